@@ -1,0 +1,2 @@
+//! The `steer3d` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Rotated-volume evaluation: protocols, metrics, equivariance errors and reports.

@@ -1,0 +1,1 @@
+//! Volumes, voxelisers, rotation of volumes, and HDF5 datasets.

@@ -1,0 +1,1 @@
+//! Rotation-equivariant networks for voxel volumes.
