@@ -1,1 +1,29 @@
-//! Rotation-equivariant networks for voxel volumes.
+//! SO(3)-steerable 3D convolutional networks for voxel volumes, and a tool that measures how far
+//! a model survives rotation.
+//!
+//! This crate re-exports the crates of the workspace; [`prelude`] has what most programs need.
+//! Conventions (harmonics, Wigner-D, axis order) stand in [`so3`].
+
+pub use steer3d_eval as eval;
+pub use steer3d_kernels as kernels;
+pub use steer3d_nn as nn;
+pub use steer3d_ops as ops;
+pub use steer3d_so3 as so3;
+pub use steer3d_volume as volume;
+
+/// The types and functions that most programs need.
+pub mod prelude {
+    pub use candle_core::{DType, Device, Tensor};
+    pub use steer3d_eval::{Predictor, Protocol, evaluate};
+    pub use steer3d_kernels::Family;
+    pub use steer3d_nn::layers::{
+        FieldBatchNorm, FieldDropout, Gate, GaussianPool, InvariantPool, Linear, NormNonlinearity,
+        SteerableConv3d,
+    };
+    pub use steer3d_nn::{
+        Field, Mode, ModelConfig, Network, Params, PlainCnn, PlainConfig, SteerableCnn,
+        SteerableConfig, TrainConfig, TrainEvent, train,
+    };
+    pub use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
+    pub use steer3d_volume::{Dataset, Interpolation, Split, Volume};
+}

@@ -1,2 +1,131 @@
-//! The `steer3d` program.
-fn main() {}
+//! The `steer3d` program: parses arguments, calls the library, prints what it gives.
+
+mod dataset;
+mod demo;
+mod eval;
+mod info;
+mod output;
+mod tetris;
+mod train;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::output::Output;
+
+/// Rotation-equivariant networks for voxel volumes, and a measure of how far a model survives
+/// rotation.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// Options of every command.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Seed of everything random: the same seed gives the same result on any number of threads
+    #[arg(long, global = true, default_value_t = 0, env = "STEER3D_SEED")]
+    seed: u64,
+    /// Threads to use [default: all]
+    #[arg(long, global = true, env = "STEER3D_THREADS")]
+    threads: Option<usize>,
+    /// Where to compute: auto or cpu
+    #[arg(long, global = true, default_value = "auto", env = "STEER3D_DEVICE")]
+    device: String,
+    /// Print the result as one JSON object on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a steerable and a plain network on the bundled data and report how they survive
+    /// rotation
+    #[command(after_help = demo::EXAMPLES)]
+    Demo(demo::DemoArgs),
+    /// Make, describe and check HDF5 datasets
+    #[command(subcommand)]
+    Dataset(dataset::DatasetCommand),
+    /// Train a network on a dataset
+    #[command(after_help = train::EXAMPLES)]
+    Train(train::TrainArgs),
+    /// Evaluate a network on rotated and moved test volumes and write a report
+    #[command(after_help = eval::EXAMPLES)]
+    Eval(eval::EvalArgs),
+    /// Describe a model, a dataset or an irreps string
+    #[command(after_help = info::EXAMPLES)]
+    Info(info::InfoArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  steer3d completions bash > ~/.local/share/bash-completion/completions/steer3d"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Exit code of a run that the user interrupted.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            let text = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+            eprintln!("steer3d: error: {text}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// 2 when the input or the settings are at fault, 1 when the program is.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|e| e.is::<candle_core::Error>()) { 1 } else { 2 }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    let global = &cli.global;
+    if let Some(threads) = global.threads {
+        if threads == 0 {
+            bail!("--threads: expected at least 1, found 0");
+        }
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    let device = device(&global.device)?;
+    let output = Output::new(global.json, global.quiet);
+    match &cli.command {
+        Command::Demo(args) => demo::run(args, global.seed, &device, &output),
+        Command::Dataset(command) => dataset::run(command, global.seed, &output),
+        Command::Train(args) => train::run(args, global.seed, &device, &output),
+        Command::Eval(args) => eval::run(args, global.seed, &device, &output),
+        Command::Info(args) => info::run(args, &output),
+        Command::Completions { shell } => completions(*shell),
+    }
+}
+
+fn device(name: &str) -> Result<Device> {
+    match name {
+        "auto" | "cpu" => Ok(Device::Cpu),
+        _ => bail!("--device: expected auto or cpu, found '{name}'; this build has no GPU support"),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Cli::command(), "steer3d", &mut script);
+    std::io::stdout().write_all(&script).context("standard output")?;
+    Ok(ExitCode::SUCCESS)
+}

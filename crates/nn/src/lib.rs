@@ -1,15 +1,34 @@
 //! Steerable and plain 3D convolutional networks on candle.
+//!
+//! A *feature field* is a tensor of shape N,C,D,H,W whose channels transform under rotation as
+//! stated by its [`Irreps`](steer3d_so3::Irreps): `(R f)(p) = ρ(R) f(R⁻¹ p)`. Layers map fields
+//! to fields and commute with rotations (Weiler, Geiger, Welling, Boomsma, Cohen 2018,
+//! *3D Steerable CNNs*, eq. 3), up to the discretisation of the voxel grid.
+//!
+//! * [`Field`]: a tensor together with its irreps.
+//! * [`layers`]: steerable convolution, gate and norm nonlinearities, batch norm, field dropout,
+//!   antialiased pooling, linear head.
+//! * [`SteerableCnn`] and [`PlainCnn`], described by a [`ModelConfig`] and joined in [`Network`].
+//! * [`train`]: the AdamW training loop; [`checkpoint`]: weights on disk.
 
-use candle_core::Tensor;
-use steer3d_so3::Irreps;
+mod adamw;
+pub mod checkpoint;
+mod config;
+mod error;
+mod field;
+pub mod layers;
+mod network;
+mod params;
+mod plain;
+mod steerable;
+mod train;
 
-/// The output of one layer of a network, with the way it transforms under rotation.
-#[derive(Debug, Clone)]
-pub struct LayerField {
-    /// Name of the layer, unique in its network.
-    pub name: String,
-    /// How the channels transform; ordinary channels are scalars (`"32x0"`).
-    pub irreps: Irreps,
-    /// Values, shape N,C,D,H,W, or N,C once space has been pooled away.
-    pub values: Tensor,
-}
+pub use adamw::AdamW;
+pub use config::{ModelConfig, PlainBlock, PlainConfig, SteerableBlock, SteerableConfig};
+pub use error::NnError;
+pub use field::{Field, LayerField};
+pub use network::Network;
+pub use params::{Mode, Params};
+pub use plain::PlainCnn;
+pub use steerable::SteerableCnn;
+pub use train::{EpochMetrics, TrainConfig, TrainEvent, Trained, train};

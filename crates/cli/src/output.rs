@@ -1,0 +1,103 @@
+//! Results on standard output, progress on standard error.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+/// How the user wants to be told.
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+    terminal: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet, terminal: std::io::stderr().is_terminal() }
+    }
+
+    /// A line of progress.
+    pub(crate) fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    /// The result of the command: `text`, or `value` as JSON where asked for.
+    pub(crate) fn result(&self, text: &str, value: &impl Serialize) -> Result<()> {
+        let text = if self.json { serde_json::to_string_pretty(value)? } else { text.into() };
+        writeln!(std::io::stdout(), "{text}").context("standard output")
+    }
+
+    /// A bar on a terminal; in a pipe a line now and then.
+    pub(crate) fn progress(&self, label: &str, length: usize) -> Progress {
+        let bar = (self.terminal && !self.quiet).then(|| {
+            let style = "{prefix} [{bar:30}] {pos}/{len} {msg} (eta {eta})";
+            let style = ProgressStyle::with_template(style)
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> ");
+            let bar = ProgressBar::new(length as u64).with_style(style);
+            bar.set_prefix(label.to_owned());
+            bar
+        });
+        Progress {
+            label: label.into(),
+            length,
+            bar,
+            lines: !self.terminal && !self.quiet,
+            last: Instant::now(),
+        }
+    }
+}
+
+/// The progress of one long task.
+pub(crate) struct Progress {
+    label: String,
+    length: usize,
+    bar: Option<ProgressBar>,
+    lines: bool,
+    last: Instant,
+}
+
+const LINE_EVERY: Duration = Duration::from_secs(15);
+
+impl Progress {
+    /// Corrects the length once it is known.
+    pub(crate) fn length(&mut self, length: usize) {
+        self.length = length;
+        if let Some(bar) = &self.bar {
+            bar.set_length(length as u64);
+        }
+    }
+
+    /// `done` of the whole length are done.
+    pub(crate) fn at(&mut self, done: usize, message: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+            bar.set_message(message.to_owned());
+        } else if self.lines && self.last.elapsed() > LINE_EVERY {
+            self.last = Instant::now();
+            eprintln!("{}: {done}/{} {message}", self.label, self.length);
+        }
+    }
+
+    /// A line that stays.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None if self.lines => eprintln!("{line}"),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,237 @@
+use std::fs;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use steer3d::nn::checkpoint::{FORMAT, ModelCard};
+use steer3d::nn::{
+    EpochMetrics, ModelConfig, Network, PlainConfig, SteerableConfig, TrainConfig, TrainEvent,
+    train,
+};
+use steer3d::volume::{Dataset, DatasetMeta};
+
+use crate::INTERRUPTED;
+use crate::output::Output;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  steer3d train cath.h5 --model steerable --out runs/steerable
+  steer3d train cath.h5 --model plain --epochs 50 --learning-rate 2e-3 --out runs/plain
+  steer3d train cath.h5 --config model.toml --out runs/mine
+
+The run folder gets model.safetensors (weights of the best epoch), model.toml (what the model is)
+and metrics.jsonl (one line for each epoch).";
+
+#[derive(Args)]
+pub(crate) struct TrainArgs {
+    /// Dataset (HDF5), as made by `steer3d dataset import`
+    dataset: PathBuf,
+    /// Network to train, sized for the dataset
+    #[arg(long, value_enum, default_value = "steerable", conflicts_with = "config")]
+    model: Architecture,
+    /// TOML file that describes the network, instead of --model
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Passes over the training set
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Volumes in a batch
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Peak learning rate
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Decoupled weight decay
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// Run folder
+    #[arg(long, short)]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Architecture {
+    /// Steerable under rotation
+    Steerable,
+    /// Convolution and max pooling, as many parameters as the steerable one
+    Plain,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    schema_version: u32,
+    model: PathBuf,
+    parameters: usize,
+    best: Option<EpochMetrics>,
+    epochs: Vec<EpochMetrics>,
+    stopped: bool,
+}
+
+pub(crate) fn run(
+    args: &TrainArgs,
+    seed: u64,
+    device: &Device,
+    output: &Output,
+) -> Result<ExitCode> {
+    let dataset = Dataset::open(&args.dataset)?;
+    let model = match &args.config {
+        Some(path) => {
+            let text =
+                fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+            ModelConfig::from_toml(&text).with_context(|| format!("{}", path.display()))?
+        }
+        None => default_model(args.model, dataset.meta(), device)?,
+    };
+    let standard = TrainConfig::default();
+    let config = TrainConfig {
+        epochs: args.epochs.unwrap_or(standard.epochs),
+        batch_size: args.batch_size.unwrap_or(standard.batch_size),
+        learning_rate: args.learning_rate.unwrap_or(standard.learning_rate),
+        weight_decay: args.weight_decay.unwrap_or(standard.weight_decay),
+        seed,
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+    let run = train_into(&args.out, &model, &dataset, &config, device, output, &stop)?;
+    let best = run.epochs.iter().rfind(|e| e.best).copied();
+    let summary = Summary {
+        schema_version: 1,
+        model: run.path,
+        parameters: run.network.params().count(),
+        best,
+        epochs: run.epochs,
+        stopped: run.stopped,
+    };
+    let scores = best.and_then(|b| b.validation_accuracy).map_or_else(String::new, |a| {
+        format!(", validation accuracy {:.1} %", 100.0 * a)
+    });
+    let text = format!(
+        "{}: {} parameters{scores}",
+        summary.model.display(),
+        summary.parameters
+    );
+    output.result(&text, &summary)?;
+    Ok(if summary.stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// The network that `architecture` stands for on volumes like those of a dataset.
+pub(crate) fn default_model(
+    architecture: Architecture,
+    meta: &DatasetMeta,
+    device: &Device,
+) -> Result<ModelConfig> {
+    let mut steerable = SteerableConfig::small(meta.channels, meta.class_names.len())?;
+    steerable.input = meta.irreps.clone();
+    steerable.voxel_size = meta.voxel_size;
+    rival(architecture, steerable, device)
+}
+
+/// `steerable` itself, or the plain network with as many parameters.
+pub(crate) fn rival(
+    architecture: Architecture,
+    steerable: SteerableConfig,
+    device: &Device,
+) -> Result<ModelConfig> {
+    if architecture == Architecture::Steerable {
+        return Ok(ModelConfig::Steerable(steerable));
+    }
+    let network =
+        Network::new(&ModelConfig::Steerable(steerable.clone()), 0, DType::F32, device)?;
+    Ok(ModelConfig::Plain(PlainConfig::matching(&steerable, network.params().count())))
+}
+
+/// A finished training run.
+pub(crate) struct Run {
+    pub(crate) network: Network,
+    pub(crate) path: PathBuf,
+    pub(crate) epochs: Vec<EpochMetrics>,
+    pub(crate) stopped: bool,
+}
+
+/// Trains a network and keeps its best weights and its metrics in folder `out`.
+pub(crate) fn train_into(
+    out: &Path,
+    model: &ModelConfig,
+    dataset: &Dataset,
+    config: &TrainConfig,
+    device: &Device,
+    output: &Output,
+    stop: &AtomicBool,
+) -> Result<Run> {
+    fs::create_dir_all(out).with_context(|| format!("{}", out.display()))?;
+    let path = out.join("model.safetensors");
+    let log_path = out.join("metrics.jsonl");
+    let mut log = fs::File::create(&log_path).with_context(|| format!("{}", log_path.display()))?;
+    let network = Network::new(model, config.seed, DType::F32, device)?;
+    let meta = dataset.meta();
+    let card = ModelCard {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").into(),
+        dataset: meta.name.clone(),
+        seed: config.seed,
+        class_names: meta.class_names.clone(),
+        dims: meta.dims,
+        voxel_size: meta.voxel_size,
+        unit: meta.unit.clone(),
+        model: model.clone(),
+    };
+    let kind = match model {
+        ModelConfig::Steerable(_) => "steerable",
+        ModelConfig::Plain(_) => "plain",
+    };
+    let label = format!("train {kind} on {}", meta.name);
+    output.say(&format!("{label}: {} parameters", network.params().count()));
+    let mut progress = output.progress(&label, 0);
+    let mut failed = None;
+    let trained = train(&network, dataset, config, Some((&path, &card)), &mut |event| {
+        match event {
+            TrainEvent::Step { epoch, step, steps, loss } => {
+                progress.length(steps);
+                progress.at(step, &format!("epoch {epoch}/{} loss {loss:.3}", config.epochs));
+            }
+            TrainEvent::Epoch(metrics) => {
+                progress.say(&describe(&metrics, config.epochs));
+                if let Err(e) = log_line(&mut log, &metrics) {
+                    failed = Some(e);
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if let Some(error) = failed {
+        return Err(error).with_context(|| format!("{}", log_path.display()));
+    }
+    if trained.epochs.is_empty() {
+        bail!("interrupted before the first epoch ended; nothing was saved");
+    }
+    Ok(Run { network, path, epochs: trained.epochs, stopped: trained.stopped })
+}
+
+fn log_line(log: &mut fs::File, metrics: &EpochMetrics) -> Result<()> {
+    writeln!(log, "{}", serde_json::to_string(metrics)?)?;
+    Ok(())
+}
+
+fn describe(m: &EpochMetrics, epochs: usize) -> String {
+    let validation = match (m.validation_loss, m.validation_accuracy) {
+        (Some(loss), Some(accuracy)) => {
+            format!(", validation loss {loss:.3} accuracy {:.1} %", 100.0 * accuracy)
+        }
+        _ => String::new(),
+    };
+    format!(
+        "  epoch {:>3}/{epochs}: train loss {:.3} accuracy {:.1} %{validation}{}",
+        m.epoch,
+        m.train_loss,
+        100.0 * m.train_accuracy,
+        if m.best { " *" } else { "" }
+    )
+}

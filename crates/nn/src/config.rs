@@ -1,0 +1,182 @@
+use serde::{Deserialize, Serialize};
+use steer3d_kernels::Family;
+use steer3d_so3::Irreps;
+
+use crate::NnError;
+use crate::field::scalars;
+
+/// Everything needed to build a network; stored beside its weights as TOML.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ModelConfig {
+    /// A steerable network.
+    Steerable(SteerableConfig),
+    /// An ordinary convolutional network with max pooling.
+    Plain(PlainConfig),
+}
+
+/// A [`SteerableCnn`](crate::SteerableCnn).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SteerableConfig {
+    /// Type of the input field, `"1x0"` for a density.
+    pub input: Irreps,
+    /// Number of classes.
+    pub classes: usize,
+    /// Shape of the voxels (x, y, z); only ratios count.
+    #[serde(default = "cubes")]
+    pub voxel_size: [f64; 3],
+    /// Probability of dropping a whole field after each block.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Kernel family of every convolution.
+    pub kernel: Family,
+    /// The blocks, first to last; the last gives invariant channels only.
+    pub blocks: Vec<SteerableBlock>,
+}
+
+/// Convolution, antialiased subsampling where `stride > 1`, batch norm, gate, dropout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SteerableBlock {
+    /// Type of the block's output.
+    pub fields: Irreps,
+    /// Kernel size in voxels, odd.
+    pub size: usize,
+    /// Factor by which the grid shrinks.
+    #[serde(default = "one")]
+    pub stride: usize,
+}
+
+/// A [`PlainCnn`](crate::PlainCnn).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlainConfig {
+    /// Channels of the input.
+    pub channels: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Probability of dropping a whole channel after each block.
+    #[serde(default)]
+    pub dropout: f64,
+    /// The blocks, first to last.
+    pub blocks: Vec<PlainBlock>,
+}
+
+/// Convolution, batch norm, ReLU, max pooling where `pool > 1`, dropout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlainBlock {
+    /// Channels of the block's output.
+    pub channels: usize,
+    /// Kernel size in voxels, odd.
+    pub size: usize,
+    /// Edge and stride of the max pooling.
+    #[serde(default = "one")]
+    pub pool: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn cubes() -> [f64; 3] {
+    [1.0; 3]
+}
+
+impl ModelConfig {
+    /// Channels of the input.
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::Steerable(c) => c.input.dim(),
+            Self::Plain(c) => c.channels,
+        }
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        match self {
+            Self::Steerable(c) => c.classes,
+            Self::Plain(c) => c.classes,
+        }
+    }
+
+    /// Reads a configuration from TOML text.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] with the position and the offending key.
+    pub fn from_toml(text: &str) -> Result<Self, NnError> {
+        toml::from_str(text)
+            .map_err(|e| NnError::Config { field: "toml".into(), problem: e.to_string() })
+    }
+
+    /// The configuration as TOML text.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] if a value has no TOML form.
+    pub fn to_toml(&self) -> Result<String, NnError> {
+        toml::to_string_pretty(self)
+            .map_err(|e| NnError::Config { field: "toml".into(), problem: e.to_string() })
+    }
+}
+
+impl SteerableConfig {
+    /// A network of three blocks for volumes of `channels` scalar channels, 24 to 40 voxels wide,
+    /// about 40,000 parameters: two steerable blocks that halve the grid, then invariant channels.
+    ///
+    /// # Errors
+    /// Never for `channels` up to the limit of [`Irreps`].
+    pub fn small(channels: usize, classes: usize) -> Result<Self, NnError> {
+        let block = |fields: &str, stride| {
+            Ok::<_, NnError>(SteerableBlock { fields: fields.parse()?, size: 5, stride })
+        };
+        Ok(Self {
+            input: scalars(channels)?,
+            classes,
+            voxel_size: cubes(),
+            dropout: 0.1,
+            kernel: Family::jets(3),
+            blocks: vec![
+                block("8x0+6x1+4x2", 2)?,
+                block("16x0+10x1+6x2", 2)?,
+                block("64x0", 1)?,
+            ],
+        })
+    }
+}
+
+impl PlainConfig {
+    /// The plain counterpart of `steerable`: the same blocks, kernel sizes and strides (as max
+    /// pooling), and the width for which the number of parameters comes closest to `parameters`.
+    pub fn matching(steerable: &SteerableConfig, parameters: usize) -> Self {
+        let with_width = |width: f64| Self {
+            channels: steerable.input.dim(),
+            classes: steerable.classes,
+            dropout: steerable.dropout,
+            blocks: steerable
+                .blocks
+                .iter()
+                .map(|b| PlainBlock {
+                    channels: ((width * b.fields.num_fields() as f64).round() as usize).max(1),
+                    size: b.size,
+                    pool: b.stride,
+                })
+                .collect(),
+        };
+        let gap = |c: &Self| c.parameter_count().abs_diff(parameters);
+        let widths = (1..=800).map(|i| with_width(f64::from(i) / 100.0));
+        widths.min_by_key(gap).unwrap_or_else(|| with_width(1.0))
+    }
+
+    /// Number of trainable values.
+    pub fn parameter_count(&self) -> usize {
+        let mut inputs = self.channels;
+        let mut count = 0;
+        for block in &self.blocks {
+            // Filter, and scale and shift of the batch norm.
+            count += block.channels * (inputs * block.size.pow(3) + 2);
+            inputs = block.channels;
+        }
+        count + (inputs + 1) * self.classes
+    }
+}

@@ -1,0 +1,69 @@
+use candle_core::Tensor;
+use steer3d_so3::{Irrep, Irreps};
+
+use crate::NnError;
+
+/// A feature field: values of shape N,C,D,H,W and the representation under which they rotate.
+#[derive(Debug, Clone)]
+pub struct Field {
+    irreps: Irreps,
+    values: Tensor,
+}
+
+impl Field {
+    /// Pairs values with their type.
+    ///
+    /// # Errors
+    /// [`NnError::Channels`] unless `values` has five dimensions with `irreps.dim()` channels.
+    pub fn new(irreps: Irreps, values: Tensor) -> Result<Self, NnError> {
+        let dims = values.dims();
+        if dims.len() != 5 || dims[1] != irreps.dim() {
+            return Err(NnError::Channels { irreps, shape: dims.to_vec() });
+        }
+        Ok(Self { irreps, values })
+    }
+
+    /// How the channels transform.
+    pub fn irreps(&self) -> &Irreps {
+        &self.irreps
+    }
+
+    /// The values, shape N,C,D,H,W.
+    pub fn values(&self) -> &Tensor {
+        &self.values
+    }
+
+    pub(crate) fn expect(&self, layer: &str, irreps: &Irreps) -> Result<(), NnError> {
+        if self.irreps == *irreps {
+            return Ok(());
+        }
+        Err(NnError::FieldType {
+            layer: layer.into(),
+            expected: irreps.clone(),
+            found: self.irreps.clone(),
+        })
+    }
+}
+
+/// The output of one layer of a network, with the way it transforms under rotation.
+#[derive(Debug, Clone)]
+pub struct LayerField {
+    /// Name of the layer, unique in its network.
+    pub name: String,
+    /// How the channels transform; ordinary channels are scalars (`"32x0"`).
+    pub irreps: Irreps,
+    /// Values, shape N,C,D,H,W, or N,C once space has been pooled away.
+    pub values: Tensor,
+}
+
+impl LayerField {
+    pub(crate) fn logits(values: Tensor) -> Result<Self, NnError> {
+        let classes = values.dim(1)?;
+        Ok(Self { name: "logits".into(), irreps: scalars(classes)?, values })
+    }
+}
+
+/// `count` invariant channels of SO(3).
+pub(crate) fn scalars(count: usize) -> Result<Irreps, NnError> {
+    Ok(Irreps::new([(count, Irrep::so3(0))])?)
+}

@@ -1,0 +1,185 @@
+use candle_core::Tensor;
+use steer3d_kernels::{BlockPair, Family, KernelBasis};
+use steer3d_ops::{Conv3dConfig, conv3d};
+use steer3d_so3::Irreps;
+
+use super::is_invariant;
+use crate::{Field, NnError, Params};
+
+/// Convolution with a kernel that satisfies `κ(Rx) = ρ_out(R) κ(x) ρ_in(R)⁻¹`
+/// (Weiler et al. 2018, eq. 7), so that it maps fields of type `irreps_in` to `irreps_out` and
+/// commutes with rotations.
+///
+/// The kernel is a learned linear combination of the functions of a [`KernelBasis`]. It is
+/// expanded to a dense filter of shape C_out,C_in,k,k,k for each call.
+#[derive(Debug)]
+pub struct SteerableConv3d {
+    name: String,
+    irreps_in: Irreps,
+    irreps_out: Irreps,
+    size: usize,
+    config: Conv3dConfig,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    blocks: Vec<Vec<FilterBlock>>,
+}
+
+/// The part of the filter that leads from one block of the input to one block of the output.
+#[derive(Debug)]
+enum FilterBlock {
+    /// No path leads there: a constant zero of shape C_out,C_in,k³.
+    Zero(Tensor),
+    Paths {
+        pair: BlockPair,
+        /// Samples of the basis, shape paths, dim_out·dim_in·k³.
+        samples: Tensor,
+    },
+}
+
+impl SteerableConv3d {
+    /// A convolution of odd kernel size `size` voxels, stride 1 and padding `size / 2`.
+    ///
+    /// `voxel_size` (x, y, z, in any unit) is the shape of the voxels; cubes are `[1.0; 3]`. With
+    /// `bias`, a learned number is added to every invariant output channel.
+    ///
+    /// # Errors
+    /// [`NnError::Kernel`] for an even size or when no kernel leads to some output block.
+    pub fn new(
+        params: &mut Params,
+        name: &str,
+        irreps_in: &Irreps,
+        irreps_out: &Irreps,
+        size: usize,
+        family: &Family,
+        voxel_size: [f64; 3],
+        bias: bool,
+    ) -> Result<Self, NnError> {
+        let basis = KernelBasis::new(irreps_in, irreps_out, size, family, voxel_size)?;
+        let initial = basis.initial_weights(&mut params.stream(name));
+        let count = initial.len();
+        let weight = params.weight(&format!("{name}.weight"), initial, &[count], true)?;
+        let bias = bias
+            .then(|| {
+                let scalars: usize = irreps_out
+                    .blocks()
+                    .filter(|b| is_invariant(b.irrep))
+                    .map(|b| b.mul)
+                    .sum();
+                params.weight(&format!("{name}.bias"), vec![0.0; scalars], &[scalars], false)
+            })
+            .transpose()?;
+        Ok(Self {
+            name: name.into(),
+            irreps_in: irreps_in.clone(),
+            irreps_out: irreps_out.clone(),
+            size,
+            config: Conv3dConfig::same(size),
+            weight,
+            bias,
+            blocks: filter_blocks(params, &basis, irreps_in, irreps_out, size)?,
+        })
+    }
+
+    /// Changes the stride from 1.
+    ///
+    /// A strided convolution commutes with the rotations of the cube only if the voxels it keeps
+    /// lie symmetrically about the centre, which needs an odd grid size; follow a convolution of
+    /// stride 1 by [`GaussianPool`](super::GaussianPool) where accuracy under rotation counts.
+    #[must_use]
+    pub fn with_stride(mut self, stride: usize) -> Self {
+        self.config.stride = [stride; 3];
+        self
+    }
+
+    /// The type of field that this layer takes.
+    pub fn irreps_in(&self) -> &Irreps {
+        &self.irreps_in
+    }
+
+    /// The type of field that this layer gives.
+    pub fn irreps_out(&self) -> &Irreps {
+        &self.irreps_out
+    }
+
+    /// The dense filter, shape C_out,C_in,k,k,k, differentiable in the weights.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn filter(&self) -> Result<Tensor, NnError> {
+        let rows = self.blocks.iter().map(|row| {
+            let row = row.iter().map(|b| self.expand(b)).collect::<Result<Vec<_>, NnError>>()?;
+            Ok(Tensor::cat(&row, 1)?)
+        });
+        let rows = rows.collect::<Result<Vec<_>, NnError>>()?;
+        let k = self.size;
+        Ok(Tensor::cat(&rows, 0)?.reshape((self.irreps_out.dim(), self.irreps_in.dim(), k, k, k))?)
+    }
+
+    fn expand(&self, block: &FilterBlock) -> Result<Tensor, NnError> {
+        let (pair, samples) = match block {
+            FilterBlock::Zero(zero) => return Ok(zero.clone()),
+            FilterBlock::Paths { pair, samples } => (pair, samples),
+        };
+        let (rows, paths) = (pair.mul_out * pair.mul_in, pair.paths.len());
+        let weight = self.weight.narrow(0, pair.weight_offset, rows * paths)?;
+        let volume = self.size.pow(3);
+        Ok(weight
+            .reshape((rows, paths))?
+            .matmul(samples)?
+            .reshape((pair.mul_out, pair.mul_in, pair.dim_out, pair.dim_in, volume))?
+            .permute((0, 2, 1, 3, 4))?
+            .reshape((pair.mul_out * pair.dim_out, pair.mul_in * pair.dim_in, volume))?)
+    }
+
+    /// Convolves a field of type [`irreps_in`](Self::irreps_in), zero outside the volume.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] for a field of another type.
+    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        field.expect(&self.name, &self.irreps_in)?;
+        let bias = self.bias.as_ref().map(|b| self.spread_bias(b)).transpose()?;
+        let values = conv3d(field.values(), &self.filter()?, bias.as_ref(), &self.config)?;
+        Field::new(self.irreps_out.clone(), values)
+    }
+
+    /// The bias of each output channel: zero where rotation would change it.
+    fn spread_bias(&self, bias: &Tensor) -> Result<Tensor, NnError> {
+        let mut used = 0;
+        let mut parts = vec![];
+        for block in self.irreps_out.blocks() {
+            if is_invariant(block.irrep) {
+                parts.push(bias.narrow(0, used, block.mul)?);
+                used += block.mul;
+            } else {
+                let channels = block.mul * block.irrep.dim();
+                parts.push(Tensor::zeros(channels, bias.dtype(), bias.device())?);
+            }
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+}
+
+fn filter_blocks(
+    params: &Params,
+    basis: &KernelBasis,
+    irreps_in: &Irreps,
+    irreps_out: &Irreps,
+    size: usize,
+) -> Result<Vec<Vec<FilterBlock>>, NnError> {
+    let volume = size.pow(3);
+    let row = |o: usize, out: steer3d_so3::Block| {
+        let cell = |i: usize, input: steer3d_so3::Block| {
+            let found = basis.pairs().iter().find(|p| p.out_block == o && p.in_block == i);
+            let Some(pair) = found else {
+                let shape = [out.mul * out.irrep.dim(), input.mul * input.irrep.dim(), volume];
+                let zero = params.constant(vec![0.0; shape.iter().product()], &shape)?;
+                return Ok(FilterBlock::Zero(zero));
+            };
+            let columns = pair.dim_out * pair.dim_in * volume;
+            let samples = params.constant(pair.samples.clone(), &[pair.paths.len(), columns])?;
+            Ok(FilterBlock::Paths { pair: pair.clone(), samples })
+        };
+        irreps_in.blocks().enumerate().map(|(i, input)| cell(i, input)).collect()
+    };
+    irreps_out.blocks().enumerate().map(|(o, out)| row(o, out)).collect()
+}

@@ -1,0 +1,71 @@
+use candle_core::Tensor;
+use steer3d_ops::global_avg_pool;
+
+use super::is_invariant;
+use crate::{Field, NnError, Params};
+
+/// Mean over space of the invariant channels: N,C,D,H,W to N,S, with S the number of invariant
+/// channels. What comes out does not change when the field rotates or (away from the boundary)
+/// moves.
+#[derive(Debug, Clone, Copy)]
+pub struct InvariantPool;
+
+impl InvariantPool {
+    /// Pools a field whose channels are all invariant.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for a field with channels that rotate.
+    pub fn forward(&self, field: &Field) -> Result<Tensor, NnError> {
+        if let Some(block) = field.irreps().blocks().find(|b| !is_invariant(b.irrep)) {
+            return Err(NnError::Config {
+                field: "blocks".into(),
+                problem: format!(
+                    "the last block must give invariant channels only (such as \"64x0\"), found {}",
+                    block.irrep
+                ),
+            });
+        }
+        Ok(global_avg_pool(field.values())?)
+    }
+}
+
+/// A fully connected layer, N,S to N,classes.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// Weights from a normal distribution of variance 1/inputs; biases zero.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn new(
+        params: &mut Params,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Self, NnError> {
+        let mut stream = params.stream(name);
+        let std = (1.0 / inputs as f64).sqrt();
+        let weight = (0..inputs * outputs).map(|_| std * stream.normal()).collect();
+        Ok(Self {
+            weight: params.weight(&format!("{name}.weight"), weight, &[inputs, outputs], true)?,
+            bias: params.weight(
+                &format!("{name}.bias"),
+                vec![0.0; outputs],
+                &[outputs],
+                false,
+            )?,
+        })
+    }
+
+    /// `x · W + b`.
+    ///
+    /// # Errors
+    /// When the number of columns is not the number of inputs.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        Ok(x.matmul(&self.weight)?.broadcast_add(&self.bias)?)
+    }
+}

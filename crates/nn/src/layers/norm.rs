@@ -1,0 +1,109 @@
+use candle_core::{Tensor, Var};
+use steer3d_ops::{field_affine, field_batch_norm};
+use steer3d_so3::Irreps;
+
+use super::is_invariant;
+use crate::{Field, Mode, NnError, Params};
+
+const MOMENTUM: f64 = 0.1;
+const EPSILON: f64 = 1e-5;
+
+/// Equivariant batch normalisation (Weiler et al. 2018, section 4.4): invariant channels are
+/// standardised as usual, every other field is divided by the root mean square of its norm, one
+/// number for each field, and scaled by a learned factor.
+#[derive(Debug)]
+pub struct FieldBatchNorm {
+    name: String,
+    irreps: Irreps,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Var,
+    running_var: Var,
+    /// For each invariant channel, the index of its field.
+    invariant_fields: Tensor,
+}
+
+impl FieldBatchNorm {
+    /// A normalisation of fields of type `irreps`.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn new(params: &mut Params, name: &str, irreps: &Irreps) -> Result<Self, NnError> {
+        let fields = irreps.num_fields();
+        let mut invariant = vec![];
+        let mut index = 0u32;
+        for block in irreps.blocks() {
+            for _ in 0..block.mul {
+                if is_invariant(block.irrep) {
+                    invariant.push(index);
+                }
+                index += 1;
+            }
+        }
+        let scalars = invariant.len();
+        Ok(Self {
+            name: name.into(),
+            irreps: irreps.clone(),
+            weight: params.weight(
+                &format!("{name}.weight"),
+                vec![1.0; fields],
+                &[fields],
+                false,
+            )?,
+            bias: params.weight(&format!("{name}.bias"), vec![0.0; scalars], &[scalars], false)?,
+            running_mean: params.buffer(
+                &format!("{name}.running_mean"),
+                vec![0.0; scalars],
+                &[scalars],
+            )?,
+            running_var: params.buffer(
+                &format!("{name}.running_var"),
+                vec![1.0; fields],
+                &[fields],
+            )?,
+            invariant_fields: Tensor::from_vec(invariant, scalars, params.device())?,
+        })
+    }
+
+    /// Normalises with the statistics of the batch when training (and moves the running ones
+    /// towards them by a tenth), with the running ones otherwise.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] for a field of another type.
+    pub fn forward(&self, field: &Field, mode: Mode) -> Result<Field, NnError> {
+        field.expect(&self.name, &self.irreps)?;
+        let values = match mode {
+            Mode::Train { .. } => {
+                let (values, mean, var) = field_batch_norm(
+                    field.values(),
+                    &self.irreps,
+                    &self.weight,
+                    &self.bias,
+                    EPSILON,
+                )?;
+                track(&self.running_mean, &mean)?;
+                track(&self.running_var, &var)?;
+                values
+            }
+            Mode::Evaluate => {
+                let (scale, shift) = self.affine()?;
+                field_affine(field.values(), &self.irreps, &scale, &shift)?
+            }
+        };
+        Field::new(self.irreps.clone(), values)
+    }
+
+    /// The scale of every field and the shift of every invariant channel at evaluation.
+    fn affine(&self) -> Result<(Tensor, Tensor), NnError> {
+        let std = (self.running_var.as_tensor() + EPSILON)?.sqrt()?;
+        let scale = (&self.weight / std)?;
+        let of_invariant = scale.index_select(&self.invariant_fields, 0)?;
+        let shift = (&self.bias - (of_invariant * self.running_mean.as_tensor())?)?;
+        Ok((scale, shift))
+    }
+}
+
+fn track(running: &Var, batch: &Tensor) -> Result<(), NnError> {
+    let kept = running.as_tensor().affine(1.0 - MOMENTUM, 0.0)?;
+    Ok(running.set(&(kept + batch.affine(MOMENTUM, 0.0)?)?)?)
+}

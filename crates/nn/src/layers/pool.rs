@@ -1,0 +1,32 @@
+use steer3d_ops::gaussian_pool3d;
+
+use crate::{Field, NnError};
+
+/// Antialiased subsampling: a Gaussian blur, then every `stride`-th voxel.
+///
+/// The Gaussian is isotropic and the voxels kept lie symmetrically about the centre for even and
+/// odd sizes, so the 24 rotations of the cube commute with it exactly.
+#[derive(Debug, Clone, Copy)]
+pub struct GaussianPool {
+    /// Factor by which the grid shrinks.
+    pub stride: usize,
+    /// Width of the Gaussian in voxels of the input.
+    pub sigma: f64,
+}
+
+impl GaussianPool {
+    /// A pool of the given stride whose Gaussian is 0.55 strides wide: as wide as the new grid
+    /// needs, with three quarters of the unit-frequency amplitude kept below half its Nyquist limit.
+    pub fn new(stride: usize) -> Self {
+        Self { stride, sigma: 0.55 * stride as f64 }
+    }
+
+    /// Pools a field of any type.
+    ///
+    /// # Errors
+    /// When the field is smaller than one stride.
+    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        let values = gaussian_pool3d(field.values(), self.stride, self.sigma)?;
+        Field::new(field.irreps().clone(), values)
+    }
+}

@@ -1,0 +1,70 @@
+use candle_core::{DType, Device, Tensor};
+
+use crate::{LayerField, Mode, ModelConfig, NnError, Params, PlainCnn, SteerableCnn};
+
+/// Any network that a [`ModelConfig`] describes.
+#[derive(Debug)]
+pub enum Network {
+    /// A steerable network.
+    Steerable(SteerableCnn),
+    /// A plain network.
+    Plain(PlainCnn),
+}
+
+impl Network {
+    /// Builds the network with initial weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] naming the key that is wrong.
+    pub fn new(
+        config: &ModelConfig,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, NnError> {
+        Ok(match config {
+            ModelConfig::Steerable(c) => {
+                Self::Steerable(SteerableCnn::new(c.clone(), seed, dtype, device)?)
+            }
+            ModelConfig::Plain(c) => Self::Plain(PlainCnn::new(c.clone(), seed, dtype, device)?),
+        })
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> ModelConfig {
+        match self {
+            Self::Steerable(n) => ModelConfig::Steerable(n.config().clone()),
+            Self::Plain(n) => ModelConfig::Plain(n.config().clone()),
+        }
+    }
+
+    /// Its weights.
+    pub fn params(&self) -> &Params {
+        match self {
+            Self::Steerable(n) => n.params(),
+            Self::Plain(n) => n.params(),
+        }
+    }
+
+    /// Logits, shape N,classes, of volumes of shape N,C,D,H,W.
+    ///
+    /// # Errors
+    /// [`NnError::Channels`] for another number of channels.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, NnError> {
+        match self {
+            Self::Steerable(n) => n.forward(x, mode),
+            Self::Plain(n) => n.forward(x, mode),
+        }
+    }
+
+    /// The output of every layer at evaluation, first to last, ending with the logits.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn layers(&self, x: &Tensor) -> Result<Vec<LayerField>, NnError> {
+        match self {
+            Self::Steerable(n) => n.layers(x),
+            Self::Plain(n) => n.layers(x),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+use candle_core::{DType, Device, Tensor};
+
+use crate::layers::{
+    FieldBatchNorm, FieldDropout, Gate, GaussianPool, InvariantPool, Linear, SteerableConv3d,
+};
+use crate::{Field, LayerField, Mode, NnError, Params, SteerableConfig};
+
+/// A steerable classifier (Weiler et al. 2018): blocks of steerable convolution, antialiased
+/// subsampling, batch norm and gate; mean of the invariant channels over space; linear head.
+#[derive(Debug)]
+pub struct SteerableCnn {
+    config: SteerableConfig,
+    params: Params,
+    blocks: Vec<Block>,
+    head: Linear,
+}
+
+#[derive(Debug)]
+struct Block {
+    conv: SteerableConv3d,
+    pool: Option<GaussianPool>,
+    norm: FieldBatchNorm,
+    gate: Gate,
+    dropout: FieldDropout,
+}
+
+impl SteerableCnn {
+    /// Builds the network with initial weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] naming the key that is wrong, [`NnError::Kernel`] when the fields of two
+    /// neighbouring blocks have no kernel between them.
+    pub fn new(
+        config: SteerableConfig,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, NnError> {
+        check_classes(config.classes)?;
+        let voxel_size = relative(config.voxel_size)?;
+        let mut params = Params::new(seed, dtype, device);
+        let mut irreps = config.input.clone();
+        let mut blocks = vec![];
+        for (i, block) in config.blocks.iter().enumerate() {
+            let gate = Gate::new(&block.fields)?;
+            check_stride(i, "stride", block.stride)?;
+            let name = |part: &str| format!("blocks.{i}.{part}");
+            blocks.push(Block {
+                conv: SteerableConv3d::new(
+                    &mut params,
+                    &name("conv"),
+                    &irreps,
+                    gate.irreps_in(),
+                    block.size,
+                    &config.kernel,
+                    voxel_size,
+                    false,
+                )?,
+                pool: (block.stride > 1).then(|| GaussianPool::new(block.stride)),
+                norm: FieldBatchNorm::new(&mut params, &name("norm"), gate.irreps_in())?,
+                dropout: FieldDropout::new(&name("dropout"), gate.irreps_out(), config.dropout)?,
+                gate,
+            });
+            irreps = blocks[i].gate.irreps_out().clone();
+        }
+        check_last_is_invariant(&config)?;
+        let head = Linear::new(&mut params, "head", irreps.dim(), config.classes)?;
+        Ok(Self { config, params, blocks, head })
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &SteerableConfig {
+        &self.config
+    }
+
+    /// Its weights.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Logits, shape N,classes, of volumes of shape N,C,D,H,W.
+    ///
+    /// # Errors
+    /// [`NnError::Channels`] for another number of channels.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, NnError> {
+        self.run(x, mode, |_, _| ())
+    }
+
+    /// The output of every layer at evaluation, first to last, ending with the logits.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn layers(&self, x: &Tensor) -> Result<Vec<LayerField>, NnError> {
+        let mut layers = vec![];
+        let logits = self.run(x, Mode::Evaluate, |name, field| {
+            layers.push(LayerField {
+                name,
+                irreps: field.irreps().clone(),
+                values: field.values().clone(),
+            });
+        })?;
+        layers.push(LayerField::logits(logits)?);
+        Ok(layers)
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        mode: Mode,
+        mut seen: impl FnMut(String, &Field),
+    ) -> Result<Tensor, NnError> {
+        let mut field = Field::new(self.config.input.clone(), x.clone())?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            field = block.conv.forward(&field)?;
+            seen(format!("block {} convolution", i + 1), &field);
+            if let Some(pool) = &block.pool {
+                field = pool.forward(&field)?;
+                seen(format!("block {} pooling", i + 1), &field);
+            }
+            field = block.norm.forward(&field, mode)?;
+            field = block.gate.forward(&field)?;
+            seen(format!("block {} norm and gate", i + 1), &field);
+            field = block.dropout.forward(&field, mode, &self.params)?;
+        }
+        self.head.forward(&InvariantPool.forward(&field)?)
+    }
+}
+
+/// Voxel edges in units of the shortest, since kernels are as wide as their taps.
+fn relative(voxel_size: [f64; 3]) -> Result<[f64; 3], NnError> {
+    let shortest = voxel_size.into_iter().fold(f64::INFINITY, f64::min);
+    if voxel_size.iter().all(|v| v.is_finite() && *v > 0.0) {
+        return Ok(voxel_size.map(|v| v / shortest));
+    }
+    Err(NnError::Config {
+        field: "voxel_size".into(),
+        problem: format!("expected three positive numbers, found {voxel_size:?}"),
+    })
+}
+
+fn check_last_is_invariant(config: &SteerableConfig) -> Result<(), NnError> {
+    let last = config.blocks.last().map(|b| &b.fields);
+    if last.is_some_and(|f| f.blocks().all(|b| crate::layers::is_invariant(b.irrep))) {
+        return Ok(());
+    }
+    Err(NnError::Config {
+        field: "blocks".into(),
+        problem: format!(
+            "the last block must give invariant channels only (such as \"64x0\"), found {}",
+            last.map_or_else(|| "no block".into(), ToString::to_string)
+        ),
+    })
+}
+
+pub(crate) fn check_classes(classes: usize) -> Result<(), NnError> {
+    if classes >= 2 {
+        return Ok(());
+    }
+    Err(NnError::Config {
+        field: "classes".into(),
+        problem: format!("expected at least 2, found {classes}"),
+    })
+}
+
+pub(crate) fn check_stride(block: usize, key: &str, stride: usize) -> Result<(), NnError> {
+    if (1..=8).contains(&stride) {
+        return Ok(());
+    }
+    Err(NnError::Config {
+        field: format!("blocks[{block}].{key}"),
+        problem: format!("expected 1 to 8, found {stride}"),
+    })
+}
