@@ -1,0 +1,290 @@
+//! Kernel bases between fields of irreps: sampling, expansion to dense filters and its adjoint,
+//! initial weights.
+
+use steer3d_so3::{Irrep, Irreps, L_MAX, Stream, cg::couples, clebsch_gordan};
+
+use crate::{Family, Grid, HarmonicFamily, HarmonicFunction, KernelError};
+
+/// All steerable kernels of one family between two fields, sampled on k³ taps.
+#[derive(Debug, Clone)]
+pub struct KernelBasis {
+    irreps_in: Irreps,
+    irreps_out: Irreps,
+    grid: Grid,
+    pairs: Vec<BlockPair>,
+    num_weights: usize,
+}
+
+/// The kernels from one block of the input field to one block of the output field.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BlockPair {
+    /// Index of the block in the output irreps.
+    pub out_block: usize,
+    /// Index of the block in the input irreps.
+    pub in_block: usize,
+    /// Multiplicity of the output block.
+    pub mul_out: usize,
+    /// Multiplicity of the input block.
+    pub mul_in: usize,
+    /// 2l_o + 1.
+    pub dim_out: usize,
+    /// 2l_i + 1.
+    pub dim_in: usize,
+    /// First channel of the output block.
+    pub offset_out: usize,
+    /// First channel of the input block.
+    pub offset_in: usize,
+    /// Basis kernels, in the order of `samples`.
+    pub paths: Vec<Path>,
+    /// Where the weights of this pair start; they are laid out \[mul_out, mul_in, path\].
+    pub weight_offset: usize,
+    /// Kernel values, \[path, dim_out, dim_in, k, k, k\], taps in z, y, x order.
+    pub samples: Vec<f64>,
+}
+
+/// One basis kernel between two irreps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Angular degree J.
+    pub j: usize,
+    /// Radial index within the family.
+    pub radial: usize,
+}
+
+impl BlockPair {
+    /// mul_out · mul_in · number of paths.
+    pub fn num_weights(&self) -> usize {
+        self.mul_out * self.mul_in * self.paths.len()
+    }
+}
+
+impl KernelBasis {
+    /// Samples every steerable kernel of `family` from `irreps_in` to `irreps_out` on `size`³ taps.
+    ///
+    /// `voxel_size` holds the voxel edges (x, y, z) in the unit of the family's lengths; \[1, 1, 1\] for
+    /// cubic voxels. If all irreps carry a parity the kernels are steerable under O(3): only paths with
+    /// p_out = p_in (−1)^J; if none does, under SO(3). A block pair without any path is left out, so an
+    /// output block that no path reaches ([`Self::unreached_outputs`]) stays zero.
+    ///
+    /// # Errors
+    /// If the size, the voxel size or a parameter of the family is out of range, if only one of the two
+    /// fields carries parities, or if the sum of the largest degrees is above `steer3d_so3::L_MAX`.
+    pub fn new(
+        irreps_in: &Irreps,
+        irreps_out: &Irreps,
+        size: usize,
+        family: &Family,
+        voxel_size: [f64; 3],
+    ) -> Result<Self, KernelError> {
+        Self::with_family(irreps_in, irreps_out, Grid::new(size, voxel_size)?, family)
+    }
+
+    /// As [`Self::new`], for any [`HarmonicFamily`].
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_family(
+        irreps_in: &Irreps,
+        irreps_out: &Irreps,
+        grid: Grid,
+        family: &dyn HarmonicFamily,
+    ) -> Result<Self, KernelError> {
+        check_irreps(irreps_in, irreps_out)?;
+        let functions = family.sample(&grid, irreps_in.lmax() + irreps_out.lmax())?;
+        let mut pairs = Vec::new();
+        let mut num_weights = 0;
+        for (out_block, out) in irreps_out.blocks().enumerate() {
+            for (in_block, input) in irreps_in.blocks().enumerate() {
+                let mut pair = BlockPair {
+                    out_block,
+                    in_block,
+                    mul_out: out.mul,
+                    mul_in: input.mul,
+                    dim_out: 2 * out.irrep.l + 1,
+                    dim_in: 2 * input.irrep.l + 1,
+                    offset_out: out.offset,
+                    offset_in: input.offset,
+                    paths: Vec::new(),
+                    weight_offset: num_weights,
+                    samples: Vec::new(),
+                };
+                for f in functions.iter().filter(|f| admits(out.irrep, input.irrep, f.j)) {
+                    pair.paths.push(Path { j: f.j, radial: f.radial });
+                    pair.samples.extend(couple(out.irrep.l, input.irrep.l, f));
+                }
+                if pair.num_weights() > 0 {
+                    num_weights += pair.num_weights();
+                    pairs.push(pair);
+                }
+            }
+        }
+        Ok(Self {
+            irreps_in: irreps_in.clone(),
+            irreps_out: irreps_out.clone(),
+            grid,
+            pairs,
+            num_weights,
+        })
+    }
+
+    /// Irreps of the input field.
+    pub fn irreps_in(&self) -> &Irreps {
+        &self.irreps_in
+    }
+
+    /// Irreps of the output field.
+    pub fn irreps_out(&self) -> &Irreps {
+        &self.irreps_out
+    }
+
+    /// The taps.
+    pub fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    /// The block pairs that have at least one path, ordered by output and then input block.
+    pub fn pairs(&self) -> &[BlockPair] {
+        &self.pairs
+    }
+
+    /// Number of free weights.
+    pub fn num_weights(&self) -> usize {
+        self.num_weights
+    }
+
+    /// Indices of the output blocks that no path reaches.
+    pub fn unreached_outputs(&self) -> Vec<usize> {
+        let reached = |block: &usize| self.pairs.iter().any(|pair| pair.out_block == *block);
+        (0..self.irreps_out.blocks().count()).filter(|block| !reached(block)).collect()
+    }
+
+    /// The dense filter \[C_out, C_in, k, k, k\] (taps z, y, x) of `weights`.
+    ///
+    /// # Errors
+    /// If there are not exactly [`Self::num_weights`] weights.
+    pub fn expand(&self, weights: &[f64]) -> Result<Vec<f64>, KernelError> {
+        check_length("the weight vector", weights.len(), self.num_weights)?;
+        let mut filter = vec![0.0; self.filter_len()];
+        self.for_each_term(|weight, filter_start, samples| {
+            for (f, s) in filter[filter_start..].iter_mut().zip(samples) {
+                *f += weights[weight] * s;
+            }
+        });
+        Ok(filter)
+    }
+
+    /// The transpose of [`Self::expand`]: from a gradient with respect to the filter to the gradient
+    /// with respect to the weights.
+    ///
+    /// # Errors
+    /// If `filter` does not have C_out · C_in · k³ values.
+    pub fn expand_adjoint(&self, filter: &[f64]) -> Result<Vec<f64>, KernelError> {
+        check_length("the filter gradient", filter.len(), self.filter_len())?;
+        let mut weights = vec![0.0; self.num_weights];
+        self.for_each_term(|weight, filter_start, samples| {
+            weights[weight] +=
+                filter[filter_start..].iter().zip(samples).map(|(f, s)| f * s).sum::<f64>();
+        });
+        Ok(weights)
+    }
+
+    /// Independent normal weights for which an input of independent components of unit variance gives
+    /// output components whose variance is 1 on average over the components of each field.
+    ///
+    /// In such white noise a path responds with mean variance Σ_{o,i,x} κ(x)\[o,i\]² / (2l_o+1). With
+    /// Σ_{o,i} C\[o,i,M\] C\[o,i,M'\] = δ_{MM'}/(2J+1) and the scale of the harmonic functions this is 1, so
+    /// each weight gets the variance 1 / (number of terms that feed its output block). No sampling is
+    /// involved. A smooth input, whose neighbouring voxels agree, gives larger responses in the paths
+    /// with J = 0 and smaller ones in those of high degree; white noise is chosen because it needs no
+    /// assumption on the data, and the normalisation layers of a network take up the common factor.
+    pub fn initial_weights(&self, stream: &mut Stream) -> Vec<f64> {
+        let mut fan_in = vec![0; self.irreps_out.blocks().count()];
+        for pair in &self.pairs {
+            fan_in[pair.out_block] += pair.mul_in * pair.paths.len();
+        }
+        let mut weights = Vec::with_capacity(self.num_weights);
+        for pair in &self.pairs {
+            let std = (fan_in[pair.out_block] as f64).sqrt().recip();
+            weights.extend((0..pair.num_weights()).map(|_| std * stream.normal()));
+        }
+        weights
+    }
+
+    fn filter_len(&self) -> usize {
+        self.irreps_out.dim() * self.irreps_in.dim() * self.grid.num_taps()
+    }
+
+    /// Calls `visit(weight index, first tap in the filter, k³ samples)` for every product of a weight and
+    /// a kernel component.
+    fn for_each_term(&self, mut visit: impl FnMut(usize, usize, &[f64])) {
+        let taps = self.grid.num_taps();
+        let channels_in = self.irreps_in.dim();
+        for pair in &self.pairs {
+            let path_weights = (0..pair.num_weights()).map(|w| (w, w % pair.paths.len()));
+            for (w, path) in path_weights {
+                let (u, v) =
+                    (w / pair.paths.len() / pair.mul_in, w / pair.paths.len() % pair.mul_in);
+                for o in 0..pair.dim_out {
+                    for i in 0..pair.dim_in {
+                        let row = pair.offset_out + u * pair.dim_out + o;
+                        let column = pair.offset_in + v * pair.dim_in + i;
+                        let component = (path * pair.dim_out + o) * pair.dim_in + i;
+                        visit(
+                            pair.weight_offset + w,
+                            (row * channels_in + column) * taps,
+                            &pair.samples[component * taps..][..taps],
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Σ_M √(2l_o+1) C\[o,i,M\] b_M(x), \[2l_o+1, 2l_i+1, k, k, k\].
+fn couple(l_out: usize, l_in: usize, function: &HarmonicFunction) -> Vec<f64> {
+    let cg = clebsch_gordan(l_out, l_in, function.j);
+    let scale = ((2 * l_out + 1) as f64).sqrt();
+    let taps = function.samples.len() / (2 * function.j + 1);
+    let mut kernel = Vec::with_capacity((2 * l_out + 1) * (2 * l_in + 1) * taps);
+    for o in 0..2 * l_out + 1 {
+        for i in 0..2 * l_in + 1 {
+            let mut values = vec![0.0; taps];
+            for (m, samples) in function.samples.chunks_exact(taps).enumerate() {
+                let c = scale * cg.get(o, i, m);
+                if c != 0.0 {
+                    values.iter_mut().zip(samples).for_each(|(v, s)| *v += c * s);
+                }
+            }
+            kernel.extend(values);
+        }
+    }
+    kernel
+}
+
+/// The selection rules for a path of degree `j`.
+fn admits(out: Irrep, input: Irrep, j: usize) -> bool {
+    let parity = match (out.parity, input.parity) {
+        (Some(p_out), Some(p_in)) => (p_out == p_in) == (j % 2 == 0),
+        _ => true,
+    };
+    couples(out.l, input.l, j) && parity
+}
+
+fn check_irreps(irreps_in: &Irreps, irreps_out: &Irreps) -> Result<(), KernelError> {
+    if irreps_in.has_parity() != irreps_out.has_parity() {
+        return Err(KernelError::MixedParity {
+            irreps_in: irreps_in.to_string(),
+            irreps_out: irreps_out.to_string(),
+        });
+    }
+    let (l_in, l_out) = (irreps_in.lmax(), irreps_out.lmax());
+    if l_in + l_out > L_MAX {
+        return Err(KernelError::Degree { l_in, l_out, max: L_MAX });
+    }
+    Ok(())
+}
+
+fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(), KernelError> {
+    if found == expected { Ok(()) } else { Err(KernelError::Length { what, found, expected }) }
+}

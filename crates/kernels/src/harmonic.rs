@@ -1,0 +1,73 @@
+//! Functions on the taps that rotate like one spherical harmonic degree.
+
+use steer3d_so3::{Normalization, spherical_harmonics};
+
+use crate::{Grid, KernelError};
+
+/// 2J+1 functions b_M on the taps of a [`Grid`] with b(R x) = D_J(R) b(x).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HarmonicFunction {
+    /// Angular degree J.
+    pub j: usize,
+    /// Index of the radial part among the functions of this degree's family.
+    pub radial: usize,
+    /// Values, \[2J+1, k, k, k\] with taps in z, y, x order.
+    pub samples: Vec<f64>,
+}
+
+impl HarmonicFunction {
+    /// The factor that makes Σ_M Σ_x b_M(x)² = 2J+1, i.e. a response of unit variance in each component
+    /// to white noise of unit variance; `None` if the function vanishes on the taps.
+    pub fn white_noise_scale(&self) -> Option<f64> {
+        let norm_sq: f64 = self.samples.iter().map(|v| v * v).sum();
+        (norm_sq > 1e-20).then(|| ((2 * self.j + 1) as f64 / norm_sq).sqrt())
+    }
+}
+
+/// A family of harmonic functions: the one thing that distinguishes kernel families.
+pub trait HarmonicFamily {
+    /// All functions of degree at most `jmax` on the taps of `grid`, ordered by degree and then by
+    /// radial index, each with unit-variance response to white noise.
+    ///
+    /// # Errors
+    /// If a parameter of the family is out of range for this grid.
+    fn sample(&self, grid: &Grid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError>;
+}
+
+/// Samples radial(n, |x|) Y_J(x/|x|) for every degree J ≤ `jmax` and n < `count` with
+/// `admits(J, n)`; functions that vanish on the taps are left out. Y_J(0) = 0 for J > 0.
+pub(crate) fn sample_radial_family(
+    grid: &Grid,
+    jmax: usize,
+    count: usize,
+    admits: impl Fn(usize, usize) -> bool,
+    radial: impl Fn(usize, f64) -> f64,
+) -> Vec<HarmonicFunction> {
+    let positions = grid.positions();
+    let radii: Vec<f64> = positions.iter().map(norm).collect();
+    let angular: Vec<Vec<f64>> =
+        positions.iter().map(|&p| spherical_harmonics(jmax, p, Normalization::Component)).collect();
+    let mut functions = Vec::new();
+    for j in 0..=jmax {
+        for n in (0..count).filter(|&n| admits(j, n)) {
+            let values: Vec<f64> = radii.iter().map(|&r| radial(n, r)).collect();
+            let samples = (j * j..(j + 1) * (j + 1))
+                .flat_map(|component| {
+                    values.iter().zip(&angular).map(move |(v, y)| v * y[component])
+                })
+                .collect();
+            functions.extend(normalized(HarmonicFunction { j, radial: n, samples }));
+        }
+    }
+    functions
+}
+
+fn normalized(mut function: HarmonicFunction) -> Option<HarmonicFunction> {
+    let scale = function.white_noise_scale()?;
+    function.samples.iter_mut().for_each(|v| *v *= scale);
+    Some(function)
+}
+
+fn norm(p: &[f64; 3]) -> f64 {
+    p.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
