@@ -247,8 +247,8 @@ fn couple(l_out: usize, l_in: usize, function: &HarmonicFunction) -> Vec<f64> {
     let scale = ((2 * l_out + 1) as f64).sqrt();
     let taps = function.samples.len() / (2 * function.j + 1);
     let mut kernel = Vec::with_capacity((2 * l_out + 1) * (2 * l_in + 1) * taps);
-    for o in 0..2 * l_out + 1 {
-        for i in 0..2 * l_in + 1 {
+    for o in 0..=2 * l_out {
+        for i in 0..=2 * l_in {
             let mut values = vec![0.0; taps];
             for (m, samples) in function.samples.chunks_exact(taps).enumerate() {
                 let c = scale * cg.get(o, i, m);
@@ -265,7 +265,7 @@ fn couple(l_out: usize, l_in: usize, function: &HarmonicFunction) -> Vec<f64> {
 /// The selection rules for a path of degree `j`.
 fn admits(out: Irrep, input: Irrep, j: usize) -> bool {
     let parity = match (out.parity, input.parity) {
-        (Some(p_out), Some(p_in)) => (p_out == p_in) == (j % 2 == 0),
+        (Some(p_out), Some(p_in)) => (p_out == p_in) == (j.is_multiple_of(2)),
         _ => true,
     };
     couples(out.l, input.l, j) && parity

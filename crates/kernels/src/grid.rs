@@ -20,7 +20,7 @@ impl Grid {
     /// # Errors
     /// If `size` is even or above [`MAX_SIZE`], or an edge is not positive and finite.
     pub fn new(size: usize, voxel_size: [f64; 3]) -> Result<Self, KernelError> {
-        if size % 2 == 0 || size > MAX_SIZE {
+        if size.is_multiple_of(2) || size > MAX_SIZE {
             return Err(KernelError::Size { found: size, max: MAX_SIZE });
         }
         for (axis, found) in ['x', 'y', 'z'].into_iter().zip(voxel_size) {

@@ -228,7 +228,7 @@ fn solid_harmonics(lmax: usize) -> Vec<Vec<Polynomial>> {
     let mut all = vec![vec![Polynomial::from([([0; 3], 1.0)])]];
     for l in 1..=lmax {
         let cg = clebsch_gordan(l, l - 1, 1);
-        let product: Vec<Polynomial> = (0..2 * l + 1)
+        let product: Vec<Polynomial> = (0..=2 * l)
             .map(|m| {
                 let mut sum = Polynomial::new();
                 for (a, factor) in all[l - 1].iter().enumerate() {

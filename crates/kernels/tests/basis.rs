@@ -96,7 +96,7 @@ fn anisotropic_shells_are_the_cubic_ones_at_shared_positions() {
     let cubic = KernelBasis::new(&input, &output, 5, &Family::shells(), CUBIC).unwrap();
     let fine = KernelBasis::new(&input, &output, 9, &Family::shells(), [1.0, 1.0, 0.5]).unwrap();
     let fine_positions = fine.grid().positions();
-    for path in cubic.pairs()[0].paths.iter() {
+    for path in &cubic.pairs()[0].paths {
         let samples = |basis: &KernelBasis| {
             let pair = &basis.pairs()[0];
             let p = pair.paths.iter().position(|q| q == path).unwrap();
