@@ -10,7 +10,7 @@
 //! one square root rounds.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::combinatorics::{binomial, factorial, sign};
 use crate::wigner::{i_power, real_from_complex};
@@ -91,10 +91,10 @@ pub fn clebsch_gordan(l1: usize, l2: usize, l3: usize) -> Arc<CgTensor> {
     }
     let cache = CACHE.get_or_init(Cache::default);
     // A panic cannot leave the map half-written, so a poisoned lock is as good as any.
-    let found = cache.read().unwrap_or_else(|e| e.into_inner()).get(&[l1, l2, l3]).cloned();
+    let found = cache.read().unwrap_or_else(PoisonError::into_inner).get(&[l1, l2, l3]).cloned();
     found.unwrap_or_else(|| {
-        let tensor = Arc::new(compute(l1, l2, l3));
-        let mut map = cache.write().unwrap_or_else(|e| e.into_inner());
+        let tensor = Arc::new(compute_clebsch_gordan(l1, l2, l3));
+        let mut map = cache.write().unwrap_or_else(PoisonError::into_inner);
         map.entry([l1, l2, l3]).or_insert(tensor).clone()
     })
 }
@@ -129,7 +129,11 @@ pub fn wigner_3j(l1: usize, l2: usize, l3: usize, m1: i64, m2: i64, m3: i64) -> 
     sign(l1 - l2 - m3) as f64 * root * sum as f64
 }
 
-fn compute(l1: usize, l2: usize, l3: usize) -> CgTensor {
+/// The tensor of [`clebsch_gordan`], computed anew.
+///
+/// # Panics
+/// If a degree is above [`L_MAX`].
+pub fn compute_clebsch_gordan(l1: usize, l2: usize, l3: usize) -> CgTensor {
     let degrees = [l1, l2, l3];
     let [n1, n2, n3] = degrees.map(|l| 2 * l + 1);
     let mut tensor = CgTensor { degrees, dense: vec![0.0; n1 * n2 * n3], nonzeros: Vec::new() };

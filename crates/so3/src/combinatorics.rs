@@ -2,7 +2,7 @@
 
 const SIZE: usize = 3 * crate::L_MAX + 2;
 
-const FACTORIALS: [f64; SIZE] = {
+static FACTORIALS: [f64; SIZE] = {
     let mut table = [1.0; SIZE];
     let mut n = 1;
     while n < SIZE {
@@ -13,7 +13,7 @@ const FACTORIALS: [f64; SIZE] = {
 };
 
 /// Pascal's triangle; C(61, 30) fits into 58 bits.
-const BINOMIALS: [[i64; SIZE]; SIZE] = {
+static BINOMIALS: [[i64; SIZE]; SIZE] = {
     let mut table = [[0; SIZE]; SIZE];
     let mut n = 0;
     while n < SIZE {

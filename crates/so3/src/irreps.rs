@@ -4,12 +4,14 @@
 //! O(3): the inversion -1 acts as +1 or -1, so that D(-R) = p D(R). The harmonics Y_l are
 //! "0e", "1o", "2e", ...; a pseudovector is "1e".
 
+use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, Matrix3};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::rotations::{RotationError, split_improper};
 use crate::{L_MAX, Rotation, wigner};
 
 /// Largest multiplicity of one block.
@@ -70,6 +72,29 @@ impl Irrep {
     /// Dimension, 2l+1.
     pub fn dim(self) -> usize {
         2 * self.l + 1
+    }
+
+    /// Matrix (2l+1, 2l+1) of an orthogonal matrix, which may be a reflection: D(-R) = p D(R)
+    /// with the parity p = ±1.
+    ///
+    /// # Errors
+    /// If the matrix is not orthogonal, or is a reflection while the irrep has no parity.
+    ///
+    /// # Panics
+    /// If `l` is above [`L_MAX`].
+    pub fn matrix(self, matrix: &Matrix3<f64>) -> Result<DMatrix<f64>, RotationError> {
+        let (rotation, inversion) = split_improper(matrix)?;
+        let sign = self.sign_under(inversion)?;
+        Ok(wigner::wigner_d(self.l, &rotation) * sign)
+    }
+
+    /// Factor of a rotation (even) or a rotation times the inversion (odd).
+    fn sign_under(self, inversion: Parity) -> Result<f64, RotationError> {
+        match (inversion, self.parity) {
+            (Parity::Even, _) => Ok(1.0),
+            (Parity::Odd, Some(parity)) => Ok(parity.sign()),
+            (Parity::Odd, None) => Err(RotationError::NoParity { l: self.l }),
+        }
     }
 }
 
@@ -250,19 +275,34 @@ impl Irreps {
     /// part: a rotation is proper.
     pub fn wigner_d(&self, rotation: &Rotation) -> DMatrix<f64> {
         let by_degree = wigner::wigner_d_all(self.lmax(), rotation);
-        self.block_diagonal(|irrep| by_degree[irrep.l].clone())
+        let Ok(full) = self.block_diagonal(|irrep| Ok::<_, Infallible>(by_degree[irrep.l].clone()));
+        full
     }
 
-    fn block_diagonal(&self, matrix: impl Fn(Irrep) -> DMatrix<f64>) -> DMatrix<f64> {
+    /// Block-diagonal matrix (dim, dim) of an orthogonal matrix, which may be a reflection:
+    /// D(-R) = p D(R) with the parity p = ±1 of each irrep.
+    ///
+    /// # Errors
+    /// If the matrix is not orthogonal, or is a reflection while the irreps have no parity.
+    pub fn matrix(&self, matrix: &Matrix3<f64>) -> Result<DMatrix<f64>, RotationError> {
+        let (rotation, inversion) = split_improper(matrix)?;
+        let by_degree = wigner::wigner_d_all(self.lmax(), &rotation);
+        self.block_diagonal(|irrep| Ok(&by_degree[irrep.l] * irrep.sign_under(inversion)?))
+    }
+
+    fn block_diagonal<E>(
+        &self,
+        matrix: impl Fn(Irrep) -> Result<DMatrix<f64>, E>,
+    ) -> Result<DMatrix<f64>, E> {
         let mut full = DMatrix::zeros(self.dim(), self.dim());
         for block in self.blocks() {
-            let d = matrix(block.irrep);
+            let d = matrix(block.irrep)?;
             for u in 0..block.mul {
                 let start = block.offset + u * d.nrows();
                 full.view_mut((start, start), d.shape()).copy_from(&d);
             }
         }
-        full
+        Ok(full)
     }
 }
 

@@ -15,15 +15,24 @@
 
 pub mod cg;
 mod combinatorics;
+pub mod conventions;
+pub mod decompose;
+pub mod groups;
 pub mod irreps;
+pub mod products;
+pub mod quadrature;
 pub mod rotations;
+pub mod sampling;
 pub mod sh;
 pub mod stream;
 pub mod wigner;
 
 pub use cg::{CgEntry, CgTensor, clebsch_gordan};
+pub use groups::cube_group;
 pub use irreps::{Block, Irrep, Irreps, IrrepsError, Parity};
-pub use rotations::{Rotation, cube_group, random_rotations};
+pub use products::TensorProduct;
+pub use quadrature::SphereGrid;
+pub use rotations::{Rotation, RotationError, geodesic_distance, random_rotations};
 pub use sh::{Normalization, SphericalHarmonics, spherical_harmonics};
 pub use stream::Stream;
 pub use wigner::wigner_d;

@@ -1,0 +1,124 @@
+//! Quadrature on [-1, 1] and on the sphere, and the spherical harmonic transform.
+
+use std::f64::consts::{PI, TAU};
+
+use crate::{DegreeError, Normalization, SphericalHarmonics};
+
+/// Nodes and weights of the `n`-point Gauss-Legendre rule on [-1, 1], ascending; exact for
+/// polynomials of degree 2n - 1. Newton's method on the Legendre polynomial.
+pub fn gauss_legendre(n: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mut nodes, mut weights) = (vec![0.0; n], vec![0.0; n]);
+    for i in 0..n.div_ceil(2) {
+        // Tricomi's estimate; three to five steps reach rounding.
+        let mut x = -((i as f64 + 0.75) / (n as f64 + 0.5) * PI).cos();
+        let mut slope = 1.0;
+        for _ in 0..8 {
+            let (value, derivative) = legendre(n, x);
+            slope = derivative;
+            x -= value / slope;
+        }
+        if 2 * i + 1 == n {
+            x = 0.0;
+            slope = legendre(n, x).1;
+        }
+        let weight = 2.0 / ((1.0 - x * x) * slope * slope);
+        (nodes[i], weights[i]) = (x, weight);
+        (nodes[n - 1 - i], weights[n - 1 - i]) = (-x, weight);
+    }
+    (nodes, weights)
+}
+
+/// P_n(x) and P_n'(x) for |x| < 1, n >= 1.
+fn legendre(n: usize, x: f64) -> (f64, f64) {
+    let (mut before, mut p) = (1.0, x);
+    for k in 2..=n {
+        let k = k as f64;
+        (before, p) = (p, ((2.0 * k - 1.0) * x * p - (k - 1.0) * before) / k);
+    }
+    (p, n as f64 * (before - x * p) / (1.0 - x * x))
+}
+
+/// A product grid on the sphere, Gauss-Legendre in y and uniform in azimuth, on which functions of
+/// degree <= lmax have an exact spherical harmonic transform.
+///
+/// The grid has (lmax+1)(2 lmax+1) points, y slowest; its weights sum to 4π and integrate
+/// polynomials of degree 2 lmax exactly.
+#[derive(Clone, Debug)]
+pub struct SphereGrid {
+    lmax: usize,
+    points: Vec<[f64; 3]>,
+    weights: Vec<f64>,
+    /// Integral-normalised harmonics, row-major (points, (lmax+1)²).
+    harmonics: Vec<f64>,
+}
+
+impl SphereGrid {
+    /// The grid for degrees up to `lmax`.
+    ///
+    /// # Errors
+    /// If `lmax` is above [`crate::L_MAX`].
+    pub fn new(lmax: usize) -> Result<Self, DegreeError> {
+        let table = SphericalHarmonics::<f64>::new(lmax, Normalization::Integral)?;
+        let azimuths = 2 * lmax + 1;
+        let (nodes, node_weights) = gauss_legendre(lmax + 1);
+        let (mut points, mut weights) = (Vec::new(), Vec::new());
+        for (y, weight) in nodes.into_iter().zip(node_weights) {
+            let radius = (1.0 - y * y).sqrt();
+            for k in 0..azimuths {
+                let (sin, cos) = (TAU * k as f64 / azimuths as f64).sin_cos();
+                points.push([radius * sin, y, radius * cos]);
+                weights.push(weight * TAU / azimuths as f64);
+            }
+        }
+        let harmonics = table.eval_batch(&points);
+        Ok(Self { lmax, points, weights, harmonics })
+    }
+
+    /// Largest degree transformed.
+    pub fn lmax(&self) -> usize {
+        self.lmax
+    }
+
+    /// The unit vectors (x, y, z) of the grid.
+    pub fn points(&self) -> &[[f64; 3]] {
+        &self.points
+    }
+
+    /// Quadrature weights; their sum is 4π.
+    pub fn weights(&self) -> &[f64] {
+        &self.weights
+    }
+
+    /// Coefficients c_{l,m} = ∫ f Y_{l,m} at index l² + l + m, in the integral normalisation, of
+    /// the function with `values` at the grid's points.
+    ///
+    /// # Panics
+    /// If there is not one value per point.
+    pub fn analyse(&self, values: &[f64]) -> Vec<f64> {
+        assert_eq!(values.len(), self.points.len(), "one value per grid point");
+        let dim = (self.lmax + 1).pow(2);
+        let mut coefficients = vec![0.0; dim];
+        for ((value, weight), row) in
+            values.iter().zip(&self.weights).zip(self.harmonics.chunks_exact(dim))
+        {
+            for (c, y) in coefficients.iter_mut().zip(row) {
+                *c += value * weight * y;
+            }
+        }
+        coefficients
+    }
+
+    /// Values at the grid's points of the function with these coefficients; the inverse of
+    /// [`analyse`](Self::analyse) on functions of degree <= lmax.
+    ///
+    /// # Panics
+    /// If there are not (lmax+1)² coefficients.
+    pub fn synthesise(&self, coefficients: &[f64]) -> Vec<f64> {
+        let dim = (self.lmax + 1).pow(2);
+        assert_eq!(coefficients.len(), dim, "one coefficient per (l, m)");
+        self.harmonics
+            .chunks_exact(dim)
+            .map(|row| row.iter().zip(coefficients).map(|(y, c)| y * c).sum())
+            .collect()
+    }
+}
