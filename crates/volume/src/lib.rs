@@ -1,1 +1,33 @@
-//! Volumes, voxelisers, rotation of volumes, and HDF5 datasets.
+//! Voxel volumes: rotation and translation, voxelising of point clouds, HDF5 datasets and importers.
+//!
+//! # Conventions
+//!
+//! - Arrays are C, D, H, W = channel, z, y, x; positions, shifts and voxel sizes are x, y, z.
+//! - Voxel (0, 0, 0) has its centre at index 0; a volume turns about the centre (n - 1) / 2 of its
+//!   grid, in physical space, so that voxels need not be cubes.
+//! - A rotation acts on a field as (R f)(p) = ρ(R) f(R⁻¹ p); see [`steer3d_so3`] for ρ.
+//!
+//! # Files from strangers
+//!
+//! Every reader checks declared shapes and types against fixed limits before it allocates
+//! ([`MAX_VALUES`], [`dataset::MAX_ITEMS`], [`npz::MAX_ARRAY_BYTES`]), refuses values that are not
+//! finite, and reports what it expected and what it found in a typed error.
+
+pub mod dataset;
+pub mod import;
+pub mod npz;
+pub mod points;
+pub mod resample;
+mod spline;
+pub mod volume;
+
+pub use dataset::{
+    Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Summary,
+};
+pub use import::{
+    ImportError, ImportOptions, import_arrays, import_cath, import_medmnist, import_tetris,
+    tetris_voxeliser,
+};
+pub use points::{PointCloud, Voxeliser};
+pub use resample::{Interpolation, rotate, rotate_into, translate, translate_into};
+pub use volume::{Grid, MAX_VALUES, Volume, VolumeError};

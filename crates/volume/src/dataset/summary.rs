@@ -1,0 +1,82 @@
+//! An overview of a dataset.
+
+use serde::Serialize;
+
+use super::{Dataset, DatasetError, DatasetMeta, SCHEMA_VERSION, Split};
+
+/// Items of one split.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SplitSummary {
+    /// The split.
+    pub split: Split,
+    /// Number of items.
+    pub items: usize,
+    /// Number of items of each class.
+    pub per_class: Vec<usize>,
+}
+
+/// What `steer3d dataset inspect` shows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// Version of the schema.
+    pub schema_version: u32,
+    /// The description.
+    pub meta: DatasetMeta,
+    /// Number of items.
+    pub items: usize,
+    /// Items by split, those without items included.
+    pub splits: Vec<SplitSummary>,
+    /// Are points stored?
+    pub points: bool,
+    /// Smallest value.
+    pub min: f32,
+    /// Largest value.
+    pub max: f32,
+    /// Mean value.
+    pub mean: f64,
+    /// Share of values that are not zero.
+    pub occupancy: f64,
+    /// Size of the file in bytes.
+    pub file_bytes: u64,
+    /// Size of all values as `f32`, in bytes.
+    pub value_bytes: u64,
+}
+
+impl Dataset {
+    /// Reads every volume once, and so checks them all.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    pub fn summary(&self) -> Result<Summary, DatasetError> {
+        let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
+        let (mut sum, mut nonzero) = (0.0, 0usize);
+        for item in 0..self.len() {
+            for &value in self.read(item)?.data() {
+                min = min.min(value);
+                max = max.max(value);
+                sum += f64::from(value);
+                nonzero += usize::from(value != 0.0);
+            }
+        }
+        let splits = Split::ALL.map(|split| {
+            let per_class = self.class_counts(split);
+            SplitSummary { split, items: per_class.iter().sum(), per_class }
+        });
+        let values = (self.len() * self.meta().item_len()) as f64;
+        let file = std::fs::metadata(self.path());
+        let io = |source| DatasetError::Io { path: self.path().to_owned(), source };
+        Ok(Summary {
+            schema_version: SCHEMA_VERSION,
+            meta: self.meta().clone(),
+            items: self.len(),
+            splits: splits.to_vec(),
+            points: self.has_points(),
+            min,
+            max,
+            mean: sum / values,
+            occupancy: nonzero as f64 / values,
+            file_bytes: file.map_err(io)?.len(),
+            value_bytes: values as u64 * 4,
+        })
+    }
+}
