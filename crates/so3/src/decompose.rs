@@ -47,13 +47,13 @@ pub enum DecomposeError {
         /// Dimension of the representation.
         dim: usize,
     },
-    /// The matrices are not those of an orthogonal representation.
+    /// Not an orthogonal representation, or one of higher degree.
     #[error(
-        "the irreps found reproduce the matrices only to {deviation:e}; they must be orthogonal \
-         and multiply as the rotations do"
+        "the irreps found reproduce the representation only to {deviation:e}; its matrices must be \
+         orthogonal and multiply as the rotations do, with degrees up to lmax"
     )]
     NotRepresentation {
-        /// Largest deviation of an element.
+        /// Largest deviation of a matrix element or of the character.
         deviation: f64,
     },
 }
@@ -104,6 +104,15 @@ pub fn decompose_character(
     let dim = character(0.0).round() as usize;
     if irreps.dim() != dim {
         return Err(DecomposeError::Incomplete { lmax, found: irreps.dim(), dim });
+    }
+    // Degrees beyond the limit can alias to integers; at other angles they show.
+    for angle in [0.5, 1.7, 2.9] {
+        let sum: f64 =
+            irreps.blocks().map(|b| b.mul as f64 * irrep_character(b.irrep.l, angle)).sum();
+        let deviation = (character(angle) - sum).abs();
+        if deviation.is_nan() || deviation > ACCURACY * dim as f64 {
+            return Err(DecomposeError::NotRepresentation { deviation });
+        }
     }
     Ok(irreps)
 }

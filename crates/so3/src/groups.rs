@@ -45,7 +45,7 @@ pub fn icosahedral_group() -> Vec<Rotation> {
         for signs in 0..4 {
             let signed =
                 |bit: usize, value: f64| if signs >> bit & 1 == 0 { value } else { -value };
-            let values = [0.0, 0.5, signed(0, golden / 2.0), signed(1, 0.5 / golden)];
+            let values = [0.0, 0.5, signed(0, 0.5 / golden), signed(1, golden / 2.0)];
             let [w, x, y, z] = order.map(|i| values[i]);
             let quaternion = UnitQuaternion::from_quaternion(Quaternion::new(w, x, y, z));
             group.push(quaternion.to_rotation_matrix());

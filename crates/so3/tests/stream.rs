@@ -18,7 +18,7 @@ fn values_are_pinned() {
 
 #[test]
 fn every_part_of_the_key_matters() {
-    let mut firsts = vec![
+    let mut firsts = [
         Stream::new(1, "a", &[0]).uniform(),
         Stream::new(2, "a", &[0]).uniform(),
         Stream::new(1, "b", &[0]).uniform(),
