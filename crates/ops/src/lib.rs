@@ -1,1 +1,25 @@
 //! Differentiable candle operations on N,C,D,H,W tensors: convolution, pooling, gates and norms.
+//!
+//! All operations run on the CPU in f32 or f64, parallel over rayon's current thread pool; results
+//! do not depend on the number of threads. D,H,W are z,y,x. Fields follow the channel layout of
+//! [`Irreps`](steer3d_so3::Irreps): component m of copy u of a block is channel
+//! `offset + u (2l+1) + l + m`. Tensors need not be contiguous. Wrong shapes and element types give
+//! a [`candle_core::Error`] that names the operation, what was expected and what was found.
+
+mod batch_norm;
+mod check;
+mod conv;
+mod dropout;
+mod fields;
+mod float;
+mod gate;
+mod matmul;
+mod norm_relu;
+mod pool;
+
+pub use batch_norm::{field_affine, field_batch_norm};
+pub use conv::{Conv3dConfig, conv3d};
+pub use dropout::field_dropout;
+pub use gate::gate;
+pub use norm_relu::norm_relu;
+pub use pool::{avg_pool3d, gaussian_pool3d, global_avg_pool, max_pool3d};

@@ -1,0 +1,362 @@
+//! Equivariant batch normalisation: the training form and the evaluation form.
+
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor,
+};
+use rayon::prelude::*;
+use steer3d_so3::Irreps;
+
+use crate::check::{expect_argument, invalid};
+use crate::fields::{Span, field_dims, spans};
+use crate::float::{Float, dispatch, elements, storage, sum};
+
+const OP: &str = "field_batch_norm";
+const AFFINE: &str = "field_affine";
+
+/// Equivariant batch normalisation with the statistics of the batch (Weiler et al. 2018,
+/// section 4.4), differentiable in `x`, `weight` and `bias`.
+///
+/// `x` is N,C,D,H,W of type `irreps`. A scalar field (l = 0, even or without parity) becomes
+/// `weight (f - mean) / sqrt(var + eps) + bias`; any other field `weight f / sqrt(var + eps)`,
+/// where var is the mean over batch and voxels of |f|^2 / (2l+1). `weight` has one number for each
+/// field (shape `num_fields`), `bias` one for each scalar field (possibly shape `[0]`).
+///
+/// Returns the result, the means of the scalar fields and the variances of all fields (both
+/// detached; variances divide by the count, not by the count - 1).
+///
+/// # Errors
+/// If shapes or element types do not agree or `eps` is negative or not finite.
+pub fn field_batch_norm(
+    x: &Tensor,
+    irreps: &Irreps,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    if !(eps.is_finite() && eps >= 0.0) {
+        return Err(invalid(OP, format_args!("expected a finite eps of at least 0, got {eps}")));
+    }
+    let layout = FieldLayout::new(OP, x, irreps, weight, bias)?;
+    let x = x.contiguous()?;
+    let stats: Vec<f64> = to_f64(&x.apply_op1_no_bwd(&Statistics(layout.clone()))?)?;
+    let (mean, var) = stats.split_at(layout.fields.len());
+    let batch_mean = small_tensor(layout.of_invariant(mean), &x)?;
+    let batch_var = small_tensor(var.to_vec(), &x)?;
+    let std = var.iter().map(|v| (v + eps).sqrt()).collect();
+    let op = Normalize { layout, mean: mean.to_vec(), std, from_batch: true };
+    let out = x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
+    Ok((out, batch_mean, batch_var))
+}
+
+/// Multiplies every field by a number and adds a number to every scalar field: batch normalisation
+/// at evaluation, differentiable in all three tensors.
+///
+/// `x` is N,C,D,H,W of type `irreps`, `scale` has one number for each field (shape `num_fields`),
+/// `shift` one for each scalar field (l = 0, even or without parity; possibly shape `[0]`).
+///
+/// # Errors
+/// If shapes or element types do not agree.
+pub fn field_affine(x: &Tensor, irreps: &Irreps, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+    let layout = FieldLayout::new(AFFINE, x, irreps, scale, shift)?;
+    let fields = layout.fields.len();
+    let op =
+        Normalize { layout, mean: vec![0.0; fields], std: vec![1.0; fields], from_batch: false };
+    x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op)
+}
+
+fn to_f64(x: &Tensor) -> Result<Vec<f64>> {
+    x.to_dtype(DType::F64)?.to_vec1()
+}
+
+/// A tensor of rank 1 with the element type and device of `like`.
+fn small_tensor(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
+    let length = values.len();
+    Tensor::from_vec(values, length, like.device())?.to_dtype(like.dtype())
+}
+
+#[derive(Clone)]
+struct FieldLayout {
+    dims: [usize; 5],
+    fields: Vec<Span>,
+}
+
+impl FieldLayout {
+    fn new(
+        op: &'static str,
+        x: &Tensor,
+        irreps: &Irreps,
+        weight: &Tensor,
+        bias: &Tensor,
+    ) -> Result<Self> {
+        let layout = Self { dims: field_dims(op, x, irreps)?, fields: spans(irreps) };
+        let invariant = layout.fields.iter().filter(|f| f.invariant).count();
+        let names = if op == AFFINE { ["scale", "shift"] } else { ["weight", "bias"] };
+        expect_argument(op, names[0], weight, &[layout.fields.len()], x)?;
+        expect_argument(op, names[1], bias, &[invariant], x)?;
+        Ok(layout)
+    }
+
+    fn voxels(&self) -> usize {
+        self.dims[2..].iter().product()
+    }
+
+    /// The values of the invariant fields among those of all fields.
+    fn of_invariant<T: Copy>(&self, values: &[T]) -> Vec<T> {
+        let pairs = self.fields.iter().zip(values).filter(|(field, _)| field.invariant);
+        pairs.map(|(_, &value)| value).collect()
+    }
+
+    /// The channels of one field in all samples.
+    fn channels<'a, T>(
+        &'a self,
+        x: &'a [T],
+        field: &'a Span,
+    ) -> impl Iterator<Item = &'a [T]> + 'a {
+        let voxels = self.voxels();
+        (0..self.dims[0]).flat_map(move |n| {
+            let start = (n * self.dims[1] + field.offset) * voxels;
+            x[start..start + field.dim * voxels].chunks_exact(voxels)
+        })
+    }
+
+    /// Number of values of one field in the batch.
+    fn count(&self, field: &Span) -> f64 {
+        (self.dims[0] * field.dim * self.voxels()) as f64
+    }
+
+    /// Repeats the value of each field for its channels.
+    fn per_channel<T: Copy>(&self, values: impl IntoIterator<Item = T>) -> Vec<T> {
+        let pairs = self.fields.iter().zip(values);
+        pairs.flat_map(|(field, value)| std::iter::repeat_n(value, field.dim)).collect()
+    }
+}
+
+/// Input to the means of all fields (0 for those that are not scalars), then the variances.
+struct Statistics(FieldLayout);
+
+impl Statistics {
+    fn compute<T: Float>(&self, x: &[T]) -> Vec<T> {
+        let of_field = |field: &Span| {
+            let count = self.0.count(field);
+            let mean = if field.invariant {
+                self.0.channels(x, field).map(|x| sum(x, x, |x, _| x)).sum::<f64>() / count
+            } else {
+                0.0
+            };
+            let centre = T::from_f64(mean);
+            let square = |x: T, _| (x - centre) * (x - centre);
+            let var = self.0.channels(x, field).map(|x| sum(x, x, square)).sum::<f64>() / count;
+            (centre, T::from_f64(var))
+        };
+        let (mut mean, var): (Vec<T>, Vec<T>) = self.0.fields.par_iter().map(of_field).unzip();
+        mean.extend(var);
+        mean
+    }
+}
+
+impl CustomOp1 for Statistics {
+    fn name(&self) -> &'static str {
+        "field statistics"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        dispatch!(x, OP, T => {
+            let out = self.compute(elements::<T>(x, layout, OP)?);
+            Ok((storage(out), (2 * self.0.fields.len()).into()))
+        })
+    }
+}
+
+/// x, weight and bias to `weight (x - mean) / std + bias`.
+struct Normalize {
+    layout: FieldLayout,
+    /// For each field.
+    mean: Vec<f64>,
+    /// For each field.
+    std: Vec<f64>,
+    /// Whether mean and std are those of x, and so depend on it.
+    from_batch: bool,
+}
+
+impl Normalize {
+    fn forward<T: Float>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+        let layout = &self.layout;
+        let mean = layout.per_channel(self.mean.iter().map(|&m| T::from_f64(m)));
+        let factors = weight.iter().zip(&self.std).map(|(w, s)| T::from_f64(w.to_f64() / s));
+        let factors = layout.per_channel(factors);
+        let mut rest = bias.iter();
+        let fields = layout.fields.iter();
+        let bias = fields.map(|f| if f.invariant { rest.next().copied() } else { None });
+        let bias = layout.per_channel(bias.map(|b| b.unwrap_or(T::zero())));
+        let voxels = layout.voxels();
+        let mut out = vec![T::zero(); x.len()];
+        let rows = out.par_chunks_mut(voxels).zip(x.par_chunks(voxels)).enumerate();
+        rows.for_each(|(row, (out, x))| {
+            let c = row % layout.dims[1];
+            let (mean, factor, bias) = (mean[c], factors[c], bias[c]);
+            out.iter_mut().zip(x).for_each(|(out, &x)| *out = (x - mean) * factor + bias);
+        });
+        out
+    }
+
+    /// The coefficients (a, b, c) for each field of the gradient of x, `a grad + b x + c`, from the
+    /// sums of [`GradientSums`].
+    fn input_coefficients(&self, weight: &[f64], moments: &[f64], totals: &[f64]) -> Vec<[f64; 3]> {
+        let mut totals = totals.iter();
+        let fields = self.layout.fields.iter().enumerate();
+        let of_field = |(i, field): (usize, &Span)| {
+            let total = if field.invariant { totals.next().copied() } else { None };
+            let a = weight[i] / self.std[i];
+            if !self.from_batch {
+                return [a, 0.0, 0.0];
+            }
+            let count = self.layout.count(field);
+            let b = -a * moments[i] / (count * self.std[i] * self.std[i]);
+            [a, b, -a * total.unwrap_or(0.0) / count - b * self.mean[i]]
+        };
+        fields.map(of_field).collect()
+    }
+}
+
+impl CustomOp3 for Normalize {
+    fn name(&self) -> &'static str {
+        if self.from_batch { OP } else { AFFINE }
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!(x, OP, T => {
+            let x = elements::<T>(x, x_layout, OP)?;
+            let weight = elements(weight, weight_layout, OP)?;
+            let bias = elements(bias, bias_layout, OP)?;
+            Ok((storage(self.forward(x, weight, bias)), Shape::from(&self.layout.dims[..])))
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (of_weight, of_bias) = (weight.track_op(), bias.track_op());
+        let fields = self.layout.fields.len();
+        let sums = if of_weight || of_bias || self.from_batch {
+            let op = GradientSums { layout: self.layout.clone(), mean: self.mean.clone() };
+            to_f64(&x.apply_op2_no_bwd(&grad, &op)?)?
+        } else {
+            vec![0.0; fields + bias.elem_count()]
+        };
+        let (moments, totals) = sums.split_at(fields);
+        let of_x = x.track_op().then(|| {
+            let coefficients = self.input_coefficients(&to_f64(weight)?, moments, totals);
+            let coefficients = self.layout.per_channel(coefficients);
+            let op = Combine { voxels: self.layout.voxels(), coefficients };
+            x.apply_op2_no_bwd(&grad, &op)
+        });
+        let of_weight = of_weight.then(|| {
+            let values = moments.iter().zip(&self.std).map(|(m, s)| m / s).collect();
+            small_tensor(values, x)
+        });
+        let of_bias = of_bias.then(|| small_tensor(totals.to_vec(), x));
+        Ok((of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?))
+    }
+}
+
+/// x and output gradient g to the sums of (x - mean) g for each field, then of g for each scalar
+/// field.
+struct GradientSums {
+    layout: FieldLayout,
+    mean: Vec<f64>,
+}
+
+impl GradientSums {
+    fn compute<T: Float>(&self, x: &[T], grad: &[T]) -> Vec<T> {
+        let layout = &self.layout;
+        let of_field = |(field, &mean): (&Span, &f64)| {
+            let mean = T::from_f64(mean);
+            let pairs = layout.channels(x, field).zip(layout.channels(grad, field));
+            let moment: f64 = pairs.map(|(x, g)| sum(x, g, |x, g| (x - mean) * g)).sum();
+            let total: f64 = if field.invariant {
+                layout.channels(grad, field).map(|g| sum(g, g, |g, _| g)).sum()
+            } else {
+                0.0
+            };
+            (T::from_f64(moment), T::from_f64(total))
+        };
+        let fields = layout.fields.par_iter().zip(&self.mean);
+        let (mut moments, totals): (Vec<T>, Vec<T>) = fields.map(of_field).unzip();
+        moments.extend(layout.of_invariant(&totals));
+        moments
+    }
+}
+
+impl CustomOp2 for GradientSums {
+    fn name(&self) -> &'static str {
+        "field gradient sums"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!(x, OP, T => {
+            let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
+            let out = self.compute(x, grad);
+            let shape = out.len().into();
+            Ok((storage(out), shape))
+        })
+    }
+}
+
+/// x and g to `a g + b x + c`, with (a, b, c) for each channel.
+struct Combine {
+    voxels: usize,
+    coefficients: Vec<[f64; 3]>,
+}
+
+impl Combine {
+    fn compute<T: Float>(&self, x: &[T], grad: &[T]) -> Vec<T> {
+        let mut out = vec![T::zero(); x.len()];
+        let rows = out.par_chunks_mut(self.voxels).zip(x.par_chunks(self.voxels));
+        rows.zip(grad.par_chunks(self.voxels)).enumerate().for_each(|(row, ((out, x), grad))| {
+            let [a, b, c] = self.coefficients[row % self.coefficients.len()].map(T::from_f64);
+            let pairs = x.iter().zip(grad);
+            out.iter_mut().zip(pairs).for_each(|(out, (&x, &g))| *out = a * g + b * x + c);
+        });
+        out
+    }
+}
+
+impl CustomOp2 for Combine {
+    fn name(&self) -> &'static str {
+        "field batch norm input gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let shape = x_layout.shape().clone();
+        dispatch!(x, OP, T => {
+            let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
+            Ok((storage(self.compute(x, grad)), shape))
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! Where the irreducible fields of an [`Irreps`] lie among the channels of a tensor.
+
+use candle_core::{Result, Tensor};
+use steer3d_so3::{Irreps, Parity};
+
+use crate::check::{invalid, volume_dims};
+
+/// The channels of one irreducible field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    /// First channel.
+    pub(crate) offset: usize,
+    /// Number of channels, 2l+1.
+    pub(crate) dim: usize,
+    /// Whether no rotation or reflection changes the field (l = 0, not odd).
+    pub(crate) invariant: bool,
+}
+
+/// The fields of `irreps` in order.
+pub(crate) fn spans(irreps: &Irreps) -> Vec<Span> {
+    irreps
+        .blocks()
+        .flat_map(|block| {
+            let dim = block.irrep.dim();
+            let invariant = block.irrep.l == 0 && block.irrep.parity != Some(Parity::Odd);
+            (0..block.mul).map(move |u| Span { offset: block.offset + u * dim, dim, invariant })
+        })
+        .collect()
+}
+
+/// The sizes of a field tensor N,C,D,H,W of type `irreps`.
+///
+/// # Errors
+/// If `x` is no volume tensor or the number of channels is not the dimension of `irreps`.
+pub(crate) fn field_dims(op: &'static str, x: &Tensor, irreps: &Irreps) -> Result<[usize; 5]> {
+    let dims = volume_dims(op, x)?;
+    if dims[1] != irreps.dim() {
+        return Err(invalid(
+            op,
+            format_args!(
+                "expected {} channels for irreps {irreps}, got {} in {dims:?}",
+                irreps.dim(),
+                dims[1]
+            ),
+        ));
+    }
+    Ok(dims)
+}
+
+/// Cuts `data` into consecutive slices of the given lengths.
+pub(crate) fn split<T>(mut data: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
+    let mut parts = vec![];
+    for length in lengths {
+        let (part, rest) = data.split_at_mut(length);
+        parts.push(part);
+        data = rest;
+    }
+    parts
+}

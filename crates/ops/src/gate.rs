@@ -1,0 +1,228 @@
+//! The gated nonlinearity.
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+use steer3d_so3::Irreps;
+
+use crate::check::{invalid, volume_dims};
+use crate::fields::{Span, spans, split};
+use crate::float::{Float, dispatch, elements, storage};
+
+const OP: &str = "gate";
+
+/// Voxels that share one buffer of sigmoids.
+const CHUNK: usize = 512;
+
+/// Gated nonlinearity (Weiler et al. 2018, section 4.3): ReLU of the scalars, and each other field
+/// times the sigmoid of a gate scalar of its own.
+///
+/// `x` is N,C,D,H,W with channels `[scalars | one gate for each gated field | gated fields]`; the
+/// result is N,C',D,H,W with channels `[relu(scalars) | sigmoid(gate_i) field_i]`, so that
+/// C = C' + number of fields of `gated`. f32 or f64; differentiable.
+///
+/// # Errors
+/// If `x` is no volume tensor or has another number of channels.
+pub fn gate(x: &Tensor, scalars: usize, gated: &Irreps) -> Result<Tensor> {
+    let [batch, channels, d, h, w] = volume_dims(OP, x)?;
+    let fields = spans(gated);
+    let expected = scalars + fields.len() + gated.dim();
+    if channels != expected {
+        return Err(invalid(
+            OP,
+            format_args!(
+                "expected {expected} channels ({scalars} scalars, {} gates, {} of {gated}), \
+                 got {channels}",
+                fields.len(),
+                gated.dim()
+            ),
+        ));
+    }
+    let gate = Gate { batch, scalars, fields, gated_dim: gated.dim(), size: [d, h, w] };
+    x.contiguous()?.apply_op1(gate)
+}
+
+#[derive(Clone)]
+struct Gate {
+    batch: usize,
+    scalars: usize,
+    fields: Vec<Span>,
+    gated_dim: usize,
+    size: [usize; 3],
+}
+
+struct GateGradient(Gate);
+
+/// The channels of one sample of a tensor, in their three parts.
+struct Parts<'a, T> {
+    scalars: &'a [T],
+    gates: &'a [T],
+    fields: &'a [T],
+}
+
+fn sigmoid<T: Float>(x: T) -> T {
+    T::one() / (T::one() + (-x).exp())
+}
+
+impl Gate {
+    fn voxels(&self) -> usize {
+        self.size.iter().product()
+    }
+
+    fn in_channels(&self) -> usize {
+        self.scalars + self.fields.len() + self.gated_dim
+    }
+
+    fn out_channels(&self) -> usize {
+        self.scalars + self.gated_dim
+    }
+
+    fn shape(&self, channels: usize) -> Shape {
+        let [d, h, w] = self.size;
+        (self.batch, channels, d, h, w).into()
+    }
+
+    fn parts<'a, T>(&self, x: &'a [T], sample: usize) -> Parts<'a, T> {
+        let voxels = self.voxels();
+        let x = &x[sample * self.in_channels() * voxels..][..self.in_channels() * voxels];
+        let (scalars, rest) = x.split_at(self.scalars * voxels);
+        let (gates, fields) = rest.split_at(self.fields.len() * voxels);
+        Parts { scalars, gates, fields }
+    }
+
+    fn forward<T: Float>(&self, x: &[T]) -> Vec<T> {
+        let voxels = self.voxels();
+        let mut out = vec![T::zero(); self.batch * self.out_channels() * voxels];
+        let samples = out.par_chunks_mut(self.out_channels() * voxels).enumerate();
+        samples.for_each(|(sample, out)| {
+            let x = self.parts(x, sample);
+            let (scalars, fields) = out.split_at_mut(self.scalars * voxels);
+            scalars.par_chunks_mut(voxels).zip(x.scalars.par_chunks(voxels)).for_each(
+                |(out, x)| {
+                    out.iter_mut().zip(x).for_each(|(out, &x)| {
+                        *out = if x < T::zero() { T::zero() } else { x };
+                    });
+                },
+            );
+            let fields = split(fields, self.fields.iter().map(|f| f.dim * voxels));
+            let gates = x.gates.par_chunks(voxels);
+            fields.into_par_iter().zip(&self.fields).zip(gates).for_each(|((out, span), gate)| {
+                gate_field(out, &x.fields[span.offset * voxels..][..out.len()], gate);
+            });
+        });
+        out
+    }
+
+    fn gradient<T: Float>(&self, x: &[T], grad: &[T]) -> Vec<T> {
+        let voxels = self.voxels();
+        let mut out = vec![T::zero(); x.len()];
+        let samples = out
+            .par_chunks_mut(self.in_channels() * voxels)
+            .zip(grad.par_chunks(self.out_channels() * voxels))
+            .enumerate();
+        samples.for_each(|(sample, (out, grad))| {
+            let x = self.parts(x, sample);
+            let (of_scalars, rest) = out.split_at_mut(self.scalars * voxels);
+            let (of_gates, of_fields) = rest.split_at_mut(self.fields.len() * voxels);
+            let (grad_scalars, grad_fields) = grad.split_at(self.scalars * voxels);
+            of_scalars
+                .par_iter_mut()
+                .with_min_len(CHUNK)
+                .zip(grad_scalars)
+                .zip(x.scalars)
+                .for_each(|((out, &g), &x)| *out = if x > T::zero() { g } else { T::zero() });
+            let of_fields = split(of_fields, self.fields.iter().map(|f| f.dim * voxels));
+            of_fields
+                .into_par_iter()
+                .zip(&self.fields)
+                .zip(of_gates.par_chunks_mut(voxels))
+                .zip(x.gates.par_chunks(voxels))
+                .for_each(|(((of_field, span), of_gate), gate)| {
+                    let start = span.offset * voxels;
+                    let field = &x.fields[start..][..of_field.len()];
+                    let grad = &grad_fields[start..][..of_field.len()];
+                    gate_field_gradient(of_field, of_gate, field, gate, grad);
+                });
+        });
+        out
+    }
+}
+
+/// `out = sigmoid(gate) field` for all components of one field.
+fn gate_field<T: Float>(out: &mut [T], field: &[T], gate: &[T]) {
+    let voxels = gate.len();
+    let mut open = [T::zero(); CHUNK];
+    for start in (0..voxels).step_by(CHUNK) {
+        let end = (start + CHUNK).min(voxels);
+        let open = &mut open[..end - start];
+        open.iter_mut().zip(&gate[start..end]).for_each(|(s, &g)| *s = sigmoid(g));
+        for (out, x) in out.chunks_exact_mut(voxels).zip(field.chunks_exact(voxels)) {
+            let pairs = out[start..end].iter_mut().zip(&x[start..end]);
+            pairs.zip(&*open).for_each(|((out, &x), &s)| *out = s * x);
+        }
+    }
+}
+
+fn gate_field_gradient<T: Float>(
+    of_field: &mut [T],
+    of_gate: &mut [T],
+    field: &[T],
+    gate: &[T],
+    grad: &[T],
+) {
+    let voxels = gate.len();
+    let mut open = [T::zero(); CHUNK];
+    for start in (0..voxels).step_by(CHUNK) {
+        let end = (start + CHUNK).min(voxels);
+        let open = &mut open[..end - start];
+        let of_gate = &mut of_gate[start..end];
+        open.iter_mut().zip(&gate[start..end]).for_each(|(s, &g)| *s = sigmoid(g));
+        let components = of_field
+            .chunks_exact_mut(voxels)
+            .zip(field.chunks_exact(voxels))
+            .zip(grad.chunks_exact(voxels));
+        for ((out, x), grad) in components {
+            let (out, x, grad) = (&mut out[start..end], &x[start..end], &grad[start..end]);
+            for i in 0..open.len() {
+                out[i] = open[i] * grad[i];
+                of_gate[i] += x[i] * grad[i];
+            }
+        }
+        of_gate.iter_mut().zip(&*open).for_each(|(d, &s)| *d *= s * (T::one() - s));
+    }
+}
+
+impl CustomOp1 for Gate {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        dispatch!(x, OP, T => {
+            let out = self.forward(elements::<T>(x, layout, OP)?);
+            Ok((storage(out), self.shape(self.out_channels())))
+        })
+    }
+
+    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(x.apply_op2_no_bwd(&grad.contiguous()?, &GateGradient(self.clone()))?))
+    }
+}
+
+impl CustomOp2 for GateGradient {
+    fn name(&self) -> &'static str {
+        "gate gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!(x, OP, T => {
+            let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
+            Ok((storage(self.0.gradient(x, grad)), self.0.shape(self.0.in_channels())))
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! Average and Gaussian pooling: one filter along each axis, of which every stride-th value is
+//! kept.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::window_grid;
+use crate::check::{invalid, volume_dims};
+use crate::float::{Float, dispatch, elements, storage};
+
+/// Half width of the Gaussian's taps in units of its sigma.
+const GAUSSIAN_REACH: f64 = 4.0;
+
+/// Largest sigma of the Gaussian, in voxels.
+const SIGMA_MAX: f64 = 1024.0;
+
+/// The mean of each cubic window of edge `kernel`, windows `stride` apart. Padding voxels count as
+/// zeros (the divisor is always kernel^3). N,C,D,H,W to N,C,D',H',W' with
+/// D' = (D + 2 padding - kernel) / stride + 1. f32 or f64; differentiable.
+///
+/// # Errors
+/// If `x` is no volume tensor, `kernel` or `stride` is 0, `padding` is more than half of `kernel`
+/// or a window is larger than the padded volume.
+pub fn avg_pool3d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
+    let (dims, out) = window_grid("avg_pool3d", x, kernel, stride, padding)?;
+    let axes = [0, 1, 2].map(|axis| AxisFilter {
+        taps: vec![1.0 / kernel as f64; kernel],
+        start: -(padding as isize),
+        stride,
+        size: dims[2 + axis],
+        out: out[axis],
+    });
+    x.contiguous()?.apply_op1(SeparablePool::new("avg_pool3d", dims, axes))
+}
+
+/// Antialiased subsampling: every channel is blurred by an isotropic Gaussian of width `sigma`
+/// (voxels), then sampled every `stride` voxels. N,C,D,H,W to N,C,D',H',W' with
+/// D' = D / stride, rounded up. f32 or f64; differentiable.
+///
+/// The samples lie symmetrically about the volume's centre: along an axis of n voxels, sample j of
+/// m is at (n-1)/2 + (j - (m-1)/2) stride, on a voxel or midway between two. So the 24 rotations
+/// of the cube commute with this operation up to rounding. The taps reach 4 sigma and sum to 1;
+/// outside the volume the field is taken as 0.
+///
+/// # Errors
+/// If `x` is no volume tensor, `stride` is 0 or `sigma` is not in 0..=1024 (0 excluded).
+pub fn gaussian_pool3d(x: &Tensor, stride: usize, sigma: f64) -> Result<Tensor> {
+    const OP: &str = "gaussian_pool3d";
+    let dims = volume_dims(OP, x)?;
+    if stride == 0 {
+        return Err(invalid(OP, "expected a stride of at least 1, got 0"));
+    }
+    if !(sigma > 0.0 && sigma <= SIGMA_MAX) {
+        let problem = format!("expected a sigma above 0 and at most {SIGMA_MAX}, got {sigma}");
+        return Err(invalid(OP, problem));
+    }
+    let axes = [0, 1, 2].map(|axis| AxisFilter::gaussian(dims[2 + axis], stride, sigma));
+    x.contiguous()?.apply_op1(SeparablePool::new(OP, dims, axes))
+}
+
+/// `out[j] = sum_t taps[t] in[j stride + start + t]` along one axis, zero outside.
+#[derive(Clone)]
+struct AxisFilter {
+    taps: Vec<f64>,
+    start: isize,
+    stride: usize,
+    size: usize,
+    out: usize,
+}
+
+impl AxisFilter {
+    fn gaussian(size: usize, stride: usize, sigma: f64) -> Self {
+        let out = size.div_ceil(stride);
+        // Position of the first sample, in half voxels.
+        let first = size - 1 - (out - 1) * stride;
+        let reach = (GAUSSIAN_REACH * sigma).ceil() as usize;
+        let count = 2 * reach + usize::from(first.is_multiple_of(2));
+        let centre = (count - 1) as f64 / 2.0;
+        let weight = |t: usize| (-((t as f64 - centre) / sigma).powi(2) / 2.0).exp();
+        let weights: Vec<_> = (0..count).map(weight).collect();
+        let total: f64 = weights.iter().sum();
+        Self {
+            taps: weights.iter().map(|w| w / total).collect(),
+            start: (first as isize - (count as isize - 1)) / 2,
+            stride,
+            size,
+            out,
+        }
+    }
+
+    /// Calls `each(output position, input position, tap)` for all taps inside the input.
+    fn for_taps<T: Float>(&self, mut each: impl FnMut(usize, usize, T)) {
+        for j in 0..self.out {
+            let start = (j * self.stride) as isize + self.start;
+            for (t, &tap) in self.taps.iter().enumerate() {
+                let i = start + t as isize;
+                if (0..self.size as isize).contains(&i) {
+                    each(j, i as usize, T::from_f64(tap));
+                }
+            }
+        }
+    }
+
+    /// Filters the middle axis of `input` (outer, size, inner), or with `transpose` the middle axis
+    /// of (outer, out, inner) back to (outer, size, inner).
+    fn apply<T: Float>(&self, input: &[T], inner: usize, transpose: bool) -> Vec<T> {
+        let (from, to) = if transpose { (self.out, self.size) } else { (self.size, self.out) };
+        let mut output = vec![T::zero(); input.len() / from * to];
+        let slabs = output.chunks_exact_mut(to * inner).zip(input.chunks_exact(from * inner));
+        for (output, input) in slabs {
+            self.for_taps(|j, i, tap: T| {
+                let (source, target) = if transpose { (j, i) } else { (i, j) };
+                let source = &input[source * inner..][..inner];
+                let target = &mut output[target * inner..][..inner];
+                target.iter_mut().zip(source).for_each(|(y, &x)| *y += tap * x);
+            });
+        }
+        output
+    }
+}
+
+/// A filter along each of D,H,W, or its transpose.
+#[derive(Clone)]
+struct SeparablePool {
+    name: &'static str,
+    dims: [usize; 5],
+    axes: [AxisFilter; 3],
+    transpose: bool,
+}
+
+impl SeparablePool {
+    fn new(name: &'static str, dims: [usize; 5], axes: [AxisFilter; 3]) -> Self {
+        Self { name, dims, axes, transpose: false }
+    }
+
+    fn compute<T: Float>(&self, input: &[T]) -> Vec<T> {
+        let [z, y, x] = &self.axes;
+        let in_voxels: usize = self.axes.iter().map(|a| a.size).product();
+        let out_voxels: usize = self.axes.iter().map(|a| a.out).product();
+        let (from, to) =
+            if self.transpose { (out_voxels, in_voxels) } else { (in_voxels, out_voxels) };
+        let mut output = vec![T::zero(); input.len() / from * to];
+        output.par_chunks_mut(to).zip(input.par_chunks(from)).for_each(|(output, input)| {
+            let filtered = if self.transpose {
+                let lines = x.apply(input, 1, true);
+                let planes = y.apply(&lines, x.size, true);
+                z.apply(&planes, y.size * x.size, true)
+            } else {
+                let planes = z.apply(input, y.size * x.size, false);
+                let lines = y.apply(&planes, x.size, false);
+                x.apply(&lines, 1, false)
+            };
+            output.copy_from_slice(&filtered);
+        });
+        output
+    }
+}
+
+impl CustomOp1 for SeparablePool {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let [n, c, ..] = self.dims;
+        let size = |axis: usize| {
+            if self.transpose { self.axes[axis].size } else { self.axes[axis].out }
+        };
+        dispatch!(x, self.name, T => {
+            let out = self.compute(elements::<T>(x, layout, self.name)?);
+            Ok((storage(out), (n, c, size(0), size(1), size(2)).into()))
+        })
+    }
+
+    fn bwd(&self, _x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let transposed = Self { transpose: true, ..self.clone() };
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&transposed)?))
+    }
+}
