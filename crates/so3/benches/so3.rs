@@ -23,7 +23,7 @@ fn harmonics(c: &mut Criterion) {
     group.bench_function("f64", |b| b.iter(|| double.eval_batch(black_box(&points))));
     group.bench_function("f32", |b| b.iter(|| single.eval_batch(black_box(&points32))));
     group.bench_function("f64 with gradients", |b| {
-        b.iter(|| double.eval_gradient_batch(black_box(&points)))
+        b.iter(|| double.eval_gradient_batch(black_box(&points)));
     });
     group.finish();
 }
@@ -39,7 +39,7 @@ fn clebsch_gordan(c: &mut Criterion) {
                     }
                 }
             }
-        })
+        });
     });
 }
 
@@ -47,7 +47,7 @@ fn clebsch_gordan(c: &mut Criterion) {
 fn wigner_d(c: &mut Criterion) {
     let rotations = random_rotations(0, 10_000);
     c.bench_function("wigner-d l<=8, 1e4 rotations", |b| {
-        b.iter(|| wigner_d_batch(8, black_box(&rotations)).unwrap())
+        b.iter(|| wigner_d_batch(8, black_box(&rotations)).unwrap());
     });
 }
 

@@ -96,7 +96,8 @@ pub struct CoveringRadius {
 /// Branch and bound on the unit quaternions: the four cubes of the gnomonic projection are halved
 /// until the distance at a cell's centre plus the cell's radius no longer exceeds the bound. A
 /// cell hands to its halves only the samples that can be nearest somewhere in it. `accuracy` is
-/// raised to 0.001 if it is smaller. Without samples both bounds are infinite.
+/// raised to 0.001 if it is smaller. Samples that hold NaN cover nothing. Without samples both bounds
+/// are infinite.
 pub fn covering_radius(samples: &[Rotation], accuracy: f64) -> CoveringRadius {
     if samples.is_empty() {
         return CoveringRadius { lower: f64::INFINITY, upper: f64::INFINITY };
@@ -172,10 +173,10 @@ impl Cell {
     }
 }
 
-/// Angle in [0, π/2] between unit quaternions up to sign.
+/// Angle in [0, π/2] between unit quaternions up to sign; NaN if one of them holds NaN.
 fn quaternion_distance(a: [f64; 4], b: [f64; 4]) -> f64 {
     let dot: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
-    dot.abs().min(1.0).acos()
+    if dot.abs() > 1.0 { 0.0 } else { dot.abs().acos() }
 }
 
 fn rotation_of([w, x, y, z]: [f64; 4]) -> Rotation {
