@@ -237,13 +237,12 @@ fn read_header(stream: &mut impl Read) -> Result<Header, Problem> {
     }
     let mut text = vec![0; len as usize];
     bytes(&mut text)?;
-    match std::str::from_utf8(&text).ok().and_then(parse_header) {
-        Some((descr, fortran, shape)) => Ok(Header { kind: parse_kind(descr)?, fortran, shape }),
-        None => {
-            let found: String = String::from_utf8_lossy(&text).trim().chars().take(80).collect();
-            problem("a header with a plain descr, fortran_order and shape", found)
-        }
-    }
+    let Some((descr, fortran, shape)) = std::str::from_utf8(&text).ok().and_then(parse_header)
+    else {
+        let found: String = String::from_utf8_lossy(&text).trim().chars().take(80).collect();
+        return problem("a plain descr, fortran_order and shape", format!("{found:?}"));
+    };
+    Ok(Header { kind: parse_kind(descr)?, fortran, shape })
 }
 
 /// `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }` with the keys in any order.

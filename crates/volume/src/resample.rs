@@ -234,19 +234,14 @@ fn resample(
     let interpolation = if map.permutes() { Interpolation::Nearest } else { interpolation };
     match interpolation {
         Interpolation::Nearest => {
-            Sampler { source, dims, map, taps: nearest }.run(dims, mixers, target);
+            Sampler { source, dims, map, weigh: nearest, decay: 0.0 }.run(mixers, target);
         }
         Interpolation::Trilinear => {
-            Sampler { source, dims, map, taps: linear }.run(dims, mixers, target);
+            Sampler { source, dims, map, weigh: linear, decay: 0.0 }.run(mixers, target);
         }
         Interpolation::Cubic => {
-            let coefficients = spline::coefficients(source, dims);
-            let pad = spline::PAD;
-            let offset = map.offset.map(|x| x + pad as f64);
-            let map = IndexMap { matrix: map.matrix, offset };
-            let padded = dims.map(|n| n + 2 * pad);
-            Sampler { source: &coefficients, dims: padded, map: &map, taps: cubic }
-                .run(dims, mixers, target);
+            let source = &spline::coefficients(source, dims);
+            Sampler { source, dims, map, weigh: cubic, decay: spline::POLE }.run(mixers, target);
         }
     }
 }
@@ -273,6 +268,12 @@ fn cubic(x: f64) -> (isize, [f32; 4]) {
     (below as isize - 1, weights.map(|w| w as f32))
 }
 
+/// Decay below which a position is outside: that of the spline 16 voxels from the grid.
+const NEGLIGIBLE: f64 = 1e-9;
+
+/// A distance in voxels at which every position is outside.
+const FAR: f64 = 32.0;
+
 /// Source offsets and weights of one target voxel along x, y, z.
 #[derive(Clone, Copy)]
 struct Taps<const K: usize> {
@@ -283,15 +284,18 @@ struct Taps<const K: usize> {
 
 struct Sampler<'a, const K: usize> {
     source: &'a [f32],
-    /// D, H, W of the source.
+    /// D, H, W of the source and of the target.
     dims: [usize; 3],
     map: &'a IndexMap,
-    taps: Weigh<K>,
+    weigh: Weigh<K>,
+    /// Beyond the grid, a value is the one at the face times this for each voxel of distance.
+    decay: f64,
 }
 
 impl<const K: usize> Sampler<'_, K> {
-    /// Fills `target`, channels of `dims` voxels, one plane of constant z in each task.
-    fn run(&self, [d, h, w]: [usize; 3], mixers: &[Mixer], target: &mut [f32]) {
+    /// Fills `target`, one plane of constant z in each task.
+    fn run(&self, mixers: &[Mixer], target: &mut [f32]) {
+        let [d, h, w] = self.dims;
         let mut planes: Vec<Vec<&mut [f32]>> = (0..d).map(|_| Vec::new()).collect();
         for (k, plane) in target.chunks_mut(h * w).enumerate() {
             planes[k % d].push(plane);
@@ -359,17 +363,16 @@ impl<const K: usize> Sampler<'_, K> {
             let position =
                 (0..3).map(|j| self.map.matrix[(axis, j)] * index[j] as f64).sum::<f64>()
                     + self.map.offset[axis];
-            // Far positions stay outside, and near zero where indices cannot overflow.
-            let (first, weights) = (self.taps)(position.clamp(-8.0, len as f64 + 8.0));
+            // Far positions stay far outside, and near zero where indices cannot overflow.
+            let (first, weights) = (self.weigh)(position.clamp(-FAR, len as f64 + FAR));
             let mut inside = false;
             for k in 0..K {
-                if let Some(i) = first.checked_add_unsigned(k).filter(|&i| i >= 0)
-                    && (i as usize) < len
-                {
-                    taps.offsets[axis][k] = i as usize * stride;
-                    taps.weights[axis][k] = weights[k];
-                    inside = true;
-                }
+                let index = first + k as isize;
+                let nearest = index.clamp(0, len as isize - 1);
+                let factor = self.decay.powi((index - nearest).unsigned_abs() as i32);
+                taps.offsets[axis][k] = nearest as usize * stride;
+                taps.weights[axis][k] = weights[k] * factor as f32;
+                inside |= factor.abs() > NEGLIGIBLE;
             }
             taps.outside |= !inside;
         }

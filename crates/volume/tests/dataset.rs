@@ -374,7 +374,7 @@ fn mutated_files_end_well_or_in_an_error() {
         for k in 0..200 {
             let mut stream = Stream::new(2, "mutants", &[k]);
             let mut mutant = bytes.clone();
-            for _ in 0..1 + stream.below(4) {
+            for _ in 0..=stream.below(4) {
                 let at = stream.below(mutant.len());
                 mutant[at] = stream.below(256) as u8;
             }

@@ -340,11 +340,12 @@ fn files_that_are_not_archives_are_refused() {
     }
 }
 
+type Import<'a> = &'a dyn Fn() -> Result<(), ImportError>;
+
 #[test]
 fn truncated_and_mutated_archives_end_well_or_in_an_error() {
     let folder = Folder::new();
     let (source, out) = (folder.path("source.npz"), folder.path("out.h5"));
-    type Import<'a> = &'a dyn Fn() -> Result<(), ImportError>;
     let voxeliser = Voxeliser { channels: 2, ..Voxeliser::paper(8, 2.0) };
     let cases: [(Vec<Array>, Import<'_>); 3] = [
         (cath(), &|| import_cath(&source, &out, &voxeliser, &options())),
@@ -361,7 +362,7 @@ fn truncated_and_mutated_archives_end_well_or_in_an_error() {
         for k in 0..150 {
             let mut stream = Stream::new(3, "mutants", &[case as u64, k]);
             let mut mutant = bytes.clone();
-            for _ in 0..1 + stream.below(4) {
+            for _ in 0..=stream.below(4) {
                 let at = stream.below(mutant.len());
                 mutant[at] = stream.below(256) as u8;
             }

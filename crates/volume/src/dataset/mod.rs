@@ -77,6 +77,14 @@ pub enum DatasetError {
         /// What the file holds.
         found: String,
     },
+    /// The fields of the description contradict each other or are out of range.
+    #[error("{path}: description: {source}", path = path.display())]
+    Meta {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: VolumeError,
+    },
     /// A volume of the file or to be written is not valid.
     #[error("{path}: item {item}: {source}", path = path.display())]
     Volume {

@@ -71,7 +71,7 @@ impl Dataset {
         let ids = file.ids(items)?;
         let origins = file.origins(items)?;
         let points = file.points(items)?;
-        Ok(Self { meta, labels, splits, ids, origins, volumes, points, path })
+        Ok(Self { path, meta, labels, splits, ids, origins, volumes, points })
     }
 
     /// The file.
@@ -307,8 +307,7 @@ impl Reader<'_> {
         let json = self.list::<u8>("meta", &[], MAX_META_BYTES, None)?;
         let meta: DatasetMeta = serde_json::from_slice(&json)
             .map_err(|error| self.malformed("meta", "the JSON of FORMAT.md", error.to_string()))?;
-        meta.check()
-            .map_err(|error| self.malformed("meta", "consistent fields", error.to_string()))?;
+        meta.check().map_err(|source| DatasetError::Meta { path: self.path.to_owned(), source })?;
         Ok(meta)
     }
 

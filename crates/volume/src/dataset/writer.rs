@@ -65,11 +65,7 @@ impl DatasetWriter {
     pub fn create(path: impl Into<PathBuf>, meta: DatasetMeta) -> Result<Self, DatasetError> {
         let path = path.into();
         hdf5::silence_errors(true);
-        meta.check().map_err(|source| DatasetError::Volume {
-            path: path.clone(),
-            item: 0,
-            source,
-        })?;
+        meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
         let temporary = temporary_beside(&path).at(&path, "")?;
         let file = hdf5::FileBuilder::new()
             .with_fapl(|plist| plist.libver_bounds(LibraryVersion::V110, LibraryVersion::V110))
