@@ -20,8 +20,14 @@ fn harmonics(c: &mut Criterion) {
     let points = points(100_000);
     let points32: Vec<[f32; 3]> = points.iter().map(|p| p.map(|c| c as f32)).collect();
     let mut group = c.benchmark_group("harmonics l<=8, 1e5 points");
-    group.bench_function("f64", |b| b.iter(|| double.eval_batch(black_box(&points))));
-    group.bench_function("f32", |b| b.iter(|| single.eval_batch(black_box(&points32))));
+    let mut out = vec![0.0; points.len() * double.dim()];
+    let mut out32 = vec![0.0; points.len() * single.dim()];
+    group.bench_function("f64", |b| {
+        b.iter(|| double.eval_batch_into(black_box(&points), black_box(&mut out)));
+    });
+    group.bench_function("f32", |b| {
+        b.iter(|| single.eval_batch_into(black_box(&points32), black_box(&mut out32)));
+    });
     group.bench_function("f64 with gradients", |b| {
         b.iter(|| double.eval_gradient_batch(black_box(&points)));
     });

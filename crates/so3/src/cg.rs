@@ -5,7 +5,7 @@
 //! unless |l1 - l2| <= l3 <= l1 + l2. In terms of the 3j symbols and of Y_real = U Y_complex it is
 //! C = (-i)^(l1+l2+l3) (U ⊗ U ⊗ U) (l1 l2 l3; m1 m2 m3).
 //!
-//! The complex symbols come from Racah's sum (Varshalovich et al. 1988, eq. 8.2.1) written with
+//! The complex symbols come from Racah's sum (Varshalovich et al. 1988, §8.2.1) written with
 //! binomial coefficients, which is a sum of integers below 2^61 for l <= 20 and hence exact; only
 //! one square root rounds.
 

@@ -39,8 +39,8 @@ pub fn to_condon_shortley(l: usize) -> DMatrix<Complex<f64>> {
 }
 
 /// The Wigner-D matrix of physics, D_{m',m} = exp(-i m' α) d_{m',m}(β) exp(-i m γ) for the angles
-/// of [`rotations::to_zyz`]: it acts on kets, Y_{l,m}(R⁻¹ v) = Σ D_{m',m}(R) Y_{l,m'}(v) (Sakurai,
-/// eq. 3.5.50; Varshalovich et al. 1988, eq. 4.3.1).
+/// of [`rotations::to_zyz`]: it acts on kets, Y_{l,m}(R⁻¹ v) = Σ D_{m',m}(R) Y_{l,m'}(v)
+/// (Varshalovich et al. 1988, §4.3).
 ///
 /// # Panics
 /// If `l` is above [`crate::L_MAX`].

@@ -35,7 +35,7 @@ pub fn tetrahedral_group() -> Vec<Rotation> {
 /// The 60 rotations of the icosahedron with vertices (0, ±1, ±g), (±1, ±g, 0) and (±g, 0, ±1), g the
 /// golden ratio. [`tetrahedral_group`] is its subgroup.
 ///
-/// They are the 120 icosians (Conway and Smith 2003, "On Quaternions and Octonions", §8.2), of
+/// They are the 120 icosians (Conway and Smith 2003, "On Quaternions and Octonions"), of
 /// which q and -q are the same rotation.
 pub fn icosahedral_group() -> Vec<Rotation> {
     let golden = (1.0 + 5f64.sqrt()) / 2.0;

@@ -73,8 +73,8 @@ pub fn split_improper(matrix: &Matrix3<f64>) -> Result<(Rotation, Parity), Rotat
     if deviation.is_nan() || deviation > TOLERANCE {
         return Err(RotationError::NotOrthogonal { deviation });
     }
-    // Newton-Schulz steps to the polar factor (Higham 2008, eq. 8.20) converge quadratically: two
-    // of them leave an error of the order of TOLERANCE⁴.
+    // Newton-Schulz steps to the polar factor (Higham 2008, "Functions of Matrices", chapter 8)
+    // converge quadratically: two of them leave an error of the order of TOLERANCE⁴.
     let orthogonal = (0..2).fold(*matrix, |m, _| (m * 3.0 - m * m.transpose() * m) * 0.5);
     let parity = if matrix.determinant() > 0.0 { Parity::Even } else { Parity::Odd };
     Ok((Rotation::from_matrix_unchecked(orthogonal * parity.sign()), parity))

@@ -45,7 +45,7 @@ pub fn hopf_grid(nside: usize) -> Vec<Rotation> {
     grid
 }
 
-/// (z, azimuth) of the 12 `nside`² pixel centres in ring order (Górski et al. 2005, eq. 4-9,
+/// (z, azimuth) of the 12 `nside`² pixel centres in ring order (Górski et al. 2005, §4,
 /// <https://doi.org/10.1086/427976>).
 fn healpix_ring(nside: usize) -> Vec<(f64, f64)> {
     let n = nside as f64;
@@ -96,8 +96,9 @@ pub struct CoveringRadius {
 /// Branch and bound on the unit quaternions: the four cubes of the gnomonic projection are halved
 /// until the distance at a cell's centre plus the cell's radius no longer exceeds the bound. A
 /// cell hands to its halves only the samples that can be nearest somewhere in it. `accuracy` is
-/// raised to 0.001 if it is smaller. Samples that hold NaN cover nothing. Without samples both bounds
-/// are infinite.
+/// raised to 0.001 if it is smaller. Samples that hold NaN cover nothing. Without samples both
+/// bounds are infinite. The time grows as 1/`accuracy`² where the farthest rotations form a surface,
+/// as they do for a single sample.
 pub fn covering_radius(samples: &[Rotation], accuracy: f64) -> CoveringRadius {
     if samples.is_empty() {
         return CoveringRadius { lower: f64::INFINITY, upper: f64::INFINITY };

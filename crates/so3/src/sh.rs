@@ -137,6 +137,19 @@ impl<T: RealField + Copy> SphericalHarmonics<T> {
         T: Send + Sync,
     {
         let mut out = vec![T::zero(); points.len() * self.dim()];
+        self.eval_batch_into(points, &mut out);
+        out
+    }
+
+    /// [`eval_batch`](Self::eval_batch) into a buffer, which saves its allocation.
+    ///
+    /// # Panics
+    /// If `out` has not `points.len()` times [`dim`](Self::dim) elements.
+    pub fn eval_batch_into(&self, points: &[[T; 3]], out: &mut [T])
+    where
+        T: Send + Sync,
+    {
+        assert_eq!(out.len(), points.len() * self.dim(), "one row per point");
         out.par_chunks_mut(self.dim() * POINTS_PER_TASK)
             .zip(points.par_chunks(POINTS_PER_TASK))
             .for_each(|(rows, points)| {
@@ -144,7 +157,6 @@ impl<T: RealField + Copy> SphericalHarmonics<T> {
                     self.eval_into(point, row);
                 }
             });
-        out
     }
 
     /// Values and gradients at many points, row-major (points.len(), dim), in parallel.

@@ -198,7 +198,7 @@ fn exchange(l: usize) -> &'static Sparse {
 }
 
 /// d^l_{m k}(π/2) in the usual phase convention (Wigner's sum; Varshalovich et al. 1988,
-/// eq. 4.3.2).
+/// §4.3.1).
 fn half_pi_d(l: i64, m: i64, k: i64) -> f64 {
     let sum: i64 =
         (0..=l + k).map(|s| sign(s) * binomial(l + k, s) * binomial(l - k, l - m - s)).sum();

@@ -44,7 +44,7 @@ fn moved(rotation: &Rotation, point: [f64; 3]) -> [f64; 3] {
     (rotation * Vector3::from(point)).into()
 }
 
-/// The sparse product of three small matrices with a tensor: C'[a,b,c] = A[a,i] B[b,j] C[c,k] T[i,j,k].
+/// T'[a,b,c] = A[a,i] B[b,j] C[c,k] T[i,j,k].
 fn transformed(tensor: &steer3d_so3::CgTensor, d: &[DMatrix<f64>; 3]) -> Vec<f64> {
     let [n1, n2, n3] = tensor.shape();
     let mut out = vec![0.0; n1 * n2 * n3];
@@ -241,7 +241,8 @@ proptest! {
                 prop_assert!((matrix[(row, column)] - expected).norm() < EXACT);
             }
         }
-        // Sakurai eq. 3.5.57: d¹_{1,0} = -sin β / √2 and d¹_{1,1} = (1 + cos β) / 2.
+        // Sakurai, "Modern Quantum Mechanics", §3.5: d¹_{1,0} = -sin β / √2 and
+        // d¹_{1,1} = (1 + cos β) / 2.
         if l == 1 {
             prop_assert!((middle[(2, 1)].re + b.sin() / 2f64.sqrt()).abs() < EXACT);
             prop_assert!((middle[(2, 2)].re - (1.0 + b.cos()) / 2.0).abs() < EXACT);
@@ -316,7 +317,7 @@ fn known_clebsch_gordan_tensors() {
             );
         }
     }
-    // (2 2 2; 0 0 0) = -√(2/35), Varshalovich et al. 1988, table 8.10.
+    // (2 2 2; 0 0 0) = -√(2/35).
     assert!((wigner_3j(2, 2, 2, 0, 0, 0) + (2f64 / 35.0).sqrt()).abs() < 1e-15);
 }
 
