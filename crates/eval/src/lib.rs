@@ -1,1 +1,28 @@
-//! Rotated-volume evaluation: protocols, metrics, equivariance errors and reports.
+//! Rotated-volume evaluation: what does a model answer when the object turns or moves?
+//!
+//! * [`Predictor`]: all that a model must offer.
+//! * [`Protocol`]: the rotations, translations and sources (stored voxels by interpolation, or
+//!   points exactly), all seeded.
+//! * [`evaluate`]: runs a model over the transformed items of a dataset; the result is a
+//!   [`ModelReport`](report::ModelReport).
+//! * [`report`]: the data of a report, and its HTML, JSON, CSV, SVG and terminal forms.
+//! * [`metrics`]: accuracy, F1, AUC and bootstrap intervals on plain arrays.
+
+mod error;
+mod evaluate;
+mod layers;
+mod material;
+pub mod metrics;
+mod network;
+mod predictor;
+mod protocol;
+pub mod report;
+mod scores;
+
+pub use error::{EvalError, ModelError};
+pub use evaluate::{Progress, evaluate, summarise};
+pub use network::NetworkPredictor;
+pub use predictor::Predictor;
+pub use protocol::{Condition, Protocol, Source, Transform};
+pub use report::{ModelReport, Report, Section, gallery, write_report};
+pub use scores::{ClassScores, Scores, Stability};

@@ -1,0 +1,174 @@
+use std::path::PathBuf;
+
+use candle_core::Tensor;
+
+use crate::Predictor;
+
+/// What a [`Predictor`](crate::Predictor) may fail with.
+pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why an evaluation or a report failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// The model was made for another number of classes.
+    #[error(
+        "model `{model}` predicts {found} classes but dataset `{dataset}` has {expected}; \
+         evaluate the model on the dataset it was trained for"
+    )]
+    Classes {
+        /// Name of the model.
+        model: String,
+        /// Name of the dataset.
+        dataset: String,
+        /// Classes of the dataset.
+        expected: usize,
+        /// Classes of the model.
+        found: usize,
+    },
+    /// The model was made for another number of channels.
+    #[error(
+        "model `{model}` takes {found} input channels but the volumes of dataset `{dataset}` have \
+         {expected}; evaluate the model on the dataset it was trained for"
+    )]
+    Channels {
+        /// Name of the model.
+        model: String,
+        /// Name of the dataset.
+        dataset: String,
+        /// Channels of the dataset.
+        expected: usize,
+        /// Channels of the model.
+        found: usize,
+    },
+    /// There is nothing to evaluate.
+    #[error("dataset `{dataset}` has no items in its {split} split; choose another split")]
+    EmptySplit {
+        /// Name of the dataset.
+        dataset: String,
+        /// Name of the split.
+        split: String,
+    },
+    /// Points should be rotated but the dataset has none.
+    #[error(
+        "dataset `{dataset}` stores no points with a voxeliser, so its points cannot be rotated; \
+         rotate its voxels instead (source `voxels`)"
+    )]
+    NoPoints {
+        /// Name of the dataset.
+        dataset: String,
+    },
+    /// A field of the protocol is out of its range.
+    #[error("protocol field `{field}` must be {expected}, found {found}")]
+    Protocol {
+        /// Name of the field.
+        field: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// The model failed on a batch.
+    #[error("model `{model}` failed on a batch of shape {shape:?}")]
+    Model {
+        /// Name of the model.
+        model: String,
+        /// Shape of the batch, N,C,D,H,W.
+        shape: Vec<usize>,
+        /// The model's error.
+        source: ModelError,
+    },
+    /// The model returned logits of a wrong shape.
+    #[error(
+        "model `{model}` returned logits of shape {found:?}, expected {expected:?} (N, classes)"
+    )]
+    LogitsShape {
+        /// Name of the model.
+        model: String,
+        /// N, classes.
+        expected: [usize; 2],
+        /// Shape of the logits.
+        found: Vec<usize>,
+    },
+    /// The model returned a NaN or infinite logit.
+    #[error(
+        "model `{model}` returned a logit that is not finite for item `{item}`; check its weights"
+    )]
+    NonFinite {
+        /// Name of the model.
+        model: String,
+        /// Identifier of the item.
+        item: String,
+    },
+    /// A layer's values do not fit its stated irreps.
+    #[error(
+        "layer `{layer}` of model `{model}` has values of shape {found:?}, expected (1, {channels}) \
+         or (1, {channels}, D, H, W) for irreps {irreps}"
+    )]
+    LayerShape {
+        /// Name of the model.
+        model: String,
+        /// Name of the layer.
+        layer: String,
+        /// Its irreps.
+        irreps: String,
+        /// Their dimension.
+        channels: usize,
+        /// Shape of the values.
+        found: Vec<usize>,
+    },
+    /// The layers of one model differ from one volume to the next.
+    #[error("model `{model}` returned {found} layers for one volume and {expected} for another")]
+    LayerCount {
+        /// Name of the model.
+        model: String,
+        /// Layers for the first volume.
+        expected: usize,
+        /// Layers for the other volume.
+        found: usize,
+    },
+    /// A report was written by another version of the schema.
+    #[error("report schema version {found} is not supported, expected {expected}; evaluate again")]
+    SchemaVersion {
+        /// The version that this crate reads.
+        expected: u32,
+        /// The version found.
+        found: u64,
+    },
+    /// A JSON document is not a report.
+    #[error("this JSON is not a steer3d report")]
+    Json(#[from] serde_json::Error),
+    /// A file of the report could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A table of the report could not be formatted.
+    #[error("cannot format a table of the report")]
+    Csv(#[from] csv::Error),
+    /// The page of the report could not be made.
+    #[error("cannot fill in the page of the report")]
+    Page(#[from] minijinja::Error),
+    /// A picture of a volume could not be made.
+    #[error("cannot encode a picture of a volume")]
+    Picture(#[from] png::EncodingError),
+    /// A volume could not be rotated or voxelised.
+    #[error(transparent)]
+    Volume(#[from] steer3d_volume::VolumeError),
+    /// An item of the dataset could not be read.
+    #[error(transparent)]
+    Dataset(#[from] steer3d_volume::DatasetError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl EvalError {
+    /// The failure of `model` on `batch`.
+    pub(crate) fn model(model: &dyn Predictor, batch: &Tensor, source: ModelError) -> Self {
+        Self::Model { model: model.name().into(), shape: batch.dims().to_vec(), source }
+    }
+}

@@ -1,0 +1,262 @@
+//! Running a model over the transformed items of a dataset.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+use steer3d_volume::{Dataset, Split};
+
+use crate::EvalError;
+use crate::layers::{layer_errors, layer_volumes};
+use crate::material::Material;
+use crate::metrics::Bootstrap;
+use crate::predictor::Predictor;
+use crate::protocol::{Condition, Protocol, Source, Transform};
+use crate::report::{ConditionReport, DatasetSummary, ModelReport, Prediction, SourceReport};
+use crate::scores::{Logits, Scores, Stability};
+
+/// How far an evaluation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Volumes given to the model so far.
+    pub done: usize,
+    /// Volumes in all.
+    pub total: usize,
+}
+
+/// Measures `model` on one split of `dataset` under `protocol`.
+///
+/// The volumes of a batch are resampled in parallel; the transformations and the report depend
+/// neither on the batch size nor on the number of threads, as far as the model's logits do not.
+/// `progress` is called after every batch.
+///
+/// # Errors
+/// When the protocol is out of range, the model does not fit the dataset (classes, channels), the
+/// split is empty, points are asked for but not stored, the model fails or returns logits of a
+/// wrong shape or not finite, or an item cannot be read.
+pub fn evaluate(
+    model: &dyn Predictor,
+    dataset: &Dataset,
+    split: Split,
+    protocol: &Protocol,
+    progress: &dyn Fn(Progress),
+) -> Result<ModelReport, EvalError> {
+    let run = Run { model, dataset, protocol, items: dataset.indices(split) };
+    run.check(split)?;
+    let jobs = run.jobs();
+    let layer_volumes = layer_volumes(protocol, run.items.len());
+    let total = protocol.sources.len() * (jobs.len() + layer_volumes);
+    let mut done = 0;
+    let mut advance = |volumes| {
+        done += volumes;
+        progress(Progress { done, total });
+    };
+    let labels: Vec<usize> = run.items.iter().map(|&item| run.label(item)).collect();
+    let bootstrap = Bootstrap::new(protocol.seed, labels.len(), protocol.resamples);
+    let (mut sources, mut predictions) = (Vec::new(), Vec::new());
+    for &source in &protocol.sources {
+        let logits = run.predict(source, &jobs, &mut advance)?;
+        sources.push(SourceReport {
+            source,
+            conditions: run.conditions(&labels, &jobs, &logits, &bootstrap),
+            layers: layer_errors(model, dataset, &run.items, source, protocol)?,
+        });
+        advance(layer_volumes);
+        predictions.extend(jobs.iter().zip(logits).map(|(job, logits)| Prediction {
+            source,
+            condition: job.condition,
+            item: job.item,
+            id: dataset.ids()[job.item].clone(),
+            label: run.label(job.item),
+            transform: job.transform,
+            logits,
+        }));
+    }
+    Ok(ModelReport {
+        name: model.name().into(),
+        parameters: model.parameters(),
+        sources,
+        predictions,
+    })
+}
+
+/// What the report says of a split of a dataset.
+pub fn summarise(dataset: &Dataset, split: Split) -> DatasetSummary {
+    let meta = dataset.meta();
+    let origin = &meta.provenance;
+    let none = String::new();
+    let provenance = [
+        ("data", &origin.source),
+        ("licence", &origin.licence),
+        ("SHA-256", origin.sha256.as_ref().unwrap_or(&none)),
+        ("importer", &origin.importer),
+        ("import command", &origin.command),
+        ("import version", &origin.version),
+        ("notes", &origin.notes),
+    ];
+    DatasetSummary {
+        name: meta.name.clone(),
+        class_names: meta.class_names.clone(),
+        split: split.to_string(),
+        class_counts: dataset.class_counts(split),
+        channels: meta.channels,
+        dims: meta.dims,
+        voxel_size: meta.voxel_size,
+        unit: meta.unit.clone(),
+        irreps: meta.irreps.to_string(),
+        provenance: provenance
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(name, text)| (name.to_owned(), text.clone()))
+            .collect(),
+    }
+}
+
+/// One volume to classify.
+struct Job {
+    /// Index of the item in the dataset.
+    item: usize,
+    /// Its place in the split.
+    place: usize,
+    condition: Condition,
+    transform: Transform,
+}
+
+struct Run<'a> {
+    model: &'a dyn Predictor,
+    dataset: &'a Dataset,
+    protocol: &'a Protocol,
+    items: Vec<usize>,
+}
+
+impl Run<'_> {
+    fn check(&self, split: Split) -> Result<(), EvalError> {
+        self.protocol.validate()?;
+        let (model, meta) = (self.model, self.dataset.meta());
+        let (name, dataset) = (model.name().to_owned(), meta.name.clone());
+        let (expected, found) = (meta.class_names.len(), model.classes());
+        if expected != found {
+            return Err(EvalError::Classes { model: name, dataset, expected, found });
+        }
+        let (expected, found) = (meta.channels, model.channels());
+        if expected != found {
+            return Err(EvalError::Channels { model: name, dataset, expected, found });
+        }
+        if self.items.is_empty() {
+            return Err(EvalError::EmptySplit { dataset, split: split.to_string() });
+        }
+        let has_points = self.dataset.has_points() && meta.voxeliser.is_some();
+        if self.protocol.sources.contains(&Source::Points) && !has_points {
+            return Err(EvalError::NoPoints { dataset });
+        }
+        Ok(())
+    }
+
+    fn label(&self, item: usize) -> usize {
+        self.dataset.labels()[item] as usize
+    }
+
+    /// Every condition and transformation of the first item, then of the second, and so on.
+    fn jobs(&self) -> Vec<Job> {
+        let conditions = self.protocol.conditions();
+        let mut jobs = Vec::new();
+        for (place, &item) in self.items.iter().enumerate() {
+            for &condition in &conditions {
+                for transform in self.protocol.transforms(condition, item) {
+                    jobs.push(Job { item, place, condition, transform });
+                }
+            }
+        }
+        jobs
+    }
+
+    /// The logits of every job.
+    fn predict(
+        &self,
+        source: Source,
+        jobs: &[Job],
+        advance: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<f32>>, EvalError> {
+        let mut logits = Vec::with_capacity(jobs.len());
+        let mut materials: HashMap<usize, Material> = HashMap::new();
+        for batch in jobs.chunks(self.protocol.batch) {
+            materials.retain(|&item, _| batch.iter().any(|job| job.item == item));
+            for job in batch {
+                if let Entry::Vacant(slot) = materials.entry(job.item) {
+                    slot.insert(Material::read(self.dataset, job.item, source)?);
+                }
+            }
+            let tensor = self.batch(batch, &materials)?;
+            logits.extend(self.logits(batch, &tensor)?);
+            advance(batch.len());
+        }
+        Ok(logits)
+    }
+
+    /// The transformed volumes of a batch, N,C,D,H,W.
+    fn batch(
+        &self,
+        jobs: &[Job],
+        materials: &HashMap<usize, Material>,
+    ) -> Result<Tensor, EvalError> {
+        let meta = self.dataset.meta();
+        let length = meta.item_len();
+        let mut values = vec![0.0f32; jobs.len() * length];
+        values.par_chunks_mut(length).zip(jobs).try_for_each(|(target, job)| {
+            materials[&job.item].write(&meta.irreps, &job.transform, target)
+        })?;
+        let [d, h, w] = meta.dims;
+        Ok(Tensor::from_vec(values, (jobs.len(), meta.channels, d, h, w), &Device::Cpu)?)
+    }
+
+    fn logits(&self, jobs: &[Job], batch: &Tensor) -> Result<Vec<Vec<f32>>, EvalError> {
+        let name = || self.model.name().to_owned();
+        let logits = self
+            .model
+            .logits(batch)
+            .map_err(|source| EvalError::model(self.model, batch, source))?;
+        let expected = [jobs.len(), self.model.classes()];
+        if logits.dims() != expected {
+            let found = logits.dims().to_vec();
+            return Err(EvalError::LogitsShape { model: name(), expected, found });
+        }
+        let logits = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        match logits.iter().position(|row| row.iter().any(|value| !value.is_finite())) {
+            Some(row) => {
+                let item = self.dataset.ids()[jobs[row].item].clone();
+                Err(EvalError::NonFinite { model: name(), item })
+            }
+            None => Ok(logits),
+        }
+    }
+
+    /// The report of every condition.
+    fn conditions(
+        &self,
+        labels: &[usize],
+        jobs: &[Job],
+        logits: &[Vec<f32>],
+        bootstrap: &Bootstrap,
+    ) -> Vec<ConditionReport> {
+        let gather = |condition: Condition| -> Logits {
+            let mut gathered = vec![Vec::new(); labels.len()];
+            for (job, logits) in jobs.iter().zip(logits) {
+                if job.condition == condition {
+                    gathered[job.place].push(logits.clone());
+                }
+            }
+            gathered
+        };
+        let classes = self.model.classes();
+        let unrotated = gather(Condition::Unrotated);
+        let report = |condition: Condition| {
+            let logits = gather(condition);
+            let stability = (condition != Condition::Unrotated)
+                .then(|| Stability::new(labels, &unrotated, &logits, bootstrap));
+            let scores = Scores::new(labels, &logits, classes, bootstrap);
+            ConditionReport { condition, scores, stability }
+        };
+        self.protocol.conditions().into_iter().map(report).collect()
+    }
+}

@@ -1,0 +1,513 @@
+//! The plots of a section.
+
+use super::svg::{Anchor, Svg, colour, shorten, text_width};
+use super::{ModelReport, Section, SourceReport};
+use crate::metrics::Estimate;
+use crate::protocol::Condition;
+use crate::scores::{Scores, Stability};
+
+/// A plot with its words.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// Name of its file without the ending.
+    pub name: String,
+    /// Heading.
+    pub title: String,
+    /// What is shown.
+    pub caption: String,
+    /// The element to put into a page.
+    pub inline: String,
+    /// The text of a file of its own.
+    pub file: String,
+}
+
+/// The plots of a section, those without data left out. `name` begins the file names.
+pub fn figures(section: &Section, name: &str) -> Vec<Figure> {
+    let figure = |(stem, title, caption, svg): (&str, &str, String, Svg)| Figure {
+        name: format!("{name}-{stem}"),
+        title: title.into(),
+        caption,
+        inline: svg.inline(),
+        file: svg.file(),
+    };
+    [
+        accuracy_by_angle(section),
+        consistency_by_angle(section),
+        accuracy_by_translation(section),
+        per_class(section),
+        confusion(section),
+        layer_errors(section),
+    ]
+    .into_iter()
+    .flatten()
+    .map(figure)
+    .collect()
+}
+
+type Drawn = Option<(&'static str, &'static str, String, Svg)>;
+
+/// Chance level of a balanced guess.
+fn chance(section: &Section) -> f64 {
+    1.0 / section.dataset.class_names.len() as f64
+}
+
+fn accuracy_by_angle(section: &Section) -> Drawn {
+    let value = |scores: &Scores, _: Option<&Stability>| Some(scores.accuracy);
+    let plot = LinePlot {
+        x_label: "rotation angle (degrees)",
+        y_label: "accuracy (%)",
+        ticks: vec![0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0],
+        reference: Some(chance(section)),
+        curves: curves(section, "angle", value),
+    };
+    let caption = format!(
+        "Accuracy when every volume is turned by exactly this angle about random axes \
+         ({} for each item and angle). {BANDS} Dotted: chance.{}",
+        section.protocol.per_angle,
+        dashes(section)
+    );
+    Some(("accuracy-angle", "Accuracy against rotation angle", caption, plot.draw()?))
+}
+
+fn consistency_by_angle(section: &Section) -> Drawn {
+    let certain = Estimate { value: 1.0, low: 1.0, high: 1.0 };
+    let value = |_: &Scores, stability: Option<&Stability>| {
+        Some(stability.map_or(certain, |s| s.agreement))
+    };
+    let plot = LinePlot {
+        x_label: "rotation angle (degrees)",
+        y_label: "same prediction (%)",
+        ticks: vec![0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0],
+        reference: None,
+        curves: curves(section, "angle", value),
+    };
+    let caption = format!(
+        "Share of predictions that equal the one for the unrotated volume, right or wrong. \
+         {BANDS}{}",
+        dashes(section)
+    );
+    Some(("agreement-angle", "Unchanged predictions against rotation angle", caption, plot.draw()?))
+}
+
+fn accuracy_by_translation(section: &Section) -> Drawn {
+    let largest = section.protocol.translations.iter().copied().fold(0.0, f64::max).ceil();
+    let step = (largest / 8.0).ceil().max(1.0);
+    let ticks = (0..).map(|i| f64::from(i) * step).take_while(|&tick| tick <= largest);
+    let plot = LinePlot {
+        x_label: "translation (voxels)",
+        y_label: "accuracy (%)",
+        ticks: ticks.collect(),
+        reference: Some(chance(section)),
+        curves: curves(section, "translation", |scores, _| Some(scores.accuracy)),
+    };
+    let caption = format!(
+        "Accuracy when every volume is moved by this distance: whole distances along the grid, \
+         others in random directions. What leaves the grid is lost. {BANDS} Dotted: chance.{}",
+        dashes(section)
+    );
+    Some(("accuracy-translation", "Accuracy against translation", caption, plot.draw()?))
+}
+
+const BANDS: &str = "Bands: 95 % bootstrap intervals over items.";
+
+fn dashes(section: &Section) -> String {
+    let Some(second) = section.protocol.sources.get(1) else { return String::new() };
+    format!(" Solid: {}; dashed: {second}.", section.protocol.sources[0])
+}
+
+/// One curve of a [`LinePlot`].
+struct Curve {
+    name: String,
+    model: usize,
+    dashed: bool,
+    points: Vec<(f64, Estimate)>,
+}
+
+/// The curves of all models and sources over the conditions of a kind, starting from unrotated.
+fn curves(
+    section: &Section,
+    kind: &str,
+    value: impl Fn(&Scores, Option<&Stability>) -> Option<Estimate>,
+) -> Vec<Curve> {
+    let curve = |(model, report): (usize, &ModelReport), rank: usize, source: &SourceReport| {
+        let mut points: Vec<(f64, Estimate)> = source
+            .conditions
+            .iter()
+            .filter(|c| c.condition == Condition::Unrotated || c.condition.kind() == kind)
+            .filter_map(|c| {
+                let x = c.condition.parameter().unwrap_or(0.0);
+                Some((x, value(&c.scores, c.stability.as_ref())?))
+            })
+            .collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let name = match section.protocol.sources.len() {
+            1 => report.name.clone(),
+            _ => format!("{} ({})", report.name, source.source),
+        };
+        Curve { name, model, dashed: rank > 0, points }
+    };
+    let models = section.models.iter().enumerate();
+    models
+        .flat_map(|model| {
+            model.1.sources.iter().enumerate().map(move |(rank, source)| (model, rank, source))
+        })
+        .map(|(model, rank, source)| curve(model, rank, source))
+        .collect()
+}
+
+/// Shares in per cent over an axis that starts at 0.
+struct LinePlot {
+    x_label: &'static str,
+    y_label: &'static str,
+    ticks: Vec<f64>,
+    reference: Option<f64>,
+    curves: Vec<Curve>,
+}
+
+const PLOT_WIDTH: f64 = 560.0;
+const LEFT: f64 = 54.0;
+const RIGHT: f64 = 16.0;
+
+impl LinePlot {
+    /// The drawing, or `None` when no curve has more than the unrotated point.
+    fn draw(&self) -> Option<Svg> {
+        if self.curves.iter().all(|curve| curve.points.len() < 2) {
+            return None;
+        }
+        let entries: Vec<LegendEntry<'_>> = self
+            .curves
+            .iter()
+            .map(|c| LegendEntry { text: &c.name, model: c.model, mark: Mark::line(c.dashed) })
+            .collect();
+        let rows = legend_rows(&entries);
+        let top = 12.0 + 20.0 * rows as f64;
+        let bottom = top + 250.0;
+        let label = format!("{} over {}", self.y_label, self.x_label);
+        let mut svg = Svg::new(PLOT_WIDTH, bottom + 46.0, &label);
+        legend(&mut svg, &entries);
+        let largest = self.ticks.last().copied().unwrap_or(1.0);
+        let x = |value: f64| LEFT + 8.0 + value / largest * (PLOT_WIDTH - LEFT - RIGHT - 16.0);
+        let y = |share: f64| bottom - share * (bottom - top);
+        share_axis(&mut svg, &y, self.y_label);
+        for &tick in &self.ticks {
+            svg.line("axis", [x(tick), bottom], [x(tick), bottom + 4.0]);
+            svg.text("small", [x(tick), bottom + 18.0], Anchor::Middle, &tick.to_string());
+        }
+        svg.text("", [(LEFT + PLOT_WIDTH) / 2.0, bottom + 38.0], Anchor::Middle, self.x_label);
+        if let Some(level) = self.reference {
+            svg.line("reference", [LEFT, y(level)], [PLOT_WIDTH - RIGHT, y(level)]);
+        }
+        for curve in &self.curves {
+            let upper = curve.points.iter().map(|(at, e)| [x(*at), y(e.high)]);
+            let lower = curve.points.iter().rev().map(|(at, e)| [x(*at), y(e.low)]);
+            let band: Vec<_> = upper.chain(lower).collect();
+            svg.polygon(&format!("band f{}", colour(curve.model)), &band);
+        }
+        for curve in &self.curves {
+            let points: Vec<_> = curve.points.iter().map(|(at, e)| [x(*at), y(e.value)]).collect();
+            let (c, dash) = (colour(curve.model), if curve.dashed { " dash" } else { "" });
+            svg.polyline(&format!("line l{c}{dash}"), &points);
+            for point in points {
+                svg.circle(&format!("f{c}"), point, 3.2);
+            }
+        }
+        Some(svg)
+    }
+}
+
+/// Horizontal grid lines at every 20 %, labelled.
+fn share_axis(svg: &mut Svg, y: &dyn Fn(f64) -> f64, label: &str) {
+    for step in 0..=5 {
+        let share = f64::from(step) / 5.0;
+        let class = if step == 0 { "axis" } else { "grid" };
+        svg.line(class, [LEFT, y(share)], [PLOT_WIDTH - RIGHT, y(share)]);
+        let text = format!("{}", step * 20);
+        svg.text("small", [LEFT - 8.0, y(share) + 4.0], Anchor::End, &text);
+    }
+    svg.vertical_text("", [14.0, (y(0.0) + y(1.0)) / 2.0], label);
+}
+
+/// How an entry of a legend is drawn.
+#[derive(Clone, Copy)]
+enum Mark {
+    Solid,
+    Dashed,
+    PaleBox,
+    Box,
+}
+
+impl Mark {
+    fn line(dashed: bool) -> Self {
+        if dashed { Self::Dashed } else { Self::Solid }
+    }
+}
+
+struct LegendEntry<'a> {
+    text: &'a str,
+    model: usize,
+    mark: Mark,
+}
+
+/// Row and left end of every entry.
+fn legend_places(entries: &[LegendEntry<'_>]) -> Vec<(usize, f64)> {
+    let (mut row, mut left) = (0, LEFT);
+    entries
+        .iter()
+        .map(|entry| {
+            let width = 44.0 + text_width(entry.text);
+            if left > LEFT && left + width > PLOT_WIDTH {
+                (row, left) = (row + 1, LEFT);
+            }
+            let place = (row, left);
+            left += width;
+            place
+        })
+        .collect()
+}
+
+fn legend_rows(entries: &[LegendEntry<'_>]) -> usize {
+    legend_places(entries).last().map_or(0, |(row, _)| row + 1)
+}
+
+fn legend(svg: &mut Svg, entries: &[LegendEntry<'_>]) {
+    for (entry, (row, left)) in entries.iter().zip(legend_places(entries)) {
+        let (c, y) = (colour(entry.model), 12.0 + 20.0 * row as f64);
+        let mut line = |dash: &str| {
+            svg.line(&format!("line l{c}{dash}"), [left, y], [left + 24.0, y]);
+        };
+        match entry.mark {
+            Mark::Solid => line(""),
+            Mark::Dashed => line(" dash"),
+            Mark::PaleBox => {
+                svg.rect(&format!("pale f{c}"), [left + 6.0, y - 6.0], [14.0, 12.0], 1.0);
+            }
+            Mark::Box => svg.rect(&format!("f{c}"), [left + 6.0, y - 6.0], [14.0, 12.0], 1.0),
+        }
+        svg.text("", [left + 30.0, y + 4.0], Anchor::Start, entry.text);
+    }
+}
+
+/// The first source's scores unrotated and at random rotations.
+fn both_scores(model: &ModelReport) -> Option<[&Scores; 2]> {
+    let source = model.sources.first()?;
+    let scores = |condition| source.condition(condition).map(|c| &c.scores);
+    Some([scores(Condition::Unrotated)?, scores(Condition::Random)?])
+}
+
+fn per_class(section: &Section) -> Drawn {
+    let models: Vec<[&Scores; 2]> = section.models.iter().filter_map(both_scores).collect();
+    if models.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = section
+        .models
+        .iter()
+        .flat_map(|m| [format!("{}, unrotated", m.name), format!("{}, rotated", m.name)])
+        .collect();
+    let entries: Vec<LegendEntry<'_>> = names
+        .iter()
+        .enumerate()
+        .map(|(i, text)| LegendEntry {
+            text,
+            model: i / 2,
+            mark: if i % 2 == 0 { Mark::PaleBox } else { Mark::Box },
+        })
+        .collect();
+    let top = 12.0 + 20.0 * legend_rows(&entries) as f64;
+    let bottom = top + 220.0;
+    let mut svg = Svg::new(PLOT_WIDTH, bottom + 44.0, "accuracy of each class");
+    legend(&mut svg, &entries);
+    let y = |share: f64| bottom - share * (bottom - top);
+    share_axis(&mut svg, &y, "accuracy (%)");
+    let classes = &section.dataset.class_names;
+    let group = (PLOT_WIDTH - LEFT - RIGHT) / classes.len() as f64;
+    let bar = (0.8 * group / (2 * models.len()) as f64).min(34.0);
+    for (class, name) in classes.iter().enumerate() {
+        let centre = LEFT + (class as f64 + 0.5) * group;
+        let first = centre - bar * models.len() as f64;
+        for (i, scores) in models.iter().flatten().enumerate() {
+            let Some(recall) = scores.per_class[class].recall else { continue };
+            let (left, c) = (first + i as f64 * bar, colour(i / 2));
+            let class = if i % 2 == 0 { format!("pale f{c}") } else { format!("f{c}") };
+            let size = [bar - 2.0, bottom - y(recall.value)];
+            svg.rect(&class, [left + 1.0, y(recall.value)], size, 1.0);
+            let middle = left + bar / 2.0;
+            svg.line("whisker", [middle, y(recall.low)], [middle, y(recall.high)]);
+        }
+        let limit = (group / 6.2).max(3.0) as usize;
+        svg.text("small", [centre, bottom + 17.0], Anchor::Middle, &shorten(name, limit));
+        let count = format!("n = {}", section.dataset.class_counts[class]);
+        svg.text("small muted", [centre, bottom + 33.0], Anchor::Middle, &count);
+    }
+    let caption = format!(
+        "Share of the items of each class that are classified right ({}), unrotated and at \
+         random rotations. Whiskers: 95 % bootstrap intervals over items.",
+        section.protocol.sources[0]
+    );
+    Some(("per-class", "Accuracy of each class", caption, svg))
+}
+
+fn confusion(section: &Section) -> Drawn {
+    let models: Vec<(&ModelReport, [&Scores; 2])> =
+        section.models.iter().filter_map(|m| Some((m, both_scores(m)?))).collect();
+    if models.is_empty() {
+        return None;
+    }
+    let classes = section.dataset.class_names.len();
+    let cell = (200.0 / classes as f64).clamp(22.0, 56.0);
+    let side = cell * classes as f64;
+    let (panel, row) = ((side + 130.0).max(270.0), side + 74.0);
+    let height = row * models.len() as f64;
+    let mut svg = Svg::new(2.0 * panel, height, "confusion matrices");
+    for (i, (model, scores)) in models.iter().enumerate() {
+        for (j, (scores, what)) in scores.iter().zip(["unrotated", "rotated"]).enumerate() {
+            let corner = [j as f64 * panel + 118.0, i as f64 * row + 28.0];
+            let title = format!("{}, {what}", shorten(&model.name, 24));
+            svg.text("title", [corner[0], corner[1] - 10.0], Anchor::Start, &title);
+            matrix(&mut svg, section, &scores.confusion, corner, cell, i);
+        }
+    }
+    let caption = format!(
+        "Rows: true class; columns: predicted class; per cent of the row ({}). Left unrotated, \
+         right at random rotations.",
+        section.protocol.sources[0]
+    );
+    Some(("confusion", "Confusion matrices", caption, svg))
+}
+
+fn matrix(
+    svg: &mut Svg,
+    section: &Section,
+    counts: &[Vec<u64>],
+    [left, top]: [f64; 2],
+    cell: f64,
+    model: usize,
+) {
+    let c = colour(model);
+    let names = &section.dataset.class_names;
+    let limit = (cell / 6.0).max(4.0) as usize;
+    let text_class = if cell < 30.0 { "tiny" } else { "small" };
+    for (row, line) in counts.iter().enumerate() {
+        let total = line.iter().sum::<u64>().max(1) as f64;
+        let y = top + row as f64 * cell;
+        svg.text(
+            text_class,
+            [left - 6.0, y + cell / 2.0 + 4.0],
+            Anchor::End,
+            &shorten(&names[row], 18),
+        );
+        for (column, &count) in line.iter().enumerate() {
+            let x = left + column as f64 * cell;
+            let share = count as f64 / total;
+            svg.rect(&format!("cell f{c}"), [x, y], [cell - 1.0, cell - 1.0], 0.06 + 0.94 * share);
+            let class = if share > 0.55 { format!("{text_class} on") } else { text_class.into() };
+            let text = format!("{:.0}", 100.0 * share);
+            svg.text(&class, [x + cell / 2.0, y + cell / 2.0 + 4.0], Anchor::Middle, &text);
+        }
+    }
+    for (column, name) in names.iter().enumerate() {
+        let at = [left + (column as f64 + 0.5) * cell, top + names.len() as f64 * cell + 14.0];
+        svg.text(text_class, at, Anchor::Middle, &shorten(name, limit));
+    }
+}
+
+/// Width of the column of layer names.
+const NAMES: f64 = 150.0;
+
+/// Smallest equivariance error that the plot tells apart from 0.
+const ERROR_FLOOR: f64 = 1e-8;
+
+fn layer_errors(section: &Section) -> Drawn {
+    let models: Vec<(usize, &ModelReport, &SourceReport)> = section
+        .models
+        .iter()
+        .enumerate()
+        .filter_map(|(i, model)| {
+            let source = model.sources.first()?;
+            (!source.layers.is_empty()).then_some((i, model, source))
+        })
+        .collect();
+    if models.is_empty() {
+        return None;
+    }
+    let all = || {
+        let layers = models.iter().flat_map(|(_, _, source)| &source.layers);
+        layers.flat_map(|layer| [layer.random, layer.cube]).flatten()
+    };
+    let largest = all().fold(0.1, f64::max).log10().ceil();
+    let smallest = all().fold(0.01, f64::min).max(ERROR_FLOOR).log10().floor();
+    let x = |error: f64| {
+        let place = (error.max(ERROR_FLOOR).log10() - smallest) / (largest - smallest);
+        NAMES + 8.0 + place * (PLOT_WIDTH - NAMES - RIGHT - 8.0)
+    };
+    let rows: usize = models.iter().map(|(_, _, source)| source.layers.len() + 2).sum();
+    let height = 18.0 * rows as f64 + 68.0;
+    let mut svg = Svg::new(PLOT_WIDTH, height, "equivariance error of every layer");
+    let bottom = height - 46.0;
+    for power in smallest as i32..=largest as i32 {
+        let at = x(10f64.powi(power));
+        svg.line("grid", [at, 24.0], [at, bottom]);
+        svg.text("small", [at, bottom + 16.0], Anchor::Middle, &power_of_ten(power));
+    }
+    let label = "relative equivariance error (log scale)";
+    svg.text("", [(NAMES + PLOT_WIDTH) / 2.0, bottom + 38.0], Anchor::Middle, label);
+    svg.circle("f5", [NAMES + 14.0, 11.0], 4.0);
+    svg.text("small", [NAMES + 24.0, 15.0], Anchor::Start, "random rotations");
+    svg.circle("open l5", [NAMES + 144.0, 11.0], 4.0);
+    svg.text("small", [NAMES + 154.0, 15.0], Anchor::Start, "cube rotations");
+    let mut y = 40.0;
+    for (i, model, source) in models {
+        svg.text("title", [4.0, y], Anchor::Start, &shorten(&model.name, 22));
+        for layer in &source.layers {
+            y += 18.0;
+            svg.text("small", [NAMES - 6.0, y + 4.0], Anchor::End, &shorten(&layer.name, 22));
+            svg.line("grid", [NAMES + 8.0, y], [PLOT_WIDTH - RIGHT, y]);
+            if let Some(error) = layer.cube {
+                svg.circle(&format!("open l{}", colour(i)), [x(error), y], 4.0);
+            }
+            if let Some(error) = layer.random {
+                svg.circle(&format!("f{}", colour(i)), [x(error), y], 4.0);
+            }
+        }
+        y += 36.0;
+    }
+    let caption = format!(
+        "‖L(R x) - R L(x)‖ / ‖R L(x)‖ inside the ball |p| <= 0.35 N of each layer's grid, mean over \
+         {} items and {} rotations ({}). Filled: uniform random rotations, which include the error \
+         of resampling; open: cube rotations, which do not. Errors below 1e-8 are drawn at 1e-8.",
+        section.protocol.layer_items,
+        section.protocol.layer_rotations,
+        source_name(section)
+    );
+    Some(("layers", "Equivariance error of every layer", caption, svg))
+}
+
+fn source_name(section: &Section) -> String {
+    section.protocol.sources[0].to_string()
+}
+
+/// `10⁻³`.
+fn power_of_ten(power: i32) -> String {
+    const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    let digits = power.unsigned_abs().to_string();
+    let digits: String = digits.bytes().map(|digit| DIGITS[usize::from(digit - b'0')]).collect();
+    format!("10{}{digits}", if power < 0 { "⁻" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_ten() {
+        assert_eq!(power_of_ten(-12), "10⁻¹²");
+        assert_eq!(power_of_ten(0), "10⁰");
+    }
+
+    #[test]
+    fn a_long_legend_breaks_into_rows() {
+        let text = "x".repeat(40);
+        let entry = || LegendEntry { text: &text, model: 0, mark: Mark::Solid };
+        assert_eq!(legend_rows(&[entry(), entry(), entry()]), 3);
+    }
+}

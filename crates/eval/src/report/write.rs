@@ -1,0 +1,106 @@
+//! The files of a report.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+use super::{Report, figures, html, predictions_csv, results_csv};
+use crate::EvalError;
+
+/// Writes `report.html`, `report.json`, `results.csv`, `predictions.csv` and every plot as
+/// `figures/NAME.svg` into the folder `dir`, which is made if need be. Each file is written under
+/// another name, flushed to disk and renamed, so that a reader never sees half a file.
+///
+/// # Errors
+/// [`EvalError::Write`] naming the file that could not be written, or an error of formatting.
+pub fn write_report(dir: &Path, report: &Report) -> Result<(), EvalError> {
+    let figure_dir = dir.join("figures");
+    fs::create_dir_all(&figure_dir)
+        .map_err(|source| EvalError::Write { path: figure_dir.clone(), source })?;
+    for (i, section) in report.sections.iter().enumerate() {
+        for figure in figures(section, &section_name(i, &section.dataset.name)) {
+            write_file(&figure_dir, &format!("{}.svg", figure.name), &figure.file)?;
+        }
+    }
+    write_file(dir, "predictions.csv", &predictions_csv(report)?)?;
+    write_file(dir, "results.csv", &results_csv(report)?)?;
+    write_file(dir, "report.json", &report.to_json()?)?;
+    write_file(dir, "report.html", &html(report)?)
+}
+
+/// A file name for section `index`: its number and the letters and digits of its name.
+fn section_name(index: usize, name: &str) -> String {
+    let kept: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .collect();
+    format!("{}-{}", index + 1, kept.trim_matches('-'))
+}
+
+fn write_file(dir: &Path, name: &str, text: &str) -> Result<(), EvalError> {
+    let path = dir.join(name);
+    replace(dir, &path, text.as_bytes()).map_err(|source| EvalError::Write { path, source })
+}
+
+fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = NamedTempFile::new_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    make_readable(file.as_file())?;
+    file.persist(path)?;
+    sync_folder(dir)
+}
+
+/// Temporary files are the owner's alone; reports are for everybody, as far as the folder is.
+#[cfg(unix)]
+fn make_readable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn make_readable(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes the renaming itself durable.
+#[cfg(unix)]
+fn sync_folder(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_dir: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn section_names_are_safe_file_names() {
+        assert_eq!(section_name(0, "CATH (small) / 24³"), "1-cath--small----24");
+        assert_eq!(section_name(1, "../../etc"), "2-etc");
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        write_file(dir.path(), "a.txt", "old").unwrap();
+        write_file(dir.path(), "a.txt", "new").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("a.txt")).unwrap(), "new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_unwritable_place_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("taken"), "").unwrap();
+        let report = Report::new("t", "", Vec::new());
+        let message = write_report(&dir.path().join("taken"), &report).unwrap_err().to_string();
+        assert!(message.contains("taken"), "{message}");
+    }
+}

@@ -1,0 +1,179 @@
+//! A small dataset and models whose behaviour under rotation is known.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use steer3d_eval::{ModelError, Predictor, Protocol};
+use steer3d_nn::LayerField;
+use steer3d_so3::{Rotation, Stream};
+use steer3d_volume::{
+    Dataset, DatasetMeta, DatasetWriter, Item, PointCloud, Provenance, Split, Storage, Voxeliser,
+};
+
+pub(crate) const SIZE: usize = 13;
+pub(crate) const CLASSES: [&str; 3] = ["rod", "bent", "tripod"];
+
+fn voxeliser() -> Voxeliser {
+    Voxeliser { size: SIZE, voxel_size: 2.0, sigma: 2.0, channels: 1, cutoff: 5.0 }
+}
+
+/// The shape of a class: rod, L and tripod of points 2 units apart, with a little noise.
+fn shape(class: usize, stream: &mut Stream) -> PointCloud {
+    let arms: [&[[f64; 3]]; 3] = [
+        &[[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]],
+        &[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+        &[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+    ];
+    let mut positions = vec![[0.0; 3]];
+    for arm in arms[class] {
+        for step in 1..=3 {
+            positions.push(arm.map(|c| 2.0 * f64::from(step) * c + 0.3 * stream.normal()));
+        }
+    }
+    let channels = vec![0; positions.len()];
+    PointCloud::new(positions, channels).unwrap().centred()
+}
+
+/// `items` shapes of the three classes in turn, all in the test split.
+pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
+    let meta = DatasetMeta {
+        name: "three shapes".into(),
+        class_names: CLASSES.map(String::from).to_vec(),
+        channels: 1,
+        dims: [SIZE; 3],
+        voxel_size: [2.0; 3],
+        unit: "angstrom".into(),
+        irreps: "1x0".parse().unwrap(),
+        storage: Storage::F32,
+        provenance: Provenance {
+            source: "made by a test; see <https://example.org/a?b=1&c=2>".into(),
+            licence: "CC0-1.0".into(),
+            ..Provenance::default()
+        },
+        voxeliser: points.then(voxeliser),
+    };
+    let mut writer = DatasetWriter::create(path, meta).unwrap();
+    for i in 0..items {
+        let class = i % CLASSES.len();
+        let cloud = shape(class, &mut Stream::new(1, "shape", &[i as u64]));
+        let volume = voxeliser().voxelise(&cloud, &Rotation::identity()).unwrap();
+        writer
+            .push(&Item {
+                volume: &volume,
+                label: class as u32,
+                split: Split::Test,
+                id: &format!("{}-{i}", CLASSES[class]),
+                points: points.then_some(&cloud),
+            })
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    Dataset::open(path).unwrap()
+}
+
+/// A short protocol.
+pub(crate) fn quick() -> Protocol {
+    Protocol {
+        seed: 3,
+        rotations: 4,
+        angles: vec![30.0, 90.0, 180.0],
+        per_angle: 2,
+        translations: vec![0.5, 2.0],
+        per_distance: 2,
+        resamples: 100,
+        layer_items: 1,
+        layer_rotations: 2,
+        ..Protocol::default()
+    }
+}
+
+pub(crate) type Function = Box<dyn Fn(&[f32]) -> Vec<f32> + Send + Sync>;
+pub(crate) type Layers = Box<dyn Fn(&Tensor) -> Result<Vec<LayerField>, ModelError> + Send + Sync>;
+
+/// A model given by a function of the voxels of one volume.
+pub(crate) struct Mock {
+    pub(crate) name: &'static str,
+    pub(crate) classes: usize,
+    pub(crate) channels: usize,
+    pub(crate) logits: Function,
+    pub(crate) layers: Layers,
+}
+
+impl Mock {
+    pub(crate) fn new(
+        name: &'static str,
+        logits: impl Fn(&[f32]) -> Vec<f32> + Send + Sync + 'static,
+    ) -> Self {
+        let layers: Layers = Box::new(|_| Ok(Vec::new()));
+        Self { name, classes: CLASSES.len(), channels: 1, logits: Box::new(logits), layers }
+    }
+}
+
+impl Predictor for Mock {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn parameters(&self) -> usize {
+        12_345
+    }
+
+    fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
+        let values = batch.flatten_from(1)?.to_vec2::<f32>()?;
+        let rows: Vec<Vec<f32>> = values.iter().map(|volume| (self.logits)(volume)).collect();
+        Ok(Tensor::new(rows, batch.device())?)
+    }
+
+    fn layers(&self, batch: &Tensor) -> Result<Vec<LayerField>, ModelError> {
+        (self.layers)(batch)
+    }
+}
+
+/// Mean over items of each class of `feature`.
+fn class_means(dataset: &Dataset, feature: &dyn Fn(&[f32]) -> Vec<f32>) -> Vec<Vec<f32>> {
+    let mut means = vec![Vec::new(); CLASSES.len()];
+    for i in 0..dataset.len() {
+        let found = feature(dataset.read(i).unwrap().data());
+        let mean = &mut means[dataset.labels()[i] as usize];
+        mean.resize(found.len(), 0.0);
+        let share = (CLASSES.len() as f32) / dataset.len() as f32;
+        mean.iter_mut().zip(found).for_each(|(mean, value)| *mean += share * value);
+    }
+    means
+}
+
+/// Classifies by the nearest class mean of a feature of the volume.
+pub(crate) fn nearest_mean(
+    name: &'static str,
+    dataset: &Dataset,
+    feature: impl Fn(&[f32]) -> Vec<f32> + Send + Sync + 'static,
+) -> Mock {
+    let means = class_means(dataset, &feature);
+    Mock::new(name, move |volume| {
+        let found = feature(volume);
+        let distance = |mean: &Vec<f32>| -> f32 {
+            mean.iter().zip(&found).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
+        };
+        means.iter().map(|mean| -8.0 * distance(mean)).collect()
+    })
+}
+
+/// Mass in shells about the centre: the same for every orientation.
+pub(crate) fn shells(volume: &[f32]) -> Vec<f32> {
+    let mut shells = vec![0.0; SIZE];
+    let centred = |i: usize| i as f64 - (SIZE - 1) as f64 / 2.0;
+    for (i, value) in volume.iter().enumerate() {
+        let p = [i / (SIZE * SIZE), i / SIZE % SIZE, i % SIZE].map(centred);
+        let radius = p.iter().map(|c| c * c).sum::<f64>().sqrt();
+        shells[radius as usize] += value;
+    }
+    shells
+}

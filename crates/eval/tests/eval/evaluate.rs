@@ -1,0 +1,263 @@
+//! Models whose behaviour is known must be measured as such.
+
+use crate::common::{CLASSES, Mock, SIZE, dataset, nearest_mean, quick, shells};
+use candle_core::Tensor;
+use steer3d_eval::report::{LayerError, SourceReport};
+use steer3d_eval::{
+    Condition, EvalError, ModelReport, Predictor, Progress, Protocol, Source, Stability, evaluate,
+};
+use steer3d_nn::LayerField;
+use steer3d_so3::Irreps;
+use steer3d_volume::{Dataset, Interpolation, Split};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn run(model: &dyn Predictor, data: &Dataset, protocol: &Protocol) -> ModelReport {
+    evaluate(model, data, Split::Test, protocol, &|_| ()).unwrap()
+}
+
+fn fail(model: &dyn Predictor, data: &Dataset, protocol: &Protocol) -> EvalError {
+    evaluate(model, data, Split::Test, protocol, &|_| ()).unwrap_err()
+}
+
+fn stability(source: &SourceReport, condition: Condition) -> &Stability {
+    source.condition(condition).unwrap().stability.as_ref().unwrap()
+}
+
+/// Total mass against 10, the same however the object lies in the grid.
+fn mass() -> Mock {
+    Mock::new("mass", |volume| vec![volume.iter().sum(), 10.0, 0.0])
+}
+
+/// Whether a voxel on the arm of the rod is bright.
+fn one_voxel() -> Mock {
+    let centre = (SIZE * SIZE + SIZE + 1) * (SIZE / 2);
+    Mock::new("one voxel", move |volume| vec![volume[centre + 2] * 100.0, 1.0, 0.5])
+}
+
+#[test]
+fn an_invariant_model_is_found_invariant() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 6, true);
+    let sources = vec![Source::Points, Source::Voxels(Interpolation::Trilinear)];
+    let report = run(&mass(), &data, &Protocol { sources, ..quick() });
+    let points = &report.sources[0];
+    for condition in [Condition::Random, Condition::Angle { degrees: 90.0 }, Condition::Cube] {
+        let s = stability(points, condition);
+        assert_eq!(s.consistency.value, 1.0);
+        assert_eq!(s.agreement.value, 1.0);
+        // Every point adds 1 whatever its place, in f32.
+        assert!(s.max_relative_deviation < 1e-5, "{condition}: {s:?}");
+    }
+    // Trilinear weights of a source voxel do not sum to exactly 1 over the rotated grid.
+    let voxels = &report.sources[1];
+    let random = stability(voxels, Condition::Random).relative_deviation.value;
+    assert!(random > 1e-5 && random < 0.01, "{random}");
+    assert!(stability(voxels, Condition::Cube).max_relative_deviation < 1e-6);
+}
+
+#[test]
+fn a_model_of_one_voxel_is_found_out() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 6, false);
+    let report = run(&one_voxel(), &data, &quick());
+    let random = stability(&report.sources[0], Condition::Random);
+    assert!(random.consistency.value < 1.0);
+    assert!(random.relative_deviation.value > 0.1);
+    let cube = stability(&report.sources[0], Condition::Cube);
+    assert!(cube.consistency.value < 1.0 && cube.max_relative_deviation > 0.1);
+}
+
+#[test]
+fn steerable_against_template() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 12, true);
+    let protocol = Protocol { sources: vec![Source::Points], ..quick() };
+    let invariant = run(&nearest_mean("shells", &data, shells), &data, &protocol);
+    let template = run(&nearest_mean("template", &data, <[f32]>::to_vec), &data, &protocol);
+    let accuracy = |report: &ModelReport, condition| {
+        report.sources[0].condition(condition).unwrap().scores.accuracy.value
+    };
+    assert_eq!(accuracy(&template, Condition::Unrotated), 1.0);
+    assert_eq!(accuracy(&invariant, Condition::Unrotated), 1.0);
+    assert_eq!(accuracy(&invariant, Condition::Random), 1.0);
+    assert!(accuracy(&template, Condition::Random) < 0.8);
+    let random = template.sources[0].condition(Condition::Random).unwrap();
+    let change = random.stability.as_ref().unwrap().accuracy_change;
+    assert_eq!(change.value, random.scores.accuracy.value - 1.0);
+    assert!(change.low <= change.value && change.value <= change.high);
+    let counts: Vec<u64> = random.scores.confusion.iter().map(|row| row.iter().sum()).collect();
+    assert_eq!(counts, [16; 3], "4 items of each class, 4 rotations");
+}
+
+#[test]
+fn results_depend_neither_on_batch_size_nor_on_threads() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 5, true);
+    let model = nearest_mean("template", &data, <[f32]>::to_vec);
+    let sources = vec![Source::Voxels(Interpolation::Trilinear), Source::Points];
+    let with = |batch: usize, threads: usize| {
+        let protocol = Protocol { batch, sources: sources.clone(), ..quick() };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.scope(|_| run(&model, &data, &protocol))
+    };
+    let first = with(1, 1);
+    assert_eq!(first, with(7, 1));
+    assert_eq!(first, with(64, 3));
+}
+
+#[test]
+fn progress_ends_at_its_total() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let seen = std::cell::RefCell::new(Vec::new());
+    let note = |progress: Progress| seen.borrow_mut().push(progress);
+    evaluate(&mass(), &data, Split::Test, &quick(), &note).unwrap();
+    let seen = seen.into_inner();
+    let last = seen.last().unwrap();
+    assert_eq!(last.done, last.total);
+    assert!(seen.windows(2).all(|pair| pair[0].done < pair[1].done));
+}
+
+#[test]
+fn predictions_hold_every_single_result() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let report = run(&mass(), &data, &quick());
+    // Unrotated, 4 random, 3 angles and 2 distances twice each, 24 of the cube.
+    assert_eq!(report.predictions.len(), 3 * (1 + 4 + 6 + 4 + 24));
+    let first = &report.predictions[0];
+    assert_eq!((first.id.as_str(), first.label, first.logits.len()), ("rod-0", 0, 3));
+}
+
+fn field(name: &str, irreps: &str, values: Tensor) -> LayerField {
+    LayerField { name: name.into(), irreps: irreps.parse::<Irreps>().unwrap(), values }
+}
+
+/// The central difference along a dimension, zero at its ends.
+fn difference(batch: &Tensor, dim: usize) -> candle_core::Result<Tensor> {
+    let n = batch.dim(dim)?;
+    let ahead = batch.narrow(dim, 2, n - 2)?;
+    let behind = batch.narrow(dim, 0, n - 2)?;
+    (ahead - behind)?.pad_with_zeros(dim, 1, 1)
+}
+
+/// Identity, gradient x,y,z, gradient z,y,x (wrong) and mean.
+fn with_layers() -> Mock {
+    let mut model = mass();
+    model.layers = Box::new(|batch| {
+        let [z, y, x] = [difference(batch, 2)?, difference(batch, 3)?, difference(batch, 4)?];
+        Ok(vec![
+            field("identity", "1x0", batch.clone()),
+            field("gradient", "1x1", Tensor::cat(&[&x, &y, &z], 1)?),
+            field("wrong order", "1x1", Tensor::cat(&[&z, &y, &x], 1)?),
+            field("mean", "1x0", batch.flatten_from(2)?.mean(2)?),
+        ])
+    });
+    model
+}
+
+fn layer<'a>(source: &'a SourceReport, name: &str) -> &'a LayerError {
+    source.layers.iter().find(|layer| layer.name == name).unwrap()
+}
+
+#[test]
+fn equivariant_layers_are_told_from_broken_ones() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, true);
+    let sources = vec![Source::Voxels(Interpolation::Trilinear), Source::Points];
+    let report = run(&with_layers(), &data, &Protocol { sources, ..quick() });
+    let names: Vec<&str> = report.sources[0].layers.iter().map(|l| l.name.as_str()).collect();
+    assert_eq!(names, ["input", "identity", "gradient", "wrong order", "mean"]);
+    for source in &report.sources {
+        for name in ["input", "identity", "gradient", "mean"] {
+            let error = layer(source, name).cube.unwrap();
+            assert!(error < 1e-5, "{name} under the cube group, {}: {error}", source.source);
+        }
+        assert!(layer(source, "wrong order").cube.unwrap() > 0.1);
+        assert!(layer(source, "wrong order").random.unwrap() > 0.1);
+    }
+    let [voxels, points] = [0, 1].map(|i| &report.sources[i]);
+    // The same interpolation before and after an identity.
+    assert_eq!(layer(voxels, "identity").random, Some(0.0));
+    // Cubic interpolation of Gaussians of σ = 1 voxel against rotated points.
+    let floor = layer(points, "input").random.unwrap();
+    assert!(floor > 1e-6 && floor < 0.02, "{floor}");
+    assert!(layer(points, "gradient").random.unwrap() < 0.2);
+    assert!(layer(points, "mean").random.unwrap() < 1e-5);
+    assert_eq!(layer(points, "gradient").shape, [3, SIZE, SIZE, SIZE]);
+    assert_eq!(layer(points, "mean").shape, [1]);
+}
+
+#[test]
+fn a_layer_of_another_shape_is_refused() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let mut model = mass();
+    model.layers = Box::new(|batch| Ok(vec![field("conv", "1x0+1x1", batch.clone())]));
+    let message = fail(&model, &data, &quick()).to_string();
+    assert!(message.contains("`conv`") && message.contains("(1, 4)"), "{message}");
+}
+
+#[test]
+fn a_model_for_other_data_is_refused() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let classes = Mock { classes: 2, ..mass() };
+    let message = fail(&classes, &data, &quick()).to_string();
+    assert!(message.contains("predicts 2 classes") && message.contains("has 3"), "{message}");
+    let channels = Mock { channels: 4, ..mass() };
+    let message = fail(&channels, &data, &quick()).to_string();
+    assert!(message.contains("takes 4 input channels"), "{message}");
+    assert!(message.contains("three shapes") && !message.contains('\n'), "{message}");
+}
+
+#[test]
+fn an_empty_split_is_refused() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let error = evaluate(&mass(), &data, Split::Train, &quick(), &|_| ()).unwrap_err();
+    assert!(error.to_string().contains("no items in its train split"), "{error}");
+}
+
+#[test]
+fn points_that_are_not_there_are_refused() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let protocol = Protocol { sources: vec![Source::Points], ..quick() };
+    assert!(matches!(fail(&mass(), &data, &protocol), EvalError::NoPoints { .. }));
+}
+
+#[test]
+fn bad_logits_are_refused() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let short = Mock::new("short", |_| vec![0.0; CLASSES.len() - 1]);
+    let message = fail(&short, &data, &quick()).to_string();
+    assert!(message.contains("[16, 2]") && message.contains("[16, 3]"), "{message}");
+    let nan = Mock::new("nan", |_| vec![0.0, f32::NAN, 0.0]);
+    let message = fail(&nan, &data, &quick()).to_string();
+    assert!(message.contains("`nan`") && message.contains("`rod-0`"), "{message}");
+}
+
+#[test]
+fn a_failing_model_keeps_its_reason() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let mut model = mass();
+    model.layers = Box::new(|_| Err("out of luck".into()));
+    let error = fail(&model, &data, &quick());
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, "out of luck");
+    assert!(error.to_string().contains("[1, 1, 13, 13, 13]"), "{error}");
+}
+
+#[test]
+fn a_protocol_out_of_range_is_refused() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let protocol = Protocol { batch: 0, ..quick() };
+    assert!(matches!(fail(&mass(), &data, &protocol), EvalError::Protocol { field: "batch", .. }));
+}

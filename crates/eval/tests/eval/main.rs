@@ -1,0 +1,5 @@
+//! Evaluation and report of models whose behaviour under rotation is known.
+
+mod common;
+mod evaluate;
+mod report;

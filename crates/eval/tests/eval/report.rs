@@ -1,0 +1,123 @@
+//! The files of a report.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::{dataset, nearest_mean, quick, shells};
+use steer3d_eval::report::{figures, html, predictions_csv, reading, results_csv, terminal};
+use steer3d_eval::{
+    EvalError, Protocol, Report, Section, Source, evaluate, gallery, summarise, write_report,
+};
+use steer3d_volume::{Interpolation, Split};
+
+/// A template and an invariant model on the three shapes.
+fn report() -> Report {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dataset(&dir.path().join("a.h5"), 12, true);
+    let sources = vec![Source::Points, Source::Voxels(Interpolation::Trilinear)];
+    let protocol = Protocol { sources, ..quick() };
+    let models = [
+        nearest_mean("shells <b>", &data, shells),
+        nearest_mean("template", &data, <[f32]>::to_vec),
+    ]
+    .map(|model| evaluate(&model, &data, Split::Test, &protocol, &|_| ()).unwrap());
+    let gallery = gallery(&data, &models, &protocol, 4).unwrap();
+    let dataset = summarise(&data, Split::Test);
+    let section = Section { dataset, protocol, models: models.to_vec(), gallery };
+    Report::new("Three shapes, turned", "steer3d eval <three>", vec![section])
+}
+
+#[test]
+fn json_round_trip_and_version() {
+    let mut report = report();
+    let json = report.to_json().unwrap();
+    for model in &mut report.sections[0].models {
+        model.predictions.clear();
+    }
+    assert_eq!(Report::from_json(&json).unwrap(), report);
+    let newer = json.replace("\"schema_version\": 1", "\"schema_version\": 2");
+    let error = Report::from_json(&newer).unwrap_err();
+    assert!(matches!(error, EvalError::SchemaVersion { expected: 1, found: 2 }));
+    for wrong in ["", "{", "[]", "{}", "null", r#"{"schema_version": 1}"#, &json[..json.len() / 2]]
+    {
+        assert!(matches!(Report::from_json(wrong), Err(EvalError::Json(_))), "{wrong}");
+    }
+}
+
+#[test]
+fn html_refers_to_nothing_outside_and_escapes_names() {
+    let page = html(&report()).unwrap();
+    for reference in
+        ["src=\"http", "href=\"http", "src=\"//", "href=\"//", "url(", "@import", "<script"]
+    {
+        assert!(!page.contains(reference), "{reference}");
+    }
+    let sources = page.split("src=\"").skip(1).filter(|rest| !rest.starts_with("data:image"));
+    assert_eq!(sources.count(), 0);
+    assert!(!page.contains("shells <b>") && !page.contains("eval <three>"));
+    assert!(page.contains("shells &lt;b&gt;"));
+    assert!(page.matches("<svg").count() == 6 && page.matches("<img").count() == 16);
+}
+
+#[test]
+fn reading_follows_the_numbers() {
+    let report = report();
+    let sentences = reading(&report.sections[0]);
+    assert!(sentences[0].starts_with("shells <b>: accuracy is 100.0 % unrotated and 100.0 %"));
+    assert!(sentences[0].contains("a difference of 0.0 points"), "{}", sentences[0]);
+    assert!(sentences[1].contains("a fall of"), "{}", sentences[1]);
+    assert!(sentences[2].contains("a balanced guess would be right for 33.3 %"));
+    assert!(sentences.iter().any(|s| s.contains("rotating the stored voxels (voxels, trilinear)")));
+}
+
+#[test]
+fn a_section_without_rotations_has_a_report_too() {
+    let mut report = report();
+    for model in &mut report.sections[0].models {
+        for source in &mut model.sources {
+            source.conditions.truncate(1);
+        }
+    }
+    report.sections[0].gallery.clear();
+    assert!(reading(&report.sections[0]).is_empty());
+    assert!(figures(&report.sections[0], "x").is_empty());
+    assert!(html(&report).unwrap().contains("–"));
+    assert!(terminal(&report).contains("–"));
+    report.sections.clear();
+    assert!(html(&report).is_ok());
+}
+
+#[test]
+fn csv_has_every_number() {
+    let report = report();
+    let results = results_csv(&report).unwrap();
+    let mut reader = csv::Reader::from_reader(results.as_bytes());
+    let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let source = &report.sections[0].models[1].sources[0];
+    let accuracy = source.conditions[1].scores.accuracy;
+    let row = records
+        .iter()
+        .find(|r| {
+            &r[1] == "template" && &r[2] == "points" && &r[3] == "random" && &r[5] == "accuracy"
+        })
+        .unwrap();
+    assert_eq!(row[6].parse::<f64>().unwrap(), accuracy.value);
+    assert_eq!(row[7].parse::<f64>().unwrap(), accuracy.low);
+    assert!(records.iter().any(|r| &r[3] == "angle" && &r[4] == "90"));
+    let predictions = predictions_csv(&report).unwrap();
+    assert_eq!(predictions.lines().count(), 1 + 2 * 2 * 12 * (1 + 4 + 6 + 4 + 24));
+}
+
+#[test]
+fn all_files_are_written() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("eval-report");
+    write_report(&dir, &report()).unwrap();
+    let mut names: Vec<String> = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["figures", "predictions.csv", "report.html", "report.json", "results.csv"]);
+    let svg = fs::read_to_string(dir.join("figures/1-three-shapes-accuracy-angle.svg")).unwrap();
+    assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n"));
+}
