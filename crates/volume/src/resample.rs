@@ -246,26 +246,28 @@ fn resample(
     }
 }
 
-/// First source index and the weights of K neighbours along one axis.
-type Weigh<const K: usize> = fn(f64) -> (isize, [f32; K]);
+/// The whole number at or below `x`, and the rest; without the library call of `f64::floor`.
+fn split(x: f64) -> (isize, f64) {
+    let towards_zero = x as isize;
+    let below = towards_zero - isize::from(x < towards_zero as f64);
+    (below, x - below as f64)
+}
 
 fn nearest(x: f64) -> (isize, [f32; 1]) {
-    ((x + 0.5).floor() as isize, [1.0])
+    (split(x + 0.5).0, [1.0])
 }
 
 fn linear(x: f64) -> (isize, [f32; 2]) {
-    let below = x.floor();
-    let t = (x - below) as f32;
-    (below as isize, [1.0 - t, t])
+    let (below, t) = split(x);
+    (below, [1.0 - t as f32, t as f32])
 }
 
 fn cubic(x: f64) -> (isize, [f32; 4]) {
-    let below = x.floor();
-    let t = x - below;
+    let (below, t) = split(x);
     let u = 1.0 - t;
     let inner = |s: f64| (4.0 - 6.0 * s * s + 3.0 * s * s * s) / 6.0;
     let weights = [u * u * u / 6.0, inner(t), inner(u), t * t * t / 6.0];
-    (below as isize - 1, weights.map(|w| w as f32))
+    (below - 1, weights.map(|w| w as f32))
 }
 
 /// Decay below which a position is outside: that of the spline 16 voxels from the grid.
@@ -282,19 +284,23 @@ struct Taps<const K: usize> {
     outside: bool,
 }
 
-struct Sampler<'a, const K: usize> {
+struct Sampler<'a, W> {
     source: &'a [f32],
     /// D, H, W of the source and of the target.
     dims: [usize; 3],
     map: &'a IndexMap,
-    weigh: Weigh<K>,
+    /// First source index and weights along one axis of a position.
+    weigh: W,
     /// Beyond the grid, a value is the one at the face times this for each voxel of distance.
     decay: f64,
 }
 
-impl<const K: usize> Sampler<'_, K> {
+impl<W> Sampler<'_, W> {
     /// Fills `target`, one plane of constant z in each task.
-    fn run(&self, mixers: &[Mixer], target: &mut [f32]) {
+    fn run<const K: usize>(&self, mixers: &[Mixer], target: &mut [f32])
+    where
+        W: Fn(f64) -> (isize, [f32; K]) + Sync,
+    {
         let [d, h, w] = self.dims;
         let mut planes: Vec<Vec<&mut [f32]>> = (0..d).map(|_| Vec::new()).collect();
         for (k, plane) in target.chunks_mut(h * w).enumerate() {
@@ -318,7 +324,7 @@ impl<const K: usize> Sampler<'_, K> {
     }
 
     /// Writes one row of all components of the field whose first channel is `channel`.
-    fn fill_field<'t>(
+    fn fill_field<'t, const K: usize>(
         &self,
         channel: usize,
         mixer: &Mixer,
@@ -348,7 +354,7 @@ impl<const K: usize> Sampler<'_, K> {
         }
     }
 
-    fn sample_row(&self, channel: usize, taps: &[Taps<K>], row: &mut [f32]) {
+    fn sample_row<const K: usize>(&self, channel: usize, taps: &[Taps<K>], row: &mut [f32]) {
         let voxels: usize = self.dims.iter().product();
         let source = &self.source[channel * voxels..(channel + 1) * voxels];
         for (value, taps) in row.iter_mut().zip(taps) {
@@ -356,20 +362,26 @@ impl<const K: usize> Sampler<'_, K> {
         }
     }
 
-    fn taps_at(&self, index: [usize; 3]) -> Taps<K> {
+    fn taps_at<const K: usize>(&self, index: [usize; 3]) -> Taps<K>
+    where
+        W: Fn(f64) -> (isize, [f32; K]),
+    {
         let mut taps = Taps { offsets: [[0; K]; 3], weights: [[0.0; K]; 3], outside: false };
         let [d, h, w] = self.dims;
         for (axis, (len, stride)) in [(w, 1), (h, w), (d, h * w)].into_iter().enumerate() {
-            let position =
-                (0..3).map(|j| self.map.matrix[(axis, j)] * index[j] as f64).sum::<f64>()
-                    + self.map.offset[axis];
+            let row = self.map.matrix.row(axis);
+            let position = row[0] * index[0] as f64
+                + row[1] * index[1] as f64
+                + row[2] * index[2] as f64
+                + self.map.offset[axis];
             // Far positions stay far outside, and near zero where indices cannot overflow.
             let (first, weights) = (self.weigh)(position.clamp(-FAR, len as f64 + FAR));
             let mut inside = false;
             for k in 0..K {
                 let index = first + k as isize;
                 let nearest = index.clamp(0, len as isize - 1);
-                let factor = self.decay.powi((index - nearest).unsigned_abs() as i32);
+                let distance = (index - nearest).unsigned_abs();
+                let factor = if distance == 0 { 1.0 } else { self.decay.powi(distance as i32) };
                 taps.offsets[axis][k] = nearest as usize * stride;
                 taps.weights[axis][k] = weights[k] * factor as f32;
                 inside |= factor.abs() > NEGLIGIBLE;
