@@ -311,7 +311,9 @@ impl Cath {
             .map(|i| {
                 let rows = atoms(i);
                 let values = positions.elements(rows.start * 3..rows.end * 3).to_f64();
-                let coordinates = values.unwrap_or_default();
+                let Some(coordinates) = values else {
+                    return Err(wrong(&npz, "positions", "numbers", "another dtype"));
+                };
                 let channel =
                     |name: &String| atom_names.binary_search(name).unwrap_or_default() as u16;
                 let channels = types[rows].iter().map(channel).collect();

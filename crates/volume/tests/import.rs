@@ -206,6 +206,7 @@ fn broken_cath_archives_are_refused() {
     for (array, named) in [
         (("positions", "<f8", "(20, 2, 3)", nan), "item 1"),
         (("positions", "<f8", "(20, 3, 2)", f64s([0.0; 120])), "positions"),
+        (("positions", "|S8", "(20, 2, 3)", vec![b'1'; 960]), "positions"),
         (("positions", "<f8", "(0, 2, 3)", Vec::new()), "positions"),
         (("positions", "<f8", "(20, 2, 3)", f64s([0.0; 119])), "positions"),
         (("n_atoms", "<i8", "(20,)", i64s([3; 20])), "n_atoms"),
