@@ -48,11 +48,19 @@ impl Default for Conv3dConfig {
 /// result is N,C_out,D',H',W' with
 ///
 /// ```text
-/// out[n,o,z,y,x] = bias[o] + sum_{c,a,b,d} w[o,c,a,b,d] in[n, c, z s + a - p, y s + b - p, x s + d - p]
+/// out[n,o,z,y,x] = bias[o] + sum_{c,a,b,d} w[o,c,a,b,d] x[n, c, z s + a - p, y s + b - p, x s + d - p]
 /// D' = (D + 2 p - kd) / s + 1        (rounded down; H' and W' alike)
 /// ```
 ///
-/// Results do not depend on the number of threads.
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use steer3d_ops::{Conv3dConfig, conv3d};
+/// let x = Tensor::ones((1, 2, 8, 8, 8), DType::F32, &Device::Cpu)?;
+/// let w = Tensor::ones((4, 2, 3, 3, 3), DType::F32, &Device::Cpu)?;
+/// let out = conv3d(&x, &w, None, &Conv3dConfig::same(3))?;
+/// assert_eq!(out.dims(), [1, 4, 8, 8, 8]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// If ranks, channels or element types do not agree, a size or stride is 0, the kernel is

@@ -1,0 +1,6 @@
+//! Tests of the operations against direct sums in f64, central differences and rotations.
+
+mod common;
+mod conv;
+mod field_ops;
+mod pool;
