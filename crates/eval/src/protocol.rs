@@ -283,7 +283,8 @@ mod tests {
         let protocol = Protocol { per_angle: 3, ..Protocol::default() };
         for degrees in [0.0, 37.5, 180.0] {
             for t in protocol.transforms(Condition::Angle { degrees }, 4) {
-                assert!((t.rotation.angle().to_degrees() - degrees).abs() < 1e-6);
+                let cosine = (t.rotation.matrix().trace() - 1.0) / 2.0;
+                assert!((cosine - degrees.to_radians().cos()).abs() < 1e-14);
             }
         }
         let turned = protocol.transforms(Condition::Angle { degrees: 90.0 }, 4);

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use steer3d_eval::{ModelError, Predictor, Protocol};
 use steer3d_nn::LayerField;
-use steer3d_so3::{Rotation, Stream};
+use steer3d_so3::{Irreps, Rotation, Stream};
 use steer3d_volume::{
     Dataset, DatasetMeta, DatasetWriter, Item, PointCloud, Provenance, Split, Storage, Voxeliser,
 };
@@ -176,4 +176,27 @@ pub(crate) fn shells(volume: &[f32]) -> Vec<f32> {
         shells[radius as usize] += value;
     }
     shells
+}
+
+pub(crate) fn field(name: &str, irreps: &str, values: Tensor) -> LayerField {
+    LayerField { name: name.into(), irreps: irreps.parse::<Irreps>().unwrap(), values }
+}
+
+/// The central difference along a dimension, zero at its ends.
+fn difference(batch: &Tensor, dim: usize) -> candle_core::Result<Tensor> {
+    let n = batch.dim(dim)?;
+    let ahead = batch.narrow(dim, 2, n - 2)?;
+    let behind = batch.narrow(dim, 0, n - 2)?;
+    (ahead - behind)?.pad_with_zeros(dim, 1, 1)
+}
+
+/// Identity, gradient x,y,z, gradient z,y,x (wrong) and mean.
+pub(crate) fn layers(batch: &Tensor) -> Result<Vec<LayerField>, ModelError> {
+    let [z, y, x] = [difference(batch, 2)?, difference(batch, 3)?, difference(batch, 4)?];
+    Ok(vec![
+        field("identity", "1x0", batch.clone()),
+        field("gradient", "1x1", Tensor::cat(&[&x, &y, &z], 1)?),
+        field("wrong order", "1x1", Tensor::cat(&[&z, &y, &x], 1)?),
+        field("mean", "1x0", batch.flatten_from(2)?.mean(2)?),
+    ])
 }

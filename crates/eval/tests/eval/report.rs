@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{dataset, nearest_mean, quick, shells};
+use crate::common::{Mock, dataset, layers, nearest_mean, quick, shells};
 use steer3d_eval::report::{figures, html, predictions_csv, reading, results_csv, terminal};
 use steer3d_eval::{
     EvalError, Protocol, Report, Section, Source, evaluate, gallery, summarise, write_report,
@@ -16,8 +16,9 @@ fn report() -> Report {
     let data = dataset(&dir.path().join("a.h5"), 12, true);
     let sources = vec![Source::Points, Source::Voxels(Interpolation::Trilinear)];
     let protocol = Protocol { sources, ..quick() };
+    let invariant = nearest_mean("shells <b>", &data, shells);
     let models = [
-        nearest_mean("shells <b>", &data, shells),
+        Mock { layers: Box::new(layers), ..invariant },
         nearest_mean("template", &data, <[f32]>::to_vec),
     ]
     .map(|model| evaluate(&model, &data, Split::Test, &protocol, &|_| ()).unwrap());
@@ -34,7 +35,9 @@ fn json_round_trip_and_version() {
     for model in &mut report.sections[0].models {
         model.predictions.clear();
     }
-    assert_eq!(Report::from_json(&json).unwrap(), report);
+    // serde_json may read a number one unit in the last place away.
+    let read = Report::from_json(&json).unwrap();
+    assert_eq!(format!("{read:.12?}"), format!("{report:.12?}"));
     let newer = json.replace("\"schema_version\": 1", "\"schema_version\": 2");
     let error = Report::from_json(&newer).unwrap_err();
     assert!(matches!(error, EvalError::SchemaVersion { expected: 1, found: 2 }));
@@ -76,6 +79,7 @@ fn a_section_without_rotations_has_a_report_too() {
     for model in &mut report.sections[0].models {
         for source in &mut model.sources {
             source.conditions.truncate(1);
+            source.layers.clear();
         }
     }
     report.sections[0].gallery.clear();
