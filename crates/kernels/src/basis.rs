@@ -198,16 +198,33 @@ impl KernelBasis {
     /// with J = 0 and smaller ones in those of high degree; white noise is chosen because it needs no
     /// assumption on the data, and the normalisation layers of a network take up the common factor.
     pub fn initial_weights(&self, stream: &mut Stream) -> Vec<f64> {
-        let mut fan_in = vec![0; self.irreps_out.blocks().count()];
-        for pair in &self.pairs {
-            fan_in[pair.out_block] += pair.mul_in * pair.paths.len();
-        }
+        let fan_in = self.fan_in();
         let mut weights = Vec::with_capacity(self.num_weights);
         for pair in &self.pairs {
             let std = (fan_in[pair.out_block] as f64).sqrt().recip();
             weights.extend((0..pair.num_weights()).map(|_| std * stream.normal()));
         }
         weights
+    }
+
+    /// Number of terms that feed each output block.
+    fn fan_in(&self) -> Vec<usize> {
+        let mut fan_in = vec![0; self.irreps_out.blocks().count()];
+        for pair in &self.pairs {
+            fan_in[pair.out_block] += pair.mul_in * pair.paths.len();
+        }
+        fan_in
+    }
+
+    /// Every path of every pair with the share of the output's white-noise power that it carries at
+    /// initialisation; the shares sum to the number of output channels reached.
+    pub fn path_powers(&self) -> impl Iterator<Item = (Path, f64)> {
+        let fan_in = self.fan_in();
+        self.pairs.iter().flat_map(move |pair| {
+            let channels = pair.mul_out * pair.dim_out * pair.mul_in;
+            let share = channels as f64 / fan_in[pair.out_block] as f64;
+            pair.paths.iter().map(move |&path| (path, share))
+        })
     }
 
     fn filter_len(&self) -> usize {

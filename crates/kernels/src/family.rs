@@ -1,12 +1,21 @@
 //! The families of kernels to choose from.
+//!
+//! All radial families multiply a function of r = |x| with the harmonics Y_J(x/r). Those with compact
+//! support use the radius r_c = k/2 (in units of length, for example 2.5 for k = 5), the largest ball in
+//! the kernel's cube.
+
+use std::f64::consts::{FRAC_PI_2, PI};
 
 use serde::{Deserialize, Serialize};
 
 use crate::harmonic::sample_radial_family;
 use crate::{Grid, HarmonicFamily, HarmonicFunction, JetPlan, KernelError};
 
-/// Which angular degrees J a radial shell at radius m admits: high degrees alias on the few taps near
-/// the centre.
+/// The most radial functions that a family may have.
+pub const MAX_FUNCTIONS: usize = 64;
+
+/// Which angular degrees J a radial function centred at radius m (in voxels) admits: high degrees alias
+/// on the few taps near the centre.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -21,11 +30,38 @@ pub enum AngularCutoff {
 }
 
 impl AngularCutoff {
-    fn admits(self, j: usize, radius: usize) -> bool {
+    fn admits(self, j: usize, radius: f64) -> bool {
+        // A radius such as 1 that was computed as 0.9999999 still admits J = 2.
+        let twice = 2.0 * radius + 1e-9;
         match self {
-            Self::TwiceRadius => j <= 2 * radius,
-            Self::TwiceRadiusPlusOne => j == 0 || (radius > 0 && j <= 2 * radius + 1),
+            Self::TwiceRadius => j as f64 <= twice,
+            Self::TwiceRadiusPlusOne => j == 0 || (radius > 0.0 && j as f64 <= twice + 1.0),
             Self::None => true,
+        }
+    }
+}
+
+/// Shape of the bumps of [`Family::SoftOneHot`] as functions of d = (r − r_i)/step (e3nn's
+/// `soft_one_hot_linspace`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BumpShape {
+    /// cos(πd/2) for |d| < 1.
+    Cosine,
+    /// exp(−d²).
+    Gaussian,
+    /// exp(−1/(1+d) − 1/(1−d)) for |d| < 1: smooth, with compact support.
+    SmoothFinite,
+}
+
+impl BumpShape {
+    fn value(self, d: f64) -> f64 {
+        match self {
+            Self::Gaussian => (-d * d).exp(),
+            _ if d.abs() >= 1.0 => 0.0,
+            Self::Cosine => (FRAC_PI_2 * d).cos(),
+            Self::SmoothFinite => (-1.0 / (1.0 + d) - 1.0 / (1.0 - d)).exp(),
         }
     }
 }
@@ -36,7 +72,7 @@ impl AngularCutoff {
 #[serde(tag = "family", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Family {
-    /// exp(−(r−m)²/2σ²) Y_J at radii m = 0..=k/2 (Weiler et al. 2018, section 4.3).
+    /// exp(−(r−m)²/2σ²) Y_J at radii m = 0..=(k−1)/2 (Weiler et al. 2018, section 4.3).
     GaussianShells {
         /// Width σ of a shell; the paper has 0.6.
         sigma: f64,
@@ -44,13 +80,41 @@ pub enum Family {
         #[serde(default)]
         cutoff: AngularCutoff,
     },
-    /// Y_J(∇) Δⁿ of a Gaussian with J + 2n ≤ `order`, from fitted 1-D filters ([`JetPlan`]).
+    /// Y_J(∇) p_n(Δ) of a Gaussian with J + 2n ≤ `order`, from separable filters ([`JetPlan`]).
     GaussianJets {
         /// Highest derivative order N, at most k − 1.
         order: usize,
-        /// Width σ of the Gaussian; `None` takes the fitted filters of this size and order.
+        /// Width σ of the Gaussian; `None` takes the optimised filters of this size and order.
         #[serde(default)]
         sigma: Option<f64>,
+    },
+    /// √(2/r_c) sin(nπr/r_c)/r for n = 1..=`functions`, times the polynomial envelope of exponent
+    /// p = 6 that takes it to zero at r_c with two derivatives (Gasteiger et al. 2020, "Directional
+    /// message passing", eqs. 7 and 8), times Y_J.
+    Bessel {
+        /// Number of radial functions.
+        functions: usize,
+        /// Largest degree; `None` for all.
+        #[serde(default)]
+        max_degree: Option<usize>,
+    },
+    /// Bumps at the radii r_i = i r_c / `functions`, i = 0..`functions`, times Y_J; zero beyond r_c.
+    SoftOneHot {
+        /// Number of radial functions.
+        functions: usize,
+        /// Shape of a bump.
+        shape: BumpShape,
+        /// Which degrees a bump admits.
+        #[serde(default)]
+        cutoff: AngularCutoff,
+    },
+    /// One function for each of [`Grid::radii`]: 1 at that radius and 0 elsewhere, times Y_J. With the
+    /// weights of path (J, i) computed as a function of `radii()[i]`, for example by a perceptron, this is
+    /// a learned radial function, and its gradient comes through the weights.
+    Radii {
+        /// Which degrees a radius admits.
+        #[serde(default)]
+        cutoff: AngularCutoff,
     },
 }
 
@@ -60,7 +124,7 @@ impl Family {
         Self::GaussianShells { sigma: 0.6, cutoff: AngularCutoff::TwiceRadius }
     }
 
-    /// Gaussian jets of derivative order `order` with fitted filters.
+    /// Gaussian jets of derivative order `order` with optimised filters.
     pub fn jets(order: usize) -> Self {
         Self::GaussianJets { order, sigma: None }
     }
@@ -68,12 +132,13 @@ impl Family {
 
 impl HarmonicFamily for Family {
     fn sample(&self, grid: &Grid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
+        let radius = grid.size() as f64 / 2.0;
         match *self {
             Self::GaussianShells { sigma, cutoff } => {
                 require_positive("sigma", sigma)?;
                 let gaussian = |m: usize, r: f64| (-((r - m as f64) / sigma).powi(2) / 2.0).exp();
-                let shells = grid.size() / 2 + 1;
-                Ok(sample_radial_family(grid, jmax, shells, |j, m| cutoff.admits(j, m), gaussian))
+                let admits = |j, m| cutoff.admits(j, m as f64);
+                Ok(sample_radial_family(grid, jmax, grid.size() / 2 + 1, admits, gaussian))
             }
             Self::GaussianJets { order, sigma } => {
                 if let Some(sigma) = sigma {
@@ -81,8 +146,75 @@ impl HarmonicFamily for Family {
                 }
                 Ok(JetPlan::new(grid, order, sigma, jmax)?.sample())
             }
+            Self::Bessel { functions, max_degree } => {
+                require_functions(functions)?;
+                let bessel = |n: usize, r: f64| bessel(n + 1, r / radius);
+                let admits = |j, _| max_degree.is_none_or(|max| j <= max);
+                Ok(sample_radial_family(grid, jmax, functions, admits, bessel))
+            }
+            Self::SoftOneHot { functions, shape, cutoff } => {
+                require_functions(functions)?;
+                let step = radius / functions as f64;
+                let bump = |i: usize, r: f64| {
+                    if r < radius { shape.value(r / step - i as f64) } else { 0.0 }
+                };
+                let admits = |j, i| cutoff.admits(j, i as f64 * step);
+                Ok(sample_radial_family(grid, jmax, functions, admits, bump))
+            }
+            Self::Radii { cutoff } => {
+                let radii = grid.radii();
+                let indicator = |i: usize, r: f64| f64::from((r - radii[i]).abs() < 1e-9);
+                let admits = |j, i| cutoff.admits(j, radii[i]);
+                Ok(sample_radial_family(grid, jmax, radii.len(), admits, indicator))
+            }
         }
     }
+}
+
+/// A family whose functions are cut to the ball of radius `radius` (units of length), as e3nn and escnn
+/// cut the corners of their kernels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BallMask<F> {
+    /// The family to cut.
+    pub family: F,
+    /// Taps farther than this from the centre are zero.
+    pub radius: f64,
+}
+
+impl<F: HarmonicFamily> HarmonicFamily for BallMask<F> {
+    fn sample(&self, grid: &Grid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
+        require_positive("radius", self.radius)?;
+        let inside: Vec<bool> = grid
+            .positions()
+            .iter()
+            .map(|p| p.iter().map(|c| c * c).sum::<f64>() <= self.radius * self.radius)
+            .collect();
+        let mut functions = self.family.sample(grid, jmax)?;
+        for function in &mut functions {
+            for (value, inside) in function.samples.iter_mut().zip(inside.iter().cycle()) {
+                *value *= f64::from(*inside);
+            }
+        }
+        Ok(functions.into_iter().filter_map(HarmonicFunction::normalized).collect())
+    }
+}
+
+/// √2 sin(nπx)/x times the envelope 1 − 28x⁶ + 48x⁷ − 21x⁸, zero for x ≥ 1.
+fn bessel(n: usize, x: f64) -> f64 {
+    if x >= 1.0 {
+        return 0.0;
+    }
+    let n = n as f64;
+    let sinc = if x == 0.0 { n * PI } else { (n * PI * x).sin() / x };
+    std::f64::consts::SQRT_2 * sinc * (1.0 - 28.0 * x.powi(6) + 48.0 * x.powi(7) - 21.0 * x.powi(8))
+}
+
+fn require_functions(found: usize) -> Result<(), KernelError> {
+    if (1..=MAX_FUNCTIONS).contains(&found) {
+        return Ok(());
+    }
+    let expected = format!("between 1 and {MAX_FUNCTIONS}");
+    Err(KernelError::Parameter { name: "functions", found: found as f64, expected })
 }
 
 pub(crate) fn require_positive(name: &'static str, found: f64) -> Result<(), KernelError> {

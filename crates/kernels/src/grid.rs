@@ -53,4 +53,18 @@ impl Grid {
         let at = |index: usize, axis: usize| (index as f64 - centre) * self.voxel_size[axis];
         (0..self.num_taps()).map(|t| [at(t % k, 0), at(t / k % k, 1), at(t / (k * k), 2)]).collect()
     }
+
+    /// The distinct distances of the taps from the centre, ascending, up to k/2: the radii of the taps in
+    /// the largest ball that fits the kernel's cube.
+    pub fn radii(&self) -> Vec<f64> {
+        let mut radii: Vec<f64> = self
+            .positions()
+            .iter()
+            .map(|p| p.iter().map(|c| c * c).sum::<f64>().sqrt())
+            .filter(|r| *r <= self.size as f64 / 2.0)
+            .collect();
+        radii.sort_by(f64::total_cmp);
+        radii.dedup_by(|a, b| (*a - *b).abs() < 1e-9);
+        radii
+    }
 }

@@ -1,5 +1,6 @@
 //! Functions on the taps that rotate like one spherical harmonic degree.
 
+use nalgebra::{DMatrix, DVector};
 use steer3d_so3::{Normalization, spherical_harmonics};
 
 use crate::{Grid, KernelError};
@@ -21,6 +22,13 @@ impl HarmonicFunction {
     pub fn white_noise_scale(&self) -> Option<f64> {
         let norm_sq: f64 = self.samples.iter().map(|v| v * v).sum();
         (norm_sq > 1e-20).then(|| ((2 * self.j + 1) as f64 / norm_sq).sqrt())
+    }
+
+    /// The function times [`Self::white_noise_scale`].
+    pub fn normalized(mut self) -> Option<Self> {
+        let scale = self.white_noise_scale()?;
+        self.samples.iter_mut().for_each(|v| *v *= scale);
+        Some(self)
     }
 }
 
@@ -56,18 +64,48 @@ pub(crate) fn sample_radial_family(
                     values.iter().zip(&angular).map(move |(v, y)| v * y[component])
                 })
                 .collect();
-            functions.extend(normalized(HarmonicFunction { j, radial: n, samples }));
+            functions.extend(HarmonicFunction { j, radial: n, samples }.normalized());
         }
     }
     functions
 }
 
-fn normalized(mut function: HarmonicFunction) -> Option<HarmonicFunction> {
-    let scale = function.white_noise_scale()?;
-    function.samples.iter_mut().for_each(|v| *v *= scale);
-    Some(function)
-}
-
 fn norm(p: &[f64; 3]) -> f64 {
     p.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// How far the functions of a family are from orthonormal on the taps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conditioning {
+    /// Number of functions, components counted.
+    pub dim: usize,
+    /// Numerical rank of the Gram matrix (eigenvalues above 1e-10 of the largest); less than `dim` when
+    /// some functions depend on others.
+    pub rank: usize,
+    /// Largest eigenvalue of the Gram matrix over the smallest; infinite if the rank is deficient.
+    pub condition_number: f64,
+    /// Largest |cosine| between two different functions.
+    pub largest_overlap: f64,
+}
+
+/// Conditioning of all components of `functions` together, from the Gram matrix of their samples. With
+/// independent normal weights its condition number is the ratio of the variances with which the best and
+/// the worst kernel of the span are drawn.
+pub fn conditioning(functions: &[HarmonicFunction]) -> Conditioning {
+    let rows: Vec<DVector<f64>> = functions
+        .iter()
+        .flat_map(|f| f.samples.chunks_exact(f.samples.len() / (2 * f.j + 1)))
+        .map(DVector::from_column_slice)
+        .collect();
+    let dim = rows.len();
+    let gram = DMatrix::from_fn(dim, dim, |a, b| rows[a].dot(&rows[b]));
+    let cosine = |a: usize, b: usize| gram[(a, b)].abs() / (gram[(a, a)] * gram[(b, b)]).sqrt();
+    let pairs = (0..dim).flat_map(|a| (0..a).map(move |b| (a, b)));
+    let largest_overlap = pairs.map(|(a, b)| cosine(a, b)).fold(0.0, f64::max);
+    let eigenvalues = gram.symmetric_eigenvalues();
+    let largest = eigenvalues.iter().copied().fold(0.0, f64::max);
+    let smallest = eigenvalues.iter().copied().fold(f64::INFINITY, f64::min);
+    let rank = eigenvalues.iter().filter(|e| **e > 1e-10 * largest).count();
+    let condition_number = if rank == dim { largest / smallest } else { f64::INFINITY };
+    Conditioning { dim, rank, condition_number, largest_overlap }
 }

@@ -22,8 +22,31 @@ use crate::{Grid, HarmonicFunction, KernelError};
 /// The highest derivative order supported.
 pub const MAX_ORDER: usize = 8;
 
-/// Band s of the fit, in units of length.
-const FIT_BAND: f64 = 1.2;
+/// Band s of the fit where σ is given or no pair has been fitted, in units of length.
+const DEFAULT_BAND: f64 = 1.3;
+
+/// (k, N, σ, s): the fits of least equivariance error for cubic voxels, found by
+/// `cargo run --release -p steer3d-kernels --example fit_jets` (its docs state the loss).
+const FITTED: &[(usize, usize, f64, f64)] = &[
+    (3, 1, 0.612, 1.027),
+    (3, 2, 0.594, 1.187),
+    (5, 1, 0.777, 1.126),
+    (5, 2, 0.765, 1.140),
+    (5, 3, 0.758, 1.155),
+    (5, 4, 0.726, 1.186),
+    (7, 1, 0.933, 1.253),
+    (7, 2, 0.906, 1.181),
+    (7, 3, 0.901, 1.161),
+    (7, 4, 0.882, 1.170),
+    (7, 5, 0.875, 1.189),
+    (7, 6, 0.832, 1.194),
+    (9, 1, 1.078, 1.213),
+    (9, 2, 1.060, 1.240),
+    (9, 3, 1.053, 1.229),
+    (9, 4, 1.021, 1.194),
+    (9, 5, 1.008, 1.186),
+    (9, 6, 0.983, 1.184),
+];
 
 /// Everything a separable convolution needs: the response of one scalar channel to b_{J,n,M} is
 ///
@@ -48,10 +71,9 @@ pub struct JetPlan {
 pub struct JetHarmonic {
     /// Angular degree J.
     pub j: usize,
-    /// Power n of the Laplacian.
+    /// Highest power n of the Laplacian: the function is Y_J(∇) p(Δ) G with a polynomial p of degree n.
     pub radial: usize,
-    /// Nonzero coefficients, ordered by component and then jet, with the normalisation to unit
-    /// white-noise response included.
+    /// Nonzero coefficients, ordered by component and then jet, normalisation included.
     pub entries: Vec<JetCoefficient>,
 }
 
@@ -88,13 +110,61 @@ impl JetPlan {
                 expected: format!("at most {max_order} for kernel size {size}"),
             });
         }
-        let sigma = sigma.unwrap_or_else(|| default_sigma(size));
-        let taps = grid.voxel_size().map(|edge| fit_filters(size, order, sigma, FIT_BAND, edge));
+        let (sigma, band) =
+            sigma.map_or_else(|| fit_parameters(size, order), |sigma| (sigma, DEFAULT_BAND));
+        let taps = grid.voxel_size().map(|edge| fit_filters(size, order, sigma, band, edge));
+        Ok(Self::with_taps(size, order, taps, jmax))
+    }
+
+    /// Jets of given filters for x, y, z, each \[order+1, size\] with filter a of parity (−1)^a.
+    ///
+    /// # Panics
+    /// If a filter set does not have (order+1) · size taps.
+    pub fn with_taps(size: usize, order: usize, taps: [Vec<f64>; 3], jmax: usize) -> Self {
+        assert!(
+            taps.iter().all(|t| t.len() == (order + 1) * size),
+            "{order}+1 filters of {size} taps"
+        );
         let jets = jets_up_to(order);
         let harmonics = harmonics_of_jets(&jets, order, jmax);
         let mut plan = Self { order, size, taps, jets, harmonics };
-        plan.normalize();
-        Ok(plan)
+        plan.orthonormalize();
+        plan
+    }
+
+    /// Fourier transforms Σ_x b(x) e^{iθ·x} of all harmonic functions at θ = (x, y, z) radians per
+    /// voxel, concatenated, without the factor i that functions of odd degree have.
+    pub fn transform(&self, theta: [f64; 3]) -> Vec<f64> {
+        let [x, y, z] = [0, 1, 2].map(|axis| self.filter_transforms(axis, theta[axis]));
+        let jets: Vec<f64> = self.jets.iter().map(|&[a, b, c]| x[a] * y[b] * z[c]).collect();
+        let mut values = Vec::new();
+        for harmonic in &self.harmonics {
+            let start = values.len();
+            values.resize(start + 2 * harmonic.j + 1, 0.0);
+            for entry in &harmonic.entries {
+                // Every two odd filters contribute i² = −1.
+                let odd = self.jets[entry.jet].iter().filter(|a| *a % 2 == 1).count();
+                let sign = if odd < 2 { 1.0 } else { -1.0 };
+                values[start + entry.component] += sign * entry.value * jets[entry.jet];
+            }
+        }
+        values
+    }
+
+    /// Transforms of the filters of one axis: the cosine sums of even, the sine sums of odd ones.
+    fn filter_transforms(&self, axis: usize, theta: f64) -> Vec<f64> {
+        let half = (self.size / 2) as f64;
+        let phases: Vec<(f64, f64)> =
+            (0..self.size).map(|t| (theta * (t as f64 - half)).sin_cos()).collect();
+        let sum = |(a, filter): (usize, &[f64])| {
+            let terms = filter.iter().zip(&phases);
+            if a % 2 == 0 {
+                terms.map(|(h, p)| h * p.1).sum()
+            } else {
+                terms.map(|(h, p)| h * p.0).sum()
+            }
+        };
+        self.taps[axis].chunks_exact(self.size).enumerate().map(sum).collect()
     }
 
     /// The harmonic functions on all k³ taps.
@@ -103,13 +173,22 @@ impl JetPlan {
         self.harmonics.iter().map(|h| self.sample_harmonic(h, &jets)).collect()
     }
 
-    fn normalize(&mut self) {
+    /// Orthonormalises the functions of each degree over the taps, by Gram and Schmidt in the order of
+    /// n, and drops those that vanish or depend on the others.
+    fn orthonormalize(&mut self) {
         let functions = self.sample();
-        for (harmonic, function) in self.harmonics.iter_mut().zip(&functions) {
-            let scale = function.white_noise_scale().unwrap_or(0.0);
-            harmonic.entries.iter_mut().for_each(|e| e.value *= scale);
+        let mut kept: Vec<(JetHarmonic, HarmonicFunction)> = Vec::new();
+        for (mut harmonic, mut function) in
+            std::mem::take(&mut self.harmonics).into_iter().zip(functions)
+        {
+            let Some(scale) = function.white_noise_scale() else { continue };
+            combine(&mut harmonic, &mut function, scale, &kept);
+            // What is left of a unit function may be small, but not rounding.
+            let Some(scale) = function.white_noise_scale().filter(|s| *s < 1e6) else { continue };
+            combine(&mut harmonic, &mut function, scale, &[]);
+            kept.push((harmonic, function));
         }
-        self.harmonics.retain(|h| h.entries.iter().any(|e| e.value != 0.0));
+        self.harmonics = kept.into_iter().map(|(harmonic, _)| harmonic).collect();
     }
 
     fn sample_jet(&self, jet: [usize; 3]) -> Vec<f64> {
@@ -132,18 +211,41 @@ impl JetPlan {
     }
 }
 
-/// Width of the Gaussian that suits `size` taps.
-fn default_sigma(size: usize) -> f64 {
-    match size {
-        1 | 3 => 0.6,
-        5 => 0.8,
-        7 => 0.9,
-        _ => 1.1,
+/// Scales a function and subtracts its components along the unit functions `kept` of its degree.
+fn combine(
+    harmonic: &mut JetHarmonic,
+    function: &mut HarmonicFunction,
+    scale: f64,
+    kept: &[(JetHarmonic, HarmonicFunction)],
+) {
+    function.samples.iter_mut().for_each(|v| *v *= scale);
+    let mut values: BTreeMap<(usize, usize), f64> =
+        harmonic.entries.iter().map(|e| ((e.component, e.jet), e.value * scale)).collect();
+    for (other, unit) in kept.iter().filter(|(h, _)| h.j == harmonic.j) {
+        let overlap = (function.samples.iter().zip(&unit.samples)).map(|(a, b)| a * b).sum::<f64>()
+            / (2 * harmonic.j + 1) as f64;
+        for (v, u) in function.samples.iter_mut().zip(&unit.samples) {
+            *v -= overlap * u;
+        }
+        for e in &other.entries {
+            *values.entry((e.component, e.jet)).or_insert(0.0) -= overlap * e.value;
+        }
     }
+    harmonic.entries = values
+        .into_iter()
+        .map(|((component, jet), value)| JetCoefficient { component, jet, value })
+        .collect();
 }
 
-/// Filters D^0..D^order on `size` taps with spacing `edge`, \[order+1, size\] (module docs).
-pub(crate) fn fit_filters(size: usize, order: usize, sigma: f64, band: f64, edge: f64) -> Vec<f64> {
+/// Width σ and band s for a kernel size and order: from [`FITTED`], else by the rule it follows.
+fn fit_parameters(size: usize, order: usize) -> (f64, f64) {
+    let fitted = FITTED.iter().find(|f| (f.0, f.1) == (size, order));
+    fitted.map_or((0.33 * (size as f64).sqrt(), DEFAULT_BAND), |f| (f.2, f.3))
+}
+
+/// The least-squares filters D^0..D^order of the module docs on `size` taps at distance `edge`,
+/// \[order+1, size\], for a Gaussian of width `sigma` and fields of width `band`.
+pub fn fit_filters(size: usize, order: usize, sigma: f64, band: f64, edge: f64) -> Vec<f64> {
     (0..=order).flat_map(|a| fit_filter(size, a, sigma, band, edge)).collect()
 }
 

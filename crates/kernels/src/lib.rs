@@ -24,15 +24,16 @@
 //!   unit variance; a path then does so too ([`KernelBasis::initial_weights`] has the argument).
 
 mod basis;
+pub mod equivariance;
 mod error;
 mod family;
 mod grid;
 mod harmonic;
-mod jets;
+pub mod jets;
 
 pub use basis::{BlockPair, KernelBasis, Path};
 pub use error::KernelError;
-pub use family::{AngularCutoff, Family};
+pub use family::{AngularCutoff, BallMask, BumpShape, Family, MAX_FUNCTIONS};
 pub use grid::{Grid, MAX_SIZE};
-pub use harmonic::{HarmonicFamily, HarmonicFunction};
+pub use harmonic::{Conditioning, HarmonicFamily, HarmonicFunction, conditioning};
 pub use jets::{JetCoefficient, JetHarmonic, JetPlan, MAX_ORDER};
