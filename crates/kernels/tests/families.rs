@@ -39,9 +39,9 @@ fn every_family_turns_with_the_cube_and_has_unit_white_noise_response() {
                     let q = rotation * nalgebra::Vector3::from(*p);
                     let index = |a: f64| (a + 2.0).round() as usize;
                     let turned = (index(q.z) * 5 + index(q.y)) * 5 + index(q.x);
-                    for m in 0..2 * f.j + 1 {
+                    for m in 0..=2 * f.j {
                         let expected: f64 =
-                            (0..2 * f.j + 1).map(|n| d[(m, n)] * f.samples[n * 125 + t]).sum();
+                            (0..=2 * f.j).map(|n| d[(m, n)] * f.samples[n * 125 + t]).sum();
                         assert!((f.samples[m * 125 + turned] - expected).abs() < 1e-12);
                     }
                 }
@@ -91,7 +91,7 @@ fn jet_samples_are_the_product_of_the_plan() {
         assert_eq!((harmonic.j, harmonic.radial), (function.j, function.radial));
         for (t, _) in grid.positions().iter().enumerate() {
             let (z, y, x) = (t / 25, t / 5 % 5, t % 5);
-            for component in 0..2 * harmonic.j + 1 {
+            for component in 0..=2 * harmonic.j {
                 let entries = harmonic.entries.iter().filter(|e| e.component == component);
                 let expected: f64 = entries
                     .map(|e| {
