@@ -6,6 +6,18 @@ use steer3d_so3::{Irrep, Irreps, L_MAX, Stream, cg::couples, clebsch_gordan};
 use crate::{Family, Grid, HarmonicFamily, HarmonicFunction, KernelError};
 
 /// All steerable kernels of one family between two fields, sampled on k³ taps.
+///
+/// ```
+/// use steer3d_kernels::{Family, KernelBasis};
+/// use steer3d_so3::{Irreps, Stream};
+/// let input: Irreps = "2x0+1x1".parse()?;
+/// let output: Irreps = "4x0+1x2".parse()?;
+/// let basis = KernelBasis::new(&input, &output, 5, &Family::jets(3), [1.0; 3])?;
+/// let weights = basis.initial_weights(&mut Stream::new(0, "init", &[]));
+/// let filter = basis.expand(&weights)?;
+/// assert_eq!(filter.len(), 9 * 5 * 125);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct KernelBasis {
     irreps_in: Irreps,

@@ -279,7 +279,7 @@ fn fit_filter(size: usize, a: usize, sigma: f64, band: f64, edge: f64) -> Vec<f6
         normal.ger(weight, &row, &row, 1.0);
         rhs.axpy(weight * target, &row, 1.0);
     }
-    let solution = normal.svd(true, true).solve(&rhs, 1e-14).unwrap_or(rhs);
+    let solution = normal.svd(true, true).solve(&rhs, 1e-14).expect("both factors were asked for");
     let mut filter = vec![0.0; size];
     for j in first..=half {
         let c = solution[j - first];
