@@ -30,6 +30,12 @@ impl fmt::Display for Source {
 /// The transformations of an evaluation. They depend on the seed and on the item's index in the
 /// dataset alone, so that every model sees the same ones whatever the batch size or the number of
 /// threads.
+///
+/// ```
+/// use steer3d_eval::{Condition, Protocol};
+/// let protocol = Protocol { seed: 7, rotations: 32, ..Protocol::default() };
+/// assert_eq!(protocol.transforms(Condition::Random, 0).len(), 32);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Protocol {

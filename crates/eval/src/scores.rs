@@ -56,6 +56,9 @@ pub struct Stability {
 /// item, one transformation for each, and two classes.
 pub(crate) type Logits = Vec<Vec<Vec<f32>>>;
 
+/// A value of one item, from its label, its logits unrotated and those of its transformations.
+type PerItem<'a> = &'a dyn Fn(usize, &[f32], &[Vec<f32>]) -> f64;
+
 impl Scores {
     pub(crate) fn new(
         labels: &[usize],
@@ -101,7 +104,7 @@ impl Stability {
         bootstrap: &Bootstrap,
     ) -> Self {
         let items = || labels.iter().zip(unrotated).zip(logits);
-        let per_item = |value: &dyn Fn(usize, &[f32], &[Vec<f32>]) -> f64| -> Vec<f64> {
+        let per_item = |value: PerItem<'_>| -> Vec<f64> {
             items().map(|((&label, base), turned)| value(label, &base[0], turned)).collect()
         };
         let right = |label, logits: &[f32]| f64::from(u8::from(argmax(logits) == label));
@@ -109,8 +112,7 @@ impl Stability {
         let relative = |base: &[f32], turned: &[f32]| {
             distance(base, turned) / norm(base).max(f64::from(f32::MIN_POSITIVE))
         };
-        let estimate =
-            |value: &dyn Fn(usize, &[f32], &[Vec<f32>]) -> f64| bootstrap.mean(&per_item(value));
+        let estimate = |value: PerItem<'_>| bootstrap.mean(&per_item(value));
         Self {
             accuracy_change: estimate(&|label, base, turned| {
                 mean(turned, |t| right(label, t)) - right(label, base)

@@ -438,7 +438,7 @@ fn layer_errors(section: &Section) -> Drawn {
     let smallest = all().fold(0.01, f64::min).max(ERROR_FLOOR).log10().floor();
     let x = |error: f64| {
         let place = (error.max(ERROR_FLOOR).log10() - smallest) / (largest - smallest);
-        NAMES + 8.0 + place * (PLOT_WIDTH - NAMES - RIGHT - 8.0)
+        NAMES + 14.0 + place * (PLOT_WIDTH - NAMES - RIGHT - 26.0)
     };
     let rows: usize = models.iter().map(|(_, _, source)| source.layers.len() + 2).sum();
     let height = 18.0 * rows as f64 + 68.0;
@@ -472,7 +472,7 @@ fn layer_errors(section: &Section) -> Drawn {
         y += 36.0;
     }
     let caption = format!(
-        "‖L(R x) - R L(x)‖ / ‖R L(x)‖ inside the ball |p| <= 0.35 N of each layer's grid, mean over \
+        "‖L(Rx) − R L(x)‖ / ‖R L(x)‖ inside the ball |p| ≤ 0.35 N of each layer's grid, mean over \
          {} items and {} rotations ({}). Filled: uniform random rotations, which include the error \
          of resampling; open: cube rotations, which do not. Errors below 1e-8 are drawn at 1e-8.",
         section.protocol.layer_items,

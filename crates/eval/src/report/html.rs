@@ -36,7 +36,11 @@ fn section_context(section: &Section) -> minijinja::Value {
     context! {
         data => Serde(data),
         items => data.class_counts.iter().sum::<usize>(),
+        dims => join(&data.dims, " × "),
+        voxel_size => join(&data.voxel_size, " × "),
         protocol => Serde(&section.protocol),
+        angles => join(&section.protocol.angles, ", "),
+        translations => join(&section.protocol.translations, ", "),
         sources => section.protocol.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
         reading => reading(section),
         headline_columns => HEADLINE.to_vec(),
@@ -46,6 +50,10 @@ fn section_context(section: &Section) -> minijinja::Value {
         conditions => condition_rows(section),
         layers => layer_rows(section),
     }
+}
+
+fn join(numbers: &[impl ToString], separator: &str) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 
 fn gallery_context(section: &Section, item: &GalleryItem) -> minijinja::Value {
@@ -114,13 +122,12 @@ fn layer_rows(section: &Section) -> Vec<Vec<String>> {
     for model in &section.models {
         for source in &model.sources {
             for layer in &source.layers {
-                let shape: Vec<String> = layer.shape.iter().map(usize::to_string).collect();
                 rows.push(vec![
                     model.name.clone(),
                     source.source.to_string(),
                     layer.name.clone(),
                     layer.irreps.clone(),
-                    shape.join(" × "),
+                    join(&layer.shape, " × "),
                     error(layer.random),
                     error(layer.cube),
                 ]);

@@ -195,10 +195,10 @@ pub struct Prediction {
     pub logits: Vec<f32>,
 }
 
-/// `0.8123` as `81.2`.
+/// `0.8123` as `81.2`, with a minus sign rather than a hyphen.
 pub(crate) fn percent(share: f64) -> String {
     // Adding 0.0 turns -0.0 into 0.0.
-    format!("{:.1}", (share * 1000.0).round() / 10.0 + 0.0)
+    format!("{:.1}", (share * 1000.0).round() / 10.0 + 0.0).replace('-', "−")
 }
 
 /// An estimate in per cent, `81.2 (75.0 to 86.5)`.
@@ -214,5 +214,6 @@ mod tests {
     fn shares_are_rounded_to_a_tenth_of_a_per_cent() {
         assert_eq!(percent(0.81249), "81.2");
         assert_eq!(percent(-0.0001), "0.0");
+        assert_eq!(percent(-0.25), "−25.0");
     }
 }

@@ -39,19 +39,15 @@ fn of_model(section: &Section, model: &ModelReport) -> Option<String> {
 
 /// `a fall of 3.1 points (95 % interval 0.4 to 5.9)`.
 fn change(e: Estimate) -> String {
-    let interval =
-        |low, high| format!("95 % interval {} to {} points", percent(low), percent(high));
+    let interval = |low, high| format!("95 % interval {} to {}", percent(low), percent(high));
     let size = percent(e.value.abs());
-    if e.low <= 0.0 && e.high >= 0.0 {
-        let sign = if size == "0.0" {
-            ""
-        } else if e.value < 0.0 {
-            "-"
-        } else {
-            "+"
-        };
+    if e.low == 0.0 && e.high == 0.0 {
+        "no change".into()
+    } else if e.low <= 0.0 && e.high >= 0.0 {
+        let sign = if e.value > 0.0 { "+" } else { "" };
         format!(
-            "a difference of {sign}{size} points that these items cannot tell from none ({})",
+            "a difference of {sign}{} points that these items cannot tell from none ({})",
+            percent(e.value),
             interval(e.low, e.high)
         )
     } else if e.value < 0.0 {
@@ -87,8 +83,8 @@ fn resampling(model: &ModelReport) -> Option<String> {
     let gap = resampled.scores.accuracy.value - exact.scores.accuracy.value;
     Some(format!(
         "{}: rotating the stored voxels ({}) instead of the points shifts accuracy at random \
-         rotations by {}{} points and the relative logit deviation from {:.3} to {:.3}; that part \
-         comes from resampling, not from the model.",
+         rotations by {}{} points and the relative logit deviation from {:.3} to {:.3}; this \
+         difference comes from resampling, not from the rotation.",
         model.name,
         voxels.source,
         if gap > 0.0 { "+" } else { "" },
@@ -103,12 +99,17 @@ fn cube(model: &ModelReport) -> Option<String> {
     let stability = source.condition(Condition::Cube)?.stability.as_ref()?;
     Some(format!(
         "{}: under the 24 rotations of the cube, which need no interpolation of a cubic grid, \
-         predictions stay the same for {} % of the items; the logits move by at most {:.1e} of \
-         their norm.",
+         predictions stay the same for {} % of the items; the logits move by at most {} of their \
+         norm.",
         model.name,
         percent(stability.consistency.value),
-        stability.max_relative_deviation,
+        share(stability.max_relative_deviation),
     ))
+}
+
+/// `87.2 %`, or `7.4e-7` where per cent would show nothing.
+fn share(value: f64) -> String {
+    if value < 0.001 { format!("{value:.1e}") } else { format!("{} %", percent(value)) }
 }
 
 #[cfg(test)]
@@ -119,10 +120,10 @@ mod tests {
     fn changes_are_named_by_their_interval() {
         let estimate = |value, low, high| Estimate { value, low, high };
         let fall = change(estimate(-0.2, -0.25, -0.1));
-        assert_eq!(fall, "a fall of 20.0 points (95 % interval 10.0 to 25.0 points)");
+        assert_eq!(fall, "a fall of 20.0 points (95 % interval 10.0 to 25.0)");
         assert!(change(estimate(0.1, 0.05, 0.2)).starts_with("a rise of 10.0 points"));
         let unclear = change(estimate(-0.01, -0.03, 0.02));
-        assert!(unclear.starts_with("a difference of -1.0 points that these items cannot"));
-        assert!(change(estimate(0.0, 0.0, 0.0)).starts_with("a difference of 0.0 points"));
+        assert!(unclear.starts_with("a difference of −1.0 points that these items cannot"));
+        assert_eq!(change(estimate(0.0, 0.0, 0.0)), "no change");
     }
 }

@@ -74,7 +74,7 @@ pub fn terminal(report: &Report) -> String {
 fn terminal_section(section: &Section) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["model", "rotated"].into_iter().chain(HEADLINE));
+    table.set_header(["model", "source"].into_iter().chain(HEADLINE));
     for row in headline(section) {
         table.add_row([row.model, row.source].into_iter().chain(row.values));
     }
