@@ -25,5 +25,5 @@ pub mod prelude {
         SteerableConfig, TrainConfig, TrainEvent, train,
     };
     pub use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
-    pub use steer3d_volume::{Dataset, Interpolation, Split, Volume};
+    pub use steer3d_volume::{Dataset, Grid, Interpolation, Split, Volume, rotate};
 }

@@ -64,3 +64,60 @@ impl AdamW {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    /// Algorithm 2 of the paper, one number at a time.
+    fn reference(start: &[f64], target: &[f64], decay: f64, rate: f64, steps: i32) -> Vec<f64> {
+        let one = |x: &f64, t: &f64| {
+            let (mut x, mut m, mut v) = (*x, 0.0, 0.0);
+            for step in 1..=steps {
+                let g = 2.0 * (x - t);
+                m = 0.9 * m + 0.1 * g;
+                v = 0.999 * v + 0.001 * g * g;
+                let m_hat = m / (1.0 - 0.9f64.powi(step));
+                let v_hat = v / (1.0 - 0.999f64.powi(step));
+                x -= rate * (m_hat / (v_hat.sqrt() + 1e-8) + decay * x);
+            }
+            x
+        };
+        start.iter().zip(target).map(|(x, t)| one(x, t)).collect()
+    }
+
+    fn minimise(decayed: bool, steps: usize) -> Vec<f64> {
+        let mut params = Params::new(0, DType::F64, &Device::Cpu);
+        let x = params.weight("x", vec![1.0, -2.0, 0.5], &[3], decayed).unwrap();
+        let target = params.constant(vec![0.0, 1.0, 0.5], &[3]).unwrap();
+        let mut adam = AdamW::new(&params, 0.1).unwrap();
+        for _ in 0..steps {
+            let loss = (&x - &target).unwrap().sqr().unwrap().sum_all().unwrap();
+            adam.step(&params, &loss.backward().unwrap(), 0.05).unwrap();
+        }
+        x.to_vec1().unwrap()
+    }
+
+    #[test]
+    fn steps_follow_the_paper() {
+        for (decayed, decay) in [(true, 0.1), (false, 0.0)] {
+            let expected = reference(&[1.0, -2.0, 0.5], &[0.0, 1.0, 0.5], decay, 0.05, 25);
+            for (a, b) in minimise(decayed, 25).iter().zip(expected) {
+                assert!((a - b).abs() < 1e-12, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_parameter_without_gradient_stays() {
+        let mut params = Params::new(0, DType::F64, &Device::Cpu);
+        let used = params.weight("used", vec![1.0], &[1], true).unwrap();
+        let unused = params.weight("unused", vec![1.0], &[1], true).unwrap();
+        let mut adam = AdamW::new(&params, 0.1).unwrap();
+        adam.step(&params, &used.sqr().unwrap().backward().unwrap(), 0.1).unwrap();
+        assert_eq!(unused.to_vec1::<f64>().unwrap(), [1.0]);
+        assert_ne!(used.to_vec1::<f64>().unwrap(), [1.0]);
+    }
+}

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use steer3d_kernels::KernelError;
 use steer3d_so3::{Irreps, IrrepsError};
-use steer3d_volume::VolumeError;
+use steer3d_volume::DatasetError;
 
 /// What can go wrong when building, running, training, saving or loading a network.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ pub enum NnError {
     /// An error of the kernel basis.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// An error of a volume or dataset.
+    /// An error of a dataset.
     #[error(transparent)]
-    Volume(#[from] VolumeError),
+    Dataset(#[from] DatasetError),
 }

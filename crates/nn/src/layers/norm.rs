@@ -5,8 +5,10 @@ use steer3d_so3::Irreps;
 use super::is_invariant;
 use crate::{Field, Mode, NnError, Params};
 
+/// Weight of a batch in the running statistics, once ten batches have been seen.
 const MOMENTUM: f64 = 0.1;
-const EPSILON: f64 = 1e-5;
+/// Fields of high degree respond weakly to smooth volumes, so this is far below PyTorch's 1e-5.
+const EPSILON: f64 = 1e-9;
 
 /// Equivariant batch normalisation (Weiler et al. 2018, section 4.4): invariant channels are
 /// standardised as usual, every other field is divided by the root mean square of its norm, one
@@ -65,15 +67,17 @@ impl FieldBatchNorm {
         })
     }
 
-    /// Normalises with the statistics of the batch when training (and moves the running ones
-    /// towards them by a tenth), with the running ones otherwise.
+    /// Normalises with the statistics of the batch when training, with the running ones otherwise.
+    ///
+    /// The running statistics are the mean over the batches of the first ten steps, and then move
+    /// towards each batch by a tenth.
     ///
     /// # Errors
     /// [`NnError::FieldType`] for a field of another type.
     pub fn forward(&self, field: &Field, mode: Mode) -> Result<Field, NnError> {
         field.expect(&self.name, &self.irreps)?;
         let values = match mode {
-            Mode::Train { .. } => {
+            Mode::Train { step, .. } => {
                 let (values, mean, var) = field_batch_norm(
                     field.values(),
                     &self.irreps,
@@ -81,8 +85,9 @@ impl FieldBatchNorm {
                     &self.bias,
                     EPSILON,
                 )?;
-                track(&self.running_mean, &mean)?;
-                track(&self.running_var, &var)?;
+                let momentum = MOMENTUM.max(1.0 / (step + 1) as f64);
+                track(&self.running_mean, &mean, momentum)?;
+                track(&self.running_var, &var, momentum)?;
                 values
             }
             Mode::Evaluate => {
@@ -103,7 +108,7 @@ impl FieldBatchNorm {
     }
 }
 
-fn track(running: &Var, batch: &Tensor) -> Result<(), NnError> {
-    let kept = running.as_tensor().affine(1.0 - MOMENTUM, 0.0)?;
-    Ok(running.set(&(kept + batch.affine(MOMENTUM, 0.0)?)?)?)
+fn track(running: &Var, batch: &Tensor, momentum: f64) -> Result<(), NnError> {
+    let kept = running.as_tensor().affine(1.0 - momentum, 0.0)?;
+    Ok(running.set(&(kept + batch.affine(momentum, 0.0)?)?)?)
 }

@@ -1,0 +1,131 @@
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use clap::Args;
+use serde::Serialize;
+use steer3d::nn::checkpoint;
+use steer3d::so3::Irreps;
+use steer3d::volume::Dataset;
+
+use crate::dataset;
+use crate::output::Output;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  steer3d info runs/steerable/model.safetensors
+  steer3d info cath.h5
+  steer3d info 16x0+8x1+4x2";
+
+#[derive(Args)]
+pub(crate) struct InfoArgs {
+    /// A model (.safetensors), a dataset (HDF5) or irreps such as 16x0+8x1
+    subject: String,
+}
+
+#[derive(Serialize)]
+struct ModelInfo {
+    schema_version: u32,
+    path: PathBuf,
+    card: checkpoint::ModelCard,
+    parameters: usize,
+    layers: Vec<LayerInfo>,
+}
+
+#[derive(Serialize)]
+struct LayerInfo {
+    name: String,
+    irreps: String,
+    shape: Vec<usize>,
+}
+
+#[derive(Serialize)]
+struct IrrepsInfo {
+    schema_version: u32,
+    irreps: String,
+    channels: usize,
+    fields: usize,
+    lmax: usize,
+    group: &'static str,
+}
+
+pub(crate) fn run(args: &InfoArgs, output: &Output) -> Result<ExitCode> {
+    let path = Path::new(&args.subject);
+    if !path.exists() {
+        return irreps(&args.subject, output);
+    }
+    if path.extension().is_some_and(|e| e == "safetensors") {
+        return model(path, output);
+    }
+    dataset::inspect(&Dataset::open(path)?, output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn irreps(text: &str, output: &Output) -> Result<ExitCode> {
+    let irreps: Irreps = match text.parse() {
+        Ok(irreps) => irreps,
+        Err(_) if looks_like_a_path(text) => bail!("{text}: no such file"),
+        Err(error) => return Err(error).context("neither a file nor irreps"),
+    };
+    let info = IrrepsInfo {
+        schema_version: 1,
+        irreps: irreps.to_string(),
+        channels: irreps.dim(),
+        fields: irreps.num_fields(),
+        lmax: irreps.lmax(),
+        group: if irreps.has_parity() { "O(3)" } else { "SO(3)" },
+    };
+    let text = format!(
+        "{} of {}: {} channels, {} fields, lmax {}",
+        info.irreps, info.group, info.channels, info.fields, info.lmax
+    );
+    output.result(&text, &info)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn looks_like_a_path(text: &str) -> bool {
+    text.contains(['/', '\\', '.'])
+}
+
+fn model(path: &Path, output: &Output) -> Result<ExitCode> {
+    let (network, card) = checkpoint::load(path, &Device::Cpu)?;
+    let [d, h, w] = card.dims;
+    let input = Tensor::zeros(
+        (1, card.model.channels(), d, h, w),
+        network.params().dtype(),
+        network.params().device(),
+    )?;
+    let layers = network.layers(&input)?.into_iter().map(|l| LayerInfo {
+        name: l.name,
+        irreps: l.irreps.to_string(),
+        shape: l.values.dims()[1..].to_vec(),
+    });
+    let info = ModelInfo {
+        schema_version: 1,
+        path: path.into(),
+        parameters: network.params().count(),
+        layers: layers.collect(),
+        card,
+    };
+    output.result(&describe(&info)?, &info)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(info: &ModelInfo) -> Result<String> {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["layer", "irreps", "shape (C, D, H, W)"]);
+    for layer in &info.layers {
+        table.add_row([layer.name.clone(), layer.irreps.clone(), format!("{:?}", layer.shape)]);
+    }
+    Ok(format!(
+        "{}\ntrained on {} by steer3d {} with seed {}\nclasses: {}\nparameters: {}\n{table}\n\n{}",
+        info.path.display(),
+        info.card.dataset,
+        info.card.version,
+        info.card.seed,
+        info.card.class_names.join(", "),
+        info.parameters,
+        info.card.model.to_toml()?
+    ))
+}

@@ -1,0 +1,142 @@
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Result;
+use candle_core::Device;
+use serde::Serialize;
+use steer3d::eval::{NetworkPredictor, Predictor, Protocol, evaluate};
+use steer3d::kernels::Family;
+use steer3d::nn::{SteerableBlock, SteerableConfig, TrainConfig};
+use steer3d::volume::{Dataset, ImportOptions, Split, import_tetris, tetris_voxeliser};
+
+use crate::output::Output;
+use crate::train::{Architecture, rival, train_into};
+
+/// Accuracy on rotated shapes, over seeds.
+#[derive(Serialize)]
+struct Row {
+    model: &'static str,
+    parameters: usize,
+    accuracies: Vec<f64>,
+    mean: f64,
+    standard_deviation: f64,
+}
+
+#[derive(Serialize)]
+struct Tetris {
+    schema_version: u32,
+    shapes: usize,
+    test_items: usize,
+    epochs: usize,
+    rows: Vec<Row>,
+}
+
+const SHAPES: usize = 8;
+const ROTATIONS: usize = 32;
+
+/// The Tetris experiment (Weiler et al. 2018, section 5.1): train on one orientation of each of
+/// eight shapes, test on uniformly random rotations.
+pub(crate) fn run(
+    seeds: u64,
+    epochs: Option<usize>,
+    out: &Path,
+    first_seed: u64,
+    device: &Device,
+    output: &Output,
+) -> Result<()> {
+    let epochs = epochs.unwrap_or(80);
+    let mut rows = vec![];
+    for (name, architecture) in
+        [("steerable", Architecture::Steerable), ("plain", Architecture::Plain)]
+    {
+        let mut accuracies = vec![];
+        let mut parameters = 0;
+        for seed in first_seed..first_seed + seeds {
+            let path = out.join(format!("tetris-{seed}.h5"));
+            let options = ImportOptions { seed, ..ImportOptions::default() };
+            import_tetris(&path, &tetris_voxeliser(), ROTATIONS, &options)?;
+            let dataset = Dataset::open(&path)?;
+            let model = rival(architecture, network()?, device)?;
+            let config = TrainConfig {
+                epochs,
+                batch_size: SHAPES,
+                learning_rate: 1e-2,
+                weight_decay: 1e-3,
+                seed,
+            };
+            let folder = out.join(format!("tetris-{seed}")).join(name);
+            let never = AtomicBool::new(false);
+            let run = train_into(&folder, &model, &dataset, &config, device, output, &never)?;
+            parameters = run.network.params().count();
+            let accuracy = accuracy(&NetworkPredictor::new(name.into(), run.network), &dataset)?;
+            output.say(&format!("{name}, seed {seed}: {:.1} % right", 100.0 * accuracy));
+            accuracies.push(accuracy);
+        }
+        rows.push(row(name, parameters, accuracies));
+    }
+    let tetris = Tetris {
+        schema_version: 1,
+        shapes: SHAPES,
+        test_items: SHAPES * ROTATIONS,
+        epochs,
+        rows,
+    };
+    output.result(&table(&tetris), &tetris)
+}
+
+fn network() -> Result<SteerableConfig> {
+    let block = |fields: &str, stride| {
+        Ok::<_, anyhow::Error>(SteerableBlock { fields: fields.parse()?, size: 5, stride })
+    };
+    Ok(SteerableConfig {
+        input: "1x0".parse()?,
+        classes: SHAPES,
+        voxel_size: [1.0; 3],
+        dropout: 0.0,
+        kernel: Family::jets(3),
+        blocks: vec![block("4x0+4x1+2x2", 2)?, block("8x0+6x1+4x2", 1)?, block("32x0", 1)?],
+    })
+}
+
+/// Accuracy on the test items, which are stored rotated.
+fn accuracy(predictor: &dyn Predictor, dataset: &Dataset) -> Result<f64> {
+    let protocol = Protocol {
+        rotations: 0,
+        angles: vec![],
+        translations: vec![],
+        cube: false,
+        layer_items: 0,
+        ..Protocol::default()
+    };
+    let report = evaluate(predictor, dataset, Split::Test, &protocol, &|_| {})?;
+    Ok(report.sources[0].conditions[0].scores.accuracy.value)
+}
+
+fn row(model: &'static str, parameters: usize, accuracies: Vec<f64>) -> Row {
+    let n = accuracies.len() as f64;
+    let mean = accuracies.iter().sum::<f64>() / n;
+    let squares: f64 = accuracies.iter().map(|a| (a - mean).powi(2)).sum();
+    Row {
+        model,
+        parameters,
+        mean,
+        standard_deviation: (squares / (n - 1.0).max(1.0)).sqrt(),
+        accuracies,
+    }
+}
+
+fn table(tetris: &Tetris) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["Tetris", "parameters", "seeds", "rotated accuracy", "deviation"]);
+    for row in &tetris.rows {
+        table.add_row([
+            row.model.to_owned(),
+            row.parameters.to_string(),
+            row.accuracies.len().to_string(),
+            format!("{:.3}", row.mean),
+            format!("{:.3}", row.standard_deviation),
+        ]);
+    }
+    table.to_string()
+}

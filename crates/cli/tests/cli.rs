@@ -1,0 +1,191 @@
+//! The program from the outside: exit codes, messages, a train-evaluate round, and a killed run.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use steer3d::nn::checkpoint;
+use steer3d::prelude::Device;
+
+fn steer3d(folder: &Path, args: &[&str]) -> Output {
+    Command::new(assert_cmd::cargo::cargo_bin!("steer3d"))
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+fn succeeds(folder: &Path, args: &[&str]) -> String {
+    let output = steer3d(folder, args);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The message of a command that must end with exit code 2 and one line on standard error.
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let output = steer3d(folder, args);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {errors}");
+    let lines: Vec<_> = errors.lines().filter(|l| l.starts_with("steer3d: error: ")).collect();
+    assert_eq!(lines.len(), 1, "{args:?}: {errors}");
+    assert!(output.stdout.is_empty(), "{args:?} printed a result");
+    lines[0].to_owned()
+}
+
+fn tetris(folder: &Path) {
+    let args = ["dataset", "import", "tetris", "--out", "tetris.h5", "--test-rotations", "1"];
+    succeeds(folder, &args);
+}
+
+const SMALL: &str = r#"
+kind = "steerable"
+input = "1x0"
+classes = 8
+[kernel]
+family = "gaussian_shells"
+sigma = 0.6
+[[blocks]]
+fields = "2x0+1x1"
+size = 3
+stride = 2
+[[blocks]]
+fields = "8x0"
+size = 3
+"#;
+
+fn train_small(folder: &Path, epochs: &str) {
+    fs::write(folder.join("small.toml"), SMALL).unwrap();
+    let args = ["train", "tetris.h5", "--config", "small.toml", "--epochs", epochs, "--out", "run"];
+    succeeds(folder, &args);
+}
+
+#[test]
+fn a_dataset_a_model_and_a_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    tetris(at);
+    train_small(at, "2");
+    assert!(succeeds(at, &["info", "run/model.safetensors"]).contains("2x0+1x1"));
+    assert!(succeeds(at, &["dataset", "inspect", "tetris.h5"]).contains("zigzag"));
+    let args = [
+        "eval", "run/model.safetensors", "tetris.h5", "--rotations", "2", "--angles", "90",
+        "--translations", "1", "--out", "report", "--json",
+    ];
+    let json: serde_json::Value = serde_json::from_str(&succeeds(at, &args)).unwrap();
+    assert_eq!(json["schema_version"], 1);
+    for name in ["report.html", "report.json", "results.csv", "predictions.csv"] {
+        assert!(at.join("report").join(name).exists(), "{name}");
+    }
+    let lines = fs::read_to_string(at.join("run/metrics.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 2);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_weights_on_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    tetris(at);
+    fs::write(at.join("small.toml"), SMALL).unwrap();
+    let train = |threads: &str, out: &str, seed: &str| {
+        let args = [
+            "train", "tetris.h5", "--config", "small.toml", "--epochs", "2", "--threads", threads,
+            "--seed", seed, "--out", out,
+        ];
+        succeeds(at, &args);
+        fs::read(at.join(out).join("model.safetensors")).unwrap()
+    };
+    let one = train("1", "one", "0");
+    assert_eq!(one, train("3", "three", "0"));
+    assert_ne!(one, train("1", "other", "1"));
+}
+
+#[test]
+fn a_killed_training_leaves_a_loadable_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    tetris(at);
+    fs::write(at.join("small.toml"), SMALL).unwrap();
+    let args =
+        ["train", "tetris.h5", "--config", "small.toml", "--epochs", "100000", "--out", "run"];
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("steer3d"))
+        .args(args)
+        .current_dir(at)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let weights = at.join("run/model.safetensors");
+    let start = Instant::now();
+    while !weights.exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "no checkpoint was written");
+        assert!(child.try_wait().unwrap().is_none(), "training ended by itself");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (_, card) = checkpoint::load(&weights, &Device::Cpu).unwrap();
+    assert_eq!(card.class_names.len(), 8);
+}
+
+#[test]
+fn bad_input_gives_one_line_and_exit_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    tetris(at);
+    train_small(at, "1");
+    let model = "run/model.safetensors";
+
+    assert!(refused(at, &["train", "none.h5", "--out", "x"]).contains("none.h5"));
+    assert!(refused(at, &["eval", "none.safetensors", "tetris.h5"]).contains("none.safetensors"));
+    assert!(refused(at, &["info", "none.h5"]).contains("no such file"));
+    assert!(refused(at, &["info", "4x0+x"]).contains("column"));
+
+    fs::write(at.join("text.h5"), "not HDF5").unwrap();
+    assert!(refused(at, &["dataset", "inspect", "text.h5"]).contains("text.h5"));
+    let bytes = fs::read(at.join("tetris.h5")).unwrap();
+    fs::write(at.join("cut.h5"), &bytes[..bytes.len() / 2]).unwrap();
+    assert!(refused(at, &["eval", model, "cut.h5"]).contains("cut.h5"));
+
+    fs::write(at.join("cut.safetensors"), &fs::read(at.join(model)).unwrap()[..100]).unwrap();
+    fs::copy(at.join("run/model.toml"), at.join("cut.toml")).unwrap();
+    assert!(refused(at, &["eval", "cut.safetensors", "tetris.h5"]).contains("cut.safetensors"));
+
+    let other = SMALL.replace("2x0+1x1", "3x0+1x1");
+    let card = fs::read_to_string(at.join("run/model.toml")).unwrap();
+    fs::copy(at.join(model), at.join("other.safetensors")).unwrap();
+    fs::write(at.join("other.toml"), card.replace("2x0+1x1", "3x0+1x1")).unwrap();
+    assert!(refused(at, &["eval", "other.safetensors", "tetris.h5"]).contains("another model"));
+
+    fs::write(at.join("channels.toml"), SMALL.replace("\"1x0\"", "\"2x0\"")).unwrap();
+    let args = ["train", "tetris.h5", "--config", "channels.toml", "--out", "x"];
+    assert!(refused(at, &args).contains("2 channels"));
+    fs::write(at.join("key.toml"), other.replace("stride", "strid")).unwrap();
+    let args = ["train", "tetris.h5", "--config", "key.toml", "--out", "x"];
+    assert!(refused(at, &args).contains("strid"));
+
+    let args = ["train", "tetris.h5", "--epochs", "0", "--out", "x"];
+    assert!(refused(at, &args).contains("epochs"));
+    let args = ["eval", model, "tetris.h5", "--angles", "270"];
+    assert!(refused(at, &args).contains("180"));
+    assert!(refused(at, &["--threads", "0", "info", "1x0"]).contains("threads"));
+    assert!(refused(at, &["--device", "gpu", "info", "1x0"]).contains("gpu"));
+}
+
+#[test]
+fn wrong_usage_ends_with_exit_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(steer3d(folder.path(), &["train"]).status.code(), Some(2));
+    assert_eq!(steer3d(folder.path(), &["nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn every_command_has_help_and_the_main_ones_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["demo", "train", "eval", "info", "completions"] {
+        let help = succeeds(folder.path(), &[command, "--help"]);
+        assert!(help.contains("Example"), "{command}");
+    }
+    assert!(succeeds(folder.path(), &["dataset", "import", "--help"]).contains("Examples"));
+    assert!(succeeds(folder.path(), &["completions", "bash"]).contains("_steer3d"));
+}

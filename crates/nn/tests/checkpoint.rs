@@ -1,0 +1,130 @@
+//! Networks on disk: round trip, and every way in which the files can be wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use steer3d_nn::checkpoint::{FORMAT, ModelCard, card_path, load, save};
+use steer3d_nn::{Mode, ModelConfig, Network, PlainConfig, SteerableConfig};
+
+fn card(model: ModelConfig) -> ModelCard {
+    ModelCard {
+        format: FORMAT,
+        version: "0.0.0".into(),
+        dataset: "shapes".into(),
+        seed: 3,
+        class_names: vec!["a".into(), "b".into()],
+        dims: [9; 3],
+        voxel_size: [1.0; 3],
+        unit: "voxel".into(),
+        model,
+    }
+}
+
+fn steerable() -> ModelConfig {
+    let mut config = SteerableConfig::small(1, 2).unwrap();
+    config.blocks[0].fields = "2x0+1x1".parse().unwrap();
+    config.blocks[1].fields = "2x0+1x1+1x2".parse().unwrap();
+    config.blocks[2].fields = "4x0".parse().unwrap();
+    ModelConfig::Steerable(config)
+}
+
+fn plain() -> ModelConfig {
+    let ModelConfig::Steerable(config) = steerable() else { unreachable!() };
+    ModelConfig::Plain(PlainConfig::matching(&config, 2000))
+}
+
+fn saved(folder: &Path, model: ModelConfig) -> (PathBuf, Network) {
+    let network = Network::new(&model, 3, DType::F32, &Device::Cpu).unwrap();
+    let path = folder.join("model.safetensors");
+    save(&path, &network, &card(model)).unwrap();
+    (path, network)
+}
+
+fn message(path: &Path) -> String {
+    load(path, &Device::Cpu).unwrap_err().to_string()
+}
+
+#[test]
+fn a_loaded_network_gives_the_same_logits() {
+    for model in [steerable(), plain()] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, network) = saved(folder.path(), model.clone());
+        let (loaded, found) = load(&path, &Device::Cpu).unwrap();
+        assert_eq!(found, card(model));
+        let values: Vec<f32> = (0..729).map(|i| (i as f32 * 0.7).sin()).collect();
+        let x = Tensor::from_vec(values, (1, 1, 9, 9, 9), &Device::Cpu).unwrap();
+        let logits = |n: &Network| {
+            n.forward(&x, Mode::Evaluate).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(logits(&network), logits(&loaded));
+    }
+}
+
+#[test]
+fn saving_leaves_no_temporary_file() {
+    let folder = tempfile::tempdir().unwrap();
+    saved(folder.path(), plain());
+    let mut names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["model.safetensors", "model.toml"]);
+}
+
+#[test]
+fn weights_of_another_model_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = saved(folder.path(), plain());
+    let other = toml::to_string(&card(steerable())).unwrap();
+    fs::write(card_path(&path), other).unwrap();
+    assert!(message(&path).contains("different models") || message(&path).contains("another model"));
+}
+
+#[test]
+fn a_missing_card_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = saved(folder.path(), plain());
+    fs::remove_file(card_path(&path)).unwrap();
+    assert!(message(&path).contains("model.toml"), "{}", message(&path));
+}
+
+#[test]
+fn a_card_of_another_format_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = saved(folder.path(), plain());
+    let text = fs::read_to_string(card_path(&path)).unwrap().replace("format = 1", "format = 9");
+    fs::write(card_path(&path), text).unwrap();
+    assert!(message(&path).contains("expected format = 1, found 9"), "{}", message(&path));
+}
+
+#[test]
+fn every_truncation_of_the_weights_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = saved(folder.path(), plain());
+    let bytes = fs::read(&path).unwrap();
+    for length in [0, 4, 8, 100, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&path, &bytes[..length]).unwrap();
+        assert!(message(&path).contains("not a safetensors file"), "{}", message(&path));
+    }
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, network) = saved(folder.path(), plain());
+    let (name, var) = network.params().all().next().unwrap();
+    let name = name.to_owned();
+    var.set(&var.affine(f64::NAN, 0.0).unwrap()).unwrap();
+    save(&path, &network, &card(plain())).unwrap();
+    assert!(message(&path).contains(&format!("'{name}' holds NaN")), "{}", message(&path));
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let network = Network::new(&plain(), 0, DType::F32, &Device::Cpu).unwrap();
+    let path = Path::new("no/such/folder/model.safetensors");
+    let text = save(path, &network, &card(plain())).unwrap_err().to_string();
+    assert!(text.contains("no/such/folder"), "{text}");
+}

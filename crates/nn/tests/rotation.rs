@@ -1,0 +1,112 @@
+//! Networks under the 24 rotations of the cube, which permute voxels exactly.
+
+use candle_core::{DType, Device, Tensor};
+use steer3d_kernels::Family;
+use steer3d_nn::{Field, LayerField, Mode, Network, ModelConfig, PlainConfig, SteerableConfig};
+use steer3d_so3::{Irreps, Rotation, Stream, cube_group};
+use steer3d_volume::{Grid, Interpolation, Volume, rotate};
+
+fn config(input: &str, family: Family) -> SteerableConfig {
+    let mut config = SteerableConfig::small(1, 3).unwrap();
+    config.input = input.parse().unwrap();
+    config.kernel = family;
+    config.blocks[0].fields = "3x0+2x1+1x2".parse().unwrap();
+    config.blocks[1].fields = "3x0+1x1+2x2+1x3".parse().unwrap();
+    config.blocks[2].fields = "5x0".parse().unwrap();
+    config
+}
+
+fn random_volume(channels: usize, n: usize) -> Tensor {
+    let mut stream = Stream::new(5, "volume", &[n as u64]);
+    let values: Vec<f32> = (0..channels * n * n * n).map(|_| stream.normal() as f32).collect();
+    Tensor::from_vec(values, (1, channels, n, n, n), &Device::Cpu).unwrap()
+}
+
+fn turn(x: &Tensor, irreps: &Irreps, rotation: &Rotation) -> Tensor {
+    if x.dims().len() == 2 {
+        return x.clone();
+    }
+    let (_, c, d, h, w) = x.dims5().unwrap();
+    let values = x.flatten_all().unwrap().to_vec1().unwrap();
+    let grid = Grid::new([d, h, w], [1.0; 3]).unwrap();
+    let volume = Volume::centred(values, c, grid).unwrap();
+    let turned = rotate(&volume, irreps, rotation, Interpolation::Trilinear).unwrap();
+    Tensor::from_vec(turned.data().to_vec(), (1, c, d, h, w), &Device::Cpu).unwrap()
+}
+
+fn relative_gap(a: &Tensor, b: &Tensor) -> f32 {
+    let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    norm(&(a - b).unwrap()) / norm(b)
+}
+
+/// Largest relative gap between layer(Rx) and R layer(x), over layers and cube rotations.
+fn worst_gap(network: &Network, irreps: &Irreps, n: usize) -> f32 {
+    let x = random_volume(irreps.dim(), n);
+    let straight = network.layers(&x).unwrap();
+    let mut worst = 0f32;
+    for rotation in cube_group() {
+        let turned = network.layers(&turn(&x, irreps, &rotation)).unwrap();
+        for (LayerField { values, .. }, s) in turned.iter().zip(&straight) {
+            worst = worst.max(relative_gap(values, &turn(&s.values, &s.irreps, &rotation)));
+        }
+    }
+    worst
+}
+
+#[test]
+fn every_layer_of_a_steerable_network_commutes_with_the_cube_group() {
+    for (input, family) in
+        [("1x0", Family::shells()), ("1x0", Family::jets(3)), ("1x0+1x1", Family::jets(2))]
+    {
+        let config = config(input, family);
+        let irreps = config.input.clone();
+        let model = ModelConfig::Steerable(config);
+        let network = Network::new(&model, 1, DType::F32, &Device::Cpu).unwrap();
+        for n in [11, 12] {
+            // f32 rounding over a few thousand terms in three convolutions.
+            let gap = worst_gap(&network, &irreps, n);
+            assert!(gap < 1e-5, "{input} at {n}: {gap}");
+        }
+    }
+}
+
+#[test]
+fn a_plain_network_does_not() {
+    let plain = PlainConfig::matching(&config("1x0", Family::shells()), 4000);
+    let network =
+        Network::new(&ModelConfig::Plain(plain), 1, DType::F32, &Device::Cpu).unwrap();
+    assert!(worst_gap(&network, &"1x0".parse().unwrap(), 12) > 0.1);
+}
+
+#[test]
+fn networks_with_parity_commute_with_the_cube_group() {
+    let mut config = config("1x0e", Family::jets(3));
+    config.blocks[0].fields = "3x0e+1x0o+2x1o+1x1e+1x2e".parse().unwrap();
+    config.blocks[1].fields = "3x0e+1x0o+1x1o+1x2e".parse().unwrap();
+    config.blocks[2].fields = "5x0e".parse().unwrap();
+    let irreps = config.input.clone();
+    let network =
+        Network::new(&ModelConfig::Steerable(config), 1, DType::F32, &Device::Cpu).unwrap();
+    assert!(worst_gap(&network, &irreps, 9) < 1e-5);
+}
+
+#[test]
+fn a_field_of_another_type_is_refused() {
+    let values = random_volume(4, 5);
+    assert!(Field::new("1x1".parse().unwrap(), values).unwrap_err().to_string().contains("1x1"));
+}
+
+#[test]
+fn dropout_drops_the_same_fields_for_the_same_step() {
+    let mut config = config("1x0", Family::shells());
+    config.dropout = 0.5;
+    let model = ModelConfig::Steerable(config);
+    let network = Network::new(&model, 1, DType::F32, &Device::Cpu).unwrap();
+    let x = random_volume(1, 9);
+    let at = |step| {
+        let y = network.forward(&x, Mode::Train { seed: 7, step }).unwrap();
+        y.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(at(1), at(1));
+    assert_ne!(at(1), at(2));
+}

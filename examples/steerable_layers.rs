@@ -1,0 +1,81 @@
+//! A steerable network from its pieces, and a check that it commutes with a rotation.
+//!
+//! Run with `cargo run --release --example steerable_layers`.
+
+use steer3d::nn::NnError;
+use steer3d::prelude::*;
+
+/// Steerable convolution, batch norm, gate: one layer.
+struct Layer {
+    conv: SteerableConv3d,
+    norm: FieldBatchNorm,
+    gate: Gate,
+}
+
+impl Layer {
+    fn new(
+        params: &mut Params,
+        name: &str,
+        input: &Irreps,
+        output: &Irreps,
+    ) -> Result<Self, NnError> {
+        let gate = Gate::new(output)?;
+        Ok(Self {
+            conv: SteerableConv3d::new(
+                params,
+                &format!("{name}.conv"),
+                input,
+                gate.irreps_in(),
+                5,
+                &Family::jets(3),
+                [1.0; 3],
+                false,
+            )?,
+            norm: FieldBatchNorm::new(params, &format!("{name}.norm"), gate.irreps_in())?,
+            gate,
+        })
+    }
+
+    fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        self.gate.forward(&self.norm.forward(&self.conv.forward(field)?, Mode::Evaluate)?)
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (input, hidden): (Irreps, Irreps) = ("1x0".parse()?, "4x0+3x1+2x2".parse()?);
+    let mut params = Params::new(0, DType::F32, &Device::Cpu);
+    let mut layers = vec![Layer::new(&mut params, "layer1", &input, &hidden)?];
+    for i in 2..=5 {
+        layers.push(Layer::new(&mut params, &format!("layer{i}"), &hidden, &hidden)?);
+    }
+    let run = |volume: &Volume| -> Result<Volume, Box<dyn std::error::Error>> {
+        let [d, h, w] = volume.dims();
+        let shape = (1, volume.channels(), d, h, w);
+        let values = Tensor::from_vec(volume.data().to_vec(), shape, &Device::Cpu)?;
+        let mut field = Field::new(input.clone(), values)?;
+        for layer in &layers {
+            field = layer.forward(&field)?;
+        }
+        let values = field.values().flatten_all()?.to_vec1()?;
+        Ok(Volume::centred(values, hidden.dim(), volume.grid())?)
+    };
+
+    let mut stream = Stream::new(0, "example", &[]);
+    let values: Vec<f32> = (0..13 * 13 * 13).map(|_| stream.normal() as f32).collect();
+    let volume = Volume::centred(values, 1, Grid::new([13; 3], [1.0; 3])?)?;
+    let output = run(&volume)?;
+    let mut worst = 0f32;
+    for rotation in cube_group() {
+        let turn = |v: &Volume, irreps: &Irreps| {
+            rotate(v, irreps, &rotation, Interpolation::Trilinear)
+        };
+        let (turned_first, turned_last) = (run(&turn(&volume, &input)?)?, turn(&output, &hidden)?);
+        let gaps = turned_first.data().iter().zip(turned_last.data()).map(|(a, b)| (a - b).abs());
+        worst = gaps.fold(worst, f32::max);
+    }
+    let largest = output.data().iter().fold(0f32, |m, v| m.max(v.abs()));
+    println!("{} parameters in five layers", params.count());
+    println!("largest |network(Rx) - R network(x)| over the cube group: {:.1e}", worst / largest);
+    assert!(worst < 1e-4 * largest);
+    Ok(())
+}
