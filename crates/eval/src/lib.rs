@@ -4,7 +4,7 @@
 //! * [`Protocol`]: the rotations, translations and sources (stored voxels by interpolation, or
 //!   points exactly), all seeded.
 //! * [`evaluate`]: runs a model over the transformed items of a dataset; the result is a
-//!   [`ModelReport`](report::ModelReport).
+//!   [`ModelReport`].
 //! * [`report`]: the data of a report, and its HTML, JSON, CSV, SVG and terminal forms.
 //! * [`metrics`]: accuracy, F1, AUC and bootstrap intervals on plain arrays.
 
