@@ -1,6 +1,7 @@
 //! Convolution on the CPU: panels of the unfolded input that stay in the level-2 cache, each met
-//! by a matrix product on one thread. What a task computes depends on the shapes alone, so results
-//! do not depend on the number of threads.
+//! by a matrix product on one thread. The results of the products are contiguous along channels,
+//! whose number is more often a multiple of the vector length than of anything else. What a task
+//! computes depends on the shapes alone, so results do not depend on the number of threads.
 
 use std::ops::Range;
 
@@ -10,11 +11,16 @@ use super::geometry::Geometry;
 use crate::float::{Float, sum};
 use crate::matmul::{Matrix, matmul};
 
-/// Output voxels of one tile.
-const TILE_VOXELS: usize = 512;
+/// Output voxels of one tile: a multiple of the 6 columns that the kernels of `gemm` take at once,
+/// and an odd number of cache lines, so that the rows of a panel fall into different cache sets.
+const TILE_VOXELS: usize = 240;
 
 /// Bytes of a panel of the unfolded input.
 const PANEL_BYTES: usize = 256 << 10;
+
+/// Fewest input channels for which the input gradient is itself a convolution: with fewer, the
+/// vectors of the matrix product would be mostly empty.
+const MIN_CHANNELS: usize = 8;
 
 /// Tasks that the weight gradient is split into, where sizes allow.
 const MIN_TASKS: usize = 16;
@@ -56,6 +62,17 @@ fn tiles<'a, T>(g: &Geometry, out: &'a mut [T]) -> Vec<Tile<'a, T>> {
 
 /// The output N,C_out,D,H,W of input N,C_in,D,H,W and weights C_out,C_in,kd,kh,kw.
 pub(super) fn forward<T: Float>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+    convolve(g, x, &transposed(w, g.c_out), bias)
+}
+
+/// Rows and columns exchanged, for `rows` rows.
+fn transposed<T: Float>(matrix: &[T], rows: usize) -> Vec<T> {
+    let cols = matrix.len() / rows;
+    (0..cols).flat_map(|col| (0..rows).map(move |row| matrix[row * cols + col])).collect()
+}
+
+/// The output N,C_out,D,H,W of input N,C_in,D,H,W and weights C_in,kd,kh,kw,C_out.
+fn convolve<T: Float>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
     let mut out = vec![T::zero(); g.batch * g.c_out * g.out_voxels()];
     let sample_len = g.c_in * g.in_voxels();
     tiles(g, &mut out).par_iter_mut().for_each_init(
@@ -63,10 +80,10 @@ pub(super) fn forward<T: Float>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T
         |(panel, values), tile| {
             let x = &x[tile.sample * sample_len..][..sample_len];
             values.resize(g.c_out * tile.voxels.len(), T::zero());
-            forward_tile(g, x, w, &tile.voxels, panel, values);
+            convolve_tile(g, x, w, &tile.voxels, panel, values);
             for (c, channel) in tile.channels.iter_mut().enumerate() {
-                let values = &values[c * channel.len()..][..channel.len()];
                 let bias = bias.map_or(T::zero(), |bias| bias[c]);
+                let values = values[c..].iter().step_by(g.c_out);
                 channel.iter_mut().zip(values).for_each(|(out, &v)| *out = v + bias);
             }
         },
@@ -74,8 +91,8 @@ pub(super) fn forward<T: Float>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T
     out
 }
 
-/// The output of one sample at `voxels`, C_out rows.
-fn forward_tile<T: Float>(
+/// The output of one sample at `voxels`, a row of C_out values for each.
+fn convolve_tile<T: Float>(
     g: &Geometry,
     x: &[T],
     w: &[T],
@@ -85,35 +102,36 @@ fn forward_tile<T: Float>(
 ) {
     let n = voxels.len();
     if g.is_pointwise() {
-        let columns = Matrix::new(&x[voxels.start..], g.c_in, n, g.in_voxels());
-        matmul(values, Matrix::new(w, g.c_out, g.c_in, g.c_in), columns, false);
+        let x = Matrix::new(&x[voxels.start..], g.c_in, n, g.in_voxels());
+        matmul(values, x.transposed(), Matrix::new(w, g.c_in, g.c_out, g.c_out), false);
         return;
     }
+    let columns = g.columns(voxels);
     for rows in blocks(g.rows(), panel_rows::<T>()) {
         panel.resize(rows.len() * n, T::zero());
-        g.unfold(x, rows.clone(), voxels, panel);
-        let weights = Matrix::new(&w[rows.start..], g.c_out, rows.len(), g.rows());
-        let columns = Matrix::new(panel, rows.len(), n, n);
-        matmul(values, weights, columns, rows.start > 0);
+        g.unfold(x, rows.clone(), &columns, panel);
+        let weights = Matrix::new(&w[rows.start * g.c_out..], rows.len(), g.c_out, g.c_out);
+        let panel = Matrix::new(panel, rows.len(), n, n);
+        matmul(values, panel.transposed(), weights, rows.start > 0);
     }
 }
 
 /// The gradient of the input from the gradient of the output.
 pub(super) fn input_gradient<T: Float>(g: &Geometry, w: &[T], grad: &[T]) -> Vec<T> {
-    if g.stride == [1; 3] {
-        forward(&g.transposed(), grad, &flipped(g, w), None)
+    if g.stride == [1; 3] && g.c_in >= MIN_CHANNELS {
+        convolve(&g.transposed(), grad, &flipped(g, w), None)
     } else {
         folded_input_gradient(g, w, grad)
     }
 }
 
-/// Weights C_in,C_out,kd,kh,kw with the taps in reverse order.
+/// Weights C_out,kd,kh,kw,C_in with the taps in reverse order.
 fn flipped<T: Float>(g: &Geometry, w: &[T]) -> Vec<T> {
     let taps = g.taps();
     let mut out = Vec::with_capacity(w.len());
-    for c_in in 0..g.c_in {
-        for c_out in 0..g.c_out {
-            out.extend(w[(c_out * g.c_in + c_in) * taps..][..taps].iter().rev());
+    for w in w.chunks_exact(g.rows()) {
+        for tap in (0..taps).rev() {
+            out.extend(w.iter().skip(tap).step_by(taps));
         }
     }
     out
@@ -144,8 +162,9 @@ fn folded_input_gradient<T: Float>(g: &Geometry, w: &[T], grad: &[T]) -> Vec<T> 
             panel.resize(rows * n, T::zero());
             let grad = Matrix::new(&grad[voxels.start..], g.c_out, n, g.out_voxels());
             matmul(panel, weights, grad, false);
+            let columns = one_channel.columns(&voxels);
             for (out, panel) in out.chunks_mut(g.in_voxels()).zip(panel.chunks_exact(taps * n)) {
-                one_channel.fold(panel, 0..taps, &voxels, out);
+                one_channel.fold(panel, 0..taps, &columns, out);
             }
         }
     });
@@ -174,15 +193,15 @@ pub(super) fn weight_gradient<T: Float>(g: &Geometry, x: &[T], grad: &[T]) -> Ve
         .collect();
     let mut out = vec![T::zero(); g.c_out * g.rows()];
     for (rows, sums) in partial {
-        let n = rows.len();
-        for (out, sums) in out.chunks_mut(g.rows()).zip(sums.chunks_exact(n)) {
+        for (c, out) in out.chunks_exact_mut(g.rows()).enumerate() {
+            let sums = sums[c..].iter().step_by(g.c_out);
             out[rows.clone()].iter_mut().zip(sums).for_each(|(out, &s)| *out += s);
         }
     }
     out
 }
 
-/// C_out,rows: the gradient of the weights that meet `rows`, from some tiles.
+/// The gradient of the weights that meet `rows`, C_out values for each row, from some tiles.
 fn weight_gradient_rows<T: Float>(
     g: &Geometry,
     x: &[T],
@@ -199,8 +218,8 @@ fn weight_gradient_rows<T: Float>(
         let n = voxels.len();
         let grad = Matrix::new(&grad[voxels.start..], g.c_out, n, g.out_voxels());
         panel.resize(rows.len() * n, T::zero());
-        g.unfold(x, rows.clone(), voxels, panel);
-        matmul(&mut sums, grad, Matrix::new(panel, rows.len(), n, n).transposed(), true);
+        g.unfold(x, rows.clone(), &g.columns(voxels), panel);
+        matmul(&mut sums, Matrix::new(panel, rows.len(), n, n), grad.transposed(), true);
     }
     sums
 }

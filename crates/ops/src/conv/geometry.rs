@@ -18,22 +18,24 @@ pub(super) struct Geometry {
     pub(super) out: [usize; 3],
 }
 
-/// Consecutive output voxels of one line along x.
-#[derive(Clone, Copy)]
-struct Run {
-    z: usize,
-    y: usize,
-    x: usize,
-    len: usize,
+/// Some output voxels, cut into runs along x, with what each tap of the kernel meets there.
+pub(super) struct Columns {
+    /// Column of the first voxel of each run, and the number of columns.
+    starts: Vec<usize>,
+    /// For each (kz, ky) and run, the line D H of the input, `None` outside.
+    lines: Vec<Option<usize>>,
+    /// For each kx and run, what lies inside the line.
+    reaches: Vec<Reach>,
 }
 
-/// What one tap of the kernel meets along a [`Run`].
+/// What one tap meets along a run.
+#[derive(Clone, Copy)]
 struct Reach {
-    /// The columns of the run.
-    run: Range<usize>,
-    /// Those of them, counted from the start of the run, that meet the input.
-    inside: Range<usize>,
-    /// Input element that the first of these meets; the next are a stride apart.
+    /// First voxel of the run that meets the input.
+    start: usize,
+    /// Last + 1 voxel of the run that meets the input.
+    end: usize,
+    /// Position in the line that the first of them meets; the next are a stride apart.
     input: usize,
 }
 
@@ -73,27 +75,72 @@ impl Geometry {
         }
     }
 
+    /// The columns of the unfolded input for consecutive output voxels.
+    pub(super) fn columns(&self, voxels: &Range<usize>) -> Columns {
+        let [_, height, width] = self.out;
+        let mut starts = vec![];
+        let mut runs = vec![];
+        let mut v = voxels.start;
+        while v < voxels.end {
+            let x = v % width;
+            let len = (width - x).min(voxels.end - v);
+            starts.push(v - voxels.start);
+            runs.push((v / width / height, v / width % height, x, len));
+            v += len;
+        }
+        starts.push(voxels.len());
+        let [kd, kh, kw] = self.kernel;
+        let plane_taps = (0..kd * kh).flat_map(|tap| runs.iter().map(move |run| (tap, run)));
+        let line_taps = (0..kw).flat_map(|tap| runs.iter().map(move |run| (tap, run)));
+        Columns {
+            starts,
+            lines: plane_taps.map(|(tap, run)| self.line([tap / kh, tap % kh], run)).collect(),
+            reaches: line_taps.map(|(tap, &(.., x, len))| self.reach(tap, x, len)).collect(),
+        }
+    }
+
+    /// Input position along an axis that a tap meets from an output position.
+    fn position(&self, axis: usize, out: usize, tap: usize) -> isize {
+        (out * self.stride[axis] + tap) as isize - self.padding[axis]
+    }
+
+    fn line(&self, tap: [usize; 2], run: &(usize, usize, usize, usize)) -> Option<usize> {
+        let z = usize::try_from(self.position(0, run.0, tap[0])).ok()?;
+        let y = usize::try_from(self.position(1, run.1, tap[1])).ok()?;
+        (z < self.size[0] && y < self.size[1]).then_some(z * self.size[1] + y)
+    }
+
+    fn reach(&self, tap: usize, x: usize, len: usize) -> Reach {
+        let (first, stride) = (self.position(2, x, tap), self.stride[2]);
+        let start = ((-first).max(0) as usize).div_ceil(stride).min(len);
+        let inside = (self.size[2] as isize - first).max(0) as usize;
+        let end = inside.div_ceil(stride).clamp(start, len);
+        let input = (first + (start * stride) as isize).max(0) as usize;
+        Reach { start, end, input }
+    }
+
     /// Writes the panel of the unfolded input of one sample: row `(c, kz, ky, kx)` of `rows` and
-    /// column `v` of `voxels` hold the input that tap (kz, ky, kx) of channel c meets at output
-    /// voxel v.
+    /// each of `columns` hold the input that tap (kz, ky, kx) of channel c meets there.
     pub(super) fn unfold<T: Float>(
         &self,
         input: &[T],
         rows: Range<usize>,
-        voxels: &Range<usize>,
+        columns: &Columns,
         panel: &mut [T],
     ) {
-        let runs = self.runs(voxels);
-        for (row, out) in rows.zip(panel.chunks_exact_mut(voxels.len())) {
-            self.for_reach(row, &runs, |reach| {
-                let out = &mut out[reach.run];
-                out[..reach.inside.start].fill(T::zero());
-                out[reach.inside.end..].fill(T::zero());
-                let out = &mut out[reach.inside];
-                if self.stride[2] == 1 {
-                    out.copy_from_slice(&input[reach.input..][..out.len()]);
+        let stride = self.stride[2];
+        for (row, out) in rows.zip(panel.chunks_exact_mut(columns.len())) {
+            self.for_runs(row, columns, |run, reach, input_start| {
+                let out = &mut out[run];
+                if reach.end - reach.start < out.len() {
+                    out[..reach.start].fill(T::zero());
+                    out[reach.end..].fill(T::zero());
+                }
+                let out = &mut out[reach.start..reach.end];
+                if stride == 1 {
+                    out.copy_from_slice(&input[input_start..][..out.len()]);
                 } else {
-                    let input = input[reach.input..].iter().step_by(self.stride[2]);
+                    let input = input[input_start..].iter().step_by(stride);
                     out.iter_mut().zip(input).for_each(|(out, &x)| *out = x);
                 }
             });
@@ -105,55 +152,47 @@ impl Geometry {
         &self,
         panel: &[T],
         rows: Range<usize>,
-        voxels: &Range<usize>,
+        columns: &Columns,
         input: &mut [T],
     ) {
-        let runs = self.runs(voxels);
-        for (row, panel) in rows.zip(panel.chunks_exact(voxels.len())) {
-            self.for_reach(row, &runs, |reach| {
-                let panel = &panel[reach.run][reach.inside];
-                let input = input[reach.input..].iter_mut().step_by(self.stride[2]);
+        for (row, panel) in rows.zip(panel.chunks_exact(columns.len())) {
+            self.for_runs(row, columns, |run, reach, input_start| {
+                let panel = &panel[run][reach.start..reach.end];
+                let input = input[input_start..].iter_mut().step_by(self.stride[2]);
                 panel.iter().zip(input).for_each(|(&p, x)| *x += p);
             });
         }
     }
 
-    fn runs(&self, voxels: &Range<usize>) -> Vec<Run> {
-        let [_, height, width] = self.out;
-        let mut runs = vec![];
-        let mut v = voxels.start;
-        while v < voxels.end {
-            let x = v % width;
-            let len = (width - x).min(voxels.end - v);
-            runs.push(Run { z: v / width / height, y: v / width % height, x, len });
-            v += len;
+    /// Calls `each(columns, reach, first input element)` for the runs of one row.
+    fn for_runs(
+        &self,
+        row: usize,
+        columns: &Columns,
+        mut each: impl FnMut(Range<usize>, Reach, usize),
+    ) {
+        let kw = self.kernel[2];
+        let plane_taps = self.kernel[0] * self.kernel[1];
+        let channel_lines = row / self.taps() * self.size[0] * self.size[1];
+        let count = columns.starts.len() - 1;
+        let lines = &columns.lines[row / kw % plane_taps * count..][..count];
+        let reaches = &columns.reaches[row % kw * count..][..count];
+        for i in 0..count {
+            let run = columns.starts[i]..columns.starts[i + 1];
+            match lines[i] {
+                Some(line) if reaches[i].end > reaches[i].start => {
+                    let line_start = (channel_lines + line) * self.size[2];
+                    each(run, reaches[i], line_start + reaches[i].input);
+                }
+                _ => each(run, Reach { start: 0, end: 0, input: 0 }, 0),
+            }
         }
-        runs
     }
+}
 
-    fn for_reach(&self, row: usize, runs: &[Run], mut each: impl FnMut(Reach)) {
-        let [kd, kh, kw] = self.kernel;
-        let channel = row / self.taps();
-        let tap = [row / (kh * kw) % kd, row / kw % kh, row % kw];
-        let position = |axis: usize, o: usize| {
-            (o * self.stride[axis] + tap[axis]) as isize - self.padding[axis]
-        };
-        let [depth, height, width] = self.size.map(|n| n as isize);
-        let stride = self.stride[2];
-        let mut at = 0;
-        for run in runs {
-            let (z, y, x) = (position(0, run.z), position(1, run.y), position(2, run.x));
-            let start = ((-x).max(0) as usize).div_ceil(stride).min(run.len);
-            let end = ((width - x).max(0) as usize).div_ceil(stride).clamp(start, run.len);
-            let in_plane = (0..depth).contains(&z) && (0..height).contains(&y);
-            let (inside, input) = if in_plane && end > start {
-                let line = (channel as isize * depth + z) * height + y;
-                (start..end, (line * width + x + (start * stride) as isize) as usize)
-            } else {
-                (0..0, 0)
-            };
-            each(Reach { run: at..at + run.len, inside, input });
-            at += run.len;
-        }
+impl Columns {
+    /// Number of columns.
+    pub(super) fn len(&self) -> usize {
+        self.starts.last().copied().unwrap_or(0)
     }
 }

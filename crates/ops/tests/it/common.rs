@@ -22,12 +22,15 @@ pub(crate) fn values(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
+/// Largest difference of two tensors of the same shape.
+pub(crate) fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    values(a).iter().zip(values(b)).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()))
+}
+
 /// Largest difference of two tensors of the same shape over the largest element of the second.
 pub(crate) fn relative_difference(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.dims(), b.dims());
-    let (a, b) = (values(a), values(b));
-    let scale = b.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
-    a.iter().zip(&b).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs())) / scale
+    difference(a, b) / values(b).iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()))
 }
 
 /// The error message of a call that must fail.

@@ -4,8 +4,8 @@ use steer3d_ops::{field_affine, field_batch_norm, field_dropout, gate, norm_relu
 use steer3d_so3::{Irrep, Irreps, Parity, random_rotations};
 
 use crate::common::{
-    check_gradients, check_precision, check_thread_independence, message, normal,
-    relative_difference, values,
+    check_gradients, check_precision, check_thread_independence, difference, message, normal,
+    values,
 };
 
 type Op<'a> = Box<dyn Fn(&Tensor) -> Tensor + 'a>;
@@ -80,7 +80,7 @@ proptest! {
         });
         let relu = x.narrow(1, 0, scalars).unwrap().relu().unwrap();
         let expected = Tensor::cat(&[relu, gated], 1).unwrap();
-        prop_assert!(relative_difference(&found, &expected) < 1e-15);
+        prop_assert!(difference(&found, &expected) < 1e-14);
         check_gradients(&[x], |a| gate(&a[0], scalars, &irreps));
     }
 
@@ -96,7 +96,7 @@ proptest! {
             let factor = ((&norm + entry(&bias, i))?.relu()? / (&norm + 1e-6)?)?;
             field.broadcast_mul(&factor)
         });
-        prop_assert!(relative_difference(&found, &expected) < 1e-14);
+        prop_assert!(difference(&found, &expected) < 1e-14);
     }
 
     #[test]
@@ -154,7 +154,7 @@ proptest! {
             let shift = if fields[i].2 { entry(&shift, scalar) } else { 0.0 };
             field.affine(entry(&scale, i), shift)
         });
-        prop_assert!(relative_difference(&found, &expected) < 1e-15);
+        prop_assert!(difference(&found, &expected) < 1e-14);
         check_gradients(&[x, scale, shift], |a| field_affine(&a[0], &irreps, &a[1], &a[2]));
     }
 
@@ -202,7 +202,7 @@ proptest! {
             let after = rotate(&operation(&x), &irreps);
             let before = operation(&rotate(&x, &irreps));
             // Wigner matrices are orthogonal to 1e-14; variances add up at most 512 terms.
-            prop_assert!(relative_difference(&before, &after) < 1e-11);
+            prop_assert!(difference(&before, &after) < 1e-11);
         }
     }
 }

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use steer3d_ops::{avg_pool3d, gaussian_pool3d, global_avg_pool, max_pool3d};
 
 use crate::common::{
-    check_gradients, check_precision, check_thread_independence, distinct, message, normal,
-    relative_difference, values,
+    check_gradients, check_precision, check_thread_independence, difference, distinct, message,
+    normal, relative_difference, values,
 };
 
 /// `combine` applied to the values inside each window, in z,y,x order.
@@ -56,8 +56,8 @@ proptest! {
         prop_assert_eq!(values(&max_pool3d(&x, kernel, stride, padding).unwrap()), values(&largest));
         let mean = direct(&x, pool, |w| w.iter().sum::<f64>() / kernel.pow(3) as f64);
         let found = avg_pool3d(&x, kernel, stride, padding).unwrap();
-        // At most 64 summands: a few roundings of 1e-16.
-        prop_assert!(relative_difference(&found, &mean) < 1e-14);
+        // At most 64 summands below 5: a few roundings of 5e-16.
+        prop_assert!(difference(&found, &mean) < 1e-14);
     }
 }
 
