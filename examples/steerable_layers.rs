@@ -66,9 +66,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let output = run(&volume)?;
     let mut worst = 0f32;
     for rotation in cube_group() {
-        let turn = |v: &Volume, irreps: &Irreps| {
-            rotate(v, irreps, &rotation, Interpolation::Trilinear)
-        };
+        let turn =
+            |v: &Volume, irreps: &Irreps| rotate(v, irreps, &rotation, Interpolation::Trilinear);
         let (turned_first, turned_last) = (run(&turn(&volume, &input)?)?, turn(&output, &hidden)?);
         let gaps = turned_first.data().iter().zip(turned_last.data()).map(|(a, b)| (a - b).abs());
         worst = gaps.fold(worst, f32::max);

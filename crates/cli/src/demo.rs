@@ -9,13 +9,13 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use steer3d::eval::report::Section;
 use steer3d::eval::{NetworkPredictor, Protocol, Source};
-use steer3d::nn::TrainConfig;
+use steer3d::nn::{SteerableConfig, TrainConfig};
 use steer3d::volume::{
     Dataset, ImportOptions, Interpolation, Split, Voxeliser, import_cath, import_medmnist,
 };
 
 use crate::output::Output;
-use crate::train::{Architecture, default_model, train_into};
+use crate::train::{Architecture, default_network, rival, train_into};
 use crate::{eval, tetris};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -70,7 +70,9 @@ pub(crate) fn run(
         match experiment {
             Experiment::Cath => sections.push(real(args, seed, device, output, &cath)?),
             Experiment::Adrenal => sections.push(real(args, seed, device, output, &adrenal)?),
-            Experiment::Tetris => tetris::run(args.seeds, args.epochs, &args.out, seed, device, output)?,
+            Experiment::Tetris => {
+                tetris::run(args.seeds, args.epochs, &args.out, seed, device, output)?
+            }
         }
     }
     if !sections.is_empty() {
@@ -80,9 +82,10 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// A bundled dataset and how to train on it.
+/// A bundled dataset, the steerable network for it, and how to train.
 struct Bundle {
     dataset: Dataset,
+    network: SteerableConfig,
     config: TrainConfig,
 }
 
@@ -93,20 +96,20 @@ fn real(
     output: &Output,
     bundle: &dyn Fn(&Path, u64) -> Result<Bundle>,
 ) -> Result<Section> {
-    let Bundle { dataset, mut config } = bundle(&args.out, seed)?;
+    let Bundle { dataset, network, mut config } = bundle(&args.out, seed)?;
     config.epochs = args.epochs.unwrap_or(config.epochs);
     let meta = dataset.meta();
     let mut predictors = vec![];
     for (name, architecture) in
         [("steerable", Architecture::Steerable), ("plain", Architecture::Plain)]
     {
-        let model = default_model(architecture, meta, device)?;
+        let model = rival(architecture, network.clone(), device)?;
         let folder = args.out.join(&meta.name).join(name);
         let never = AtomicBool::new(false);
         let run = train_into(&folder, &model, &dataset, &config, device, output, &never)?;
         predictors.push(NetworkPredictor::new(name.into(), run.network));
     }
-    let voxels = Source::Voxels(Interpolation::Trilinear);
+    let voxels = Source::Voxels(Interpolation::Cubic);
     let sources =
         if meta.voxeliser.is_some() { vec![Source::Points, voxels] } else { vec![voxels] };
     let protocol = Protocol {
@@ -126,16 +129,46 @@ fn real(
 
 fn cath(out: &Path, seed: u64) -> Result<Bundle> {
     let (source, target) = (unpacked(CATH)?, out.join("cath.h5"));
-    import_cath(source.path(), &target, &Voxeliser::paper(24, 2.0), &ImportOptions::default())?;
-    let config = TrainConfig { epochs: 25, seed, ..TrainConfig::default() };
-    Ok(Bundle { dataset: Dataset::open(&target)?, config })
+    let options = ImportOptions {
+        name: Some("cath".into()),
+        source: Some("CATH v4.2 (Orengo group, UCL), C-alpha positions of PDB entries".into()),
+        licence: Some("CC BY 4.0 (labels), CC0 (coordinates)".into()),
+        command: Some(eval::command_line()),
+        ..ImportOptions::default()
+    };
+    import_cath(source.path(), &target, &Voxeliser::paper(24, 2.0), &options)?;
+    let dataset = Dataset::open(&target)?;
+    let network = default_network(&dataset)?;
+    Ok(Bundle {
+        dataset,
+        network,
+        config: TrainConfig { epochs: 12, seed, ..TrainConfig::default() },
+    })
 }
 
 fn adrenal(out: &Path, seed: u64) -> Result<Bundle> {
     let (source, target) = (unpacked(ADRENAL)?, out.join("adrenal.h5"));
-    import_medmnist(source.path(), &target, &ImportOptions::default())?;
-    let config = TrainConfig { epochs: 6, seed, ..TrainConfig::default() };
-    Ok(Bundle { dataset: Dataset::open(&target)?, config })
+    let options = ImportOptions {
+        name: Some("adrenal".into()),
+        source: Some("AdrenalMNIST3D of MedMNIST v2 (Yang et al. 2023)".into()),
+        licence: Some("CC BY 4.0".into()),
+        class_names: Some(vec!["normal".into(), "mass".into()]),
+        command: Some(eval::command_line()),
+        ..ImportOptions::default()
+    };
+    import_medmnist(source.path(), &target, &options)?;
+    let dataset = Dataset::open(&target)?;
+    let mut network = default_network(&dataset)?;
+    for (block, fields) in
+        network.blocks.iter_mut().zip(["2x0+2x1", "4x0+2x1+1x2", "8x0+4x1+2x2", "32x0"])
+    {
+        block.fields = fields.parse()?;
+    }
+    Ok(Bundle {
+        dataset,
+        network,
+        config: TrainConfig { epochs: 5, seed, ..TrainConfig::default() },
+    })
 }
 
 fn unpacked(bytes: &[u8]) -> Result<tempfile::NamedTempFile> {

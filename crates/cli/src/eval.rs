@@ -47,6 +47,9 @@ pub(crate) struct ProtocolArgs {
     /// Distances (voxels) of translations, separated by commas
     #[arg(long, value_delimiter = ',')]
     translations: Option<Vec<f64>>,
+    /// Also the 24 rotations of the cube, under which voxels need no interpolation
+    #[arg(long)]
+    cube: bool,
     /// What is rotated: the stored voxels, by interpolation; the stored points, exactly, before
     /// voxelising; or both [default: both where the dataset stores points]
     #[arg(long, value_enum)]
@@ -96,6 +99,7 @@ impl ProtocolArgs {
             rotations: self.rotations,
             angles: self.angles.clone().unwrap_or(standard.angles),
             translations: self.translations.clone().unwrap_or(standard.translations),
+            cube: self.cube,
             sources,
             batch: self.batch_size,
             ..standard

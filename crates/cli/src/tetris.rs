@@ -7,10 +7,10 @@ use serde::Serialize;
 use steer3d::eval::{NetworkPredictor, Predictor, Protocol, evaluate};
 use steer3d::kernels::Family;
 use steer3d::nn::{SteerableBlock, SteerableConfig, TrainConfig};
-use steer3d::volume::{Dataset, ImportOptions, Split, import_tetris, tetris_voxeliser};
+use steer3d::volume::{Dataset, ImportOptions, Split, Voxeliser, import_tetris};
 
 use crate::output::Output;
-use crate::train::{Architecture, rival, train_into};
+use crate::train::{Architecture, input_scale, rival, train_into};
 
 /// Accuracy on rotated shapes, over seeds.
 #[derive(Serialize)]
@@ -44,7 +44,7 @@ pub(crate) fn run(
     device: &Device,
     output: &Output,
 ) -> Result<()> {
-    let epochs = epochs.unwrap_or(80);
+    let epochs = epochs.unwrap_or(100);
     let mut rows = vec![];
     for (name, architecture) in
         [("steerable", Architecture::Steerable), ("plain", Architecture::Plain)]
@@ -54,13 +54,13 @@ pub(crate) fn run(
         for seed in first_seed..first_seed + seeds {
             let path = out.join(format!("tetris-{seed}.h5"));
             let options = ImportOptions { seed, ..ImportOptions::default() };
-            import_tetris(&path, &tetris_voxeliser(), ROTATIONS, &options)?;
+            import_tetris(&path, &voxeliser(), ROTATIONS, &options)?;
             let dataset = Dataset::open(&path)?;
-            let model = rival(architecture, network()?, device)?;
+            let model = rival(architecture, network(&dataset)?, device)?;
             let config = TrainConfig {
                 epochs,
                 batch_size: SHAPES,
-                learning_rate: 1e-2,
+                learning_rate: 2e-2,
                 weight_decay: 1e-3,
                 seed,
             };
@@ -74,27 +74,34 @@ pub(crate) fn run(
         }
         rows.push(row(name, parameters, accuracies));
     }
-    let tetris = Tetris {
-        schema_version: 1,
-        shapes: SHAPES,
-        test_items: SHAPES * ROTATIONS,
-        epochs,
-        rows,
-    };
+    let tetris =
+        Tetris { schema_version: 1, shapes: SHAPES, test_items: SHAPES * ROTATIONS, epochs, rows };
     output.result(&table(&tetris), &tetris)
 }
 
-fn network() -> Result<SteerableConfig> {
-    let block = |fields: &str, stride| {
-        Ok::<_, anyhow::Error>(SteerableBlock { fields: fields.parse()?, size: 5, stride })
+/// 13 voxels across, each 0.6 of a unit cube's edge, which is a Gaussian of one voxel: wide enough
+/// for the grid to hold in any orientation.
+fn voxeliser() -> Voxeliser {
+    Voxeliser { size: 13, voxel_size: 0.6, sigma: 0.6, channels: 1, cutoff: 5.0 }
+}
+
+fn network(dataset: &Dataset) -> Result<SteerableConfig> {
+    let block = |fields: &str, size, stride| {
+        Ok::<_, anyhow::Error>(SteerableBlock { fields: fields.parse()?, size, stride })
     };
     Ok(SteerableConfig {
         input: "1x0".parse()?,
         classes: SHAPES,
+        input_scale: input_scale(dataset)?,
         voxel_size: [1.0; 3],
         dropout: 0.0,
         kernel: Family::jets(3),
-        blocks: vec![block("4x0+4x1+2x2", 2)?, block("8x0+6x1+4x2", 1)?, block("32x0", 1)?],
+        blocks: vec![
+            block("4x0+4x1+3x2", 5, 1)?,
+            block("4x0+4x1+3x2", 5, 1)?,
+            block("4x0+4x1+3x2", 5, 1)?,
+            block("16x0", 5, 1)?,
+        ],
     })
 }
 

@@ -15,7 +15,7 @@ use steer3d::nn::{
     EpochMetrics, ModelConfig, Network, PlainConfig, SteerableConfig, TrainConfig, TrainEvent,
     train,
 };
-use steer3d::volume::{Dataset, DatasetMeta};
+use steer3d::volume::{Dataset, Split};
 
 use crate::INTERRUPTED;
 use crate::output::Output;
@@ -82,11 +82,10 @@ pub(crate) fn run(
     let dataset = Dataset::open(&args.dataset)?;
     let model = match &args.config {
         Some(path) => {
-            let text =
-                fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+            let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
             ModelConfig::from_toml(&text).with_context(|| format!("{}", path.display()))?
         }
-        None => default_model(args.model, dataset.meta(), device)?,
+        None => rival(args.model, default_network(&dataset)?, device)?,
     };
     let standard = TrainConfig::default();
     let config = TrainConfig {
@@ -109,28 +108,34 @@ pub(crate) fn run(
         epochs: run.epochs,
         stopped: run.stopped,
     };
-    let scores = best.and_then(|b| b.validation_accuracy).map_or_else(String::new, |a| {
-        format!(", validation accuracy {:.1} %", 100.0 * a)
-    });
-    let text = format!(
-        "{}: {} parameters{scores}",
-        summary.model.display(),
-        summary.parameters
-    );
+    let scores = best
+        .and_then(|b| b.validation_accuracy)
+        .map_or_else(String::new, |a| format!(", validation accuracy {:.1} %", 100.0 * a));
+    let text = format!("{}: {} parameters{scores}", summary.model.display(), summary.parameters);
     output.result(&text, &summary)?;
     Ok(if summary.stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
-/// The network that `architecture` stands for on volumes like those of a dataset.
-pub(crate) fn default_model(
-    architecture: Architecture,
-    meta: &DatasetMeta,
-    device: &Device,
-) -> Result<ModelConfig> {
+/// The steerable network for volumes like those of a dataset.
+pub(crate) fn default_network(dataset: &Dataset) -> Result<SteerableConfig> {
+    let meta = dataset.meta();
     let mut steerable = SteerableConfig::small(meta.channels, meta.class_names.len())?;
     steerable.input = meta.irreps.clone();
     steerable.voxel_size = meta.voxel_size;
-    rival(architecture, steerable, device)
+    steerable.input_scale = input_scale(dataset)?;
+    Ok(steerable)
+}
+
+/// One over the root mean square of some training volumes.
+pub(crate) fn input_scale(dataset: &Dataset) -> Result<f64> {
+    const ENOUGH: usize = 64;
+    let (mut squares, mut count) = (0.0, 0);
+    for &item in dataset.indices(Split::Train).iter().take(ENOUGH) {
+        let volume = dataset.read(item)?;
+        squares += volume.data().iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+        count += volume.data().len();
+    }
+    Ok(if squares > 0.0 { (count as f64 / squares).sqrt() } else { 1.0 })
 }
 
 /// `steerable` itself, or the plain network with as many parameters.
@@ -142,8 +147,7 @@ pub(crate) fn rival(
     if architecture == Architecture::Steerable {
         return Ok(ModelConfig::Steerable(steerable));
     }
-    let network =
-        Network::new(&ModelConfig::Steerable(steerable.clone()), 0, DType::F32, device)?;
+    let network = Network::new(&ModelConfig::Steerable(steerable.clone()), 0, DType::F32, device)?;
     Ok(ModelConfig::Plain(PlainConfig::matching(&steerable, network.params().count())))
 }
 
@@ -204,7 +208,11 @@ pub(crate) fn train_into(
                 }
             }
         }
-        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })?;
     if let Some(error) = failed {
         return Err(error).with_context(|| format!("{}", log_path.display()));

@@ -70,8 +70,18 @@ fn a_dataset_a_model_and_a_report() {
     assert!(succeeds(at, &["info", "run/model.safetensors"]).contains("2x0+1x1"));
     assert!(succeeds(at, &["dataset", "inspect", "tetris.h5"]).contains("zigzag"));
     let args = [
-        "eval", "run/model.safetensors", "tetris.h5", "--rotations", "2", "--angles", "90",
-        "--translations", "1", "--out", "report", "--json",
+        "eval",
+        "run/model.safetensors",
+        "tetris.h5",
+        "--rotations",
+        "2",
+        "--angles",
+        "90",
+        "--translations",
+        "1",
+        "--out",
+        "report",
+        "--json",
     ];
     let json: serde_json::Value = serde_json::from_str(&succeeds(at, &args)).unwrap();
     assert_eq!(json["schema_version"], 1);
@@ -90,8 +100,18 @@ fn the_same_seed_gives_the_same_weights_on_any_number_of_threads() {
     fs::write(at.join("small.toml"), SMALL).unwrap();
     let train = |threads: &str, out: &str, seed: &str| {
         let args = [
-            "train", "tetris.h5", "--config", "small.toml", "--epochs", "2", "--threads", threads,
-            "--seed", seed, "--out", out,
+            "train",
+            "tetris.h5",
+            "--config",
+            "small.toml",
+            "--epochs",
+            "2",
+            "--threads",
+            threads,
+            "--seed",
+            seed,
+            "--out",
+            out,
         ];
         succeeds(at, &args);
         fs::read(at.join(out).join("model.safetensors")).unwrap()

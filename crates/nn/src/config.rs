@@ -23,6 +23,9 @@ pub struct SteerableConfig {
     pub input: Irreps,
     /// Number of classes.
     pub classes: usize,
+    /// Factor applied to the volumes first, so that their root mean square is about 1.
+    #[serde(default = "unit")]
+    pub input_scale: f64,
     /// Shape of the voxels (x, y, z); only ratios count.
     #[serde(default = "cubes")]
     pub voxel_size: [f64; 3],
@@ -35,7 +38,7 @@ pub struct SteerableConfig {
     pub blocks: Vec<SteerableBlock>,
 }
 
-/// Convolution, antialiased subsampling where `stride > 1`, batch norm, gate, dropout.
+/// Convolution, batch norm, gate, antialiased subsampling where `stride > 1`, dropout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SteerableBlock {
@@ -56,6 +59,9 @@ pub struct PlainConfig {
     pub channels: usize,
     /// Number of classes.
     pub classes: usize,
+    /// Factor applied to the volumes first, so that their root mean square is about 1.
+    #[serde(default = "unit")]
+    pub input_scale: f64,
     /// Probability of dropping a whole channel after each block.
     #[serde(default)]
     pub dropout: f64,
@@ -78,6 +84,10 @@ pub struct PlainBlock {
 
 fn one() -> usize {
     1
+}
+
+fn unit() -> f64 {
+    1.0
 }
 
 fn cubes() -> [f64; 3] {
@@ -121,25 +131,27 @@ impl ModelConfig {
 }
 
 impl SteerableConfig {
-    /// A network of three blocks for volumes of `channels` scalar channels, 24 to 40 voxels wide,
-    /// about 40,000 parameters: two steerable blocks that halve the grid, then invariant channels.
+    /// A network of four blocks for volumes of `channels` scalar channels, about 24 to 40 voxels
+    /// wide: two halve the grid, the last gives invariant channels.
     ///
     /// # Errors
-    /// Never for `channels` up to the limit of [`Irreps`].
+    /// [`NnError::Irreps`] for more channels than [`Irreps`] can have.
     pub fn small(channels: usize, classes: usize) -> Result<Self, NnError> {
-        let block = |fields: &str, stride| {
-            Ok::<_, NnError>(SteerableBlock { fields: fields.parse()?, size: 5, stride })
+        let block = |fields: &str, size, stride| {
+            Ok::<_, NnError>(SteerableBlock { fields: fields.parse()?, size, stride })
         };
         Ok(Self {
             input: scalars(channels)?,
             classes,
+            input_scale: 1.0,
             voxel_size: cubes(),
-            dropout: 0.1,
-            kernel: Family::jets(3),
+            dropout: 0.0,
+            kernel: Family::shells(),
             blocks: vec![
-                block("8x0+6x1+4x2", 2)?,
-                block("16x0+10x1+6x2", 2)?,
-                block("64x0", 1)?,
+                block("4x0+3x1+1x2", 5, 2)?,
+                block("8x0+4x1+2x2", 3, 2)?,
+                block("16x0+6x1+3x2", 3, 1)?,
+                block("48x0", 3, 1)?,
             ],
         })
     }
@@ -152,6 +164,7 @@ impl PlainConfig {
         let with_width = |width: f64| Self {
             channels: steerable.input.dim(),
             classes: steerable.classes,
+            input_scale: steerable.input_scale,
             dropout: steerable.dropout,
             blocks: steerable
                 .blocks

@@ -16,6 +16,12 @@ pub enum Mode {
         /// Optimiser step.
         step: u64,
     },
+    /// Batch statistics, which replace the running ones by their mean over the batches so far; no
+    /// dropout.
+    Calibrate {
+        /// Number of the batch, from 0.
+        batch: u64,
+    },
 }
 
 /// A trainable tensor of a network.

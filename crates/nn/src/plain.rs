@@ -2,9 +2,9 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_ops::{Conv3dConfig, conv3d, max_pool3d};
 use steer3d_so3::Irreps;
 
-use crate::layers::{FieldBatchNorm, FieldDropout, InvariantPool, Linear};
 use crate::field::scalars;
-use crate::steerable::{check_classes, check_stride};
+use crate::layers::{FieldBatchNorm, FieldDropout, InvariantPool, Linear};
+use crate::steerable::{check_classes, check_scale, check_stride};
 use crate::{Field, LayerField, Mode, NnError, Params, PlainConfig};
 
 /// The rival: convolution, batch norm, ReLU and max pooling, mean over space, linear head.
@@ -40,6 +40,7 @@ impl PlainCnn {
         device: &Device,
     ) -> Result<Self, NnError> {
         check_classes(config.classes)?;
+        check_scale(config.input_scale)?;
         let mut params = Params::new(seed, dtype, device);
         let mut inputs = config.channels;
         let mut blocks = vec![];
@@ -111,7 +112,8 @@ impl PlainCnn {
         mode: Mode,
         mut seen: impl FnMut(String, &Field),
     ) -> Result<Tensor, NnError> {
-        let mut field = Field::new(scalars(self.config.channels)?, x.clone())?;
+        let x = x.affine(self.config.input_scale, 0.0)?;
+        let mut field = Field::new(scalars(self.config.channels)?, x)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let typed = |values| Field::new(block.irreps.clone(), values);
             let config = Conv3dConfig::same(block.size);

@@ -5,8 +5,8 @@ use crate::layers::{
 };
 use crate::{Field, LayerField, Mode, NnError, Params, SteerableConfig};
 
-/// A steerable classifier (Weiler et al. 2018): blocks of steerable convolution, antialiased
-/// subsampling, batch norm and gate; mean of the invariant channels over space; linear head.
+/// A steerable classifier (Weiler et al. 2018): blocks of steerable convolution, batch norm, gate
+/// and antialiased subsampling; mean of the invariant channels over space; linear head.
 #[derive(Debug)]
 pub struct SteerableCnn {
     config: SteerableConfig,
@@ -18,9 +18,9 @@ pub struct SteerableCnn {
 #[derive(Debug)]
 struct Block {
     conv: SteerableConv3d,
-    pool: Option<GaussianPool>,
     norm: FieldBatchNorm,
     gate: Gate,
+    pool: Option<GaussianPool>,
     dropout: FieldDropout,
 }
 
@@ -37,6 +37,7 @@ impl SteerableCnn {
         device: &Device,
     ) -> Result<Self, NnError> {
         check_classes(config.classes)?;
+        check_scale(config.input_scale)?;
         let voxel_size = relative(config.voxel_size)?;
         let mut params = Params::new(seed, dtype, device);
         let mut irreps = config.input.clone();
@@ -109,17 +110,18 @@ impl SteerableCnn {
         mode: Mode,
         mut seen: impl FnMut(String, &Field),
     ) -> Result<Tensor, NnError> {
-        let mut field = Field::new(self.config.input.clone(), x.clone())?;
+        let x = x.affine(self.config.input_scale, 0.0)?;
+        let mut field = Field::new(self.config.input.clone(), x)?;
         for (i, block) in self.blocks.iter().enumerate() {
             field = block.conv.forward(&field)?;
             seen(format!("block {} convolution", i + 1), &field);
+            field = block.norm.forward(&field, mode)?;
+            field = block.gate.forward(&field)?;
+            seen(format!("block {} norm and gate", i + 1), &field);
             if let Some(pool) = &block.pool {
                 field = pool.forward(&field)?;
                 seen(format!("block {} pooling", i + 1), &field);
             }
-            field = block.norm.forward(&field, mode)?;
-            field = block.gate.forward(&field)?;
-            seen(format!("block {} norm and gate", i + 1), &field);
             field = block.dropout.forward(&field, mode, &self.params)?;
         }
         self.head.forward(&InvariantPool.forward(&field)?)
@@ -159,6 +161,16 @@ pub(crate) fn check_classes(classes: usize) -> Result<(), NnError> {
     Err(NnError::Config {
         field: "classes".into(),
         problem: format!("expected at least 2, found {classes}"),
+    })
+}
+
+pub(crate) fn check_scale(scale: f64) -> Result<(), NnError> {
+    if scale.is_finite() && scale > 0.0 {
+        return Ok(());
+    }
+    Err(NnError::Config {
+        field: "input_scale".into(),
+        problem: format!("expected a positive number, found {scale}"),
     })
 }
 

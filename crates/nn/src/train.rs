@@ -10,6 +10,9 @@ use steer3d_volume::{Dataset, Split};
 use crate::checkpoint::{self, ModelCard};
 use crate::{AdamW, Mode, Network, NnError};
 
+/// Batches from which the running statistics are taken after each epoch.
+const CALIBRATION_BATCHES: usize = 4;
+
 /// Settings of the training loop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,7 +31,7 @@ pub struct TrainConfig {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { epochs: 30, batch_size: 16, learning_rate: 5e-3, weight_decay: 1e-2, seed: 0 }
+        Self { epochs: 30, batch_size: 8, learning_rate: 2e-2, weight_decay: 1e-3, seed: 0 }
     }
 }
 
@@ -141,6 +144,7 @@ pub fn train(
             restore(network, best.as_ref())?;
             return Ok(Trained { epochs, stopped: true });
         };
+        run.calibrate(epoch, &items)?;
         let scores = evaluate(network, dataset, &validation, config.batch_size)?;
         let mut metrics = EpochMetrics {
             epoch,
@@ -212,8 +216,7 @@ impl Run<'_> {
         items: &[usize],
         watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
     ) -> Result<Option<(f64, f64)>, NnError> {
-        let mut order = items.to_vec();
-        Stream::new(self.config.seed, "order", &[epoch as u64]).shuffle(&mut order);
+        let order = self.order(epoch, items);
         let (mut loss_sum, mut correct) = (0.0, 0.0);
         for batch in order.chunks(self.config.batch_size) {
             let (loss, hits) = self.batch(epoch, batch)?;
@@ -226,6 +229,24 @@ impl Run<'_> {
         }
         let count = items.len() as f64;
         Ok(Some((loss_sum / count, correct / count)))
+    }
+
+    fn order(&self, epoch: usize, items: &[usize]) -> Vec<usize> {
+        let mut order = items.to_vec();
+        Stream::new(self.config.seed, "order", &[epoch as u64]).shuffle(&mut order);
+        order
+    }
+
+    /// Takes the running statistics afresh from some batches: those gathered while training lag
+    /// behind the weights.
+    fn calibrate(&self, epoch: usize, items: &[usize]) -> Result<(), NnError> {
+        let order = self.order(epoch, items);
+        let batches = order.chunks(self.config.batch_size).take(CALIBRATION_BATCHES);
+        for (i, batch) in batches.enumerate() {
+            let (x, _) = load_batch(self.network, self.dataset, batch)?;
+            self.network.forward(&x, Mode::Calibrate { batch: i as u64 })?;
+        }
+        Ok(())
     }
 
     fn batch(&mut self, epoch: usize, batch: &[usize]) -> Result<(f32, f64), NnError> {

@@ -25,7 +25,8 @@ fn steerable() -> ModelConfig {
     let mut config = SteerableConfig::small(1, 2).unwrap();
     config.blocks[0].fields = "2x0+1x1".parse().unwrap();
     config.blocks[1].fields = "2x0+1x1+1x2".parse().unwrap();
-    config.blocks[2].fields = "4x0".parse().unwrap();
+    config.blocks[2].fields = "2x0+1x1".parse().unwrap();
+    config.blocks[3].fields = "4x0".parse().unwrap();
     ModelConfig::Steerable(config)
 }
 
@@ -79,7 +80,9 @@ fn weights_of_another_model_are_refused() {
     let (path, _) = saved(folder.path(), plain());
     let other = toml::to_string(&card(steerable())).unwrap();
     fs::write(card_path(&path), other).unwrap();
-    assert!(message(&path).contains("different models") || message(&path).contains("another model"));
+    assert!(
+        message(&path).contains("different models") || message(&path).contains("another model")
+    );
 }
 
 #[test]

@@ -33,16 +33,15 @@ fn mistakes_name_their_key() {
     assert!(build_error(|c| c.blocks[1].stride = 0).contains("blocks[1].stride"));
     assert!(build_error(|c| c.blocks.clear()).contains("no block"));
     assert!(build_error(|c| c.voxel_size = [1.0, 0.0, 1.0]).contains("voxel_size"));
-    let rotating = build_error(|c| c.blocks[2].fields = "4x0+1x1".parse().unwrap());
+    let rotating = build_error(|c| c.blocks[3].fields = "4x0+1x1".parse().unwrap());
     assert!(rotating.contains("4x0+1x1"), "{rotating}");
 }
 
 #[test]
 fn the_plain_rival_has_nearly_as_many_parameters() {
     let steerable = SteerableConfig::small(1, 3).unwrap();
-    let count = |m: &ModelConfig| {
-        Network::new(m, 0, DType::F32, &Device::Cpu).unwrap().params().count()
-    };
+    let count =
+        |m: &ModelConfig| Network::new(m, 0, DType::F32, &Device::Cpu).unwrap().params().count();
     let wanted = count(&ModelConfig::Steerable(steerable.clone()));
     let plain = PlainConfig::matching(&steerable, wanted);
     assert_eq!(count(&ModelConfig::Plain(plain.clone())), plain.parameter_count());

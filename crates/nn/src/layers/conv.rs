@@ -60,11 +60,8 @@ impl SteerableConv3d {
         let weight = params.weight(&format!("{name}.weight"), initial, &[count], true)?;
         let bias = bias
             .then(|| {
-                let scalars: usize = irreps_out
-                    .blocks()
-                    .filter(|b| is_invariant(b.irrep))
-                    .map(|b| b.mul)
-                    .sum();
+                let scalars: usize =
+                    irreps_out.blocks().filter(|b| is_invariant(b.irrep)).map(|b| b.mul).sum();
                 params.weight(&format!("{name}.bias"), vec![0.0; scalars], &[scalars], false)
             })
             .transpose()?;
@@ -112,7 +109,13 @@ impl SteerableConv3d {
         });
         let rows = rows.collect::<Result<Vec<_>, NnError>>()?;
         let k = self.size;
-        Ok(Tensor::cat(&rows, 0)?.reshape((self.irreps_out.dim(), self.irreps_in.dim(), k, k, k))?)
+        Ok(Tensor::cat(&rows, 0)?.reshape((
+            self.irreps_out.dim(),
+            self.irreps_in.dim(),
+            k,
+            k,
+            k,
+        ))?)
     }
 
     fn expand(&self, block: &FilterBlock) -> Result<Tensor, NnError> {

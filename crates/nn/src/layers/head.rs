@@ -52,12 +52,7 @@ impl Linear {
         let weight = (0..inputs * outputs).map(|_| std * stream.normal()).collect();
         Ok(Self {
             weight: params.weight(&format!("{name}.weight"), weight, &[inputs, outputs], true)?,
-            bias: params.weight(
-                &format!("{name}.bias"),
-                vec![0.0; outputs],
-                &[outputs],
-                false,
-            )?,
+            bias: params.weight(&format!("{name}.bias"), vec![0.0; outputs], &[outputs], false)?,
         })
     }
 

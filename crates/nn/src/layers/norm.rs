@@ -7,8 +7,7 @@ use crate::{Field, Mode, NnError, Params};
 
 /// Weight of a batch in the running statistics, once ten batches have been seen.
 const MOMENTUM: f64 = 0.1;
-/// Fields of high degree respond weakly to smooth volumes, so this is far below PyTorch's 1e-5.
-const EPSILON: f64 = 1e-9;
+const EPSILON: f64 = 1e-5;
 
 /// Equivariant batch normalisation (Weiler et al. 2018, section 4.4): invariant channels are
 /// standardised as usual, every other field is divided by the root mean square of its norm, one
@@ -76,8 +75,13 @@ impl FieldBatchNorm {
     /// [`NnError::FieldType`] for a field of another type.
     pub fn forward(&self, field: &Field, mode: Mode) -> Result<Field, NnError> {
         field.expect(&self.name, &self.irreps)?;
-        let values = match mode {
-            Mode::Train { step, .. } => {
+        let momentum = match mode {
+            Mode::Evaluate => None,
+            Mode::Train { step, .. } => Some(MOMENTUM.max(1.0 / (step + 1) as f64)),
+            Mode::Calibrate { batch } => Some(1.0 / (batch + 1) as f64),
+        };
+        let values = match momentum {
+            Some(momentum) => {
                 let (values, mean, var) = field_batch_norm(
                     field.values(),
                     &self.irreps,
@@ -85,12 +89,11 @@ impl FieldBatchNorm {
                     &self.bias,
                     EPSILON,
                 )?;
-                let momentum = MOMENTUM.max(1.0 / (step + 1) as f64);
                 track(&self.running_mean, &mean, momentum)?;
                 track(&self.running_var, &var, momentum)?;
                 values
             }
-            Mode::Evaluate => {
+            None => {
                 let (scale, shift) = self.affine()?;
                 field_affine(field.values(), &self.irreps, &scale, &shift)?
             }
