@@ -29,7 +29,7 @@ tetris: the 8 shapes of the paper; no source file";
 pub(crate) enum DatasetCommand {
     /// Make a dataset from a NumPy archive (.npz), or the Tetris shapes from nothing
     #[command(after_help = IMPORT_EXAMPLES)]
-    Import(ImportArgs),
+    Import(Box<ImportArgs>),
     /// Describe a dataset and check every volume of it
     #[command(after_help = "Example:\n  steer3d dataset inspect cath.h5")]
     Inspect {

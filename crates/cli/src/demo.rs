@@ -71,7 +71,7 @@ pub(crate) fn run(
             Experiment::Cath => sections.push(real(args, seed, device, output, &cath)?),
             Experiment::Adrenal => sections.push(real(args, seed, device, output, &adrenal)?),
             Experiment::Tetris => {
-                tetris::run(args.seeds, args.epochs, &args.out, seed, device, output)?
+                tetris::run(args.seeds, args.epochs, &args.out, seed, device, output)?;
             }
         }
     }

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use steer3d::eval::EvalError;
+use steer3d::nn::NnError;
 
 use crate::output::Output;
 
@@ -93,7 +95,11 @@ fn main() -> ExitCode {
 
 /// 2 when the input or the settings are at fault, 1 when the program is.
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.chain().any(|e| e.is::<candle_core::Error>()) { 1 } else { 2 }
+    let of_program = |e: &(dyn std::error::Error + 'static)| {
+        matches!(e.downcast_ref(), Some(NnError::Tensor(_)))
+            || matches!(e.downcast_ref(), Some(EvalError::Tensor(_)))
+    };
+    if error.chain().any(of_program) { 1 } else { 2 }
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {

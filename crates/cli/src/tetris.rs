@@ -60,7 +60,7 @@ pub(crate) fn run(
             let config = TrainConfig {
                 epochs,
                 batch_size: SHAPES,
-                learning_rate: 2e-2,
+                learning_rate: 3e-2,
                 weight_decay: 1e-3,
                 seed,
             };
@@ -95,12 +95,12 @@ fn network(dataset: &Dataset) -> Result<SteerableConfig> {
         input_scale: input_scale(dataset)?,
         voxel_size: [1.0; 3],
         dropout: 0.0,
-        kernel: Family::jets(3),
+        kernel: Family::shells(),
         blocks: vec![
-            block("4x0+4x1+3x2", 5, 1)?,
-            block("4x0+4x1+3x2", 5, 1)?,
-            block("4x0+4x1+3x2", 5, 1)?,
-            block("16x0", 5, 1)?,
+            block("8x0+4x1+4x2", 5, 1)?,
+            block("8x0+4x1+4x2", 5, 1)?,
+            block("8x0+4x1+4x2", 5, 1)?,
+            block("32x0", 5, 1)?,
         ],
     })
 }

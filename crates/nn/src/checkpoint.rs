@@ -5,6 +5,7 @@
 //! finds the old pair or the new one, never half a file.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ pub fn card_path(weights: &Path) -> PathBuf {
 /// # Errors
 /// [`NnError::Checkpoint`] when a file cannot be written.
 pub fn save(path: &Path, network: &Network, card: &ModelCard) -> Result<(), NnError> {
-    let text = toml::to_string_pretty(card).map_err(|e| fault(path, e))?;
+    let text = toml::to_string_pretty(card).map_err(|e| fault(path, &e))?;
     let mut arrays = vec![];
     for (name, var) in network.params().all() {
         let values: Vec<f32> = var.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
@@ -63,10 +64,10 @@ pub fn save(path: &Path, network: &Network, card: &ModelCard) -> Result<(), NnEr
         .iter()
         .map(|(name, shape, bytes)| {
             let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
-            Ok((*name, view.map_err(|e| fault(path, e))?))
+            Ok((*name, view.map_err(|e| fault(path, &e))?))
         })
         .collect::<Result<Vec<_>, NnError>>()?;
-    let bytes = safetensors::serialize(views, None).map_err(|e| fault(path, e))?;
+    let bytes = safetensors::serialize(views, None).map_err(|e| fault(path, &e))?;
     write_atomically(&card_path(path), text.as_bytes())?;
     write_atomically(path, &bytes)
 }
@@ -77,9 +78,9 @@ pub fn save(path: &Path, network: &Network, card: &ModelCard) -> Result<(), NnEr
 /// [`NnError::Checkpoint`] naming the file and what is missing, of another version, or of another
 /// model.
 pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnError> {
-    let bytes = fs::read(path).map_err(|e| fault(path, e))?;
+    let bytes = fs::read(path).map_err(|e| fault(path, &e))?;
     let tensors = SafeTensors::deserialize(&bytes)
-        .map_err(|e| fault(path, format!("not a safetensors file, or a damaged one: {e}")))?;
+        .map_err(|e| fault(path, &format!("not a safetensors file, or a damaged one: {e}")))?;
     let card = load_card(path)?;
     let network = Network::new(&card.model, card.seed, DType::F32, device)?;
     let mut unused: HashMap<String, TensorView<'_>> = tensors.tensors().into_iter().collect();
@@ -89,7 +90,7 @@ pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnErro
                 "has no tensor '{name}', which the model in {} needs; the two files are of different models",
                 card_path(path).display()
             );
-            fault(path, problem)
+            fault(path, &problem)
         })?;
         var.set(&tensor(path, name, &view, var.dims(), device)?)?;
     }
@@ -98,7 +99,7 @@ pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnErro
             "has a tensor '{name}' that the model in {} lacks; the two files are of different models",
             card_path(path).display()
         );
-        return Err(fault(path, problem));
+        return Err(fault(path, &problem));
     }
     Ok((network, card))
 }
@@ -106,14 +107,14 @@ pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnErro
 fn load_card(weights: &Path) -> Result<ModelCard, NnError> {
     let path = card_path(weights);
     let text = fs::read_to_string(&path).map_err(|e| {
-        fault(&path, format!("{e}; the model's description must lie beside its weights"))
+        fault(&path, &format!("{e}; the model's description must lie beside its weights"))
     })?;
-    let format = text.parse::<toml::Table>().map_err(|e| fault(&path, e))?.get("format").cloned();
+    let format = text.parse::<toml::Table>().map_err(|e| fault(&path, &e))?.get("format").cloned();
     if format != Some(toml::Value::Integer(FORMAT.into())) {
         let found = format.map_or_else(|| "none".into(), |v| v.to_string());
-        return Err(fault(&path, format!("expected format = {FORMAT}, found {found}")));
+        return Err(fault(&path, &format!("expected format = {FORMAT}, found {found}")));
     }
-    toml::from_str(&text).map_err(|e| fault(&path, e))
+    toml::from_str(&text).map_err(|e| fault(&path, &e))
 }
 
 fn tensor(
@@ -129,12 +130,12 @@ fn tensor(
             view.dtype(),
             view.shape()
         );
-        return Err(fault(path, problem));
+        return Err(fault(path, &problem));
     }
     let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
     let values: Vec<f32> = view.data().chunks_exact(4).map(value).collect();
     if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
-        return Err(fault(path, format!("tensor '{name}' holds {bad}")));
+        return Err(fault(path, &format!("tensor '{name}' holds {bad}")));
     }
     Ok(Tensor::from_vec(values, shape, device)?)
 }
@@ -155,9 +156,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
         file.persist(path)?;
         File::open(folder)?.sync_all()
     };
-    write().map_err(|e: std::io::Error| fault(path, format!("cannot be written: {e}")))
+    write().map_err(|e: std::io::Error| fault(path, &format!("cannot be written: {e}")))
 }
 
-fn fault(path: &Path, problem: impl ToString) -> NnError {
+fn fault(path: &Path, problem: &dyn Display) -> NnError {
     NnError::Checkpoint { path: path.into(), problem: problem.to_string() }
 }

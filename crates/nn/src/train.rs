@@ -11,7 +11,7 @@ use crate::checkpoint::{self, ModelCard};
 use crate::{AdamW, Mode, Network, NnError};
 
 /// Batches from which the running statistics are taken after each epoch.
-const CALIBRATION_BATCHES: usize = 4;
+const CALIBRATION_BATCHES: usize = 16;
 
 /// Settings of the training loop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

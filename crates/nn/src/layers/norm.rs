@@ -80,23 +80,15 @@ impl FieldBatchNorm {
             Mode::Train { step, .. } => Some(MOMENTUM.max(1.0 / (step + 1) as f64)),
             Mode::Calibrate { batch } => Some(1.0 / (batch + 1) as f64),
         };
-        let values = match momentum {
-            Some(momentum) => {
-                let (values, mean, var) = field_batch_norm(
-                    field.values(),
-                    &self.irreps,
-                    &self.weight,
-                    &self.bias,
-                    EPSILON,
-                )?;
-                track(&self.running_mean, &mean, momentum)?;
-                track(&self.running_var, &var, momentum)?;
-                values
-            }
-            None => {
-                let (scale, shift) = self.affine()?;
-                field_affine(field.values(), &self.irreps, &scale, &shift)?
-            }
+        let values = if let Some(momentum) = momentum {
+            let (values, mean, var) =
+                field_batch_norm(field.values(), &self.irreps, &self.weight, &self.bias, EPSILON)?;
+            track(&self.running_mean, &mean, momentum)?;
+            track(&self.running_var, &var, momentum)?;
+            values
+        } else {
+            let (scale, shift) = self.affine()?;
+            field_affine(field.values(), &self.irreps, &scale, &shift)?
         };
         Field::new(self.irreps.clone(), values)
     }
