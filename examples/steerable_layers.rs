@@ -1,6 +1,7 @@
 //! A steerable network from its pieces, and a check that it commutes with a rotation.
 //!
 //! Run with `cargo run --release --example steerable_layers`.
+#![allow(clippy::print_stdout)]
 
 use steer3d::nn::NnError;
 use steer3d::prelude::*;

@@ -1,6 +1,7 @@
 //! Trains a small steerable network on the Tetris shapes and measures it on rotated ones.
 //!
 //! Run with `cargo run --release --example train_and_evaluate`.
+#![allow(clippy::print_stdout)]
 
 use std::ops::ControlFlow;
 
