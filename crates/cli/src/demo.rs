@@ -19,7 +19,7 @@ use crate::train::{Architecture, default_network, rival, train_into};
 use crate::{eval, tetris};
 
 pub(crate) const EXAMPLES: &str = "Examples:
-  steer3d demo                         # CATH domains and adrenal glands, about 7 minutes on 2 cores
+  steer3d demo                         # CATH domains and adrenal glands, about 6 minutes on 2 cores
   steer3d demo cath --out cath-demo
   steer3d demo tetris --seeds 10       # the paper's Tetris experiment
 
