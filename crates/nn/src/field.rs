@@ -57,6 +57,10 @@ pub struct LayerField {
 }
 
 impl LayerField {
+    pub(crate) fn of(name: String, field: &Field) -> Self {
+        Self { name, irreps: field.irreps.clone(), values: field.values.clone() }
+    }
+
     pub(crate) fn logits(values: Tensor) -> Result<Self, NnError> {
         let classes = values.dim(1)?;
         Ok(Self { name: "logits".into(), irreps: scalars(classes)?, values })

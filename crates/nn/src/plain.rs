@@ -95,13 +95,8 @@ impl PlainCnn {
     /// As [`forward`](Self::forward).
     pub fn layers(&self, x: &Tensor) -> Result<Vec<LayerField>, NnError> {
         let mut layers = vec![];
-        let logits = self.run(x, Mode::Evaluate, |name, field| {
-            layers.push(LayerField {
-                name,
-                irreps: field.irreps().clone(),
-                values: field.values().clone(),
-            });
-        })?;
+        let logits =
+            self.run(x, Mode::Evaluate, |name, field| layers.push(LayerField::of(name, field)))?;
         layers.push(LayerField::logits(logits)?);
         Ok(layers)
     }
