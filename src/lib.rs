@@ -14,6 +14,7 @@ pub use steer3d_volume as volume;
 /// The types and functions that most programs need.
 pub mod prelude {
     pub use candle_core::{DType, Device, Tensor};
+    pub use steer3d_eval::equivariance::{FieldMap, assert_equivariant};
     pub use steer3d_eval::{Predictor, Protocol, evaluate};
     pub use steer3d_kernels::Family;
     pub use steer3d_nn::layers::{

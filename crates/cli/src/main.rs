@@ -2,6 +2,7 @@
 
 mod dataset;
 mod demo;
+mod equivariance;
 mod eval;
 mod info;
 mod output;
@@ -65,6 +66,9 @@ enum Command {
     /// Evaluate a network on rotated and moved test volumes and write a report
     #[command(after_help = eval::EXAMPLES)]
     Eval(eval::EvalArgs),
+    /// Measure how far steerable kernels, layers and networks are from exact equivariance
+    #[command(after_help = equivariance::EXAMPLES)]
+    Equivariance(equivariance::EquivarianceArgs),
     /// Describe a model, a dataset or an irreps string
     #[command(after_help = info::EXAMPLES)]
     Info(info::InfoArgs),
@@ -131,6 +135,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Dataset(command) => dataset::run(command, global.seed, &output),
         Command::Train(args) => train::run(args, global.seed, &device, &output),
         Command::Eval(args) => eval::run(args, global.seed, &device, &output),
+        Command::Equivariance(args) => equivariance::run(args, global.seed, &output),
         Command::Info(args) => info::run(args, &output),
         Command::Completions { shell } => completions(*shell),
     }

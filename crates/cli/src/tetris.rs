@@ -44,7 +44,7 @@ pub(crate) fn run(
     device: &Device,
     output: &Output,
 ) -> Result<()> {
-    let epochs = epochs.unwrap_or(100);
+    let epochs = epochs.unwrap_or(60);
     let mut rows = vec![];
     for (name, architecture) in
         [("steerable", Architecture::Steerable), ("plain", Architecture::Plain)]
@@ -79,29 +79,31 @@ pub(crate) fn run(
     output.result(&table(&tetris), &tetris)
 }
 
-/// 13 voxels across, each 0.6 of a unit cube's edge, which is a Gaussian of one voxel: wide enough
-/// for the grid to hold in any orientation.
+/// 15 voxels of half a cube's edge across, each cube a Gaussian of 1.8 voxels: wide enough for the
+/// grid to hold in any orientation.
 fn voxeliser() -> Voxeliser {
-    Voxeliser { size: 13, voxel_size: 0.6, sigma: 0.6, channels: 1, cutoff: 5.0 }
+    Voxeliser { size: 15, voxel_size: 0.5, sigma: 0.9, channels: 1, cutoff: 5.0 }
 }
 
+/// Fields with parity, so that pseudoscalars tell the two chiral shapes apart.
 fn network(dataset: &Dataset) -> Result<SteerableConfig> {
-    let block = |fields: &str, size, stride| {
-        Ok::<_, anyhow::Error>(SteerableBlock { fields: fields.parse()?, size, stride })
-    };
+    let blocks = [
+        "6x0e+4x1o+2x2e",
+        "6x0e+2x1o+2x1e+1x2e+1x2o",
+        "6x0e+2x0o+2x1o+2x1e+1x2e+1x2o",
+        "20x0e+6x0o",
+    ];
+    let block = |fields: &str| Ok(SteerableBlock { fields: fields.parse()?, size: 5, stride: 1 });
     Ok(SteerableConfig {
-        input: "1x0".parse()?,
+        input: "1x0e".parse()?,
         classes: SHAPES,
         input_scale: input_scale(dataset)?,
         voxel_size: [1.0; 3],
         dropout: 0.0,
-        kernel: Family::shells(),
-        blocks: vec![
-            block("8x0+4x1+4x2", 5, 1)?,
-            block("8x0+4x1+4x2", 5, 1)?,
-            block("8x0+4x1+4x2", 5, 1)?,
-            block("32x0", 5, 1)?,
-        ],
+        keep_zero: true,
+        head_norm: true,
+        kernel: Family::jets(3),
+        blocks: blocks.into_iter().map(block).collect::<Result<_>>()?,
     })
 }
 

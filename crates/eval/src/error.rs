@@ -102,13 +102,11 @@ pub enum EvalError {
     },
     /// A layer's values do not fit its stated irreps.
     #[error(
-        "layer `{layer}` of model `{model}` has values of shape {found:?}, expected (1, {channels}) \
+        "layer `{layer}` has values of shape {found:?}, expected (1, {channels}) \
          or (1, {channels}, D, H, W) for irreps {irreps}"
     )]
     LayerShape {
-        /// Name of the model.
-        model: String,
-        /// Name of the layer.
+        /// The layer, and the model it belongs to.
         layer: String,
         /// Its irreps.
         irreps: String,
@@ -116,6 +114,34 @@ pub enum EvalError {
         channels: usize,
         /// Shape of the values.
         found: Vec<usize>,
+    },
+    /// A layer whose equivariance is measured failed.
+    #[error("layer `{layer}` failed on a field of shape {shape:?}")]
+    Layer {
+        /// The layer.
+        layer: String,
+        /// Shape of the field, N,C,D,H,W.
+        shape: Vec<usize>,
+        /// The layer's error.
+        source: ModelError,
+    },
+    /// A layer's error relative to its output is not defined, since that is zero.
+    #[error(
+        "layer `{layer}` gives zeros for a random field, so it has no relative error; check its weights"
+    )]
+    ZeroOutput {
+        /// The layer.
+        layer: String,
+    },
+    /// A layer's output has no central voxel.
+    #[error(
+        "layer `{layer}` gives a grid of {found:?} (D, H, W), which has no central voxel; choose a size of the input that leads to odd ones"
+    )]
+    NoCentre {
+        /// The layer.
+        layer: String,
+        /// D,H,W of its output.
+        found: [usize; 3],
     },
     /// The layers of one model differ from one volume to the next.
     #[error("model `{model}` returned {found} layers for one volume and {expected} for another")]
@@ -161,6 +187,15 @@ pub enum EvalError {
     /// An item of the dataset could not be read.
     #[error(transparent)]
     Dataset(#[from] steer3d_volume::DatasetError),
+    /// A matrix is not a rotation, or is a reflection of fields without parity.
+    #[error(transparent)]
+    Rotation(#[from] steer3d_so3::RotationError),
+    /// The kernels of a layer could not be made.
+    #[error(transparent)]
+    Kernel(#[from] steer3d_kernels::KernelError),
+    /// A layer could not be built.
+    #[error(transparent)]
+    Network(#[from] steer3d_nn::NnError),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -1,18 +1,16 @@
 //! Equivariance errors of the layers of a model.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use steer3d_nn::LayerField;
 use steer3d_so3::{Rotation, Stream, cube_group, rotations::random_rotation};
-use steer3d_volume::{Dataset, Grid, Interpolation, rotate_into};
+use steer3d_volume::{Dataset, Interpolation};
 
 use crate::EvalError;
 use crate::material::Material;
 use crate::predictor::Predictor;
 use crate::protocol::{Protocol, Source, Transform};
 use crate::report::LayerError;
-
-/// Radius of the ball in which fields are compared, as a share of the grid's smallest side.
-const BALL: f64 = 0.35;
+use crate::values::Values;
 
 /// Volumes that [`layer_errors`] gives to the model for one source.
 pub(crate) fn layer_volumes(protocol: &Protocol, items: usize) -> usize {
@@ -58,9 +56,10 @@ pub(crate) fn layer_errors(
                 return Err(EvalError::LayerCount { model: model.name().into(), expected, found });
             }
             for ((sum, base), turned) in sums.iter_mut().zip(&base).zip(&turned) {
-                let interpolation = field_interpolation(source);
                 let voxel_size = dataset.meta().voxel_size;
-                sum.add(in_cube, error(base, turned, &rotation, voxel_size, interpolation)?);
+                let expected =
+                    base.values.rotated(&rotation, voxel_size, field_interpolation(source))?;
+                sum.add(in_cube, expected.gap_in_ball(&turned.values));
             }
         }
     }
@@ -75,10 +74,10 @@ fn field_interpolation(source: Source) -> Interpolation {
     }
 }
 
-/// Values of one layer for one volume.
-struct Values {
-    field: LayerField,
-    data: Vec<f32>,
+/// One layer's values for one volume.
+struct Layer {
+    name: String,
+    values: Values,
 }
 
 /// The transformed volume itself, named `input`, and the layers' outputs for it.
@@ -87,7 +86,7 @@ fn layers(
     dataset: &Dataset,
     material: &Material,
     transform: &Transform,
-) -> Result<Vec<Values>, EvalError> {
+) -> Result<Vec<Layer>, EvalError> {
     let meta = dataset.meta();
     let mut values = vec![0.0f32; meta.item_len()];
     material.write(&meta.irreps, transform, &mut values)?;
@@ -95,71 +94,12 @@ fn layers(
     let batch = Tensor::from_vec(values, (1, meta.channels, d, h, w), &Device::Cpu)?;
     let outputs = model.layers(&batch).map_err(|e| EvalError::model(model, &batch, e))?;
     let input = LayerField { name: "input".into(), irreps: meta.irreps.clone(), values: batch };
-    std::iter::once(input).chain(outputs).map(|field| Values::new(model, field)).collect()
-}
-
-impl Values {
-    fn new(model: &dyn Predictor, field: LayerField) -> Result<Self, EvalError> {
-        let (dims, channels) = (field.values.dims(), field.irreps.dim());
-        if !matches!(dims.len(), 2 | 5) || dims[..2] != [1, channels] {
-            return Err(EvalError::LayerShape {
-                model: model.name().into(),
-                layer: field.name,
-                irreps: field.irreps.to_string(),
-                channels,
-                found: dims.to_vec(),
-            });
-        }
-        let flat = field.values.flatten_all()?.to_dtype(DType::F32)?;
-        Ok(Self { data: flat.to_vec1()?, field })
-    }
-
-    /// D,H,W; one voxel for values without a grid.
-    fn dims(&self) -> [usize; 3] {
-        match self.field.values.dims() {
-            &[_, _, d, h, w] => [d, h, w],
-            _ => [1; 3],
-        }
-    }
-}
-
-/// ‖M (L(R x) - ρ(R) L(x))‖ / ‖M ρ(R) L(x)‖, or `None` when the denominator is 0.
-fn error(
-    base: &Values,
-    turned: &Values,
-    rotation: &Rotation,
-    voxel_size: [f64; 3],
-    interpolation: Interpolation,
-) -> Result<Option<f64>, EvalError> {
-    let dims = base.dims();
-    let grid = Grid::new(dims, voxel_size)?;
-    let mut expected = vec![0.0; base.data.len()];
-    let irreps = &base.field.irreps;
-    rotate_into(&base.data, &grid, irreps, rotation, interpolation, &mut expected)?;
-    let inside = ball(dims);
-    let (mut difference, mut norm) = (0.0, 0.0);
-    for (i, (&expected, &found)) in expected.iter().zip(&turned.data).enumerate() {
-        if inside[i % inside.len()] {
-            let (expected, found) = (f64::from(expected), f64::from(found));
-            difference += (found - expected).powi(2);
-            norm += expected * expected;
-        }
-    }
-    Ok((norm > 0.0).then(|| (difference / norm).sqrt()))
-}
-
-/// Whether each voxel of a grid D,H,W lies in the ball |p| <= 0.35 N, N the smallest side.
-fn ball(dims: [usize; 3]) -> Vec<bool> {
-    let radius = BALL * dims.into_iter().min().unwrap_or(0) as f64;
-    let centred = |n: usize| (0..n).map(move |i| i as f64 - (n - 1) as f64 / 2.0);
-    let [depth, height, width] = dims;
-    let mut inside = Vec::with_capacity(depth * height * width);
-    for z in centred(depth) {
-        for y in centred(height) {
-            inside.extend(centred(width).map(|x| x * x + y * y + z * z <= radius * radius));
-        }
-    }
-    inside
+    let layer = |field: LayerField| {
+        let layer = format!("{} of model {}", field.name, model.name());
+        let values = Values::new(&layer, &field.irreps, &field.values)?;
+        Ok(Layer { name: field.name, values })
+    };
+    std::iter::once(input).chain(outputs).map(layer).collect()
 }
 
 /// The errors of one layer so far.
@@ -172,11 +112,11 @@ struct Sum {
 }
 
 impl Sum {
-    fn new(values: &Values) -> Self {
+    fn new(layer: &Layer) -> Self {
         Self {
-            name: values.field.name.clone(),
-            irreps: values.field.irreps.to_string(),
-            shape: values.field.values.dims()[1..].to_vec(),
+            name: layer.name.clone(),
+            irreps: layer.values.irreps.to_string(),
+            shape: layer.values.shape.clone(),
             errors: [(0.0, 0); 2],
         }
     }
@@ -199,15 +139,6 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_ball_of_a_small_grid() {
-        // Radius 0.35 * 3 = 1.05: the centre and its six neighbours.
-        assert_eq!(ball([3; 3]).iter().filter(|&&inside| inside).count(), 7);
-        // Radius 0.7, nearest voxels at sqrt(0.75) = 0.87.
-        assert!(!ball([2; 3]).contains(&true));
-        assert_eq!(ball([1; 3]), [true]);
-    }
 
     #[test]
     fn rotations_of_the_cube_follow_the_random_ones() {

@@ -6,8 +6,10 @@
 //! * [`evaluate`]: runs a model over the transformed items of a dataset; the result is a
 //!   [`ModelReport`].
 //! * [`report`]: the data of a report, and its HTML, JSON, CSV, SVG and terminal forms.
+//! * [`equivariance`]: how far any layer or network is from commuting with rotations.
 //! * [`metrics`]: accuracy, F1, AUC and bootstrap intervals on plain arrays.
 
+pub mod equivariance;
 mod error;
 mod evaluate;
 mod layers;
@@ -18,6 +20,7 @@ mod predictor;
 mod protocol;
 pub mod report;
 mod scores;
+mod values;
 
 pub use error::{EvalError, ModelError};
 pub use evaluate::{Progress, evaluate, summarise};

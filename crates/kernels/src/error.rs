@@ -4,6 +4,14 @@
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
+    /// A text names no family.
+    #[error(
+        "expected shells, jets:ORDER, bessel:FUNCTIONS, cosine:FUNCTIONS or radii, found `{found}`"
+    )]
+    FamilyName {
+        /// The text.
+        found: String,
+    },
     /// The kernel size is even, zero or too large.
     #[error("kernel size {found} is not supported: it must be odd and at most {max}")]
     Size {

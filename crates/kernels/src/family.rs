@@ -5,6 +5,7 @@
 //! the kernel's cube.
 
 use std::f64::consts::{FRAC_PI_2, PI};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +128,32 @@ impl Family {
     /// Gaussian jets of derivative order `order` with optimised filters.
     pub fn jets(order: usize) -> Self {
         Self::GaussianJets { order, sigma: None }
+    }
+}
+
+/// The short forms `shells`, `jets:ORDER`, `bessel:FUNCTIONS`, `cosine:FUNCTIONS` and `radii`, with the
+/// default values of everything else.
+impl FromStr for Family {
+    type Err = KernelError;
+
+    fn from_str(text: &str) -> Result<Self, KernelError> {
+        let unknown = || KernelError::FamilyName { found: text.into() };
+        let (name, number) = match text.split_once(':') {
+            Some((name, number)) => (name, Some(number.parse().map_err(|_| unknown())?)),
+            None => (text, None),
+        };
+        match (name, number) {
+            ("shells", None) => Ok(Self::shells()),
+            ("jets", Some(order)) => Ok(Self::jets(order)),
+            ("bessel", Some(functions)) => Ok(Self::Bessel { functions, max_degree: None }),
+            ("cosine", Some(functions)) => Ok(Self::SoftOneHot {
+                functions,
+                shape: BumpShape::Cosine,
+                cutoff: AngularCutoff::default(),
+            }),
+            ("radii", None) => Ok(Self::Radii { cutoff: AngularCutoff::default() }),
+            _ => Err(unknown()),
+        }
     }
 }
 

@@ -32,9 +32,16 @@ pub struct SteerableConfig {
     /// Probability of dropping a whole field after each block.
     #[serde(default)]
     pub dropout: f64,
+    /// Whether batch norm only scales ([`FieldBatchNorm::scaling_only`](crate::layers::FieldBatchNorm::scaling_only)),
+    /// so that empty space stays zero.
+    #[serde(default)]
+    pub keep_zero: bool,
+    /// Whether the pooled channels are batch-normalised before the linear head.
+    #[serde(default)]
+    pub head_norm: bool,
     /// Kernel family of every convolution.
     pub kernel: Family,
-    /// The blocks, first to last; the last gives invariant channels only.
+    /// The blocks, first to last; the last gives scalars, and with parity maybe pseudoscalars, only.
     pub blocks: Vec<SteerableBlock>,
 }
 
@@ -146,6 +153,8 @@ impl SteerableConfig {
             input_scale: 1.0,
             voxel_size: cubes(),
             dropout: 0.0,
+            keep_zero: false,
+            head_norm: false,
             kernel: Family::shells(),
             blocks: vec![
                 block("4x0+3x1+1x2", 5, 2)?,

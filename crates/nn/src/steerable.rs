@@ -5,13 +5,19 @@ use crate::layers::{
 };
 use crate::{Field, LayerField, Mode, NnError, Params, SteerableConfig};
 
+/// Added to the variances of the pooled channels: it keeps the norm of the head from amplifying what
+/// hardly differs between items, which is mostly noise of the grid.
+const HEAD_EPSILON: f64 = 1e-2;
+
 /// A steerable classifier (Weiler et al. 2018): blocks of steerable convolution, batch norm, gate
-/// and antialiased subsampling; mean of the invariant channels over space; linear head.
+/// and antialiased subsampling; mean of the invariant channels over space;
+/// norm of these where configured; linear head.
 #[derive(Debug)]
 pub struct SteerableCnn {
     config: SteerableConfig,
     params: Params,
     blocks: Vec<Block>,
+    head_norm: Option<FieldBatchNorm>,
     head: Linear,
 }
 
@@ -40,6 +46,8 @@ impl SteerableCnn {
         check_scale(config.input_scale)?;
         let voxel_size = relative(config.voxel_size)?;
         let mut params = Params::new(seed, dtype, device);
+        let norm =
+            if config.keep_zero { FieldBatchNorm::scaling_only } else { FieldBatchNorm::new };
         let mut irreps = config.input.clone();
         let mut blocks = vec![];
         for (i, block) in config.blocks.iter().enumerate() {
@@ -58,15 +66,20 @@ impl SteerableCnn {
                     false,
                 )?,
                 pool: (block.stride > 1).then(|| GaussianPool::new(block.stride)),
-                norm: FieldBatchNorm::new(&mut params, &name("norm"), gate.irreps_in())?,
+                norm: norm(&mut params, &name("norm"), gate.irreps_in())?,
                 dropout: FieldDropout::new(&name("dropout"), gate.irreps_out(), config.dropout)?,
                 gate,
             });
             irreps = blocks[i].gate.irreps_out().clone();
         }
         check_last_is_invariant(&config)?;
+        let head_norm = config
+            .head_norm
+            .then(|| FieldBatchNorm::new(&mut params, "head_norm", &irreps))
+            .transpose()?
+            .map(|norm| norm.with_epsilon(HEAD_EPSILON));
         let head = Linear::new(&mut params, "head", irreps.dim(), config.classes)?;
-        Ok(Self { config, params, blocks, head })
+        Ok(Self { config, params, blocks, head_norm, head })
     }
 
     /// The configuration it was built from.
@@ -119,7 +132,12 @@ impl SteerableCnn {
             }
             field = block.dropout.forward(&field, mode, &self.params)?;
         }
-        self.head.forward(&InvariantPool.forward(&field)?)
+        let pooled = InvariantPool.forward(&field)?;
+        let Some(norm) = &self.head_norm else { return self.head.forward(&pooled) };
+        let (items, channels) = pooled.dims2()?;
+        let pooled = pooled.reshape((items, channels, 1, 1, 1))?;
+        let normalised = norm.forward(&Field::new(field.irreps().clone(), pooled)?, mode)?;
+        self.head.forward(&normalised.values().reshape((items, channels))?)
     }
 }
 
@@ -137,13 +155,13 @@ fn relative(voxel_size: [f64; 3]) -> Result<[f64; 3], NnError> {
 
 fn check_last_is_invariant(config: &SteerableConfig) -> Result<(), NnError> {
     let last = config.blocks.last().map(|b| &b.fields);
-    if last.is_some_and(|f| f.blocks().all(|b| crate::layers::is_invariant(b.irrep))) {
+    if last.is_some_and(|f| f.blocks().all(|b| b.irrep.l == 0)) {
         return Ok(());
     }
     Err(NnError::Config {
         field: "blocks".into(),
         problem: format!(
-            "the last block must give invariant channels only (such as \"64x0\"), found {}",
+            "the last block must give scalars and pseudoscalars only (such as \"64x0\"), found {}",
             last.map_or_else(|| "no block".into(), ToString::to_string)
         ),
     })

@@ -164,9 +164,9 @@ struct LinePlot {
     curves: Vec<Curve>,
 }
 
-const PLOT_WIDTH: f64 = 560.0;
-const LEFT: f64 = 54.0;
-const RIGHT: f64 = 16.0;
+pub(super) const PLOT_WIDTH: f64 = 560.0;
+pub(super) const LEFT: f64 = 54.0;
+pub(super) const RIGHT: f64 = 16.0;
 
 impl LinePlot {
     /// The drawing, or `None` when no curve has more than the unrotated point.
@@ -229,7 +229,7 @@ fn share_axis(svg: &mut Svg, y: &dyn Fn(f64) -> f64, label: &str) {
 
 /// How an entry of a legend is drawn.
 #[derive(Clone, Copy)]
-enum Mark {
+pub(super) enum Mark {
     Solid,
     Dashed,
     PaleBox,
@@ -242,10 +242,10 @@ impl Mark {
     }
 }
 
-struct LegendEntry<'a> {
-    text: &'a str,
-    model: usize,
-    mark: Mark,
+pub(super) struct LegendEntry<'a> {
+    pub(super) text: &'a str,
+    pub(super) model: usize,
+    pub(super) mark: Mark,
 }
 
 /// Row and left end of every entry.
@@ -265,11 +265,11 @@ fn legend_places(entries: &[LegendEntry<'_>]) -> Vec<(usize, f64)> {
         .collect()
 }
 
-fn legend_rows(entries: &[LegendEntry<'_>]) -> usize {
+pub(super) fn legend_rows(entries: &[LegendEntry<'_>]) -> usize {
     legend_places(entries).last().map_or(0, |(row, _)| row + 1)
 }
 
-fn legend(svg: &mut Svg, entries: &[LegendEntry<'_>]) {
+pub(super) fn legend(svg: &mut Svg, entries: &[LegendEntry<'_>]) {
     for (entry, (row, left)) in entries.iter().zip(legend_places(entries)) {
         let (c, y) = (colour(entry.model), 12.0 + 20.0 * row as f64);
         let mut line = |dash: &str| {

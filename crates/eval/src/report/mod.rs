@@ -2,6 +2,7 @@
 
 mod figures;
 mod html;
+mod log_plot;
 mod picture;
 mod reading;
 mod svg;
@@ -16,6 +17,9 @@ pub use picture::{GalleryItem, Verdict, View, gallery};
 pub use reading::reading;
 pub use tables::{predictions_csv, results_csv, terminal};
 pub use write::write_report;
+
+pub(crate) use log_plot::LogPlot;
+pub(crate) use write::write_file;
 
 use crate::EvalError;
 use crate::metrics::Estimate;

@@ -39,7 +39,7 @@ fn section_name(index: usize, name: &str) -> String {
     format!("{}-{}", index + 1, kept.trim_matches('-'))
 }
 
-fn write_file(dir: &Path, name: &str, text: &str) -> Result<(), EvalError> {
+pub(crate) fn write_file(dir: &Path, name: &str, text: &str) -> Result<(), EvalError> {
     let path = dir.join(name);
     replace(dir, &path, text.as_bytes()).map_err(|source| EvalError::Write { path, source })
 }

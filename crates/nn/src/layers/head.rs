@@ -1,26 +1,25 @@
 use candle_core::Tensor;
 use steer3d_ops::global_avg_pool;
 
-use super::is_invariant;
 use crate::{Field, NnError, Params};
 
-/// Mean over space of the invariant channels: N,C,D,H,W to N,S, with S the number of invariant
-/// channels. What comes out does not change when the field rotates or (away from the boundary)
-/// moves.
+/// Mean over space: N,C,D,H,W to N,C. What comes out does not change when the field rotates or (away
+/// from the boundary) moves. Pseudoscalars (`0o`) are allowed: they change sign with a reflection, so
+/// that a linear head can tell mirror images apart.
 #[derive(Debug, Clone, Copy)]
 pub struct InvariantPool;
 
 impl InvariantPool {
-    /// Pools a field whose channels are all invariant.
+    /// Pools a field of scalars and pseudoscalars.
     ///
     /// # Errors
     /// [`NnError::Config`] for a field with channels that rotate.
     pub fn forward(&self, field: &Field) -> Result<Tensor, NnError> {
-        if let Some(block) = field.irreps().blocks().find(|b| !is_invariant(b.irrep)) {
+        if let Some(block) = field.irreps().blocks().find(|b| b.irrep.l != 0) {
             return Err(NnError::Config {
                 field: "blocks".into(),
                 problem: format!(
-                    "the last block must give invariant channels only (such as \"64x0\"), found {}",
+                    "the last block must give scalars and pseudoscalars only (such as \"64x0\"), found {}",
                     block.irrep
                 ),
             });

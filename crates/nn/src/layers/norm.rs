@@ -1,6 +1,6 @@
 use candle_core::{Tensor, Var};
 use steer3d_ops::{field_affine, field_batch_norm};
-use steer3d_so3::Irreps;
+use steer3d_so3::{Irrep, Irreps, Parity};
 
 use super::is_invariant;
 use crate::{Field, Mode, NnError, Params};
@@ -16,9 +16,14 @@ const EPSILON: f64 = 1e-5;
 pub struct FieldBatchNorm {
     name: String,
     irreps: Irreps,
+    /// The type by which fields are normalised: `irreps`, or with pseudoscalars in place of scalars,
+    /// which are scaled and never shifted.
+    normalised_as: Irreps,
+    epsilon: f64,
     weight: Tensor,
+    /// Of the invariant channels; no elements where there are none.
     bias: Tensor,
-    running_mean: Var,
+    running_mean: Option<Var>,
     running_var: Var,
     /// For each invariant channel, the index of its field.
     invariant_fields: Tensor,
@@ -30,10 +35,40 @@ impl FieldBatchNorm {
     /// # Errors
     /// Only if the device runs out of memory.
     pub fn new(params: &mut Params, name: &str, irreps: &Irreps) -> Result<Self, NnError> {
+        Self::normalising_as(params, name, irreps, irreps.clone())
+    }
+
+    /// A normalisation that only scales: invariant channels too are divided by their root mean
+    /// square, without a mean taken off or a bias put on, so that a field that is zero in empty space
+    /// stays zero there, and has no edge where the volume ends.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn scaling_only(params: &mut Params, name: &str, irreps: &Irreps) -> Result<Self, NnError> {
+        let scaled = irreps.blocks().map(|b| {
+            let parity = if b.irrep.l == 0 { Parity::Odd } else { Parity::Even };
+            (b.mul, Irrep::o3(b.irrep.l, parity))
+        });
+        Self::normalising_as(params, name, irreps, Irreps::new(scaled)?)
+    }
+
+    /// Adds `epsilon` to the variances instead of 1e-5.
+    #[must_use]
+    pub fn with_epsilon(mut self, epsilon: f64) -> Self {
+        self.epsilon = epsilon;
+        self
+    }
+
+    fn normalising_as(
+        params: &mut Params,
+        name: &str,
+        irreps: &Irreps,
+        normalised_as: Irreps,
+    ) -> Result<Self, NnError> {
         let fields = irreps.num_fields();
         let mut invariant = vec![];
         let mut index = 0u32;
-        for block in irreps.blocks() {
+        for block in normalised_as.blocks() {
             for _ in 0..block.mul {
                 if is_invariant(block.irrep) {
                     invariant.push(index);
@@ -42,21 +77,29 @@ impl FieldBatchNorm {
             }
         }
         let scalars = invariant.len();
+        // candle can neither set nor optimise a tensor without elements.
+        let (bias, running_mean) = if scalars == 0 {
+            (params.constant(vec![], &[0])?, None)
+        } else {
+            let zeros = vec![0.0; scalars];
+            (
+                params.weight(&format!("{name}.bias"), zeros.clone(), &[scalars], false)?,
+                Some(params.buffer(&format!("{name}.running_mean"), zeros, &[scalars])?),
+            )
+        };
         Ok(Self {
             name: name.into(),
             irreps: irreps.clone(),
+            normalised_as,
+            epsilon: EPSILON,
             weight: params.weight(
                 &format!("{name}.weight"),
                 vec![1.0; fields],
                 &[fields],
                 false,
             )?,
-            bias: params.weight(&format!("{name}.bias"), vec![0.0; scalars], &[scalars], false)?,
-            running_mean: params.buffer(
-                &format!("{name}.running_mean"),
-                vec![0.0; scalars],
-                &[scalars],
-            )?,
+            bias,
+            running_mean,
             running_var: params.buffer(
                 &format!("{name}.running_var"),
                 vec![1.0; fields],
@@ -81,24 +124,32 @@ impl FieldBatchNorm {
             Mode::Calibrate { batch } => Some(1.0 / (batch + 1) as f64),
         };
         let values = if let Some(momentum) = momentum {
-            let (values, mean, var) =
-                field_batch_norm(field.values(), &self.irreps, &self.weight, &self.bias, EPSILON)?;
-            track(&self.running_mean, &mean, momentum)?;
+            let (values, mean, var) = field_batch_norm(
+                field.values(),
+                &self.normalised_as,
+                &self.weight,
+                &self.bias,
+                self.epsilon,
+            )?;
+            if let Some(running_mean) = &self.running_mean {
+                track(running_mean, &mean, momentum)?;
+            }
             track(&self.running_var, &var, momentum)?;
             values
         } else {
             let (scale, shift) = self.affine()?;
-            field_affine(field.values(), &self.irreps, &scale, &shift)?
+            field_affine(field.values(), &self.normalised_as, &scale, &shift)?
         };
         Field::new(self.irreps.clone(), values)
     }
 
     /// The scale of every field and the shift of every invariant channel at evaluation.
     fn affine(&self) -> Result<(Tensor, Tensor), NnError> {
-        let std = (self.running_var.as_tensor() + EPSILON)?.sqrt()?;
+        let std = (self.running_var.as_tensor() + self.epsilon)?.sqrt()?;
         let scale = (&self.weight / std)?;
+        let Some(mean) = &self.running_mean else { return Ok((scale, self.bias.clone())) };
         let of_invariant = scale.index_select(&self.invariant_fields, 0)?;
-        let shift = (&self.bias - (of_invariant * self.running_mean.as_tensor())?)?;
+        let shift = (&self.bias - (of_invariant * mean.as_tensor())?)?;
         Ok((scale, shift))
     }
 }

@@ -1,0 +1,86 @@
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use steer3d::eval::equivariance::{SurveyConfig, survey, survey_markdown, write_survey};
+use steer3d::kernels::Family;
+use steer3d::so3::Irreps;
+
+use crate::output::Output;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  steer3d equivariance
+  steer3d equivariance --kernel-sizes 3,5,7,9 --families shells,jets:2 --closed-forms
+  steer3d equivariance --kernel-sizes 7 --families jets:4 --irreps 4x0e+2x1o --out report
+
+Families: shells, jets:ORDER, bessel:FUNCTIONS, cosine:FUNCTIONS, radii. With --out the folder gets
+equivariance.md, equivariance.json, equivariance.csv and the plots as SVG.";
+
+#[derive(Args)]
+pub(crate) struct EquivarianceArgs {
+    /// Type of the fields between layers
+    #[arg(long, default_value = "8x0+4x1+2x2")]
+    irreps: Irreps,
+    /// Kernel sizes, odd, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "5")]
+    kernel_sizes: Vec<usize>,
+    /// Kernel families, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "shells,jets:3")]
+    families: Vec<Family>,
+    /// Widths (voxels) of the fields for the closed forms, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "0.75,1,1.5,2,3")]
+    widths: Vec<f64>,
+    /// Evaluate the closed forms only, which takes no time, and measure nothing
+    #[arg(long)]
+    closed_forms: bool,
+    /// Voxels along each axis of a measured field: 9, 13, 17, ...
+    #[arg(long, default_value_t = 33)]
+    size: usize,
+    /// Width (voxels) of the bumps of a measured field
+    #[arg(long, default_value_t = 2.0)]
+    width: f64,
+    /// Random rotations for each seed
+    #[arg(long, default_value_t = 20)]
+    rotations: usize,
+    /// Seeds of weights and fields
+    #[arg(long, default_value_t = 2)]
+    seeds: u64,
+    /// Fields for each seed that are compared at the central voxel
+    #[arg(long, default_value_t = 40)]
+    fields: usize,
+    /// Folder for tables and plots
+    #[arg(long, short)]
+    out: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &EquivarianceArgs, seed: u64, output: &Output) -> Result<ExitCode> {
+    let config = SurveyConfig {
+        irreps: args.irreps.clone(),
+        sizes: args.kernel_sizes.clone(),
+        families: args.families.clone(),
+        widths: args.widths.clone(),
+        measure: !args.closed_forms,
+        size: args.size,
+        width: args.width,
+        rotations: args.rotations,
+        seed,
+        seeds: args.seeds,
+        centre_fields: args.fields,
+        ..SurveyConfig::default()
+    };
+    let progress = RefCell::new(output.progress("equivariance", 0));
+    let survey = survey(&config, &|done, of, next| {
+        let mut progress = progress.borrow_mut();
+        progress.length(of);
+        progress.at(done, next);
+    })?;
+    drop(progress);
+    output.result(survey_markdown(&survey).trim_end(), &survey)?;
+    if let Some(out) = &args.out {
+        write_survey(out, &survey)?;
+        output.say(&format!("tables and plots are in {}", out.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,217 @@
+use candle_core::{DType, Device, Tensor};
+use steer3d_kernels::Family;
+use steer3d_nn::layers::{Gate, GaussianPool, NormNonlinearity, SteerableConv3d};
+use steer3d_nn::{Field, NnError, Params};
+use steer3d_so3::{Irrep, Irreps, Parity};
+
+use super::FieldMap;
+use crate::EvalError;
+
+/// The convolutions of a [`Subject`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerSpec {
+    /// The type of the fields between layers.
+    pub irreps: Irreps,
+    /// Taps along each axis, k.
+    pub size: usize,
+    /// The kernels.
+    pub family: Family,
+}
+
+/// What [`survey`](super::survey) measures, with random weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Subject {
+    /// One convolution of stride 1 from the fields to themselves.
+    Convolution,
+    /// One convolution of stride 2.
+    Strided,
+    /// One convolution of stride 1, then a Gaussian blur of this width in voxels and every second
+    /// voxel ([`GaussianPool`]).
+    Antialiased(f64),
+    /// The gated nonlinearity alone.
+    Gate,
+    /// The norm nonlinearity alone, with a bias of minus half the standard deviation of its input.
+    Norm,
+    /// A network of this many convolutions from one scalar to eight, gates between them. Each
+    /// convolution's output is divided by its standard deviation on the unrotated field.
+    Network(usize),
+}
+
+impl Subject {
+    /// Everything that a survey measures, networks of depth 1 to 6 among it.
+    pub fn all() -> Vec<Self> {
+        let layers = [
+            Self::Convolution,
+            Self::Strided,
+            Self::Antialiased(GaussianPool::new(2).sigma),
+            Self::Antialiased(1.6),
+            Self::Gate,
+            Self::Norm,
+        ];
+        layers.into_iter().chain((1..=6).map(Self::Network)).collect()
+    }
+
+    /// Its name in a table.
+    pub fn name(self) -> String {
+        match self {
+            Self::Convolution => "convolution".into(),
+            Self::Strided => "convolution, stride 2".into(),
+            Self::Antialiased(sigma) => format!("convolution, blur of {sigma}, stride 2"),
+            Self::Gate => "gate".into(),
+            Self::Norm => "norm nonlinearity".into(),
+            Self::Network(depth) => format!("network of depth {depth}"),
+        }
+    }
+
+    /// Whether the family and size of the kernels matter to it.
+    pub fn has_kernels(self) -> bool {
+        !matches!(self, Self::Gate | Self::Norm)
+    }
+
+    /// Voxels along each axis on which the central voxel of the output depends, with room for the
+    /// antialiasing filter, rounded up to 4n + 1 so that a stride of 2 keeps the centre.
+    pub(super) fn centre_size(self, layer: &LayerSpec) -> usize {
+        let depth = if let Self::Network(depth) = self { depth } else { 1 };
+        let reach = (depth * (layer.size - 1) + 1).max(17);
+        reach + (5 - reach % 4) % 4
+    }
+
+    /// The type of field that it takes.
+    ///
+    /// # Errors
+    /// If the irreps are too many for a gate.
+    pub fn irreps_in(self, layer: &LayerSpec) -> Result<Irreps, EvalError> {
+        Ok(match self {
+            Self::Gate => Gate::new(&layer.irreps)?.irreps_in().clone(),
+            Self::Network(_) => scalars(1, &layer.irreps)?,
+            _ => layer.irreps.clone(),
+        })
+    }
+
+    /// Builds it with weights drawn from `seed`. `sample` is an unrotated field of its input, for
+    /// the subjects that need a scale.
+    ///
+    /// # Errors
+    /// If the kernels cannot be made.
+    pub fn build(
+        self,
+        layer: &LayerSpec,
+        seed: u64,
+        sample: &Tensor,
+    ) -> Result<FieldMap<'static>, EvalError> {
+        let mut params = Params::new(seed, DType::F32, &Device::Cpu);
+        let irreps = self.irreps_in(layer)?;
+        let (input, name) = (irreps.clone(), self.name());
+        if let Self::Network(depth) = self {
+            let (stages, out) = network(&mut params, layer, depth, &irreps, sample)?;
+            return Ok(FieldMap::new(name, &irreps, &out, move |x| {
+                let first = Field::new(input.clone(), x.clone())?;
+                let last = stages.iter().try_fold(first, |field, stage| stage.forward(&field))?;
+                Ok(last.values().clone())
+            }));
+        }
+        let mut conv = || convolution(&mut params, "conv", &irreps, &irreps, layer);
+        let forward: Box<FieldToField> = match self {
+            Self::Gate => {
+                let gate = Gate::new(&layer.irreps)?;
+                let out = gate.irreps_out().clone();
+                return Ok(FieldMap::new(name, &irreps, &out, move |x| {
+                    Ok(gate.forward(&Field::new(input.clone(), x.clone())?)?.values().clone())
+                }));
+            }
+            Self::Norm => {
+                let norm = NormNonlinearity::new(&mut params, "norm", &irreps)?;
+                let bias = &params.trainable()[0].var;
+                bias.set(&bias.as_tensor().affine(0.0, -0.5 * standard_deviation(sample)?)?)?;
+                Box::new(move |f| norm.forward(f))
+            }
+            Self::Strided => {
+                let conv = conv()?.with_stride(2);
+                Box::new(move |f| conv.forward(f))
+            }
+            Self::Antialiased(sigma) => {
+                let conv = conv()?;
+                Box::new(move |f| GaussianPool { stride: 2, sigma }.forward(&conv.forward(f)?))
+            }
+            Self::Convolution | Self::Network(_) => {
+                let conv = conv()?;
+                Box::new(move |f| conv.forward(f))
+            }
+        };
+        Ok(FieldMap::new(name, &irreps, &irreps, move |x| {
+            Ok(forward(&Field::new(input.clone(), x.clone())?)?.values().clone())
+        }))
+    }
+}
+
+type FieldToField = dyn Fn(&Field) -> Result<Field, NnError>;
+
+/// `count` scalars, with parity where `like` has it.
+fn scalars(count: usize, like: &Irreps) -> Result<Irreps, EvalError> {
+    let scalar = if like.has_parity() { Irrep::o3(0, Parity::Even) } else { Irrep::so3(0) };
+    Ok(Irreps::new([(count, scalar)]).map_err(NnError::from)?)
+}
+
+fn convolution(
+    params: &mut Params,
+    name: &str,
+    irreps_in: &Irreps,
+    irreps_out: &Irreps,
+    layer: &LayerSpec,
+) -> Result<SteerableConv3d, NnError> {
+    let cubes = [1.0; 3];
+    SteerableConv3d::new(
+        params,
+        name,
+        irreps_in,
+        irreps_out,
+        layer.size,
+        &layer.family,
+        cubes,
+        false,
+    )
+}
+
+/// Convolution, division by a number, gate.
+struct Stage {
+    conv: SteerableConv3d,
+    scale: f64,
+    gate: Option<Gate>,
+}
+
+impl Stage {
+    fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        let field = self.conv.forward(field)?;
+        let values = field.values().affine(self.scale, 0.0)?;
+        let field = Field::new(field.irreps().clone(), values)?;
+        self.gate.as_ref().map_or(Ok(field.clone()), |gate| gate.forward(&field))
+    }
+}
+
+/// The stages of a network and the type of field that it gives.
+fn network(
+    params: &mut Params,
+    layer: &LayerSpec,
+    depth: usize,
+    input: &Irreps,
+    sample: &Tensor,
+) -> Result<(Vec<Stage>, Irreps), EvalError> {
+    let last = scalars(8, &layer.irreps)?;
+    let mut field = Field::new(input.clone(), sample.clone())?;
+    let mut stages = vec![];
+    for i in 1..=depth {
+        let gate = (i < depth).then(|| Gate::new(&layer.irreps)).transpose()?;
+        let out = gate.as_ref().map_or(&last, Gate::irreps_in);
+        let conv = convolution(params, &format!("conv{i}"), field.irreps(), out, layer)?;
+        let scale = 1.0 / standard_deviation(conv.forward(&field)?.values())?;
+        let stage = Stage { conv, scale, gate };
+        field = stage.forward(&field)?;
+        stages.push(stage);
+    }
+    Ok((stages, last))
+}
+
+fn standard_deviation(values: &Tensor) -> Result<f64, candle_core::Error> {
+    let mean = |t: &Tensor| t.to_dtype(DType::F64)?.mean_all()?.to_scalar::<f64>();
+    Ok((mean(&values.sqr()?)? - mean(values)?.powi(2)).sqrt())
+}

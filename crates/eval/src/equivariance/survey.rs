@@ -1,0 +1,224 @@
+use serde::{Deserialize, Serialize};
+use steer3d_kernels::Family;
+use steer3d_kernels::equivariance::{layer_error, mean_kernel_error};
+use steer3d_so3::{Irreps, Stream, random_rotations};
+
+use super::{BumpField, LayerSpec, Subject, centre_error, cube_error, resampled_errors};
+use crate::EvalError;
+
+/// Voxels along each axis of the white noise for the rotations of the cube.
+const NOISE_SIZE: usize = 17;
+
+/// What a survey measures and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SurveyConfig {
+    /// The type of the fields between layers.
+    pub irreps: Irreps,
+    /// Kernel sizes k.
+    pub sizes: Vec<usize>,
+    /// Kernel families.
+    pub families: Vec<Family>,
+    /// Widths of the fields, in voxels, for the closed forms.
+    pub widths: Vec<f64>,
+    /// Whether to measure layers and networks too, or only to evaluate the closed forms.
+    pub measure: bool,
+    /// Voxels along each axis of a measured field, N.
+    pub size: usize,
+    /// Bumps of a measured field, uniform in the ball of radius N/4.
+    pub bumps: usize,
+    /// Standard deviation of a bump, in voxels.
+    pub width: f64,
+    /// Random rotations for each seed.
+    pub rotations: usize,
+    /// First seed of weights, fields and rotations.
+    pub seed: u64,
+    /// Number of seeds.
+    pub seeds: u64,
+    /// Fields, each with one rotation, that are compared at the centre for each seed.
+    pub centre_fields: usize,
+}
+
+impl Default for SurveyConfig {
+    fn default() -> Self {
+        let l = steer3d_so3::Irrep::so3;
+        Self {
+            irreps: Irreps::new([(8, l(0)), (4, l(1)), (2, l(2))])
+                .unwrap_or_else(|_| unreachable!("a short list of small irreps is valid")),
+            sizes: vec![5],
+            families: vec![Family::shells(), Family::jets(3)],
+            widths: vec![0.75, 1.0, 1.5, 2.0, 3.0],
+            measure: true,
+            size: 33,
+            bumps: 24,
+            width: 2.0,
+            rotations: 20,
+            seed: 0,
+            seeds: 2,
+            centre_fields: 40,
+        }
+    }
+}
+
+impl SurveyConfig {
+    fn check(&self) -> Result<(), EvalError> {
+        let check = |good, field, expected, found: String| {
+            if good { Ok(()) } else { Err(EvalError::Protocol { field, expected, found }) }
+        };
+        let n = self.size;
+        check(!self.sizes.is_empty(), "sizes", "at least one kernel size", "none".into())?;
+        check(!self.families.is_empty(), "families", "at least one family", "none".into())?;
+        check(
+            (9..=129).contains(&n) && n % 4 == 1,
+            "size",
+            "9, 13, 17 and so on to 129",
+            n.to_string(),
+        )?;
+        for (field, count) in [
+            ("bumps", self.bumps),
+            ("rotations", self.rotations),
+            ("seeds", self.seeds as usize),
+            ("centre_fields", self.centre_fields),
+        ] {
+            check((1..=100_000).contains(&count), field, "1 to 100000", count.to_string())?;
+        }
+        let width = self.width;
+        check(width.is_finite() && width > 0.0, "width", "a positive number", width.to_string())
+    }
+
+    fn layers(&self) -> impl Iterator<Item = LayerSpec> + '_ {
+        self.sizes.iter().flat_map(move |&size| {
+            self.families.iter().map(move |family| LayerSpec {
+                irreps: self.irreps.clone(),
+                size,
+                family: family.clone(),
+            })
+        })
+    }
+}
+
+/// Closed-form errors of one family and size, one for each width.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelRow {
+    /// The family.
+    pub family: String,
+    /// Taps along each axis.
+    pub size: usize,
+    /// Mean over the functions of the family up to twice the highest l of the fields.
+    pub kernel: Vec<f64>,
+    /// One convolution from the fields to themselves, in the mean over its initial weights.
+    pub layer: Vec<f64>,
+}
+
+/// Measured errors of one subject, relative to the norm of its output, in the mean over the seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredRow {
+    /// The subject.
+    pub subject: String,
+    /// Convolutions in it, if it is a network.
+    pub depth: Option<usize>,
+    /// The family and size of its kernels, if it has any.
+    pub kernel: Option<(String, usize)>,
+    /// [`centre_error`].
+    pub centre: f64,
+    /// Mean of [`resampled_errors`].
+    pub resampled: f64,
+    /// Largest [`cube_error`].
+    pub cube: f64,
+}
+
+/// The result of [`survey`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Survey {
+    /// Version of this layout.
+    pub schema_version: u32,
+    /// What was measured and how.
+    pub config: SurveyConfig,
+    /// The closed forms.
+    pub kernels: Vec<KernelRow>,
+    /// The measurements.
+    pub measured: Vec<MeasuredRow>,
+}
+
+/// Evaluates the closed forms for every size and family and measures every [`Subject`] with them;
+/// `progress` is told what is done, of how many, and what comes next.
+///
+/// # Errors
+/// [`EvalError::Protocol`] for a setting out of range, [`EvalError::Kernel`] when a family does not
+/// exist at a size.
+pub fn survey(
+    config: &SurveyConfig,
+    progress: &dyn Fn(usize, usize, &str),
+) -> Result<Survey, EvalError> {
+    config.check()?;
+    let kernels = config.layers().map(|layer| kernel_row(config, &layer));
+    let kernels = kernels.collect::<Result<Vec<_>, EvalError>>()?;
+    let mut tasks = vec![];
+    for (i, layer) in config.layers().enumerate() {
+        let subjects = Subject::all().into_iter().filter(|s| s.has_kernels() || i == 0);
+        tasks.extend(subjects.map(|subject| (subject, layer.clone())));
+    }
+    tasks.truncate(if config.measure { tasks.len() } else { 0 });
+    let mut measured = vec![];
+    for (done, (subject, layer)) in tasks.iter().enumerate() {
+        progress(done, tasks.len(), &subject.name());
+        measured.push(measure(config, *subject, layer)?);
+    }
+    progress(tasks.len(), tasks.len(), "");
+    Ok(Survey { schema_version: 1, config: config.clone(), kernels, measured })
+}
+
+fn kernel_row(config: &SurveyConfig, layer: &LayerSpec) -> Result<KernelRow, EvalError> {
+    let LayerSpec { irreps, size, family } = layer;
+    let jmax = 2 * irreps.lmax();
+    let of = |error: &dyn Fn(f64) -> Result<f64, steer3d_kernels::KernelError>| {
+        config.widths.iter().map(|&width| error(width)).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(KernelRow {
+        family: label(family),
+        size: *size,
+        kernel: of(&|width| mean_kernel_error(family, *size, jmax, width))?,
+        layer: of(&|width| layer_error(irreps, irreps, *size, family, width))?,
+    })
+}
+
+fn measure(
+    config: &SurveyConfig,
+    subject: Subject,
+    layer: &LayerSpec,
+) -> Result<MeasuredRow, EvalError> {
+    let irreps = subject.irreps_in(layer)?;
+    let mut row = MeasuredRow {
+        subject: subject.name(),
+        depth: if let Subject::Network(depth) = subject { Some(depth) } else { None },
+        kernel: subject.has_kernels().then(|| (label(&layer.family), layer.size)),
+        centre: 0.0,
+        resampled: 0.0,
+        cube: 0.0,
+    };
+    for seed in config.seed..config.seed + config.seeds {
+        let mut stream = Stream::new(seed, "equivariance field", &[]);
+        let radius = 0.25 * config.size as f64;
+        let field = BumpField::random(&irreps, config.bumps, radius, config.width, &mut stream);
+        let map = subject.build(layer, seed, &field.sample(config.size)?)?;
+        let rotations = random_rotations(seed, config.rotations);
+        let errors = resampled_errors(&map, &field, config.size, &rotations)?;
+        row.resampled += errors.iter().sum::<f64>() / (errors.len() as f64 * config.seeds as f64);
+        let size = subject.centre_size(layer);
+        let centre = centre_error(&map, size, config.width, config.centre_fields, seed)?;
+        row.centre += centre / config.seeds as f64;
+        row.cube = row.cube.max(cube_error(&map, NOISE_SIZE, seed)?);
+    }
+    Ok(row)
+}
+
+/// A short name for a family in a table.
+fn label(family: &Family) -> String {
+    match family {
+        Family::GaussianShells { .. } => "shells".into(),
+        Family::GaussianJets { order, .. } => format!("jets, N = {order}"),
+        Family::Bessel { functions, .. } => format!("Bessel, {functions}"),
+        Family::SoftOneHot { functions, shape, .. } => format!("{shape:?} bumps, {functions}"),
+        _ => "radii".into(),
+    }
+}
