@@ -102,7 +102,7 @@ pub enum EvalError {
     },
     /// A layer's values do not fit its stated irreps.
     #[error(
-        "layer `{layer}` has values of shape {found:?}, expected (1, {channels}) \
+        "layer {layer} has values of shape {found:?}, expected (1, {channels}) \
          or (1, {channels}, D, H, W) for irreps {irreps}"
     )]
     LayerShape {

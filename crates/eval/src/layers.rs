@@ -95,7 +95,7 @@ fn layers(
     let outputs = model.layers(&batch).map_err(|e| EvalError::model(model, &batch, e))?;
     let input = LayerField { name: "input".into(), irreps: meta.irreps.clone(), values: batch };
     let layer = |field: LayerField| {
-        let layer = format!("{}` of model `{}", field.name, model.name());
+        let layer = format!("`{}` of model `{}`", field.name, model.name());
         let values = Values::new(&layer, &field.irreps, &field.values)?;
         Ok(Layer { name: field.name, values })
     };

@@ -250,3 +250,23 @@ pub(crate) fn require_positive(name: &'static str, found: f64) -> Result<(), Ker
     }
     Err(KernelError::Parameter { name, found, expected: "a positive finite number".into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_have_short_names() {
+        assert_eq!("shells".parse(), Ok(Family::shells()));
+        assert_eq!("jets:3".parse(), Ok(Family::jets(3)));
+        let bessel = Family::Bessel { functions: 2, max_degree: None };
+        assert_eq!("bessel:2".parse(), Ok(bessel));
+        for text in ["", "jets", "jets:x", "jets:-1", "shells:2", "spline"] {
+            let error = text.parse::<Family>().unwrap_err().to_string();
+            assert!(
+                error.contains("jets:ORDER") && error.contains(&format!("`{text}`")),
+                "{error}"
+            );
+        }
+    }
+}

@@ -111,3 +111,52 @@ fn dropout_drops_the_same_fields_for_the_same_step() {
     assert_eq!(at(1), at(1));
     assert_ne!(at(1), at(2));
 }
+
+fn chiral() -> SteerableConfig {
+    let mut config = config("1x0e", Family::jets(2));
+    config.blocks[0].fields = "3x0e+2x1o+1x1e+1x2e".parse().unwrap();
+    config.blocks[1].fields = "3x0e+1x0o+1x1o+1x1e+1x2o".parse().unwrap();
+    config.blocks[2].fields = "3x0e+2x0o+1x1o".parse().unwrap();
+    config.blocks[3].fields = "3x0e+2x0o".parse().unwrap();
+    (config.keep_zero, config.head_norm) = (true, true);
+    config
+}
+
+#[test]
+fn pseudoscalars_tell_mirror_images_apart_and_not_rotations() {
+    let config = chiral();
+    let network =
+        Network::new(&ModelConfig::Steerable(config), 1, DType::F32, &Device::Cpu).unwrap();
+    assert!(worst_gap(&network, &"1x0e".parse().unwrap(), 9) < 1e-5);
+    let x = random_volume(1, 9);
+    let mirrored: Vec<f32> = {
+        let mut values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+        values.reverse();
+        values
+    };
+    let mirrored = Tensor::from_vec(mirrored, x.shape(), &Device::Cpu).unwrap();
+    let logits = |x: &Tensor| network.forward(x, Mode::Evaluate).unwrap();
+    assert!(relative_gap(&logits(&mirrored), &logits(&x)) > 1e-3);
+}
+
+#[test]
+fn a_network_that_keeps_zero_has_no_edges_in_empty_space() {
+    let empty = Tensor::zeros((2, 1, 9, 9, 9), DType::F32, &Device::Cpu).unwrap();
+    let of = |keep_zero| {
+        let mut config = chiral();
+        config.keep_zero = keep_zero;
+        let network =
+            Network::new(&ModelConfig::Steerable(config), 1, DType::F32, &Device::Cpu).unwrap();
+        let noise = Tensor::cat(&[random_volume(1, 9), random_volume(1, 9)], 0).unwrap();
+        for step in 0..3 {
+            network.forward(&noise, Mode::Train { seed: 0, step }).unwrap();
+        }
+        let layers = network.layers(&empty).unwrap();
+        layers
+            .iter()
+            .filter(|l| l.values.dims().len() == 5)
+            .all(|l| l.values.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap() == 0.0)
+    };
+    assert!(of(true));
+    assert!(!of(false));
+}

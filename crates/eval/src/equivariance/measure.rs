@@ -49,7 +49,7 @@ impl<'a> FieldMap<'a> {
             shape: x.dims().to_vec(),
             source,
         })?;
-        Values::new(&self.name, &self.irreps_out, &y)
+        Values::new(&format!("`{}`", self.name), &self.irreps_out, &y)
     }
 
     fn defined(&self, error: Option<f64>) -> Result<f64, EvalError> {
@@ -132,7 +132,7 @@ pub fn cube_error(map: &FieldMap<'_>, size: usize, seed: u64) -> Result<f64, Eva
     let shape = [1, map.irreps_in.dim(), size, size, size];
     let noise: Vec<f32> = (0..shape.iter().product()).map(|_| stream.normal() as f32).collect();
     let x = Tensor::from_vec(noise, &shape[..], &Device::Cpu)?;
-    let input = Values::new(&map.name, &map.irreps_in, &x)?;
+    let input = Values::new(&format!("`{}`", map.name), &map.irreps_in, &x)?;
     let output = map.apply(&x)?;
     let gap = |input: Values, expected: Values| {
         let found = map.apply(&Tensor::from_vec(input.data, &shape[..], &Device::Cpu)?)?;
