@@ -30,6 +30,7 @@ mod family;
 mod grid;
 mod harmonic;
 pub mod jets;
+mod separable;
 
 pub use basis::{BlockPair, KernelBasis, Path};
 pub use error::KernelError;
@@ -37,3 +38,4 @@ pub use family::{AngularCutoff, BallMask, BumpShape, Family, MAX_FUNCTIONS};
 pub use grid::{Grid, MAX_SIZE};
 pub use harmonic::{Conditioning, HarmonicFamily, HarmonicFunction, conditioning};
 pub use jets::{JetCoefficient, JetHarmonic, JetPlan, MAX_ORDER};
+pub use separable::{Coupling, FieldBlock, JetTerm, SeparableCost, SeparablePlan};

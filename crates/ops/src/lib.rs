@@ -16,6 +16,7 @@ mod gate;
 mod matmul;
 mod norm_relu;
 mod pool;
+mod separable;
 
 pub use batch_norm::{field_affine, field_batch_norm};
 pub use conv::{Conv3dConfig, conv3d};
@@ -23,3 +24,4 @@ pub use dropout::field_dropout;
 pub use gate::gate;
 pub use norm_relu::norm_relu;
 pub use pool::{avg_pool3d, gaussian_pool3d, global_avg_pool, max_pool3d};
+pub use separable::{Boundary, Separable, separable_conv3d};

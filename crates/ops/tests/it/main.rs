@@ -4,3 +4,4 @@ mod common;
 mod conv;
 mod field_ops;
 mod pool;
+mod separable;

@@ -1,0 +1,138 @@
+//! Sizes of a separable convolution, and the tiles into which it is cut.
+
+use std::ops::Range;
+
+use super::Boundary;
+
+/// Voxels of a tile: the features of a few fields and the output of all stay in the level-2 cache.
+const TILE_VOXELS: usize = 256;
+
+/// All sizes of one convolution; spatial triples are D,H,W.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Geometry {
+    pub(super) batch: usize,
+    /// Size of the input in memory.
+    pub(super) size: [usize; 3],
+    /// The input has a voxel in memory at every `dilation`-th position, and zeros between them.
+    pub(super) dilation: usize,
+    /// Size of the input with these zeros.
+    pub(super) dilated: [usize; 3],
+    pub(super) out: [usize; 3],
+    /// Distance of neighbouring output voxels in the input.
+    pub(super) stride: usize,
+    /// k/2: taps on both sides of the centre, and voxels added on both sides of each axis.
+    pub(super) half: usize,
+    pub(super) boundary: Boundary,
+}
+
+/// Consecutive voxels of a line of a tile that lie side by side in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Run {
+    pub(super) at: usize,
+    pub(super) source: usize,
+    pub(super) len: usize,
+}
+
+impl Geometry {
+    pub(super) fn forward(
+        batch: usize,
+        size: [usize; 3],
+        half: usize,
+        stride: usize,
+        boundary: Boundary,
+    ) -> Self {
+        let out = size.map(|n| (n - 1) / stride + 1);
+        Self { batch, size, dilation: 1, dilated: size, out, stride, half, boundary }
+    }
+
+    /// The convolution of the output gradient that gives the input gradient.
+    pub(super) fn adjoint(&self) -> Self {
+        Self {
+            size: self.out,
+            dilation: self.stride,
+            dilated: self.size,
+            out: self.size,
+            stride: 1,
+            ..*self
+        }
+    }
+
+    pub(super) fn in_voxels(&self) -> usize {
+        self.size.iter().product()
+    }
+
+    pub(super) fn out_voxels(&self) -> usize {
+        self.out.iter().product()
+    }
+
+    /// Input voxels along an axis that `n` output voxels depend on.
+    pub(super) fn reach(&self, n: usize) -> usize {
+        (n - 1) * self.stride + 1 + 2 * self.half
+    }
+
+    /// Where the input voxel that lies `at` after the first one of an output voxel is in memory;
+    /// `None` where it is zero.
+    pub(super) fn source(&self, axis: usize, first_out: usize, at: usize) -> Option<usize> {
+        let n = self.dilated[axis];
+        let position = (first_out * self.stride + at) as isize - self.half as isize;
+        let position = match self.boundary {
+            Boundary::Zero => usize::try_from(position).ok().filter(|p| *p < n)?,
+            Boundary::Circular => position.rem_euclid(n as isize) as usize,
+        };
+        position.is_multiple_of(self.dilation).then_some(position / self.dilation)
+    }
+
+    /// What the line of input voxels that some output voxels along x depend on has in memory.
+    pub(super) fn runs(&self, out: &Range<usize>) -> Vec<Run> {
+        let mut runs: Vec<Run> = vec![];
+        for at in 0..self.reach(out.len()) {
+            let Some(source) = self.source(2, out.start, at) else { continue };
+            match runs.last_mut() {
+                Some(run) if run.at + run.len == at && run.source + run.len == source => {
+                    run.len += 1
+                }
+                _ => runs.push(Run { at, source, len: 1 }),
+            }
+        }
+        runs
+    }
+
+    /// The output voxels of a tile along D,H,W, chosen for the least work of the three filter passes.
+    pub(super) fn tile(&self) -> [usize; 3] {
+        let [depth, height, width] = self.out;
+        // The passes along z and y, where a tile has a margin, take about as long as the one along
+        // x, which works on whole vectors of 16.
+        let cost = |x: &usize| {
+            let margin = 2.0 * self.half as f64 / *x as f64;
+            let vectors = x.next_multiple_of(16) as f64 / *x as f64;
+            0.8 * (1.0 + margin) + vectors
+        };
+        let x = (width.div_ceil(64)..=width.div_ceil(8))
+            .map(|pieces| width.div_ceil(pieces))
+            .min_by(|a, b| cost(a).total_cmp(&cost(b)))
+            .unwrap_or(width);
+        let lines = (TILE_VOXELS / x).max(2);
+        let y = height.div_ceil(height.div_ceil((lines as f64).sqrt().ceil() as usize));
+        let z = (lines / y).clamp(1, depth);
+        [z, y, x]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_copied_in_runs() {
+        let zero = Geometry::forward(1, [1, 1, 6], 2, 1, Boundary::Zero);
+        assert_eq!(zero.runs(&(0..3)), [Run { at: 2, source: 0, len: 5 }]);
+        assert_eq!(zero.runs(&(3..6)), [Run { at: 0, source: 1, len: 5 }]);
+        let circular = Geometry { boundary: Boundary::Circular, ..zero };
+        let wrapped = [Run { at: 0, source: 4, len: 2 }, Run { at: 2, source: 0, len: 5 }];
+        assert_eq!(circular.runs(&(0..3)), wrapped);
+        let dilated = Geometry::forward(1, [1, 1, 6], 1, 2, Boundary::Zero).adjoint();
+        assert_eq!((dilated.size, dilated.out), ([1, 1, 3], [1, 1, 6]));
+        let apart = [Run { at: 1, source: 0, len: 1 }, Run { at: 3, source: 1, len: 1 }];
+        assert_eq!(dilated.runs(&(0..3)), apart);
+    }
+}
