@@ -1,6 +1,6 @@
 use candle_core::Tensor;
-use steer3d_kernels::{BlockPair, Family, KernelBasis};
-use steer3d_ops::{Conv3dConfig, conv3d};
+use steer3d_kernels::{BlockPair, Family, KernelBasis, SeparablePlan};
+use steer3d_ops::{Boundary, Conv3dConfig, Separable, conv3d, separable_conv3d};
 use steer3d_so3::Irreps;
 
 use super::is_invariant;
@@ -10,8 +10,8 @@ use crate::{Field, NnError, Params};
 /// (Weiler et al. 2018, eq. 7), so that it maps fields of type `irreps_in` to `irreps_out` and
 /// commutes with rotations.
 ///
-/// The kernel is a learned linear combination of the functions of a [`KernelBasis`]. It is
-/// expanded to a dense filter of shape C_out,C_in,k,k,k for each call.
+/// The kernel is a learned linear combination of the functions of a [`KernelBasis`]. Which
+/// [`ConvolutionPath`] computes it does not change the result beyond rounding.
 #[derive(Debug)]
 pub struct SteerableConv3d {
     name: String,
@@ -22,7 +22,22 @@ pub struct SteerableConv3d {
     weight: Tensor,
     bias: Option<Tensor>,
     blocks: Vec<Vec<FilterBlock>>,
+    separable: Option<Separable>,
+    path: ConvolutionPath,
 }
+
+/// How a [`SteerableConv3d`] is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConvolutionPath {
+    /// The kernel is expanded to a filter of shape C_out,C_in,k,k,k for each call.
+    Dense,
+    /// By 1-D filters, without the filter ([`separable_conv3d`]): Gaussian jets only.
+    Separable,
+}
+
+/// Time of a multiply-add of the separable path over one of the dense path, as `cargo bench -p
+/// steer3d-ops` has them.
+const SEPARABLE_COST: usize = 3;
 
 /// The part of the filter that leads from one block of the input to one block of the output.
 #[derive(Debug)]
@@ -55,6 +70,7 @@ impl SteerableConv3d {
         bias: bool,
     ) -> Result<Self, NnError> {
         let basis = KernelBasis::new(irreps_in, irreps_out, size, family, voxel_size)?;
+        let plan = SeparablePlan::new(&basis, family)?.filter(|_| size <= Separable::MAX_SIZE);
         let initial = basis.initial_weights(&mut params.stream(name));
         let count = initial.len();
         let weight = params.weight(&format!("{name}.weight"), initial, &[count], true)?;
@@ -74,7 +90,40 @@ impl SteerableConv3d {
             weight,
             bias,
             blocks: filter_blocks(params, &basis, irreps_in, irreps_out, size)?,
+            path: fastest(&basis, plan.as_ref()),
+            separable: plan.map(Separable::new).transpose()?,
         })
+    }
+
+    /// Computes the convolution by `path` instead of the one that takes fewer operations.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for the separable path where the kernels are not separable.
+    pub fn with_path(mut self, path: ConvolutionPath) -> Result<Self, NnError> {
+        if path == ConvolutionPath::Separable && self.separable.is_none() {
+            return Err(NnError::Config {
+                field: "kernel".into(),
+                problem: format!(
+                    "the separable path needs Gaussian jets of a size of at most {}",
+                    Separable::MAX_SIZE
+                ),
+            });
+        }
+        self.path = path;
+        Ok(self)
+    }
+
+    /// How the convolution is computed.
+    pub fn path(&self) -> ConvolutionPath {
+        self.path
+    }
+
+    /// Multiply-adds for each output voxel on the path that is taken.
+    pub fn cost(&self) -> usize {
+        match (&self.separable, self.path) {
+            (Some(separable), ConvolutionPath::Separable) => separable.plan().cost().total(),
+            _ => self.irreps_in.dim() * self.irreps_out.dim() * self.size.pow(3),
+        }
     }
 
     /// Changes the stride from 1.
@@ -141,7 +190,14 @@ impl SteerableConv3d {
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
         field.expect(&self.name, &self.irreps_in)?;
         let bias = self.bias.as_ref().map(|b| self.spread_bias(b)).transpose()?;
-        let values = conv3d(field.values(), &self.filter()?, bias.as_ref(), &self.config)?;
+        let (x, bias) = (field.values(), bias.as_ref());
+        let values = match (&self.separable, self.path) {
+            (Some(kernel), ConvolutionPath::Separable) => {
+                let stride = self.config.stride[0];
+                separable_conv3d(x, &self.weight, bias, kernel, stride, Boundary::Zero)?
+            }
+            _ => conv3d(x, &self.filter()?, bias, &self.config)?,
+        };
         Field::new(self.irreps_out.clone(), values)
     }
 
@@ -159,6 +215,14 @@ impl SteerableConv3d {
             }
         }
         Ok(Tensor::cat(&parts, 0)?)
+    }
+}
+
+fn fastest(basis: &KernelBasis, plan: Option<&SeparablePlan>) -> ConvolutionPath {
+    let dense = basis.irreps_in().dim() * basis.irreps_out().dim() * basis.grid().num_taps();
+    match plan {
+        Some(plan) if SEPARABLE_COST * plan.cost().total() < dense => ConvolutionPath::Separable,
+        _ => ConvolutionPath::Dense,
     }
 }
 

@@ -9,7 +9,7 @@ mod head;
 mod norm;
 mod pool;
 
-pub use conv::SteerableConv3d;
+pub use conv::{ConvolutionPath, SteerableConv3d};
 pub use dropout::FieldDropout;
 pub use gate::{Gate, NormNonlinearity};
 pub use head::{InvariantPool, Linear};
