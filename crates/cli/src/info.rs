@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 use clap::Args;
 use serde::Serialize;
 use steer3d::nn::checkpoint;
+use steer3d::nn::layers::ConvolutionPath;
 use steer3d::so3::Irreps;
 use steer3d::volume::Dataset;
 
@@ -37,6 +38,16 @@ struct LayerInfo {
     name: String,
     irreps: String,
     shape: Vec<usize>,
+    /// Bytes of the output of one volume.
+    bytes: usize,
+    convolution: Option<Convolution>,
+}
+
+#[derive(Serialize)]
+struct Convolution {
+    path: &'static str,
+    /// Multiplications and additions for one volume.
+    flops: usize,
 }
 
 #[derive(Serialize)]
@@ -95,10 +106,23 @@ fn model(path: &Path, output: &Output) -> Result<ExitCode> {
         network.params().dtype(),
         network.params().device(),
     )?;
-    let layers = network.layers(&input)?.into_iter().map(|l| LayerInfo {
-        name: l.name,
-        irreps: l.irreps.to_string(),
-        shape: l.values.dims()[1..].to_vec(),
+    let convolutions = network.convolutions();
+    let layers = network.layers(&input)?.into_iter().map(|l| {
+        let voxels: usize = l.values.dims()[2..].iter().product();
+        let convolution = convolutions.iter().find(|c| c.layer == l.name);
+        LayerInfo {
+            irreps: l.irreps.to_string(),
+            shape: l.values.dims()[1..].to_vec(),
+            bytes: l.values.elem_count() * l.values.dtype().size_in_bytes(),
+            convolution: convolution.map(|c| Convolution {
+                path: match c.path {
+                    ConvolutionPath::Dense => "dense",
+                    ConvolutionPath::Separable => "separable",
+                },
+                flops: 2 * c.cost * voxels,
+            }),
+            name: l.name,
+        }
     });
     let info = ModelInfo {
         schema_version: 1,
@@ -114,9 +138,20 @@ fn model(path: &Path, output: &Output) -> Result<ExitCode> {
 fn describe(info: &ModelInfo) -> Result<String> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["layer", "irreps", "shape (C, D, H, W)"]);
+    table.set_header(["layer", "irreps", "shape (C, D, H, W)", "path", "MFLOP", "output, KiB"]);
     for layer in &info.layers {
-        table.add_row([layer.name.clone(), layer.irreps.clone(), format!("{:?}", layer.shape)]);
+        let (path, flops) = match &layer.convolution {
+            Some(c) => (c.path, format!("{:.1}", c.flops as f64 / 1e6)),
+            None => ("", String::new()),
+        };
+        table.add_row([
+            layer.name.clone(),
+            layer.irreps.clone(),
+            format!("{:?}", layer.shape),
+            path.into(),
+            flops,
+            format!("{:.1}", layer.bytes as f64 / 1024.0),
+        ]);
     }
     Ok(format!(
         "{}\ntrained on {} by steer3d {} with seed {}\nclasses: {}\nparameters: {}\n{table}\n\n{}",

@@ -67,7 +67,8 @@ fn a_dataset_a_model_and_a_report() {
     let at = folder.path();
     tetris(at);
     train_small(at, "2");
-    assert!(succeeds(at, &["info", "run/model.safetensors"]).contains("2x0+1x1"));
+    let info = succeeds(at, &["info", "run/model.safetensors"]);
+    assert!(info.contains("2x0+1x1") && info.contains("MFLOP"), "{info}");
     assert!(succeeds(at, &["dataset", "inspect", "tetris.h5"]).contains("zigzag"));
     let args = [
         "eval",

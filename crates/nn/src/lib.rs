@@ -27,7 +27,7 @@ pub use adamw::AdamW;
 pub use config::{ModelConfig, PlainBlock, PlainConfig, SteerableBlock, SteerableConfig};
 pub use error::NnError;
 pub use field::{Field, LayerField};
-pub use network::Network;
+pub use network::{ConvolutionInfo, Network};
 pub use params::{Mode, Params};
 pub use plain::PlainCnn;
 pub use steerable::SteerableCnn;

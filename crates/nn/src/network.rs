@@ -1,5 +1,6 @@
 use candle_core::{DType, Device, Tensor};
 
+use crate::layers::ConvolutionPath;
 use crate::{LayerField, Mode, ModelConfig, NnError, Params, PlainCnn, SteerableCnn};
 
 /// Any network that a [`ModelConfig`] describes.
@@ -67,4 +68,23 @@ impl Network {
             Self::Plain(n) => n.layers(x),
         }
     }
+
+    /// The convolutions, first to last.
+    pub fn convolutions(&self) -> Vec<ConvolutionInfo> {
+        match self {
+            Self::Steerable(n) => n.convolutions(),
+            Self::Plain(n) => n.convolutions(),
+        }
+    }
+}
+
+/// What a convolution of a network costs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvolutionInfo {
+    /// The name that it has in [`Network::layers`].
+    pub layer: String,
+    /// How it is computed.
+    pub path: ConvolutionPath,
+    /// Multiply-adds for each output voxel.
+    pub cost: usize,
 }

@@ -3,9 +3,9 @@ use steer3d_ops::{Conv3dConfig, conv3d, max_pool3d};
 use steer3d_so3::Irreps;
 
 use crate::field::scalars;
-use crate::layers::{FieldBatchNorm, FieldDropout, InvariantPool, Linear};
+use crate::layers::{ConvolutionPath, FieldBatchNorm, FieldDropout, InvariantPool, Linear};
 use crate::steerable::{check_classes, check_scale, check_stride};
-use crate::{Field, LayerField, Mode, NnError, Params, PlainConfig};
+use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainConfig};
 
 /// The rival: convolution, batch norm, ReLU and max pooling, mean over space, linear head.
 ///
@@ -99,6 +99,16 @@ impl PlainCnn {
             self.run(x, Mode::Evaluate, |name, field| layers.push(LayerField::of(name, field)))?;
         layers.push(LayerField::logits(logits)?);
         Ok(layers)
+    }
+
+    /// The convolutions, first to last.
+    pub fn convolutions(&self) -> Vec<ConvolutionInfo> {
+        let info = |(i, block): (usize, &Block)| ConvolutionInfo {
+            layer: format!("block {} convolution", i + 1),
+            path: ConvolutionPath::Dense,
+            cost: block.weight.elem_count(),
+        };
+        self.blocks.iter().enumerate().map(info).collect()
     }
 
     fn run(

@@ -3,7 +3,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::layers::{
     FieldBatchNorm, FieldDropout, Gate, GaussianPool, InvariantPool, Linear, SteerableConv3d,
 };
-use crate::{Field, LayerField, Mode, NnError, Params, SteerableConfig};
+use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, SteerableConfig};
 
 /// Added to the variances of the pooled channels: it keeps the norm of the head from amplifying what
 /// hardly differs between items, which is mostly noise of the grid.
@@ -110,6 +110,16 @@ impl SteerableCnn {
             self.run(x, Mode::Evaluate, |name, field| layers.push(LayerField::of(name, field)))?;
         layers.push(LayerField::logits(logits)?);
         Ok(layers)
+    }
+
+    /// The convolutions, first to last.
+    pub fn convolutions(&self) -> Vec<ConvolutionInfo> {
+        let info = |(i, block): (usize, &Block)| ConvolutionInfo {
+            layer: format!("block {} convolution", i + 1),
+            path: block.conv.path(),
+            cost: block.conv.cost(),
+        };
+        self.blocks.iter().enumerate().map(info).collect()
     }
 
     fn run(
