@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use steer3d_kernels::{FieldBlock, SeparablePlan};
 
 use super::geometry::{Geometry, Run};
-use super::inner::{Contract, Couple, Filter, Mix, Sparse};
+use super::inner::{Contract, Couple, Filter, Load, Mix, Sparse};
 use super::simd::Lanes;
 
 /// Bytes of features that are computed before they are used.
@@ -221,10 +221,23 @@ struct Tile {
     x: Range<usize>,
     /// Input voxels along x, y, z.
     reach: [usize; 3],
+    /// What lines of the input along x have in memory, and where each of them starts.
     runs: Vec<Run>,
+    lines: Vec<Option<usize>>,
 }
 
 impl Tile {
+    fn new(g: &Geometry, sample: usize, z: Range<usize>, y: Range<usize>, x: Range<usize>) -> Self {
+        let reach = [x.len(), y.len(), z.len()].map(|n| g.reach(n));
+        let line = |i: usize| {
+            let source_z = g.source(0, z.start, i / reach[1]);
+            let source_y = g.source(1, y.start, i % reach[1]);
+            source_z.zip(source_y).map(|(z, y)| (z * g.size[1] + y) * g.size[2])
+        };
+        let lines = (0..reach[2] * reach[1]).map(line).collect();
+        Self { sample, reach, runs: g.runs(&x), lines, z, y, x }
+    }
+
     fn voxels(&self) -> usize {
         self.z.len() * self.y.len() * self.x.len()
     }
@@ -270,14 +283,7 @@ impl<T: Lanes> Scratch<T> {
         let width = g.out[2];
         for start in (0..width).step_by(tile_x) {
             let range = start..(start + tile_x).min(width);
-            let tile = Tile {
-                sample: task.sample,
-                z: task.z.clone(),
-                y: task.y.clone(),
-                reach: [range.len(), task.y.len(), task.z.len()].map(|n| g.reach(n)),
-                runs: g.runs(&range),
-                x: range,
-            };
+            let tile = Tile::new(g, task.sample, task.z.clone(), task.y.clone(), range);
             self.out.fill(T::zero());
             if let Some(other) = work.contract {
                 self.gather(map, g, other, &tile);
@@ -358,30 +364,16 @@ impl<T: Lanes> Scratch<T> {
         }
     }
 
-    /// Copies what the tile depends on of one channel, with zeros where there is nothing.
+    /// Copies what the tile depends on of one channel.
     fn load(&mut self, map: &Map<T>, g: &Geometry, x: &[T], tile: &Tile, channel: usize) {
-        let [width, height, depth] = tile.reach;
-        let plane = g.size[1] * g.size[2];
-        let x = &x[(tile.sample * map.channels_in() + channel) * g.in_voxels()..][..g.in_voxels()];
-        let whole = matches!(tile.runs[..], [Run { at: 0, len, .. }] if len == width);
-        for z in 0..depth {
-            let source_z = g.source(0, tile.z.start, z);
-            for y in 0..height {
-                let line = &mut self.input[(z * height + y) * width..][..width];
-                let source = source_z.zip(g.source(1, tile.y.start, y));
-                let Some((z, y)) = source else {
-                    line.fill(T::zero());
-                    continue;
-                };
-                if !whole {
-                    line.fill(T::zero());
-                }
-                let x = &x[z * plane + y * g.size[2]..];
-                for run in &tile.runs {
-                    line[run.at..][..run.len].copy_from_slice(&x[run.source..][..run.len]);
-                }
-            }
-        }
+        let channel = tile.sample * map.channels_in() + channel;
+        self.arch.dispatch(Load {
+            channel: &x[channel * g.in_voxels()..][..g.in_voxels()],
+            lines: &tile.lines,
+            runs: &tile.runs,
+            width: tile.reach[0],
+            out: &mut self.input,
+        });
     }
 
     /// All jets of the loaded channel.
@@ -403,6 +395,9 @@ impl<T: Lanes> Scratch<T> {
             in_pitch: stride * height * width,
             out: &mut self.after_z,
             out_pitch: height * width,
+            planes: 1,
+            in_plane: 0,
+            out_plane: 0,
             order_pitch: z_pitch,
         });
         let mut planes = 0;
@@ -412,21 +407,22 @@ impl<T: Lanes> Scratch<T> {
             // Neighbouring lines are one run, unless the stride skips some.
             let (runs, len) =
                 if stride == 1 { (1, height_out * width) } else { (height_out, width) };
-            for z in 0..depth_out {
-                self.arch.dispatch(Filter {
-                    half,
-                    taps: taps_y,
-                    orders: y_orders,
-                    input: &self.after_z[order_z * z_pitch + z * height * width..],
-                    step: width,
-                    runs,
-                    len,
-                    in_pitch: stride * width,
-                    out: &mut self.after_y[planes * y_pitch + z * height_out * width..],
-                    out_pitch: width,
-                    order_pitch: y_pitch,
-                });
-            }
+            self.arch.dispatch(Filter {
+                half,
+                taps: taps_y,
+                orders: y_orders,
+                input: &self.after_z[order_z * z_pitch..],
+                step: width,
+                runs,
+                len,
+                in_pitch: stride * width,
+                out: &mut self.after_y[planes * y_pitch..],
+                out_pitch: width,
+                planes: depth_out,
+                in_plane: height * width,
+                out_plane: height_out * width,
+                order_pitch: y_pitch,
+            });
             for order_y in 0..y_orders {
                 let x_orders = y_orders - order_y;
                 let input = &self.after_y[(planes + order_y) * y_pitch..];
@@ -442,6 +438,9 @@ impl<T: Lanes> Scratch<T> {
                     in_pitch: width,
                     out,
                     out_pitch: width_out,
+                    planes: 1,
+                    in_plane: 0,
+                    out_plane: 0,
                     order_pitch: self.pitch,
                 };
                 if stride == 1 {

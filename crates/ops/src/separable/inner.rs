@@ -4,10 +4,56 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::geometry::Run;
 use super::simd::Lanes;
 
 /// Largest k/2 of the filters.
 pub(super) const MAX_HALF: usize = 4;
+
+/// Copies the lines of one channel that a tile depends on.
+pub(super) struct Load<'a, T> {
+    pub(super) channel: &'a [T],
+    /// Where each line starts in the channel; `None` for zeros.
+    pub(super) lines: &'a [Option<usize>],
+    /// What a line has in memory.
+    pub(super) runs: &'a [Run],
+    pub(super) width: usize,
+    pub(super) out: &'a mut [T],
+}
+
+impl<T: Lanes> WithSimd for Load<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let lanes = T::lanes::<S>();
+        for (i, line) in self.lines.iter().enumerate() {
+            let out = &mut self.out[i * self.width..];
+            let (Some(start), [run, more @ ..]) = (line, self.runs) else {
+                out[..self.width].fill(T::zero());
+                continue;
+            };
+            out[..run.at].fill(T::zero());
+            let source = &self.channel[start + run.source..];
+            let whole = run.len.next_multiple_of(lanes);
+            if source.len() >= whole && out.len() >= run.at + whole {
+                // What is copied too much lies in the rest of this line and in later ones, which
+                // are written after it.
+                let out = T::vectors_mut::<S>(&mut out[run.at..][..whole]);
+                for (out, &source) in out.iter_mut().zip(T::vectors::<S>(source)) {
+                    *out = source;
+                }
+            } else {
+                out[run.at..][..run.len].copy_from_slice(&source[..run.len]);
+            }
+            out[run.at + run.len..self.width].fill(T::zero());
+            for run in more {
+                let source = &self.channel[start + run.source..][..run.len];
+                out[run.at..][..run.len].copy_from_slice(source);
+            }
+        }
+    }
+}
 
 /// Filters 0..orders of 2 half + 1 taps, applied to runs of voxels.
 pub(super) struct Filter<'a, T> {
@@ -26,6 +72,10 @@ pub(super) struct Filter<'a, T> {
     pub(super) in_pitch: usize,
     pub(super) out: &'a mut [T],
     pub(super) out_pitch: usize,
+    /// How often the runs repeat, and the distances of the repetitions.
+    pub(super) planes: usize,
+    pub(super) in_plane: usize,
+    pub(super) out_plane: usize,
     /// Distance of the results of neighbouring orders.
     pub(super) order_pitch: usize,
 }
@@ -49,33 +99,66 @@ impl<T: Lanes> WithSimd for Filter<'_, T> {
 impl<T: Lanes> Filter<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const HALF: usize>(self, simd: S) {
-        let lanes = T::lanes::<S>();
-        let vectors = self.len.div_ceil(lanes);
-        for run in 0..self.runs {
-            let input = &self.input[run * self.in_pitch..];
-            let centre = line::<T, S>(input, HALF * self.step, vectors);
-            let (mut before, mut after) = ([centre; HALF], [centre; HALF]);
+        let vectors = self.len.div_ceil(T::lanes::<S>());
+        if self.planes == 0 || self.runs == 0 || vectors == 0 || self.orders == 0 {
+            return;
+        }
+        let run_len = vectors * T::lanes::<S>();
+        let last_in = (self.planes - 1) * self.in_plane + (self.runs - 1) * self.in_pitch;
+        let last_out = (self.planes - 1) * self.out_plane + (self.runs - 1) * self.out_pitch;
+        let in_end = last_in + 2 * HALF * self.step + run_len;
+        let out_end = last_out + (self.orders - 1) * self.order_pitch + run_len;
+        assert!(in_end <= self.input.len(), "a filter reads past its input");
+        assert!(out_end <= self.out.len(), "a filter writes past its output");
+        assert!(self.taps.len() >= self.orders * (HALF + 1), "taps of every order");
+        let (input, out) = (self.input.as_ptr(), self.out.as_mut_ptr());
+        for first in (0..self.orders).step_by(2) {
+            let both = first + 1 < self.orders;
+            let taps = &self.taps[first * (HALF + 1)..];
+            let (mut even, mut odd) =
+                ([T::splat(simd, taps[0]); HALF], [T::splat(simd, taps[0]); HALF]);
+            let middle = T::splat(simd, taps[0]);
             for j in 0..HALF {
-                before[j] = line::<T, S>(input, (HALF - 1 - j) * self.step, vectors);
-                after[j] = line::<T, S>(input, (HALF + 1 + j) * self.step, vectors);
-            }
-            for i in 0..vectors {
-                let centre = centre[i];
-                let (mut sums, mut differences) = ([centre; HALF], [centre; HALF]);
-                for j in 0..HALF {
-                    sums[j] = T::plus(simd, after[j][i], before[j][i]);
-                    differences[j] = T::minus(simd, after[j][i], before[j][i]);
+                even[j] = T::splat(simd, taps[1 + j]);
+                if both {
+                    odd[j] = T::splat(simd, taps[HALF + 2 + j]);
                 }
-                for order in 0..self.orders {
-                    let taps = &self.taps[order * (HALF + 1)..][..HALF + 1];
-                    // The middle of an odd filter is zero.
-                    let mut value = T::times(simd, T::splat(simd, taps[0]), centre);
-                    let halves = if order % 2 == 0 { &sums } else { &differences };
-                    for j in 0..HALF {
-                        value = T::mul_add(simd, T::splat(simd, taps[j + 1]), halves[j], value);
+            }
+            for line in 0..self.planes * self.runs {
+                let (plane, run) = (line / self.runs, line % self.runs);
+                let in_line = plane * self.in_plane + run * self.in_pitch;
+                let out_line = plane * self.out_plane + run * self.out_pitch;
+                for i in 0..vectors {
+                    let at = i * T::lanes::<S>();
+                    // SAFETY: the furthest element read is that of the last line, tap and vector,
+                    // before `in_end`; the furthest written that of the last order, line and vector,
+                    // before `out_end`; both were compared with the slices above.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        let input = input.add(in_line + at);
+                        let out = out.add(first * self.order_pitch + out_line + at);
+                        let load = |tap: usize| input.add(tap * self.step).cast::<T::Vector<S>>();
+                        let mut sum = T::times(simd, middle, load(HALF).read_unaligned());
+                        if both {
+                            let mut difference = T::splat(simd, T::zero());
+                            for j in 0..HALF {
+                                let before = load(HALF - 1 - j).read_unaligned();
+                                let after = load(HALF + 1 + j).read_unaligned();
+                                sum = T::mul_add(simd, even[j], T::plus(simd, after, before), sum);
+                                let minus = T::minus(simd, after, before);
+                                difference = T::mul_add(simd, odd[j], minus, difference);
+                            }
+                            let out = out.add(self.order_pitch).cast::<T::Vector<S>>();
+                            out.write_unaligned(difference);
+                        } else {
+                            for j in 0..HALF {
+                                let before = load(HALF - 1 - j).read_unaligned();
+                                let after = load(HALF + 1 + j).read_unaligned();
+                                sum = T::mul_add(simd, even[j], T::plus(simd, after, before), sum);
+                            }
+                        }
+                        out.cast::<T::Vector<S>>().write_unaligned(sum);
                     }
-                    let start = order * self.order_pitch + run * self.out_pitch + i * lanes;
-                    T::vectors_mut::<S>(&mut self.out[start..][..lanes])[0] = value;
                 }
             }
         }
