@@ -19,7 +19,7 @@ pub mod prelude {
     pub use steer3d_kernels::Family;
     pub use steer3d_nn::layers::{
         FieldBatchNorm, FieldDropout, Gate, GaussianPool, InvariantPool, Linear, NormNonlinearity,
-        SteerableConv3d,
+        RadialConv3d, RadialPerceptron, SteerableConv3d,
     };
     pub use steer3d_nn::{
         Field, Mode, ModelConfig, Network, Params, PlainCnn, PlainConfig, SteerableCnn,

@@ -109,9 +109,9 @@ pub enum Family {
         #[serde(default)]
         cutoff: AngularCutoff,
     },
-    /// One function for each of [`Grid::radii`]: 1 at that radius and 0 elsewhere, times Y_J. With the
-    /// weights of path (J, i) computed as a function of `radii()[i]`, for example by a perceptron, this is
-    /// a learned radial function, and its gradient comes through the weights.
+    /// One function for each of [`Grid::radii`]: Y_J/√n at the n taps of that radius and 0 elsewhere. With
+    /// the weight √n f_J(r) of path (J, i), r = `radii()[i]`, the kernel is f_J(|x|) Y_J, so that a
+    /// learned function f_J, for example a perceptron, gets its gradient through the weights.
     Radii {
         /// Which degrees a radius admits.
         #[serde(default)]
