@@ -22,8 +22,8 @@ pub mod prelude {
         RadialConv3d, RadialPerceptron, SteerableConv3d,
     };
     pub use steer3d_nn::{
-        Field, Mode, ModelConfig, Network, Params, PlainCnn, PlainConfig, SteerableCnn,
-        SteerableConfig, TrainConfig, TrainEvent, train,
+        Field, Mode, ModelConfig, Network, Params, PlainCnn, PlainConfig, SteerableBlock,
+        SteerableCnn, SteerableConfig, TrainConfig, TrainEvent, train,
     };
     pub use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
     pub use steer3d_volume::{Dataset, Grid, Interpolation, Split, Volume, rotate};
