@@ -119,6 +119,33 @@ fn a_training_step_changes_the_radial_functions_and_lowers_the_loss() {
 }
 
 #[test]
+fn where_no_path_leads_the_output_is_zero() {
+    for (input, output) in [("1x0e", "1x0o"), ("1x0e", "1x0e+1x1e")] {
+        let mut params = Params::new(0, DType::F64, &Device::Cpu);
+        let layer = layer(&mut params, input, output, 3);
+        let out = layer.forward(&noise(layer.irreps_in(), 5)).unwrap();
+        let last = out.values().narrow(1, layer.irreps_out().dim() - 1, 1).unwrap();
+        assert!(values(&last).iter().all(|v| *v == 0.0), "{input} to {output}");
+    }
+}
+
+#[test]
+fn voxels_that_are_not_cubes_have_more_radii() {
+    let mut params = Params::new(0, DType::F64, &Device::Cpu);
+    let irreps: Irreps = "1x0+1x1".parse().unwrap();
+    let size = [1.0, 1.0, 2.0];
+    let layer = RadialConv3d::new(&mut params, "r", &irreps, &irreps, 5, PERCEPTRON, size).unwrap();
+    // Squared: 0, 1, 2, 4 (twice), 5 (twice), 6.
+    let squares: Vec<f64> = layer.radii().iter().map(|r| (r * r).round()).collect();
+    assert_eq!(squares, [0.0, 1.0, 2.0, 4.0, 5.0, 6.0]);
+    let filter = values(&layer.filter().unwrap().narrow(0, 0, 1).unwrap().narrow(1, 0, 1).unwrap());
+    // One voxel along z is as far as two along x or y.
+    let at = |x: usize, y: usize, z: usize| filter[(z * 5 + y) * 5 + x];
+    assert!((at(2, 2, 3) - at(4, 2, 2)).abs() < 1e-12 && at(2, 2, 3) != 0.0);
+    assert_eq!(at(2, 2, 4), 0.0);
+}
+
+#[test]
 fn settings_out_of_range_are_named() {
     let irreps: Irreps = "1x0".parse().unwrap();
     let mut params = Params::new(0, DType::F32, &Device::Cpu);

@@ -28,7 +28,7 @@ pub struct RadialPerceptron {
 
 impl Default for RadialPerceptron {
     fn default() -> Self {
-        Self { functions: 4, hidden: 16 }
+        Self { functions: 3, hidden: 16 }
     }
 }
 
