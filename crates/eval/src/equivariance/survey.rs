@@ -182,12 +182,14 @@ fn kernel_row(config: &SurveyConfig, layer: &LayerSpec) -> Result<KernelRow, Eva
     let of = |error: &dyn Fn(f64) -> Result<f64, steer3d_kernels::KernelError>| {
         config.widths.iter().map(|&width| error(width)).collect::<Result<Vec<_>, _>>()
     };
+    // First: its error names the irreps when their degrees are too high.
+    let layer = of(&|width| layer_error(irreps, irreps, *size, family, width))?;
     let functions = conditioning(&family.sample(&Grid::new(*size, [1.0; 3])?, jmax)?);
     Ok(KernelRow {
         family: label(family),
         size: *size,
         kernel: of(&|width| mean_kernel_error(family, *size, jmax, width))?,
-        layer: of(&|width| layer_error(irreps, irreps, *size, family, width))?,
+        layer,
         functions: functions.dim,
         rank: functions.rank,
         condition_number: Some(functions.condition_number).filter(|c| c.is_finite()),

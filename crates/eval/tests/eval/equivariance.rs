@@ -240,6 +240,11 @@ fn settings_out_of_range_are_named() {
         let config = SurveyConfig { sizes, families, ..small() };
         assert!(matches!(survey(&config, &|_, _, _| ()), Err(EvalError::Kernel(_))));
     }
+    for family in [Family::shells(), Family::jets(2)] {
+        let config = SurveyConfig { irreps: irreps("1x11"), families: vec![family], ..small() };
+        let error = survey(&config, &|_, _, _| ()).unwrap_err().to_string();
+        assert!(error.contains("l = 11"), "{error}");
+    }
 }
 
 #[test]
