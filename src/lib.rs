@@ -19,11 +19,11 @@ pub mod prelude {
     pub use steer3d_kernels::Family;
     pub use steer3d_nn::layers::{
         FieldBatchNorm, FieldDropout, Gate, GaussianPool, InvariantPool, Linear, NormNonlinearity,
-        SteerableConv3d,
+        RadialConv3d, RadialPerceptron, SteerableConv3d,
     };
     pub use steer3d_nn::{
-        Field, Mode, ModelConfig, Network, Params, PlainCnn, PlainConfig, SteerableCnn,
-        SteerableConfig, TrainConfig, TrainEvent, train,
+        Field, Mode, ModelConfig, Network, Params, PlainCnn, PlainConfig, SteerableBlock,
+        SteerableCnn, SteerableConfig, TrainConfig, TrainEvent, train,
     };
     pub use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
     pub use steer3d_volume::{Dataset, Grid, Interpolation, Split, Volume, rotate};

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use steer3d::eval::equivariance::{SurveyConfig, survey, survey_markdown, write_survey};
+use steer3d::eval::equivariance::{Subject, SurveyConfig, survey, survey_markdown, write_survey};
 use steer3d::kernels::Family;
 use steer3d::so3::Irreps;
 
@@ -14,8 +14,10 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d equivariance
   steer3d equivariance --kernel-sizes 3,5,7,9 --families shells,jets:2 --closed-forms
   steer3d equivariance --kernel-sizes 7 --families jets:4 --irreps 4x0e+2x1o --out report
+  steer3d equivariance --families jets:2,jets:3 --subjects network:4 --seeds 10
 
-Families: shells, jets:ORDER, bessel:FUNCTIONS, cosine:FUNCTIONS, radii. With --out the folder gets
+Families: shells, jets:ORDER, bessel:FUNCTIONS, cosine:FUNCTIONS, radii. Subjects: convolution,
+strided, antialiased:SIGMA, gate, norm, network:DEPTH. With --out the folder gets
 equivariance.md, equivariance.json, equivariance.csv and the plots as SVG.";
 
 #[derive(Args)]
@@ -33,8 +35,11 @@ pub(crate) struct EquivarianceArgs {
     #[arg(long, value_delimiter = ',', default_value = "0.75,1,1.5,2,3")]
     widths: Vec<f64>,
     /// Evaluate the closed forms only, which takes no time, and measure nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "subjects")]
     closed_forms: bool,
+    /// What to measure, separated by commas; everything if not given
+    #[arg(long, value_delimiter = ',')]
+    subjects: Option<Vec<Subject>>,
     /// Voxels along each axis of a measured field: 9, 13, 17, ...
     #[arg(long, default_value_t = 33)]
     size: usize,
@@ -56,12 +61,17 @@ pub(crate) struct EquivarianceArgs {
 }
 
 pub(crate) fn run(args: &EquivarianceArgs, seed: u64, output: &Output) -> Result<ExitCode> {
+    let subjects = match &args.subjects {
+        _ if args.closed_forms => vec![],
+        Some(subjects) => subjects.clone(),
+        None => Subject::all(),
+    };
     let config = SurveyConfig {
         irreps: args.irreps.clone(),
         sizes: args.kernel_sizes.clone(),
         families: args.families.clone(),
         widths: args.widths.clone(),
-        measure: !args.closed_forms,
+        subjects,
         size: args.size,
         width: args.width,
         rotations: args.rotations,

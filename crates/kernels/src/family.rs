@@ -109,9 +109,9 @@ pub enum Family {
         #[serde(default)]
         cutoff: AngularCutoff,
     },
-    /// One function for each of [`Grid::radii`]: 1 at that radius and 0 elsewhere, times Y_J. With the
-    /// weights of path (J, i) computed as a function of `radii()[i]`, for example by a perceptron, this is
-    /// a learned radial function, and its gradient comes through the weights.
+    /// One function for each of [`Grid::radii`]: Y_J/√n at the n taps of that radius and 0 elsewhere. With
+    /// the weight √n f_J(r) of path (J, i), r = `radii()[i]`, the kernel is f_J(|x|) Y_J, so that a
+    /// learned function f_J, for example a perceptron, gets its gradient through the weights.
     Radii {
         /// Which degrees a radius admits.
         #[serde(default)]
@@ -165,7 +165,7 @@ impl HarmonicFamily for Family {
                 require_positive("sigma", sigma)?;
                 let gaussian = |m: usize, r: f64| (-((r - m as f64) / sigma).powi(2) / 2.0).exp();
                 let admits = |j, m| cutoff.admits(j, m as f64);
-                Ok(sample_radial_family(grid, jmax, grid.size() / 2 + 1, admits, gaussian))
+                sample_radial_family(grid, jmax, grid.size() / 2 + 1, admits, gaussian)
             }
             Self::GaussianJets { order, sigma } => {
                 if let Some(sigma) = sigma {
@@ -177,7 +177,7 @@ impl HarmonicFamily for Family {
                 require_functions(functions)?;
                 let bessel = |n: usize, r: f64| bessel(n + 1, r / radius);
                 let admits = |j, _| max_degree.is_none_or(|max| j <= max);
-                Ok(sample_radial_family(grid, jmax, functions, admits, bessel))
+                sample_radial_family(grid, jmax, functions, admits, bessel)
             }
             Self::SoftOneHot { functions, shape, cutoff } => {
                 require_functions(functions)?;
@@ -186,13 +186,13 @@ impl HarmonicFamily for Family {
                     if r < radius { shape.value(r / step - i as f64) } else { 0.0 }
                 };
                 let admits = |j, i| cutoff.admits(j, i as f64 * step);
-                Ok(sample_radial_family(grid, jmax, functions, admits, bump))
+                sample_radial_family(grid, jmax, functions, admits, bump)
             }
             Self::Radii { cutoff } => {
                 let radii = grid.radii();
                 let indicator = |i: usize, r: f64| f64::from((r - radii[i]).abs() < 1e-9);
                 let admits = |j, i| cutoff.admits(j, radii[i]);
-                Ok(sample_radial_family(grid, jmax, radii.len(), admits, indicator))
+                sample_radial_family(grid, jmax, radii.len(), admits, indicator)
             }
         }
     }

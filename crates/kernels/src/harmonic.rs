@@ -1,7 +1,7 @@
 //! Functions on the taps that rotate like one spherical harmonic degree.
 
 use nalgebra::{DMatrix, DVector};
-use steer3d_so3::{Normalization, spherical_harmonics};
+use steer3d_so3::{L_MAX, Normalization, spherical_harmonics};
 
 use crate::{Grid, KernelError};
 
@@ -38,7 +38,8 @@ pub trait HarmonicFamily {
     /// radial index, each with unit-variance response to white noise.
     ///
     /// # Errors
-    /// If a parameter of the family is out of range for this grid.
+    /// If a parameter of the family is out of range for this grid, or `jmax` is above
+    /// [`steer3d_so3::L_MAX`] and the family has functions of such a degree.
     fn sample(&self, grid: &Grid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError>;
 }
 
@@ -50,7 +51,14 @@ pub(crate) fn sample_radial_family(
     count: usize,
     admits: impl Fn(usize, usize) -> bool,
     radial: impl Fn(usize, f64) -> f64,
-) -> Vec<HarmonicFunction> {
+) -> Result<Vec<HarmonicFunction>, KernelError> {
+    if jmax > L_MAX {
+        return Err(KernelError::Parameter {
+            name: "jmax",
+            found: jmax as f64,
+            expected: format!("at most {L_MAX}"),
+        });
+    }
     let positions = grid.positions();
     let radii: Vec<f64> = positions.iter().map(norm).collect();
     let angular: Vec<Vec<f64>> =
@@ -67,7 +75,7 @@ pub(crate) fn sample_radial_family(
             functions.extend(HarmonicFunction { j, radial: n, samples }.normalized());
         }
     }
-    functions
+    Ok(functions)
 }
 
 fn norm(p: &[f64; 3]) -> f64 {

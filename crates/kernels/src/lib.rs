@@ -22,6 +22,8 @@
 //! * Channels are laid out as `steer3d_so3::Irreps` has them: block, multiplicity, component.
 //! * Every b is scaled so that, in white noise of unit variance, each of its components responds with
 //!   unit variance; a path then does so too ([`KernelBasis::initial_weights`] has the argument).
+//!   The functions of a family are not orthogonal on the taps in general: [`conditioning`] says how far
+//!   from it they are.
 
 mod basis;
 pub mod equivariance;

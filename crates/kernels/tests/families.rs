@@ -176,6 +176,14 @@ fn parameters_out_of_range_give_typed_errors() {
             assert!(matches!(found, Err(KernelError::Parameter { name: "functions", .. })));
         }
     }
+    for family in all_families() {
+        match family.sample(&cubic(5), 21) {
+            Err(error) => {
+                assert!(matches!(error, KernelError::Parameter { name: "jmax", .. }), "{error}");
+            }
+            Ok(functions) => assert!(functions.iter().all(|f| f.j <= 4), "{family:?}"),
+        }
+    }
     let mask = BallMask { family: Family::shells(), radius: f64::NAN };
     assert!(matches!(
         mask.sample(&cubic(3), 1),

@@ -6,8 +6,8 @@
 //! *3D Steerable CNNs*, eq. 3), up to the discretisation of the voxel grid.
 //!
 //! * [`Field`]: a tensor together with its irreps.
-//! * [`layers`]: steerable convolution, gate and norm nonlinearities, batch norm, field dropout,
-//!   antialiased pooling, linear head.
+//! * [`layers`]: steerable convolution, also with learned radial functions, gate and norm
+//!   nonlinearities, batch norm, field dropout, antialiased pooling, linear head.
 //! * [`SteerableCnn`] and [`PlainCnn`], described by a [`ModelConfig`] and joined in [`Network`].
 //! * [`train`]: the AdamW training loop; [`checkpoint`]: weights on disk.
 

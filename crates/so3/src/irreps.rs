@@ -320,7 +320,7 @@ impl FromStr for Irreps {
     type Err = IrrepsError;
 
     fn from_str(text: &str) -> Result<Self, IrrepsError> {
-        let mut parser = Parser { text, position: 0 };
+        let mut parser = Parser { text, position: 0, with_parity: None };
         let mut blocks = Vec::new();
         loop {
             blocks.push(parser.term()?);
@@ -334,10 +334,11 @@ impl FromStr for Irreps {
     }
 }
 
-/// Cursor over the text form; `position` is a byte offset.
+/// Cursor over the text form; `position` is a byte offset, `with_parity` what the first term has.
 struct Parser<'a> {
     text: &'a str,
     position: usize,
+    with_parity: Option<bool>,
 }
 
 impl Parser<'_> {
@@ -392,8 +393,13 @@ impl Parser<'_> {
             Some('o') => Some(Parity::Odd),
             _ => None,
         };
-        if parity.is_some() {
-            self.bump();
+        match (self.with_parity.get_or_insert(parity.is_some()), parity) {
+            (true, None) => return Err(self.error("expected e or o, as in the first term")),
+            (false, Some(_)) => {
+                return Err(self.error("expected no parity, as in the first term"));
+            }
+            (true, Some(_)) => self.bump(),
+            (false, None) => {}
         }
         Ok((mul, Irrep { l, parity }))
     }

@@ -45,6 +45,9 @@ fn mistakes_are_located() {
         ("0x1", 1, "multiplicity 0"),
         ("1x1+65537x0", 5, "multiplicity 65537"),
         ("1x99999999999999999999999", 3, "is too large"),
+        ("1x0+1x1o", 8, "expected no parity, as in the first term, found 'o'"),
+        ("1x0e+1x1+1x2o", 9, "expected e or o, as in the first term, found '+'"),
+        ("1x0e+1x1", 9, "expected e or o, as in the first term, found the end"),
     ] {
         let error = parse(text).unwrap_err();
         let IrrepsError::Parse { column, ref problem, .. } = error else {
@@ -60,7 +63,8 @@ fn mistakes_are_located() {
 #[test]
 fn sums_beyond_the_limits_are_refused() {
     assert_eq!(Irreps::new([]), Err(IrrepsError::Empty));
-    assert_eq!(parse("1x0+1x1o"), Err(IrrepsError::MixedParity));
+    let mixed = Irreps::new([(1, Irrep::so3(0)), (1, Irrep::o3(1, Parity::Odd))]);
+    assert_eq!(mixed, Err(IrrepsError::MixedParity));
     let many = format!("{MULTIPLICITY_MAX}x20");
     assert_eq!(parse(&many), Err(IrrepsError::TooLarge));
     let zero = Irreps::new([(0, Irrep::so3(2))]);

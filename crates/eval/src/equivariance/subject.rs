@@ -1,4 +1,7 @@
+use std::str::FromStr;
+
 use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
 use steer3d_kernels::Family;
 use steer3d_nn::layers::{Gate, GaussianPool, NormNonlinearity, SteerableConv3d};
 use steer3d_nn::{Field, NnError, Params};
@@ -19,7 +22,8 @@ pub struct LayerSpec {
 }
 
 /// What [`survey`](super::survey) measures, with random weights.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// One convolution of stride 1 from the fields to themselves.
     Convolution,
@@ -141,6 +145,39 @@ impl Subject {
         Ok(FieldMap::new(name, &irreps, &irreps, move |x| {
             Ok(forward(&Field::new(input.clone(), x.clone())?)?.values().clone())
         }))
+    }
+}
+
+/// The short forms `convolution`, `strided`, `antialiased:SIGMA`, `gate`, `norm` and `network:DEPTH`.
+impl FromStr for Subject {
+    type Err = EvalError;
+
+    fn from_str(text: &str) -> Result<Self, EvalError> {
+        let unknown = || EvalError::Protocol {
+            field: "subjects",
+            expected: "convolution, strided, antialiased:SIGMA, gate, norm or network:DEPTH with \
+                       SIGMA above 0 and DEPTH 1 to 16",
+            found: text.into(),
+        };
+        match text.split_once(':') {
+            None => match text {
+                "convolution" => Some(Self::Convolution),
+                "strided" => Some(Self::Strided),
+                "gate" => Some(Self::Gate),
+                "norm" => Some(Self::Norm),
+                _ => None,
+            },
+            Some(("antialiased", sigma)) => {
+                let sigma = sigma.parse().ok().filter(|s: &f64| s.is_finite() && *s > 0.0);
+                sigma.map(Self::Antialiased)
+            }
+            Some(("network", depth)) => {
+                let depth = depth.parse().ok().filter(|d| (1..=16).contains(d));
+                depth.map(Self::Network)
+            }
+            Some(_) => None,
+        }
+        .ok_or_else(unknown)
     }
 }
 

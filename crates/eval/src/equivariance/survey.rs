@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
-use steer3d_kernels::Family;
 use steer3d_kernels::equivariance::{layer_error, mean_kernel_error};
+use steer3d_kernels::{Family, Grid, HarmonicFamily, conditioning};
 use steer3d_so3::{Irreps, Stream, random_rotations};
 
 use super::{BumpField, LayerSpec, Subject, centre_error, cube_error, resampled_errors};
@@ -21,8 +21,8 @@ pub struct SurveyConfig {
     pub families: Vec<Family>,
     /// Widths of the fields, in voxels, for the closed forms.
     pub widths: Vec<f64>,
-    /// Whether to measure layers and networks too, or only to evaluate the closed forms.
-    pub measure: bool,
+    /// What to measure beside the closed forms.
+    pub subjects: Vec<Subject>,
     /// Voxels along each axis of a measured field, N.
     pub size: usize,
     /// Bumps of a measured field, uniform in the ball of radius N/4.
@@ -48,7 +48,7 @@ impl Default for SurveyConfig {
             sizes: vec![5],
             families: vec![Family::shells(), Family::jets(3)],
             widths: vec![0.75, 1.0, 1.5, 2.0, 3.0],
-            measure: true,
+            subjects: Subject::all(),
             size: 33,
             bumps: 24,
             width: 2.0,
@@ -97,17 +97,26 @@ impl SurveyConfig {
     }
 }
 
-/// Closed-form errors of one family and size, one for each width.
+/// What needs no measuring of one family and size: errors in closed form, one for each width, and the
+/// conditioning of the functions up to twice the highest l of the fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelRow {
     /// The family.
     pub family: String,
     /// Taps along each axis.
     pub size: usize,
-    /// Mean over the functions of the family up to twice the highest l of the fields.
+    /// Mean over the functions.
     pub kernel: Vec<f64>,
     /// One convolution from the fields to themselves, in the mean over its initial weights.
     pub layer: Vec<f64>,
+    /// Number of functions, components counted.
+    pub functions: usize,
+    /// Rank of their Gram matrix on the taps.
+    pub rank: usize,
+    /// Its largest eigenvalue over the smallest, where it has full rank.
+    pub condition_number: Option<f64>,
+    /// Largest |cosine| between two functions.
+    pub largest_overlap: f64,
 }
 
 /// Measured errors of one subject, relative to the norm of its output, in the mean over the seeds.
@@ -140,8 +149,8 @@ pub struct Survey {
     pub measured: Vec<MeasuredRow>,
 }
 
-/// Evaluates the closed forms for every size and family and measures every [`Subject`] with them;
-/// `progress` is told what is done, of how many, and what comes next.
+/// Evaluates the closed forms for every size and family and measures every chosen [`Subject`] with
+/// them; `progress` is told what is done, of how many, and what comes next.
 ///
 /// # Errors
 /// [`EvalError::Protocol`] for a setting out of range, [`EvalError::Kernel`] when a family does not
@@ -155,10 +164,9 @@ pub fn survey(
     let kernels = kernels.collect::<Result<Vec<_>, EvalError>>()?;
     let mut tasks = vec![];
     for (i, layer) in config.layers().enumerate() {
-        let subjects = Subject::all().into_iter().filter(|s| s.has_kernels() || i == 0);
-        tasks.extend(subjects.map(|subject| (subject, layer.clone())));
+        let subjects = config.subjects.iter().filter(|s| s.has_kernels() || i == 0);
+        tasks.extend(subjects.map(|&subject| (subject, layer.clone())));
     }
-    tasks.truncate(if config.measure { tasks.len() } else { 0 });
     let mut measured = vec![];
     for (done, (subject, layer)) in tasks.iter().enumerate() {
         progress(done, tasks.len(), &subject.name());
@@ -174,11 +182,18 @@ fn kernel_row(config: &SurveyConfig, layer: &LayerSpec) -> Result<KernelRow, Eva
     let of = |error: &dyn Fn(f64) -> Result<f64, steer3d_kernels::KernelError>| {
         config.widths.iter().map(|&width| error(width)).collect::<Result<Vec<_>, _>>()
     };
+    // First: its error names the irreps when their degrees are too high.
+    let layer = of(&|width| layer_error(irreps, irreps, *size, family, width))?;
+    let functions = conditioning(&family.sample(&Grid::new(*size, [1.0; 3])?, jmax)?);
     Ok(KernelRow {
         family: label(family),
         size: *size,
         kernel: of(&|width| mean_kernel_error(family, *size, jmax, width))?,
-        layer: of(&|width| layer_error(irreps, irreps, *size, family, width))?,
+        layer,
+        functions: functions.dim,
+        rank: functions.rank,
+        condition_number: Some(functions.condition_number).filter(|c| c.is_finite()),
+        largest_overlap: functions.largest_overlap,
     })
 }
 

@@ -12,10 +12,13 @@ pub fn survey_markdown(survey: &Survey) -> String {
     let config = &survey.config;
     let mut text = format!(
         "Closed forms: relative error for fields of Gaussian bumps of each width (voxels). \
-         kernel: mean over the functions up to J = {}; layer: {} to itself at initialisation.\n\n{}\n",
+         kernel: mean over the functions up to J = {}; layer: {} to itself at initialisation.\n\n{}\n\n\
+         Conditioning of these functions on the taps: rank and condition number (largest eigenvalue \
+         over the smallest) of their Gram matrix; overlap: largest |cosine| between two of them.\n\n{}\n",
         2 * config.irreps.lmax(),
         config.irreps,
-        kernel_table(survey)
+        kernel_table(survey),
+        conditioning_table(survey)
     );
     if !survey.measured.is_empty() {
         let _ = write!(
@@ -50,6 +53,22 @@ fn kernel_table(survey: &Survey) -> Table {
     for row in &survey.kernels {
         let errors = row.kernel.iter().chain(&row.layer).map(|e| format!("{e:.5}"));
         table.add_row([row.size.to_string(), row.family.clone()].into_iter().chain(errors));
+    }
+    table
+}
+
+fn conditioning_table(survey: &Survey) -> Table {
+    let header = ["k", "family", "functions", "rank", "condition number", "overlap"];
+    let mut table = table(header.map(str::to_owned).to_vec());
+    for row in &survey.kernels {
+        table.add_row([
+            row.size.to_string(),
+            row.family.clone(),
+            row.functions.to_string(),
+            row.rank.to_string(),
+            row.condition_number.map_or_else(|| "infinite".into(), |c| format!("{c:.3}")),
+            format!("{:.4}", row.largest_overlap),
+        ]);
     }
     table
 }

@@ -8,7 +8,7 @@ use steer3d_eval::equivariance::{
 };
 use steer3d_kernels::Family;
 use steer3d_kernels::equivariance::layer_error;
-use steer3d_nn::layers::SteerableConv3d;
+use steer3d_nn::layers::{RadialConv3d, RadialPerceptron, SteerableConv3d};
 use steer3d_nn::{Field, Params};
 use steer3d_so3::{Irreps, Stream, random_rotations};
 
@@ -38,6 +38,22 @@ fn steerable_convolutions_pass() {
         ("2x0+1x3", Family::jets(4)),
     ] {
         assert_equivariant(&convolution(&layer(fields, 5, family), 1), 17, 2e-6, 0.006);
+    }
+}
+
+#[test]
+fn convolutions_with_learned_radial_functions_pass() {
+    for fields in ["3x0+2x1+1x2", "2x0e+1x0o+2x1o+1x1e"] {
+        let fields = irreps(fields);
+        let mut params = Params::new(1, DType::F32, &Device::Cpu);
+        let perceptron = RadialPerceptron::default();
+        let conv =
+            RadialConv3d::new(&mut params, "c", &fields, &fields, 5, perceptron, [1.0; 3]).unwrap();
+        let map = FieldMap::new("radial", &fields, &fields, |x| {
+            Ok(conv.forward(&Field::new(fields.clone(), x.clone())?)?.values().clone())
+        });
+        // The random functions jump between neighbouring radii, as shells do.
+        assert_equivariant(&map, 17, 2e-6, 0.05);
     }
 }
 
@@ -171,9 +187,40 @@ fn a_survey_is_written_as_tables_and_plots() {
 
 #[test]
 fn closed_forms_need_no_measuring() {
-    let found = survey(&SurveyConfig { measure: false, ..small() }, &|_, _, _| ()).unwrap();
+    let found = survey(&SurveyConfig { subjects: vec![], ..small() }, &|_, _, _| ()).unwrap();
     assert!(found.measured.is_empty());
     assert!(!survey_markdown(&found).contains("Measured"));
+}
+
+#[test]
+fn subjects_are_chosen_by_short_names() {
+    let subjects: Vec<Subject> =
+        ["gate", "network:2", "antialiased:1.6"].map(|name| name.parse().unwrap()).to_vec();
+    assert_eq!(subjects, [Subject::Gate, Subject::Network(2), Subject::Antialiased(1.6)]);
+    let found = survey(&SurveyConfig { subjects, ..small() }, &|_, _, _| ()).unwrap();
+    let names: Vec<&str> = found.measured.iter().map(|row| row.subject.as_str()).collect();
+    assert_eq!(names, ["gate", "network of depth 2", "convolution, blur of 1.6, stride 2"]);
+    for text in ["", "network", "network:0", "network:17", "antialiased:-1", "gate:1"] {
+        let error = text.parse::<Subject>().unwrap_err().to_string();
+        assert!(error.contains("network:DEPTH") && error.contains(text), "{error}");
+    }
+}
+
+#[test]
+fn a_survey_says_how_well_conditioned_a_family_is() {
+    let families = vec![Family::jets(2), "bessel:4".parse().unwrap()];
+    let config = SurveyConfig { families, subjects: vec![], ..small() };
+    let found = survey(&config, &|_, _, _| ()).unwrap();
+    // Degrees 0 (twice), 1 and 2, orthogonal on 27 taps; there, four Bessel functions of the radius
+    // differ at three radii at most.
+    let [jets, bessel] = &found.kernels[..] else { panic!("two families") };
+    assert_eq!((jets.functions, jets.rank), (10, 10));
+    assert!(jets.condition_number.unwrap() < 5.0 && jets.largest_overlap < 1e-12);
+    assert!(bessel.rank < bessel.functions && bessel.condition_number.is_none());
+    let table = survey_markdown(&found);
+    assert!(table.contains("condition number") && table.contains("infinite"), "{table}");
+    let json = serde_json::to_string(&found).unwrap();
+    assert_eq!(serde_json::from_str::<Survey>(&json).unwrap(), found);
 }
 
 #[test]
@@ -192,6 +239,11 @@ fn settings_out_of_range_are_named() {
     for (sizes, families) in [(vec![4], vec![Family::jets(3)]), (vec![3], vec![Family::jets(5)])] {
         let config = SurveyConfig { sizes, families, ..small() };
         assert!(matches!(survey(&config, &|_, _, _| ()), Err(EvalError::Kernel(_))));
+    }
+    for family in [Family::shells(), Family::jets(2)] {
+        let config = SurveyConfig { irreps: irreps("1x11"), families: vec![family], ..small() };
+        let error = survey(&config, &|_, _, _| ()).unwrap_err().to_string();
+        assert!(error.contains("l = 11"), "{error}");
     }
 }
 

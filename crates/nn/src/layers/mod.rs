@@ -8,6 +8,7 @@ mod gate;
 mod head;
 mod norm;
 mod pool;
+mod radial;
 
 pub use conv::{ConvolutionPath, SteerableConv3d};
 pub use dropout::FieldDropout;
@@ -15,6 +16,7 @@ pub use gate::{Gate, NormNonlinearity};
 pub use head::{InvariantPool, Linear};
 pub use norm::FieldBatchNorm;
 pub use pool::GaussianPool;
+pub use radial::{RadialConv3d, RadialPerceptron};
 
 use steer3d_so3::{Irrep, Parity};
 

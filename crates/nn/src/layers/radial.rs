@@ -1,0 +1,316 @@
+use std::collections::BTreeMap;
+use std::f64::consts::FRAC_PI_2;
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
+use steer3d_kernels::{AngularCutoff, Family, KernelBasis};
+use steer3d_ops::{Conv3dConfig, conv3d};
+use steer3d_so3::Irreps;
+
+use crate::{Field, NnError, Params};
+
+/// The most bumps, and the most hidden neurons, of a [`RadialPerceptron`].
+const WIDTH_MAX: usize = 1 << 12;
+
+/// The perceptron of one hidden layer that gives the radial functions of a [`RadialConv3d`]:
+///
+/// f(r) = W₂ silu(W₁ e(r)),   e_i(r) = cos(π/2 (r/step − i)) where |r/step − i| < 1 and r < r_c,
+///
+/// i = 0..`functions`, step = r_c/`functions`, r_c = k/2. There are no biases, so that every f is zero
+/// at r_c, and Σ e_i² = 1 up to r_c − step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RadialPerceptron {
+    /// Number of bumps e_i.
+    pub functions: usize,
+    /// Number of hidden neurons.
+    pub hidden: usize,
+}
+
+impl Default for RadialPerceptron {
+    fn default() -> Self {
+        Self { functions: 3, hidden: 16 }
+    }
+}
+
+impl RadialPerceptron {
+    fn check(self) -> Result<Self, NnError> {
+        for (field, count) in [("functions", self.functions), ("hidden", self.hidden)] {
+            if !(1..=WIDTH_MAX).contains(&count) {
+                return Err(NnError::Config {
+                    field: field.into(),
+                    problem: format!("expected 1 to {WIDTH_MAX}, found {count}"),
+                });
+            }
+        }
+        Ok(self)
+    }
+
+    /// e(r) for a kernel that ends at `cutoff`.
+    fn bumps(self, r: f64, cutoff: f64) -> impl Iterator<Item = f64> {
+        let step = cutoff / self.functions as f64;
+        (0..self.functions).map(move |i| {
+            let d = r / step - i as f64;
+            if d.abs() < 1.0 && r < cutoff { (FRAC_PI_2 * d).cos() } else { 0.0 }
+        })
+    }
+}
+
+/// Convolution whose radial functions are learned: the kernel between two copies of irreps is
+/// Σ_J f_J(|x|) √(2l_o+1) C Y_J(x/|x|) (Weiler et al. 2018, eq. 8), with all f_J from one
+/// [`RadialPerceptron`] of the radius (Thomas et al. 2018, *Tensor field networks*, section 4.1; e3nn's
+/// voxel convolution).
+///
+/// J ≤ 2r at the radius r ([`AngularCutoff::TwiceRadius`]). The kernel acts on the taps of the ball of
+/// radius k/2, in units of the shortest voxel edge.
+#[derive(Debug)]
+pub struct RadialConv3d {
+    name: String,
+    basis: Arc<KernelBasis>,
+    /// e at each radius, shape radii, functions.
+    bumps: Tensor,
+    /// W₁ᵀ, shape functions, hidden.
+    first: Tensor,
+    /// W₂ᵀ, shape hidden, radial functions.
+    second: Tensor,
+    /// Where the radial function of each weight of the basis stands in f, and its factor.
+    index: Tensor,
+    scale: Tensor,
+}
+
+impl RadialConv3d {
+    /// A convolution of odd kernel size `size` voxels, stride 1 and padding `size / 2`.
+    ///
+    /// `voxel_size` (x, y, z) is the shape of the voxels in units of the shortest edge; cubes are
+    /// `[1.0; 3]`. W₁ starts with variance 1. W₂ starts such that an input of independent components
+    /// of unit variance gives outputs of unit variance.
+    ///
+    /// # Errors
+    /// [`NnError::Kernel`] as [`KernelBasis::new`], [`NnError::Config`] for a perceptron of no width.
+    pub fn new(
+        params: &mut Params,
+        name: &str,
+        irreps_in: &Irreps,
+        irreps_out: &Irreps,
+        size: usize,
+        perceptron: RadialPerceptron,
+        voxel_size: [f64; 3],
+    ) -> Result<Self, NnError> {
+        let RadialPerceptron { functions, hidden } = perceptron.check()?;
+        let family = Family::Radii { cutoff: AngularCutoff::default() };
+        let basis = KernelBasis::new(irreps_in, irreps_out, size, &family, voxel_size)?;
+        let radii = basis.grid().radii();
+        let cutoff = size as f64 / 2.0;
+        let bumps = radii.iter().flat_map(|&r| perceptron.bumps(r, cutoff)).collect();
+        let bumps = params.constant(bumps, &[radii.len(), functions])?;
+        let stream = |part: &str| params.stream(&format!("{name}.{part}"));
+        let mut draw = stream("first");
+        let initial = (0..functions * hidden).map(|_| draw.normal()).collect();
+        let mut draw = stream("second");
+        let first = params.weight(&format!("{name}.first"), initial, &[functions, hidden], true)?;
+
+        let taps = taps_at(&basis, &radii);
+        let columns = Columns::new(&basis);
+        let power = activations(&bumps, &first)?.sqr()?.sum(1)?;
+        let power = power.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let std = columns.initial_std(&basis, |radius| taps[radius] * power[radius]);
+        let initial = (0..hidden).flat_map(|_| &std).map(|std| std * draw.normal()).collect();
+        let shape = [hidden, columns.count()];
+        let second = params.weight(&format!("{name}.second"), initial, &shape, true)?;
+        let (index, radial) = columns.weights(&basis);
+        // A function of the basis is Y_J at one radius over the root of the number of taps there.
+        let scale = radial.iter().map(|&radius| taps[radius].sqrt()).collect();
+        Ok(Self {
+            name: name.into(),
+            bumps,
+            first,
+            second,
+            index: Tensor::from_vec(index, radial.len(), params.device())?,
+            scale: params.constant(scale, &[radial.len()])?,
+            basis: Arc::new(basis),
+        })
+    }
+
+    /// The type of field that this layer takes.
+    pub fn irreps_in(&self) -> &Irreps {
+        self.basis.irreps_in()
+    }
+
+    /// The type of field that this layer gives.
+    pub fn irreps_out(&self) -> &Irreps {
+        self.basis.irreps_out()
+    }
+
+    /// The radii of the taps in the ball, ascending.
+    pub fn radii(&self) -> Vec<f64> {
+        self.basis.grid().radii()
+    }
+
+    /// The radial functions at [`radii`](Self::radii), shape radii, functions, differentiable. There is
+    /// one for each pair of copies of irreps and each degree J between them, in the order output block,
+    /// input block, J, copy out, copy in.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn radial_functions(&self) -> Result<Tensor, NnError> {
+        Ok(activations(&self.bumps, &self.first)?.matmul(&self.second)?)
+    }
+
+    /// The dense filter, shape C_out,C_in,k,k,k, differentiable in the weights of the perceptron.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn filter(&self) -> Result<Tensor, NnError> {
+        let weights = self.radial_functions()?.flatten_all()?.index_select(&self.index, 0)?;
+        let weights = (weights * &self.scale)?;
+        let filter = weights.to_dtype(DType::F64)?.apply_op1(Expand(self.basis.clone()))?;
+        Ok(filter.to_dtype(weights.dtype())?)
+    }
+
+    /// Convolves a field of type [`irreps_in`](Self::irreps_in), zero outside the volume.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] for a field of another type.
+    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        field.expect(&self.name, self.irreps_in())?;
+        let config = Conv3dConfig::same(self.basis.grid().size());
+        let values = conv3d(field.values(), &self.filter()?, None, &config)?;
+        Field::new(self.irreps_out().clone(), values)
+    }
+}
+
+/// silu(W₁ e) at each radius.
+fn activations(bumps: &Tensor, first: &Tensor) -> Result<Tensor, candle_core::Error> {
+    bumps.matmul(first)?.silu()
+}
+
+/// Number of taps at each radius.
+fn taps_at(basis: &KernelBasis, radii: &[f64]) -> Vec<f64> {
+    let mut taps = vec![0.0; radii.len()];
+    for position in basis.grid().positions() {
+        let r = position.iter().map(|c| c * c).sum::<f64>().sqrt();
+        let nearest = radii.iter().position(|radius| (radius - r).abs() < 1e-9);
+        nearest.into_iter().for_each(|i| taps[i] += 1.0);
+    }
+    taps
+}
+
+/// The radial functions: where those of a block pair and degree start, and how many blocks of
+/// weights use them.
+struct Columns {
+    /// First function of (pair, J), which has one for each pair of copies.
+    start: BTreeMap<(usize, usize), usize>,
+    /// Number of functions of each (pair, J), in the order of `start`.
+    copies: Vec<usize>,
+}
+
+impl Columns {
+    fn new(basis: &KernelBasis) -> Self {
+        let mut columns = Self { start: BTreeMap::new(), copies: vec![] };
+        for (index, pair) in basis.pairs().iter().enumerate() {
+            for path in &pair.paths {
+                let next = columns.count();
+                columns.start.entry((index, path.j)).or_insert_with(|| {
+                    columns.copies.push(pair.mul_out * pair.mul_in);
+                    next
+                });
+            }
+        }
+        columns
+    }
+
+    fn count(&self) -> usize {
+        self.copies.iter().sum()
+    }
+
+    /// The standard deviation of each column of W₂ with which every output has unit variance in white
+    /// noise, when the path at a radius responds with variance `power(radius)` for W₂ of variance 1.
+    fn initial_std(&self, basis: &KernelBasis, power: impl Fn(usize) -> f64) -> Vec<f64> {
+        let mut total = BTreeMap::new();
+        for pair in basis.pairs() {
+            let sum: f64 = pair.paths.iter().map(|path| power(path.radial)).sum();
+            *total.entry(pair.out_block).or_insert(0.0) += pair.mul_in as f64 * sum;
+        }
+        let blocks = self.start.keys().map(|(pair, _)| basis.pairs()[*pair].out_block);
+        blocks
+            .zip(&self.copies)
+            .flat_map(|(block, &copies)| {
+                let total: f64 = total[&block];
+                std::iter::repeat_n(if total > 0.0 { total.sqrt().recip() } else { 0.0 }, copies)
+            })
+            .collect()
+    }
+
+    /// For each weight of the basis: where its function stands in the flattened radial functions, and
+    /// the index of its radius.
+    fn weights(&self, basis: &KernelBasis) -> (Vec<u32>, Vec<usize>) {
+        let count = self.count();
+        let mut all = (vec![], vec![]);
+        for (index, pair) in basis.pairs().iter().enumerate() {
+            for copies in 0..pair.mul_out * pair.mul_in {
+                for path in &pair.paths {
+                    let column = self.start[&(index, path.j)] + copies;
+                    all.0.push((path.radial * count + column) as u32);
+                    all.1.push(path.radial);
+                }
+            }
+        }
+        all
+    }
+}
+
+/// [`KernelBasis::expand`] as a differentiable operation in f64: weights to the filter
+/// C_out,C_in,k,k,k.
+struct Expand(Arc<KernelBasis>);
+
+/// [`KernelBasis::expand_adjoint`]: the gradient of the filter to that of the weights.
+struct ExpandAdjoint(Arc<KernelBasis>);
+
+impl CustomOp1 for Expand {
+    fn name(&self) -> &'static str {
+        "expand"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weights: &CpuStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let basis = &self.0;
+        let filter = basis.expand(contiguous(weights, layout)?);
+        let k = basis.grid().size();
+        let shape = (basis.irreps_out().dim(), basis.irreps_in().dim(), k, k, k);
+        Ok((CpuStorage::F64(filter.map_err(candle_core::Error::wrap)?), shape.into()))
+    }
+
+    fn bwd(
+        &self,
+        _weights: &Tensor,
+        _filter: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&ExpandAdjoint(self.0.clone()))?))
+    }
+}
+
+impl CustomOp1 for ExpandAdjoint {
+    fn name(&self) -> &'static str {
+        "expand-adjoint"
+    }
+
+    fn cpu_fwd(
+        &self,
+        filter: &CpuStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let weights = self.0.expand_adjoint(contiguous(filter, layout)?);
+        let weights = weights.map_err(candle_core::Error::wrap)?;
+        Ok((CpuStorage::F64(weights), self.0.num_weights().into()))
+    }
+}
+
+fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f64]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(candle_core::Error::RequiresContiguous { op: "expand" });
+    };
+    Ok(&storage.as_slice::<f64>()?[start..end])
+}

@@ -1,0 +1,165 @@
+//! Convolutions whose radial functions come from a perceptron.
+
+use candle_core::{DType, Device, Tensor};
+use steer3d_nn::layers::{RadialConv3d, RadialPerceptron};
+use steer3d_nn::{AdamW, Field, NnError, Params};
+use steer3d_so3::{Irreps, Normalization, Stream, spherical_harmonics};
+
+const PERCEPTRON: RadialPerceptron = RadialPerceptron { functions: 3, hidden: 5 };
+
+fn layer(params: &mut Params, input: &str, output: &str, size: usize) -> RadialConv3d {
+    let (input, output): (Irreps, Irreps) = (input.parse().unwrap(), output.parse().unwrap());
+    RadialConv3d::new(params, "radial", &input, &output, size, PERCEPTRON, [1.0; 3]).unwrap()
+}
+
+fn values(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn noise(irreps: &Irreps, size: usize) -> Field {
+    let mut stream = Stream::new(3, "noise", &[]);
+    let shape = (1, irreps.dim(), size, size, size);
+    let count = irreps.dim() * size.pow(3);
+    let values: Vec<f64> = (0..count).map(|_| stream.normal()).collect();
+    Field::new(irreps.clone(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap()
+}
+
+/// From scalars to a vector the kernel is f(|x|) Y_1(x/|x|), with f as the layer reports it.
+#[test]
+fn the_kernel_is_a_radial_function_times_a_harmonic() {
+    let mut params = Params::new(1, DType::F64, &Device::Cpu);
+    let layer = layer(&mut params, "1x0", "1x1", 5);
+    let filter = values(&layer.filter().unwrap());
+    let functions = layer.radial_functions().unwrap().to_vec2::<f64>().unwrap();
+    for tap in 0..125 {
+        let p = [tap % 5, tap / 5 % 5, tap / 25].map(|i| i as f64 - 2.0);
+        let r = p.iter().map(|c| c * c).sum::<f64>().sqrt();
+        let at = layer.radii().iter().position(|radius| (radius - r).abs() < 1e-9);
+        let y = &spherical_harmonics(1, p, Normalization::Component)[1..];
+        for m in 0..3 {
+            // √(2l_o+1) C[o, 0, M] is 1 where o = M.
+            let expected = at.map_or(0.0, |i| functions[i][0]) * y[m];
+            assert!((filter[m * 125 + tap] - expected).abs() < 1e-12, "tap {tap}, component {m}");
+        }
+    }
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() {
+    let mut params = Params::new(2, DType::F64, &Device::Cpu);
+    let layer = layer(&mut params, "2x0+1x1", "1x0+2x1+1x2", 5);
+    let field = noise(layer.irreps_in(), 5);
+    let weighting = noise(layer.irreps_out(), 5);
+    let loss = || {
+        let out = layer.forward(&field).unwrap();
+        (out.values() * weighting.values()).unwrap().sum_all().unwrap()
+    };
+    let gradients = loss().backward().unwrap();
+    assert_eq!(params.trainable().len(), 2);
+    for parameter in params.trainable() {
+        let found = values(gradients.get(&parameter.var).unwrap());
+        let scale = found.iter().fold(1.0, |m: f64, g| m.max(g.abs()));
+        let original = parameter.var.as_tensor().copy().unwrap();
+        let at = |index: usize, delta: f64| {
+            let mut shifted = values(&original);
+            shifted[index] += delta;
+            let shifted = Tensor::from_vec(shifted, original.shape(), &Device::Cpu).unwrap();
+            parameter.var.set(&shifted).unwrap();
+            let loss = loss().to_scalar::<f64>().unwrap();
+            parameter.var.set(&original).unwrap();
+            loss
+        };
+        for index in (0..found.len()).step_by(found.len().div_ceil(20)) {
+            let difference = (at(index, 1e-5) - at(index, -1e-5)) / 2e-5;
+            let name = &parameter.name;
+            assert!(
+                (difference - found[index]).abs() < 1e-6 * scale,
+                "{name}[{index}]: gradient {}, difference {difference}",
+                found[index]
+            );
+        }
+    }
+}
+
+#[test]
+fn white_noise_comes_out_with_unit_variance() {
+    let mut mean = 0.0;
+    for seed in 0..20 {
+        let mut params = Params::new(seed, DType::F64, &Device::Cpu);
+        let layer = layer(&mut params, "4x0+2x1", "4x0+2x1+1x2", 5);
+        // In white noise the variance of an output is the squared norm of its row of the filter.
+        let filter = layer.filter().unwrap().sqr().unwrap();
+        mean += filter.sum_all().unwrap().to_scalar::<f64>().unwrap() / (15.0 * 20.0);
+    }
+    assert!((0.85..1.15).contains(&mean), "{mean}");
+}
+
+#[test]
+fn a_training_step_changes_the_radial_functions_and_lowers_the_loss() {
+    let mut params = Params::new(4, DType::F32, &Device::Cpu);
+    let layer = layer(&mut params, "1x0+1x1", "1x0+1x1", 5);
+    let field = noise(layer.irreps_in(), 5);
+    let values_f32 = field.values().to_dtype(DType::F32).unwrap();
+    let field = Field::new(field.irreps().clone(), values_f32).unwrap();
+    let loss = || {
+        let error = (layer.forward(&field).unwrap().values() - field.values()).unwrap();
+        error.sqr().unwrap().mean_all().unwrap()
+    };
+    let before = values(&layer.radial_functions().unwrap());
+    let first = loss().to_scalar::<f32>().unwrap();
+    let mut optimiser = AdamW::new(&params, 0.0).unwrap();
+    for _ in 0..20 {
+        let gradients = loss().backward().unwrap();
+        optimiser.step(&params, &gradients, 2e-2).unwrap();
+    }
+    let after = values(&layer.radial_functions().unwrap());
+    assert!(before.iter().zip(&after).all(|(a, b)| a != b));
+    let last = loss().to_scalar::<f32>().unwrap();
+    assert!(last < 0.5 * first, "{first} to {last}");
+}
+
+#[test]
+fn where_no_path_leads_the_output_is_zero() {
+    for (input, output) in [("1x0e", "1x0o"), ("1x0e", "1x0e+1x1e")] {
+        let mut params = Params::new(0, DType::F64, &Device::Cpu);
+        let layer = layer(&mut params, input, output, 3);
+        let out = layer.forward(&noise(layer.irreps_in(), 5)).unwrap();
+        let last = out.values().narrow(1, layer.irreps_out().dim() - 1, 1).unwrap();
+        assert!(values(&last).iter().all(|v| *v == 0.0), "{input} to {output}");
+    }
+}
+
+#[test]
+fn voxels_that_are_not_cubes_have_more_radii() {
+    let mut params = Params::new(0, DType::F64, &Device::Cpu);
+    let irreps: Irreps = "1x0+1x1".parse().unwrap();
+    let size = [1.0, 1.0, 2.0];
+    let layer = RadialConv3d::new(&mut params, "r", &irreps, &irreps, 5, PERCEPTRON, size).unwrap();
+    // Squared: 0, 1, 2, 4 (twice), 5 (twice), 6.
+    let squares: Vec<f64> = layer.radii().iter().map(|r| (r * r).round()).collect();
+    assert_eq!(squares, [0.0, 1.0, 2.0, 4.0, 5.0, 6.0]);
+    let filter = values(&layer.filter().unwrap().narrow(0, 0, 1).unwrap().narrow(1, 0, 1).unwrap());
+    // One voxel along z is as far as two along x or y.
+    let at = |x: usize, y: usize, z: usize| filter[(z * 5 + y) * 5 + x];
+    assert!((at(2, 2, 3) - at(4, 2, 2)).abs() < 1e-12 && at(2, 2, 3) != 0.0);
+    assert_eq!(at(2, 2, 4), 0.0);
+}
+
+#[test]
+fn settings_out_of_range_are_named() {
+    let irreps: Irreps = "1x0".parse().unwrap();
+    let mut params = Params::new(0, DType::F32, &Device::Cpu);
+    let mut new = |size, functions, hidden| {
+        let perceptron = RadialPerceptron { functions, hidden };
+        RadialConv3d::new(&mut params, "radial", &irreps, &irreps, size, perceptron, [1.0; 3])
+    };
+    for (functions, hidden, field) in [(0, 4, "functions"), (4, 0, "hidden"), (1 << 20, 4, "4096")]
+    {
+        let error = new(5, functions, hidden).unwrap_err().to_string();
+        assert!(error.contains(field), "{error}");
+    }
+    assert!(matches!(new(4, 4, 4), Err(NnError::Kernel(_))));
+    let layer = new(3, 4, 4).unwrap();
+    let error = layer.forward(&noise(&"1x1".parse().unwrap(), 3)).unwrap_err();
+    assert!(matches!(error, NnError::FieldType { .. }), "{error}");
+}
