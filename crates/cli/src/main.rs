@@ -121,6 +121,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
+    steer3d::ops::reuse_memory();
     let global = &cli.global;
     if let Some(threads) = global.threads {
         if threads == 0 {

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use candle_core::{Device, Tensor, Var};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use steer3d_kernels::{Family, KernelBasis, SeparablePlan};
-use steer3d_ops::{Boundary, Separable, separable_conv3d};
+use steer3d_ops::{Boundary, Separable, reuse_memory, separable_conv3d};
 use steer3d_so3::Irreps;
 
 /// Input, output, k, order, edge.
@@ -24,6 +24,7 @@ const LAYERS: [(&str, &str, usize, usize, usize); 6] = [
 ];
 
 fn layers(criterion: &mut Criterion) {
+    reuse_memory();
     for (input, output, size, order, edge) in LAYERS {
         let (i, o): (Irreps, Irreps) = (input.parse().unwrap(), output.parse().unwrap());
         let family = Family::jets(order);

@@ -12,6 +12,9 @@ use super::geometry::{Geometry, Run};
 use super::inner::{Contract, Couple, Filter, Load, Mix, Sparse};
 use super::simd::Lanes;
 
+/// Bytes of the output and jets of a tile; with the features they stay in the level-2 cache.
+const TILE_BYTES: usize = 384 << 10;
+
 /// Bytes of features that are computed before they are used.
 const FEATURE_BYTES: usize = 192 << 10;
 
@@ -94,6 +97,17 @@ impl<T: Lanes> Map<T> {
     fn channels_out(&self) -> usize {
         self.outputs.iter().map(|b| b.mul * b.dim).sum()
     }
+
+    /// Most components of a field of the input.
+    fn widest(&self) -> usize {
+        self.inputs.iter().map(|(b, _)| b.dim).max().unwrap_or(0)
+    }
+
+    /// Voxels of a tile whose output and jets fill [`TILE_BYTES`].
+    fn tile_voxels(&self) -> usize {
+        let rows = self.channels_out() + self.widest() * self.jets;
+        (TILE_BYTES / (rows * size_of::<T>()).max(1)).clamp(128, 2048)
+    }
 }
 
 /// Weights \[mul_out, mul_in, path\] of every coupling of `plan` as \[mul_in, mul_out, path\].
@@ -133,26 +147,22 @@ struct Task<'a, T> {
     out: Vec<&'a mut [T]>,
 }
 
-/// The output, and the gradient of the weights, as far as asked for; what was not is empty.
-pub(super) fn run<T: Lanes>(
-    map: &Map<T>,
-    g: &Geometry,
-    x: &[T],
-    work: &Work<'_, T>,
-) -> (Vec<T>, Vec<T>) {
+/// The output followed by the gradient of the weights, as far as asked for.
+pub(super) fn run<T: Lanes>(map: &Map<T>, g: &Geometry, x: &[T], work: &Work<'_, T>) -> Vec<T> {
     let channels = map.channels_out();
     let out_len = if work.mix.is_some() { g.batch * channels * g.out_voxels() } else { 0 };
-    let mut out = vec![T::zero(); out_len];
-    let tile = g.tile();
-    let mut tasks = tasks(g, tile, channels, &mut out);
+    let weights = if work.contract.is_some() { map.num_weights } else { 0 };
+    let mut result = vec![T::zero(); out_len + weights];
+    let (out, total) = result.split_at_mut(out_len);
+    let tile = g.tile(map.tile_voxels(), map.orders);
+    let mut tasks = tasks(g, tile, channels, out);
     let share = if work.contract.is_some() { tasks.len().div_ceil(SHARES) } else { 1 };
     let shares: Vec<Vec<T>> = tasks
         .par_chunks_mut(share)
         .map_init(
             || Scratch::new(map, g, tile),
             |scratch, tasks| {
-                let len = if work.contract.is_some() { map.num_weights } else { 0 };
-                let mut sums = vec![T::zero(); len];
+                let mut sums = vec![T::zero(); weights];
                 for task in tasks {
                     scratch.task(map, g, x, work, tile[2], task, &mut sums);
                 }
@@ -160,12 +170,10 @@ pub(super) fn run<T: Lanes>(
             },
         )
         .collect();
-    let mut sums = shares.into_iter();
-    let mut total = sums.next().unwrap_or_default();
-    for share in sums {
+    for share in shares {
         total.iter_mut().zip(share).for_each(|(t, s)| *t += s);
     }
-    (out, total)
+    result
 }
 
 fn tasks<'a, T>(
@@ -251,7 +259,6 @@ impl<T: Lanes> Scratch<T> {
         let lines = (z * y * x + SLACK).div_ceil(SLACK);
         let pitch = (lines + 1 - lines % 2) * SLACK;
         let orders = map.orders;
-        let widest = map.inputs.iter().map(|(b, _)| b.dim).max().unwrap_or(0);
         let features = map.inputs.iter().map(|(block, couplings)| {
             let (rows, copies) = copies_at_once::<T>(block, couplings, pitch);
             rows * copies * pitch
@@ -263,7 +270,7 @@ impl<T: Lanes> Scratch<T> {
             after_z: zeros(orders * (z * reach_y * reach_x + SLACK)),
             after_y: zeros(orders * (orders + 1) / 2 * (z * y * reach_x + SLACK)),
             line: zeros(orders * (reach_x + SLACK)),
-            jets: zeros(widest * map.jets * pitch),
+            jets: zeros(map.widest() * map.jets * pitch),
             features: zeros(features.max().unwrap_or(0)),
             out: zeros(map.channels_out() * pitch),
             others: zeros(map.channels_out() * pitch),

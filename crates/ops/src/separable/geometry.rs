@@ -4,9 +4,6 @@ use std::ops::Range;
 
 use super::Boundary;
 
-/// Voxels of a tile: the features of a few fields and the output of all stay in the level-2 cache.
-const TILE_VOXELS: usize = 256;
-
 /// All sizes of one convolution; spatial triples are D,H,W.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Geometry {
@@ -97,24 +94,32 @@ impl Geometry {
         runs
     }
 
-    /// The output voxels of a tile along D,H,W, chosen for the least work of the three filter passes.
-    pub(super) fn tile(&self) -> [usize; 3] {
+    /// The output voxels along D,H,W of the tile of at most `voxels` with the least work for filters
+    /// of `orders` orders.
+    pub(super) fn tile(&self, voxels: usize, orders: usize) -> [usize; 3] {
         let [depth, height, width] = self.out;
-        // The passes along z and y, where a tile has a margin, take about as long as the one along
-        // x, which works on whole vectors of 16.
-        let cost = |x: &usize| {
-            let margin = 2.0 * self.half as f64 / *x as f64;
-            let vectors = x.next_multiple_of(16) as f64 / *x as f64;
-            0.8 * (1.0 + margin) + vectors
-        };
-        let x = (width.div_ceil(64)..=width.div_ceil(8))
-            .map(|pieces| width.div_ceil(pieces))
-            .min_by(|a, b| cost(a).total_cmp(&cost(b)))
-            .unwrap_or(width);
-        let lines = (TILE_VOXELS / x).max(2);
-        let y = height.div_ceil(height.div_ceil((lines as f64).sqrt().ceil() as usize));
-        let z = (lines / y).clamp(1, depth);
-        [z, y, x]
+        let parts =
+            |n: usize, least: usize| (1..=n.div_ceil(least)).map(move |pieces| n.div_ceil(pieces));
+        let tiles = parts(width, 8).flat_map(|x| parts(height, 1).map(move |y| (x, y)));
+        let tiles = tiles.flat_map(|(x, y)| parts(depth, 1).map(move |z| [z, y, x]));
+        let fitting = tiles.filter(|[z, y, x]| z * y * x <= voxels.max(width.min(8)));
+        fitting.min_by(|a, b| self.work(*a, orders).total_cmp(&self.work(*b, orders))).unwrap_or([
+            1,
+            1,
+            width.min(voxels),
+        ])
+    }
+
+    /// Vector operations for each voxel of a tile: copying what it depends on, and the passes along z,
+    /// y and x, of which the last works on whole vectors of 16.
+    fn work(&self, tile: [usize; 3], orders: usize) -> f64 {
+        let ratio = |axis: usize| self.reach(tile[axis]) as f64 / tile[axis] as f64;
+        let vectors = tile[2].next_multiple_of(16) as f64 / tile[2] as f64;
+        let n = orders as f64;
+        let [z, y, x] = [n, n * (n + 1.0) / 2.0, n * (n + 1.0) * (n + 2.0) / 6.0];
+        let copy = 2.0 * ratio(0) * ratio(1) * ratio(2);
+        let pass = self.half as f64 + 1.5;
+        copy + pass * (z * ratio(1) * ratio(2) + y * ratio(2) + x * vectors)
     }
 }
 

@@ -25,34 +25,41 @@ impl<T: Lanes> WithSimd for Load<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let lanes = T::lanes::<S>();
+        let zero = T::splat(simd, T::zero());
+        // Whole vectors are written: what is too much lies in the rest of the line and in later
+        // lines, which are written after it.
         for (i, line) in self.lines.iter().enumerate() {
             let out = &mut self.out[i * self.width..];
             let (Some(start), [run, more @ ..]) = (line, self.runs) else {
-                out[..self.width].fill(T::zero());
+                vectors_to::<T, S>(out, self.width).fill(zero);
                 continue;
             };
-            out[..run.at].fill(T::zero());
+            vectors_to::<T, S>(out, run.at).fill(zero);
             let source = &self.channel[start + run.source..];
-            let whole = run.len.next_multiple_of(lanes);
-            if source.len() >= whole && out.len() >= run.at + whole {
-                // What is copied too much lies in the rest of this line and in later ones, which
-                // are written after it.
-                let out = T::vectors_mut::<S>(&mut out[run.at..][..whole]);
+            if source.len() >= run.len.next_multiple_of(lanes) {
+                let out = vectors_to::<T, S>(&mut out[run.at..], run.len);
                 for (out, &source) in out.iter_mut().zip(T::vectors::<S>(source)) {
                     *out = source;
                 }
             } else {
                 out[run.at..][..run.len].copy_from_slice(&source[..run.len]);
             }
-            out[run.at + run.len..self.width].fill(T::zero());
+            let end = run.at + run.len;
+            vectors_to::<T, S>(&mut out[end..], self.width - end).fill(zero);
             for run in more {
                 let source = &self.channel[start + run.source..][..run.len];
                 out[run.at..][..run.len].copy_from_slice(source);
             }
         }
     }
+}
+
+/// The vectors that the first `len` elements lie in.
+#[inline(always)]
+fn vectors_to<T: Lanes, S: Simd>(out: &mut [T], len: usize) -> &mut [T::Vector<S>] {
+    &mut T::vectors_mut::<S>(out)[..len.div_ceil(T::lanes::<S>())]
 }
 
 /// Filters 0..orders of 2 half + 1 taps, applied to runs of voxels.

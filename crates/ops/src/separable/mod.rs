@@ -141,7 +141,7 @@ impl Convolution {
             let mix = Some(elements::<T>(w.0, w.1, OP)?);
             let work = Work { mix, bias, contract: None };
             let map = Map::new(self.kernel.plan());
-            let (out, _) = cpu::run(&map, g, elements::<T>(x.0, x.1, OP)?, &work);
+            let out = cpu::run(&map, g, elements::<T>(x.0, x.1, OP)?, &work);
             Ok((storage(out), shape))
         })
     }
@@ -243,10 +243,11 @@ impl CustomOp3 for Gradients {
             let contract = Some(elements::<T>(x, x_layout, OP)?);
             let work = Work { mix: Some(&w), bias: None, contract };
             let grad = elements::<T>(grad, grad_layout, OP)?;
-            let (mut of_x, of_w) = cpu::run(&Map::new(adjoint), &geometry.adjoint(), grad, &work);
-            of_x.extend(exchanged(adjoint, &of_w));
-            let len = of_x.len();
-            Ok((storage(of_x), len.into()))
+            let mut both = cpu::run(&Map::new(adjoint), &geometry.adjoint(), grad, &work);
+            let len = both.len();
+            let of_w = &mut both[len - adjoint.num_weights..];
+            of_w.copy_from_slice(&exchanged(adjoint, of_w));
+            Ok((storage(both), len.into()))
         })
     }
 }
@@ -268,7 +269,7 @@ impl CustomOp2 for WeightGradient {
             let contract = Some(elements::<T>(grad, grad_layout, OP)?);
             let work = Work { mix: None, bias: None, contract };
             let x = elements::<T>(x, x_layout, OP)?;
-            let (_, of_w) = cpu::run(&Map::new(kernel.plan()), geometry, x, &work);
+            let of_w = cpu::run(&Map::new(kernel.plan()), geometry, x, &work);
             Ok((storage(of_w), kernel.plan().num_weights.into()))
         })
     }
