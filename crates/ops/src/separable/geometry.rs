@@ -98,16 +98,25 @@ impl Geometry {
     /// of `orders` orders.
     pub(super) fn tile(&self, voxels: usize, orders: usize) -> [usize; 3] {
         let [depth, height, width] = self.out;
-        let parts =
-            |n: usize, least: usize| (1..=n.div_ceil(least)).map(move |pieces| n.div_ceil(pieces));
-        let tiles = parts(width, 8).flat_map(|x| parts(height, 1).map(move |y| (x, y)));
-        let tiles = tiles.flat_map(|(x, y)| parts(depth, 1).map(move |z| [z, y, x]));
-        let fitting = tiles.filter(|[z, y, x]| z * y * x <= voxels.max(width.min(8)));
-        fitting.min_by(|a, b| self.work(*a, orders).total_cmp(&self.work(*b, orders))).unwrap_or([
-            1,
-            1,
-            width.min(voxels),
-        ])
+        // Sizes that cut an axis into nearly equal parts.
+        let parts = |n: usize, sizes: Range<usize>| {
+            let mut parts: Vec<usize> = sizes.map(|size| n.div_ceil(n.div_ceil(size))).collect();
+            parts.dedup();
+            parts
+        };
+        let mut best = [1, 1, width.min(voxels)];
+        for x in parts(width, 8..129) {
+            for y in parts(height, 1..17) {
+                for z in parts(depth, 1..17) {
+                    let tile = [z, y, x];
+                    let fits = z * y * x <= voxels;
+                    if fits && self.work(tile, orders) < self.work(best, orders) {
+                        best = tile;
+                    }
+                }
+            }
+        }
+        best
     }
 
     /// Vector operations for each voxel of a tile: copying what it depends on, and the passes along z,
