@@ -36,7 +36,7 @@ fn operations(criterion: &mut Criterion) {
         ("max pool", 144, Box::new(|x| max_pool3d(x, 2, 2, 0))),
         ("average pool", 144, Box::new(|x| avg_pool3d(x, 2, 2, 0))),
         ("Gaussian pool", 144, Box::new(|x| gaussian_pool3d(x, 2, 1.2))),
-        ("global average", 144, Box::new(|x| global_avg_pool(x))),
+        ("global average", 144, Box::new(global_avg_pool)),
     ];
     for (name, channels, operation) in operations {
         let shape = (1, channels, EDGE, EDGE, EDGE);

@@ -434,7 +434,7 @@ impl<T: Lanes> Scratch<T> {
                 let x_orders = y_orders - order_y;
                 let input = &self.after_y[(planes + order_y) * y_pitch..];
                 let out = &mut self.jets[jets * self.pitch..];
-                let pass = Filter {
+                let mut pass = Filter {
                     half,
                     taps: taps_x,
                     orders: x_orders,
@@ -453,7 +453,7 @@ impl<T: Lanes> Scratch<T> {
                 if stride == 1 {
                     self.arch.dispatch(pass);
                 } else {
-                    strided(self.arch, pass, stride, &mut self.line);
+                    strided(self.arch, &mut pass, stride, &mut self.line);
                 }
                 jets += x_orders;
             }
@@ -510,7 +510,7 @@ fn copies_at_once<T>(
 }
 
 /// A pass along x that keeps every `stride`-th voxel.
-fn strided<T: Lanes>(arch: Arch, pass: Filter<'_, T>, stride: usize, line: &mut [T]) {
+fn strided<T: Lanes>(arch: Arch, pass: &mut Filter<'_, T>, stride: usize, line: &mut [T]) {
     let len = (pass.len - 1) * stride + 1;
     let order_pitch = len.next_multiple_of(SLACK);
     for run in 0..pass.runs {
@@ -520,7 +520,7 @@ fn strided<T: Lanes>(arch: Arch, pass: Filter<'_, T>, stride: usize, line: &mut 
             len,
             out: &mut *line,
             order_pitch,
-            ..pass
+            ..*pass
         });
         for (order, line) in line.chunks_exact(order_pitch).take(pass.orders).enumerate() {
             let out = &mut pass.out[order * pass.order_pitch + run * pass.out_pitch..];

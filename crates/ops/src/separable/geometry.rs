@@ -86,7 +86,7 @@ impl Geometry {
             let Some(source) = self.source(2, out.start, at) else { continue };
             match runs.last_mut() {
                 Some(run) if run.at + run.len == at && run.source + run.len == source => {
-                    run.len += 1
+                    run.len += 1;
                 }
                 _ => runs.push(Run { at, source, len: 1 }),
             }
