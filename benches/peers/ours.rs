@@ -3,12 +3,14 @@
 //!
 //! `peers separable IRREPS_IN IRREPS_OUT K ORDER EDGE forward|both REPEATS`
 //! `peers dense CHANNELS K EDGE forward|both REPEATS`
+//! `peers step EDGE REPEATS`: a training step of a network of five layers of 144 channels
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
+use steer3d::nn::{AdamW, Mode, SteerableBlock, SteerableCnn, SteerableConfig};
 use steer3d::ops::{Boundary, Conv3dConfig, Separable, conv3d, reuse_memory, separable_conv3d};
 use steer3d::so3::Irreps;
 
@@ -29,14 +31,15 @@ fn main() -> Result<()> {
             let layer = move |x: &Tensor, w: &Tensor| {
                 separable_conv3d(x, w, None, &kernel, 1, Boundary::Zero)
             };
-            (Box::new(layer), volume(i.dim(), edge)?, w, mode, repeats)
+            (Box::new(layer), volume(i.dim(), edge.parse()?)?, w, mode, repeats)
         }
         ["dense", channels, k, edge, mode, repeats] => {
             let (c, k): (usize, usize) = (channels.parse()?, k.parse()?);
             let w = Tensor::randn(0f32, 1f32, (c, c, k, k, k), &Device::Cpu)?;
             let layer = move |x: &Tensor, w: &Tensor| conv3d(x, w, None, &Conv3dConfig::same(k));
-            (Box::new(layer), volume(c, edge)?, w, mode, repeats)
+            (Box::new(layer), volume(c, edge.parse()?)?, w, mode, repeats)
         }
+        ["step", edge, repeats] => return step(edge.parse()?, repeats.parse()?),
         // What `cargo bench` does without arguments.
         [] => return Ok(()),
         _ => bail!("expected the arguments in the comment at the head of benches/peers/ours.rs"),
@@ -50,9 +53,14 @@ fn main() -> Result<()> {
         }
         Ok(())
     };
+    report(call, repeats.parse()?)
+}
+
+/// Prints the median seconds of some calls after a first one, and the peak memory.
+fn report(mut call: impl FnMut() -> Result<()>, repeats: usize) -> Result<()> {
     call()?;
     let mut seconds = vec![];
-    for _ in 0..repeats.parse::<usize>()?.max(1) {
+    for _ in 0..repeats.max(1) {
         let start = Instant::now();
         call()?;
         seconds.push(start.elapsed().as_secs_f64());
@@ -66,8 +74,31 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn volume(channels: usize, edge: &str) -> Result<Tensor> {
-    let n = edge.parse::<usize>()?;
+fn step(edge: usize, repeats: usize) -> Result<()> {
+    let block = |fields: &str| {
+        Ok::<_, anyhow::Error>(SteerableBlock { fields: fields.parse()?, size: 5, stride: 1 })
+    };
+    let hidden = "16x0+16x1+16x2";
+    let config = SteerableConfig {
+        blocks: [hidden, hidden, hidden, hidden, "64x0"]
+            .into_iter()
+            .map(block)
+            .collect::<Result<_>>()?,
+        kernel: Family::jets(3),
+        ..SteerableConfig::small(1, 3)?
+    };
+    let network = SteerableCnn::new(config, 0, DType::F32, &Device::Cpu)?;
+    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let (x, labels) = (volume(1, edge)?, Tensor::new(&[1u32], &Device::Cpu)?);
+    let call = || {
+        let logits = network.forward(&x, Mode::Train { seed: 0, step: 0 })?;
+        let loss = candle_nn::loss::cross_entropy(&logits, &labels)?;
+        Ok(adam.step(network.params(), &loss.backward()?, 1e-3)?)
+    };
+    report(call, repeats)
+}
+
+fn volume(channels: usize, n: usize) -> Result<Tensor> {
     Ok(Tensor::randn(0f32, 1f32, (1, channels, n, n, n), &Device::Cpu)?)
 }
 

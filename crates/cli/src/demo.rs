@@ -21,7 +21,7 @@ use crate::{eval, tetris};
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d demo                         # CATH domains and adrenal glands, about 6 minutes on 2 cores
   steer3d demo cath --out cath-demo
-  steer3d demo tetris --seeds 10       # the paper's Tetris experiment
+  steer3d demo tetris                  # the Tetris experiment of the paper, about 10 minutes
 
 The folder gets report.html, report.json, results.csv, predictions.csv, the figures as SVG, the
 datasets (.h5) and the trained models.";

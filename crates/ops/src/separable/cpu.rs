@@ -26,6 +26,7 @@ const SLACK: usize = 16;
 
 /// A plan in the element type of the tensors.
 pub(super) struct Map<T> {
+    arch: Arch,
     half: usize,
     orders: usize,
     /// For z, y and x, the filters of each order: the centre and the taps after it.
@@ -80,6 +81,7 @@ impl<T: Lanes> Map<T> {
             (block, couplings.collect())
         });
         Self {
+            arch: Arch::new(),
             half,
             orders,
             taps: [fold(z), fold(y), fold(x)],
@@ -207,7 +209,6 @@ fn tasks<'a, T>(
 
 /// The buffers of one thread. Rows of voxels are `pitch` apart.
 struct Scratch<T> {
-    arch: Arch,
     pitch: usize,
     input: Vec<T>,
     after_z: Vec<T>,
@@ -264,7 +265,6 @@ impl<T: Lanes> Scratch<T> {
             rows * copies * pitch
         });
         Self {
-            arch: Arch::new(),
             pitch,
             input: zeros(reach_z * reach_y * reach_x),
             after_z: zeros(orders * (z * reach_y * reach_x + SLACK)),
@@ -331,7 +331,7 @@ impl<T: Lanes> Scratch<T> {
                     let rows = c.paths * c.output.dim;
                     let out = &mut self.features[offset + (copy - first) * rows * pitch..];
                     let input = &self.jets;
-                    self.arch.dispatch(Couple { matrix: &c.features, input, out, len, pitch });
+                    map.arch.dispatch(Couple { matrix: &c.features, input, out, len, pitch });
                     offset += rows * copies.len() * pitch;
                 }
             }
@@ -343,7 +343,7 @@ impl<T: Lanes> Scratch<T> {
                 let weights = c.weight_offset + first * c.paths;
                 let weight_pitch = block.mul * c.paths;
                 if let Some(all) = work.mix {
-                    self.arch.dispatch(Mix {
+                    map.arch.dispatch(Mix {
                         weights: &all[weights..],
                         weight_pitch,
                         rows: c.output.mul,
@@ -356,7 +356,7 @@ impl<T: Lanes> Scratch<T> {
                     });
                 }
                 if work.contract.is_some() {
-                    self.arch.dispatch(Contract {
+                    map.arch.dispatch(Contract {
                         others: &self.others[fields..],
                         rows: c.output.mul,
                         features,
@@ -374,7 +374,7 @@ impl<T: Lanes> Scratch<T> {
     /// Copies what the tile depends on of one channel.
     fn load(&mut self, map: &Map<T>, g: &Geometry, x: &[T], tile: &Tile, channel: usize) {
         let channel = tile.sample * map.channels_in() + channel;
-        self.arch.dispatch(Load {
+        map.arch.dispatch(Load {
             channel: &x[channel * g.in_voxels()..][..g.in_voxels()],
             lines: &tile.lines,
             runs: &tile.runs,
@@ -391,7 +391,7 @@ impl<T: Lanes> Scratch<T> {
         let [taps_z, taps_y, taps_x] = &map.taps;
         let z_pitch = depth_out * height * width + SLACK;
         let y_pitch = depth_out * height_out * width + SLACK;
-        self.arch.dispatch(Filter {
+        map.arch.dispatch(Filter {
             half,
             taps: taps_z,
             orders,
@@ -414,7 +414,7 @@ impl<T: Lanes> Scratch<T> {
             // Neighbouring lines are one run, unless the stride skips some.
             let (runs, len) =
                 if stride == 1 { (1, height_out * width) } else { (height_out, width) };
-            self.arch.dispatch(Filter {
+            map.arch.dispatch(Filter {
                 half,
                 taps: taps_y,
                 orders: y_orders,
@@ -451,9 +451,9 @@ impl<T: Lanes> Scratch<T> {
                     order_pitch: self.pitch,
                 };
                 if stride == 1 {
-                    self.arch.dispatch(pass);
+                    map.arch.dispatch(pass);
                 } else {
-                    strided(self.arch, &mut pass, stride, &mut self.line);
+                    strided(map.arch, &mut pass, stride, &mut self.line);
                 }
                 jets += x_orders;
             }
@@ -526,6 +526,54 @@ fn strided<T: Lanes>(arch: Arch, pass: &mut Filter<'_, T>, stride: usize, line: 
             let out = &mut pass.out[order * pass.order_pitch + run * pass.out_pitch..];
             let kept = line.iter().step_by(stride);
             out[..pass.len].iter_mut().zip(kept).for_each(|(out, &v)| *out = v);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steer3d_kernels::{Family, KernelBasis};
+    use steer3d_so3::Stream;
+
+    use super::super::Boundary;
+    use super::*;
+
+    /// Every instruction set that this processor has.
+    fn arches() -> Vec<Arch> {
+        let mut arches = vec![Arch::Scalar, Arch::new()];
+        #[cfg(target_arch = "x86_64")]
+        arches.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        arches
+    }
+
+    #[test]
+    fn all_instruction_sets_agree() {
+        let irreps = |text: &str| text.parse().unwrap();
+        let (input, output) = (irreps("5x0+3x1+2x2"), irreps("9x0+2x1+1x2"));
+        let family = Family::jets(4);
+        let basis = KernelBasis::new(&input, &output, 7, &family, [1.0; 3]).unwrap();
+        let plan = SeparablePlan::new(&basis, &family).unwrap().unwrap();
+        let g = Geometry::forward(1, [9, 7, 37], 3, 1, Boundary::Zero);
+        let mut stream = Stream::new(0, "test", &[]);
+        let mut normal = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<_>>();
+        let x = normal(input.dim() * g.in_voxels());
+        let other = normal(output.dim() * g.out_voxels());
+        let w = normal(plan.num_weights);
+        let work = Work { mix: Some(&w), bias: None, contract: Some(&other) };
+        let results = arches().into_iter().map(|arch| {
+            let map = Map { arch, ..Map::new(&plan) };
+            run(&map, &g, &x, &work)
+        });
+        let results: Vec<Vec<f32>> = results.collect();
+        for result in &results[1..] {
+            // The output and then the weight gradient, each in its own scale.
+            let (out, sums) = (output.dim() * g.out_voxels(), result.len());
+            for range in [0..out, out..sums] {
+                let (a, b) = (&result[range.clone()], &results[0][range]);
+                let largest = b.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let gap = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+                assert!(gap < 1e-5 * largest, "{gap} of {largest}");
+            }
         }
     }
 }

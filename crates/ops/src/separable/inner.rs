@@ -388,3 +388,52 @@ impl<T: Lanes> Contract<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pulp::Arch;
+
+    use super::*;
+
+    fn filter(input: &[f64], out: &mut [f64]) {
+        Arch::new().dispatch(Filter {
+            half: 1,
+            taps: &[2.0, 3.0, 0.0, 1.0],
+            orders: 2,
+            input,
+            step: 1,
+            runs: 1,
+            len: 16,
+            in_pitch: 0,
+            out,
+            out_pitch: 0,
+            planes: 1,
+            in_plane: 0,
+            out_plane: 0,
+            order_pitch: 16,
+        });
+    }
+
+    #[test]
+    fn filters_are_even_and_odd() {
+        let input: Vec<f64> = (0..18).map(|i| f64::from(i * i)).collect();
+        let mut out = vec![0.0; 32];
+        filter(&input, &mut out);
+        for (i, v) in input.windows(3).enumerate() {
+            assert_eq!(out[i], 3.0 * v[0] + 2.0 * v[1] + 3.0 * v[2]);
+            assert_eq!(out[16 + i], v[2] - v[0]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a filter reads past its input")]
+    fn a_filter_past_its_input_is_refused() {
+        filter(&[0.0; 17], &mut [0.0; 32]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a filter writes past its output")]
+    fn a_filter_past_its_output_is_refused() {
+        filter(&[0.0; 18], &mut [0.0; 31]);
+    }
+}
