@@ -19,7 +19,7 @@ use crate::train::{Architecture, default_network, rival, train_into};
 use crate::{eval, tetris};
 
 pub(crate) const EXAMPLES: &str = "Examples:
-  steer3d demo                         # CATH domains and adrenal glands, about 6 minutes on 2 cores
+  steer3d demo                         # CATH domains and adrenal glands, 3 to 6 minutes on 2 cores
   steer3d demo cath --out cath-demo
   steer3d demo tetris                  # the Tetris experiment of the paper, about 10 minutes
 
