@@ -142,6 +142,16 @@ impl SeparablePlan {
         Coupling { input: coupling.output, output: coupling.input, rows, ..coupling.clone() }
     }
 
+    /// Channels of the input field.
+    pub fn channels_in(&self) -> usize {
+        self.inputs.iter().map(|b| b.mul * b.dim).sum()
+    }
+
+    /// Channels of the output field.
+    pub fn channels_out(&self) -> usize {
+        self.outputs.iter().map(|b| b.mul * b.dim).sum()
+    }
+
     /// Highest derivative order N.
     pub fn order(&self) -> usize {
         self.taps[0].len() / self.size - 1
@@ -151,7 +161,6 @@ impl SeparablePlan {
     /// borders do not count.
     pub fn cost(&self) -> SeparableCost {
         let (n, half) = (self.order(), self.size / 2);
-        let channels: usize = self.inputs.iter().map(|b| b.mul * b.dim).sum();
         let one_dimensional = (n + 1) + (n + 1) * (n + 2) / 2 + self.jets.len();
         let terms = |c: &Coupling| c.rows.iter().map(Vec::len).sum::<usize>();
         let couple = self.couplings.iter().map(|c| self.inputs[c.input].mul * terms(c)).sum();
@@ -163,7 +172,7 @@ impl SeparablePlan {
                 i.mul * c.paths * o.mul * o.dim
             })
             .sum();
-        SeparableCost { jets: channels * one_dimensional * (half + 1), couple, mix }
+        SeparableCost { jets: self.channels_in() * one_dimensional * (half + 1), couple, mix }
     }
 }
 

@@ -225,12 +225,12 @@ fn weight_gradient_rows<T: Float>(
 }
 
 /// The gradient of the bias: the sum of each channel over batch and space.
-pub(super) fn bias_gradient<T: Float>(g: &Geometry, grad: &[T]) -> Vec<T> {
-    let voxels = g.out_voxels();
-    (0..g.c_out)
+pub(super) fn bias_gradient<T: Float>(batch: usize, channels: usize, grad: &[T]) -> Vec<T> {
+    let voxels = grad.len() / (batch * channels);
+    (0..channels)
         .into_par_iter()
         .map(|c| {
-            let samples = (0..g.batch).map(|n| &grad[(n * g.c_out + c) * voxels..][..voxels]);
+            let samples = (0..batch).map(|n| &grad[(n * channels + c) * voxels..][..voxels]);
             T::from_f64(samples.map(|values| sum(values, values, |v, _| v)).sum())
         })
         .collect()

@@ -142,8 +142,8 @@ struct InputGradient(Geometry);
 /// Input and output gradient to weight gradient.
 struct WeightGradient(Geometry);
 
-/// Output gradient to bias gradient.
-struct BiasGradient(Geometry);
+/// Output gradient N,C,D,H,W to the gradient of a bias of each channel.
+pub(crate) struct BiasGradient;
 
 impl Conv3d {
     fn out_shape(&self) -> Shape {
@@ -224,7 +224,7 @@ impl CustomOp3 for Conv3d {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (of_x, of_w) = self.gradients(x, w, &grad)?;
-        let of_bias = bias.track_op().then(|| grad.apply_op1_no_bwd(&BiasGradient(self.0)));
+        let of_bias = bias.track_op().then(|| grad.apply_op1_no_bwd(&BiasGradient));
         Ok((of_x, of_w, of_bias.transpose()?))
     }
 }
@@ -273,13 +273,14 @@ impl CustomOp2 for WeightGradient {
 
 impl CustomOp1 for BiasGradient {
     fn name(&self) -> &'static str {
-        "conv3d bias gradient"
+        "bias gradient"
     }
 
     fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         dispatch!(grad, OP, T => {
+            let (batch, channels, ..) = layout.shape().dims5()?;
             let grad = elements::<T>(grad, layout, OP)?;
-            Ok((storage(cpu::bias_gradient(&self.0, grad)), self.0.c_out.into()))
+            Ok((storage(cpu::bias_gradient(batch, channels, grad)), channels.into()))
         })
     }
 }

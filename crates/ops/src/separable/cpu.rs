@@ -34,7 +34,8 @@ pub(super) struct Map<T> {
     /// Jets of one channel.
     jets: usize,
     inputs: Vec<(FieldBlock, Vec<Coupling<T>>)>,
-    outputs: Vec<FieldBlock>,
+    channels_in: usize,
+    channels_out: usize,
     num_weights: usize,
 }
 
@@ -87,17 +88,10 @@ impl<T: Lanes> Map<T> {
             taps: [fold(z), fold(y), fold(x)],
             jets: plan.jets.len(),
             inputs: inputs.collect(),
-            outputs: plan.outputs.clone(),
+            channels_in: plan.channels_in(),
+            channels_out: plan.channels_out(),
             num_weights: plan.num_weights,
         }
-    }
-
-    fn channels_in(&self) -> usize {
-        self.inputs.iter().map(|(b, _)| b.mul * b.dim).sum()
-    }
-
-    fn channels_out(&self) -> usize {
-        self.outputs.iter().map(|b| b.mul * b.dim).sum()
     }
 
     /// Most components of a field of the input.
@@ -107,7 +101,7 @@ impl<T: Lanes> Map<T> {
 
     /// Voxels of a tile whose output and jets fill [`TILE_BYTES`].
     fn tile_voxels(&self) -> usize {
-        let rows = self.channels_out() + self.widest() * self.jets;
+        let rows = self.channels_out + self.widest() * self.jets;
         (TILE_BYTES / (rows * size_of::<T>()).max(1)).clamp(128, 2048)
     }
 }
@@ -151,7 +145,7 @@ struct Task<'a, T> {
 
 /// The output followed by the gradient of the weights, as far as asked for.
 pub(super) fn run<T: Lanes>(map: &Map<T>, g: &Geometry, x: &[T], work: &Work<'_, T>) -> Vec<T> {
-    let channels = map.channels_out();
+    let channels = map.channels_out;
     let out_len = if work.mix.is_some() { g.batch * channels * g.out_voxels() } else { 0 };
     let weights = if work.contract.is_some() { map.num_weights } else { 0 };
     let mut result = vec![T::zero(); out_len + weights];
@@ -217,8 +211,9 @@ struct Scratch<T> {
     line: Vec<T>,
     jets: Vec<T>,
     features: Vec<T>,
-    /// Output of the tile, or what the features are contracted with.
+    /// Output of the tile.
     out: Vec<T>,
+    /// The tile of the field that the features are contracted with.
     others: Vec<T>,
 }
 
@@ -272,8 +267,8 @@ impl<T: Lanes> Scratch<T> {
             line: zeros(orders * (reach_x + SLACK)),
             jets: zeros(map.widest() * map.jets * pitch),
             features: zeros(features.max().unwrap_or(0)),
-            out: zeros(map.channels_out() * pitch),
-            others: zeros(map.channels_out() * pitch),
+            out: zeros(map.channels_out * pitch),
+            others: zeros(map.channels_out * pitch),
         }
     }
 
@@ -373,7 +368,7 @@ impl<T: Lanes> Scratch<T> {
 
     /// Copies what the tile depends on of one channel.
     fn load(&mut self, map: &Map<T>, g: &Geometry, x: &[T], tile: &Tile, channel: usize) {
-        let channel = tile.sample * map.channels_in() + channel;
+        let channel = tile.sample * map.channels_in + channel;
         map.arch.dispatch(Load {
             channel: &x[channel * g.in_voxels()..][..g.in_voxels()],
             lines: &tile.lines,
@@ -463,7 +458,7 @@ impl<T: Lanes> Scratch<T> {
 
     /// Copies the tile of another field of the output's type to where the features can meet it.
     fn gather(&mut self, map: &Map<T>, g: &Geometry, other: &[T], tile: &Tile) {
-        let (channels, voxels) = (map.channels_out(), g.out_voxels());
+        let (channels, voxels) = (map.channels_out, g.out_voxels());
         let other = &other[tile.sample * channels * voxels..][..channels * voxels];
         self.others.fill(T::zero());
         for (channel, other) in other.chunks_exact(voxels).enumerate() {

@@ -13,6 +13,7 @@ use steer3d_kernels::SeparablePlan;
 use self::cpu::{Map, Work, exchanged};
 use self::geometry::Geometry;
 use crate::check::{expect_argument, invalid, volume_dims};
+use crate::conv::BiasGradient;
 use crate::float::{dispatch, elements, storage};
 
 const OP: &str = "separable_conv3d";
@@ -91,10 +92,7 @@ pub fn separable_conv3d(
 ) -> Result<Tensor> {
     let plan = kernel.plan();
     let [batch, channels, d, h, width] = volume_dims(OP, x)?;
-    let count = |blocks: &[steer3d_kernels::FieldBlock]| {
-        blocks.iter().map(|b| b.mul * b.dim).sum::<usize>()
-    };
-    let (c_in, c_out) = (count(&plan.inputs), count(&plan.outputs));
+    let (c_in, c_out) = (plan.channels_in(), plan.channels_out());
     if channels != c_in {
         return Err(invalid(OP, format_args!("expected {c_in} channels, got {channels}")));
     }
@@ -217,7 +215,7 @@ impl CustomOp3 for Convolution {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (of_x, of_w) = self.backward(x, w, grad)?;
-        let of_bias = bias.track_op().then(|| grad.sum((0, 2, 3, 4)));
+        let of_bias = bias.track_op().then(|| grad.contiguous()?.apply_op1_no_bwd(&BiasGradient));
         Ok((of_x, of_w, of_bias.transpose()?))
     }
 }
