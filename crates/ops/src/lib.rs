@@ -18,6 +18,7 @@ mod memory;
 mod norm_relu;
 mod pool;
 mod separable;
+mod simd;
 
 pub use batch_norm::{field_affine, field_batch_norm};
 pub use conv::{Conv3dConfig, conv3d};

@@ -1,146 +1,247 @@
-//! Convolution on the CPU: panels of the unfolded input that stay in the level-2 cache, each met
-//! by a matrix product on one thread. The results of the products are contiguous along channels,
-//! whose number is more often a multiple of the vector length than of anything else. What a task
-//! computes depends on the shapes alone, so results do not depend on the number of threads.
+//! Convolution on the CPU. The output is computed tile by tile, for one or two vectors of output
+//! channels at a time: the input that a tile needs is copied with its border, a few channels at a
+//! time, and met by the weights in registers, without being unfolded. What a task computes depends
+//! on the shapes and the instruction set alone, so results do not depend on the number of threads.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
-use super::geometry::Geometry;
+use super::geometry::{Geometry, Tile};
+use super::product::{MOST_VECTORS, Product, VectorLen};
 use crate::float::{Float, sum};
 use crate::matmul::{Matrix, matmul};
+use crate::simd::Lanes;
 
-/// Output voxels of one tile: a multiple of the 6 columns that the kernels of `gemm` take at once,
-/// and an odd number of cache lines, so that the rows of a panel fall into different cache sets.
-const TILE_VOXELS: usize = 240;
+/// Output voxels of a tile, where lines are not longer.
+const TILE_VOXELS: usize = 400;
 
-/// Bytes of a panel of the unfolded input.
-const PANEL_BYTES: usize = 256 << 10;
+/// Taps of the input channels that are copied at a time.
+const GROUP_TAPS: usize = 512;
+
+/// Voxels that are moved between tiles and channels at a time; they stay in the level-1 cache.
+const BLOCK_VOXELS: usize = 64;
 
 /// Fewest input channels for which the input gradient is itself a convolution: with fewer, the
-/// vectors of the matrix product would be mostly empty.
+/// vectors would be mostly empty.
 const MIN_CHANNELS: usize = 8;
+
+/// Bytes of a panel of the input gradient of a strided convolution.
+const PANEL_BYTES: usize = 256 << 10;
 
 /// Tasks that the weight gradient is split into, where sizes allow.
 const MIN_TASKS: usize = 16;
+
+/// Rows of the weight gradient for which a task gathers the output gradient.
+const TASK_ROWS: usize = 2048;
 
 /// Splits `0..n` into ranges of at most `length`.
 fn blocks(n: usize, length: usize) -> impl Iterator<Item = Range<usize>> + Clone {
     (0..n).step_by(length).map(move |start| start..(start + length).min(n))
 }
 
-/// Rows of a panel of `TILE_VOXELS` columns.
-fn panel_rows<T>() -> usize {
-    PANEL_BYTES / size_of::<T>() / TILE_VOXELS
+/// Some output channels, in whole vectors.
+struct Block {
+    channels: Range<usize>,
+    /// Elements of the vectors.
+    width: usize,
 }
 
-/// Output voxels of one sample, with their values in every output channel.
-struct Tile<'a, T> {
-    sample: usize,
-    voxels: Range<usize>,
-    channels: Vec<&'a mut [T]>,
+/// All output channels in blocks of about equally many vectors.
+fn channel_blocks<T: Lanes>(arch: Arch, channels: usize) -> Vec<Block> {
+    let lanes = arch.dispatch(VectorLen::<T>(PhantomData));
+    let vectors = channels.div_ceil(lanes);
+    let count = vectors.div_ceil(MOST_VECTORS);
+    let block = |i: usize| {
+        let (start, end) = (i * vectors / count * lanes, (i + 1) * vectors / count * lanes);
+        Block { channels: start..end.min(channels), width: end - start }
+    };
+    (0..count).map(block).collect()
 }
 
-fn tiles<'a, T>(g: &Geometry, out: &'a mut [T]) -> Vec<Tile<'a, T>> {
-    let voxels = g.out_voxels();
-    let samples = out.chunks_mut(g.c_out * voxels).enumerate();
-    samples
-        .flat_map(|(sample, out)| {
-            let mut tiles: Vec<_> = blocks(voxels, TILE_VOXELS)
-                .map(|voxels| Tile { sample, voxels, channels: Vec::with_capacity(g.c_out) })
-                .collect();
-            for channel in out.chunks_mut(voxels) {
-                for (tile, values) in tiles.iter_mut().zip(channel.chunks_mut(TILE_VOXELS)) {
-                    tile.channels.push(values);
-                }
+/// Matrices of `rows` rows, one for each block, of the columns of its channels and zeros.
+fn packed<T: Float>(
+    blocks: &[Block],
+    rows: usize,
+    at: impl Fn(usize, usize) -> T + Sync,
+) -> Vec<Vec<T>> {
+    let pack = |block: &Block| {
+        let mut out = vec![T::zero(); rows * block.width];
+        for (row, out) in out.chunks_exact_mut(block.width).enumerate() {
+            for (value, c) in out.iter_mut().zip(block.channels.clone()) {
+                *value = at(row, c);
             }
-            tiles
-        })
-        .collect()
+        }
+        out
+    };
+    blocks.par_iter().map(pack).collect()
 }
 
 /// The output N,C_out,D,H,W of input N,C_in,D,H,W and weights C_out,C_in,kd,kh,kw.
-pub(super) fn forward<T: Float>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
-    convolve(g, x, &transposed(w, g.c_out), bias)
-}
-
-/// Rows and columns exchanged, for `rows` rows.
-fn transposed<T: Float>(matrix: &[T], rows: usize) -> Vec<T> {
-    let cols = matrix.len() / rows;
-    (0..cols).flat_map(|col| (0..rows).map(move |row| matrix[row * cols + col])).collect()
-}
-
-/// The output N,C_out,D,H,W of input N,C_in,D,H,W and weights C_in,kd,kh,kw,C_out.
-fn convolve<T: Float>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
-    let mut out = vec![T::zero(); g.batch * g.c_out * g.out_voxels()];
-    let sample_len = g.c_in * g.in_voxels();
-    tiles(g, &mut out).par_iter_mut().for_each_init(
-        || (vec![], vec![]),
-        |(panel, values), tile| {
-            let x = &x[tile.sample * sample_len..][..sample_len];
-            values.resize(g.c_out * tile.voxels.len(), T::zero());
-            convolve_tile(g, x, w, &tile.voxels, panel, values);
-            for (c, channel) in tile.channels.iter_mut().enumerate() {
-                let bias = bias.map_or(T::zero(), |bias| bias[c]);
-                let values = values[c..].iter().step_by(g.c_out);
-                channel.iter_mut().zip(values).for_each(|(out, &v)| *out = v + bias);
-            }
-        },
-    );
-    out
-}
-
-/// The output of one sample at `voxels`, a row of C_out values for each.
-fn convolve_tile<T: Float>(
+pub(super) fn forward<T: Lanes>(
+    arch: Arch,
     g: &Geometry,
     x: &[T],
     w: &[T],
-    voxels: &Range<usize>,
-    panel: &mut Vec<T>,
-    values: &mut [T],
-) {
-    let n = voxels.len();
-    if g.is_pointwise() {
-        let x = Matrix::new(&x[voxels.start..], g.c_in, n, g.in_voxels());
-        matmul(values, x.transposed(), Matrix::new(w, g.c_in, g.c_out, g.c_out), false);
-        return;
-    }
-    let columns = g.columns(voxels);
-    for rows in blocks(g.rows(), panel_rows::<T>()) {
-        panel.resize(rows.len() * n, T::zero());
-        g.unfold(x, rows.clone(), &columns, panel);
-        let weights = Matrix::new(&w[rows.start * g.c_out..], rows.len(), g.c_out, g.c_out);
-        let panel = Matrix::new(panel, rows.len(), n, n);
-        matmul(values, panel.transposed(), weights, rows.start > 0);
-    }
+    bias: Option<&[T]>,
+) -> Vec<T> {
+    let rows = g.rows();
+    convolve(arch, g, x, bias, |row, c| w[c * rows + row])
 }
 
 /// The gradient of the input from the gradient of the output.
-pub(super) fn input_gradient<T: Float>(g: &Geometry, w: &[T], grad: &[T]) -> Vec<T> {
-    if g.stride == [1; 3] && g.c_in >= MIN_CHANNELS {
-        convolve(&g.transposed(), grad, &flipped(g, w), None)
-    } else {
-        folded_input_gradient(g, w, grad)
+pub(super) fn input_gradient<T: Lanes>(arch: Arch, g: &Geometry, w: &[T], grad: &[T]) -> Vec<T> {
+    if g.stride != [1; 3] || g.c_in < MIN_CHANNELS {
+        return folded_input_gradient(g, w, grad);
+    }
+    let (rows, taps) = (g.rows(), g.taps());
+    convolve(arch, &g.transposed(), grad, None, |row, c| {
+        w[row / taps * rows + c * taps + taps - 1 - row % taps]
+    })
+}
+
+/// The output N,C_out,D,H,W of input N,C_in,D,H,W and the weight of each row (C_in, kd, kh, kw) and
+/// output channel.
+fn convolve<T: Lanes>(
+    arch: Arch,
+    g: &Geometry,
+    x: &[T],
+    bias: Option<&[T]>,
+    weight: impl Fn(usize, usize) -> T + Sync,
+) -> Vec<T> {
+    let blocks = channel_blocks::<T>(arch, g.c_out);
+    let weights = packed(&blocks, g.rows(), weight);
+    let tiles = g.tiles(TILE_VOXELS);
+    let sample_len = g.c_in * g.in_voxels();
+    let mut out = vec![T::zero(); g.batch * g.c_out * g.out_voxels()];
+    let mut tasks: Vec<_> = tasks(g, &blocks, &tiles, &mut out);
+    tasks.par_iter_mut().for_each_init(Buffers::default, |buffers, task| {
+        let x = &x[task.sample * sample_len..][..sample_len];
+        let Block { channels, width } = &blocks[task.block];
+        convolve_tile(arch, g, x, &weights[task.block], *width, task.tile, buffers);
+        let bias = bias.map(|bias| &bias[channels.clone()]);
+        scatter(&buffers.values, *width, &mut task.channels, bias);
+    });
+    out
+}
+
+/// A tile of some channels of the output.
+struct Task<'a, T> {
+    sample: usize,
+    block: usize,
+    tile: &'a Tile,
+    channels: Vec<&'a mut [T]>,
+}
+
+fn tasks<'a, T>(
+    g: &Geometry,
+    blocks: &[Block],
+    tiles: &'a [Tile],
+    out: &'a mut [T],
+) -> Vec<Task<'a, T>> {
+    let mut tasks = vec![];
+    let mut channels = out.chunks_exact_mut(g.out_voxels());
+    for sample in 0..g.batch {
+        for (block, Block { channels: range, .. }) in blocks.iter().enumerate() {
+            let first = tasks.len();
+            tasks.extend(tiles.iter().map(|tile| Task { sample, block, tile, channels: vec![] }));
+            for mut channel in channels.by_ref().take(range.len()) {
+                for task in &mut tasks[first..] {
+                    let (values, rest) = channel.split_at_mut(task.tile.len(g));
+                    task.channels.push(values);
+                    channel = rest;
+                }
+            }
+        }
+    }
+    tasks
+}
+
+/// Memory that a thread uses again.
+struct Buffers<T> {
+    /// Input of a tile with its border, for some channels.
+    patch: Vec<T>,
+    /// A row of some channels for each voxel of a tile.
+    values: Vec<T>,
+    voxels: Vec<usize>,
+    taps: Vec<usize>,
+}
+
+impl<T> Default for Buffers<T> {
+    fn default() -> Self {
+        Self { patch: vec![], values: vec![], voxels: vec![], taps: vec![] }
     }
 }
 
-/// Weights C_out,kd,kh,kw,C_in with the taps in reverse order.
-fn flipped<T: Float>(g: &Geometry, w: &[T]) -> Vec<T> {
-    let taps = g.taps();
-    let mut out = Vec::with_capacity(w.len());
-    for w in w.chunks_exact(g.rows()) {
-        for tap in (0..taps).rev() {
-            out.extend(w.iter().skip(tap).step_by(taps));
+/// Input channels that are copied at a time.
+fn group_channels(g: &Geometry) -> usize {
+    (GROUP_TAPS / g.taps()).max(1)
+}
+
+/// The output of one sample in `tile`, a row of `width` channels for each voxel.
+fn convolve_tile<T: Lanes>(
+    arch: Arch,
+    g: &Geometry,
+    x: &[T],
+    weights: &[T],
+    width: usize,
+    tile: &Tile,
+    buffers: &mut Buffers<T>,
+) {
+    let Buffers { patch, values, voxels, taps } = buffers;
+    values.resize(tile.len(g) * width, T::zero());
+    g.offsets(tile, group_channels(g), voxels, taps);
+    for channels in blocks(g.c_in, group_channels(g)) {
+        g.load(x, &channels, tile, patch);
+        let rows = channels.start * g.taps()..channels.end * g.taps();
+        arch.dispatch(Product {
+            input: patch,
+            rows: voxels,
+            steps: &taps[..rows.len()],
+            vectors: &weights[rows.start * width..rows.end * width],
+            width,
+            out: values,
+            accumulate: channels.start > 0,
+        });
+    }
+}
+
+/// Moves rows of `width` values to the channels, and adds the bias.
+fn scatter<T: Float>(values: &[T], width: usize, channels: &mut [&mut [T]], bias: Option<&[T]>) {
+    for (i, values) in values.chunks(BLOCK_VOXELS * width).enumerate() {
+        for (c, channel) in channels.iter_mut().enumerate() {
+            let bias = bias.map_or(T::zero(), |bias| bias[c]);
+            let values = values[c..].iter().step_by(width);
+            let channel = channel[i * BLOCK_VOXELS..].iter_mut();
+            channel.zip(values).for_each(|(out, &v)| *out = v + bias);
         }
     }
-    out
+}
+
+/// The values of some channels at the voxels of a tile, a row of `width` for each voxel.
+fn gather<T: Float>(
+    channels: &[T],
+    voxels: usize,
+    tile: &Range<usize>,
+    width: usize,
+    values: &mut Vec<T>,
+) {
+    values.clear();
+    values.resize(tile.len() * width, T::zero());
+    for (i, values) in values.chunks_mut(BLOCK_VOXELS * width).enumerate() {
+        for (c, channel) in channels.chunks_exact(voxels).enumerate() {
+            let channel = &channel[tile.clone()][i * BLOCK_VOXELS..];
+            values[c..].iter_mut().step_by(width).zip(channel).for_each(|(v, &x)| *v = x);
+        }
+    }
 }
 
 /// The gradient of the input for any stride: the transposed product, folded tile by tile.
 fn folded_input_gradient<T: Float>(g: &Geometry, w: &[T], grad: &[T]) -> Vec<T> {
     let taps = g.taps();
-    let channels = (panel_rows::<T>() / taps).max(1);
+    let channels = (PANEL_BYTES / size_of::<T>() / TILE_VOXELS / taps).max(1);
     let one_channel = Geometry { c_in: 1, ..*g };
     let tile_voxels = (PANEL_BYTES / size_of::<T>() / (channels * taps)).max(1);
     let grad_len = g.c_out * g.out_voxels();
@@ -171,55 +272,75 @@ fn folded_input_gradient<T: Float>(g: &Geometry, w: &[T], grad: &[T]) -> Vec<T> 
     out
 }
 
-/// The gradient of the weights: each task sums some rows of the unfolded input over a share of all
-/// tiles; the shares are added in order.
-pub(super) fn weight_gradient<T: Float>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
-    let row_blocks: Vec<_> = blocks(g.rows(), panel_rows::<T>()).collect();
-    let tiles: Vec<_> = (0..g.batch)
-        .flat_map(|sample| blocks(g.out_voxels(), TILE_VOXELS).map(move |v| (sample, v)))
-        .collect();
-    let shares = MIN_TASKS.div_ceil(row_blocks.len()).min(tiles.len());
-    let share_len = tiles.len().div_ceil(shares);
-    let tasks: Vec<_> = row_blocks
+/// The gradient of the weights: each task has the rows of some input channels, for some output
+/// channels and a share of all tiles; the shares are added in order.
+pub(super) fn weight_gradient<T: Lanes>(arch: Arch, g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
+    let columns = channel_blocks::<T>(arch, g.c_out);
+    let inputs: Vec<_> = blocks(g.c_in, (TASK_ROWS / g.taps()).max(1)).collect();
+    let tiles = g.tiles(TILE_VOXELS);
+    let tiles: Vec<_> = (0..g.batch).flat_map(|n| tiles.iter().map(move |t| (n, t))).collect();
+    let shares = MIN_TASKS.div_ceil(columns.len() * inputs.len()).min(tiles.len());
+    let shares: Vec<_> = tiles.chunks(tiles.len().div_ceil(shares)).collect();
+    let tasks: Vec<_> = columns
         .iter()
-        .flat_map(|rows| tiles.chunks(share_len).map(move |tiles| (rows.clone(), tiles)))
+        .flat_map(|block| inputs.iter().map(move |input| (block, input)))
+        .flat_map(|(block, input)| shares.iter().map(move |share| (block, input, *share)))
         .collect();
-    let partial: Vec<_> = tasks
-        .into_par_iter()
-        .map_init(Vec::new, |panel, (rows, tiles)| {
-            let sums = weight_gradient_rows(g, x, grad, &rows, tiles, panel);
-            (rows, sums)
+    let sums: Vec<_> = tasks
+        .par_iter()
+        .map_init(Buffers::default, |buffers, (block, input, share)| {
+            weight_gradient_rows(arch, g, x, grad, block, input, share, buffers)
         })
         .collect();
     let mut out = vec![T::zero(); g.c_out * g.rows()];
-    for (rows, sums) in partial {
-        for (c, out) in out.chunks_exact_mut(g.rows()).enumerate() {
-            let sums = sums[c..].iter().step_by(g.c_out);
-            out[rows.clone()].iter_mut().zip(sums).for_each(|(out, &s)| *out += s);
+    out.par_chunks_exact_mut(g.rows()).enumerate().for_each(|(c, out)| {
+        for ((block, input, _), sums) in tasks.iter().zip(&sums) {
+            if block.channels.contains(&c) {
+                let rows = &mut out[input.start * g.taps()..input.end * g.taps()];
+                let sums = sums[c - block.channels.start..].iter().step_by(block.width);
+                rows.iter_mut().zip(sums).for_each(|(out, &s)| *out += s);
+            }
         }
-    }
+    });
     out
 }
 
-/// The gradient of the weights that meet `rows`, C_out values for each row, from some tiles.
-fn weight_gradient_rows<T: Float>(
+/// The gradient of the weights of some input channels, a row of output channels for each tap.
+fn weight_gradient_rows<T: Lanes>(
+    arch: Arch,
     g: &Geometry,
     x: &[T],
     grad: &[T],
-    rows: &Range<usize>,
-    tiles: &[(usize, Range<usize>)],
-    panel: &mut Vec<T>,
+    block: &Block,
+    input: &Range<usize>,
+    tiles: &[(usize, &Tile)],
+    buffers: &mut Buffers<T>,
 ) -> Vec<T> {
+    let Buffers { patch, values, voxels, taps } = buffers;
     let (x_len, grad_len) = (g.c_in * g.in_voxels(), g.c_out * g.out_voxels());
-    let mut sums = vec![T::zero(); g.c_out * rows.len()];
-    for (sample, voxels) in tiles {
+    let width = block.width;
+    let mut sums = vec![T::zero(); input.len() * g.taps() * width];
+    for &(sample, tile) in tiles {
         let x = &x[sample * x_len..][..x_len];
-        let grad = &grad[sample * grad_len..][..grad_len];
-        let n = voxels.len();
-        let grad = Matrix::new(&grad[voxels.start..], g.c_out, n, g.out_voxels());
-        panel.resize(rows.len() * n, T::zero());
-        g.unfold(x, rows.clone(), &g.columns(voxels), panel);
-        matmul(&mut sums, Matrix::new(panel, rows.len(), n, n), grad.transposed(), true);
+        let grad = &grad[sample * grad_len + block.channels.start * g.out_voxels()..]
+            [..block.channels.len() * g.out_voxels()];
+        gather(grad, g.out_voxels(), &tile.voxels(g), width, values);
+        g.offsets(tile, group_channels(g), voxels, taps);
+        for (i, group) in blocks(input.len(), group_channels(g)).enumerate() {
+            let channels = input.start + group.start..input.start + group.end;
+            g.load(x, &channels, tile, patch);
+            let first = i * group_channels(g) * g.taps() * width;
+            let rows = group.len() * g.taps();
+            arch.dispatch(Product {
+                input: patch,
+                rows: &taps[..rows],
+                steps: voxels,
+                vectors: values,
+                width,
+                out: &mut sums[first..first + rows * width],
+                accumulate: true,
+            });
+        }
     }
     sums
 }
@@ -234,4 +355,43 @@ pub(super) fn bias_gradient<T: Float>(batch: usize, channels: usize, grad: &[T])
             T::from_f64(samples.map(|values| sum(values, values, |v, _| v)).sum())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use steer3d_so3::Stream;
+
+    use super::*;
+    use crate::simd::arches;
+
+    #[test]
+    fn all_instruction_sets_agree() {
+        // Two blocks of output channels for AVX-512, more than one tile, group and line ending.
+        let g = Geometry {
+            batch: 2,
+            c_in: 21,
+            c_out: 69,
+            size: [5, 9, 50],
+            kernel: [3; 3],
+            stride: [1; 3],
+            padding: [1; 3],
+            out: [5, 9, 50],
+        };
+        let mut stream = Stream::new(0, "test", &[]);
+        let mut normal = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<_>>();
+        let (x, w) = (normal(g.batch * g.c_in * g.in_voxels()), normal(g.c_out * g.rows()));
+        let grad = normal(g.batch * g.c_out * g.out_voxels());
+        let results = arches().into_iter().map(|arch| {
+            let of_x = input_gradient(arch, &g, &w, &grad);
+            [forward(arch, &g, &x, &w, None), of_x, weight_gradient(arch, &g, &x, &grad)]
+        });
+        let results: Vec<[Vec<f32>; 3]> = results.collect();
+        for result in &results[1..] {
+            for (a, b) in result.iter().zip(&results[0]) {
+                let largest = b.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let gap = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+                assert!(gap < 1e-5 * largest, "{gap} of {largest}");
+            }
+        }
+    }
 }

@@ -57,11 +57,6 @@ impl Geometry {
         self.out.iter().product()
     }
 
-    /// Whether the unfolded input is the input itself.
-    pub(super) fn is_pointwise(&self) -> bool {
-        self.kernel == [1; 3] && self.stride == [1; 3] && self.padding == [0; 3]
-    }
-
     /// The convolution of the output gradient that gives the input gradient, for stride 1.
     pub(super) fn transposed(&self) -> Self {
         let full = |axis: usize| self.kernel[axis] as isize - 1 - self.padding[axis];
@@ -119,35 +114,8 @@ impl Geometry {
         Reach { start, end, input }
     }
 
-    /// Writes the panel of the unfolded input of one sample: row `(c, kz, ky, kx)` of `rows` and
-    /// each of `columns` hold the input that tap (kz, ky, kx) of channel c meets there.
-    pub(super) fn unfold<T: Float>(
-        &self,
-        input: &[T],
-        rows: Range<usize>,
-        columns: &Columns,
-        panel: &mut [T],
-    ) {
-        let stride = self.stride[2];
-        for (row, out) in rows.zip(panel.chunks_exact_mut(columns.len())) {
-            self.for_runs(row, columns, |run, reach, input_start| {
-                let out = &mut out[run];
-                if reach.end - reach.start < out.len() {
-                    out[..reach.start].fill(T::zero());
-                    out[reach.end..].fill(T::zero());
-                }
-                let out = &mut out[reach.start..reach.end];
-                if stride == 1 {
-                    out.copy_from_slice(&input[input_start..][..out.len()]);
-                } else {
-                    let input = input[input_start..].iter().step_by(stride);
-                    out.iter_mut().zip(input).for_each(|(out, &x)| *out = x);
-                }
-            });
-        }
-    }
-
-    /// The transpose of [`unfold`](Self::unfold): adds a panel to the input.
+    /// Adds a panel to the input of one sample: row `(c, kz, ky, kx)` of `rows` and each of `columns`
+    /// to what tap (kz, ky, kx) of channel c meets there.
     pub(super) fn fold<T: Float>(
         &self,
         panel: &[T],
@@ -185,6 +153,108 @@ impl Geometry {
                     each(run, reaches[i], line_start + reaches[i].input);
                 }
                 _ => each(run, Reach { start: 0, end: 0, input: 0 }, 0),
+            }
+        }
+    }
+}
+
+/// Output voxels that are neighbours in memory: lines `y` of the planes `z`, all of them if there is
+/// more than one plane.
+pub(super) struct Tile {
+    z: Range<usize>,
+    y: Range<usize>,
+}
+
+impl Tile {
+    /// Number of voxels.
+    pub(super) fn len(&self, g: &Geometry) -> usize {
+        self.z.len() * self.y.len() * g.out[2]
+    }
+
+    /// Places in an output channel.
+    pub(super) fn voxels(&self, g: &Geometry) -> Range<usize> {
+        let start = (self.z.start * g.out[1] + self.y.start) * g.out[2];
+        start..start + self.len(g)
+    }
+}
+
+impl Geometry {
+    /// The output of a sample in tiles of about `voxels` voxels, in the order of memory.
+    pub(super) fn tiles(&self, voxels: usize) -> Vec<Tile> {
+        let [depth, height, width] = self.out;
+        let planes = (voxels / (height * width)).max(1);
+        let lines = if planes > 1 { height } else { (voxels / width).clamp(1, height) };
+        let parts = |n: usize, length: usize| {
+            let parts = n.div_ceil(length);
+            (0..parts).map(move |i| i * n / parts..(i + 1) * n / parts)
+        };
+        parts(depth, planes)
+            .flat_map(|z| parts(height, lines).map(move |y| Tile { z: z.clone(), y }))
+            .collect()
+    }
+
+    /// D,H,W of the input that a tile needs.
+    fn patch(&self, tile: &Tile) -> [usize; 3] {
+        let lengths = [tile.z.len(), tile.y.len(), self.out[2]];
+        [0, 1, 2].map(|axis| (lengths[axis] - 1) * self.stride[axis] + self.kernel[axis])
+    }
+
+    /// The offsets in a patch of the voxels of a tile, and of the taps of `channels` channels.
+    pub(super) fn offsets(
+        &self,
+        tile: &Tile,
+        channels: usize,
+        voxels: &mut Vec<usize>,
+        taps: &mut Vec<usize>,
+    ) {
+        let [depth, height, width] = self.patch(tile);
+        let at = |z: usize, y: usize, x: usize| (z * height + y) * width + x;
+        voxels.clear();
+        for z in 0..tile.z.len() {
+            for y in 0..tile.y.len() {
+                let start = at(z * self.stride[0], y * self.stride[1], 0);
+                voxels.extend((0..self.out[2]).map(|x| start + x * self.stride[2]));
+            }
+        }
+        let [kd, kh, kw] = self.kernel;
+        taps.clear();
+        for c in 0..channels {
+            for tap in 0..kd * kh {
+                let start = at(c * depth + tap / kh, tap % kh, 0);
+                taps.extend(start..start + kw);
+            }
+        }
+    }
+
+    /// Copies what a tile needs of some channels of a sample, with zeros outside the input.
+    pub(super) fn load<T: Float>(
+        &self,
+        input: &[T],
+        channels: &Range<usize>,
+        tile: &Tile,
+        patch: &mut Vec<T>,
+    ) {
+        let [depth, height, width] = self.patch(tile);
+        let [d, h, w] = self.size;
+        let origin = |axis: usize, out: usize| self.position(axis, out, 0);
+        let (z0, y0, x0) = (origin(0, tile.z.start), origin(1, tile.y.start), origin(2, 0));
+        let inside = |start: isize, i: usize, size: usize| {
+            usize::try_from(start + i as isize).ok().filter(|&at| at < size)
+        };
+        let left = ((-x0).max(0) as usize).min(width);
+        let right = ((w as isize - x0).max(0) as usize).clamp(left, width);
+        let first = (x0 + left as isize) as usize;
+        patch.resize(channels.len() * depth * height * width, T::zero());
+        for (line, out) in patch.chunks_exact_mut(width).enumerate() {
+            let (c, z, y) = (line / height / depth, line / height % depth, line % height);
+            match (inside(z0, z, d), inside(y0, y, h)) {
+                (Some(z), Some(y)) if left < right => {
+                    let start = (((channels.start + c) * d + z) * h + y) * w + first;
+                    out[..left].fill(T::zero());
+                    out[left..right].copy_from_slice(&input[start..start + right - left]);
+                    out[right..].fill(T::zero());
+                }
+                _ => out.fill(T::zero()),
             }
         }
     }

@@ -2,8 +2,10 @@
 
 mod cpu;
 mod geometry;
+mod product;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use pulp::Arch;
 
 use self::geometry::Geometry;
 use crate::check::{expect_argument, invalid, volume_dims};
@@ -178,7 +180,7 @@ impl CustomOp2 for Conv3d {
     ) -> Result<(CpuStorage, Shape)> {
         dispatch!(x, OP, T => {
             let (x, w) = (elements::<T>(x, x_layout, OP)?, elements(w, w_layout, OP)?);
-            Ok((storage(cpu::forward(&self.0, x, w, None)), self.out_shape()))
+            Ok((storage(cpu::forward(Arch::new(), &self.0, x, w, None)), self.out_shape()))
         })
     }
 
@@ -210,7 +212,7 @@ impl CustomOp3 for Conv3d {
         dispatch!(x, OP, T => {
             let (x, w) = (elements::<T>(x, x_layout, OP)?, elements(w, w_layout, OP)?);
             let bias = elements(bias, bias_layout, OP)?;
-            Ok((storage(cpu::forward(&self.0, x, w, Some(bias))), self.out_shape()))
+            Ok((storage(cpu::forward(Arch::new(), &self.0, x, w, Some(bias))), self.out_shape()))
         })
     }
 
@@ -245,7 +247,7 @@ impl CustomOp2 for InputGradient {
         let shape = (g.batch, g.c_in, g.size[0], g.size[1], g.size[2]).into();
         dispatch!(grad, OP, T => {
             let (w, grad) = (elements::<T>(w, w_layout, OP)?, elements(grad, grad_layout, OP)?);
-            Ok((storage(cpu::input_gradient(g, w, grad)), shape))
+            Ok((storage(cpu::input_gradient(Arch::new(), g, w, grad)), shape))
         })
     }
 }
@@ -266,7 +268,7 @@ impl CustomOp2 for WeightGradient {
         let shape = (g.c_out, g.c_in, g.kernel[0], g.kernel[1], g.kernel[2]).into();
         dispatch!(grad, OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
-            Ok((storage(cpu::weight_gradient(g, x, grad)), shape))
+            Ok((storage(cpu::weight_gradient(Arch::new(), g, x, grad)), shape))
         })
     }
 }

@@ -10,7 +10,7 @@ use steer3d_kernels::{FieldBlock, SeparablePlan};
 
 use super::geometry::{Geometry, Run};
 use super::inner::{Contract, Couple, Filter, Load, Mix, Sparse};
-use super::simd::Lanes;
+use crate::simd::Lanes;
 
 /// Bytes of the output and jets of a tile; with the features they stay in the level-2 cache.
 const TILE_BYTES: usize = 384 << 10;
@@ -532,14 +532,7 @@ mod tests {
 
     use super::super::Boundary;
     use super::*;
-
-    /// Every instruction set that this processor has.
-    fn arches() -> Vec<Arch> {
-        let mut arches = vec![Arch::Scalar, Arch::new()];
-        #[cfg(target_arch = "x86_64")]
-        arches.extend(pulp::x86::V3::try_new().map(Arch::V3));
-        arches
-    }
+    use crate::simd::arches;
 
     #[test]
     fn all_instruction_sets_agree() {

@@ -5,7 +5,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::geometry::Run;
-use super::simd::Lanes;
+use crate::simd::Lanes;
 
 /// Largest k/2 of the filters.
 pub(super) const MAX_HALF: usize = 4;

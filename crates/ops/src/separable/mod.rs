@@ -3,7 +3,6 @@
 mod cpu;
 mod geometry;
 mod inner;
-mod simd;
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use pulp::Simd;
 use crate::float::Float;
 
 /// A [`Float`] with vectors in every instruction set of `pulp`.
-pub(super) trait Lanes: Float {
+pub(crate) trait Lanes: Float {
     type Vector<S: Simd>: Copy;
 
     /// The whole vectors at the start of a slice.
@@ -102,3 +102,12 @@ impl_lanes!(
     mul_add_e_f64s,
     reduce_sum_f64s
 );
+
+/// Every instruction set that this processor has.
+#[cfg(test)]
+pub(crate) fn arches() -> Vec<pulp::Arch> {
+    let mut arches = vec![pulp::Arch::Scalar, pulp::Arch::new()];
+    #[cfg(target_arch = "x86_64")]
+    arches.extend(pulp::x86::V3::try_new().map(pulp::Arch::V3));
+    arches
+}
