@@ -159,6 +159,12 @@ fn tasks<'a, T>(
     tasks
 }
 
+/// The input channels of a pointwise convolution at the voxels of a tile.
+fn pointwise<'a, T>(g: &Geometry, x: &'a [T], channels: usize, tile: &Tile) -> Matrix<'a, T> {
+    let voxels = tile.voxels(g);
+    Matrix::new(&x[voxels.start..], channels, voxels.len(), g.in_voxels())
+}
+
 /// Memory that a thread uses again.
 struct Buffers<T> {
     /// Input of a tile with its border, for some channels.
@@ -192,6 +198,11 @@ fn convolve_tile<T: Lanes>(
 ) {
     let Buffers { patch, values, voxels, taps } = buffers;
     values.resize(tile.len(g) * width, T::zero());
+    if g.is_pointwise() {
+        let x = pointwise(g, x, g.c_in, tile).transposed();
+        matmul(values, x, Matrix::new(weights, g.c_in, width, width), false);
+        return;
+    }
     g.offsets(tile, group_channels(g), voxels, taps);
     for channels in blocks(g.c_in, group_channels(g)) {
         g.load(x, &channels, tile, patch);
@@ -325,6 +336,11 @@ fn weight_gradient_rows<T: Lanes>(
         let grad = &grad[sample * grad_len + block.channels.start * g.out_voxels()..]
             [..block.channels.len() * g.out_voxels()];
         gather(grad, g.out_voxels(), &tile.voxels(g), width, values);
+        if g.is_pointwise() {
+            let x = pointwise(g, &x[input.start * g.in_voxels()..], input.len(), tile);
+            matmul(&mut sums, x, Matrix::new(values, tile.len(g), width, width), true);
+            continue;
+        }
         g.offsets(tile, group_channels(g), voxels, taps);
         for (i, group) in blocks(input.len(), group_channels(g)).enumerate() {
             let channels = input.start + group.start..input.start + group.end;

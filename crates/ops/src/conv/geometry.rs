@@ -57,6 +57,11 @@ impl Geometry {
         self.out.iter().product()
     }
 
+    /// Is every output voxel a product with the input of that voxel alone?
+    pub(super) fn is_pointwise(&self) -> bool {
+        self.kernel == [1; 3] && self.stride == [1; 3] && self.padding == [0; 3]
+    }
+
     /// The convolution of the output gradient that gives the input gradient, for stride 1.
     pub(super) fn transposed(&self) -> Self {
         let full = |axis: usize| self.kernel[axis] as isize - 1 - self.padding[axis];
