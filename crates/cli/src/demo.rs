@@ -100,14 +100,13 @@ fn real(
     config.epochs = args.epochs.unwrap_or(config.epochs);
     let meta = dataset.meta();
     let mut predictors = vec![];
-    for (name, architecture) in
-        [("steerable", Architecture::Steerable), ("plain", Architecture::Plain)]
-    {
+    for architecture in [Architecture::Steerable, Architecture::Plain] {
+        let name = architecture.to_string();
         let model = rival(architecture, network.clone(), device)?;
-        let folder = args.out.join(&meta.name).join(name);
+        let folder = args.out.join(&meta.name).join(&name);
         let never = AtomicBool::new(false);
         let run = train_into(&folder, &model, &dataset, &config, device, output, &never)?;
-        predictors.push(NetworkPredictor::new(name.into(), run.network));
+        predictors.push(NetworkPredictor::new(name, run.network));
     }
     let voxels = Source::Voxels(Interpolation::Cubic);
     let sources =

@@ -15,7 +15,7 @@ use crate::train::{Architecture, input_scale, rival, train_into};
 /// Accuracy on rotated shapes, over seeds.
 #[derive(Serialize)]
 struct Row {
-    model: &'static str,
+    model: String,
     parameters: usize,
     accuracies: Vec<f64>,
     mean: f64,
@@ -46,9 +46,8 @@ pub(crate) fn run(
 ) -> Result<()> {
     let epochs = epochs.unwrap_or(60);
     let mut rows = vec![];
-    for (name, architecture) in
-        [("steerable", Architecture::Steerable), ("plain", Architecture::Plain)]
-    {
+    for architecture in [Architecture::Steerable, Architecture::Plain] {
+        let name = architecture.to_string();
         let mut accuracies = vec![];
         let mut parameters = 0;
         for seed in first_seed..first_seed + seeds {
@@ -64,11 +63,11 @@ pub(crate) fn run(
                 weight_decay: 1e-3,
                 seed,
             };
-            let folder = out.join(format!("tetris-{seed}")).join(name);
+            let folder = out.join(format!("tetris-{seed}")).join(&name);
             let never = AtomicBool::new(false);
             let run = train_into(&folder, &model, &dataset, &config, device, output, &never)?;
             parameters = run.network.params().count();
-            let accuracy = accuracy(&NetworkPredictor::new(name.into(), run.network), &dataset)?;
+            let accuracy = accuracy(&NetworkPredictor::new(name.clone(), run.network), &dataset)?;
             output.say(&format!("{name}, seed {seed}: {:.1} % right", 100.0 * accuracy));
             accuracies.push(accuracy);
         }
@@ -124,7 +123,7 @@ fn accuracy(predictor: &dyn Predictor, dataset: &Dataset) -> Result<f64> {
     Ok(report.sources[0].conditions[0].scores.accuracy.value)
 }
 
-fn row(model: &'static str, parameters: usize, accuracies: Vec<f64>) -> Row {
+fn row(model: String, parameters: usize, accuracies: Vec<f64>) -> Row {
     let n = accuracies.len() as f64;
     let mean = accuracies.iter().sum::<f64>() / n;
     let squares: f64 = accuracies.iter().map(|a| (a - mean).powi(2)).sum();
@@ -143,7 +142,7 @@ fn table(tetris: &Tetris) -> String {
     table.set_header(["Tetris", "parameters", "seeds", "rotated accuracy", "deviation"]);
     for row in &tetris.rows {
         table.add_row([
-            row.model.to_owned(),
+            row.model.clone(),
             row.parameters.to_string(),
             row.accuracies.len().to_string(),
             format!("{:.3}", row.mean),

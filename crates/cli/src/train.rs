@@ -1,3 +1,4 @@
+use std::fmt;
 use std::fs;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -12,8 +13,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use steer3d::nn::checkpoint::{FORMAT, ModelCard};
 use steer3d::nn::{
-    EpochMetrics, ModelConfig, Network, PlainConfig, SteerableConfig, TrainConfig, TrainEvent,
-    train,
+    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry,
+    TrainConfig, TrainEvent, train,
 };
 use steer3d::volume::{Dataset, Split};
 
@@ -61,6 +62,17 @@ pub(crate) enum Architecture {
     Steerable,
     /// Convolution and max pooling, as many parameters as the steerable one
     Plain,
+    /// The same with antialiased pooling
+    Antialiased,
+    /// Group convolution over the 24 rotations of the cube, about as many parameters
+    Group,
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no architecture is hidden");
+        f.write_str(value.get_name())
+    }
 }
 
 #[derive(Serialize)]
@@ -138,17 +150,22 @@ pub(crate) fn input_scale(dataset: &Dataset) -> Result<f64> {
     Ok(if squares > 0.0 { (count as f64 / squares).sqrt() } else { 1.0 })
 }
 
-/// `steerable` itself, or the plain network with as many parameters.
+/// `steerable` itself, or a rival with as many parameters.
 pub(crate) fn rival(
     architecture: Architecture,
     steerable: SteerableConfig,
     device: &Device,
 ) -> Result<ModelConfig> {
-    if architecture == Architecture::Steerable {
-        return Ok(ModelConfig::Steerable(steerable));
-    }
-    let network = Network::new(&ModelConfig::Steerable(steerable.clone()), 0, DType::F32, device)?;
-    Ok(ModelConfig::Plain(PlainConfig::matching(&steerable, network.params().count())))
+    let plain = PlainConfig::like(&steerable);
+    let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
+    let rival = match architecture {
+        Architecture::Steerable => return Ok(ModelConfig::Steerable(steerable)),
+        Architecture::Plain => plain,
+        Architecture::Antialiased => antialiased,
+        Architecture::Group => PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased },
+    };
+    let network = Network::new(&ModelConfig::Steerable(steerable), 0, DType::F32, device)?;
+    Ok(ModelConfig::Plain(rival.with_parameters(network.params().count())))
 }
 
 /// A finished training run.
@@ -186,11 +203,7 @@ pub(crate) fn train_into(
         unit: meta.unit.clone(),
         model: model.clone(),
     };
-    let kind = match model {
-        ModelConfig::Steerable(_) => "steerable",
-        ModelConfig::Plain(_) => "plain",
-    };
-    let label = format!("train {kind} on {}", meta.name);
+    let label = format!("train {} on {}", model.name(), meta.name);
     output.say(&format!("{label}: {} parameters", network.params().count()));
     let mut progress = output.progress(&label, 0);
     let mut failed = None;

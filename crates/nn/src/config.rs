@@ -11,7 +11,7 @@ use crate::field::scalars;
 pub enum ModelConfig {
     /// A steerable network.
     Steerable(SteerableConfig),
-    /// An ordinary convolutional network with max pooling.
+    /// An ordinary or group-convolutional network.
     Plain(PlainConfig),
 }
 
@@ -72,11 +72,52 @@ pub struct PlainConfig {
     /// Probability of dropping a whole channel after each block.
     #[serde(default)]
     pub dropout: f64,
+    /// How the grid shrinks.
+    #[serde(default)]
+    pub pooling: Pooling,
+    /// The group with whose rotations the layers commute.
+    #[serde(default)]
+    pub symmetry: Symmetry,
     /// The blocks, first to last.
     pub blocks: Vec<PlainBlock>,
 }
 
-/// Convolution, batch norm, ReLU, max pooling where `pool > 1`, dropout.
+/// How a [`PlainCnn`](crate::PlainCnn) shrinks the grid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// Maximum over cubes of `pool` voxels.
+    #[default]
+    Max,
+    /// Maximum over the 27 voxels around each, blur, subsampling (Zhang 2019, *Making Convolutional
+    /// Networks Shift-Invariant Again*, <https://arxiv.org/abs/1904.11486>).
+    Antialiased,
+}
+
+/// The group with whose rotations the layers of a [`PlainCnn`](crate::PlainCnn) commute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Symmetry {
+    /// None.
+    #[default]
+    None,
+    /// The 24 rotations of the cube: convolutions over the group and space (Cohen and Welling 2016,
+    /// <https://arxiv.org/abs/1602.07576>; in 3-D Worrall and Brostow 2018,
+    /// <https://arxiv.org/abs/1804.04458>). Each channel of a block has 24 orientations.
+    Octahedral,
+}
+
+impl Symmetry {
+    /// Orientations of a channel.
+    pub fn order(self) -> usize {
+        match self {
+            Self::None => 1,
+            Self::Octahedral => 24,
+        }
+    }
+}
+
+/// Convolution, batch norm, ReLU, pooling where `pool > 1`, dropout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlainBlock {
@@ -84,7 +125,7 @@ pub struct PlainBlock {
     pub channels: usize,
     /// Kernel size in voxels, odd.
     pub size: usize,
-    /// Edge and stride of the max pooling.
+    /// Factor by which the grid shrinks.
     #[serde(default = "one")]
     pub pool: usize,
 }
@@ -102,6 +143,18 @@ fn cubes() -> [f64; 3] {
 }
 
 impl ModelConfig {
+    /// The kind of network in a word: `steerable`, `plain`, `antialiased` or `group`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Steerable(_) => "steerable",
+            Self::Plain(c) => match (c.symmetry, c.pooling) {
+                (Symmetry::Octahedral, _) => "group",
+                (Symmetry::None, Pooling::Antialiased) => "antialiased",
+                (Symmetry::None, Pooling::Max) => "plain",
+            },
+        }
+    }
+
     /// Channels of the input.
     pub fn channels(&self) -> usize {
         match self {
@@ -168,37 +221,50 @@ impl SteerableConfig {
 
 impl PlainConfig {
     /// The plain counterpart of `steerable`: the same blocks, kernel sizes and strides (as max
-    /// pooling), and the width for which the number of parameters comes closest to `parameters`.
-    pub fn matching(steerable: &SteerableConfig, parameters: usize) -> Self {
-        let with_width = |width: f64| Self {
+    /// pooling), a channel for each field.
+    pub fn like(steerable: &SteerableConfig) -> Self {
+        let block = |b: &SteerableBlock| PlainBlock {
+            channels: b.fields.num_fields(),
+            size: b.size,
+            pool: b.stride,
+        };
+        Self {
             channels: steerable.input.dim(),
             classes: steerable.classes,
             input_scale: steerable.input_scale,
             dropout: steerable.dropout,
-            blocks: steerable
-                .blocks
-                .iter()
-                .map(|b| PlainBlock {
-                    channels: ((width * b.fields.num_fields() as f64).round() as usize).max(1),
-                    size: b.size,
-                    pool: b.stride,
-                })
-                .collect(),
+            pooling: Pooling::Max,
+            symmetry: Symmetry::None,
+            blocks: steerable.blocks.iter().map(block).collect(),
+        }
+    }
+
+    /// The same network with all widths scaled so that the number of parameters comes closest to
+    /// `parameters`.
+    #[must_use]
+    pub fn with_parameters(&self, parameters: usize) -> Self {
+        let with_width = |width: f64| {
+            let mut config = self.clone();
+            for block in &mut config.blocks {
+                block.channels = ((width * block.channels as f64).round() as usize).max(1);
+            }
+            config
         };
         let gap = |c: &Self| c.parameter_count().abs_diff(parameters);
         let widths = (1..=800).map(|i| with_width(f64::from(i) / 100.0));
-        widths.min_by_key(gap).unwrap_or_else(|| with_width(1.0))
+        widths.min_by_key(gap).unwrap_or_else(|| self.clone())
     }
 
     /// Number of trainable values.
     pub fn parameter_count(&self) -> usize {
-        let mut inputs = self.channels;
+        let (mut inputs, mut pooled) = (self.channels, self.channels);
         let mut count = 0;
         for block in &self.blocks {
             // Filter, and scale and shift of the batch norm.
             count += block.channels * (inputs * block.size.pow(3) + 2);
-            inputs = block.channels;
+            pooled = block.channels;
+            inputs = pooled * self.symmetry.order();
         }
-        count + (inputs + 1) * self.classes
+        count + (pooled + 1) * self.classes
     }
 }

@@ -24,7 +24,9 @@ mod steerable;
 mod train;
 
 pub use adamw::AdamW;
-pub use config::{ModelConfig, PlainBlock, PlainConfig, SteerableBlock, SteerableConfig};
+pub use config::{
+    ModelConfig, PlainBlock, PlainConfig, Pooling, SteerableBlock, SteerableConfig, Symmetry,
+};
 pub use error::NnError;
 pub use field::{Field, LayerField};
 pub use network::{ConvolutionInfo, Network};

@@ -1,15 +1,21 @@
 use candle_core::{DType, Device, Tensor};
-use steer3d_ops::{Conv3dConfig, conv3d, max_pool3d};
+use steer3d_ops::{gaussian_pool3d, max_pool3d};
 use steer3d_so3::Irreps;
 
 use crate::field::scalars;
-use crate::layers::{ConvolutionPath, FieldBatchNorm, FieldDropout, InvariantPool, Linear};
+use crate::layers::{
+    ConvolutionPath, FieldBatchNorm, FieldDropout, GaussianPool, GroupConv, InvariantPool, Linear,
+};
 use crate::steerable::{check_classes, check_scale, check_stride};
-use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainConfig};
+use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainConfig, Pooling};
 
-/// The rival: convolution, batch norm, ReLU and max pooling, mean over space, linear head.
+/// The rivals: convolution, batch norm, ReLU and pooling, mean over space, linear head; with
+/// [`Symmetry::Octahedral`](crate::Symmetry::Octahedral) a group-convolutional network, whose channels have an orientation each
+/// and whose answer does not change under the 24 rotations of the cube (exactly where pooling is
+/// antialiased; max pooling has no centre on odd grids).
 ///
-/// Its channels are ordinary numbers; for the measurement of equivariance they count as scalars.
+/// Channels are ordinary numbers; for the measurement of equivariance they, or their means over
+/// orientations, count as scalars.
 #[derive(Debug)]
 pub struct PlainCnn {
     config: PlainConfig,
@@ -20,11 +26,11 @@ pub struct PlainCnn {
 
 #[derive(Debug)]
 struct Block {
-    weight: Tensor,
-    size: usize,
+    conv: GroupConv,
     pool: usize,
     norm: FieldBatchNorm,
     dropout: FieldDropout,
+    /// Channels, without their orientations.
     irreps: Irreps,
 }
 
@@ -42,8 +48,7 @@ impl PlainCnn {
         check_classes(config.classes)?;
         check_scale(config.input_scale)?;
         let mut params = Params::new(seed, dtype, device);
-        let mut inputs = config.channels;
-        let mut blocks = vec![];
+        let mut blocks: Vec<Block> = vec![];
         for (i, block) in config.blocks.iter().enumerate() {
             check_stride(i, "pool", block.pool)?;
             if block.size % 2 == 0 || block.size > 15 || block.channels == 0 {
@@ -57,17 +62,26 @@ impl PlainCnn {
             }
             let name = |part: &str| format!("blocks.{i}.{part}");
             let irreps = scalars(block.channels)?;
+            let (inputs, orientations) = match blocks.last() {
+                None => (config.channels, 1),
+                Some(last) => (last.irreps.dim(), config.symmetry.order()),
+            };
             blocks.push(Block {
-                weight: filter(&mut params, &name("conv"), block.channels, inputs, block.size)?,
-                size: block.size,
+                conv: GroupConv::new(
+                    &mut params,
+                    &name("conv"),
+                    config.symmetry,
+                    [block.channels, inputs, orientations],
+                    block.size,
+                )?,
                 pool: block.pool,
                 norm: FieldBatchNorm::new(&mut params, &name("norm"), &irreps)?,
                 dropout: FieldDropout::new(&name("dropout"), &irreps, config.dropout)?,
                 irreps,
             });
-            inputs = block.channels;
         }
-        let head = Linear::new(&mut params, "head", inputs, config.classes)?;
+        let pooled = blocks.last().map_or(config.channels, |last| last.irreps.dim());
+        let head = Linear::new(&mut params, "head", pooled, config.classes)?;
         Ok(Self { config, params, blocks, head })
     }
 
@@ -106,7 +120,7 @@ impl PlainCnn {
         let info = |(i, block): (usize, &Block)| ConvolutionInfo {
             layer: format!("block {} convolution", i + 1),
             path: ConvolutionPath::Dense,
-            cost: block.weight.elem_count(),
+            cost: block.conv.cost(),
         };
         self.blocks.iter().enumerate().map(info).collect()
     }
@@ -119,34 +133,50 @@ impl PlainCnn {
     ) -> Result<Tensor, NnError> {
         let x = x.affine(self.config.input_scale, 0.0)?;
         let mut field = Field::new(scalars(self.config.channels)?, x)?;
+        let order = self.config.symmetry.order();
         for (i, block) in self.blocks.iter().enumerate() {
-            let typed = |values| Field::new(block.irreps.clone(), values);
-            let config = Conv3dConfig::same(block.size);
-            field = typed(conv3d(field.values(), &block.weight, None, &config)?)?;
-            seen(format!("block {} convolution", i + 1), &field);
+            let grid = |values: &Tensor| values.dims5().map(|(_, _, d, h, w)| [d / order, h, w]);
+            // Orientations are planes before those of space where they share norm and dropout.
+            let joined = |values: &Tensor| -> Result<Field, NnError> {
+                let (n, _, d, h, w) = values.dims5()?;
+                let values = values.reshape((n, block.irreps.dim(), order * d, h, w))?;
+                Field::new(block.irreps.clone(), values)
+            };
+            let apart = |field: &Field| -> Result<Tensor, NnError> {
+                let (n, c, ..) = field.values().dims5()?;
+                let [d, h, w] = grid(field.values())?;
+                Ok(field.values().reshape((n, c * order, d, h, w))?)
+            };
+            let mut show = |part: &str, field: &Field| -> Result<(), NnError> {
+                let (n, c, ..) = field.values().dims5()?;
+                let [d, h, w] = grid(field.values())?;
+                let mean = field.values().reshape((n, c, order, d * h * w))?.mean(2)?;
+                let mean = Field::new(block.irreps.clone(), mean.reshape((n, c, d, h, w))?)?;
+                seen(format!("block {} {part}", i + 1), &mean);
+                Ok(())
+            };
+            let x = if i == 0 { field.values().clone() } else { apart(&field)? };
+            field = joined(&block.conv.forward(&x)?)?;
+            show("convolution", &field)?;
             field = block.norm.forward(&field, mode)?;
-            field = typed(field.values().relu()?)?;
-            seen(format!("block {} norm and ReLU", i + 1), &field);
+            field = Field::new(block.irreps.clone(), field.values().relu()?)?;
+            show("norm and ReLU", &field)?;
             if block.pool > 1 {
-                field = typed(max_pool3d(field.values(), block.pool, block.pool, 0)?)?;
-                seen(format!("block {} pooling", i + 1), &field);
+                field = joined(&self.pool(&apart(&field)?, block.pool)?)?;
+                show("pooling", &field)?;
             }
             field = block.dropout.forward(&field, mode, &self.params)?;
         }
         self.head.forward(&InvariantPool.forward(&field)?)
     }
-}
 
-fn filter(
-    params: &mut Params,
-    name: &str,
-    outputs: usize,
-    inputs: usize,
-    size: usize,
-) -> Result<Tensor, NnError> {
-    let mut stream = params.stream(name);
-    let fan_in = inputs * size.pow(3);
-    let std = (2.0 / fan_in as f64).sqrt();
-    let values = (0..outputs * fan_in).map(|_| std * stream.normal()).collect();
-    params.weight(&format!("{name}.weight"), values, &[outputs, inputs, size, size, size], true)
+    fn pool(&self, values: &Tensor, stride: usize) -> Result<Tensor, NnError> {
+        Ok(match self.config.pooling {
+            Pooling::Max => max_pool3d(values, stride, stride, 0)?,
+            Pooling::Antialiased => {
+                let sigma = GaussianPool::new(stride).sigma;
+                gaussian_pool3d(&max_pool3d(values, 3, 1, 1)?, stride, sigma)?
+            }
+        })
+    }
 }

@@ -32,7 +32,7 @@ fn steerable() -> ModelConfig {
 
 fn plain() -> ModelConfig {
     let ModelConfig::Steerable(config) = steerable() else { unreachable!() };
-    ModelConfig::Plain(PlainConfig::matching(&config, 2000))
+    ModelConfig::Plain(PlainConfig::like(&config).with_parameters(2000))
 }
 
 fn saved(folder: &Path, model: ModelConfig) -> (PathBuf, Network) {

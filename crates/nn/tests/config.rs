@@ -1,7 +1,7 @@
 //! Model configurations: round trip and mistakes.
 
 use candle_core::{DType, Device};
-use steer3d_nn::{ModelConfig, Network, PlainConfig, SteerableConfig};
+use steer3d_nn::{ModelConfig, Network, PlainConfig, SteerableConfig, Symmetry};
 
 fn build_error(change: impl FnOnce(&mut SteerableConfig)) -> String {
     let mut config = SteerableConfig::small(1, 3).unwrap();
@@ -13,7 +13,7 @@ fn build_error(change: impl FnOnce(&mut SteerableConfig)) -> String {
 #[test]
 fn configurations_survive_toml() {
     let steerable = SteerableConfig::small(2, 5).unwrap();
-    let plain = PlainConfig::matching(&steerable, 30_000);
+    let plain = PlainConfig::like(&steerable).with_parameters(30_000);
     for model in [ModelConfig::Steerable(steerable), ModelConfig::Plain(plain)] {
         assert_eq!(ModelConfig::from_toml(&model.to_toml().unwrap()).unwrap(), model);
     }
@@ -38,13 +38,16 @@ fn mistakes_name_their_key() {
 }
 
 #[test]
-fn the_plain_rival_has_nearly_as_many_parameters() {
+fn the_rivals_have_nearly_as_many_parameters() {
     let steerable = SteerableConfig::small(1, 3).unwrap();
     let count =
         |m: &ModelConfig| Network::new(m, 0, DType::F32, &Device::Cpu).unwrap().params().count();
     let wanted = count(&ModelConfig::Steerable(steerable.clone()));
-    let plain = PlainConfig::matching(&steerable, wanted);
-    assert_eq!(count(&ModelConfig::Plain(plain.clone())), plain.parameter_count());
-    let ratio = plain.parameter_count() as f64 / wanted as f64;
-    assert!((0.9..1.1).contains(&ratio), "{} against {wanted}", plain.parameter_count());
+    for (symmetry, nearly) in [(Symmetry::None, 0.9..1.1), (Symmetry::Octahedral, 0.7..1.3)] {
+        let rival = PlainConfig { symmetry, ..PlainConfig::like(&steerable) };
+        let rival = rival.with_parameters(wanted);
+        assert_eq!(count(&ModelConfig::Plain(rival.clone())), rival.parameter_count());
+        let ratio = rival.parameter_count() as f64 / wanted as f64;
+        assert!(nearly.contains(&ratio), "{} against {wanted}", rival.parameter_count());
+    }
 }

@@ -2,7 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 use steer3d_kernels::Family;
-use steer3d_nn::{Field, LayerField, Mode, ModelConfig, Network, PlainConfig, SteerableConfig};
+use steer3d_nn::layers::GroupConv;
+use steer3d_nn::{
+    Field, LayerField, Mode, ModelConfig, Network, Params, PlainConfig, Pooling, SteerableConfig,
+    Symmetry,
+};
 use steer3d_so3::{Irreps, Rotation, Stream, cube_group};
 use steer3d_volume::{Grid, Interpolation, Volume, rotate};
 
@@ -71,9 +75,62 @@ fn every_layer_of_a_steerable_network_commutes_with_the_cube_group() {
     }
 }
 
+/// The group-convolutional counterpart of the networks above.
+fn octahedral() -> PlainConfig {
+    let plain = PlainConfig::like(&config("1x0", Family::shells()));
+    let octahedral = PlainConfig { symmetry: Symmetry::Octahedral, ..plain };
+    PlainConfig { pooling: Pooling::Antialiased, ..octahedral }.with_parameters(4000)
+}
+
+#[test]
+fn every_layer_of_a_group_network_commutes_with_the_cube_group_and_not_with_other_rotations() {
+    let model = ModelConfig::Plain(octahedral());
+    let network = Network::new(&model, 1, DType::F32, &Device::Cpu).unwrap();
+    let scalar = "1x0".parse().unwrap();
+    for n in [11, 12] {
+        let gap = worst_gap(&network, &scalar, n);
+        assert!(gap < 1e-5, "at {n}: {gap}");
+    }
+    // A smooth object, which turns without much resampling error.
+    let blob = |x: f64, y: f64, z: f64| (-(x * x + 2.0 * y * y + 4.0 * z * z) / 12.0).exp() as f32;
+    let at = |i: usize| i as f64 - 7.5;
+    let values = (0..16usize.pow(3)).map(|i| blob(at(i % 16) - 2.0, at(i / 16 % 16), at(i / 256)));
+    let x = Tensor::from_iter(values, &Device::Cpu).unwrap().reshape((1, 1, 16, 16, 16)).unwrap();
+    let axis = nalgebra::Unit::new_normalize(nalgebra::Vector3::new(1.0, 2.0, -1.0));
+    let other = turn(&x, &scalar, &Rotation::from_axis_angle(&axis, 0.7));
+    let logits = |x: &Tensor| network.forward(x, Mode::Evaluate).unwrap();
+    assert!(relative_gap(&logits(&other), &logits(&x)) > 1e-3);
+}
+
+#[test]
+fn orientations_turn_with_the_input() {
+    let mut params = Params::new(3, DType::F32, &Device::Cpu);
+    let conv = GroupConv::new(&mut params, "conv", Symmetry::Octahedral, [2, 3, 24], 3).unwrap();
+    let x = random_volume(3 * 24, 5);
+    let scalars = |channels: usize| format!("{channels}x0").parse::<Irreps>().unwrap();
+    let group = cube_group();
+    for rotation in group.iter().step_by(5) {
+        // (R f)[c, h](x) = f[c, R^-1 h](R^-1 x).
+        let back = rotation.inverse();
+        let place = |h: &Rotation| group.iter().position(|r| *r == back * h).unwrap() as u32;
+        let turned = |x: &Tensor, channels: usize| {
+            let order: Vec<u32> = (0..channels as u32)
+                .flat_map(|c| group.iter().map(move |h| 24 * c + place(h)))
+                .collect();
+            let order = Tensor::new(order, &Device::Cpu).unwrap();
+            turn(&x.index_select(&order, 1).unwrap(), &scalars(24 * channels), rotation)
+        };
+        let gap = relative_gap(
+            &conv.forward(&turned(&x, 3)).unwrap(),
+            &turned(&conv.forward(&x).unwrap(), 2),
+        );
+        assert!(gap < 1e-5, "{gap}");
+    }
+}
+
 #[test]
 fn a_plain_network_does_not() {
-    let plain = PlainConfig::matching(&config("1x0", Family::shells()), 4000);
+    let plain = PlainConfig::like(&config("1x0", Family::shells())).with_parameters(4000);
     let network = Network::new(&ModelConfig::Plain(plain), 1, DType::F32, &Device::Cpu).unwrap();
     assert!(worst_gap(&network, &"1x0".parse().unwrap(), 12) > 0.1);
 }

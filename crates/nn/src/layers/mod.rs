@@ -5,6 +5,7 @@
 mod conv;
 mod dropout;
 mod gate;
+mod group;
 mod head;
 mod norm;
 mod pool;
@@ -13,6 +14,7 @@ mod radial;
 pub use conv::{ConvolutionPath, SteerableConv3d};
 pub use dropout::FieldDropout;
 pub use gate::{Gate, NormNonlinearity};
+pub use group::GroupConv;
 pub use head::{InvariantPool, Linear};
 pub use norm::FieldBatchNorm;
 pub use pool::GaussianPool;
