@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
-use steer3d::eval::report::{Report, Section, gallery, terminal, write_report};
+use steer3d::eval::report::{ModelReport, Report, Section, gallery, terminal, write_report};
 use steer3d::eval::{NetworkPredictor, Predictor, Protocol, Source, evaluate, summarise};
 use steer3d::nn::checkpoint;
 use steer3d::volume::{Dataset, Interpolation, Split};
@@ -57,9 +57,9 @@ pub(crate) struct ProtocolArgs {
     /// How rotated and moved voxels are interpolated
     #[arg(long, default_value = "trilinear")]
     interpolation: Interpolation,
-    /// Volumes in a batch: changes speed and memory only
+    /// Volumes evaluated in a batch: changes speed and memory only
     #[arg(long, default_value_t = 32)]
-    batch_size: usize,
+    eval_batch_size: usize,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -77,7 +77,7 @@ enum Rotated {
 }
 
 impl ProtocolArgs {
-    fn split(&self) -> Split {
+    pub(crate) fn split(&self) -> Split {
         match self.split {
             SplitName::Train => Split::Train,
             SplitName::Validation => Split::Validation,
@@ -85,7 +85,7 @@ impl ProtocolArgs {
         }
     }
 
-    fn protocol(&self, dataset: &Dataset, seed: u64) -> Protocol {
+    pub(crate) fn protocol(&self, dataset: &Dataset, seed: u64) -> Protocol {
         let standard = Protocol::default();
         let voxels = Source::Voxels(self.interpolation);
         let stored = dataset.meta().voxeliser.is_some();
@@ -101,7 +101,7 @@ impl ProtocolArgs {
             translations: self.translations.clone().unwrap_or(standard.translations),
             cube: self.cube,
             sources,
-            batch: self.batch_size,
+            batch: self.eval_batch_size,
             ..standard
         }
     }
@@ -167,22 +167,33 @@ pub(crate) fn section(
     protocol: Protocol,
     output: &Output,
 ) -> Result<Section> {
-    let mut models = vec![];
-    for predictor in predictors {
-        let label = format!("evaluate {} on {}", predictor.name(), dataset.meta().name);
-        let bar = RefCell::new(output.progress(&label, 0));
-        models.push(evaluate(predictor, dataset, split, &protocol, &|p| {
-            let mut bar = bar.borrow_mut();
-            bar.length(p.total);
-            bar.at(p.done, "volumes");
-        })?);
-    }
+    let models = predictors
+        .iter()
+        .map(|predictor| measure(predictor, dataset, split, &protocol, output))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Section {
         gallery: gallery(dataset, &models, &protocol, 4)?,
         dataset: summarise(dataset, split),
         protocol,
         models,
     })
+}
+
+/// Evaluates one model.
+pub(crate) fn measure(
+    predictor: &NetworkPredictor,
+    dataset: &Dataset,
+    split: Split,
+    protocol: &Protocol,
+    output: &Output,
+) -> Result<ModelReport> {
+    let label = format!("evaluate {} on {}", predictor.name(), dataset.meta().name);
+    let bar = RefCell::new(output.progress(&label, 0));
+    Ok(evaluate(predictor, dataset, split, protocol, &|p| {
+        let mut bar = bar.borrow_mut();
+        bar.length(p.total);
+        bar.at(p.done, "volumes");
+    })?)
 }
 
 /// Prints the tables (or the JSON form) and writes the report where asked for.

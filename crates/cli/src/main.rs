@@ -1,5 +1,6 @@
 //! The `steer3d` program: parses arguments, calls the library, prints what it gives.
 
+mod compare;
 mod dataset;
 mod demo;
 mod equivariance;
@@ -66,6 +67,9 @@ enum Command {
     /// Evaluate a network on rotated and moved test volumes and write a report
     #[command(after_help = eval::EXAMPLES)]
     Eval(eval::EvalArgs),
+    /// Train several networks on a dataset and measure how each survives rotation and translation
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(compare::CompareArgs),
     /// Measure how far steerable kernels, layers and networks are from exact equivariance
     #[command(after_help = equivariance::EXAMPLES)]
     Equivariance(equivariance::EquivarianceArgs),
@@ -136,6 +140,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Dataset(command) => dataset::run(command, global.seed, &output),
         Command::Train(args) => train::run(args, global.seed, &device, &output),
         Command::Eval(args) => eval::run(args, global.seed, &device, &output),
+        Command::Compare(args) => compare::run(args, global.seed, &device, &output),
         Command::Equivariance(args) => equivariance::run(args, global.seed, &output),
         Command::Info(args) => info::run(args, &output),
         Command::Completions { shell } => completions(*shell),

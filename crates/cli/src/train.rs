@@ -39,6 +39,16 @@ pub(crate) struct TrainArgs {
     /// TOML file that describes the network, instead of --model
     #[arg(long)]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    training: TrainingArgs,
+    /// Run folder
+    #[arg(long, short)]
+    out: PathBuf,
+}
+
+/// How to train.
+#[derive(Args)]
+pub(crate) struct TrainingArgs {
     /// Passes over the training set
     #[arg(long)]
     epochs: Option<usize>,
@@ -51,9 +61,19 @@ pub(crate) struct TrainArgs {
     /// Decoupled weight decay
     #[arg(long)]
     weight_decay: Option<f64>,
-    /// Run folder
-    #[arg(long, short)]
-    out: PathBuf,
+}
+
+impl TrainingArgs {
+    pub(crate) fn config(&self, seed: u64) -> TrainConfig {
+        let standard = TrainConfig::default();
+        TrainConfig {
+            epochs: self.epochs.unwrap_or(standard.epochs),
+            batch_size: self.batch_size.unwrap_or(standard.batch_size),
+            learning_rate: self.learning_rate.unwrap_or(standard.learning_rate),
+            weight_decay: self.weight_decay.unwrap_or(standard.weight_decay),
+            seed,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,14 +119,7 @@ pub(crate) fn run(
         }
         None => rival(args.model, default_network(&dataset)?, device)?,
     };
-    let standard = TrainConfig::default();
-    let config = TrainConfig {
-        epochs: args.epochs.unwrap_or(standard.epochs),
-        batch_size: args.batch_size.unwrap_or(standard.batch_size),
-        learning_rate: args.learning_rate.unwrap_or(standard.learning_rate),
-        weight_decay: args.weight_decay.unwrap_or(standard.weight_decay),
-        seed,
-    };
+    let config = args.training.config(seed);
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;

@@ -1,5 +1,6 @@
 //! The report: its data, and the files written from it.
 
+mod comparison;
 mod figures;
 mod html;
 mod log_plot;
@@ -11,12 +12,13 @@ mod write;
 
 use serde::{Deserialize, Serialize};
 
+pub use comparison::{Comparison, ComparisonRow, Spread, Trial};
 pub use figures::{Figure, figures};
 pub use html::html;
 pub use picture::{GalleryItem, Verdict, View, gallery};
 pub use reading::reading;
 pub use tables::{predictions_csv, results_csv, terminal};
-pub use write::write_report;
+pub use write::{write_comparison, write_report};
 
 pub(crate) use log_plot::LogPlot;
 pub(crate) use write::write_file;

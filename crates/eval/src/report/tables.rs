@@ -230,7 +230,7 @@ pub fn predictions_csv(report: &Report) -> Result<String, EvalError> {
     text(writer)
 }
 
-fn text(writer: csv::Writer<Vec<u8>>) -> Result<String, EvalError> {
+pub(super) fn text(writer: csv::Writer<Vec<u8>>) -> Result<String, EvalError> {
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

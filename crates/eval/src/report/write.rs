@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-use super::{Report, figures, html, predictions_csv, results_csv};
+use super::{Comparison, Report, figures, html, predictions_csv, results_csv};
 use crate::EvalError;
 
 /// Writes `report.html`, `report.json`, `results.csv`, `predictions.csv` and every plot as
@@ -28,6 +28,16 @@ pub fn write_report(dir: &Path, report: &Report) -> Result<(), EvalError> {
     write_file(dir, "results.csv", &results_csv(report)?)?;
     write_file(dir, "report.json", &report.to_json()?)?;
     write_file(dir, "report.html", &html(report)?)
+}
+
+/// Writes `comparison.json`, `comparison.csv` and `comparison.md` into the folder `dir`.
+///
+/// # Errors
+/// As [`write_report`].
+pub fn write_comparison(dir: &Path, comparison: &Comparison) -> Result<(), EvalError> {
+    write_file(dir, "comparison.json", &serde_json::to_string_pretty(comparison)?)?;
+    write_file(dir, "comparison.csv", &comparison.csv()?)?;
+    write_file(dir, "comparison.md", &format!("{}\n", comparison.markdown()))
 }
 
 /// A file name for section `index`: its number and the letters and digits of its name.

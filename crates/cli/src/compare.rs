@@ -1,0 +1,148 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use steer3d::eval::NetworkPredictor;
+use steer3d::eval::report::{
+    Comparison, Report, Section, Trial, gallery, write_comparison, write_report,
+};
+use steer3d::eval::summarise;
+use steer3d::nn::{ModelConfig, Network, TrainConfig, checkpoint};
+use steer3d::volume::Dataset;
+
+use crate::INTERRUPTED;
+use crate::eval::{ProtocolArgs, command_line, measure};
+use crate::output::Output;
+use crate::train::{Architecture, TrainingArgs, default_network, rival, train_into};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  steer3d compare cath.h5 --out comparison
+  steer3d compare cath.h5 --models steerable,plain,group --seeds 5 --epochs 12 --out comparison
+
+Every model is trained from every seed, counted from --seed, and measured on the same rotated and
+moved volumes. The folder gets comparison.md, .csv and .json (mean and standard deviation over
+seeds), the report of the models of the first seed, and a folder for each training. A run that was
+interrupted goes on with the trainings that are not finished.";
+
+#[derive(Args)]
+pub(crate) struct CompareArgs {
+    /// Dataset (HDF5)
+    dataset: PathBuf,
+    /// Networks, sized for the dataset, with about as many parameters each
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["steerable", "plain", "antialiased", "group"])]
+    models: Vec<Architecture>,
+    /// Trainings of each network
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    #[command(flatten)]
+    training: TrainingArgs,
+    #[command(flatten)]
+    protocol: ProtocolArgs,
+    /// Folder for the tables, the report and the trained models
+    #[arg(long, short)]
+    out: PathBuf,
+}
+
+/// What a finished training was, beside its weights.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct Finished {
+    model: ModelConfig,
+    training: TrainConfig,
+    dataset: String,
+    seconds: f64,
+}
+
+pub(crate) fn run(
+    args: &CompareArgs,
+    seed: u64,
+    device: &Device,
+    output: &Output,
+) -> Result<ExitCode> {
+    let dataset = Dataset::open(&args.dataset)?;
+    let protocol = args.protocol.protocol(&dataset, seed);
+    let steerable = default_network(&dataset)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+    let mut models = vec![];
+    for &architecture in &args.models {
+        let model = rival(architecture, steerable.clone(), device)?;
+        let mut trials = vec![];
+        for seed in seed..seed + args.seeds {
+            let folder = args.out.join(format!("{architecture}-{seed}"));
+            let training = args.training.config(seed);
+            let trained = trained(&folder, &model, &dataset, &training, device, output, &stop)?;
+            let Some((network, training_seconds)) = trained else {
+                output.say("interrupted: the same command goes on with what is not finished");
+                return Ok(ExitCode::from(INTERRUPTED));
+            };
+            let predictor = NetworkPredictor::new(architecture.to_string(), network);
+            let mut report =
+                measure(&predictor, &dataset, args.protocol.split(), &protocol, output)?;
+            if !trials.is_empty() {
+                report.predictions.clear();
+            }
+            trials.push(Trial { seed, training_seconds, report });
+        }
+        models.push((architecture.to_string(), trials));
+    }
+    let comparison = Comparison::new(&dataset.meta().name, &protocol, &models);
+    let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
+    let section = Section {
+        gallery: gallery(&dataset, &first, &protocol, 4)?,
+        dataset: summarise(&dataset, args.protocol.split()),
+        protocol,
+        models: first,
+    };
+    let title = format!("Networks on {}, trained from seed {seed}", dataset.meta().name);
+    write_report(&args.out, &Report::new(&title, &command_line(), vec![section]))?;
+    write_comparison(&args.out, &comparison)?;
+    output.result(&comparison.terminal(), &comparison)?;
+    output.say(&format!("report: {}", args.out.join("report.html").display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The network of a training and the seconds that it took, from its folder if it was finished
+/// before; `None` if it was interrupted.
+fn trained(
+    folder: &Path,
+    model: &ModelConfig,
+    dataset: &Dataset,
+    training: &TrainConfig,
+    device: &Device,
+    output: &Output,
+    stop: &AtomicBool,
+) -> Result<Option<(Network, f64)>> {
+    let record = folder.join("finished.json");
+    let mut finished = Finished {
+        model: model.clone(),
+        training: training.clone(),
+        dataset: dataset.meta().name.clone(),
+        seconds: 0.0,
+    };
+    if let Ok(text) = fs::read_to_string(&record)
+        && let Ok(found) = serde_json::from_str::<Finished>(&text)
+    {
+        finished.seconds = found.seconds;
+        if found == finished {
+            let (network, _) = checkpoint::load(&folder.join("model.safetensors"), device)?;
+            return Ok(Some((network, found.seconds)));
+        }
+    }
+    let start = Instant::now();
+    let run = train_into(folder, model, dataset, training, device, output, stop)?;
+    if run.stopped {
+        return Ok(None);
+    }
+    finished.seconds = start.elapsed().as_secs_f64();
+    let text = serde_json::to_string_pretty(&finished)?;
+    fs::write(&record, text).with_context(|| format!("{}", record.display()))?;
+    Ok(Some((run.network, finished.seconds)))
+}
