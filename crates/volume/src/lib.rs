@@ -14,7 +14,10 @@
 //! finite, and reports what it expected and what it found in a typed error.
 
 pub mod dataset;
+pub mod formats;
 pub mod import;
+pub mod mesh;
+pub mod molecule;
 pub mod npz;
 pub mod points;
 pub mod resample;
