@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use super::{obj, off, stl};
+
 /// A format that [`read`](super::read) knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -102,7 +104,22 @@ impl Format {
             (4, b"n+2\0\r\n\x1a\n", Self::Nifti),
             (0, b"@<TRIPOS>", Self::Mol2),
         ];
-        magics.into_iter().find(|(offset, magic, _)| has(*offset, magic)).map(|(.., format)| format)
+        magics
+            .into_iter()
+            .find(|(offset, magic, _)| has(*offset, magic))
+            .map(|(.., format)| format)
+            .or_else(|| Self::of_mesh(bytes))
+    }
+
+    /// The mesh format without a magic number that the content shows.
+    fn of_mesh(bytes: &[u8]) -> Option<Self> {
+        let head = &bytes[..bytes.len().min(1 << 16)];
+        let known = [
+            (off::recognises(head), Self::Off),
+            (stl::recognises(bytes), Self::Stl),
+            (obj::recognises(head), Self::Obj),
+        ];
+        known.into_iter().find(|(recognised, _)| *recognised).map(|(_, format)| format)
     }
 
     fn of_name(path: &Path) -> Option<Self> {

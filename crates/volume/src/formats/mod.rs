@@ -8,6 +8,11 @@
 mod detect;
 mod error;
 mod gzip;
+mod obj;
+mod off;
+mod ply;
+mod polygons;
+mod stl;
 
 use std::path::Path;
 
@@ -51,6 +56,11 @@ pub fn read(path: &Path) -> Result<Source, FormatError> {
 /// # Errors
 /// If the bytes are not a valid file of that format.
 pub fn read_as(bytes: &[u8], format: Format) -> Result<Source, Fault> {
-    let _ = bytes;
-    Err(Fault::new(Place::Whole, "a format with a reader", format.to_string()))
+    match format {
+        Format::Off => off::read(bytes).map(Source::Mesh),
+        Format::Obj => obj::read(bytes).map(Source::Mesh),
+        Format::Stl => stl::read(bytes).map(Source::Mesh),
+        Format::Ply => ply::read(bytes).map(Source::Mesh),
+        other => Err(Fault::new(Place::Whole, "a format with a reader", other.to_string())),
+    }
 }
