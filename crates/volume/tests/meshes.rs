@@ -414,7 +414,7 @@ fn truncated_and_mutated_files_never_panic() {
         let mut refused = 0;
         for _ in 0..3000 {
             let mut mutant = whole.clone();
-            for _ in 0..1 + stream.below(4) {
+            for _ in 0..=stream.below(4) {
                 let at = stream.below(mutant.len());
                 match stream.below(3) {
                     0 => mutant[at] = stream.below(256) as u8,

@@ -51,8 +51,8 @@ pub enum Inside {
 /// use steer3d_volume::{Mesh, MeshField, MeshVoxeliser};
 /// let corners = vec![[0.0, 0.0, 0.0], [6.0, 0.0, 0.0], [0.0, 6.0, 0.0], [0.0, 0.0, 6.0]];
 /// let faces = vec![[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]];
-/// let tetrahedron = Mesh::new(corners, faces)?.centred();
-/// let solid = MeshVoxeliser { supersampling: 4, ..MeshVoxeliser::new(8, 1.0, MeshField::Solid) };
+/// let tetrahedron = Mesh::new(corners, faces)?.translated([-1.5; 3]);
+/// let solid = MeshVoxeliser { supersampling: 4, ..MeshVoxeliser::new(10, 1.0, MeshField::Solid) };
 /// let volume = solid.voxelise(&tetrahedron, &Rotation::identity())?;
 /// assert!((volume.data().iter().sum::<f32>() - 36.0).abs() < 1.0);
 /// # Ok::<(), steer3d_volume::VolumeError>(())
