@@ -14,7 +14,10 @@
 //! finite, and reports what it expected and what it found in a typed error.
 
 pub mod dataset;
+pub mod formats;
 pub mod import;
+pub mod mesh;
+pub mod molecule;
 pub mod npz;
 pub mod points;
 pub mod resample;
@@ -28,6 +31,8 @@ pub use import::{
     ImportError, ImportOptions, import_arrays, import_cath, import_medmnist, import_tetris,
     tetris_voxeliser,
 };
+pub use mesh::Mesh;
+pub use mesh::voxeliser::{Inside, MeshField, MeshVoxeliser};
 pub use points::{PointCloud, Voxeliser};
 pub use resample::{Interpolation, rotate, rotate_into, translate, translate_into};
 pub use volume::{Grid, MAX_VALUES, Volume, VolumeError};
