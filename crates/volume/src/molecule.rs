@@ -276,3 +276,81 @@ fn mark_first_alternates(atoms: &[Atom], indices: &[usize], stays: &mut [bool]) 
             atom.residue == *residue && best.get(&name(atom)) == Some(&ranks[&atom.alternate]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn atom(name: &str, residue: &str, alternate: char, occupancy: f64) -> Atom {
+        let alternate = Some(alternate).filter(|&letter| letter != ' ');
+        let element = crate::elements::atomic_number(&name[..1]).unwrap();
+        let (name, residue) = (name.to_owned(), residue.to_owned());
+        Atom { name, residue, alternate, occupancy, element, ..Atom::default() }
+    }
+
+    fn kept(atoms: Vec<Atom>) -> String {
+        let molecule = Molecule { atoms, ..Molecule::default() }.first_alternates();
+        let label = |a: &Atom| format!("{}{}", a.name, a.alternate.unwrap_or('-'));
+        molecule.atoms.iter().map(label).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_alternate_of_highest_occupancy_stays() {
+        let s = |name, letter, occupancy| atom(name, "SER", letter, occupancy);
+        let ordered = vec![s("N", ' ', 1.0), s("CB", 'A', 0.3), s("CB", 'B', 0.7)];
+        assert_eq!(kept(ordered), "N- CBB");
+        assert_eq!(kept(vec![s("CB", 'B', 0.5), s("CB", 'A', 0.5)]), "CBB");
+        // C and D, of the side chain alone, are ranked below A and B and still have one each.
+        let two = vec![s("C", 'A', 0.6), s("C", 'B', 0.4), s("O", 'C', 0.3), s("O", 'D', 0.2)];
+        assert_eq!(kept(two), "CA OC");
+        // Two residues in one place: no atom of the second one.
+        let t = |name, letter| atom(name, "THR", letter, 0.4);
+        let place = vec![t("CA", 'B'), t("CG2", 'B'), s("CA", 'A', 0.6), s("OG", 'A', 0.6)];
+        assert_eq!(kept(place), "CAA OGA");
+        // Without residues, unique names.
+        let u = |name, letter, occupancy| atom(name, "", letter, occupancy);
+        assert_eq!(kept(vec![u("C1", '1', 0.4), u("C1B", '2', 0.6), u("O", ' ', 1.0)]), "C1B2 O-");
+    }
+
+    #[test]
+    fn selections() {
+        let calcium = Atom { element: 20, hetero: true, ..atom("CA", "CA", ' ', 1.0) };
+        let water = Atom { hetero: true, ..atom("O", "HOH", ' ', 1.0) };
+        let g = |name| atom(name, "GLY", ' ', 1.0);
+        let atoms = vec![g("N"), g("CA"), g("C"), g("O"), g("HA"), calcium, water];
+        let molecule = Molecule { atoms, ..Molecule::default() };
+        let count = |molecule: Molecule| molecule.atoms.len();
+        assert_eq!(count(molecule.clone().without_hydrogens()), 6);
+        assert_eq!(count(molecule.clone().without_waters()), 6);
+        assert_eq!(count(molecule.clone().without_hetero()), 5);
+        assert_eq!(count(molecule.clone().backbone()), 4);
+        assert_eq!(count(molecule.alpha_carbons()), 1);
+    }
+
+    #[test]
+    fn cells_keep_their_edges_and_angles() {
+        let (edges, angles) = ([10.0, 20.0, 30.0], [70.0, 80.0, 110.0]);
+        let cell = Cell::new(edges, angles).unwrap();
+        for (found, expected) in cell.edges().iter().zip(edges) {
+            assert!((found - expected).abs() < 1e-12);
+        }
+        for (found, expected) in cell.angles().iter().zip(angles) {
+            assert!((found - expected).abs() < 1e-12);
+        }
+        // The volume of a triclinic cell, International Tables B 1.1.3.
+        let [a, b, c] = angles.map(|angle: f64| angle.to_radians().cos());
+        let factor = (1.0 - a * a - b * b - c * c + 2.0 * a * b * c).sqrt();
+        assert!((cell.volume() - 6000.0 * factor).abs() < 1e-9);
+        for (edges, angles) in [
+            ([0.0, 1.0, 1.0], [90.0; 3]),
+            ([-1.0, -1.0, 1.0], [90.0; 3]),
+            ([f64::NAN, 1.0, 1.0], [90.0; 3]),
+            ([1.0; 3], [90.0, 90.0, 180.0]),
+            ([1.0; 3], [10.0, 20.0, 90.0]),
+            ([1.0; 3], [90.0, 90.0, 270.0]),
+            ([f64::INFINITY; 3], [90.0; 3]),
+        ] {
+            assert!(Cell::new(edges, angles).is_err(), "{edges:?} {angles:?}");
+        }
+    }
+}

@@ -4,8 +4,8 @@
 //! `M  CHG` lines, or those of the atom lines if there are none. Bonds are checked, not kept.
 //! V3000 is refused.
 
-use super::records::{Line, Lines, element, push, text};
 use super::Fault;
+use super::records::{Line, Lines, element, push, text};
 use crate::molecule::{Atom, Molecule};
 
 /// Is the fourth line of a file a counts line?
