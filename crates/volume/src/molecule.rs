@@ -214,6 +214,16 @@ impl Molecule {
         self.kept(Atom::is_backbone)
     }
 
+    /// Without the side chain of one residue, of which N, CA, C, O and OXT stay. Its hydrogens go
+    /// too, for those of the backbone already tell glycine and proline from the others.
+    pub fn without_side_chain(self, chain: &str, number: i32, insertion: Option<char>) -> Self {
+        self.kept(|atom| {
+            let here =
+                atom.chain == chain && (atom.residue_number, atom.insertion) == (number, insertion);
+            !here || atom.is_backbone() || (atom.name == "OXT" && atom.element == 8)
+        })
+    }
+
     /// Alpha carbons only.
     pub fn alpha_carbons(self) -> Self {
         self.kept(Atom::is_alpha_carbon)
