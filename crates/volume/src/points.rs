@@ -85,7 +85,8 @@ impl PointCloud {
                 return Err(VolumeError::NotFinite { what: "values of points", index, value });
             }
         }
-        self.values = values;
+        let plain = values.iter().all(|&value| value == PointValue::Scalar(1.0));
+        self.values = if plain { Vec::new() } else { values };
         Ok(self)
     }
 
@@ -147,19 +148,12 @@ impl PointCloud {
         self.positions.is_empty()
     }
 
-    /// Refuses points whose channels are not below `channels`.
-    pub(crate) fn check_channels(&self, channels: usize) -> Result<(), VolumeError> {
-        for (point, &channel) in self.channels.iter().enumerate() {
-            let last = usize::from(channel) + self.value(point).components().len() - 1;
-            if last >= channels {
-                return Err(VolumeError::Parameter {
-                    field: "channel of a point",
-                    expected: "a number below the voxeliser's channels",
-                    found: format!("{last}, with {channels} channels"),
-                });
-            }
-        }
-        Ok(())
+    /// The first channel that a point needs and that is not below `channels`.
+    pub(crate) fn channel_beyond(&self, channels: usize) -> Option<usize> {
+        let last = |point: usize| {
+            usize::from(self.channels[point]) + self.value(point).components().len() - 1
+        };
+        (0..self.len()).map(last).find(|&channel| channel >= channels)
     }
 }
 
@@ -239,7 +233,14 @@ impl Gaussian {
             let expected = found.div_ceil(voxels) * voxels;
             return Err(VolumeError::Length { what: "target", expected, found });
         }
-        cloud.check_channels(found / voxels)?;
+        let channels = found / voxels;
+        if let Some(channel) = cloud.channel_beyond(channels) {
+            return Err(VolumeError::Parameter {
+                field: "channel of a point",
+                expected: "a number below the voxeliser's channels",
+                found: format!("{channel}, with {channels} channels"),
+            });
+        }
         let images = match cell {
             None => None,
             Some(cell) => Some(self.images(cloud.len(), &cell.rotated(rotation), grid)?),
