@@ -176,7 +176,7 @@ fn text_of_other_formats_is_not_taken_for_molecules() {
         b"ply\nformat ascii 1.0\nelement vertex 8\n",
         b"12\nthis is\nnot an atom line\n",
         b"12\n",
-        b"TITLEPAGE\n",
+        b"TITLE PAGE\n",
         b"a,b,c\n1,2,3\n4,5,6\n",
         b"",
     ];
@@ -289,6 +289,11 @@ fn models_cells_and_titles_of_pdb_files() {
     let edges = models[1].cell.unwrap().vectors();
     assert_eq!(edges[0], [10.0, 0.0, 0.0]);
     assert!((edges[1][0] + 10.0).abs() < 1e-12 && edges[2] == [0.0, 0.0, 30.0]);
+    let long = format!(
+        "{}{text}",
+        "TITLE     XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX\n".repeat(99)
+    );
+    assert_eq!(parse(&long, Format::Pdb).unwrap()[1].name.len(), 256);
     let text = format!("CRYST1    1.000    1.000    1.000  90.00  90.00  90.00\n{ATOM}\n");
     assert_eq!(parse(&text, Format::Pdb).unwrap()[0].cell, None);
 }
@@ -365,6 +370,12 @@ fn syntax_of_cif_files() {
         ("data_x\n_tag".to_owned(), "expected a value of _tag, found the end of the file"),
         ("data_x\nloop_ 1".to_owned(), "a tag after loop_"),
         ("data_x\nsave_y".to_owned(), "without save frames"),
+        (
+            format!(
+                "{head}1 2 3 C 1\nloop_\n_atom_site_fract_x _atom_site_fract_y _atom_site_fract_z\n0 0 0"
+            ),
+            "line 11: expected the coordinates of all atoms of a block of one kind",
+        ),
         ("data_x\nvalue".to_owned(), "line 2: expected a tag, loop_ or data_, found \"value\""),
     ] {
         let fault = fault(&text, Format::Cif);

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
-use super::records::{element, element_of_label, push, show, text};
+use super::records::{cut, element, element_of_label, push, show, text};
 use super::{Fault, Place};
 use crate::molecule::{Atom, Cell, Molecule};
 
@@ -102,7 +102,7 @@ struct Block<'a> {
 impl<'a> Block<'a> {
     fn new(name: &[u8], done: usize) -> Self {
         Self {
-            name: text(name),
+            name: cut(&text(name)),
             lengths: [None; 3],
             angles: [90.0; 3],
             items: Vec::new(),
@@ -126,7 +126,7 @@ impl<'a> Block<'a> {
             self.angles[axis] = value.number(&tag)?;
         } else if tag == "_struct_title" {
             let title = text(value.bytes);
-            self.name = title.split_whitespace().collect::<Vec<_>>().join(" ");
+            self.name = cut(&title.split_whitespace().collect::<Vec<_>>().join(" "));
         } else if tag.starts_with("_atom_site_") {
             self.items.push((tag, value));
         }
@@ -135,6 +135,11 @@ impl<'a> Block<'a> {
 
     fn atom(&mut self, columns: &Columns, row: &[Value<'a>]) -> Result<(), Fault> {
         let line = row[0].line;
+        if self.atoms > 0 && self.fractional != columns.fractional {
+            let expected = "the coordinates of all atoms of a block of one kind";
+            let found = "Cartesian and fractional coordinates";
+            return Err(Fault::new(Place::Line(line), expected, found));
+        }
         let (atom, model) = columns.atom(row)?;
         let atoms = self.models.entry(model).or_default();
         let others = self.done + self.atoms - atoms.len();
@@ -156,6 +161,7 @@ impl<'a> Block<'a> {
         let cell = self.cell()?;
         let name = self.name;
         for (_, mut atoms) in self.models {
+            atoms.shrink_to_fit();
             if let Some(cell) = cell.filter(|_| self.fractional) {
                 for atom in &mut atoms {
                     atom.position = cell.cartesian(atom.position);

@@ -11,21 +11,21 @@
 //!   cell or title are passed over.
 //! - A cell of edges of at most 1 Å, which the PDB writes where there is no crystal, is none.
 
-use super::records::{Line, Lines, element, push, text};
+use super::records::{Line, Lines, cut, element, push, text};
 use super::{Fault, Place};
 use crate::molecule::{Atom, Cell, Molecule};
 
 /// Does a file begin with a record of the PDB?
 pub(super) fn recognises(bytes: &[u8]) -> bool {
-    const FIRST: [&[u8]; 17] = [
+    const FIRST: [&[u8]; 15] = [
         b"HEADER", b"OBSLTE", b"TITLE ", b"SPLIT ", b"CAVEAT", b"COMPND", b"SOURCE", b"KEYWDS",
-        b"EXPDTA", b"NUMMDL", b"AUTHOR", b"REVDAT", b"REMARK", b"CRYST1", b"MODEL ", b"ATOM  ",
-        b"HETATM",
+        b"EXPDTA", b"NUMMDL", b"AUTHOR", b"REVDAT", b"REMARK", b"CRYST1", b"MODEL ",
     ];
     let first = Lines::new(bytes).find(|line| !line.is_blank());
-    first.is_some_and(|line| {
-        FIRST.iter().any(|name| line.bytes.starts_with(name))
-            && line.bytes.get(6).is_none_or(|byte| matches!(byte, b' ' | b'0'..=b'9'))
+    first.map(|line| line.bytes).is_some_and(|line| {
+        let blank = line.get(6).is_none_or(|byte| matches!(byte, b' ' | b'0'..=b'9'));
+        let header = blank && FIRST.iter().any(|name| line.starts_with(name));
+        header || line.starts_with(b"ATOM  ") || line.starts_with(b"HETATM")
     })
 }
 
@@ -39,7 +39,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
     if reader.models.is_empty() {
         return Err(Fault::new(Place::Whole, "an ATOM or HETATM record", "none"));
     }
-    let name = if reader.title.is_empty() { reader.id } else { reader.title };
+    let name = cut(if reader.title.is_empty() { &reader.id } else { &reader.title });
     for model in &mut reader.models {
         model.name.clone_from(&name);
     }
@@ -81,7 +81,8 @@ impl Reader {
         if self.atoms.is_empty() {
             return;
         }
-        let atoms = std::mem::take(&mut self.atoms);
+        let mut atoms = std::mem::take(&mut self.atoms);
+        atoms.shrink_to_fit();
         self.done += atoms.len();
         self.models.push(Molecule { atoms, cell: self.cell, ..Molecule::default() });
     }

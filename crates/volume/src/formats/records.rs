@@ -107,6 +107,11 @@ pub(super) fn show(bytes: &[u8]) -> String {
     }
 }
 
+/// At most 256 characters of a name, which every model of a file gets.
+pub(super) fn cut(name: &str) -> String {
+    name.chars().take(256).collect()
+}
+
 pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

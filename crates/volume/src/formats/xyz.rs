@@ -46,6 +46,7 @@ fn frame(lines: &mut Lines<'_>, done: usize) -> Result<Molecule, Fault> {
         let line = lines.expect(&format!("atom {index} of {count}"))?;
         push(&mut molecule.atoms, done, layout.atom(line)?, line.number)?;
     }
+    molecule.atoms.shrink_to_fit();
     Ok(molecule)
 }
 
