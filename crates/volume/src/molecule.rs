@@ -295,7 +295,7 @@ mod tests {
         let alternate = Some(alternate).filter(|&letter| letter != ' ');
         let element = crate::elements::atomic_number(&name[..1]).unwrap();
         let (name, residue) = (name.to_owned(), residue.to_owned());
-        Atom { name, residue, alternate, occupancy, element, ..Atom::default() }
+        Atom { element, name, residue, alternate, occupancy, ..Atom::default() }
     }
 
     fn kept(atoms: Vec<Atom>) -> String {

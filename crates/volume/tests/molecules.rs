@@ -538,7 +538,7 @@ fn changed_bytes_never_panic() {
         let mut stream = Stream::new(18, "mutations", &[index as u64]);
         for _ in 0..4000 {
             let mut damaged = bytes.clone();
-            for _ in 0..1 + stream.below(4) {
+            for _ in 0..=stream.below(4) {
                 let at = stream.below(damaged.len());
                 match stream.below(4) {
                     0 => damaged[at] = stream.below(256) as u8,

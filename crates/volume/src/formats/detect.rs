@@ -103,16 +103,20 @@ impl Format {
             (344, b"n+1\0", Self::Nifti),
             (4, b"n+2\0\r\n\x1a\n", Self::Nifti),
         ];
-        let texts: [(fn(&[u8]) -> bool, Self); 5] = [
-            (cif::recognises, Self::Cif),
-            (mol2::recognises, Self::Mol2),
-            (sdf::recognises, Self::Sdf),
-            (pdb::recognises, Self::Pdb),
-            (xyz::recognises, Self::Xyz),
-        ];
         let magic = magics.into_iter().find(|(offset, magic, _)| has(*offset, magic));
-        let text = || texts.into_iter().find(|(recognises, _)| recognises(bytes));
-        magic.map(|(.., format)| format).or_else(|| text().map(|(_, format)| format))
+        magic.map(|(.., format)| format).or_else(|| Self::of_text(bytes))
+    }
+
+    /// The text format that the first lines show.
+    fn of_text(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            _ if cif::recognises(bytes) => Some(Self::Cif),
+            _ if mol2::recognises(bytes) => Some(Self::Mol2),
+            _ if sdf::recognises(bytes) => Some(Self::Sdf),
+            _ if pdb::recognises(bytes) => Some(Self::Pdb),
+            _ if xyz::recognises(bytes) => Some(Self::Xyz),
+            _ => None,
+        }
     }
 
     fn of_name(path: &Path) -> Option<Self> {

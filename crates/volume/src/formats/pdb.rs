@@ -68,9 +68,10 @@ impl Reader {
             b"CRYST1" => self.cell = cell(line)?,
             b"HEADER" => self.id = text(line.columns(63, 66)),
             b"TITLE" => {
-                let part = text(line.columns(11, 80));
-                let gap = if self.title.is_empty() { "" } else { " " };
-                self.title += &format!("{gap}{part}");
+                if !self.title.is_empty() {
+                    self.title.push(' ');
+                }
+                self.title.push_str(&text(line.columns(11, 80)));
             }
             _ => (),
         }
