@@ -12,7 +12,7 @@ use steer3d::volume::{ImportOptions, Voxeliser, import_tetris};
 /// The eight Tetris shapes on 9³ voxels, two test rotations of each.
 fn tetris(folder: &Path) -> Dataset {
     let path = folder.join("tetris.h5");
-    let voxeliser = Voxeliser { size: 9, voxel_size: 0.8, sigma: 0.5, channels: 1, cutoff: 5.0 };
+    let voxeliser = Voxeliser { sigma: 0.5, ..Voxeliser::paper(9, 0.8) };
     import_tetris(&path, &voxeliser, 2, &ImportOptions::default()).unwrap();
     Dataset::open(&path).unwrap()
 }

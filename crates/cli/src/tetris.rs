@@ -81,7 +81,7 @@ pub(crate) fn run(
 /// Each cube is a Gaussian of two voxels, wide enough for the grid to hold in any orientation, and no
 /// shape reaches the faces of the volume.
 fn voxeliser() -> Voxeliser {
-    Voxeliser { size: 21, voxel_size: 0.4, sigma: 0.8, channels: 1, cutoff: 5.0 }
+    Voxeliser { sigma: 0.8, ..Voxeliser::paper(21, 0.4) }
 }
 
 /// Fields with parity, so that pseudoscalars tell the two chiral shapes apart. Little of a

@@ -52,7 +52,7 @@ impl Material {
                 }
             }
             Self::Points { cloud, voxeliser } => {
-                let moved = moved(cloud, transform, voxeliser.voxel_size)?;
+                let moved = moved(cloud, transform, voxeliser.voxel_size);
                 voxeliser.voxelise_into(&moved, &transform.rotation, target)?;
             }
         }
@@ -61,13 +61,8 @@ impl Material {
 }
 
 /// The points before the rotation that takes them to their place: p + R⁻¹ shift.
-fn moved(
-    cloud: &PointCloud,
-    transform: &Transform,
-    voxel_size: f64,
-) -> Result<PointCloud, EvalError> {
+fn moved(cloud: &PointCloud, transform: &Transform, voxel_size: f64) -> PointCloud {
     let shift: [f64; 3] = transform.shift.map(|voxels| voxels * voxel_size);
     let shift: [f64; 3] = (transform.rotation.inverse() * nalgebra::Vector3::from(shift)).into();
-    let positions = cloud.positions().iter().map(|p| [0, 1, 2].map(|axis| p[axis] + shift[axis]));
-    Ok(PointCloud::new(positions.collect(), cloud.channels().to_vec())?)
+    cloud.clone().translated(shift)
 }

@@ -605,7 +605,7 @@ const TETRIS: [(&str, [[i8; 3]; 4]); 8] = [
 /// 15³ voxels of half a cube's edge with σ = 0.4 edges: every orientation of every shape keeps
 /// 5 σ from the faces.
 pub fn tetris_voxeliser() -> Voxeliser {
-    Voxeliser { size: 15, voxel_size: 0.5, sigma: 0.4, channels: 1, cutoff: 5.0 }
+    Voxeliser { sigma: 0.4, ..Voxeliser::paper(15, 0.5) }
 }
 
 /// Generates the eight Tetris shapes, each four unit cubes centred on their mean, as one Gaussian

@@ -14,6 +14,8 @@
 //! finite, and reports what it expected and what it found in a typed error.
 
 pub mod dataset;
+pub mod density;
+pub mod elements;
 pub mod formats;
 pub mod import;
 pub mod mesh;
@@ -27,12 +29,13 @@ pub mod volume;
 pub use dataset::{
     Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Summary,
 };
+pub use density::{Centring, ChannelScheme, MoleculeVoxeliser, Weight};
 pub use import::{
     ImportError, ImportOptions, import_arrays, import_cath, import_medmnist, import_tetris,
     tetris_voxeliser,
 };
 pub use mesh::Mesh;
 pub use mesh::voxeliser::{Inside, MeshField, MeshVoxeliser};
-pub use points::{PointCloud, Voxeliser};
+pub use points::{Gaussian, Normalisation, PointCloud, PointValue, Voxeliser};
 pub use resample::{Interpolation, rotate, rotate_into, translate, translate_into};
 pub use volume::{Grid, MAX_VALUES, Volume, VolumeError};

@@ -9,7 +9,8 @@ use common::{ITEMS, cloud, meta, split, volume, write_small};
 use hdf5::types::{FixedAscii, FixedUnicode};
 use steer3d_so3::Stream;
 use steer3d_volume::{
-    Dataset, DatasetError, DatasetWriter, Grid, Item, Split, Storage, Volume, VolumeError,
+    Dataset, DatasetError, DatasetMeta, DatasetWriter, Grid, Item, PointCloud, PointValue, Split,
+    Storage, Volume, VolumeError,
 };
 
 const STORAGES: [Storage; 2] = [Storage::F32, Storage::U8 { scale: 1.0 }];
@@ -41,6 +42,40 @@ fn what_is_written_is_read() {
         }
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+}
+
+#[test]
+fn values_of_points_are_written_and_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.h5");
+    let description =
+        DatasetMeta { channels: 4, irreps: "1x0+1x1".parse().unwrap(), ..meta(Storage::F32) };
+    let [d, h, w] = description.dims;
+    let grid = Grid::new(description.dims, description.voxel_size).unwrap();
+    let volume = Volume::new(vec![0.0; 4 * d * h * w], 4, grid, [0.0; 3]).unwrap();
+    let positions = vec![[0.0, 0.5, 1.0], [2.0, 0.0, 0.0]];
+    let plain = PointCloud::new(positions, vec![0, 1]).unwrap();
+    let values = vec![PointValue::Scalar(-0.5), PointValue::Vector([1.0, 2.0, 3.0])];
+    let clouds = [plain.clone().with_values(values.clone()).unwrap(), plain.clone()];
+    let push = |writer: &mut DatasetWriter, cloud: &PointCloud| {
+        let (label, split, id) = (0, Split::Train, "item");
+        writer.push(&Item { volume: &volume, label, split, id, points: Some(cloud) })
+    };
+    let mut writer = DatasetWriter::create(&path, description).unwrap();
+    clouds.iter().for_each(|cloud| push(&mut writer, cloud).unwrap());
+    let beyond = PointCloud::new(vec![[0.0; 3]; 2], vec![0, 2]).unwrap().with_values(values);
+    assert!(push(&mut writer, &beyond.unwrap()).is_err());
+    writer.finish().unwrap();
+    let dataset = Dataset::open(&path).unwrap();
+    for (item, cloud) in clouds.iter().enumerate() {
+        assert_eq!(dataset.points(item).unwrap().as_ref(), Some(cloud));
+    }
+    drop(dataset);
+    let file = hdf5::File::open_rw(&path).unwrap();
+    file.dataset("points/degrees").unwrap().write_raw(&[2_u8; 4]).unwrap();
+    drop(file);
+    let error = Dataset::open(&path).unwrap().points(0).unwrap_err().to_string();
+    assert!(error.contains("points/degrees") && error.contains("0 or 1"), "{error}");
 }
 
 #[test]

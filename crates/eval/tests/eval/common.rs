@@ -14,7 +14,7 @@ pub(crate) const SIZE: usize = 13;
 pub(crate) const CLASSES: [&str; 3] = ["rod", "bent", "tripod"];
 
 fn voxeliser() -> Voxeliser {
-    Voxeliser { size: SIZE, voxel_size: 2.0, sigma: 2.0, channels: 1, cutoff: 5.0 }
+    Voxeliser { sigma: 2.0, ..Voxeliser::paper(SIZE, 2.0) }
 }
 
 /// The shape of a class: rod, L and tripod of points 2 units apart, with a little noise.

@@ -13,7 +13,7 @@ use super::{
     Context, DatasetError, DatasetMeta, FORMAT_NAME, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES,
     MAX_POINTS, SCHEMA_VERSION, Split, Storage,
 };
-use crate::points::PointCloud;
+use crate::points::{PointCloud, PointValue};
 use crate::volume::{MAX_VALUES, Volume, check_finite};
 
 /// A dataset on disk: its description, labels, splits and identifiers are in memory, volumes and
@@ -37,6 +37,13 @@ struct Points {
     offsets: Vec<usize>,
     positions: hdf5::Dataset,
     channels: hdf5::Dataset,
+    values: Option<Values>,
+}
+
+#[derive(Debug)]
+struct Values {
+    degrees: hdf5::Dataset,
+    values: hdf5::Dataset,
 }
 
 impl Dataset {
@@ -178,10 +185,15 @@ impl Dataset {
         let (positions, _) = coordinates.as_chunks();
         let channels: Vec<u16> = points
             .channels
-            .read_slice::<u16, _, ndarray::Ix1>(rows)
+            .read_slice::<u16, _, ndarray::Ix1>(rows.clone())
             .at(&self.path, "points/channels")?
             .to_vec();
-        if let Some(channel) = channels.iter().find(|&&c| usize::from(c) >= self.meta.channels) {
+        let at_item = |source| DatasetError::Volume { path: self.path.clone(), item, source };
+        let mut cloud = PointCloud::new(positions.to_vec(), channels).map_err(at_item)?;
+        if let Some(values) = &points.values {
+            cloud = cloud.with_values(self.point_values(values, rows)?).map_err(at_item)?;
+        }
+        if let Some(channel) = cloud.channel_beyond(self.meta.channels) {
             return Err(DatasetError::Malformed {
                 path: self.path.clone(),
                 object: "points/channels".to_owned(),
@@ -189,9 +201,35 @@ impl Dataset {
                 found: channel.to_string(),
             });
         }
-        let cloud = PointCloud::new(positions.to_vec(), channels);
-        let at_item = |source| DatasetError::Volume { path: self.path.clone(), item, source };
-        cloud.map(Some).map_err(at_item)
+        Ok(Some(cloud))
+    }
+
+    fn point_values(
+        &self,
+        values: &Values,
+        rows: Range<usize>,
+    ) -> Result<Vec<PointValue>, DatasetError> {
+        let degrees = values
+            .degrees
+            .read_slice::<u8, _, ndarray::Ix1>(rows.clone())
+            .at(&self.path, "points/degrees")?;
+        let numbers = values
+            .values
+            .read_slice::<f64, _, ndarray::Ix2>((rows, ..))
+            .at(&self.path, "points/values")?
+            .into_raw_vec_and_offset()
+            .0;
+        let value = |(&degree, &row): (&u8, &[f64; 3])| match degree {
+            0 => Ok(PointValue::Scalar(row[0])),
+            1 => Ok(PointValue::Vector(row)),
+            _ => Err(DatasetError::Malformed {
+                path: self.path.clone(),
+                object: "points/degrees".to_owned(),
+                expected: "0 or 1".to_owned(),
+                found: degree.to_string(),
+            }),
+        };
+        degrees.iter().zip(numbers.as_chunks().0).map(value).collect()
     }
 
     fn check_item(&self, item: usize) -> Result<(), DatasetError> {
@@ -368,7 +406,15 @@ impl Reader<'_> {
             return Err(self.malformed("points/offsets", expected, "others"));
         }
         let offsets = offsets.into_iter().map(|offset| offset as usize).collect();
-        Ok(Some(Points { offsets, positions, channels }))
+        let values = self.file.link_exists("points/values").then(|| -> Result<_, _> {
+            let byte = TypeDescriptor::Unsigned(IntSize::U1);
+            let (values, found) = self.dataset("points/values", &float, &[3], MAX_POINTS)?;
+            self.check_count("points/values", count, found)?;
+            let (degrees, found) = self.dataset("points/degrees", &byte, &[], MAX_POINTS)?;
+            self.check_count("points/degrees", count, found)?;
+            Ok(Values { degrees, values })
+        });
+        Ok(Some(Points { offsets, positions, channels, values: values.transpose()? }))
     }
 
     /// All values of a dataset of `count` rows (if given) of shape `row`.

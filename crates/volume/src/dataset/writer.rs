@@ -13,7 +13,7 @@ use super::{
     Context, DatasetError, DatasetMeta, FORMAT_NAME, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES,
     MAX_POINTS, SCHEMA_VERSION, Split, Storage,
 };
-use crate::points::PointCloud;
+use crate::points::{PointCloud, PointValue};
 use crate::volume::Volume;
 
 /// Level of deflate compression.
@@ -55,6 +55,7 @@ struct Points {
     offsets: Vec<u64>,
     positions: Vec<[f64; 3]>,
     channels: Vec<u16>,
+    values: Vec<PointValue>,
 }
 
 impl DatasetWriter {
@@ -119,6 +120,7 @@ impl DatasetWriter {
                 self.points.get_or_insert_with(|| Points { offsets: vec![0], ..Points::default() });
             points.positions.extend_from_slice(cloud.positions());
             points.channels.extend_from_slice(cloud.channels());
+            points.values.extend((0..cloud.len()).map(|point| cloud.value(point)));
             points.offsets.push(points.positions.len() as u64);
         }
         Ok(())
@@ -150,6 +152,9 @@ impl DatasetWriter {
                 .at(path, "points/positions")?;
             write_list(&self.file, "points/channels", &points.channels)
                 .at(path, "points/channels")?;
+            if points.values.iter().any(|&value| value != PointValue::Scalar(1.0)) {
+                write_values(&self.file, &points.values).at(path, "points/values")?;
+            }
         }
         write_root_attributes(&self.file).at(path, "/")?;
         drop(self.volumes);
@@ -193,7 +198,7 @@ impl DatasetWriter {
                 let expected = format!("at most {MAX_POINTS} in all");
                 return Err(self.item_error("points", expected, "more".to_owned()));
             }
-            if let Some(channel) = cloud.channels().iter().find(|&&c| usize::from(c) >= shape.0) {
+            if let Some(channel) = cloud.channel_beyond(shape.0) {
                 let expected = format!("a channel below {}", shape.0);
                 return Err(self.item_error("points", expected, channel.to_string()));
             }
@@ -295,6 +300,19 @@ fn write_list<T: hdf5::H5Type>(file: &hdf5::File, name: &str, values: &[T]) -> h
     let dataset = create_dataset::<T>(file, name, 0.., &[LIST_CHUNK])?;
     dataset.resize(values.len())?;
     dataset.write_raw(values)
+}
+
+/// The values of points and their degrees l.
+fn write_values(file: &hdf5::File, values: &[PointValue]) -> hdf5::Result<()> {
+    let (degrees, rows): (Vec<u8>, Vec<[f64; 3]>) = values
+        .iter()
+        .map(|value| match *value {
+            PointValue::Scalar(weight) => (0, [weight, 0.0, 0.0]),
+            PointValue::Vector(vector) => (1, vector),
+        })
+        .unzip();
+    write_list(file, "points/degrees", &degrees)?;
+    write_rows(file, "points/values", &rows)
 }
 
 fn write_rows(file: &hdf5::File, name: &str, rows: &[[f64; 3]]) -> hdf5::Result<()> {

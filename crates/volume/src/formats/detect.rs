@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{obj, off, stl};
+use super::{cif, mol2, obj, off, pdb, sdf, stl, xyz};
 
 /// A format that [`read`](super::read) knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,7 +93,7 @@ impl Format {
         let has = |offset: usize, magic: &[u8]| {
             bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
         };
-        let magics: [(usize, &[u8], Self); 9] = [
+        let magics: [(usize, &[u8], Self); 8] = [
             (0, b"\x93NUMPY", Self::Npy),
             (0, b"PK\x03\x04", Self::Npz),
             (0, b"#binvox", Self::Binvox),
@@ -102,24 +102,25 @@ impl Format {
             (208, b"MAP ", Self::Mrc),
             (344, b"n+1\0", Self::Nifti),
             (4, b"n+2\0\r\n\x1a\n", Self::Nifti),
-            (0, b"@<TRIPOS>", Self::Mol2),
         ];
-        magics
-            .into_iter()
-            .find(|(offset, magic, _)| has(*offset, magic))
-            .map(|(.., format)| format)
-            .or_else(|| Self::of_mesh(bytes))
+        let magic = magics.into_iter().find(|(offset, magic, _)| has(*offset, magic));
+        magic.map(|(.., format)| format).or_else(|| Self::of_text(bytes))
     }
 
-    /// The mesh format without a magic number that the content shows.
-    fn of_mesh(bytes: &[u8]) -> Option<Self> {
+    /// The format without a magic number that the first lines, or the size, show.
+    fn of_text(bytes: &[u8]) -> Option<Self> {
         let head = &bytes[..bytes.len().min(1 << 16)];
-        let known = [
-            (off::recognises(head), Self::Off),
-            (stl::recognises(bytes), Self::Stl),
-            (obj::recognises(head), Self::Obj),
-        ];
-        known.into_iter().find(|(recognised, _)| *recognised).map(|(_, format)| format)
+        match bytes {
+            _ if off::recognises(head) => Some(Self::Off),
+            _ if stl::recognises(bytes) => Some(Self::Stl),
+            _ if cif::recognises(bytes) => Some(Self::Cif),
+            _ if mol2::recognises(bytes) => Some(Self::Mol2),
+            _ if sdf::recognises(bytes) => Some(Self::Sdf),
+            _ if pdb::recognises(bytes) => Some(Self::Pdb),
+            _ if xyz::recognises(bytes) => Some(Self::Xyz),
+            _ if obj::recognises(head) => Some(Self::Obj),
+            _ => None,
+        }
     }
 
     fn of_name(path: &Path) -> Option<Self> {

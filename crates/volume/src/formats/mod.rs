@@ -5,14 +5,20 @@
 //! finds the format by content (by name only where content does not tell) and adds the path to the
 //! error.
 
+mod cif;
 mod detect;
 mod error;
 mod gzip;
+mod mol2;
 mod obj;
 mod off;
+mod pdb;
 mod ply;
 mod polygons;
+mod records;
+mod sdf;
 mod stl;
+mod xyz;
 
 use std::path::Path;
 
@@ -61,6 +67,11 @@ pub fn read_as(bytes: &[u8], format: Format) -> Result<Source, Fault> {
         Format::Obj => obj::read(bytes).map(Source::Mesh),
         Format::Stl => stl::read(bytes).map(Source::Mesh),
         Format::Ply => ply::read(bytes).map(Source::Mesh),
+        Format::Pdb => pdb::read(bytes).map(Source::Molecules),
+        Format::Cif => cif::read(bytes).map(Source::Molecules),
+        Format::Sdf => sdf::read(bytes).map(Source::Molecules),
+        Format::Mol2 => mol2::read(bytes).map(Source::Molecules),
+        Format::Xyz => xyz::read(bytes).map(Source::Molecules),
         other => Err(Fault::new(Place::Whole, "a format with a reader", other.to_string())),
     }
 }
