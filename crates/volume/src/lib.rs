@@ -13,7 +13,9 @@
 //! ([`MAX_VALUES`], [`dataset::MAX_ITEMS`], [`npz::MAX_ARRAY_BYTES`]), refuses values that are not
 //! finite, and reports what it expected and what it found in a typed error.
 
+mod atomic;
 pub mod dataset;
+mod filter;
 pub mod formats;
 pub mod import;
 pub mod mesh;
@@ -32,5 +34,8 @@ pub use import::{
     tetris_voxeliser,
 };
 pub use points::{PointCloud, Voxeliser};
-pub use resample::{Interpolation, rotate, rotate_into, translate, translate_into};
+pub use resample::{
+    Interpolation, change_voxel_size, crop, resample_to, rotate, rotate_into, translate,
+    translate_into,
+};
 pub use volume::{Grid, MAX_VALUES, Volume, VolumeError};

@@ -5,15 +5,27 @@
 //! finds the format by content (by name only where content does not tell) and adds the path to the
 //! error.
 
+pub mod binvox;
 mod detect;
 mod error;
 mod gzip;
+mod hdf5_array;
+pub mod mrc;
+pub mod nifti;
+pub mod numpy;
+mod samples;
 
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 pub use detect::Format;
 pub use error::{Fault, FormatError, Place};
+pub use hdf5_array::import_hdf5;
+pub use mrc::write as write_mrc;
+pub use nifti::write as write_nifti;
+pub use numpy::read_npz_array;
 
+use crate::atomic::{persist, temporary_beside};
 use crate::mesh::Mesh;
 use crate::molecule::Molecule;
 use crate::volume::Volume;
@@ -51,6 +63,24 @@ pub fn read(path: &Path) -> Result<Source, FormatError> {
 /// # Errors
 /// If the bytes are not a valid file of that format.
 pub fn read_as(bytes: &[u8], format: Format) -> Result<Source, Fault> {
-    let _ = bytes;
-    Err(Fault::new(Place::Whole, "a format with a reader", format.to_string()))
+    match format {
+        Format::Mrc => mrc::read(bytes).map(Source::Volume),
+        Format::Nifti => nifti::read(bytes).map(Source::Volume),
+        Format::Npy => numpy::read_npy(bytes).map(Source::Volume),
+        Format::Npz => numpy::read_npz(bytes).map(Source::Volume),
+        Format::Binvox => binvox::read(bytes).map(Source::Volume),
+        other => Err(Fault::new(Place::Whole, "a format with a reader", other.to_string())),
+    }
+}
+
+/// Writes a header and little-endian values to a file that takes the place of `path` only when it
+/// is on disk.
+fn write_file(path: &Path, header: &[u8], values: &[f32]) -> Result<(), FormatError> {
+    let write = || {
+        let mut file = BufWriter::new(temporary_beside(path)?);
+        file.write_all(header)?;
+        values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))?;
+        persist(file.into_inner().map_err(std::io::IntoInnerError::into_error)?, path)
+    };
+    write().map_err(|source| FormatError::Io { path: path.to_owned(), source })
 }
