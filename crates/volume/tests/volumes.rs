@@ -271,7 +271,7 @@ fn damaged_bytes_never_panic() {
             let mut bytes = bytes.clone();
             // Mostly in the header.
             let reach = if stream.below(4) == 0 { bytes.len() } else { bytes.len().min(560) };
-            for _ in 0..1 + stream.below(3) {
+            for _ in 0..=stream.below(3) {
                 let at = stream.below(reach);
                 bytes[at] = match stream.below(4) {
                     0 => 0xff,
