@@ -13,9 +13,11 @@
 //! ([`MAX_VALUES`], [`dataset::MAX_ITEMS`], [`npz::MAX_ARRAY_BYTES`]), refuses values that are not
 //! finite, and reports what it expected and what it found in a typed error.
 
+mod atomic;
 pub mod dataset;
 pub mod density;
 pub mod elements;
+mod filter;
 pub mod formats;
 pub mod import;
 pub mod mesh;
@@ -37,5 +39,8 @@ pub use import::{
 pub use mesh::Mesh;
 pub use mesh::voxeliser::{Inside, MeshField, MeshVoxeliser};
 pub use points::{Gaussian, Normalisation, PointCloud, PointValue, Voxeliser};
-pub use resample::{Interpolation, rotate, rotate_into, translate, translate_into};
+pub use resample::{
+    Interpolation, change_voxel_size, crop, resample_to, rotate, rotate_into, translate,
+    translate_into,
+};
 pub use volume::{Grid, MAX_VALUES, Volume, VolumeError};

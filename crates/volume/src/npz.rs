@@ -6,10 +6,11 @@
 //! bytes that are really there. Arrays of Python objects (pickles) are refused.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use half::f16;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
@@ -71,13 +72,58 @@ pub enum NpzError {
 #[derive(Debug)]
 pub struct Npz {
     path: PathBuf,
-    archive: ZipArchive<BufReader<File>>,
+    archive: Archive<BufReader<File>>,
+}
+
+/// An open archive, in a file or in memory.
+#[derive(Debug)]
+pub(crate) struct Archive<R>(ZipArchive<R>);
+
+/// Why an array cannot be read.
+pub(crate) enum Unread {
+    Missing,
+    Archive(ZipError),
+    Array(Problem),
+}
+
+impl<R: Read + Seek> Archive<R> {
+    pub(crate) fn open(reader: R) -> Result<Self, ZipError> {
+        let archive = ZipArchive::new(reader)?;
+        if archive.len() > MAX_MEMBERS {
+            return Err(ZipError::InvalidArchive("too many members".into()));
+        }
+        Ok(Self(archive))
+    }
+
+    /// Names of the arrays, sorted.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let names = self.0.file_names_raw().map(String::from_utf8_lossy);
+        let mut keys: Vec<String> =
+            names.filter_map(|name| name.strip_suffix(".npy").map(str::to_owned)).collect();
+        keys.sort();
+        keys
+    }
+
+    fn index(&self, key: &str) -> Option<usize> {
+        self.0.index_for_name_raw(format!("{key}.npy").as_bytes())
+    }
+
+    pub(crate) fn read(&mut self, key: &str) -> Result<NpyArray, Unread> {
+        let index = self.index(key).ok_or(Unread::Missing)?;
+        let mut member = self.0.by_index(index).map_err(Unread::Archive)?;
+        let declared = member.size();
+        let header = read_header(&mut member).map_err(Unread::Array)?;
+        read_values(header, member, declared).map_err(Unread::Array)
+    }
 }
 
 /// Expectation and finding of a problem in an array, without its file and name.
-type Problem = (String, String);
+pub(crate) type Problem = (String, String);
 
-fn problem<T>(expected: impl Into<String>, found: impl Into<String>) -> Result<T, Problem> {
+pub(crate) fn problem<T>(
+    expected: impl Into<String>,
+    found: impl Into<String>,
+) -> Result<T, Problem> {
     Err((expected.into(), found.into()))
 }
 
@@ -90,12 +136,8 @@ impl Npz {
         let path = path.into();
         let file =
             File::open(&path).map_err(|source| NpzError::Io { path: path.clone(), source })?;
-        let archive = ZipArchive::new(BufReader::new(file))
+        let archive = Archive::open(BufReader::new(file))
             .map_err(|source| NpzError::Archive { path: path.clone(), source })?;
-        if archive.len() > MAX_MEMBERS {
-            let source = ZipError::InvalidArchive("too many members".into());
-            return Err(NpzError::Archive { path, source });
-        }
         Ok(Self { path, archive })
     }
 
@@ -106,16 +148,12 @@ impl Npz {
 
     /// Names of the arrays, sorted.
     pub fn keys(&self) -> Vec<String> {
-        let names = self.archive.file_names_raw().map(String::from_utf8_lossy);
-        let mut keys: Vec<String> =
-            names.filter_map(|name| name.strip_suffix(".npy").map(str::to_owned)).collect();
-        keys.sort();
-        keys
+        self.archive.keys()
     }
 
     /// Is there an array of this name?
     pub fn has(&self, key: &str) -> bool {
-        self.archive.index_for_name_raw(member_name(key).as_bytes()).is_some()
+        self.archive.index(key).is_some()
     }
 
     /// Reads an array.
@@ -123,16 +161,14 @@ impl Npz {
     /// # Errors
     /// If it is missing, damaged, pickled, or larger than [`MAX_ARRAY_BYTES`].
     pub fn read(&mut self, key: &str) -> Result<NpyArray, NpzError> {
-        let Some(index) = self.archive.index_for_name_raw(member_name(key).as_bytes()) else {
-            let (path, key) = (self.path.clone(), key.to_owned());
-            return Err(NpzError::Missing { path, key, found: self.keys().join(", ") });
-        };
-        let member = self
-            .archive
-            .by_index(index)
-            .map_err(|source| NpzError::Archive { path: self.path.clone(), source })?;
-        let declared = member.size();
-        read_npy(member, declared).map_err(|problem| self.error(key, problem))
+        self.archive.read(key).map_err(|unread| match unread {
+            Unread::Missing => {
+                let (path, key) = (self.path.clone(), key.to_owned());
+                NpzError::Missing { path, key, found: self.keys().join(", ") }
+            }
+            Unread::Archive(source) => NpzError::Archive { path: self.path.clone(), source },
+            Unread::Array(problem) => self.error(key, problem),
+        })
     }
 
     /// An error about an array of this file.
@@ -155,13 +191,12 @@ impl Npz {
     }
 }
 
-fn member_name(key: &str) -> String {
-    format!("{key}.npy")
-}
-
-/// Reads a whole `.npy` stream that is declared to be `declared` bytes long.
-fn read_npy(mut stream: impl Read, declared: u64) -> Result<NpyArray, Problem> {
-    let header = read_header(&mut stream)?;
+/// Reads the values behind a header, from a stream that is declared to be `declared` bytes long.
+pub(crate) fn read_values(
+    header: Header,
+    stream: impl Read,
+    declared: u64,
+) -> Result<NpyArray, Problem> {
     let bytes = header
         .shape
         .iter()
@@ -172,7 +207,7 @@ fn read_npy(mut stream: impl Read, declared: u64) -> Result<NpyArray, Problem> {
         return problem(format!("at most {MAX_ARRAY_BYTES} bytes"), found);
     };
     if bytes > declared {
-        let found = format!("a member of {declared} bytes");
+        let found = format!("{declared} bytes");
         return problem(format!("{bytes} bytes of values"), found);
     }
     let mut data = Vec::new();
@@ -190,7 +225,7 @@ fn read_npy(mut stream: impl Read, declared: u64) -> Result<NpyArray, Problem> {
 }
 
 #[derive(Debug)]
-struct Header {
+pub(crate) struct Header {
     kind: Kind,
     fortran: bool,
     shape: Vec<usize>,
@@ -210,7 +245,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-fn read_header(stream: &mut impl Read) -> Result<Header, Problem> {
+pub(crate) fn read_header(stream: &mut impl Read) -> Result<Header, Problem> {
     let mut start = [0; 8];
     let mut bytes = |buffer: &mut [u8]| {
         stream.read_exact(buffer).or_else(|e| problem("an npy header", e.to_string()))
@@ -309,7 +344,7 @@ fn parse_kind(descr: &str) -> Result<Kind, Problem> {
     let known = match code {
         'b' => size == 1,
         'i' | 'u' => matches!(size, 1 | 2 | 4 | 8),
-        'f' => matches!(size, 4 | 8),
+        'f' => matches!(size, 2 | 4 | 8),
         'S' => (1..=1 << 10).contains(&size),
         'O' => return problem("plain values", "pickled Python objects, which are never read"),
         _ => false,
@@ -354,6 +389,8 @@ impl NpyArray {
     /// Numbers of any kind as `f64`, else `None`. Integers beyond 2⁵³ are rounded.
     pub fn to_f64(&self) -> Option<Vec<f64>> {
         match (self.kind.code, self.kind.size) {
+            ('f', 2) => Some(self.map(|b| f16::from_be_bytes(b).to_f64())),
+            ('u', 8) => Some(self.map(|b| u64::from_be_bytes(b) as f64)),
             ('f', 4) => Some(self.map(|b| f64::from(f32::from_be_bytes(b)))),
             ('f', 8) => Some(self.map(f64::from_be_bytes)),
             _ => Some(self.to_i64()?.into_iter().map(|i| i as f64).collect()),
@@ -431,7 +468,12 @@ mod tests {
         bytes.extend((header.len() as u16).to_le_bytes());
         bytes.extend(header.as_bytes());
         bytes.extend(data);
-        read_npy(bytes.as_slice(), bytes.len() as u64)
+        read_npy(&bytes)
+    }
+
+    fn read_npy(bytes: &[u8]) -> Result<NpyArray, Problem> {
+        let mut rest = bytes;
+        read_values(read_header(&mut rest)?, rest, bytes.len() as u64)
     }
 
     #[test]
@@ -477,6 +519,6 @@ mod tests {
         assert!(npy(&good, &[0; 7]).is_err(), "too short");
         assert!(npy(&good, &[0; 9]).is_err(), "too long");
         let huge = [b"\x93NUMPY\x02\x00".as_slice(), &u32::MAX.to_le_bytes()].concat();
-        assert!(read_npy(huge.as_slice(), 12).is_err());
+        assert!(read_npy(&huge).is_err());
     }
 }

@@ -1,17 +1,20 @@
-//! Rotation and translation of sampled fields.
+//! Rotation, translation and resampling of sampled fields.
 //!
 //! The value at a voxel of the result is interpolated in the source, which is zero outside its
 //! grid. Maps that send voxels to voxels (the 24 rotations of the cube where the grid allows them,
 //! shifts by whole voxels) are exact permutations under every interpolation.
+//!
+//! `RESAMPLING.md` has the loss of each interpolation.
 
 use std::fmt;
 use std::str::FromStr;
 
-use nalgebra::{DMatrix, Matrix3};
+use nalgebra::{Affine3, DMatrix, Matrix3, Point3, Vector3};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use steer3d_so3::{Irreps, Rotation};
+use steer3d_so3::{Block, Irreps, Rotation};
 
+use crate::filter::{LOBES, lanczos, low_pass};
 use crate::spline;
 use crate::volume::{Grid, Volume, VolumeError, check_finite, checked_len};
 
@@ -26,6 +29,8 @@ pub enum Interpolation {
     Trilinear,
     /// Cubic B-spline through the values (Unser, Aldroubi and Eden 1993).
     Cubic,
+    /// Windowed sinc of three lobes (Lanczos) along x, y and z, with weights that sum to 1.
+    Sinc,
 }
 
 impl fmt::Display for Interpolation {
@@ -34,6 +39,7 @@ impl fmt::Display for Interpolation {
             Self::Nearest => "nearest",
             Self::Trilinear => "trilinear",
             Self::Cubic => "cubic",
+            Self::Sinc => "sinc",
         })
     }
 }
@@ -46,9 +52,10 @@ impl FromStr for Interpolation {
             "nearest" => Ok(Self::Nearest),
             "trilinear" => Ok(Self::Trilinear),
             "cubic" => Ok(Self::Cubic),
+            "sinc" => Ok(Self::Sinc),
             _ => Err(VolumeError::Parameter {
                 field: "interpolation",
-                expected: "nearest, trilinear or cubic",
+                expected: "nearest, trilinear, cubic or sinc",
                 found: format!("`{text}`"),
             }),
         }
@@ -98,24 +105,11 @@ pub fn rotate_into(
     target: &mut [f32],
 ) -> Result<(), VolumeError> {
     let channels = check_slices(source, grid, target)?;
-    if irreps.dim() != channels {
-        return Err(VolumeError::Irreps {
-            irreps: irreps.to_string(),
-            dim: irreps.dim(),
-            channels,
-        });
-    }
+    check_irreps(irreps, channels)?;
     let rotation = snapped(rotation)?;
     let map = IndexMap::rotation(grid, &rotation);
-    let mixers = irreps
-        .blocks()
-        .map(|block| {
-            let matrix = Irreps::new([(1, block.irrep)]).map(|one| one.wigner_d(&rotation));
-            matrix.map(|matrix| Mixer::new(block.mul, &matrix))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .expect("an irrep of valid irreps is valid");
-    resample(source, grid.dims(), &map, interpolation, &mixers, target);
+    let dims = grid.dims();
+    resample(source, dims, &map, interpolation, &Mixer::of(irreps, &rotation), target, dims);
     Ok(())
 }
 
@@ -151,9 +145,189 @@ pub fn translate_into(
         return Err(VolumeError::NotFinite { what: "shift", index, value: shift[index] });
     }
     let map = IndexMap { matrix: Matrix3::identity(), offset: shift.map(|x| -x) };
-    let mixers = [Mixer { mul: channels, rows: Vec::new(), dim: 1 }];
-    resample(source, grid.dims(), &map, interpolation, &mixers, target);
+    let dims = grid.dims();
+    resample(source, dims, &map, interpolation, &[Mixer::scalars(channels)], target, dims);
     Ok(())
+}
+
+/// Samples a field, moved by `map`, on another grid: (A f)(p) = ρ(R) f(A⁻¹ p), zero outside, where
+/// A is the map of positions x, y, z in the unit of the voxel size and R the rotation in it
+/// (A = R S with a symmetric S, which stretches and is left out of ρ). The result has `grid`, with
+/// voxel (0, 0, 0) at `origin` = x, y, z.
+///
+/// Where the result's voxels are larger than those of the (moved) source, a Lanczos kernel of
+/// three lobes, stretched to the larger voxel, first removes what they cannot hold; not so for
+/// [`Interpolation::Nearest`], which is for labels.
+///
+/// # Errors
+/// If `irreps` do not have the dimension of the channels, the result would be larger than
+/// [`MAX_VALUES`](crate::MAX_VALUES), the origin is not finite, or the map is not finite, has no
+/// inverse or mirrors.
+///
+/// ```
+/// use nalgebra::{Affine3, Scale3};
+/// use steer3d_volume::{Grid, Interpolation, Volume, resample_to};
+/// let volume = Volume::new(vec![1.0, 2.0, 3.0], 1, Grid::new([1, 1, 3], [1.0; 3])?, [0.0; 3])?;
+/// let twice_as_large: Affine3<f64> = nalgebra::convert(Scale3::new(2.0, 1.0, 1.0));
+/// let stretched = resample_to(&volume, &"1x0".parse().unwrap(), Grid::new([1, 1, 5], [1.0; 3])?,
+///     [0.0; 3], &twice_as_large, Interpolation::Trilinear)?;
+/// assert_eq!(stretched.data(), [1.0, 1.5, 2.0, 2.5, 3.0]);
+/// # Ok::<(), steer3d_volume::VolumeError>(())
+/// ```
+pub fn resample_to(
+    volume: &Volume,
+    irreps: &Irreps,
+    grid: Grid,
+    origin: [f64; 3],
+    map: &Affine3<f64>,
+    interpolation: Interpolation,
+) -> Result<Volume, VolumeError> {
+    check_irreps(irreps, volume.channels())?;
+    let mixers = Mixer::of(irreps, &snapped(&rotation_in(map)?)?);
+    let map = IndexMap::between(volume, &grid, origin, map)?;
+    filter_and_warp(volume, grid, origin, &map, interpolation, &mixers)
+}
+
+/// The part of a volume whose first voxel is `first` = x, y, z and which has `dims` = D, H, W
+/// voxels, with zeros where it reaches beyond the volume. Positions stay.
+///
+/// # Errors
+/// If the result would be empty or larger than [`MAX_VALUES`](crate::MAX_VALUES).
+///
+/// ```
+/// use steer3d_volume::{Grid, Volume, crop};
+/// let volume = Volume::new(vec![1.0, 2.0, 3.0], 1, Grid::new([1, 1, 3], [1.0; 3])?, [0.0; 3])?;
+/// let part = crop(&volume, [1, 0, 0], [1, 1, 4])?;
+/// assert_eq!(part.data(), [2.0, 3.0, 0.0, 0.0]);
+/// assert_eq!(part.origin(), [1.0, 0.0, 0.0]);
+/// # Ok::<(), steer3d_volume::VolumeError>(())
+/// ```
+pub fn crop(volume: &Volume, first: [i32; 3], dims: [usize; 3]) -> Result<Volume, VolumeError> {
+    let (first, size) = (first.map(f64::from), volume.voxel_size());
+    let grid = Grid::new(dims, size)?;
+    let origin = [0, 1, 2].map(|i| volume.origin()[i] + first[i] * size[i]);
+    let map = IndexMap { matrix: Matrix3::identity(), offset: first };
+    let mixers = [Mixer::scalars(volume.channels())];
+    warp(volume, grid, origin, &map, Interpolation::Nearest, &mixers)
+}
+
+/// The volume with voxels of another size (x, y, z), as many as cover it, about the same centre;
+/// larger voxels are filtered as [`resample_to`] says.
+///
+/// # Errors
+/// If the size is not positive and finite or the result would be larger than
+/// [`MAX_VALUES`](crate::MAX_VALUES).
+pub fn change_voxel_size(
+    volume: &Volume,
+    size: [f64; 3],
+    interpolation: Interpolation,
+) -> Result<Volume, VolumeError> {
+    let (old, centre, [d, h, w]) = (volume.voxel_size(), volume.grid().centre(), volume.dims());
+    let count = |n: usize, i: usize| ((n as f64 * old[i] / size[i] - SNAP).ceil() as usize).max(1);
+    let grid = Grid::new([count(d, 2), count(h, 1), count(w, 0)], size)?;
+    let new_centre = grid.centre();
+    let origin =
+        [0, 1, 2].map(|i| volume.origin()[i] + centre[i] * old[i] - new_centre[i] * size[i]);
+    let map = IndexMap::between(volume, &grid, origin, &Affine3::identity())?;
+    let mixers = [Mixer::scalars(volume.channels())];
+    filter_and_warp(volume, grid, origin, &map, interpolation, &mixers)
+}
+
+/// How many times the voxels of a skewed lattice its upright grid may have.
+const MAX_GROWTH: usize = 64;
+
+/// A volume on an upright grid whose voxel (x, y, z) is moved to `steps` · (x, y, z) + `origin`;
+/// `steps` is upper triangular with a positive diagonal. The new grid covers all of it and shares
+/// its planes of constant z and their rows.
+pub(crate) fn upright(
+    values: Vec<f32>,
+    channels: usize,
+    dims: [usize; 3],
+    steps: &Matrix3<f64>,
+    origin: [f64; 3],
+) -> Result<Volume, VolumeError> {
+    let size = steps.diagonal();
+    let volume = Volume::new(values, channels, Grid::new(dims, size.into())?, origin)?;
+    // Index along the new axes of a voxel of the old ones.
+    let matrix = Matrix3::from_fn(|i, j| steps[(i, j)] / size[i]);
+    if matrix == Matrix3::identity() {
+        return Ok(volume);
+    }
+    let [d, h, w] = dims.map(|n| (n - 1) as f64);
+    let reach =
+        Matrix3::from_columns(&[w * matrix.column(0), h * matrix.column(1), d * matrix.column(2)]);
+    let low = Vector3::from_fn(|i, _| reach.row(i).map(|x| x.min(0.0)).sum().floor());
+    let high = Vector3::from_fn(|i, _| (reach.row(i).map(|x| x.max(0.0)).sum() - SNAP).ceil());
+    let [w, h, d]: [usize; 3] = (high - low).map(|n| n as usize + 1).into();
+    let grid = Grid::new([d, h, w], size.into())?;
+    if grid.voxels() > MAX_GROWTH * volume.grid().voxels() {
+        return Err(VolumeError::Parameter {
+            field: "cell",
+            expected: "angles and edges for which an upright grid has at most 64 times the voxels",
+            found: format!("{} times", grid.voxels() / volume.grid().voxels()),
+        });
+    }
+    let inverse = matrix.try_inverse().expect("the diagonal is 1");
+    let map = IndexMap { matrix: inverse, offset: (inverse * low).into() };
+    let origin = Vector3::from(origin) + low.component_mul(&size);
+    let mixers = [Mixer::scalars(channels)];
+    warp(&volume, grid, origin.into(), &map, Interpolation::Cubic, &mixers)
+}
+
+/// [`warp`], after a filter that removes what the new grid cannot hold.
+fn filter_and_warp(
+    volume: &Volume,
+    grid: Grid,
+    origin: [f64; 3],
+    map: &IndexMap,
+    interpolation: Interpolation,
+    mixers: &[Mixer],
+) -> Result<Volume, VolumeError> {
+    let step = [0, 1, 2].map(|i| map.matrix.row(i).norm());
+    if interpolation == Interpolation::Nearest || step.iter().all(|&step| step <= 1.0 + SNAP) {
+        return warp(volume, grid, origin, map, interpolation, mixers);
+    }
+    let mut filtered = volume.data().to_vec();
+    low_pass(&mut filtered, volume.dims(), step);
+    warp(&volume.with_data(filtered), grid, origin, map, interpolation, mixers)
+}
+
+/// The volume on another grid, of which `map` gives the source indices.
+fn warp(
+    volume: &Volume,
+    grid: Grid,
+    origin: [f64; 3],
+    map: &IndexMap,
+    interpolation: Interpolation,
+    mixers: &[Mixer],
+) -> Result<Volume, VolumeError> {
+    let mut target = vec![0.0; checked_len(volume.channels(), grid.dims())?];
+    let dims = volume.dims();
+    resample(volume.data(), dims, map, interpolation, mixers, &mut target, grid.dims());
+    Volume::new(target, volume.channels(), grid, origin)
+}
+
+/// The rotation R of a map's matrix R S with a symmetric S.
+fn rotation_in(map: &Affine3<f64>) -> Result<Rotation, VolumeError> {
+    let matrix: Matrix3<f64> = map.matrix().fixed_view::<3, 3>(0, 0).into();
+    // Also false for NaN.
+    if !(matrix.iter().all(|x| x.is_finite()) && matrix.determinant() > 0.0) {
+        return Err(VolumeError::Parameter {
+            field: "map",
+            expected: "a finite matrix of positive determinant",
+            found: format!("{:?}", matrix.transpose().data.0),
+        });
+    }
+    let svd = matrix.svd(true, true);
+    let (u, v) = (svd.u.expect("asked for"), svd.v_t.expect("asked for"));
+    Ok(Rotation::from_matrix_unchecked(u * v))
+}
+
+fn check_irreps(irreps: &Irreps, channels: usize) -> Result<(), VolumeError> {
+    if irreps.dim() == channels {
+        return Ok(());
+    }
+    Err(VolumeError::Irreps { irreps: irreps.to_string(), dim: irreps.dim(), channels })
 }
 
 /// The number of channels of two equally long slices on `grid`.
@@ -182,6 +356,13 @@ fn snapped(rotation: &Rotation) -> Result<Rotation, VolumeError> {
     Ok(if exact { Rotation::from_matrix_unchecked(rounded) } else { *rotation })
 }
 
+/// Distance below which an index is taken for the whole number beside it.
+const SNAP: f64 = 1e-9;
+
+fn snap(x: f64) -> f64 {
+    if (x - x.round()).abs() < SNAP { x.round() } else { x }
+}
+
 /// Source index = matrix · target index + offset, all in x, y, z.
 struct IndexMap {
     matrix: Matrix3<f64>,
@@ -195,6 +376,25 @@ impl IndexMap {
         let offset =
             [0, 1, 2].map(|i| centre[i] - (0..3).map(|j| matrix[(i, j)] * centre[j]).sum::<f64>());
         Self { matrix, offset }
+    }
+
+    /// From the grid of the result to that of `volume`, which `map` moves.
+    fn between(
+        volume: &Volume,
+        grid: &Grid,
+        origin: [f64; 3],
+        map: &Affine3<f64>,
+    ) -> Result<Self, VolumeError> {
+        let back = map.try_inverse().ok_or_else(|| VolumeError::Parameter {
+            field: "map",
+            expected: "a map with an inverse",
+            found: format!("{map:?}"),
+        })?;
+        let (old, new) = (volume.voxel_size(), grid.voxel_size());
+        let matrix = Matrix3::from_fn(|i, j| snap(back.matrix()[(i, j)] * new[j] / old[i]));
+        let first = back * Point3::from(origin);
+        let offset = [0, 1, 2].map(|i| snap((first[i] - volume.origin()[i]) / old[i]));
+        Ok(Self { matrix, offset })
     }
 
     /// Does every voxel map to a voxel (inside the grid or outside)?
@@ -212,6 +412,19 @@ struct Mixer {
 }
 
 impl Mixer {
+    fn scalars(channels: usize) -> Self {
+        Self { mul: channels, rows: Vec::new(), dim: 1 }
+    }
+
+    /// What turns fields of types `irreps`.
+    fn of(irreps: &Irreps, rotation: &Rotation) -> Vec<Self> {
+        let mixer = |block: Block| {
+            let one = Irreps::new([(1, block.irrep)]).expect("an irrep of valid irreps is valid");
+            Self::new(block.mul, &one.wigner_d(rotation))
+        };
+        irreps.blocks().map(mixer).collect()
+    }
+
     fn new(mul: usize, matrix: &DMatrix<f64>) -> Self {
         let dim = matrix.nrows();
         if dim == 1 {
@@ -222,7 +435,7 @@ impl Mixer {
     }
 }
 
-/// Writes every voxel of `target` (channels of `dims`) from `source` (the same shape).
+/// Writes every voxel of `target` (channels of `target_dims`) from `source` (channels of `dims`).
 fn resample(
     source: &[f32],
     dims: [usize; 3],
@@ -230,18 +443,34 @@ fn resample(
     interpolation: Interpolation,
     mixers: &[Mixer],
     target: &mut [f32],
+    target_dims: [usize; 3],
 ) {
     let interpolation = if map.permutes() { Interpolation::Nearest } else { interpolation };
     match interpolation {
         Interpolation::Nearest => {
-            Sampler { source, dims, map, weigh: nearest, decay: 0.0 }.run(mixers, target);
+            Sampler { source, dims, map, weigh: nearest, decay: 0.0 }.run(
+                mixers,
+                target,
+                target_dims,
+            );
         }
         Interpolation::Trilinear => {
-            Sampler { source, dims, map, weigh: linear, decay: 0.0 }.run(mixers, target);
+            Sampler { source, dims, map, weigh: linear, decay: 0.0 }.run(
+                mixers,
+                target,
+                target_dims,
+            );
         }
         Interpolation::Cubic => {
             let source = &spline::coefficients(source, dims);
-            Sampler { source, dims, map, weigh: cubic, decay: spline::POLE }.run(mixers, target);
+            Sampler { source, dims, map, weigh: cubic, decay: spline::POLE }.run(
+                mixers,
+                target,
+                target_dims,
+            );
+        }
+        Interpolation::Sinc => {
+            Sampler { source, dims, map, weigh: sinc, decay: 0.0 }.run(mixers, target, target_dims);
         }
     }
 }
@@ -270,6 +499,13 @@ fn cubic(x: f64) -> (isize, [f32; 4]) {
     (below - 1, weights.map(|w| w as f32))
 }
 
+fn sinc(x: f64) -> (isize, [f32; 2 * LOBES]) {
+    let (below, t) = split(x);
+    let weights = std::array::from_fn(|k| lanczos(t + LOBES as f64 - 1.0 - k as f64));
+    let sum: f64 = weights.iter().sum();
+    (below + 1 - LOBES as isize, weights.map(|w: f64| (w / sum) as f32))
+}
+
 /// Decay below which a position is outside: that of the spline 16 voxels from the grid.
 const NEGLIGIBLE: f64 = 1e-9;
 
@@ -286,7 +522,7 @@ struct Taps<const K: usize> {
 
 struct Sampler<'a, W> {
     source: &'a [f32],
-    /// D, H, W of the source and of the target.
+    /// D, H, W of the source.
     dims: [usize; 3],
     map: &'a IndexMap,
     /// First source index and weights along one axis of a position.
@@ -296,12 +532,11 @@ struct Sampler<'a, W> {
 }
 
 impl<W> Sampler<'_, W> {
-    /// Fills `target`, one plane of constant z in each task.
-    fn run<const K: usize>(&self, mixers: &[Mixer], target: &mut [f32])
+    /// Fills `target`, channels of D, H, W voxels, one plane of constant z in each task.
+    fn run<const K: usize>(&self, mixers: &[Mixer], target: &mut [f32], [d, h, w]: [usize; 3])
     where
         W: Fn(f64) -> (isize, [f32; K]) + Sync,
     {
-        let [d, h, w] = self.dims;
         let mut planes: Vec<Vec<&mut [f32]>> = (0..d).map(|_| Vec::new()).collect();
         for (k, plane) in target.chunks_mut(h * w).enumerate() {
             planes[k % d].push(plane);

@@ -4,34 +4,18 @@
 //! The signal is zero outside the grid. Its spline has coefficients beyond the grid: the k-th beyond
 //! a face is the one at the face times [`POLE`]ᵏ, separately along each axis.
 
-use rayon::prelude::*;
+use crate::filter::{Axis, filter_lines};
 
 /// Pole of the filter, √3 - 2.
 pub(crate) const POLE: f64 = -0.267_949_192_431_122_7;
 
 /// Coefficients of one or more channels of `dims` = D, H, W values.
-pub(crate) fn coefficients(source: &[f32], [d, h, w]: [usize; 3]) -> Vec<f32> {
+pub(crate) fn coefficients(source: &[f32], dims: [usize; 3]) -> Vec<f32> {
     let mut target = source.to_vec();
-    target.par_chunks_mut(d * h * w).for_each(|channel| {
-        for (count, stride) in [(d, h * w), (h, w), (w, 1)] {
-            filter_axis(channel, count, stride);
-        }
-    });
-    target
-}
-
-/// Filters every line of `count` values that lie `stride` apart.
-fn filter_axis(values: &mut [f32], count: usize, stride: usize) {
-    let mut line = vec![0.0; count];
-    for start in (0..values.len()).filter(|i| (i / stride).is_multiple_of(count)) {
-        for (k, value) in line.iter_mut().enumerate() {
-            *value = f64::from(values[start + k * stride]);
-        }
-        filter_line(&mut line);
-        for (k, value) in line.iter().enumerate() {
-            values[start + k * stride] = *value as f32;
-        }
+    for axis in Axis::ALL {
+        filter_lines(&mut target, dims, axis, filter_line);
     }
+    target
 }
 
 /// Coefficients of a signal that is zero outside the line, in place.

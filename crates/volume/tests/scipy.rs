@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use nalgebra::{Affine3, Matrix4};
 use steer3d_so3::Rotation;
 use steer3d_volume::npz::Npz;
-use steer3d_volume::{Grid, Interpolation, Volume, rotate, translate};
+use steer3d_volume::{Grid, Interpolation, Volume, resample_to, rotate, translate};
 
 struct Reference(Npz);
 
@@ -98,4 +99,33 @@ fn whole_volumes_match_mode_grid_constant() {
     let wrong = rotate(&source, &"1x0".parse().unwrap(), &rotation, Interpolation::Nearest);
     let expected = reference.get("full_turned_1");
     assert!(difference(&wrong.unwrap(), &all, &expected) > 0.1, "the check can fail");
+}
+
+#[test]
+fn affine_maps_match_affine_transform() {
+    let mut reference = Reference::open();
+    let data = reference.get("full").into_iter().map(|value| value as f32).collect();
+    // Voxels of another size than 1, so that the map is in their unit, and another origin.
+    let (size, source_origin, origin) = ([0.5, 2.0, 1.25], [3.0, -1.0, 0.5], [-2.0, 4.0, 1.5]);
+    let grid = Grid::new([9, 10, 11], size).unwrap();
+    let source = Volume::new(data, 1, grid, source_origin).unwrap();
+    let rows = reference.get("affine");
+    let mut indices = Matrix4::identity();
+    indices.fixed_view_mut::<3, 4>(0, 0).copy_from(&nalgebra::Matrix3x4::from_row_slice(&rows));
+    let position = |origin: [f64; 3]| {
+        Matrix4::new_translation(&origin.into()) * Matrix4::new_nonuniform_scaling(&size.into())
+    };
+    let back = position(source_origin).try_inverse().unwrap();
+    let map = Affine3::from_matrix_unchecked(position(origin) * indices * back);
+    let target = Grid::new([11, 12, 13], size).unwrap();
+    let all: Vec<usize> = (0..11 * 12 * 13).collect();
+    for (how, order) in ORDERS {
+        let irreps = "1x0".parse().unwrap();
+        let found = resample_to(&source, &irreps, target, origin, &map, how).unwrap();
+        assert_eq!((found.grid(), found.origin()), (target, origin));
+        let expected = reference.get(&format!("affine_{order}"));
+        assert!(expected.iter().filter(|x| x.abs() > 0.1).count() > 1000);
+        let error = difference(&found, &all, &expected);
+        assert!(error < TOLERANCE, "{how} {error}");
+    }
 }

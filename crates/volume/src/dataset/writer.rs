@@ -1,18 +1,18 @@
 //! Writing datasets.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use hdf5::file::LibraryVersion;
 use hdf5::types::{FixedAscii, FixedUnicode};
 use ndarray::ArrayView4;
-use tempfile::{Builder, NamedTempFile};
+use tempfile::NamedTempFile;
 
 use super::{
     Context, DatasetError, DatasetMeta, FORMAT_NAME, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES,
     MAX_POINTS, SCHEMA_VERSION, Split, Storage,
 };
+use crate::atomic::{persist, temporary_beside};
 use crate::points::{PointCloud, PointValue};
 use crate::volume::Volume;
 
@@ -246,27 +246,6 @@ impl DatasetWriter {
             .resize([index + 1, c, d, h, w])
             .and_then(|()| self.volumes.write_slice(view, (index, .., .., .., ..)))
             .at(&self.path, "volumes")
-    }
-}
-
-/// A new file in the folder of `path`, removed when dropped, with the permissions of a new file.
-fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut builder = Builder::new();
-    builder.prefix(".steer3d-dataset-").suffix(".tmp");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder.unwrap_or(Path::new(".")))
-}
-
-/// Flushes the temporary file to disk, renames it to `path` and flushes the folder.
-fn persist(temporary: NamedTempFile, path: &Path) -> std::io::Result<()> {
-    temporary.as_file().sync_all()?;
-    let folder = temporary.path().parent().map(Path::to_owned);
-    temporary.persist(path).map_err(|error| error.error)?;
-    match folder {
-        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
-        _ => Ok(()),
     }
 }
 

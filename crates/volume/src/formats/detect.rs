@@ -93,7 +93,7 @@ impl Format {
         let has = |offset: usize, magic: &[u8]| {
             bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
         };
-        let magics: [(usize, &[u8], Self); 8] = [
+        let magics: [(usize, &[u8], Self); 10] = [
             (0, b"\x93NUMPY", Self::Npy),
             (0, b"PK\x03\x04", Self::Npz),
             (0, b"#binvox", Self::Binvox),
@@ -102,6 +102,9 @@ impl Format {
             (208, b"MAP ", Self::Mrc),
             (344, b"n+1\0", Self::Nifti),
             (4, b"n+2\0\r\n\x1a\n", Self::Nifti),
+            // Headers of pairs, which the reader refuses.
+            (344, b"ni1\0", Self::Nifti),
+            (4, b"ni2\0\r\n\x1a\n", Self::Nifti),
         ];
         let magic = magics.into_iter().find(|(offset, magic, _)| has(*offset, magic));
         magic.map(|(.., format)| format).or_else(|| Self::of_text(bytes))

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Format;
+use crate::volume::VolumeError;
 
 /// Where a file is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,37 @@ pub enum FormatError {
         path: PathBuf,
         /// The format that it was read as.
         format: Format,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// A volume that the format cannot hold.
+    #[error("{path}: {format}: {source}", path = path.display())]
+    Export {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// Its format.
+        format: Format,
+        /// What the format cannot hold.
+        source: VolumeError,
+    },
+    /// The HDF5 library failed, as it does on damaged files and absent objects.
+    #[error("{path}: {object}: the HDF5 library reports: {source}; \
+             check the path within the file", path = path.display())]
+    Hdf5 {
+        /// The file.
+        path: PathBuf,
+        /// The path of the array in the file.
+        object: String,
+        /// The library's reason.
+        source: hdf5::Error,
+    },
+    /// An array of an HDF5 file that cannot be used.
+    #[error("{path}: {object}: {fault}", path = path.display())]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// The path of the array in the file.
+        object: String,
         /// What is wrong.
         fault: Fault,
     },

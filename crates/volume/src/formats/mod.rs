@@ -5,26 +5,38 @@
 //! finds the format by content (by name only where content does not tell) and adds the path to the
 //! error.
 
+pub mod binvox;
 mod cif;
 mod detect;
 mod error;
 mod gzip;
+mod hdf5_array;
 mod mol2;
+pub mod mrc;
+pub mod nifti;
+pub mod numpy;
 mod obj;
 mod off;
 mod pdb;
 mod ply;
 mod polygons;
 mod records;
+mod samples;
 mod sdf;
 mod stl;
 mod xyz;
 
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 pub use detect::Format;
 pub use error::{Fault, FormatError, Place};
+pub use hdf5_array::import_hdf5;
+pub use mrc::write as write_mrc;
+pub use nifti::write as write_nifti;
+pub use numpy::read_npz_array;
 
+use crate::atomic::{persist, temporary_beside};
 use crate::mesh::Mesh;
 use crate::molecule::Molecule;
 use crate::volume::Volume;
@@ -72,6 +84,22 @@ pub fn read_as(bytes: &[u8], format: Format) -> Result<Source, Fault> {
         Format::Sdf => sdf::read(bytes).map(Source::Molecules),
         Format::Mol2 => mol2::read(bytes).map(Source::Molecules),
         Format::Xyz => xyz::read(bytes).map(Source::Molecules),
-        other => Err(Fault::new(Place::Whole, "a format with a reader", other.to_string())),
+        Format::Mrc => mrc::read(bytes).map(Source::Volume),
+        Format::Nifti => nifti::read(bytes).map(Source::Volume),
+        Format::Npy => numpy::read_npy(bytes).map(Source::Volume),
+        Format::Npz => numpy::read_npz(bytes).map(Source::Volume),
+        Format::Binvox => binvox::read(bytes).map(Source::Volume),
     }
+}
+
+/// Writes a header and little-endian values to a file that takes the place of `path` only when it
+/// is on disk.
+fn write_file(path: &Path, header: &[u8], values: &[f32]) -> Result<(), FormatError> {
+    let write = || {
+        let mut file = BufWriter::new(temporary_beside(path)?);
+        file.write_all(header)?;
+        values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))?;
+        persist(file.into_inner().map_err(std::io::IntoInnerError::into_error)?, path)
+    };
+    write().map_err(|source| FormatError::Io { path: path.to_owned(), source })
 }
