@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use steer3d_so3::{Irreps, Rotation, Stream, random_rotations};
 
+use crate::dataset::hex;
 use crate::dataset::{DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage};
 use crate::npz::{NpyArray, Npz, NpzError};
 use crate::points::{PointCloud, Voxeliser};
@@ -139,7 +140,7 @@ fn sha256_of(path: &Path) -> Result<String, ImportError> {
             len => hasher.update(&buffer[..len]),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Imports protein domains in the layout of the cath_datasets repository: `positions` (N, max, 3),
@@ -236,11 +237,12 @@ fn push_points(
                 source,
             })?;
             writer.push(&Item {
-                volume: &volume,
+                volume: Some(&volume),
                 label: item.label,
                 split: item.split,
                 id: &item.id,
                 points: Some(&cloud),
+                ..Item::default()
             })?;
         }
     }
@@ -434,7 +436,13 @@ pub fn import_medmnist(npz: &Path, out: &Path, options: &ImportOptions) -> Resul
             let volume =
                 Volume::centred(values, 1, grid).map_err(|source| item_error(npz, i, source))?;
             let (id, label) = (format!("{}_{i:05}", part.name), part.labels[i]);
-            writer.push(&Item { volume: &volume, label, split, id: &id, points: None })?;
+            writer.push(&Item {
+                volume: Some(&volume),
+                label,
+                split,
+                id: &id,
+                ..Item::default()
+            })?;
         }
     }
     Ok(writer.finish()?)
@@ -561,7 +569,8 @@ pub fn import_arrays(npz: &Path, out: &Path, options: &ImportOptions) -> Result<
         let volume =
             Volume::centred(values, channels, grid).map_err(|source| at_item(i, source))?;
         let (id, label) = (format!("item_{i:06}"), labels[i]);
-        writer.push(&Item { volume: &volume, label, split: splits[i], id: &id, points: None })?;
+        let (volume, split) = (Some(&volume), splits[i]);
+        writer.push(&Item { volume, label, split, id: &id, ..Item::default() })?;
     }
     Ok(writer.finish()?)
 }

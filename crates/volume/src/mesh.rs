@@ -1,6 +1,6 @@
 //! Triangle meshes.
 
-use crate::volume::VolumeError;
+use crate::volume::{Grid, Volume, VolumeError};
 
 /// A triangle mesh. Polygons of a file are cut into triangles.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,4 +40,17 @@ impl Mesh {
     pub fn triangles(&self) -> &[[u32; 3]] {
         &self.triangles
     }
+}
+
+/// The share of each voxel of `grid`, centred on the origin, that lies inside the mesh.
+///
+/// # Errors
+/// If the mesh cannot be voxelised.
+pub fn voxelise_mesh(mesh: &Mesh, grid: Grid) -> Result<Volume, VolumeError> {
+    let _ = (mesh, grid);
+    Err(VolumeError::Parameter {
+        field: "mesh",
+        expected: "a source that can be voxelised",
+        found: "a mesh; the voxeliser of meshes is not built yet".to_owned(),
+    })
 }

@@ -59,11 +59,12 @@ pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
         let volume = voxeliser().voxelise(&cloud, &Rotation::identity()).unwrap();
         writer
             .push(&Item {
-                volume: &volume,
+                volume: Some(&volume),
                 label: class as u32,
                 split: Split::Test,
                 id: &format!("{}-{i}", CLASSES[class]),
                 points: points.then_some(&cloud),
+                ..Item::default()
             })
             .unwrap();
     }

@@ -10,10 +10,11 @@ use crate::points::Voxeliser;
 use crate::volume::{Grid, VolumeError, checked_len};
 
 /// The part of a dataset that an item belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// For fitting weights; stored as 0.
+    #[default]
     Train,
     /// For choosing a checkpoint; stored as 1.
     Validation,
@@ -122,6 +123,17 @@ impl DatasetMeta {
     /// Values in each volume.
     pub fn item_len(&self) -> usize {
         self.channels * self.dims.iter().product::<usize>()
+    }
+
+    /// The position of voxel (0, 0, 0) that puts the centre of the grid at 0.
+    pub(super) fn centred_origin(&self) -> [f64; 3] {
+        let [d, h, w] = self.dims;
+        let [x, y, z] = self.voxel_size;
+        [(w, x), (h, y), (d, z)].map(|(n, size)| (n - 1) as f64 / -2.0 * size)
+    }
+
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("the description has a JSON form")
     }
 
     /// Checks the fields against each other; the error names the field.

@@ -1,16 +1,25 @@
 //! HDF5 datasets of labelled volumes, schema version 1 (described in `FORMAT.md`).
 
+mod checksum;
+mod chunks;
 mod meta;
 mod reader;
+mod rows;
+mod split;
 mod summary;
+mod verify;
 mod writer;
 
 use std::path::{Path, PathBuf};
 
 pub use meta::{DatasetMeta, Provenance, Split, Storage};
 pub use reader::Dataset;
+pub use split::{Fractions, group_splits, random_splits};
 pub use summary::{SplitSummary, Summary};
+pub use verify::Broken;
 pub use writer::{DatasetWriter, Item};
+
+pub(crate) use verify::hex;
 
 use crate::volume::VolumeError;
 
@@ -20,11 +29,14 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Largest number of items in a dataset: 2²⁴.
 pub const MAX_ITEMS: usize = 1 << 24;
 
-/// Largest number of points in a dataset, all items together: 2²⁸.
+/// Largest number of points, vertices or triangles in a dataset, all items together: 2²⁸.
 pub const MAX_POINTS: usize = 1 << 28;
 
 /// Longest identifier of an item, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 64;
+
+/// Longest path of the file that an item was made from, in bytes of UTF-8.
+pub const MAX_SOURCE_BYTES: usize = 512;
 
 /// Largest size of the description of a dataset, in bytes of JSON.
 pub const MAX_META_BYTES: usize = 1 << 20;
