@@ -14,6 +14,7 @@
 //! finite, and reports what it expected and what it found in a typed error.
 
 pub mod dataset;
+pub mod elements;
 pub mod formats;
 pub mod import;
 pub mod mesh;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use super::{cif, mol2, pdb, sdf, xyz};
+
 /// A format that [`read`](super::read) knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -91,7 +93,7 @@ impl Format {
         let has = |offset: usize, magic: &[u8]| {
             bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
         };
-        let magics: [(usize, &[u8], Self); 9] = [
+        let magics: [(usize, &[u8], Self); 8] = [
             (0, b"\x93NUMPY", Self::Npy),
             (0, b"PK\x03\x04", Self::Npz),
             (0, b"#binvox", Self::Binvox),
@@ -100,9 +102,17 @@ impl Format {
             (208, b"MAP ", Self::Mrc),
             (344, b"n+1\0", Self::Nifti),
             (4, b"n+2\0\r\n\x1a\n", Self::Nifti),
-            (0, b"@<TRIPOS>", Self::Mol2),
         ];
-        magics.into_iter().find(|(offset, magic, _)| has(*offset, magic)).map(|(.., format)| format)
+        let texts: [(fn(&[u8]) -> bool, Self); 5] = [
+            (cif::recognises, Self::Cif),
+            (mol2::recognises, Self::Mol2),
+            (sdf::recognises, Self::Sdf),
+            (pdb::recognises, Self::Pdb),
+            (xyz::recognises, Self::Xyz),
+        ];
+        let magic = magics.into_iter().find(|(offset, magic, _)| has(*offset, magic));
+        let text = || texts.into_iter().find(|(recognises, _)| recognises(bytes));
+        magic.map(|(.., format)| format).or_else(|| text().map(|(_, format)| format))
     }
 
     fn of_name(path: &Path) -> Option<Self> {

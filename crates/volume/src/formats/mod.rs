@@ -5,9 +5,15 @@
 //! finds the format by content (by name only where content does not tell) and adds the path to the
 //! error.
 
+mod cif;
 mod detect;
 mod error;
 mod gzip;
+mod mol2;
+mod pdb;
+mod records;
+mod sdf;
+mod xyz;
 
 use std::path::Path;
 
@@ -51,6 +57,12 @@ pub fn read(path: &Path) -> Result<Source, FormatError> {
 /// # Errors
 /// If the bytes are not a valid file of that format.
 pub fn read_as(bytes: &[u8], format: Format) -> Result<Source, Fault> {
-    let _ = bytes;
-    Err(Fault::new(Place::Whole, "a format with a reader", format.to_string()))
+    match format {
+        Format::Pdb => pdb::read(bytes).map(Source::Molecules),
+        Format::Cif => cif::read(bytes).map(Source::Molecules),
+        Format::Sdf => sdf::read(bytes).map(Source::Molecules),
+        Format::Mol2 => mol2::read(bytes).map(Source::Molecules),
+        Format::Xyz => xyz::read(bytes).map(Source::Molecules),
+        other => Err(Fault::new(Place::Whole, "a format with a reader", other.to_string())),
+    }
 }
