@@ -13,10 +13,12 @@
 //! ([`MAX_VALUES`], [`dataset::MAX_ITEMS`], [`npz::MAX_ARRAY_BYTES`]), refuses values that are not
 //! finite, and reports what it expected and what it found in a typed error.
 
+pub mod build;
 pub mod dataset;
 pub mod elements;
 pub mod formats;
 pub mod import;
+pub mod loader;
 pub mod mesh;
 pub mod molecule;
 pub mod npz;
@@ -25,13 +27,16 @@ pub mod resample;
 mod spline;
 pub mod volume;
 
+pub use build::{BuildError, Listing, Recipe};
 pub use dataset::{
-    Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Summary,
+    Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Skipped, Split, Storage,
+    Summary,
 };
 pub use import::{
     ImportError, ImportOptions, import_arrays, import_cath, import_medmnist, import_tetris,
     tetris_voxeliser,
 };
+pub use loader::{Batch, Loader, LoaderOptions, RandomRotation};
 pub use points::{PointCloud, Voxeliser};
 pub use resample::{Interpolation, rotate, rotate_into, translate, translate_into};
 pub use volume::{Grid, MAX_VALUES, Volume, VolumeError};

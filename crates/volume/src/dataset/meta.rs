@@ -85,6 +85,16 @@ pub struct Provenance {
     pub notes: String,
 }
 
+/// A file that a build left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skipped {
+    /// Its path as that of an item.
+    pub source: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
 /// What all items of a dataset have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

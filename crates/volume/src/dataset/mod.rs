@@ -12,7 +12,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-pub use meta::{DatasetMeta, Provenance, Split, Storage};
+pub use meta::{DatasetMeta, Provenance, Skipped, Split, Storage};
 pub use reader::Dataset;
 pub use split::{Fractions, group_splits, random_splits};
 pub use summary::{SplitSummary, Summary};
@@ -20,6 +20,7 @@ pub use verify::Broken;
 pub use writer::{DatasetWriter, Item};
 
 pub(crate) use verify::hex;
+pub(crate) use writer::{TEMPORARY, persist, sync_folder_of, temporary_beside};
 
 use crate::volume::VolumeError;
 
@@ -40,6 +41,9 @@ pub const MAX_SOURCE_BYTES: usize = 512;
 
 /// Largest size of the description of a dataset, in bytes of JSON.
 pub const MAX_META_BYTES: usize = 1 << 20;
+
+/// Largest record of the files that a build left out, in bytes of JSON.
+pub const MAX_SKIPPED_BYTES: usize = 1 << 28;
 
 /// Value of the root attribute `format`.
 const FORMAT_NAME: &str = "steer3d-dataset";

@@ -16,7 +16,7 @@ use super::checksum::{Content, checksum};
 use super::chunks::Chunks;
 use super::{
     Context, DatasetError, DatasetMeta, FORMAT_NAME, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES,
-    MAX_POINTS, MAX_SOURCE_BYTES, SCHEMA_VERSION, Split, Storage,
+    MAX_POINTS, MAX_SKIPPED_BYTES, MAX_SOURCE_BYTES, SCHEMA_VERSION, Skipped, Split, Storage,
 };
 use crate::mesh::{Mesh, voxelise_mesh};
 use crate::points::PointCloud;
@@ -38,6 +38,7 @@ pub struct Dataset {
     groups: Option<Vec<String>>,
     sources: Option<Vec<String>>,
     checksums: Option<Vec<[u8; 32]>>,
+    skipped: Vec<Skipped>,
     volumes: Option<Volumes>,
     points: Option<Points>,
     meshes: Option<Meshes>,
@@ -98,6 +99,7 @@ impl Dataset {
                 let bytes = file.list::<u8>(name, &[32], MAX_ITEMS, Some(items))?;
                 Ok(bytes.as_chunks().0.to_vec())
             })?,
+            skipped: file.optional("skipped", |_| file.skipped())?.unwrap_or_default(),
             volumes,
             points,
             meshes,
@@ -145,6 +147,11 @@ impl Dataset {
     /// The file that each item was made from.
     pub fn sources(&self) -> Option<&[String]> {
         self.sources.as_deref()
+    }
+
+    /// The files that the build left out.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// SHA-256 of each item, as `FORMAT.md` defines it.
@@ -428,6 +435,12 @@ impl Reader {
             .map_err(|error| self.malformed("meta", "the JSON of FORMAT.md", error.to_string()))?;
         meta.check().map_err(|source| DatasetError::Meta { path: self.path.clone(), source })?;
         Ok(meta)
+    }
+
+    fn skipped(&self) -> Result<Vec<Skipped>, DatasetError> {
+        let json = self.list::<u8>("skipped", &[], MAX_SKIPPED_BYTES, None)?;
+        serde_json::from_slice(&json)
+            .map_err(|e| self.malformed("skipped", "the JSON of FORMAT.md", e.to_string()))
     }
 
     fn labels(&self, items: usize, classes: usize) -> Result<Vec<u32>, DatasetError> {

@@ -8,7 +8,7 @@ use hdf5::types::FixedUnicode;
 use steer3d_so3::Stream;
 
 use super::rows::write_list;
-use super::writer::{fixed, persist, temporary_beside};
+use super::writer::{file_builder, fixed, persist, temporary_beside};
 use super::{Context, Dataset, DatasetError, MAX_ID_BYTES, Split};
 use crate::volume::VolumeError;
 
@@ -155,7 +155,7 @@ impl Dataset {
         }
         let temporary = temporary_beside(out).at(out, "")?;
         fs::copy(self.path(), temporary.path()).at(self.path(), "")?;
-        let file = hdf5::File::append(temporary.path()).at(out, "/")?;
+        let file = file_builder().open_rw(temporary.path()).at(out, "/")?;
         let bytes: Vec<u8> = splits.iter().map(|&split| split as u8).collect();
         write_list(&file, "splits", &bytes).at(out, "splits")?;
         if let Some(groups) = groups {

@@ -13,11 +13,14 @@ use super::checksum::{Content, checksum};
 use super::rows::{Rows, create_dataset, write_list};
 use super::{
     Context, DatasetError, DatasetMeta, FORMAT_NAME, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES,
-    MAX_POINTS, MAX_SOURCE_BYTES, SCHEMA_VERSION, Split, Storage,
+    MAX_POINTS, MAX_SOURCE_BYTES, SCHEMA_VERSION, Skipped, Split, Storage,
 };
 use crate::mesh::Mesh;
 use crate::points::PointCloud;
 use crate::volume::Volume;
+
+/// How the names of temporary files begin.
+pub(crate) const TEMPORARY: &str = ".steer3d-dataset-";
 
 /// One item to be written. Volume, group, source, points and mesh are for all items or for none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -117,7 +120,7 @@ impl Optional {
             new.sources = Some(Rows::create(file, "sources", 1)?);
         }
         if item.points.is_some() {
-            file.create_group("points")?;
+            create_group(file, "points")?;
             let mut offsets = Rows::create(file, "points/offsets", 1)?;
             offsets.push(&[0])?;
             new.points = Some(Points {
@@ -127,7 +130,7 @@ impl Optional {
             });
         }
         if item.mesh.is_some() {
-            file.create_group("meshes")?;
+            create_group(file, "meshes")?;
             let mut vertex_offsets = Rows::create(file, "meshes/vertex_offsets", 1)?;
             let mut triangle_offsets = Rows::create(file, "meshes/triangle_offsets", 1)?;
             vertex_offsets.push(&[0])?;
@@ -196,10 +199,7 @@ impl DatasetWriter {
         hdf5::silence_errors(true);
         meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
         let temporary = temporary_beside(&path).at(&path, "")?;
-        let file = hdf5::FileBuilder::new()
-            .with_fapl(|plist| plist.libver_bounds(LibraryVersion::V110, LibraryVersion::V110))
-            .create(temporary.path())
-            .at(&path, "/")?;
+        let file = file_builder().create(temporary.path()).at(&path, "/")?;
         Ok(Self {
             labels: Rows::create(&file, "labels", 1).at(&path, "labels")?,
             splits: Rows::create(&file, "splits", 1).at(&path, "splits")?,
@@ -253,6 +253,14 @@ impl DatasetWriter {
     /// # Errors
     /// If no item was pushed or the disk is full.
     pub fn finish(self) -> Result<(), DatasetError> {
+        self.finish_with(&[])
+    }
+
+    /// [`DatasetWriter::finish`] with a record of the files that were left out.
+    ///
+    /// # Errors
+    /// As [`DatasetWriter::finish`].
+    pub fn finish_with(self, skipped: &[Skipped]) -> Result<(), DatasetError> {
         if self.items == 0 {
             return Err(self.item_error("items", "at least one".to_owned(), "none".to_owned()));
         }
@@ -263,6 +271,10 @@ impl DatasetWriter {
             return Err(self.item_error("meta", format!("at most {MAX_META_BYTES} bytes"), found));
         }
         write_list(&self.file, "meta", &json).at(path, "meta")?;
+        if !skipped.is_empty() {
+            let json = serde_json::to_vec(skipped).expect("plain data have a JSON form");
+            write_list(&self.file, "skipped", &json).at(path, "skipped")?;
+        }
         self.labels.finish().at(path, "labels")?;
         self.splits.finish().at(path, "splits")?;
         self.ids.finish().at(path, "ids")?;
@@ -408,25 +420,42 @@ impl DatasetWriter {
     }
 }
 
+/// Makes files whose headers and indices carry checksums and no times.
+pub(super) fn file_builder() -> hdf5::FileBuilder {
+    let mut builder = hdf5::FileBuilder::new();
+    builder.with_fapl(|plist| plist.libver_bounds(LibraryVersion::V110, LibraryVersion::V110));
+    builder.with_fcpl(|plist| plist.obj_track_times(false));
+    builder
+}
+
+/// A group without times, so that equal contents are equal bytes.
+fn create_group(file: &hdf5::File, name: &str) -> hdf5::Result<()> {
+    file.create_group_builder().obj_track_times(false).create(name).map(|_| ())
+}
+
 /// A new file in the folder of `path`, removed when dropped, with the permissions of a new file.
-pub(super) fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+pub(crate) fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = Builder::new();
-    builder.prefix(".steer3d-dataset-").suffix(".tmp");
+    builder.prefix(TEMPORARY).suffix(".tmp");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder.unwrap_or(Path::new(".")))
+    builder.tempfile_in(folder_of(path))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Flushes the temporary file to disk, renames it to `path` and flushes the folder.
-pub(super) fn persist(temporary: NamedTempFile, path: &Path) -> std::io::Result<()> {
+pub(crate) fn persist(temporary: NamedTempFile, path: &Path) -> std::io::Result<()> {
     temporary.as_file().sync_all()?;
-    let folder = temporary.path().parent().map(Path::to_owned);
     temporary.persist(path).map_err(|error| error.error)?;
-    match folder {
-        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
-        _ => Ok(()),
-    }
+    sync_folder_of(path)
+}
+
+/// Flushes the folder of `path`, so that a new name in it stays.
+pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
 }
 
 fn write_root_attributes(file: &hdf5::File) -> hdf5::Result<()> {
