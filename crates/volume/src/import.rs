@@ -149,7 +149,7 @@ fn sha256_of(path: &Path) -> Result<String, ImportError> {
 ///
 /// Each atom type is a channel, in the order of their names. Splits 0 to 6 are for training, 7 for
 /// validation, 8 and 9 for testing (Weiler et al. 2018). Classes are CATH classes such as
-/// `1 mainly alpha`, or architectures such as `3.40`. The points are stored beside the volumes.
+/// `1 mainly alpha`, or architectures such as `2.40 beta barrel`. The points are stored beside the volumes.
 ///
 /// # Errors
 /// If the archive is damaged or of another layout, the voxeliser has not one channel for each atom
@@ -257,15 +257,26 @@ fn scalars(channels: usize) -> Result<Irreps, ImportError> {
     })
 }
 
-/// Name of a CATH class, or the number of an architecture.
+/// Name of a CATH class or of one of the ten architectures of Weiler et al. 2018; else the number.
 fn cath_class_name(levels: &[i64]) -> String {
-    match levels {
-        [1] => "1 mainly alpha".to_owned(),
-        [2] => "2 mainly beta".to_owned(),
-        [3] => "3 alpha beta".to_owned(),
-        [4] => "4 few secondary structures".to_owned(),
-        _ => levels.iter().map(i64::to_string).collect::<Vec<_>>().join("."),
-    }
+    let name = match levels {
+        [1] => "mainly alpha",
+        [2] => "mainly beta",
+        [3] => "alpha beta",
+        [4] => "few secondary structures",
+        [1, 10] => "orthogonal bundle",
+        [1, 20] => "up-down bundle",
+        [2, 30] | [3, 10] => "roll",
+        [2, 40] => "beta barrel",
+        [2, 60] => "sandwich",
+        [3, 20] => "alpha-beta barrel",
+        [3, 30] => "2-layer sandwich",
+        [3, 40] => "3-layer (aba) sandwich",
+        [3, 90] => "alpha-beta complex",
+        _ => "",
+    };
+    let number = levels.iter().map(i64::to_string).collect::<Vec<_>>().join(".");
+    format!("{number} {name}").trim_end().to_owned()
 }
 
 /// The contents of a CATH archive.

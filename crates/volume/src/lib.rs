@@ -22,6 +22,7 @@ pub mod loader;
 pub mod mesh;
 pub mod molecule;
 pub mod npz;
+pub mod picture;
 pub mod points;
 pub mod resample;
 mod spline;

@@ -43,9 +43,9 @@ pub struct LoaderOptions {
 }
 
 impl Default for LoaderOptions {
-    /// Two threads, four batches ahead, no rotation.
+    /// As many threads as rayon uses, at most four; four batches ahead; no rotation.
     fn default() -> Self {
-        Self { threads: 2, ahead: 4, rotation: None }
+        Self { threads: rayon::current_num_threads().min(4), ahead: 4, rotation: None }
     }
 }
 

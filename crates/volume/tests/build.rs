@@ -123,16 +123,10 @@ fn a_stopped_build_goes_on_and_gives_the_same_bytes() {
     assert!(error.to_string().contains("290.xyz"), "{error}");
     assert_eq!(fs::read(at("set.h5")).unwrap(), b"the old file");
 
-    // Other options, files or descriptions are refused, and change nothing.
+    // Other options are refused, and change nothing.
     let sources = Recipe { store: Store::Sources, ..small() };
     let error = run(&at("set.h5"), &listing, &sources, false, "").unwrap_err();
     assert!(matches!(error, BuildError::OtherBuild { .. }), "{error}");
-    let text = fs::read_to_string(at("tree/ring/000.xyz")).unwrap();
-    fs::write(at("tree/ring/000.xyz"), format!("{text}\n")).unwrap();
-    let error = run(&at("set.h5"), &listing, &small(), false, "").unwrap_err();
-    assert!(matches!(error, BuildError::OtherBuild { .. }), "{error}");
-    fs::write(at("tree/ring/000.xyz"), text).unwrap();
-
     // What a killed process leaves behind is no hindrance.
     fs::write(at("set.h5.partial/.steer3d-dataset-abc.tmp"), "half a batch").unwrap();
     fs::write(at("set.h5.partial/000000.h5"), "a damaged batch").unwrap();
@@ -140,6 +134,14 @@ fn a_stopped_build_goes_on_and_gives_the_same_bytes() {
     assert_eq!((built.items, built.resumed, made), (600, 256, 344));
     assert!(fs::read(at("set.h5")).unwrap() == whole, "the same bytes");
     assert_eq!(names(folder.path()), ["set.h5", "tree", "whole.h5"]);
+
+    // A file that was repaired is read again, and its batch with it.
+    run(&at("set.h5"), &listing, &small(), false, "ring/290.xyz").unwrap_err();
+    let text = fs::read_to_string(at("tree/Kette ü/000.xyz")).unwrap();
+    fs::write(at("tree/Kette ü/000.xyz"), text.replace("C 0 0 1", "C 0.0 0 1.5")).unwrap();
+    let (built, made) = run(&at("set.h5"), &listing, &small(), false, "").unwrap();
+    assert_eq!((built.items, built.resumed, made), (600, 256, 344));
+    assert!(fs::read(at("set.h5")).unwrap() != whole);
 }
 
 #[test]
@@ -152,7 +154,6 @@ fn broken_files_stop_the_build_or_are_recorded() {
     let listing = listing(&at("tree"));
     let error = run(&at("set.h5"), &listing, &small(), false, "").unwrap_err().to_string();
     assert!(error.contains("001.xyz") && error.contains("--skip-broken"), "{error}");
-    fs::remove_dir_all(at("set.h5.partial")).unwrap();
     let (built, _) = run(&at("set.h5"), &listing, &small(), true, "").unwrap();
     let skipped: Vec<_> = built.skipped.iter().map(|s| s.source.as_str()).collect();
     assert_eq!(skipped, ["ring/001.xyz", "ring/002.xyz"]);

@@ -3,7 +3,7 @@
 //!
 //! While a build runs, the folder `OUT.partial` holds a description of it (`build.json`) and one
 //! small dataset (`000000.h5`, ...) with a report (`000000.json`) for each finished batch. A later
-//! build of the same items with the same options takes the finished batches from there. When all
+//! build with the same options takes the finished batches of the same files from there. When all
 //! are done they are joined into the dataset, which takes its place at once; then the folder goes.
 
 mod layout;
@@ -110,8 +110,8 @@ pub enum BuildError {
     },
     /// The folder of an unfinished build is of another build.
     #[error(
-        "{path}: an unfinished build with other options or files; give the same ones to go on \
-         with it, or remove the folder to begin anew",
+        "{path}: an unfinished build with other options; give the same ones to go on with it, or \
+         remove the folder to begin anew",
         path = path.display()
     )]
     OtherBuild {
@@ -136,13 +136,14 @@ pub struct Built {
 /// Batches are made in parallel while the one before is written; at most two are in memory. The
 /// same entries give the same bytes, on any number of threads and however often the build was
 /// stopped. `options` is the text of everything else that decides what `make` makes: an unfinished
-/// build goes on only if it is the same, as well as the description (its command apart), the entries
-/// and the lengths of their files. `progress` hears how many entries are done.
+/// build goes on only if it is the same, and the description too (its command apart); of its
+/// batches those are taken whose entries and lengths of files are the same. `progress` hears how
+/// many entries are done.
 ///
 /// # Errors
 /// If a file does not become an item (unless `skip_broken`), nothing does, there is an unfinished
-/// build of other items, or the folder of `out` cannot be written. All but the last leave the
-/// finished batches to go on with, and an old file `out` as it was.
+/// build with other options, or the folder of `out` cannot be written. All leave an old file `out`
+/// as it was, and the finished batches to go on with.
 pub fn build(
     out: &Path,
     meta: &DatasetMeta,
@@ -153,15 +154,15 @@ pub fn build(
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Built, BuildError> {
     let batch = (BATCH_VALUES / meta.item_len()).clamp(1, BATCH_ITEMS);
-    let partial = Partial::open(out, fingerprint(meta, entries, options, skip_broken))?;
+    let partial = Partial::open(out, fingerprint_of_options(meta, options))?;
     let grouped = entries.iter().any(|entry| !entry.group.is_empty());
     let batches: Vec<&[Entry]> = entries.chunks(batch).collect();
     let mut resumed = 0;
     let mut done = vec![false; batches.len()];
     for (index, batch) in batches.iter().enumerate() {
-        if let Some(report) = partial.report(index) {
-            done[index] = report.items + report.skipped.len() == batch.len();
-            resumed += if done[index] { report.items } else { 0 };
+        if let Some(report) = partial.finished(index, batch, skip_broken) {
+            done[index] = true;
+            resumed += report.items;
         }
     }
     let made_of = |index: usize| -> Vec<_> { batches[index].par_iter().map(make).collect() };
@@ -179,18 +180,22 @@ pub fn build(
     Ok(Built { resumed, ..built })
 }
 
-/// SHA-256 of everything that decides the data of a build.
-fn fingerprint(meta: &DatasetMeta, entries: &[Entry], options: &str, skip_broken: bool) -> String {
+/// SHA-256 of what decides how entries become items.
+fn fingerprint_of_options(meta: &DatasetMeta, options: &str) -> String {
     let mut meta = meta.clone();
     meta.provenance.command.clear();
-    let mut hasher = Sha256::new();
-    let json = "plain data have a JSON form";
-    hasher.update(serde_json::to_vec(&(meta, options, skip_broken)).expect(json));
-    for entry in entries {
-        let len = fs::metadata(&entry.path).map(|data| data.len()).ok();
-        hasher.update(serde_json::to_vec(&(entry, len)).expect(json));
-    }
-    hex(&hasher.finalize())
+    hex(&Sha256::digest(json(&(meta, options))))
+}
+
+/// SHA-256 of the entries of a batch and the lengths of their files.
+fn fingerprint_of_batch(entries: &[Entry]) -> String {
+    let len = |entry: &Entry| fs::metadata(&entry.path).map(|data| data.len()).ok();
+    let parts: Vec<_> = entries.iter().map(|entry| (entry, len(entry))).collect();
+    hex(&Sha256::digest(json(&parts)))
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data have a JSON form")
 }
 
 /// The folder of an unfinished build.
@@ -201,6 +206,7 @@ struct Partial {
 /// What a batch came to.
 #[derive(Serialize, Deserialize)]
 struct Report {
+    fingerprint: String,
     items: usize,
     skipped: Vec<Skipped>,
 }
@@ -263,12 +269,16 @@ impl Partial {
         self.folder.join(format!("{index:06}.json"))
     }
 
-    /// The report of a batch whose data are there and whole.
-    fn report(&self, index: usize) -> Option<Report> {
+    /// The report of a batch that was made of the same entries and whose data are whole.
+    fn finished(&self, index: usize, entries: &[Entry], skip_broken: bool) -> Option<Report> {
         let report: Report = read_json(&self.report_path(index))?;
-        let whole = report.items == 0
-            || Dataset::open(self.data(index)).is_ok_and(|data| data.len() == report.items);
-        whole.then_some(report)
+        let same = report.fingerprint == fingerprint_of_batch(entries)
+            && (skip_broken || report.skipped.is_empty());
+        let whole = || {
+            report.items == 0
+                || Dataset::open(self.data(index)).is_ok_and(|data| data.len() == report.items)
+        };
+        (same && whole()).then_some(report)
     }
 
     /// Writes a batch: first its data, then its report.
@@ -282,7 +292,8 @@ impl Partial {
         skip_broken: bool,
     ) -> Result<(), BuildError> {
         let mut writer = DatasetWriter::create(self.data(index), meta.clone())?;
-        let mut report = Report { items: 0, skipped: Vec::new() };
+        let fingerprint = fingerprint_of_batch(entries);
+        let mut report = Report { fingerprint, items: 0, skipped: Vec::new() };
         for (entry, made) in entries.iter().zip(made) {
             match made {
                 Ok(made) => {
@@ -367,10 +378,9 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
 
 /// Writes JSON to a file that takes its place when it is on disk.
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), BuildError> {
-    let json = serde_json::to_vec_pretty(value).expect("plain data have a JSON form");
     let write = || {
         let mut temporary = temporary_beside(path)?;
-        temporary.write_all(&json)?;
+        temporary.write_all(&json(value))?;
         persist(temporary, path)
     };
     write().map_err(|source| BuildError::Io { path: path.to_owned(), source })

@@ -2,6 +2,7 @@
 
 mod checksum;
 mod chunks;
+mod export;
 mod meta;
 mod reader;
 mod rows;
@@ -125,6 +126,14 @@ pub enum DatasetError {
         expected: String,
         /// What the item has.
         found: String,
+    },
+    /// The name of a file to write does not tell a known format.
+    #[error("{path}: expected a name that ends in .{expected}", path = path.display())]
+    Extension {
+        /// The file.
+        path: PathBuf,
+        /// The known extensions.
+        expected: &'static str,
     },
     /// An index is beyond the end, or a buffer has the wrong length.
     #[error("{path}: {field}: expected {expected}, found {found}", path = path.display())]
