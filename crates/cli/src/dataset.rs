@@ -1,14 +1,18 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use steer3d::so3::Irreps;
+use steer3d::volume::build::{Atoms, Built, Entry, Fit, Store, build};
+use steer3d::volume::dataset::{Broken, Fractions, group_splits, random_splits};
+use steer3d::volume::picture::overview;
 use steer3d::volume::{
-    Dataset, ImportOptions, Summary, Voxeliser, import_arrays, import_cath, import_medmnist,
-    import_tetris, tetris_voxeliser,
+    Dataset, ImportOptions, Listing, MeshField, Provenance, Recipe, Split, Summary, Voxeliser,
+    import_arrays, import_cath, import_medmnist, import_tetris, tetris_voxeliser,
 };
 
 use crate::eval::command_line;
@@ -25,8 +29,45 @@ medmnist: train_images, train_labels, the same for val_ and test_
 arrays: volumes (N, D, H, W) or (N, C, D, H, W), labels (N), and split (N) of 0, 1, 2 if there is one
 tetris: the 8 shapes of the paper; no source file";
 
+const BUILD_EXAMPLES: &str = "Examples:
+  steer3d dataset build ModelNet10 --size 32 --out modelnet10.h5
+  steer3d dataset build proteins/ --voxel-size 2 --size 50 --elements C,N,O,S --out proteins.h5
+  steer3d dataset build ligands.csv --voxel-size 0.5 --size 48 --store sources --out ligands.h5
+  steer3d dataset build scans/ --size 64,64,48 --fit crop --skip-broken --out scans.h5
+
+A tree has a folder for each class: class/*, class/train/* and class/test/* (as ModelNet), or
+train/class/*. A table (CSV) has the columns path and label, and if you like split, group and id;
+paths are relative to its folder. Archives (.npz) of many items are for `dataset import`.
+
+A build that was stopped goes on where it was when the same command is given again; until it is
+complete, its batches lie in OUT.partial and an old OUT stays as it is.";
+
+const SPLIT_EXAMPLES: &str = "Examples:
+  steer3d dataset split set.h5 --by random --fractions 0.7,0.1,0.2
+  steer3d dataset split set.h5 --by group --groups families.csv --seed 1 --out by-family.h5
+
+Groups come from the dataset, or from a CSV file with the columns id and group. Items of a group
+stay together; an item without one is a group of its own. Classes are shared out evenly.";
+
+const EXPORT_EXAMPLES: &str = "Examples:
+  steer3d dataset export set.h5 --item 3 --to item.npy
+  steer3d dataset export set.h5 --item 1abcA00 --to item.npz
+  steer3d dataset export set.h5 --to list.csv
+
+Without --item, the list of items is written: id, label, split, group, source, SHA-256.";
+
+const VIEW_EXAMPLES: &str = "Examples:
+  steer3d dataset view set.h5 --item 3
+  steer3d dataset view set.h5 --item 1abcA00 --level 0.1 --out pictures/
+
+Above: the central slices across z, y and x; below: the maximum-intensity projections along z, y
+and x; on the right: an isosurface, coloured by channel.";
+
 #[derive(Subcommand)]
 pub(crate) enum DatasetCommand {
+    /// Make a dataset from a folder of classes or a table of paths and labels
+    #[command(after_help = BUILD_EXAMPLES)]
+    Build(Box<BuildArgs>),
     /// Make a dataset from a NumPy archive (.npz), or the Tetris shapes from nothing
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(Box<ImportArgs>),
@@ -36,6 +77,177 @@ pub(crate) enum DatasetCommand {
         /// Dataset (HDF5)
         dataset: PathBuf,
     },
+    /// Read every item and compare it with its checksum; exit code 2 if one is broken
+    #[command(after_help = "Example:\n  steer3d dataset verify cath.h5")]
+    Verify {
+        /// Dataset (HDF5)
+        dataset: PathBuf,
+    },
+    /// Draw new training, validation and test splits
+    #[command(after_help = SPLIT_EXAMPLES)]
+    Split(SplitArgs),
+    /// Write an item as a file of another program, or the list of items
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export {
+        /// Dataset (HDF5)
+        dataset: PathBuf,
+        /// Index or identifier of the item
+        #[arg(long)]
+        item: Option<String>,
+        /// File to write: .npy, .npz, .mrc or .nii; .csv for the list of items
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Draw an item as a PNG picture
+    #[command(after_help = VIEW_EXAMPLES)]
+    View {
+        /// Dataset (HDF5)
+        dataset: PathBuf,
+        /// Index or identifier of the item
+        #[arg(long)]
+        item: String,
+        /// PNG file or folder [default: the folder of the call]
+        #[arg(long, short, default_value = ".")]
+        out: PathBuf,
+        /// Value of the isosurface [default: halfway to the maximum, smoothed]
+        #[arg(long)]
+        level: Option<f32>,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct BuildArgs {
+    /// Folder with a folder for each class, or table (.csv) of paths and labels
+    source: PathBuf,
+    /// Dataset to write (HDF5)
+    #[arg(long, short)]
+    out: PathBuf,
+    /// Layout of the source
+    #[arg(long, value_enum, default_value = "auto")]
+    layout: BuildLayout,
+    /// Name of the dataset [default: name of the source]
+    #[arg(long)]
+    name: Option<String>,
+    /// Where the data come from, and whom to credit
+    #[arg(long)]
+    credit: Option<String>,
+    /// Licence of the data
+    #[arg(long)]
+    licence: Option<String>,
+    /// Voxels along an edge, or d,h,w [default: 50 for molecules, 32 for meshes, as the first file
+    /// for volumes]
+    #[arg(long, value_delimiter = ',')]
+    size: Option<Vec<usize>>,
+    /// Edge of a voxel, or x,y,z [default: 2 (angstrom) for molecules, such that it fills the grid
+    /// for each mesh, as the first file for volumes]
+    #[arg(long, value_delimiter = ',')]
+    voxel_size: Option<Vec<f64>>,
+    /// Width of an atom's Gaussian in angstrom [default: half a voxel]
+    #[arg(long)]
+    sigma: Option<f64>,
+    /// Elements to keep, each a channel, such as C,N,O,S [default: all in one channel]
+    #[arg(long, value_delimiter = ',')]
+    elements: Vec<String>,
+    /// Atoms to keep (water is left out, and alternate locations but the first)
+    #[arg(long, value_enum, default_value = "all")]
+    atoms: AtomChoice,
+    /// What a mesh becomes
+    #[arg(long, value_enum, default_value = "solid")]
+    mesh_field: MeshChoice,
+    /// Sub-voxels along each edge of a voxel, whose mean it is, for surfaces and solids [default: 2]
+    #[arg(long)]
+    supersampling: Option<usize>,
+    /// What to do with volumes of other dims than the dataset's
+    #[arg(long, value_enum, default_value = "refuse")]
+    fit: FitChoice,
+    /// What to store of molecules and meshes; from sources alone, volumes are made when read
+    #[arg(long, value_enum, default_value = "both")]
+    store: StoreChoice,
+    /// Shares of training, validation and test items where the source has no splits; where it has
+    /// none for validation, that share of the training items
+    #[arg(long, value_delimiter = ',', default_value = "0.8,0.1,0.1")]
+    fractions: Vec<f64>,
+    /// Leave out files that cannot be used, and record them
+    #[arg(long)]
+    skip_broken: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BuildLayout {
+    /// A folder is a tree, a .csv file a table
+    Auto,
+    /// A folder for each class
+    Tree,
+    /// A table of paths and labels
+    Csv,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AtomChoice {
+    /// All atoms
+    All,
+    /// All but hydrogen
+    Heavy,
+    /// N, CA, C and O of amino acids
+    Backbone,
+    /// Alpha carbons of amino acids
+    AlphaCarbons,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MeshChoice {
+    /// 1 inside, 0 outside
+    Solid,
+    /// 1 where the surface passes, also of meshes without an inside
+    Surface,
+    /// Distance to the surface, negative inside
+    Distance,
+    /// Normals of the surface, a field of type 1x1
+    Normals,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FitChoice {
+    /// Stop with the file named
+    Refuse,
+    /// Keep the middle, with zeros around it
+    Crop,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StoreChoice {
+    /// Voxels and their sources
+    Both,
+    /// Voxels
+    Voxels,
+    /// Atoms or meshes
+    Sources,
+}
+
+#[derive(Args)]
+pub(crate) struct SplitArgs {
+    /// Dataset (HDF5)
+    dataset: PathBuf,
+    /// How to draw
+    #[arg(long, value_enum, default_value = "random")]
+    by: SplitBy,
+    /// Shares of training, validation and test items
+    #[arg(long, value_delimiter = ',', default_value = "0.8,0.1,0.1")]
+    fractions: Vec<f64>,
+    /// CSV file with the columns id and group
+    #[arg(long)]
+    groups: Option<PathBuf>,
+    /// Dataset to write [default: the dataset itself, replaced when the new one is complete]
+    #[arg(long, short)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SplitBy {
+    /// Item by item within each class
+    Random,
+    /// Groups of items stay together
+    Group,
 }
 
 #[derive(Args)]
@@ -96,8 +308,256 @@ pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Resul
     match command {
         DatasetCommand::Import(args) => import(args, seed, output)?,
         DatasetCommand::Inspect { dataset } => inspect(&Dataset::open(dataset)?, output)?,
+        DatasetCommand::Build(args) => build_dataset(args, seed, output)?,
+        DatasetCommand::Verify { dataset } => return verify(&Dataset::open(dataset)?, output),
+        DatasetCommand::Split(args) => split(args, seed, output)?,
+        DatasetCommand::Export { dataset, item, to } => {
+            export(&Dataset::open(dataset)?, item.as_deref(), to, output)?;
+        }
+        DatasetCommand::View { dataset, item, out, level } => {
+            view(&Dataset::open(dataset)?, item, out, *level, output)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn build_dataset(args: &BuildArgs, seed: u64, output: &Output) -> Result<()> {
+    let mut listing = listing(&args.source, args.layout)?;
+    if !listing.ignored.is_empty() {
+        let (count, first) = (listing.ignored.len(), listing.ignored[0].display());
+        output.say(&format!("{count} files of no known format are left out, such as {first}"));
+    }
+    let notes = listing.settle_splits(&fractions(&args.fractions)?, seed);
+    let recipe = args.recipe()?;
+    let maker = listing.entries.iter().find_map(|entry| match recipe.maker(&entry.path) {
+        Err(_) if args.skip_broken => None,
+        other => Some(other),
+    });
+    let Some(maker) = maker else {
+        bail!("{}: none of {} files can be read", args.source.display(), listing.entries.len());
+    };
+    let maker = maker.context("the first file decides the kind of the dataset")?;
+    let stem = args
+        .source
+        .canonicalize()
+        .ok()
+        .and_then(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+    let name = args.name.clone().or(stem).unwrap_or_default();
+    let provenance = Provenance {
+        source: args.credit.clone().unwrap_or_else(|| name.clone()),
+        licence: args.licence.clone().unwrap_or_else(|| "unstated".to_owned()),
+        sha256: None,
+        importer: "build".to_owned(),
+        command: command_line(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        notes,
+    };
+    let meta = maker.meta(&name, listing.class_names.clone(), provenance)?;
+    let progress = Mutex::new(output.progress("build", listing.entries.len()));
+    let done = |count: usize| progress.lock().expect("no thread panics").at(count, "");
+    let options = serde_json::to_string(&recipe)?;
+    let make = |entry: &Entry| maker.make(entry);
+    let built =
+        build(&args.out, &meta, &listing.entries, &options, args.skip_broken, &make, &done)?;
+    drop(progress);
+    tell(&built, output);
+    inspect(&Dataset::open(&args.out)?, output)
+}
+
+fn tell(built: &Built, output: &Output) {
+    const SHOWN: usize = 5;
+    if built.resumed > 0 {
+        let (resumed, items) = (built.resumed, built.items);
+        output.say(&format!("{resumed} of {items} items were there from the build before"));
+    }
+    for skipped in built.skipped.iter().take(SHOWN) {
+        output.say(&format!("left out: {}: {}", skipped.source, skipped.problem));
+    }
+    if built.skipped.len() > SHOWN {
+        output.say(&format!("left out: {} more", built.skipped.len() - SHOWN));
+    }
+}
+
+fn listing(source: &Path, layout: BuildLayout) -> Result<Listing> {
+    let table = source.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    Ok(match layout {
+        BuildLayout::Tree => Listing::of_tree(source)?,
+        BuildLayout::Csv => Listing::of_table(source)?,
+        BuildLayout::Auto if table => Listing::of_table(source)?,
+        BuildLayout::Auto if source.is_file() => bail!(
+            "{}: expected a folder or a .csv table; archives (.npz) are for `steer3d dataset import`",
+            source.display()
+        ),
+        BuildLayout::Auto => Listing::of_tree(source)?,
+    })
+}
+
+impl BuildArgs {
+    fn recipe(&self) -> Result<Recipe> {
+        let size = match self.size.as_deref() {
+            None => None,
+            Some([edge]) => Some([*edge; 3]),
+            Some([d, h, w]) => Some([*d, *h, *w]),
+            Some(other) => bail!("--size: expected one number or d,h,w, found {}", other.len()),
+        };
+        Ok(Recipe {
+            size,
+            voxel_size: self.voxel_size.as_deref().map(edges).transpose()?,
+            sigma: self.sigma,
+            elements: self.elements.clone(),
+            atoms: match self.atoms {
+                AtomChoice::All => Atoms::All,
+                AtomChoice::Heavy => Atoms::Heavy,
+                AtomChoice::Backbone => Atoms::Backbone,
+                AtomChoice::AlphaCarbons => Atoms::AlphaCarbons,
+            },
+            mesh_field: match self.mesh_field {
+                MeshChoice::Solid => MeshField::Solid,
+                MeshChoice::Surface => MeshField::Surface,
+                MeshChoice::Distance => MeshField::Distance,
+                MeshChoice::Normals => MeshField::Normals,
+            },
+            supersampling: self.supersampling,
+            fit: match self.fit {
+                FitChoice::Refuse => Fit::Refuse,
+                FitChoice::Crop => Fit::Crop,
+            },
+            store: match self.store {
+                StoreChoice::Both => Store::Both,
+                StoreChoice::Voxels => Store::Voxels,
+                StoreChoice::Sources => Store::Sources,
+            },
+        })
+    }
+}
+
+fn fractions(numbers: &[f64]) -> Result<Fractions> {
+    let Ok(fractions) = <[f64; 3]>::try_from(numbers) else {
+        bail!("--fractions: expected train,validation,test, found {} numbers", numbers.len());
+    };
+    Fractions::new(fractions).context("--fractions")
+}
+
+#[derive(Serialize)]
+struct Verified<'a> {
+    path: &'a Path,
+    items: usize,
+    checksums: bool,
+    broken: Vec<Broken>,
+}
+
+fn verify(dataset: &Dataset, output: &Output) -> Result<ExitCode> {
+    let progress = Mutex::new(output.progress("verify", dataset.len()));
+    let broken = dataset.verify(&|count| progress.lock().expect("no thread panics").at(count, ""));
+    drop(progress);
+    let (path, items) = (dataset.path(), dataset.len());
+    let sums = dataset.checksums().is_some();
+    let how = if sums { "" } else { " (the dataset has no checksums of items)" };
+    let mut text: Vec<String> = broken.iter().map(|broken| broken.problem.clone()).collect();
+    text.push(format!("{}: {} of {items} items are broken{how}", path.display(), broken.len()));
+    let whole = broken.is_empty();
+    output.result(&text.join("\n"), &Verified { path, items, checksums: sums, broken })?;
+    Ok(ExitCode::from(if whole { 0 } else { 2 }))
+}
+
+fn split(args: &SplitArgs, seed: u64, output: &Output) -> Result<()> {
+    let dataset = Dataset::open(&args.dataset)?;
+    let fractions = fractions(&args.fractions)?;
+    let given = args.groups.as_deref().map(|path| groups(path, &dataset)).transpose()?;
+    let (splits, how) = match (args.by, given.as_deref().or(dataset.groups())) {
+        (SplitBy::Random, _) => (random_splits(dataset.labels(), &fractions, seed), "random"),
+        (SplitBy::Group, Some(groups)) => {
+            (group_splits(dataset.labels(), groups, &fractions, seed), "group")
+        }
+        (SplitBy::Group, None) => {
+            bail!("{}: has no groups; give --groups FILE.csv", args.dataset.display())
+        }
+    };
+    let [train, validation, test] = fractions.values();
+    let note = format!("by {how}, {train}, {validation}, {test}, seed {seed}");
+    let out = args.out.as_ref().unwrap_or(&args.dataset);
+    dataset.with_splits(out, &splits, given.as_deref(), &note)?;
+    let dataset = Dataset::open(out)?;
+    let counts = Split::ALL.map(|split| (split, dataset.indices(split).len()));
+    let text = counts.map(|(split, count)| format!("{count} {split}")).join(", ");
+    let json: std::collections::BTreeMap<_, _> =
+        counts.into_iter().map(|(split, count)| (split.to_string(), count)).collect();
+    output.result(&format!("{}: {text}", out.display()), &json)
+}
+
+/// The group of each item of a dataset, from a table with the columns id and group.
+fn groups(path: &Path, dataset: &Dataset) -> Result<Vec<String>> {
+    let at = || path.display().to_string();
+    let mut table = csv::Reader::from_path(path).with_context(at)?;
+    let header = table.headers().with_context(at)?.clone();
+    let column = |name: &str| header.iter().position(|column| column.trim() == name);
+    let (Some(id), Some(group)) = (column("id"), column("group")) else {
+        let found = header.iter().collect::<Vec<_>>().join(",");
+        bail!("{}: expected the columns id and group, found `{found}`", at());
+    };
+    let mut of = std::collections::HashMap::new();
+    for record in table.records() {
+        let record = record.with_context(at)?;
+        of.insert(record[id].trim().to_owned(), record[group].trim().to_owned());
+    }
+    let find =
+        |id: &String| of.get(id).cloned().with_context(|| format!("{}: no group of {id}", at()));
+    dataset.ids().iter().map(find).collect()
+}
+
+/// The index of the item of that index or identifier.
+fn index_of(dataset: &Dataset, item: &str) -> Result<usize> {
+    if let Some(index) = dataset.ids().iter().position(|id| id == item) {
+        return Ok(index);
+    }
+    match item.parse() {
+        Ok(index) if index < dataset.len() => Ok(index),
+        _ => bail!(
+            "{}: --item: expected an index below {} or an identifier, found `{item}`",
+            dataset.path().display(),
+            dataset.len()
+        ),
+    }
+}
+
+fn export(dataset: &Dataset, item: Option<&str>, to: &Path, output: &Output) -> Result<()> {
+    let table = to.extension().is_some_and(|extension| extension == "csv");
+    match item {
+        Some(item) => dataset.export(index_of(dataset, item)?, to)?,
+        None if table => dataset.export_list(to)?,
+        None => bail!("--to: the list of items is a .csv file; give --item for one item"),
+    }
+    output.result(&to.display().to_string(), &to)
+}
+
+fn view(
+    dataset: &Dataset,
+    item: &str,
+    out: &Path,
+    level: Option<f32>,
+    output: &Output,
+) -> Result<()> {
+    let index = index_of(dataset, item)?;
+    let id = &dataset.ids()[index];
+    let png = out.extension().is_some_and(|extension| extension == "png");
+    let path = if png {
+        out.to_owned()
+    } else {
+        std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+        let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+        out.join(format!("{}.png", id.chars().map(plain).collect::<String>()))
+    };
+    let volume = dataset.read(index)?;
+    overview(&volume, level).write_png(&path).with_context(|| path.display().to_string())?;
+    let class = &dataset.meta().class_names[dataset.labels()[index] as usize];
+    let text = format!(
+        "{}: item {index}, {id}, class {class}\n\
+         above: central slices across z (x right, y down), y (x, z), x (y, z)\n\
+         below: maximum-intensity projections along z, y, x with the same axes\n\
+         right: isosurface, z up",
+        path.display()
+    );
+    output.result(&text, &path)
 }
 
 fn import(args: &ImportArgs, seed: u64, output: &Output) -> Result<()> {
@@ -180,10 +640,11 @@ fn describe(path: &Path, s: &Summary) -> String {
     }
     let [d, h, w] = s.meta.dims;
     let [x, y, z] = s.meta.voxel_size;
-    let points = if s.points { ", points stored" } else { "" };
+    let stored =
+        if s.stored.is_empty() { String::new() } else { format!("; {}", s.stored.join(", ")) };
     let notes = &s.meta.provenance;
     format!(
-        "{}: {}, schema {}\n{} items of {} channels ({}) x {d} x {h} x {w} (C, D, H, W){points}\n\
+        "{}: {}, schema {}\n{} items of {} channels ({}) x {d} x {h} x {w} (C, D, H, W){stored}\n\
          voxel (x, y, z): {x} x {y} x {z} {}\n\
          values: {} to {}, mean {:.4}, {:.1} % not zero; {:.1} MB in the file\n{table}\n\
          source: {}\nlicence: {}\nmade by: {}{}",

@@ -31,7 +31,7 @@ and metrics.jsonl (one line for each epoch).";
 
 #[derive(Args)]
 pub(crate) struct TrainArgs {
-    /// Dataset (HDF5), as made by `steer3d dataset import`
+    /// Dataset (HDF5), as made by `steer3d dataset build` or `import`
     dataset: PathBuf,
     /// Network to train, sized for the dataset
     #[arg(long, value_enum, default_value = "steerable", conflicts_with = "config")]
@@ -243,6 +243,8 @@ pub(crate) fn train_into(
     if let Some(error) = failed {
         return Err(error).with_context(|| format!("{}", log_path.display()));
     }
+    let share = trained.waited.as_secs_f64() / trained.elapsed.as_secs_f64().max(1e-9);
+    progress.say(&format!("  waited for data: {:.1} % of the time", 100.0 * share));
     if trained.epochs.is_empty() {
         bail!("interrupted before the first epoch ended; nothing was saved");
     }

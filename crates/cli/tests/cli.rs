@@ -207,6 +207,9 @@ fn every_command_has_help_and_the_main_ones_examples() {
         let help = succeeds(folder.path(), &[command, "--help"]);
         assert!(help.contains("Example"), "{command}");
     }
-    assert!(succeeds(folder.path(), &["dataset", "import", "--help"]).contains("Examples"));
+    for command in ["import", "build", "inspect", "verify", "split", "export", "view"] {
+        let help = succeeds(folder.path(), &["dataset", command, "--help"]);
+        assert!(help.contains("Example"), "dataset {command}");
+    }
     assert!(succeeds(folder.path(), &["completions", "bash"]).contains("_steer3d"));
 }

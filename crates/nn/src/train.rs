@@ -1,11 +1,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use candle_nn::loss::cross_entropy;
 use serde::{Deserialize, Serialize};
 use steer3d_so3::Stream;
-use steer3d_volume::{Dataset, Split};
+use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, Split};
 
 use crate::checkpoint::{self, ModelCard};
 use crate::{AdamW, Mode, Network, NnError};
@@ -105,6 +106,10 @@ pub struct Trained {
     pub epochs: Vec<EpochMetrics>,
     /// Whether the caller stopped it early.
     pub stopped: bool,
+    /// Time spent, validation included.
+    pub elapsed: Duration,
+    /// Part of it in which the training waited for data.
+    pub waited: Duration,
 }
 
 /// Trains `network` on the training split of `dataset` and leaves it with the weights of its best
@@ -136,13 +141,19 @@ pub fn train(
     }
     let validation = dataset.indices(Split::Validation);
     let steps = config.epochs * items.len().div_ceil(config.batch_size);
-    let mut run = Run { network, dataset, config, steps, step: 0, adam: adam(network, config)? };
+    let (adam, waited) = (adam(network, config)?, Duration::ZERO);
+    let mut run = Run { network, dataset, config, steps, step: 0, adam, waited };
+    let start = Instant::now();
+    let trained = |run: &Run<'_>, epochs, stopped| {
+        let (elapsed, waited) = (start.elapsed(), run.waited);
+        Trained { epochs, stopped, elapsed, waited }
+    };
     let mut best: Option<(EpochMetrics, Vec<Tensor>)> = None;
     let mut epochs = vec![];
     for epoch in 1..=config.epochs {
         let Some((train_loss, train_accuracy)) = run.epoch(epoch, &items, watch)? else {
             restore(network, best.as_ref())?;
-            return Ok(Trained { epochs, stopped: true });
+            return Ok(trained(&run, epochs, true));
         };
         run.calibrate(epoch, &items)?;
         let scores = evaluate(network, dataset, &validation, config.batch_size)?;
@@ -164,11 +175,11 @@ pub fn train(
         epochs.push(metrics);
         if watch(TrainEvent::Epoch(metrics)).is_break() {
             restore(network, best.as_ref())?;
-            return Ok(Trained { epochs, stopped: true });
+            return Ok(trained(&run, epochs, true));
         }
     }
     restore(network, best.as_ref())?;
-    Ok(Trained { epochs, stopped: false })
+    Ok(trained(&run, epochs, false))
 }
 
 fn adam(network: &Network, config: &TrainConfig) -> Result<AdamW, NnError> {
@@ -206,6 +217,7 @@ struct Run<'a> {
     steps: usize,
     step: usize,
     adam: AdamW,
+    waited: Duration,
 }
 
 impl Run<'_> {
@@ -218,14 +230,21 @@ impl Run<'_> {
     ) -> Result<Option<(f64, f64)>, NnError> {
         let order = self.order(epoch, items);
         let (mut loss_sum, mut correct) = (0.0, 0.0);
-        for batch in order.chunks(self.config.batch_size) {
+        let mut stopped = false;
+        let (dataset, batch_size) = (self.dataset, self.config.batch_size);
+        let waited = read_ahead(dataset, &order, batch_size, |batch| {
+            let count = batch.items.len();
             let (loss, hits) = self.batch(epoch, batch)?;
-            loss_sum += f64::from(loss) * batch.len() as f64;
+            loss_sum += f64::from(loss) * count as f64;
             correct += hits;
             let (step, steps) = (self.step, self.steps);
-            if watch(TrainEvent::Step { epoch, step, steps, loss }).is_break() {
-                return Ok(None);
-            }
+            let flow = watch(TrainEvent::Step { epoch, step, steps, loss });
+            stopped = flow.is_break();
+            Ok(flow)
+        })?;
+        self.waited += waited;
+        if stopped {
+            return Ok(None);
         }
         let count = items.len() as f64;
         Ok(Some((loss_sum / count, correct / count)))
@@ -239,18 +258,21 @@ impl Run<'_> {
 
     /// Takes the running statistics afresh from some batches: those gathered while training lag
     /// behind the weights.
-    fn calibrate(&self, epoch: usize, items: &[usize]) -> Result<(), NnError> {
-        let order = self.order(epoch, items);
-        let batches = order.chunks(self.config.batch_size).take(CALIBRATION_BATCHES);
-        for (i, batch) in batches.enumerate() {
-            let (x, _) = load_batch(self.network, self.dataset, batch)?;
-            self.network.forward(&x, Mode::Calibrate { batch: i as u64 })?;
-        }
+    fn calibrate(&mut self, epoch: usize, items: &[usize]) -> Result<(), NnError> {
+        let mut order = self.order(epoch, items);
+        order.truncate(CALIBRATION_BATCHES * self.config.batch_size);
+        let mut count = 0;
+        self.waited += read_ahead(self.dataset, &order, self.config.batch_size, |batch| {
+            let (x, _) = tensors(self.network, self.dataset, batch)?;
+            self.network.forward(&x, Mode::Calibrate { batch: count })?;
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(())
     }
 
-    fn batch(&mut self, epoch: usize, batch: &[usize]) -> Result<(f32, f64), NnError> {
-        let (x, labels) = load_batch(self.network, self.dataset, batch)?;
+    fn batch(&mut self, epoch: usize, batch: Batch) -> Result<(f32, f64), NnError> {
+        let (x, labels) = tensors(self.network, self.dataset, batch)?;
         let mode = Mode::Train { seed: self.config.seed, step: self.step as u64 };
         let logits = self.network.forward(&x, mode)?;
         let loss = cross_entropy(&logits, &labels)?;
@@ -285,21 +307,38 @@ fn restore(network: &Network, best: Option<&(EpochMetrics, Vec<Tensor>)>) -> Res
     Ok(())
 }
 
-/// Volumes (N,C,D,H,W) and labels (N) of some items, as the network takes them.
-fn load_batch(
-    network: &Network,
+/// Hands the batches of `items` in order, read ahead on other threads, to `take`, until it breaks;
+/// gives the time spent waiting for them.
+fn read_ahead(
     dataset: &Dataset,
     items: &[usize],
+    batch_size: usize,
+    mut take: impl FnMut(Batch) -> Result<ControlFlow<()>, NnError>,
+) -> Result<Duration, NnError> {
+    let batches = items.chunks(batch_size).map(<[_]>::to_vec).collect();
+    std::thread::scope(|scope| {
+        let mut loader = Loader::new(scope, dataset, batches, LoaderOptions::default());
+        while let Some(batch) = loader.next() {
+            if take(batch?)?.is_break() {
+                break;
+            }
+        }
+        Ok(loader.waited())
+    })
+}
+
+/// Volumes (N,C,D,H,W) and labels (N) of a batch, as the network takes them.
+fn tensors(
+    network: &Network,
+    dataset: &Dataset,
+    batch: Batch,
 ) -> Result<(Tensor, Tensor), NnError> {
     let meta = dataset.meta();
     let [d, h, w] = meta.dims;
-    let mut values = vec![0f32; items.len() * meta.channels * d * h * w];
-    dataset.read_many(items, &mut values)?;
     let params = network.params();
-    let x = Tensor::from_vec(values, (items.len(), meta.channels, d, h, w), params.device())?
-        .to_dtype(params.dtype())?;
-    let labels: Vec<u32> = items.iter().map(|&i| dataset.labels()[i]).collect();
-    Ok((x, Tensor::new(labels, params.device())?))
+    let shape = (batch.items.len(), meta.channels, d, h, w);
+    let x = Tensor::from_vec(batch.values, shape, params.device())?.to_dtype(params.dtype())?;
+    Ok((x, Tensor::new(batch.labels, params.device())?))
 }
 
 /// Mean cross-entropy and accuracy over some items; `None` when there are none.
@@ -313,13 +352,15 @@ fn evaluate(
         return Ok(None);
     }
     let (mut loss_sum, mut correct) = (0.0, 0.0);
-    for batch in items.chunks(batch_size) {
-        let (x, labels) = load_batch(network, dataset, batch)?;
+    read_ahead(dataset, items, batch_size, |batch| {
+        let count = batch.items.len();
+        let (x, labels) = tensors(network, dataset, batch)?;
         let logits = network.forward(&x, Mode::Evaluate)?;
         let loss: f32 = cross_entropy(&logits, &labels)?.to_dtype(DType::F32)?.to_scalar()?;
-        loss_sum += f64::from(loss) * batch.len() as f64;
+        loss_sum += f64::from(loss) * count as f64;
         correct += hits(&logits, &labels)?;
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(Some((loss_sum / items.len() as f64, correct / items.len() as f64)))
 }
 

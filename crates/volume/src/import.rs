@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use steer3d_so3::{Irreps, Rotation, Stream, random_rotations};
 
+use crate::dataset::hex;
 use crate::dataset::{DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage};
 use crate::npz::{NpyArray, Npz, NpzError};
 use crate::points::{PointCloud, Voxeliser};
@@ -139,7 +140,7 @@ fn sha256_of(path: &Path) -> Result<String, ImportError> {
             len => hasher.update(&buffer[..len]),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Imports protein domains in the layout of the cath_datasets repository: `positions` (N, max, 3),
@@ -148,7 +149,7 @@ fn sha256_of(path: &Path) -> Result<String, ImportError> {
 ///
 /// Each atom type is a channel, in the order of their names. Splits 0 to 6 are for training, 7 for
 /// validation, 8 and 9 for testing (Weiler et al. 2018). Classes are CATH classes such as
-/// `1 mainly alpha`, or architectures such as `3.40`. The points are stored beside the volumes.
+/// `1 mainly alpha`, or architectures such as `2.40 beta barrel`. The points are stored beside the volumes.
 ///
 /// # Errors
 /// If the archive is damaged or of another layout, the voxeliser has not one channel for each atom
@@ -191,6 +192,7 @@ pub fn import_cath(
         storage: Storage::F32,
         provenance: options.provenance("cath", Some(npz), notes)?,
         voxeliser: Some(*voxeliser),
+        mesh_voxeliser: None,
     };
     let mut writer = DatasetWriter::create(out, meta)?;
     let items: Vec<_> = (0..source.clouds.len())
@@ -236,11 +238,12 @@ fn push_points(
                 source,
             })?;
             writer.push(&Item {
-                volume: &volume,
+                volume: Some(&volume),
                 label: item.label,
                 split: item.split,
                 id: &item.id,
                 points: Some(&cloud),
+                ..Item::default()
             })?;
         }
     }
@@ -255,15 +258,26 @@ fn scalars(channels: usize) -> Result<Irreps, ImportError> {
     })
 }
 
-/// Name of a CATH class, or the number of an architecture.
+/// Name of a CATH class or of one of the ten architectures of Weiler et al. 2018; else the number.
 fn cath_class_name(levels: &[i64]) -> String {
-    match levels {
-        [1] => "1 mainly alpha".to_owned(),
-        [2] => "2 mainly beta".to_owned(),
-        [3] => "3 alpha beta".to_owned(),
-        [4] => "4 few secondary structures".to_owned(),
-        _ => levels.iter().map(i64::to_string).collect::<Vec<_>>().join("."),
-    }
+    let name = match levels {
+        [1] => "mainly alpha",
+        [2] => "mainly beta",
+        [3] => "alpha beta",
+        [4] => "few secondary structures",
+        [1, 10] => "orthogonal bundle",
+        [1, 20] => "up-down bundle",
+        [2, 30] | [3, 10] => "roll",
+        [2, 40] => "beta barrel",
+        [2, 60] => "sandwich",
+        [3, 20] => "alpha-beta barrel",
+        [3, 30] => "2-layer sandwich",
+        [3, 40] => "3-layer (aba) sandwich",
+        [3, 90] => "alpha-beta complex",
+        _ => "",
+    };
+    let number = levels.iter().map(i64::to_string).collect::<Vec<_>>().join(".");
+    format!("{number} {name}").trim_end().to_owned()
 }
 
 /// The contents of a CATH archive.
@@ -425,6 +439,7 @@ pub fn import_medmnist(npz: &Path, out: &Path, options: &ImportOptions) -> Resul
         storage: Storage::U8 { scale },
         provenance: options.provenance("medmnist", Some(npz), notes)?,
         voxeliser: None,
+        mesh_voxeliser: None,
     };
     let mut writer = DatasetWriter::create(out, meta)?;
     for (part, splits) in parts.iter().zip(splits) {
@@ -434,7 +449,13 @@ pub fn import_medmnist(npz: &Path, out: &Path, options: &ImportOptions) -> Resul
             let volume =
                 Volume::centred(values, 1, grid).map_err(|source| item_error(npz, i, source))?;
             let (id, label) = (format!("{}_{i:05}", part.name), part.labels[i]);
-            writer.push(&Item { volume: &volume, label, split, id: &id, points: None })?;
+            writer.push(&Item {
+                volume: Some(&volume),
+                label,
+                split,
+                id: &id,
+                ..Item::default()
+            })?;
         }
     }
     Ok(writer.finish()?)
@@ -552,6 +573,7 @@ pub fn import_arrays(npz: &Path, out: &Path, options: &ImportOptions) -> Result<
         storage,
         provenance: options.provenance("arrays", Some(npz), notes)?,
         voxeliser: None,
+        mesh_voxeliser: None,
     };
     let mut writer = DatasetWriter::create(out, meta)?;
     for i in 0..items {
@@ -561,7 +583,8 @@ pub fn import_arrays(npz: &Path, out: &Path, options: &ImportOptions) -> Result<
         let volume =
             Volume::centred(values, channels, grid).map_err(|source| at_item(i, source))?;
         let (id, label) = (format!("item_{i:06}"), labels[i]);
-        writer.push(&Item { volume: &volume, label, split: splits[i], id: &id, points: None })?;
+        let (volume, split) = (Some(&volume), splits[i]);
+        writer.push(&Item { volume, label, split, id: &id, ..Item::default() })?;
     }
     Ok(writer.finish()?)
 }
@@ -651,6 +674,7 @@ pub fn import_tetris(
         storage: Storage::F32,
         provenance: generated.provenance("tetris", None, notes)?,
         voxeliser: Some(*voxeliser),
+        mesh_voxeliser: None,
     };
     let shapes = TETRIS
         .iter()

@@ -14,28 +14,34 @@
 //! finite, and reports what it expected and what it found in a typed error.
 
 mod atomic;
+pub mod build;
 pub mod dataset;
 pub mod density;
 pub mod elements;
 mod filter;
 pub mod formats;
 pub mod import;
+pub mod loader;
 pub mod mesh;
 pub mod molecule;
 pub mod npz;
+pub mod picture;
 pub mod points;
 pub mod resample;
 mod spline;
 pub mod volume;
 
+pub use build::{BuildError, Listing, Recipe};
 pub use dataset::{
-    Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Summary,
+    Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Skipped, Split, Storage,
+    Summary,
 };
 pub use density::{Centring, ChannelScheme, MoleculeVoxeliser, Weight};
 pub use import::{
     ImportError, ImportOptions, import_arrays, import_cath, import_medmnist, import_tetris,
     tetris_voxeliser,
 };
+pub use loader::{Batch, Loader, LoaderOptions, RandomRotation};
 pub use mesh::Mesh;
 pub use mesh::voxeliser::{Inside, MeshField, MeshVoxeliser};
 pub use points::{Gaussian, Normalisation, PointCloud, PointValue, Voxeliser};

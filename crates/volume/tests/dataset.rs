@@ -58,8 +58,9 @@ fn values_of_points_are_written_and_read() {
     let values = vec![PointValue::Scalar(-0.5), PointValue::Vector([1.0, 2.0, 3.0])];
     let clouds = [plain.clone().with_values(values.clone()).unwrap(), plain.clone()];
     let push = |writer: &mut DatasetWriter, cloud: &PointCloud| {
-        let (label, split, id) = (0, Split::Train, "item");
-        writer.push(&Item { volume: &volume, label, split, id, points: Some(cloud) })
+        let (volume, points) = (Some(&volume), Some(cloud));
+        let id = "item";
+        writer.push(&Item { volume, split: Split::Train, id, points, ..Item::default() })
     };
     let mut writer = DatasetWriter::create(&path, description).unwrap();
     clouds.iter().for_each(|cloud| push(&mut writer, cloud).unwrap());
@@ -115,7 +116,7 @@ fn an_interrupted_write_leaves_the_old_file() {
     let before = fs::read(&path).unwrap();
     let mut writer = DatasetWriter::create(&path, meta(Storage::F32)).unwrap();
     let volume = volume(0);
-    let item = Item { volume: &volume, label: 0, split: Split::Train, id: "a", points: None };
+    let item = Item { volume: Some(&volume), id: "a", ..Item::default() };
     writer.push(&item).unwrap();
     assert_eq!(fs::read(&path).unwrap(), before, "while writing");
     drop(writer);
@@ -131,7 +132,7 @@ fn items_that_do_not_fit_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("set.h5");
     let (good, points) = (volume(0), cloud(2));
-    let item = Item { volume: &good, label: 0, split: Split::Train, id: "a", points: None };
+    let item = Item { volume: Some(&good), id: "a", ..Item::default() };
     let small = Grid::new([3, 4, 4], [1.0, 1.5, 0.1]).unwrap();
     let other_dims = Volume::centred(vec![0.0; 96], 2, small).unwrap();
     let cube = Grid::new([3, 4, 5], [1.0; 3]).unwrap();
@@ -140,8 +141,8 @@ fn items_that_do_not_fit_are_refused() {
     let mut writer = DatasetWriter::create(&path, meta(Storage::F32)).unwrap();
     writer.push(&item).unwrap();
     for bad in [
-        Item { volume: &other_dims, ..item },
-        Item { volume: &other_size, ..item },
+        Item { volume: Some(&other_dims), ..item },
+        Item { volume: Some(&other_size), ..item },
         Item { label: 2, ..item },
         Item { id: "", ..item },
         Item { id: "two\nlines", ..item },
@@ -157,7 +158,7 @@ fn items_that_do_not_fit_are_refused() {
     let mut bytes = DatasetWriter::create(&path, meta(Storage::U8 { scale: 1.0 })).unwrap();
     for value in [0.5, 256.0, -1.0] {
         let volume = Volume::new(vec![value; 120], 2, good.grid(), [0.0; 3]).unwrap();
-        assert!(bytes.push(&Item { volume: &volume, ..item }).is_err(), "{value}");
+        assert!(bytes.push(&Item { volume: Some(&volume), ..item }).is_err(), "{value}");
     }
 }
 
@@ -312,7 +313,10 @@ fn counts_that_differ_are_refused() {
     message_after(|file| replace(file, "points/offsets", &[0u64, 9, 3, 3, 3, 3, 15]));
     message_after(|file| replace(file, "points/offsets", &[0u64, 1, 1, 1, 1, 1, u64::MAX]));
     message_after(|file| file.dataset("volumes")?.resize([0, 2, 3, 4, 5]));
-    let message = message_after(|file| file.dataset("volumes")?.resize([ITEMS + 1, 2, 3, 4, 5]));
+    message_after(|file| file.dataset("volumes")?.resize([ITEMS + 1, 2, 3, 4, 5]));
+    let message = message_after(|file| {
+        declare::<f32>(file, "volumes", &[ITEMS, 2, 3, 4, 5], &[1, 2, 3, 4, 5])
+    });
     assert!(message.contains("one chunk for each"), "{message}");
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
             ..Provenance::default()
         },
         voxeliser: points.then(voxeliser),
+        mesh_voxeliser: None,
     };
     let mut writer = DatasetWriter::create(path, meta).unwrap();
     for i in 0..items {
@@ -59,11 +60,12 @@ pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
         let volume = voxeliser().voxelise(&cloud, &Rotation::identity()).unwrap();
         writer
             .push(&Item {
-                volume: &volume,
+                volume: Some(&volume),
                 label: class as u32,
                 split: Split::Test,
                 id: &format!("{}-{i}", CLASSES[class]),
                 points: points.then_some(&cloud),
+                ..Item::default()
             })
             .unwrap();
     }

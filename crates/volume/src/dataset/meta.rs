@@ -6,14 +6,16 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use steer3d_so3::Irreps;
 
+use crate::mesh::voxeliser::MeshVoxeliser;
 use crate::points::Voxeliser;
 use crate::volume::{Grid, VolumeError, checked_len};
 
 /// The part of a dataset that an item belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// For fitting weights; stored as 0.
+    #[default]
     Train,
     /// For choosing a checkpoint; stored as 1.
     Validation,
@@ -84,6 +86,16 @@ pub struct Provenance {
     pub notes: String,
 }
 
+/// A file that a build left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skipped {
+    /// Its path as that of an item.
+    pub source: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
 /// What all items of a dataset have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,6 +120,9 @@ pub struct DatasetMeta {
     pub provenance: Provenance,
     /// The voxeliser that made the volumes from the stored points, if one did.
     pub voxeliser: Option<Voxeliser>,
+    /// The voxeliser that makes the volumes from the stored meshes, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_voxeliser: Option<MeshVoxeliser>,
 }
 
 impl DatasetMeta {
@@ -122,6 +137,17 @@ impl DatasetMeta {
     /// Values in each volume.
     pub fn item_len(&self) -> usize {
         self.channels * self.dims.iter().product::<usize>()
+    }
+
+    /// The position of voxel (0, 0, 0) that puts the centre of the grid at 0.
+    pub(super) fn centred_origin(&self) -> [f64; 3] {
+        let [d, h, w] = self.dims;
+        let [x, y, z] = self.voxel_size;
+        [(w, x), (h, y), (d, z)].map(|(n, size)| (n - 1) as f64 / -2.0 * size)
+    }
+
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("the description has a JSON form")
     }
 
     /// Checks the fields against each other; the error names the field.
@@ -150,6 +176,15 @@ impl DatasetMeta {
         {
             return parameter(
                 "voxeliser",
+                "the grid and channels of the volumes",
+                format!("{voxeliser:?}"),
+            );
+        }
+        if let Some(voxeliser) = &self.mesh_voxeliser
+            && (voxeliser.grid()? != grid || voxeliser.channels() != self.channels)
+        {
+            return parameter(
+                "mesh_voxeliser",
                 "the grid and channels of the volumes",
                 format!("{voxeliser:?}"),
             );

@@ -1,17 +1,28 @@
 //! HDF5 datasets of labelled volumes, schema version 1 (described in `FORMAT.md`).
 
+mod checksum;
+mod chunks;
+mod export;
 mod meta;
 mod reader;
+mod rows;
+mod split;
 mod summary;
+mod verify;
 mod writer;
 
 use std::path::{Path, PathBuf};
 
-pub use meta::{DatasetMeta, Provenance, Split, Storage};
+pub use meta::{DatasetMeta, Provenance, Skipped, Split, Storage};
 pub use reader::Dataset;
+pub use split::{Fractions, group_splits, random_splits};
 pub use summary::{SplitSummary, Summary};
+pub use verify::Broken;
 pub use writer::{DatasetWriter, Item};
 
+pub(crate) use verify::hex;
+
+use crate::formats::FormatError;
 use crate::volume::VolumeError;
 
 /// Version of the schema that this crate writes, and the only one that it reads.
@@ -20,14 +31,20 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Largest number of items in a dataset: 2²⁴.
 pub const MAX_ITEMS: usize = 1 << 24;
 
-/// Largest number of points in a dataset, all items together: 2²⁸.
+/// Largest number of points, vertices or triangles in a dataset, all items together: 2²⁸.
 pub const MAX_POINTS: usize = 1 << 28;
 
 /// Longest identifier of an item, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 64;
 
+/// Longest path of the file that an item was made from, in bytes of UTF-8.
+pub const MAX_SOURCE_BYTES: usize = 512;
+
 /// Largest size of the description of a dataset, in bytes of JSON.
 pub const MAX_META_BYTES: usize = 1 << 20;
+
+/// Largest record of the files that a build left out, in bytes of JSON.
+pub const MAX_SKIPPED_BYTES: usize = 1 << 28;
 
 /// Value of the root attribute `format`.
 const FORMAT_NAME: &str = "steer3d-dataset";
@@ -36,6 +53,9 @@ const FORMAT_NAME: &str = "steer3d-dataset";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatasetError {
+    /// An item cannot be written in the format of another program.
+    #[error(transparent)]
+    Export(FormatError),
     /// The operating system refused to open, write or rename the file.
     #[error("{path}: {source}; check the path and its permissions", path = path.display())]
     Io {
@@ -109,6 +129,14 @@ pub enum DatasetError {
         expected: String,
         /// What the item has.
         found: String,
+    },
+    /// The name of a file to write does not tell a known format.
+    #[error("{path}: expected a name that ends in .{expected}", path = path.display())]
+    Extension {
+        /// The file.
+        path: PathBuf,
+        /// The known extensions.
+        expected: &'static str,
     },
     /// An index is beyond the end, or a buffer has the wrong length.
     #[error("{path}: {field}: expected {expected}, found {found}", path = path.display())]

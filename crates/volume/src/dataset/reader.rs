@@ -9,17 +9,24 @@ use hdf5::filters::Filter;
 use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor};
 use ndarray::Ix4;
 
+use hdf5::H5Type;
+use steer3d_so3::Rotation;
+
+use super::checksum::{Content, checksum};
+use super::chunks::Chunks;
 use super::{
     Context, DatasetError, DatasetMeta, FORMAT_NAME, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES,
-    MAX_POINTS, SCHEMA_VERSION, Split, Storage,
+    MAX_POINTS, MAX_SKIPPED_BYTES, MAX_SOURCE_BYTES, SCHEMA_VERSION, Skipped, Split, Storage,
 };
+use crate::mesh::Mesh;
 use crate::points::{PointCloud, PointValue};
-use crate::volume::{MAX_VALUES, Volume, check_finite};
+use crate::volume::{MAX_VALUES, Volume, VolumeError, check_finite};
 
 /// A dataset on disk: its description, labels, splits and identifiers are in memory, volumes and
-/// points are read when asked for.
+/// sources are read when asked for.
 ///
-/// The HDF5 library serves one thread at a time, whatever the number of datasets.
+/// Volumes written by this crate are read and decoded by any number of threads at once; for all
+/// else the HDF5 library serves one thread at a time, whatever the number of datasets.
 #[derive(Debug)]
 pub struct Dataset {
     path: PathBuf,
@@ -28,8 +35,19 @@ pub struct Dataset {
     splits: Vec<Split>,
     ids: Vec<String>,
     origins: Vec<[f64; 3]>,
-    volumes: hdf5::Dataset,
+    groups: Option<Vec<String>>,
+    sources: Option<Vec<String>>,
+    checksums: Option<Vec<[u8; 32]>>,
+    skipped: Vec<Skipped>,
+    volumes: Option<Volumes>,
     points: Option<Points>,
+    meshes: Option<Meshes>,
+}
+
+#[derive(Debug)]
+struct Volumes {
+    dataset: hdf5::Dataset,
+    chunks: Option<Chunks>,
 }
 
 #[derive(Debug)]
@@ -46,6 +64,14 @@ struct Values {
     values: hdf5::Dataset,
 }
 
+#[derive(Debug)]
+struct Meshes {
+    vertex_offsets: Vec<usize>,
+    triangle_offsets: Vec<usize>,
+    vertices: hdf5::Dataset,
+    triangles: hdf5::Dataset,
+}
+
 impl Dataset {
     /// Opens a dataset and checks everything but the values of its volumes and points.
     ///
@@ -55,30 +81,39 @@ impl Dataset {
         let path = path.into();
         hdf5::silence_errors(true);
         check_signature(&path)?;
-        let file = Reader { file: hdf5::File::open(&path).at(&path, "/")?, path: &path };
+        let file = Reader { file: hdf5::File::open(&path).at(&path, "/")?, path: path.clone() };
         file.check_root()?;
         let meta = file.meta()?;
-        let value = match meta.storage {
-            Storage::F32 => TypeDescriptor::Float(FloatSize::U4),
-            Storage::U8 { .. } => TypeDescriptor::Unsigned(IntSize::U1),
-        };
-        let [d, h, w] = meta.dims;
-        let (volumes, items) =
-            file.dataset("volumes", &value, &[meta.channels, d, h, w], MAX_ITEMS)?;
+        let items = file.dataset("labels", &u32::type_descriptor(), &[], MAX_ITEMS)?.1;
         if items == 0 {
-            return Err(file.malformed("volumes", "at least one item", "none"));
+            return Err(file.malformed("labels", "at least one item", "none"));
         }
-        let chunks = volumes.num_chunks();
-        if chunks != Some(items) {
-            let expected = format!("one chunk for each of {items} items");
-            return Err(file.malformed("volumes", expected, format!("{chunks:?} chunks")));
-        }
-        let labels = file.labels(items, meta.class_names.len())?;
-        let splits = file.splits(items)?;
-        let ids = file.ids(items)?;
-        let origins = file.origins(items)?;
-        let points = file.points(items)?;
-        Ok(Self { path, meta, labels, splits, ids, origins, volumes, points })
+        let (points, meshes) = (file.points(items)?, file.meshes(items)?);
+        let sources_do = (points.is_some() && meta.voxeliser.is_some())
+            || (meshes.is_some() && meta.mesh_voxeliser.is_some());
+        let volumes = match file.file.link_exists("volumes") {
+            false if sources_do => None,
+            _ => Some(file.volumes(&meta, items)?),
+        };
+        Ok(Self {
+            labels: file.labels(items, meta.class_names.len())?,
+            splits: file.splits(items)?,
+            ids: file.texts::<MAX_ID_BYTES>("ids", items)?,
+            origins: file.origins(items)?,
+            groups: file.optional("groups", |name| file.texts::<MAX_ID_BYTES>(name, items))?,
+            sources: file
+                .optional("sources", |name| file.texts::<MAX_SOURCE_BYTES>(name, items))?,
+            checksums: file.optional("checksums", |name| {
+                let bytes = file.list::<u8>(name, &[32], MAX_ITEMS, Some(items))?;
+                Ok(bytes.as_chunks().0.to_vec())
+            })?,
+            skipped: file.optional("skipped", |_| file.skipped())?.unwrap_or_default(),
+            volumes,
+            points,
+            meshes,
+            path,
+            meta,
+        })
     }
 
     /// The file.
@@ -112,6 +147,26 @@ impl Dataset {
         &self.ids
     }
 
+    /// Group of each item, empty where it has none; items of one group belong in one split.
+    pub fn groups(&self) -> Option<&[String]> {
+        self.groups.as_deref()
+    }
+
+    /// The file that each item was made from.
+    pub fn sources(&self) -> Option<&[String]> {
+        self.sources.as_deref()
+    }
+
+    /// The files that the build left out.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// SHA-256 of each item, as `FORMAT.md` defines it.
+    pub fn checksums(&self) -> Option<&[[u8; 32]]> {
+        self.checksums.as_deref()
+    }
+
     /// Indices of the items of a split, in order.
     pub fn indices(&self, split: Split) -> Vec<usize> {
         (0..self.len()).filter(|&i| self.splits[i] == split).collect()
@@ -131,12 +186,22 @@ impl Dataset {
         self.points.is_some()
     }
 
+    /// Are there meshes for the items?
+    pub fn has_meshes(&self) -> bool {
+        self.meshes.is_some()
+    }
+
+    /// Are the volumes stored? Else [`Dataset::read`] makes them from the points or meshes.
+    pub fn has_volumes(&self) -> bool {
+        self.volumes.is_some()
+    }
+
     /// Reads the volume of an item.
     ///
     /// # Errors
     /// If there is no such item, the file is damaged, or a value is not finite.
     pub fn read(&self, item: usize) -> Result<Volume, DatasetError> {
-        let at_item = |source| DatasetError::Volume { path: self.path.clone(), item, source };
+        let at_item = |source| self.at_item(item, source);
         let grid = self.meta.grid().map_err(at_item)?;
         let data = self.values(item)?;
         Volume::new(data, self.meta.channels, grid, self.origins[item]).map_err(at_item)
@@ -158,14 +223,14 @@ impl Dataset {
         }
         for (&item, target) in items.iter().zip(target.chunks_exact_mut(len)) {
             let values = self.values(item)?;
-            check_finite("volume", &values).map_err(|source| DatasetError::Volume {
-                path: self.path.clone(),
-                item,
-                source,
-            })?;
+            check_finite("volume", &values).map_err(|source| self.at_item(item, source))?;
             target.copy_from_slice(&values);
         }
         Ok(())
+    }
+
+    fn at_item(&self, item: usize, source: VolumeError) -> DatasetError {
+        DatasetError::Volume { path: self.path.clone(), item, source }
     }
 
     /// Reads the points of an item; `None` if the dataset stores none.
@@ -188,7 +253,7 @@ impl Dataset {
             .read_slice::<u16, _, ndarray::Ix1>(rows.clone())
             .at(&self.path, "points/channels")?
             .to_vec();
-        let at_item = |source| DatasetError::Volume { path: self.path.clone(), item, source };
+        let at_item = |source| self.at_item(item, source);
         let mut cloud = PointCloud::new(positions.to_vec(), channels).map_err(at_item)?;
         if let Some(values) = &points.values {
             cloud = cloud.with_values(self.point_values(values, rows)?).map_err(at_item)?;
@@ -232,6 +297,30 @@ impl Dataset {
         degrees.iter().zip(numbers.as_chunks().0).map(value).collect()
     }
 
+    /// Reads the mesh of an item; `None` if the dataset stores none.
+    ///
+    /// # Errors
+    /// If there is no such item, the file is damaged, or a coordinate or index is out of range.
+    pub fn mesh(&self, item: usize) -> Result<Option<Mesh>, DatasetError> {
+        self.check_item(item)?;
+        let Some(meshes) = &self.meshes else { return Ok(None) };
+        let rows = |offsets: &[usize]| offsets[item]..offsets[item + 1];
+        let vertices: Vec<f64> = meshes
+            .vertices
+            .read_slice::<f64, _, ndarray::Ix2>((rows(&meshes.vertex_offsets), ..))
+            .at(&self.path, "meshes/vertices")?
+            .into_raw_vec_and_offset()
+            .0;
+        let triangles: Vec<u32> = meshes
+            .triangles
+            .read_slice::<u32, _, ndarray::Ix2>((rows(&meshes.triangle_offsets), ..))
+            .at(&self.path, "meshes/triangles")?
+            .into_raw_vec_and_offset()
+            .0;
+        let mesh = Mesh::new(vertices.as_chunks().0.to_vec(), triangles.as_chunks().0.to_vec());
+        mesh.map(Some).map_err(|source| self.at_item(item, source))
+    }
+
     fn check_item(&self, item: usize) -> Result<(), DatasetError> {
         if item < self.len() {
             return Ok(());
@@ -246,19 +335,69 @@ impl Dataset {
 
     /// Values of an item, not checked to be finite.
     fn values(&self, item: usize) -> Result<Vec<f32>, DatasetError> {
+        let Some(bytes) = self.stored(item)? else { return self.voxelise(item) };
+        Ok(match self.meta.storage {
+            Storage::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Storage::U8 { scale } => bytes.iter().map(|&b| (f64::from(b) * scale) as f32).collect(),
+        })
+    }
+
+    /// The values of an item as stored, little-endian; `None` if no volumes are stored.
+    pub(super) fn stored(&self, item: usize) -> Result<Option<Vec<u8>>, DatasetError> {
         self.check_item(item)?;
+        let Some(volumes) = &self.volumes else { return Ok(None) };
+        if let Some(bytes) = volumes.chunks.as_ref().and_then(|chunks| chunks.read(item)) {
+            return Ok(Some(bytes));
+        }
         let selection = (item, .., .., .., ..);
         match self.meta.storage {
-            Storage::F32 => self
-                .volumes
+            Storage::F32 => volumes
+                .dataset
                 .read_slice::<f32, _, Ix4>(selection)
-                .map(|array| array.into_raw_vec_and_offset().0),
-            Storage::U8 { scale } => self
-                .volumes
+                .map(|array| array.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Storage::U8 { .. } => volumes
+                .dataset
                 .read_slice::<u8, _, Ix4>(selection)
-                .map(|array| array.iter().map(|&b| (f64::from(b) * scale) as f32).collect()),
+                .map(|array| array.into_raw_vec_and_offset().0),
         }
+        .map(Some)
         .at(&self.path, "volumes")
+    }
+
+    /// Values made from the points or the mesh of an item.
+    fn voxelise(&self, item: usize) -> Result<Vec<f32>, DatasetError> {
+        let volume = self.made_from_source(item, &Rotation::identity())?;
+        Ok(volume.expect("open() asks for volumes or what makes them").into_data())
+    }
+
+    /// The volume made from the points or the mesh of an item after a rotation; `None` if the dataset
+    /// does not store both a source and its voxeliser.
+    pub(crate) fn made_from_source(
+        &self,
+        item: usize,
+        rotation: &Rotation,
+    ) -> Result<Option<Volume>, DatasetError> {
+        let volume = match (&self.meta.voxeliser, self.points(item)?) {
+            (Some(voxeliser), Some(points)) => Some(voxeliser.voxelise(&points, rotation)),
+            _ => match (&self.meta.mesh_voxeliser, self.mesh(item)?) {
+                (Some(voxeliser), Some(mesh)) => Some(voxeliser.voxelise(&mesh, rotation)),
+                _ => None,
+            },
+        };
+        volume.transpose().map_err(|source| self.at_item(item, source))
+    }
+
+    /// The SHA-256 of an item as it is now in the file.
+    pub(super) fn computed_checksum(&self, item: usize) -> Result<[u8; 32], DatasetError> {
+        let stored = self.stored(item)?;
+        Ok(checksum(&Content {
+            id: &self.ids[item],
+            label: self.labels[item],
+            origin: self.origins[item],
+            stored: stored.as_deref().unwrap_or_default(),
+            points: self.points(item)?.as_ref(),
+            mesh: self.mesh(item)?.as_ref(),
+        }))
     }
 }
 
@@ -277,12 +416,12 @@ fn check_signature(path: &Path) -> Result<(), DatasetError> {
 }
 
 /// An open file and its path for messages.
-struct Reader<'a> {
+struct Reader {
     file: hdf5::File,
-    path: &'a Path,
+    path: PathBuf,
 }
 
-impl Reader<'_> {
+impl Reader {
     fn malformed(
         &self,
         object: &str,
@@ -290,7 +429,7 @@ impl Reader<'_> {
         found: impl Into<String>,
     ) -> DatasetError {
         DatasetError::Malformed {
-            path: self.path.to_owned(),
+            path: self.path.clone(),
             object: object.to_owned(),
             expected: expected.into(),
             found: found.into(),
@@ -302,7 +441,7 @@ impl Reader<'_> {
             "format",
             |dtype| matches!(dtype, TypeDescriptor::FixedAscii(len) if *len <= 32),
         )?;
-        let name = format.read_scalar::<FixedAscii<32>>().at(self.path, "attribute format")?;
+        let name = format.read_scalar::<FixedAscii<32>>().at(&self.path, "attribute format")?;
         if name.as_bytes() != FORMAT_NAME.as_bytes() {
             let found = String::from_utf8_lossy(name.as_bytes()).into_owned();
             return Err(self.malformed("attribute format", FORMAT_NAME, found));
@@ -311,7 +450,7 @@ impl Reader<'_> {
         let version = self
             .attribute("schema_version", |dtype| *dtype == unsigned)?
             .read_scalar::<u32>()
-            .at(self.path, "attribute schema_version")?;
+            .at(&self.path, "attribute schema_version")?;
         if version != SCHEMA_VERSION {
             return Err(self.malformed(
                 "attribute schema_version",
@@ -333,7 +472,7 @@ impl Reader<'_> {
             self.malformed(&object, "a steer3d dataset, which has this attribute", "none")
         })?;
         let dtype = attribute.dtype().and_then(|dtype| dtype.to_descriptor());
-        let dtype = dtype.at(self.path, &object)?;
+        let dtype = dtype.at(&self.path, &object)?;
         if !attribute.is_scalar() || !accepts(&dtype) {
             let found = format!("shape {:?} of {dtype}", attribute.shape());
             return Err(self.malformed(&object, "a scalar of the type in FORMAT.md", found));
@@ -345,8 +484,14 @@ impl Reader<'_> {
         let json = self.list::<u8>("meta", &[], MAX_META_BYTES, None)?;
         let meta: DatasetMeta = serde_json::from_slice(&json)
             .map_err(|error| self.malformed("meta", "the JSON of FORMAT.md", error.to_string()))?;
-        meta.check().map_err(|source| DatasetError::Meta { path: self.path.to_owned(), source })?;
+        meta.check().map_err(|source| DatasetError::Meta { path: self.path.clone(), source })?;
         Ok(meta)
+    }
+
+    fn skipped(&self) -> Result<Vec<Skipped>, DatasetError> {
+        let json = self.list::<u8>("skipped", &[], MAX_SKIPPED_BYTES, None)?;
+        serde_json::from_slice(&json)
+            .map_err(|e| self.malformed("skipped", "the JSON of FORMAT.md", e.to_string()))
     }
 
     fn labels(&self, items: usize, classes: usize) -> Result<Vec<u32>, DatasetError> {
@@ -371,15 +516,45 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn ids(&self, items: usize) -> Result<Vec<String>, DatasetError> {
-        let dtype = TypeDescriptor::FixedUnicode(MAX_ID_BYTES);
-        let (dataset, found) = self.dataset("ids", &dtype, &[], MAX_ITEMS)?;
-        self.check_count("ids", items, found)?;
-        let ids = dataset.read_raw::<FixedUnicode<MAX_ID_BYTES>>().at(self.path, "ids")?;
-        let text = |id: &FixedUnicode<MAX_ID_BYTES>| String::from_utf8(id.as_bytes().to_vec());
-        ids.iter()
-            .map(|id| text(id).map_err(|e| self.malformed("ids", "UTF-8 text", e.to_string())))
-            .collect()
+    /// Reads an object that may be missing.
+    fn optional<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, DatasetError>,
+    ) -> Result<Option<T>, DatasetError> {
+        self.file.link_exists(name).then(|| read(name)).transpose()
+    }
+
+    fn volumes(&self, meta: &DatasetMeta, items: usize) -> Result<Volumes, DatasetError> {
+        let value = match meta.storage {
+            Storage::F32 => TypeDescriptor::Float(FloatSize::U4),
+            Storage::U8 { .. } => TypeDescriptor::Unsigned(IntSize::U1),
+        };
+        let [d, h, w] = meta.dims;
+        let row = [meta.channels, d, h, w];
+        let (dataset, found) = self.dataset("volumes", &value, &row, MAX_ITEMS)?;
+        self.check_count("volumes", items, found)?;
+        let count = dataset.num_chunks();
+        if count != Some(items) {
+            let expected = format!("one chunk for each of {items} items");
+            return Err(self.malformed("volumes", expected, format!("{count:?} chunks")));
+        }
+        let chunks = Chunks::find(&self.path, &dataset, &[items, meta.channels, d, h, w]);
+        Ok(Volumes { dataset, chunks })
+    }
+
+    /// Fixed-length UTF-8 strings.
+    fn texts<const BYTES: usize>(
+        &self,
+        name: &str,
+        items: usize,
+    ) -> Result<Vec<String>, DatasetError> {
+        let texts = self.list::<FixedUnicode<BYTES>>(name, &[], MAX_ITEMS, Some(items))?;
+        texts
+            .iter()
+            .map(|text| String::from_utf8(text.as_bytes().to_vec()))
+            .collect::<Result<_, _>>()
+            .map_err(|e| self.malformed(name, "UTF-8 text", e.to_string()))
     }
 
     fn origins(&self, items: usize) -> Result<Vec<[f64; 3]>, DatasetError> {
@@ -399,13 +574,7 @@ impl Reader<'_> {
         let (positions, count) = self.dataset("points/positions", &float, &[3], MAX_POINTS)?;
         let (channels, found) = self.dataset("points/channels", &short, &[], MAX_POINTS)?;
         self.check_count("points/channels", count, found)?;
-        let offsets = self.list::<u64>("points/offsets", &[], MAX_ITEMS + 1, Some(items + 1))?;
-        let rising = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
-        if !rising || offsets[0] != 0 || offsets[items] != count as u64 {
-            let expected = format!("offsets that rise from 0 to {count}");
-            return Err(self.malformed("points/offsets", expected, "others"));
-        }
-        let offsets = offsets.into_iter().map(|offset| offset as usize).collect();
+        let offsets = self.offsets("points/offsets", items, count)?;
         let values = self.file.link_exists("points/values").then(|| -> Result<_, _> {
             let byte = TypeDescriptor::Unsigned(IntSize::U1);
             let (values, found) = self.dataset("points/values", &float, &[3], MAX_POINTS)?;
@@ -415,6 +584,33 @@ impl Reader<'_> {
             Ok(Values { degrees, values })
         });
         Ok(Some(Points { offsets, positions, channels, values: values.transpose()? }))
+    }
+
+    fn meshes(&self, items: usize) -> Result<Option<Meshes>, DatasetError> {
+        if !self.file.link_exists("meshes") {
+            return Ok(None);
+        }
+        let float = TypeDescriptor::Float(FloatSize::U8);
+        let index = TypeDescriptor::Unsigned(IntSize::U4);
+        let (vertices, v) = self.dataset("meshes/vertices", &float, &[3], MAX_POINTS)?;
+        let (triangles, t) = self.dataset("meshes/triangles", &index, &[3], MAX_POINTS)?;
+        Ok(Some(Meshes {
+            vertex_offsets: self.offsets("meshes/vertex_offsets", items, v)?,
+            triangle_offsets: self.offsets("meshes/triangle_offsets", items, t)?,
+            vertices,
+            triangles,
+        }))
+    }
+
+    /// Offsets of the rows of each item, which end at `count`.
+    fn offsets(&self, name: &str, items: usize, count: usize) -> Result<Vec<usize>, DatasetError> {
+        let offsets = self.list::<u64>(name, &[], MAX_ITEMS + 1, Some(items + 1))?;
+        let rising = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
+        if !rising || offsets[0] != 0 || offsets[items] != count as u64 {
+            let expected = format!("offsets that rise from 0 to {count}");
+            return Err(self.malformed(name, expected, "others"));
+        }
+        Ok(offsets.into_iter().map(|offset| offset as usize).collect())
     }
 
     /// All values of a dataset of `count` rows (if given) of shape `row`.
@@ -427,7 +623,7 @@ impl Reader<'_> {
     ) -> Result<Vec<T>, DatasetError> {
         let (dataset, found) = self.dataset(name, &T::type_descriptor(), row, limit)?;
         self.check_count(name, count.unwrap_or(found), found)?;
-        dataset.read_raw().at(self.path, name)
+        dataset.read_raw().at(&self.path, name)
     }
 
     fn check_count(&self, name: &str, expected: usize, found: usize) -> Result<(), DatasetError> {
@@ -449,12 +645,12 @@ impl Reader<'_> {
         if !self.file.link_exists(name.split('/').next().unwrap_or(name)) {
             return Err(self.malformed(name, "a dataset", "none"));
         }
-        let dataset = self.file.dataset(name).at(self.path, name)?;
-        let found = dataset.dtype().and_then(|d| d.to_descriptor()).at(self.path, name)?;
+        let dataset = self.file.dataset(name).at(&self.path, name)?;
+        let found = dataset.dtype().and_then(|d| d.to_descriptor()).at(&self.path, name)?;
         if found != *dtype {
             return Err(self.malformed(name, dtype.to_string(), found.to_string()));
         }
-        let shape = dataset.get_shape().at(self.path, name)?;
+        let shape = dataset.get_shape().at(&self.path, name)?;
         let rows = Range { start: 0, end: limit + 1 };
         if shape.get(1..) != Some(row) || !rows.contains(&shape[0]) {
             let expected = format!("at most {limit} rows of shape {row:?}");

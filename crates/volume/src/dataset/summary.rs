@@ -28,6 +28,10 @@ pub struct Summary {
     pub splits: Vec<SplitSummary>,
     /// Are points stored?
     pub points: bool,
+    /// What is stored beside the labels: volumes, points, meshes, groups, sources, checksums.
+    pub stored: Vec<&'static str>,
+    /// Files that the build left out.
+    pub skipped: usize,
     /// Smallest value.
     pub min: f32,
     /// Largest value.
@@ -43,6 +47,18 @@ pub struct Summary {
 }
 
 impl Dataset {
+    fn stored_parts(&self) -> Vec<&'static str> {
+        let parts = [
+            ("volumes", self.has_volumes()),
+            ("points", self.has_points()),
+            ("meshes", self.has_meshes()),
+            ("groups", self.groups().is_some()),
+            ("sources", self.sources().is_some()),
+            ("checksums", self.checksums().is_some()),
+        ];
+        parts.into_iter().filter(|part| part.1).map(|part| part.0).collect()
+    }
+
     /// Reads every volume once, and so checks them all.
     ///
     /// # Errors
@@ -71,6 +87,8 @@ impl Dataset {
             items: self.len(),
             splits: splits.to_vec(),
             points: self.has_points(),
+            stored: self.stored_parts(),
+            skipped: self.skipped().len(),
             min,
             max,
             mean: sum / values,

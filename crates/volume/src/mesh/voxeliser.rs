@@ -11,13 +11,14 @@ use super::{Mesh, Triangle, clip};
 use crate::volume::{Grid, Volume, VolumeError, checked_len};
 
 /// What a [`MeshVoxeliser`] computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MeshField {
     /// 1 in every voxel that a triangle touches, else 0. Touching includes the voxel's faces, to
     /// 1e-9 of its edge.
     Surface,
     /// 1 in every voxel whose centre is inside, else 0.
+    #[default]
     Solid,
     /// Distance from the voxel's centre to the surface, in the mesh's unit, negative inside.
     Distance,

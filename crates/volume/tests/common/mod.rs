@@ -60,6 +60,7 @@ pub(crate) fn meta(storage: Storage) -> DatasetMeta {
         storage,
         provenance: Provenance { source: "tests".to_owned(), ..Provenance::default() },
         voxeliser: None,
+        mesh_voxeliser: None,
     }
 }
 
@@ -87,11 +88,12 @@ pub(crate) fn write_small(path: &Path, storage: Storage, points: bool) -> Result
     for item in 0..ITEMS {
         let (volume, cloud, id) = (volume(item), cloud(item), format!("item-{item}"));
         writer.push(&Item {
-            volume: &volume,
+            volume: Some(&volume),
             label: (item % 2) as u32,
             split: split(item),
             id: &id,
             points: points.then_some(&cloud),
+            ..Item::default()
         })?;
     }
     writer.finish()

@@ -1,0 +1,473 @@
+//! How the files of a dataset become volumes.
+
+use std::path::Path;
+
+use serde::Serialize;
+use steer3d_so3::{Irreps, Rotation};
+
+use super::{Entry, ItemError};
+use crate::dataset::{DatasetMeta, Provenance, Storage};
+use crate::elements::atomic_number;
+use crate::formats::{self, Format, Source};
+use crate::mesh::Mesh;
+use crate::mesh::voxeliser::{MeshField, MeshVoxeliser};
+use crate::molecule::Molecule;
+use crate::points::{PointCloud, Voxeliser};
+use crate::volume::{Grid, Volume, VolumeError};
+
+/// Which atoms of a molecule become points. Of alternate locations the first is taken, and water
+/// is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Atoms {
+    /// All of them.
+    #[default]
+    All,
+    /// All but hydrogen.
+    Heavy,
+    /// N, CA, C and O of amino acids.
+    Backbone,
+    /// The alpha carbons of amino acids.
+    AlphaCarbons,
+}
+
+/// What becomes of a volume whose grid is not that of the dataset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Fit {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// Its middle is kept and zeros are put around it; the voxel size must be that of the dataset.
+    Crop,
+}
+
+/// What is stored of each item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Store {
+    /// The volume, and the points or the mesh that it was made from.
+    #[default]
+    Both,
+    /// The volume.
+    Voxels,
+    /// The points or the mesh: the volume is made whenever the item is read.
+    Sources,
+}
+
+/// How files become volumes; `None` means the default for their kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Recipe {
+    /// Voxels along D, H, W; default: 50 for molecules, 32 for meshes, as in the first file for
+    /// volumes.
+    pub size: Option<[usize; 3]>,
+    /// Edges of a voxel along x, y, z; default: 2 Å for molecules, for meshes such that each fills
+    /// the grid, as in the first file for volumes.
+    pub voxel_size: Option<[f64; 3]>,
+    /// Width of an atom's Gaussian in ångström; default: half a voxel.
+    pub sigma: Option<f64>,
+    /// Symbols of the elements, a channel each; other atoms are left out. Empty: one channel for
+    /// all atoms.
+    pub elements: Vec<String>,
+    /// Which atoms become points.
+    pub atoms: Atoms,
+    /// What meshes become.
+    pub mesh_field: MeshField,
+    /// Sub-voxels along each edge of a voxel, whose mean it is, for surfaces and solids; default: 2.
+    pub supersampling: Option<usize>,
+    /// What becomes of volumes of other sizes.
+    pub fit: Fit,
+    /// What is stored.
+    pub store: Store,
+}
+
+/// What an item is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// Its volume.
+    pub volume: Option<Volume>,
+    /// The points of the volume.
+    pub points: Option<PointCloud>,
+    /// The mesh of the volume.
+    pub mesh: Option<Mesh>,
+}
+
+/// A recipe made definite by the first file.
+#[derive(Clone, Debug)]
+pub struct Maker {
+    kind: Kind,
+    store: Store,
+    grid: Grid,
+    channels: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Molecules { voxeliser: Voxeliser, elements: Vec<u8>, atoms: Atoms },
+    Meshes { voxeliser: MeshVoxeliser, normalise: bool },
+    Volumes { fit: Fit },
+}
+
+impl Kind {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Molecules { .. } => "a molecule",
+            Self::Meshes { .. } => "a mesh",
+            Self::Volumes { .. } => "a volume",
+        }
+    }
+}
+
+impl Recipe {
+    /// Settles the recipe by the kind of the first file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or the recipe does not suit it.
+    pub fn maker(&self, first: &Path) -> Result<Maker, ItemError> {
+        let source = read(first)?;
+        self.settle(&source).map_err(|source| ItemError::Volume { path: first.to_owned(), source })
+    }
+
+    fn settle(&self, source: &Source) -> Result<Maker, VolumeError> {
+        let store = self.store;
+        match source {
+            Source::Molecules(_) => {
+                let voxeliser = self.voxeliser()?;
+                let elements = self.atomic_numbers()?;
+                let (grid, channels) = (voxeliser.grid()?, voxeliser.channels);
+                let kind = Kind::Molecules { voxeliser, elements, atoms: self.atoms };
+                Ok(Maker { kind, store, grid, channels })
+            }
+            Source::Mesh(_) => {
+                let voxeliser = self.mesh_voxeliser()?;
+                let (grid, channels) = (voxeliser.grid()?, voxeliser.channels());
+                let kind = Kind::Meshes { voxeliser, normalise: self.voxel_size.is_none() };
+                Ok(Maker { kind, store, grid, channels })
+            }
+            Source::Volume(volume) => {
+                if store == Store::Sources {
+                    return parameter("store", "voxels, for files of volumes", "sources");
+                }
+                let voxel_size = self.voxel_size.unwrap_or(volume.voxel_size());
+                let grid = Grid::new(self.size.unwrap_or(volume.dims()), voxel_size)?;
+                let kind = Kind::Volumes { fit: self.fit };
+                Ok(Maker { kind, store, grid, channels: volume.channels() })
+            }
+        }
+    }
+
+    /// Voxels along an edge of a cube and their size.
+    fn cube(&self, size: usize, edge: f64) -> Result<(usize, f64), VolumeError> {
+        let size = self.size.unwrap_or([size; 3]);
+        let edges = self.voxel_size.unwrap_or([edge; 3]);
+        if size != [size[0]; 3] || edges != [edges[0]; 3] {
+            let found = format!("{size:?}, {edges:?}");
+            return parameter("size", "a cube, for molecules and meshes", found);
+        }
+        Ok((size[0], edges[0]))
+    }
+
+    fn mesh_voxeliser(&self) -> Result<MeshVoxeliser, VolumeError> {
+        let (size, edge) = self.cube(32, 1.0)?;
+        let field = self.mesh_field;
+        let sampled = matches!(field, MeshField::Surface | MeshField::Solid);
+        let supersampling = self.supersampling.unwrap_or(if sampled { 2 } else { 1 });
+        Ok(MeshVoxeliser { supersampling, ..MeshVoxeliser::new(size, edge, field) })
+    }
+
+    fn voxeliser(&self) -> Result<Voxeliser, VolumeError> {
+        let (size, edge) = self.cube(50, 2.0)?;
+        let paper = Voxeliser::paper(size, edge);
+        Ok(Voxeliser {
+            sigma: self.sigma.unwrap_or(paper.sigma),
+            channels: self.elements.len().max(1),
+            ..paper
+        })
+    }
+
+    fn atomic_numbers(&self) -> Result<Vec<u8>, VolumeError> {
+        let number = |symbol: &String| match atomic_number(symbol) {
+            Some(number) => Ok(number),
+            None => parameter("elements", "symbols such as C,N,O,S", format!("`{symbol}`")),
+        };
+        let numbers: Vec<u8> = self.elements.iter().map(number).collect::<Result<_, _>>()?;
+        for (i, number) in numbers.iter().enumerate() {
+            if numbers[..i].contains(number) {
+                return parameter("elements", "every element once", self.elements.join(","));
+            }
+        }
+        Ok(numbers)
+    }
+}
+
+fn parameter<T>(
+    field: &'static str,
+    expected: &'static str,
+    found: impl Into<String>,
+) -> Result<T, VolumeError> {
+    Err(VolumeError::Parameter { field, expected, found: found.into() })
+}
+
+fn read(path: &Path) -> Result<Source, ItemError> {
+    Ok(formats::read(path)?)
+}
+
+impl Maker {
+    /// The description of the dataset of the items that this makes.
+    ///
+    /// # Errors
+    /// If there are more channels than irreps can have.
+    pub fn meta(
+        &self,
+        name: &str,
+        class_names: Vec<String>,
+        provenance: Provenance,
+    ) -> Result<DatasetMeta, VolumeError> {
+        let channels = self.channels;
+        let irreps = match &self.kind {
+            Kind::Meshes { voxeliser, .. } if voxeliser.field == MeshField::Normals => "1x1".into(),
+            _ => format!("{channels}x0"),
+        };
+        let Ok(irreps) = irreps.parse::<Irreps>() else {
+            return parameter("channels", "as many as irreps can have", channels.to_string());
+        };
+        let (unit, voxeliser) = match &self.kind {
+            Kind::Molecules { voxeliser, .. } => ("angstrom", Some(*voxeliser)),
+            Kind::Meshes { normalise: true, .. } => ("voxel", None),
+            _ => ("unstated", None),
+        };
+        Ok(DatasetMeta {
+            name: name.to_owned(),
+            class_names,
+            channels,
+            dims: self.grid.dims(),
+            voxel_size: self.grid.voxel_size(),
+            unit: unit.to_owned(),
+            irreps,
+            storage: Storage::F32,
+            provenance,
+            voxeliser,
+            mesh_voxeliser: match &self.kind {
+                Kind::Meshes { voxeliser, .. } => Some(*voxeliser),
+                _ => None,
+            },
+        })
+    }
+
+    /// Reads a file and makes its item.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is of another kind than the first, holds several molecules (the
+    /// models of a PDB or mmCIF file apart, of which the first is taken), or does not suit the
+    /// recipe.
+    pub fn make(&self, entry: &Entry) -> Result<Made, ItemError> {
+        let path = || entry.path.clone();
+        let wrong = |source| ItemError::Volume { path: path(), source };
+        let made = match (&self.kind, read(&entry.path)?) {
+            (Kind::Molecules { voxeliser, elements, atoms }, Source::Molecules(molecules)) => {
+                let molecule = only(&entry.path, molecules)?;
+                let points = cloud(chosen(molecule, *atoms), elements).map_err(wrong)?;
+                if points.is_empty() {
+                    let expected = "at least one atom of the chosen ones".to_owned();
+                    return Err(ItemError::Kind { path: path(), expected, found: "none".into() });
+                }
+                let volume = || voxeliser.voxelise(&points, &Rotation::identity());
+                let volume = self.wanted(volume).map_err(wrong)?;
+                Made { volume, points: Some(points), mesh: None }
+            }
+            (Kind::Meshes { voxeliser, normalise }, Source::Mesh(mesh)) => {
+                let mesh = centred(&mesh, normalise.then_some(&self.grid)).map_err(wrong)?;
+                let volume = self.wanted(|| voxeliser.voxelise(&mesh, &Rotation::identity()));
+                let volume = volume.map_err(wrong)?;
+                Made { volume, points: None, mesh: Some(mesh) }
+            }
+            (Kind::Volumes { fit }, Source::Volume(volume)) => {
+                let volume = self.fitted(volume, *fit).map_err(wrong)?;
+                Made { volume: Some(volume), ..Made::default() }
+            }
+            (kind, other) => {
+                let (expected, found) = (kind.name(), name_of(&other));
+                let expected = format!("{expected}, as the first file");
+                return Err(ItemError::Kind { path: path(), expected, found: found.into() });
+            }
+        };
+        Ok(match self.store {
+            Store::Voxels => Made { volume: made.volume, ..Made::default() },
+            Store::Both | Store::Sources => made,
+        })
+    }
+
+    /// The volume, unless only sources are stored.
+    fn wanted(
+        &self,
+        volume: impl FnOnce() -> Result<Volume, VolumeError>,
+    ) -> Result<Option<Volume>, VolumeError> {
+        (self.store != Store::Sources).then(volume).transpose()
+    }
+
+    fn fitted(&self, volume: Volume, fit: Fit) -> Result<Volume, VolumeError> {
+        if volume.channels() != self.channels {
+            let found = format!("{} instead of {}", volume.channels(), self.channels);
+            return parameter("channels", "as many as in the first file", found);
+        }
+        let (ours, theirs) = (self.grid.voxel_size(), volume.voxel_size());
+        if ours.iter().zip(theirs).any(|(a, b)| (a - b).abs() > 1e-4 * a) {
+            let found = format!("{theirs:?} instead of {ours:?}");
+            return parameter("voxel size", "that of the dataset; resample the file", found);
+        }
+        match fit {
+            _ if volume.dims() == self.grid.dims() => {
+                let origin = volume.origin();
+                Volume::new(volume.into_data(), self.channels, self.grid, origin)
+            }
+            Fit::Crop => crop(&volume, self.grid),
+            Fit::Refuse => {
+                let found = format!("{:?} instead of {:?}", volume.dims(), self.grid.dims());
+                parameter("dims (D, H, W)", "those of the dataset; crop the files to them", found)
+            }
+        }
+    }
+}
+
+fn name_of(source: &Source) -> &'static str {
+    match source {
+        Source::Molecules(_) => "molecules",
+        Source::Mesh(_) => "a mesh",
+        Source::Volume(_) => "a volume",
+    }
+}
+
+/// The one molecule of a file, or its first model.
+fn only(path: &Path, molecules: Vec<Molecule>) -> Result<Molecule, ItemError> {
+    let count = molecules.len();
+    let models = matches!(Format::detect(&[], path), Some(Format::Pdb | Format::Cif));
+    let mut molecules = molecules.into_iter();
+    match molecules.next() {
+        Some(molecule) if count == 1 || models => Ok(molecule),
+        _ => Err(ItemError::Kind {
+            path: path.to_owned(),
+            expected: "one molecule; split the file".to_owned(),
+            found: count.to_string(),
+        }),
+    }
+}
+
+fn chosen(molecule: Molecule, atoms: Atoms) -> Molecule {
+    let molecule = molecule.first_alternates().without_waters();
+    match atoms {
+        Atoms::All => molecule,
+        Atoms::Heavy => molecule.without_hydrogens(),
+        Atoms::Backbone => molecule.backbone(),
+        Atoms::AlphaCarbons => molecule.alpha_carbons(),
+    }
+}
+
+/// The atoms of the elements as points about their mean, a channel for each element.
+fn cloud(molecule: Molecule, elements: &[u8]) -> Result<PointCloud, VolumeError> {
+    let channel = |element: u8| match elements {
+        [] => Some(0),
+        _ => elements.iter().position(|&e| e == element).map(|channel| channel as u16),
+    };
+    let (positions, channels) = molecule
+        .atoms
+        .iter()
+        .filter_map(|atom| Some((atom.position, channel(atom.element)?)))
+        .unzip();
+    Ok(PointCloud::new(positions, channels)?.centred())
+}
+
+/// The mesh with the middle of its bounding box at 0; scaled, if there is a grid to fill, so that
+/// its farthest vertex keeps a voxel from the nearest face of the grid in every orientation.
+fn centred(mesh: &Mesh, fill: Option<&Grid>) -> Result<Mesh, VolumeError> {
+    let vertices = mesh.vertices();
+    if vertices.is_empty() || mesh.triangles().is_empty() {
+        return parameter("mesh", "at least one triangle", "none");
+    }
+    let end = |pick: fn(f64, f64) -> f64, axis: usize| {
+        vertices.iter().map(|vertex| vertex[axis]).reduce(pick).unwrap_or(0.0)
+    };
+    let middle = [0, 1, 2].map(|axis| end(f64::min, axis) / 2.0 + end(f64::max, axis) / 2.0);
+    let moved = |vertex: &[f64; 3]| [0, 1, 2].map(|axis| vertex[axis] - middle[axis]);
+    let radius = vertices.iter().map(|v| moved(v).map(|x| x * x).iter().sum::<f64>().sqrt());
+    let radius = radius.fold(0.0, f64::max);
+    let scale = match fill {
+        Some(grid) if radius > 0.0 => {
+            let [d, h, w] = grid.dims();
+            let [x, y, z] = grid.voxel_size();
+            let half = [(w, x), (h, y), (d, z)].map(|(n, size)| (n as f64 / 2.0 - 1.0) * size);
+            half.into_iter().fold(f64::INFINITY, f64::min).max(0.5) / radius
+        }
+        _ => 1.0,
+    };
+    Mesh::new(
+        vertices.iter().map(|vertex| moved(vertex).map(|x| x * scale)).collect(),
+        mesh.triangles().to_vec(),
+    )
+}
+
+/// The middle of a volume on another grid of the same voxels, with zeros around it. Where the
+/// difference is odd, one voxel more is cut or added at the end of the axis.
+fn crop(volume: &Volume, grid: Grid) -> Result<Volume, VolumeError> {
+    let (from, to) = (volume.dims(), grid.dims());
+    // Index in the old volume of voxel 0 of the new one.
+    let shift = [0, 1, 2].map(|axis| (from[axis] as isize - to[axis] as isize) / 2);
+    let mut data = vec![0.0; volume.channels() * grid.voxels()];
+    let inside = |axis: usize, i: usize| {
+        let index = usize::try_from(i as isize + shift[axis]).ok()?;
+        (index < from[axis]).then_some(index)
+    };
+    let [d, h, w] = to;
+    let mut rows = data.chunks_exact_mut(w);
+    for c in 0..volume.channels() {
+        for z in 0..d {
+            for y in 0..h {
+                let row = rows.next().expect("channels x D x H rows");
+                let (Some(k), Some(j)) = (inside(0, z), inside(1, y)) else { continue };
+                let start = ((c * from[0] + k) * from[1] + j) * from[2];
+                for (x, value) in row.iter_mut().enumerate() {
+                    if let Some(i) = inside(2, x) {
+                        *value = volume.data()[start + i];
+                    }
+                }
+            }
+        }
+    }
+    let (size, origin) = (volume.voxel_size(), volume.origin());
+    let origin = [0, 1, 2].map(|axis| origin[axis] + shift[2 - axis] as f64 * size[axis]);
+    Volume::new(data, volume.channels(), grid, origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cropping_and_padding_keep_every_voxel_at_its_place() {
+        let value = |z: usize, y: usize, x: usize| (100 * z + 10 * y + x + 1) as f32;
+        let grid = Grid::new([3, 4, 5], [1.0, 2.0, 3.0]).unwrap();
+        let data = (0..60).map(|i| value(i / 20, i / 5 % 4, i % 5)).collect();
+        let volume = Volume::new(data, 1, grid, [0.5, 0.0, -1.0]).unwrap();
+        let other = Grid::new([5, 2, 4], [1.0, 2.0, 3.0]).unwrap();
+        let cropped = crop(&volume, other).unwrap();
+        for (i, &found) in cropped.data().iter().enumerate() {
+            let (z, y, x) = (i / 8, i / 4 % 2, i % 4);
+            let expected = if (1..4).contains(&z) { value(z - 1, y + 1, x) } else { 0.0 };
+            assert_eq!(found, expected, "{z} {y} {x}");
+        }
+        assert_eq!(cropped.origin(), [0.5, 2.0, -4.0]);
+        let back = crop(&cropped, grid).unwrap();
+        assert_eq!(back.data()[25..30], [111.0, 112.0, 113.0, 114.0, 0.0]);
+        assert_eq!(back.origin(), volume.origin());
+    }
+
+    #[test]
+    fn a_mesh_fills_the_grid_in_every_orientation() {
+        let vertices = vec![[10.0, 0.0, 0.0], [14.0, 0.0, 0.0], [10.0, 2.0, 4.0]];
+        let mesh = Mesh::new(vertices, vec![[0, 1, 2]]).unwrap();
+        let grid = Grid::new([16, 16, 20], [1.0; 3]).unwrap();
+        let filled = centred(&mesh, Some(&grid)).unwrap();
+        let norm = |v: &[f64; 3]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let radius = filled.vertices().iter().map(norm).fold(0.0, f64::max);
+        assert!((radius - 7.0).abs() < 1e-12, "{radius}");
+        let kept = centred(&mesh, None).unwrap();
+        assert_eq!(kept.vertices()[1], [2.0, -1.0, -2.0]);
+        assert!(centred(&Mesh::default(), None).is_err());
+    }
+}

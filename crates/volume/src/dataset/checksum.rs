@@ -1,0 +1,52 @@
+//! The checksum of an item.
+
+use sha2::{Digest, Sha256};
+
+use super::writer::row_of;
+use crate::mesh::Mesh;
+use crate::points::PointCloud;
+
+/// What the checksum of an item covers.
+pub(super) struct Content<'a> {
+    pub(super) id: &'a str,
+    pub(super) label: u32,
+    pub(super) origin: [f64; 3],
+    /// Values as stored, little-endian; empty if no volumes are stored.
+    pub(super) stored: &'a [u8],
+    pub(super) points: Option<&'a PointCloud>,
+    pub(super) mesh: Option<&'a Mesh>,
+}
+
+/// SHA-256 of the parts of an item, each after its length in bytes as u64, all little-endian: id,
+/// label, origin, values, positions, channels, degrees and values of the points, vertices, triangles.
+pub(super) fn checksum(content: &Content<'_>) -> [u8; 32] {
+    let (positions, channels) = content.points.map_or((&[][..], &[][..]), |points| {
+        (points.positions().as_flattened(), points.channels())
+    });
+    let (vertices, triangles) = content.mesh.map_or((&[][..], &[][..]), |mesh| {
+        (mesh.vertices().as_flattened(), mesh.triangles().as_flattened())
+    });
+    let mut hasher = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        hasher.update((bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    add(content.id.as_bytes());
+    add(&content.label.to_le_bytes());
+    add(&floats(&content.origin));
+    add(content.stored);
+    add(&floats(positions));
+    let carried = content.points.map_or(0..0, |points| 0..points.len());
+    let carried = carried.filter_map(|i| content.points.map(|points| row_of(points.value(i))));
+    let (degrees, carried): (Vec<u8>, Vec<[f64; 3]>) = carried.unzip();
+    add(&channels.iter().flat_map(|channel| channel.to_le_bytes()).collect::<Vec<_>>());
+    add(&degrees);
+    add(&floats(carried.as_flattened()));
+    add(&floats(vertices));
+    add(&triangles.iter().flat_map(|index| index.to_le_bytes()).collect::<Vec<_>>());
+    hasher.finalize().into()
+}
+
+fn floats(values: &[f64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
