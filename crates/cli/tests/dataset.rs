@@ -85,7 +85,6 @@ fn a_tree_is_built_checked_split_and_drawn() {
     let table = succeeds(at, "dataset verify set.h5 --json");
     let json: serde_json::Value = serde_json::from_str(&table).unwrap();
     assert_eq!((json["items"].as_u64(), json["checksums"].as_bool()), (Some(20), Some(true)));
-    // The label of an item, in a chunk whose checksum is then wrong: the file does not open.
     let half = bytes.len() / 2;
     bytes[half..half + 64].fill(0xaa);
     fs::write(at.join("set.h5"), bytes).unwrap();
