@@ -50,6 +50,10 @@ pub(crate) struct TrainArgs {
     /// Decoupled weight decay
     #[arg(long)]
     weight_decay: Option<f64>,
+    /// Turn every training volume at random, anew in each epoch: its points where the dataset has
+    /// them, else its voxels
+    #[arg(long)]
+    rotate: bool,
     /// Run folder
     #[arg(long, short)]
     out: PathBuf,
@@ -94,6 +98,7 @@ pub(crate) fn run(
         learning_rate: args.learning_rate.unwrap_or(standard.learning_rate),
         weight_decay: args.weight_decay.unwrap_or(standard.weight_decay),
         seed,
+        rotate: args.rotate,
     };
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
