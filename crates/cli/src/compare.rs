@@ -36,7 +36,7 @@ pub(crate) struct CompareArgs {
     /// Dataset (HDF5)
     dataset: PathBuf,
     /// Networks, sized for the dataset, with about as many parameters each
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["steerable", "plain", "antialiased", "group"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["steerable", "plain", "antialiased", "augmented", "group"])]
     models: Vec<Architecture>,
     /// Trainings of each network
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
@@ -77,7 +77,7 @@ pub(crate) fn run(
         let mut trials = vec![];
         for seed in seed..seed + args.seeds {
             let folder = args.out.join(format!("{architecture}-{seed}"));
-            let training = args.training.config(seed);
+            let training = args.training.config(architecture, seed);
             let trained = trained(&folder, &model, &dataset, &training, device, output, &stop)?;
             let Some((network, training_seconds)) = trained else {
                 output.say("interrupted: the same command goes on with what is not finished");

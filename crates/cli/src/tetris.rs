@@ -62,6 +62,7 @@ pub(crate) fn run(
                 learning_rate: 3e-2,
                 weight_decay: 1e-3,
                 seed,
+                rotate: false,
             };
             let folder = out.join(format!("tetris-{seed}")).join(&name);
             let never = AtomicBool::new(false);

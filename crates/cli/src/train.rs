@@ -61,10 +61,14 @@ pub(crate) struct TrainingArgs {
     /// Decoupled weight decay
     #[arg(long)]
     weight_decay: Option<f64>,
+    /// Turn every training volume at random, anew in each epoch: its points where the dataset has
+    /// them, else its voxels
+    #[arg(long)]
+    rotate: bool,
 }
 
 impl TrainingArgs {
-    pub(crate) fn config(&self, seed: u64) -> TrainConfig {
+    pub(crate) fn config(&self, architecture: Architecture, seed: u64) -> TrainConfig {
         let standard = TrainConfig::default();
         TrainConfig {
             epochs: self.epochs.unwrap_or(standard.epochs),
@@ -72,6 +76,7 @@ impl TrainingArgs {
             learning_rate: self.learning_rate.unwrap_or(standard.learning_rate),
             weight_decay: self.weight_decay.unwrap_or(standard.weight_decay),
             seed,
+            rotate: self.rotate || architecture == Architecture::Augmented,
         }
     }
 }
@@ -84,6 +89,8 @@ pub(crate) enum Architecture {
     Plain,
     /// The same with antialiased pooling
     Antialiased,
+    /// The plain network, its training volumes turned at random
+    Augmented,
     /// Group convolution over the 24 rotations of the cube, about as many parameters
     Group,
 }
@@ -119,7 +126,7 @@ pub(crate) fn run(
         }
         None => rival(args.model, default_network(&dataset)?, device)?,
     };
-    let config = args.training.config(seed);
+    let config = args.training.config(args.model, seed);
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
@@ -173,7 +180,7 @@ pub(crate) fn rival(
     let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
     let rival = match architecture {
         Architecture::Steerable => return Ok(ModelConfig::Steerable(steerable)),
-        Architecture::Plain => plain,
+        Architecture::Plain | Architecture::Augmented => plain,
         Architecture::Antialiased => antialiased,
         Architecture::Group => PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased },
     };

@@ -99,8 +99,8 @@ fn the_same_seed_gives_the_same_weights_on_any_number_of_threads() {
     let at = folder.path();
     tetris(at);
     fs::write(at.join("small.toml"), SMALL).unwrap();
-    let train = |threads: &str, out: &str, seed: &str| {
-        let args = [
+    let train = |threads: &str, out: &str, seed: &str, rotate: bool| {
+        let mut args = vec![
             "train",
             "tetris.h5",
             "--config",
@@ -114,12 +114,16 @@ fn the_same_seed_gives_the_same_weights_on_any_number_of_threads() {
             "--out",
             out,
         ];
+        args.extend(rotate.then_some("--rotate"));
         succeeds(at, &args);
         fs::read(at.join(out).join("model.safetensors")).unwrap()
     };
-    let one = train("1", "one", "0");
-    assert_eq!(one, train("3", "three", "0"));
-    assert_ne!(one, train("1", "other", "1"));
+    let one = train("1", "one", "0", false);
+    assert_eq!(one, train("3", "three", "0", false));
+    assert_ne!(one, train("1", "other", "1", false));
+    let turned = train("1", "turned", "0", true);
+    assert_eq!(turned, train("3", "turned-three", "0", true));
+    assert_ne!(one, turned);
 }
 
 #[test]

@@ -75,7 +75,10 @@ fn a_tree_is_built_checked_split_and_drawn() {
 
     succeeds(at, "dataset export set.h5 --item 3 --to item.npy");
     assert!(refused(at, "dataset export set.h5 --item 20 --to item.npy").contains("below 20"));
-    assert!(refused(at, "dataset export set.h5 --item 3 --to item.doc").contains("npy, npz, mrc or nii"));
+    assert!(
+        refused(at, "dataset export set.h5 --item 3 --to item.doc")
+            .contains("npy, npz, mrc or nii")
+    );
     assert!(refused(at, "dataset export set.h5 --to item.npy").contains("--item"));
     let text = succeeds(at, "dataset view set.h5 --item straight/4.xyz --out pictures");
     assert!(text.contains("class straight") && text.contains("isosurface"), "{text}");
@@ -85,7 +88,6 @@ fn a_tree_is_built_checked_split_and_drawn() {
     let table = succeeds(at, "dataset verify set.h5 --json");
     let json: serde_json::Value = serde_json::from_str(&table).unwrap();
     assert_eq!((json["items"].as_u64(), json["checksums"].as_bool()), (Some(20), Some(true)));
-    // The label of an item, in a chunk whose checksum is then wrong: the file does not open.
     let half = bytes.len() / 2;
     bytes[half..half + 64].fill(0xaa);
     fs::write(at.join("set.h5"), bytes).unwrap();

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::loss::cross_entropy;
 use serde::{Deserialize, Serialize};
 use steer3d_so3::Stream;
-use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, Split};
+use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
 
 use crate::checkpoint::{self, ModelCard};
 use crate::{AdamW, Mode, Network, NnError};
@@ -26,13 +26,24 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Seed of the order of the data and of the dropout masks.
+    /// Seed of the order of the data, of the dropout masks and of the rotations.
     pub seed: u64,
+    /// Turn every training volume by a random rotation, another one in each epoch: its points where
+    /// the dataset has them, else its voxels by trilinear interpolation.
+    #[serde(default)]
+    pub rotate: bool,
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { epochs: 30, batch_size: 8, learning_rate: 2e-2, weight_decay: 1e-3, seed: 0 }
+        Self {
+            epochs: 30,
+            batch_size: 8,
+            learning_rate: 2e-2,
+            weight_decay: 1e-3,
+            seed: 0,
+            rotate: false,
+        }
     }
 }
 
@@ -231,8 +242,9 @@ impl Run<'_> {
         let order = self.order(epoch, items);
         let (mut loss_sum, mut correct) = (0.0, 0.0);
         let mut stopped = false;
-        let (dataset, batch_size) = (self.dataset, self.config.batch_size);
-        let waited = read_ahead(dataset, &order, batch_size, |batch| {
+        let (dataset, batch_size, rotation) =
+            (self.dataset, self.config.batch_size, self.rotation(epoch));
+        let waited = read_ahead(dataset, &order, batch_size, rotation, |batch| {
             let count = batch.items.len();
             let (loss, hits) = self.batch(epoch, batch)?;
             loss_sum += f64::from(loss) * count as f64;
@@ -250,6 +262,11 @@ impl Run<'_> {
         Ok(Some((loss_sum / count, correct / count)))
     }
 
+    fn rotation(&self, epoch: usize) -> Option<RandomRotation> {
+        let (seed, epoch) = (self.config.seed, epoch as u64);
+        self.config.rotate.then_some(RandomRotation { seed, epoch })
+    }
+
     fn order(&self, epoch: usize, items: &[usize]) -> Vec<usize> {
         let mut order = items.to_vec();
         Stream::new(self.config.seed, "order", &[epoch as u64]).shuffle(&mut order);
@@ -262,7 +279,8 @@ impl Run<'_> {
         let mut order = self.order(epoch, items);
         order.truncate(CALIBRATION_BATCHES * self.config.batch_size);
         let mut count = 0;
-        self.waited += read_ahead(self.dataset, &order, self.config.batch_size, |batch| {
+        let (batch_size, rotation) = (self.config.batch_size, self.rotation(epoch));
+        self.waited += read_ahead(self.dataset, &order, batch_size, rotation, |batch| {
             let (x, _) = tensors(self.network, self.dataset, batch)?;
             self.network.forward(&x, Mode::Calibrate { batch: count })?;
             count += 1;
@@ -307,17 +325,19 @@ fn restore(network: &Network, best: Option<&(EpochMetrics, Vec<Tensor>)>) -> Res
     Ok(())
 }
 
-/// Hands the batches of `items` in order, read ahead on other threads, to `take`, until it breaks;
+/// Hands the batches of `items` in order, turned and read ahead on other threads, to `take`, until it breaks;
 /// gives the time spent waiting for them.
 fn read_ahead(
     dataset: &Dataset,
     items: &[usize],
     batch_size: usize,
+    rotation: Option<RandomRotation>,
     mut take: impl FnMut(Batch) -> Result<ControlFlow<()>, NnError>,
 ) -> Result<Duration, NnError> {
     let batches = items.chunks(batch_size).map(<[_]>::to_vec).collect();
     std::thread::scope(|scope| {
-        let mut loader = Loader::new(scope, dataset, batches, LoaderOptions::default());
+        let options = LoaderOptions { rotation, ..LoaderOptions::default() };
+        let mut loader = Loader::new(scope, dataset, batches, options);
         while let Some(batch) = loader.next() {
             if take(batch?)?.is_break() {
                 break;
@@ -352,7 +372,7 @@ fn evaluate(
         return Ok(None);
     }
     let (mut loss_sum, mut correct) = (0.0, 0.0);
-    read_ahead(dataset, items, batch_size, |batch| {
+    read_ahead(dataset, items, batch_size, None, |batch| {
         let count = batch.items.len();
         let (x, labels) = tensors(network, dataset, batch)?;
         let logits = network.forward(&x, Mode::Evaluate)?;

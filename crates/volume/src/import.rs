@@ -149,7 +149,8 @@ fn sha256_of(path: &Path) -> Result<String, ImportError> {
 ///
 /// Each atom type is a channel, in the order of their names. Splits 0 to 6 are for training, 7 for
 /// validation, 8 and 9 for testing (Weiler et al. 2018). Classes are CATH classes such as
-/// `1 mainly alpha`, or architectures such as `2.40 beta barrel`. The points are stored beside the volumes.
+/// `1 mainly alpha`, or architectures such as `2.40 beta barrel`. The points are stored beside the
+/// volumes.
 ///
 /// # Errors
 /// If the archive is damaged or of another layout, the voxeliser has not one channel for each atom

@@ -189,7 +189,7 @@ fn refused(result: Result<Dataset, ImportError>, array: &str) {
 fn architectures_and_atom_types_become_classes_and_channels() {
     let folder = Folder::new();
     let dataset = folder.cath(&cath()).unwrap();
-    assert_eq!(dataset.meta().class_names, ["3.10", "3.40"]);
+    assert_eq!(dataset.meta().class_names, ["3.10 roll", "3.40 3-layer (aba) sandwich"]);
     assert_eq!(dataset.meta().channels, 2);
     assert_eq!(dataset.points(1).unwrap().unwrap().channels(), [0, 1]);
     assert_eq!(dataset.indices(Split::Validation), [14, 15]);

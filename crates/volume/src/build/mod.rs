@@ -226,8 +226,11 @@ impl Partial {
         let partial = Self { folder: PathBuf::from(name) };
         let description = Description { format: FORMAT.to_owned(), fingerprint };
         let path = partial.folder.join("build.json");
+        let io = |source| BuildError::Io { path: partial.folder.clone(), source };
         if partial.folder.is_dir() {
             partial.remove_temporary_files()?;
+        } else {
+            fs::create_dir(&partial.folder).map_err(io)?;
         }
         if let Some(found) = read_json::<Description>(&path) {
             if found.fingerprint != description.fingerprint || found.format != FORMAT {
@@ -235,8 +238,6 @@ impl Partial {
             }
             return Ok(partial);
         }
-        let io = |source| BuildError::Io { path: partial.folder.clone(), source };
-        fs::create_dir_all(&partial.folder).map_err(io)?;
         let empty = fs::read_dir(&partial.folder).map_err(io)?.next().is_none();
         if !empty {
             return Err(BuildError::OtherBuild { path: partial.folder });

@@ -672,3 +672,47 @@ impl Reader {
         Ok((dataset, shape[0]))
     }
 }
+
+#[cfg(all(test, unix, feature = "static-hdf5"))]
+mod tests {
+    use steer3d_so3::Stream;
+
+    use super::*;
+    use crate::dataset::{DatasetWriter, Item, Provenance};
+
+    #[test]
+    fn chunks_decoded_here_and_by_the_library_are_equal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.h5");
+        for storage in [Storage::F32, Storage::U8 { scale: 1.0 }] {
+            let meta = DatasetMeta {
+                name: String::new(),
+                class_names: vec!["a".to_owned()],
+                channels: 1,
+                dims: [7, 9, 13],
+                voxel_size: [1.0; 3],
+                unit: "voxel".to_owned(),
+                irreps: "1x0".parse().unwrap(),
+                storage,
+                provenance: Provenance::default(),
+                voxeliser: None,
+            };
+            let mut writer = DatasetWriter::create(&path, meta.clone()).unwrap();
+            for item in 0..32u64 {
+                let mut stream = Stream::new(0, "chunk", &[item]);
+                let levels = 1 + stream.below(256);
+                let data = (0..819).map(|_| stream.below(levels) as f32).collect();
+                let volume = Volume::centred(data, 1, meta.grid().unwrap()).unwrap();
+                let id = item.to_string();
+                writer.push(&Item { volume: Some(&volume), id: &id, ..Item::default() }).unwrap();
+            }
+            writer.finish().unwrap();
+            let mut dataset = Dataset::open(&path).unwrap();
+            let chunks = dataset.volumes.as_mut().unwrap().chunks.take().unwrap();
+            for item in 0..32 {
+                // Without `chunks`, the dataset asks the library.
+                assert_eq!(chunks.read(item), dataset.stored(item).unwrap(), "{item}");
+            }
+        }
+    }
+}

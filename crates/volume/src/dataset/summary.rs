@@ -1,5 +1,6 @@
 //! An overview of a dataset.
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Dataset, DatasetError, DatasetMeta, SCHEMA_VERSION, Split};
@@ -47,6 +48,15 @@ pub struct Summary {
 }
 
 impl Dataset {
+    /// Minimum, maximum, sum and number of non-zeros of an item.
+    fn measure(&self, item: usize) -> Result<(f32, f32, f64, usize), DatasetError> {
+        let volume = self.read(item)?;
+        let values = volume.data().iter();
+        Ok(values.fold((f32::INFINITY, f32::NEG_INFINITY, 0.0, 0), |(min, max, sum, n), &v| {
+            (min.min(v), max.max(v), sum + f64::from(v), n + usize::from(v != 0.0))
+        }))
+    }
+
     fn stored_parts(&self) -> Vec<&'static str> {
         let parts = [
             ("volumes", self.has_volumes()),
@@ -64,15 +74,15 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::read`].
     pub fn summary(&self) -> Result<Summary, DatasetError> {
+        let of_items: Vec<_> =
+            (0..self.len()).into_par_iter().map(|i| self.measure(i)).collect::<Result<_, _>>()?;
         let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
         let (mut sum, mut nonzero) = (0.0, 0usize);
-        for item in 0..self.len() {
-            for &value in self.read(item)?.data() {
-                min = min.min(value);
-                max = max.max(value);
-                sum += f64::from(value);
-                nonzero += usize::from(value != 0.0);
-            }
+        for (item_min, item_max, item_sum, item_nonzero) in of_items {
+            min = min.min(item_min);
+            max = max.max(item_max);
+            sum += item_sum;
+            nonzero += item_nonzero;
         }
         let splits = Split::ALL.map(|split| {
             let per_class = self.class_counts(split);
