@@ -6,6 +6,7 @@
 //! `offset + u (2l+1) + l + m`. Tensors need not be contiguous. Wrong shapes and element types give
 //! a [`candle_core::Error`] that names the operation, what was expected and what was found.
 
+mod affine;
 mod batch_norm;
 mod check;
 mod conv;
@@ -20,6 +21,7 @@ mod pool;
 mod separable;
 mod simd;
 
+pub use affine::affine_resample3d;
 pub use batch_norm::{field_affine, field_batch_norm};
 pub use conv::{Conv3dConfig, conv3d};
 pub use dropout::field_dropout;

@@ -223,6 +223,7 @@ pub fn change_voxel_size(
     interpolation: Interpolation,
 ) -> Result<Volume, VolumeError> {
     let (old, centre, [d, h, w]) = (volume.voxel_size(), volume.grid().centre(), volume.dims());
+    Grid::new(volume.dims(), size)?;
     let count = |n: usize, i: usize| ((n as f64 * old[i] / size[i] - SNAP).ceil() as usize).max(1);
     let grid = Grid::new([count(d, 2), count(h, 1), count(w, 0)], size)?;
     let new_centre = grid.centre();
@@ -385,16 +386,18 @@ impl IndexMap {
         origin: [f64; 3],
         map: &Affine3<f64>,
     ) -> Result<Self, VolumeError> {
-        let back = map.try_inverse().ok_or_else(|| VolumeError::Parameter {
+        let unusable = || VolumeError::Parameter {
             field: "map",
-            expected: "a map with an inverse",
-            found: format!("{map:?}"),
-        })?;
+            expected: "a finite map with an inverse, and a finite origin",
+            found: format!("{:?} and {origin:?}", map.matrix().transpose().data.0),
+        };
+        let back = map.try_inverse().ok_or_else(unusable)?;
         let (old, new) = (volume.voxel_size(), grid.voxel_size());
         let matrix = Matrix3::from_fn(|i, j| snap(back.matrix()[(i, j)] * new[j] / old[i]));
         let first = back * Point3::from(origin);
         let offset = [0, 1, 2].map(|i| snap((first[i] - volume.origin()[i]) / old[i]));
-        Ok(Self { matrix, offset })
+        let finite = matrix.iter().chain(&offset).all(|x| x.is_finite());
+        if finite { Ok(Self { matrix, offset }) } else { Err(unusable()) }
     }
 
     /// Does every voxel map to a voxel (inside the grid or outside)?

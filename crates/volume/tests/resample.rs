@@ -455,8 +455,16 @@ fn vectors_turn_with_the_rotation_of_a_map_and_are_not_stretched() {
     let wrong = resample_to(&volume, &irreps("1x0"), grid, [0.0; 3], &map, Interpolation::Cubic);
     assert!(matches!(wrong, Err(VolumeError::Irreps { dim: 1, channels: 3, .. })));
     let nowhere = [f64::NAN, 0.0, 0.0];
-    let wrong = resample_to(&volume, &irreps("1x1"), grid, nowhere, &map, Interpolation::Cubic);
-    assert!(wrong.is_err());
+    let far = nalgebra::convert(Translation3::new(0.0, f64::INFINITY, 0.0));
+    for (origin, map) in [(nowhere, map), ([0.0; 3], far)] {
+        for how in ALL {
+            let wrong = resample_to(&volume, &irreps("1x1"), grid, origin, &map, how);
+            assert!(matches!(wrong, Err(VolumeError::Parameter { field: "map", .. })));
+        }
+    }
+    for size in [0.0, -1.0, f64::NAN, 1e-9] {
+        assert!(change_voxel_size(&volume, [1.0, size, 1.0], Interpolation::Cubic).is_err());
+    }
 }
 
 #[test]

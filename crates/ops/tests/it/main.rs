@@ -1,5 +1,6 @@
 //! Tests of the operations against direct sums in f64, central differences and rotations.
 
+mod affine;
 mod common;
 mod conv;
 mod field_ops;
