@@ -33,6 +33,20 @@ pub fn field_batch_norm(
     bias: &Tensor,
     eps: f64,
 ) -> Result<(Tensor, Tensor, Tensor)> {
+    let (op, mean, var) = batch_normalize(x, irreps, weight, bias, eps)?;
+    let out = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
+    Ok((out, mean, var))
+}
+
+/// The operation, the means of the scalar fields and the variances of all fields of
+/// [`field_batch_norm`].
+pub(crate) fn batch_normalize(
+    x: &Tensor,
+    irreps: &Irreps,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<(Normalize, Tensor, Tensor)> {
     if !(eps.is_finite() && eps >= 0.0) {
         return Err(invalid(OP, format_args!("expected a finite eps of at least 0, got {eps}")));
     }
@@ -44,8 +58,7 @@ pub fn field_batch_norm(
     let batch_var = small_tensor(var.to_vec(), &x)?;
     let std = var.iter().map(|v| (v + eps).sqrt()).collect();
     let op = Normalize { layout, mean: mean.to_vec(), std, from_batch: true };
-    let out = x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
-    Ok((out, batch_mean, batch_var))
+    Ok((op, batch_mean, batch_var))
 }
 
 /// Multiplies every field by a number and adds a number to every scalar field: batch normalisation
@@ -168,7 +181,7 @@ impl CustomOp1 for Statistics {
 }
 
 /// x, weight and bias to `weight (x - mean) / std + bias`.
-struct Normalize {
+pub(crate) struct Normalize {
     layout: FieldLayout,
     /// For each field.
     mean: Vec<f64>,

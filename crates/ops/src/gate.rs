@@ -23,26 +23,11 @@ const CHUNK: usize = 512;
 /// # Errors
 /// If `x` is no volume tensor or has another number of channels.
 pub fn gate(x: &Tensor, scalars: usize, gated: &Irreps) -> Result<Tensor> {
-    let [batch, channels, d, h, w] = volume_dims(OP, x)?;
-    let fields = spans(gated);
-    let expected = scalars + fields.len() + gated.dim();
-    if channels != expected {
-        return Err(invalid(
-            OP,
-            format_args!(
-                "expected {expected} channels ({scalars} scalars, {} gates, {} of {gated}), \
-                 got {channels}",
-                fields.len(),
-                gated.dim()
-            ),
-        ));
-    }
-    let gate = Gate { batch, scalars, fields, gated_dim: gated.dim(), size: [d, h, w] };
-    x.contiguous()?.apply_op1(gate)
+    x.contiguous()?.apply_op1(Gate::new(x, scalars, Some(gated))?)
 }
 
 #[derive(Clone)]
-struct Gate {
+pub(crate) struct Gate {
     batch: usize,
     scalars: usize,
     fields: Vec<Span>,
@@ -50,7 +35,7 @@ struct Gate {
     size: [usize; 3],
 }
 
-struct GateGradient(Gate);
+pub(crate) struct GateGradient(pub(crate) Gate);
 
 /// The channels of one sample of a tensor, in their three parts.
 struct Parts<'a, T> {
@@ -64,6 +49,24 @@ fn sigmoid<T: Float>(x: T) -> T {
 }
 
 impl Gate {
+    pub(crate) fn new(x: &Tensor, scalars: usize, gated: Option<&Irreps>) -> Result<Self> {
+        let [batch, channels, d, h, w] = volume_dims(OP, x)?;
+        let (fields, gated_dim) = gated.map_or((vec![], 0), |g| (spans(g), g.dim()));
+        let gates = fields.len();
+        let expected = scalars + gates + gated_dim;
+        if channels != expected {
+            let of = gated.map_or_else(String::new, |gated| format!(" of {gated}"));
+            return Err(invalid(
+                OP,
+                format_args!(
+                    "expected {expected} channels ({scalars} scalars, {gates} gates, \
+                     {gated_dim}{of}), got {channels}"
+                ),
+            ));
+        }
+        Ok(Self { batch, scalars, fields, gated_dim, size: [d, h, w] })
+    }
+
     fn voxels(&self) -> usize {
         self.size.iter().product()
     }
