@@ -1,9 +1,15 @@
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use steer3d_ops::{Conv3dConfig, conv3d, max_pool3d};
 use steer3d_so3::Irreps;
 
 use crate::field::scalars;
-use crate::layers::{ConvolutionPath, FieldBatchNorm, FieldDropout, InvariantPool, Linear};
+use crate::fused::{FusedBlock, FusedNetwork, Pool};
+use crate::layers::{
+    ConvolutionPath, FieldBatchNorm, FieldDropout, FusedConv3d, Gate, InvariantPool, Linear,
+};
+use crate::recompute::{Pass, recomputed};
 use crate::steerable::{check_classes, check_scale, check_stride};
 use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainConfig};
 
@@ -14,7 +20,8 @@ use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainConf
 pub struct PlainCnn {
     config: PlainConfig,
     params: Params,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
+    recompute: bool,
     head: Linear,
 }
 
@@ -24,8 +31,44 @@ struct Block {
     size: usize,
     pool: usize,
     norm: FieldBatchNorm,
+    /// ReLU: nothing but scalars.
+    relu: Gate,
     dropout: FieldDropout,
+    irreps_in: Irreps,
     irreps: Irreps,
+    weights: Vec<Tensor>,
+}
+
+impl Block {
+    fn forward(
+        &self,
+        field: &Field,
+        mode: Mode,
+        pass: Pass,
+        seen: &mut dyn FnMut(&str, &Field),
+    ) -> Result<Field, NnError> {
+        let typed = |values| Field::new(self.irreps.clone(), values);
+        let config = Conv3dConfig::same(self.size);
+        let mut field = typed(conv3d(field.values(), &self.weight, None, &config)?)?;
+        seen("convolution", &field);
+        field = self.norm.gated(&self.relu, &field, mode, pass)?;
+        seen("norm and ReLU", &field);
+        if self.pool > 1 {
+            field = typed(max_pool3d(field.values(), self.pool, self.pool, 0)?)?;
+            seen("pooling", &field);
+        }
+        self.dropout.forward(&field, mode)
+    }
+
+    fn fused(&self) -> Result<FusedBlock, NnError> {
+        let irreps = [&self.irreps_in, &self.irreps];
+        let config = Conv3dConfig::same(self.size);
+        Ok(FusedBlock {
+            conv: FusedConv3d::dense("conv", irreps, &self.weight, None, config, &self.norm)?,
+            gate: self.relu.clone(),
+            pool: (self.pool > 1).then_some(Pool::Max(self.pool)),
+        })
+    }
 }
 
 impl PlainCnn {
@@ -57,18 +100,22 @@ impl PlainCnn {
             }
             let name = |part: &str| format!("blocks.{i}.{part}");
             let irreps = scalars(block.channels)?;
-            blocks.push(Block {
+            let before = params.trainable().len();
+            blocks.push(Arc::new(Block {
                 weight: filter(&mut params, &name("conv"), block.channels, inputs, block.size)?,
                 size: block.size,
                 pool: block.pool,
                 norm: FieldBatchNorm::new(&mut params, &name("norm"), &irreps)?,
+                relu: Gate::new(&irreps)?,
                 dropout: FieldDropout::new(&name("dropout"), &irreps, config.dropout)?,
+                irreps_in: scalars(inputs)?,
                 irreps,
-            });
+                weights: params.trainable_after(before),
+            }));
             inputs = block.channels;
         }
         let head = Linear::new(&mut params, "head", inputs, config.classes)?;
-        Ok(Self { config, params, blocks, head })
+        Ok(Self { config, params, blocks, recompute: false, head })
     }
 
     /// The configuration it was built from.
@@ -103,12 +150,32 @@ impl PlainCnn {
 
     /// The convolutions, first to last.
     pub fn convolutions(&self) -> Vec<ConvolutionInfo> {
-        let info = |(i, block): (usize, &Block)| ConvolutionInfo {
+        let info = |(i, block): (usize, &Arc<Block>)| ConvolutionInfo {
             layer: format!("block {} convolution", i + 1),
             path: ConvolutionPath::Dense,
             cost: block.weight.elem_count(),
         };
         self.blocks.iter().enumerate().map(info).collect()
+    }
+
+    /// As [`SteerableCnn::with_recomputation`](crate::SteerableCnn::with_recomputation).
+    #[must_use]
+    pub fn with_recomputation(mut self, recompute: bool) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
+    /// The network at evaluation, as it is now.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn fused(&self) -> Result<FusedNetwork, NnError> {
+        Ok(FusedNetwork {
+            input: scalars(self.config.channels)?,
+            input_scale: self.config.input_scale,
+            blocks: self.blocks.iter().map(|b| b.fused()).collect::<Result<_, _>>()?,
+            head: self.head.fused(None)?,
+        })
     }
 
     fn run(
@@ -120,18 +187,17 @@ impl PlainCnn {
         let x = x.affine(self.config.input_scale, 0.0)?;
         let mut field = Field::new(scalars(self.config.channels)?, x)?;
         for (i, block) in self.blocks.iter().enumerate() {
-            let typed = |values| Field::new(block.irreps.clone(), values);
-            let config = Conv3dConfig::same(block.size);
-            field = typed(conv3d(field.values(), &block.weight, None, &config)?)?;
-            seen(format!("block {} convolution", i + 1), &field);
-            field = block.norm.forward(&field, mode)?;
-            field = typed(field.values().relu()?)?;
-            seen(format!("block {} norm and ReLU", i + 1), &field);
-            if block.pool > 1 {
-                field = typed(max_pool3d(field.values(), block.pool, block.pool, 0)?)?;
-                seen(format!("block {} pooling", i + 1), &field);
-            }
-            field = block.dropout.forward(&field, mode, &self.params)?;
+            field = if self.recompute && mode != Mode::Evaluate {
+                let again = Arc::clone(block);
+                recomputed(&field, &block.weights, move |field, pass| {
+                    again.forward(field, mode, pass, &mut |_, _| ())
+                })?
+            } else {
+                let seen = &mut |part: &str, field: &Field| {
+                    seen(format!("block {} {part}", i + 1), field);
+                };
+                block.forward(&field, mode, Pass::First, seen)?
+            };
         }
         self.head.forward(&InvariantPool.forward(&field)?)
     }

@@ -312,10 +312,11 @@ fn evaluate(
     if items.is_empty() {
         return Ok(None);
     }
+    let fused = network.fused()?;
     let (mut loss_sum, mut correct) = (0.0, 0.0);
     for batch in items.chunks(batch_size) {
         let (x, labels) = load_batch(network, dataset, batch)?;
-        let logits = network.forward(&x, Mode::Evaluate)?;
+        let logits = fused.forward(&x)?;
         let loss: f32 = cross_entropy(&logits, &labels)?.to_dtype(DType::F32)?.to_scalar()?;
         loss_sum += f64::from(loss) * batch.len() as f64;
         correct += hits(&logits, &labels)?;
