@@ -94,12 +94,12 @@ fn a_dataset_a_model_and_a_report() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_weights_on_any_number_of_threads() {
+fn the_same_seed_gives_the_same_weights_on_any_number_of_threads_and_recomputing() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     tetris(at);
     fs::write(at.join("small.toml"), SMALL).unwrap();
-    let train = |threads: &str, out: &str, seed: &str| {
+    let train = |threads: &str, out: &str, seed: &str, more: &[&str]| {
         let args = [
             "train",
             "tetris.h5",
@@ -114,12 +114,13 @@ fn the_same_seed_gives_the_same_weights_on_any_number_of_threads() {
             "--out",
             out,
         ];
-        succeeds(at, &args);
+        succeeds(at, &[&args, more].concat());
         fs::read(at.join(out).join("model.safetensors")).unwrap()
     };
-    let one = train("1", "one", "0");
-    assert_eq!(one, train("3", "three", "0"));
-    assert_ne!(one, train("1", "other", "1"));
+    let one = train("1", "one", "0", &[]);
+    assert_eq!(one, train("3", "three", "0", &[]));
+    assert_eq!(one, train("1", "recomputed", "0", &["--recompute"]));
+    assert_ne!(one, train("1", "other", "1", &[]));
 }
 
 #[test]

@@ -69,8 +69,7 @@ impl Network {
         }
     }
 
-    /// Keeps only the inputs of the blocks for the backward pass, which runs each block again: the same
-    /// gradients with less memory.
+    /// As [`SteerableCnn::with_recomputation`].
     #[must_use]
     pub fn with_recomputation(self, recompute: bool) -> Self {
         match self {
@@ -79,8 +78,8 @@ impl Network {
         }
     }
 
-    /// The network at evaluation, as it is now: faster, and with less memory, than
-    /// [`forward`](Self::forward) in [`Mode::Evaluate`].
+    /// The network at evaluation, as it is now; it takes less memory than [`forward`](Self::forward) in
+    /// [`Mode::Evaluate`], which keeps every field for a backward pass.
     ///
     /// # Errors
     /// Only if the device runs out of memory.

@@ -46,11 +46,13 @@ fn flat(tensors: &[Tensor]) -> Result<Tensor> {
     Tensor::cat(&tensors.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?, 0)
 }
 
+type Forward = dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync;
+
 /// Input and all weights in one row to the output, which has been computed.
 struct Recompute {
     weights: Vec<Tensor>,
     out: Mutex<Option<Tensor>>,
-    forward: Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>,
+    forward: Box<Forward>,
 }
 
 impl CustomOp2 for Recompute {

@@ -9,6 +9,7 @@ use steer3d_so3::Irreps;
 use crate::check::{expect_argument, invalid};
 use crate::fields::{Span, field_dims, spans};
 use crate::float::{Float, dispatch, elements, storage, sum};
+use crate::gate::Affine;
 
 const OP: &str = "field_batch_norm";
 const AFFINE: &str = "field_affine";
@@ -181,6 +182,7 @@ impl CustomOp1 for Statistics {
 }
 
 /// x, weight and bias to `weight (x - mean) / std + bias`.
+#[derive(Clone)]
 pub(crate) struct Normalize {
     layout: FieldLayout,
     /// For each field.
@@ -192,22 +194,34 @@ pub(crate) struct Normalize {
 }
 
 impl Normalize {
-    fn forward<T: Float>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-        let layout = &self.layout;
-        let mean = layout.per_channel(self.mean.iter().map(|&m| T::from_f64(m)));
-        let factors = weight.iter().zip(&self.std).map(|(w, s)| T::from_f64(w.to_f64() / s));
-        let factors = layout.per_channel(factors);
+    pub(crate) fn num_fields(&self) -> usize {
+        self.layout.fields.len()
+    }
+
+    /// What is done to each channel.
+    pub(crate) fn affine<T: Float>(&self, weight: &[T], bias: &[T]) -> Vec<Affine<T>> {
         let mut rest = bias.iter();
-        let fields = layout.fields.iter();
-        let bias = fields.map(|f| if f.invariant { rest.next().copied() } else { None });
-        let bias = layout.per_channel(bias.map(|b| b.unwrap_or(T::zero())));
-        let voxels = layout.voxels();
+        let numbers = weight.iter().zip(&self.std).zip(&self.mean);
+        let fields =
+            self.layout.fields.iter().zip(numbers).map(|(field, ((weight, std), mean))| {
+                let bias = if field.invariant { rest.next().copied() } else { None };
+                Affine {
+                    mean: T::from_f64(*mean),
+                    factor: T::from_f64(weight.to_f64() / std),
+                    bias: bias.unwrap_or(T::zero()),
+                }
+            });
+        self.layout.per_channel(fields)
+    }
+
+    fn forward<T: Float>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+        let affine = self.affine(weight, bias);
+        let voxels = self.layout.voxels();
         let mut out = vec![T::zero(); x.len()];
         let rows = out.par_chunks_mut(voxels).zip(x.par_chunks(voxels)).enumerate();
         rows.for_each(|(row, (out, x))| {
-            let c = row % layout.dims[1];
-            let (mean, factor, bias) = (mean[c], factors[c], bias[c]);
-            out.iter_mut().zip(x).for_each(|(out, &x)| *out = (x - mean) * factor + bias);
+            let affine = affine[row % affine.len()];
+            out.iter_mut().zip(x).for_each(|(out, &x)| *out = affine.of(x));
         });
         out
     }

@@ -1,10 +1,13 @@
 //! Batch normalisation and gate in one operation.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use steer3d_so3::Irreps;
 
 use crate::batch_norm::{Normalize, batch_normalize};
-use crate::gate::{Gate, GateGradient};
+use crate::float::{dispatch, elements, storage};
+use crate::gate::Gate;
+
+const OP: &str = "field_batch_norm_gate";
 
 /// [`field_batch_norm`](crate::field_batch_norm) and then [`gate`](crate::gate), without the field
 /// between them in memory: the backward pass normalises again.
@@ -31,14 +34,18 @@ pub fn field_batch_norm_gate(
     Ok((out, mean, var))
 }
 
+#[derive(Clone)]
 struct NormGate {
     norm: Normalize,
     gate: Gate,
 }
 
+/// Input, norm (weights and then biases) and output gradient to the gradient of the normalised input.
+struct GateGradient(NormGate);
+
 impl CustomOp3 for NormGate {
     fn name(&self) -> &'static str {
-        "field_batch_norm_gate"
+        OP
     }
 
     fn cpu_fwd(
@@ -50,9 +57,12 @@ impl CustomOp3 for NormGate {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (normalised, shape) =
-            self.norm.cpu_fwd(x, x_layout, weight, weight_layout, bias, bias_layout)?;
-        self.gate.cpu_fwd(&normalised, &Layout::contiguous(shape))
+        dispatch!(x, OP, T => {
+            let weight = elements::<T>(weight, weight_layout, OP)?;
+            let affine = self.norm.affine(weight, elements(bias, bias_layout, OP)?);
+            let out = self.gate.forward(elements(x, x_layout, OP)?, &affine);
+            Ok((storage(out), self.gate.shape(self.gate.out_channels())))
+        })
     }
 
     fn bwd(
@@ -63,10 +73,35 @@ impl CustomOp3 for NormGate {
         out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let normalised = x.apply_op3_no_bwd(weight, bias, &self.norm)?;
-        let of_normalised =
-            normalised.apply_op2_no_bwd(&grad.contiguous()?, &GateGradient(self.gate.clone()))?;
-        drop(normalised);
+        let norm = Tensor::cat(&[weight, bias], 0)?;
+        let op = GateGradient(self.clone());
+        let of_normalised = x.apply_op3_no_bwd(&norm, &grad.contiguous()?, &op)?;
         self.norm.bwd(x, weight, bias, out, &of_normalised)
+    }
+}
+
+impl CustomOp3 for GateGradient {
+    fn name(&self) -> &'static str {
+        "field_batch_norm_gate gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        norm: &CpuStorage,
+        norm_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let NormGate { norm: normalize, gate } = &self.0;
+        dispatch!(x, OP, T => {
+            let norm = elements::<T>(norm, norm_layout, OP)?;
+            let (weight, bias) = norm.split_at(normalize.num_fields());
+            let affine = normalize.affine(weight, bias);
+            let (x, grad) = (elements(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
+            let shape = gate.shape(gate.in_channels());
+            Ok((storage(gate.gradient(x, &affine, grad)), shape))
+        })
     }
 }

@@ -133,8 +133,16 @@ impl FieldBatchNorm {
         Field::new(self.irreps.clone(), values)
     }
 
-    /// This norm and then `gate`, with less memory than one after the other when training. The running
-    /// statistics move in the first pass only.
+    /// [`forward`](Self::forward) and then `gate`; when training, the field between them is not kept in
+    /// memory.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] for a field of another type, or a gate of one.
+    pub fn forward_gated(&self, gate: &Gate, field: &Field, mode: Mode) -> Result<Field, NnError> {
+        self.gated(gate, field, mode, Pass::First)
+    }
+
+    /// [`forward_gated`](Self::forward_gated), which moves the running statistics in the first pass only.
     pub(crate) fn gated(
         &self,
         gate: &Gate,
@@ -146,6 +154,7 @@ impl FieldBatchNorm {
             return gate.forward(&self.forward(field, mode)?);
         }
         self.expect(field.irreps())?;
+        field.expect("gate", gate.irreps_in())?;
         let (values, mean, var) = field_batch_norm_gate(
             field.values(),
             &self.normalised_as,
