@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ControlFlow::Continue(())
     })?;
 
-    let predictor = NetworkPredictor::new("steerable".into(), network);
+    let predictor = NetworkPredictor::new("steerable".into(), network)?;
     let protocol = Protocol { rotations: 4, ..Protocol::default() };
     let model = evaluate(&predictor, &dataset, Split::Test, &protocol, &|_| {})?;
     let section = Section {

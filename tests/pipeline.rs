@@ -96,7 +96,7 @@ fn a_file_becomes_a_report() {
         layer_rotations: 1,
         ..Protocol::default()
     };
-    let predictor = NetworkPredictor::new("small".into(), loaded);
+    let predictor = NetworkPredictor::new("small".into(), loaded).unwrap();
     let model = evaluate(&predictor, &dataset, Split::Test, &protocol, &|_| {}).unwrap();
     let dataset = steer3d::eval::summarise(&dataset, Split::Test);
     let section = Section { dataset, protocol, models: vec![model], gallery: vec![] };

@@ -1,11 +1,13 @@
-"""Ratios of steer3d's layers to PyTorch's conv3d and to the layers of e3nn and escnn.
+"""Ratios of steer3d's layers to PyTorch's conv3d and to the layers of e3nn and escnn, and of its training
+step to that of an ordinary network in PyTorch.
 
     python compare.py OURS [--threads 2] [--rounds 2]
 
 OURS is the benchmark program `peers` of this repository. Every figure is the median over rounds in
 which ours and the peers run by turns, each in a process of its own, on random input of batch 1 in
 f32. conv3d gets the filter ready made, which is what a steerable layer of any peer calls after it
-has expanded its kernel; "both" is the forward pass and all gradients.
+has expanded its kernel; "both" is the forward pass and all gradients. The step is forward, backward and
+AdamW of five layers, conv3d with batch norm and ReLU in PyTorch.
 """
 
 import argparse
@@ -28,6 +30,8 @@ SEPARABLE = [
 ]
 # channels, k, edge, repeats
 DENSE = [(32, 3, 48, 7), (32, 5, 48, 5), (64, 3, 32, 7), (64, 5, 32, 5), (144, 3, 24, 5), (144, 5, 24, 3)]
+# edge, repeats of ours, repeats of PyTorch's
+STEPS = [(24, 9, 3), (48, 3, 1)]
 
 
 def repeat(call, repeats):
@@ -82,6 +86,29 @@ def peer(kind, irreps, channels, k, edge, mode, repeats, threads):
     repeat(call, repeats)
 
 
+def peer_step(edge, repeats, threads):
+    """Times the training step of an ordinary network of as many channels; runs in a process of its own."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(threads)
+    layers, before = [], 1
+    for channels in (144, 144, 144, 144, 64):
+        conv = nn.Conv3d(before, channels, 5, padding=2, bias=False)
+        layers += [conv, nn.BatchNorm3d(channels), nn.ReLU()]
+        before = channels
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(before, 3))
+    adam = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-3)
+    x, labels = torch.randn(1, 1, edge, edge, edge), torch.tensor([1])
+
+    def call():
+        adam.zero_grad()
+        nn.functional.cross_entropy(network(x), labels).backward()
+        adam.step()
+
+    repeat(call, repeats)
+
+
 def run(command, threads):
     env = dict(os.environ, RAYON_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
     try:
@@ -111,16 +138,17 @@ def main():
     parser.add_argument("ours")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", choices=["separable", "dense"])
+    parser.add_argument("--only", choices=["separable", "dense", "step"])
     args = parser.parse_args()
     here = lambda *words: [sys.executable, __file__, "--peer", *map(str, words), str(args.threads)]
     import torch
 
     print(f"PyTorch {torch.__version__}, {platform.machine()}, {args.threads} threads, {args.rounds} rounds\n")
-    if args.only != "dense":
+    wanted = lambda part: args.only in (None, part)
+    if wanted("separable"):
         print("| layer | pass | ours, ms | conv3d | e3nn | escnn | ours, MiB | conv3d, MiB |")
         print("|---|---|---|---|---|---|---|---|")
-    for irreps, channels, k, order, edge, repeats in SEPARABLE if args.only != "dense" else []:
+    for irreps, channels, k, order, edge, repeats in SEPARABLE if wanted("separable") else []:
         for mode in ("forward", "both"):
             ours = [args.ours, "separable", irreps, irreps, k, order, edge, mode, max(repeats, 5)]
             words = (irreps, channels, k, edge, mode, repeats)
@@ -134,9 +162,9 @@ def main():
                 f"| {ratio('e3nn')} | {ratio('escnn')} | {mine[1]:.0f} | {memory} |",
                 flush=True,
             )
-    if args.only != "separable":
+    if wanted("dense"):
         print("\n| dense conv3d | pass | ours, ms | ours is faster by |\n|---|---|---|---|")
-    for channels, k, edge, repeats in DENSE if args.only != "separable" else []:
+    for channels, k, edge, repeats in DENSE if wanted("dense") else []:
         for mode in ("forward", "both"):
             ours = [args.ours, "dense", channels, k, edge, mode, repeats]
             peers = {"torch": here("torch", "-", channels, k, edge, mode, repeats)}
@@ -146,10 +174,29 @@ def main():
                 f"| {channels} channels, {edge}³, k={k} | {mode} | {1e3 * found['ours'][0]:.1f} | {ratio} |",
                 flush=True,
             )
+    if wanted("step"):
+        print("\n| training step | ours, ms | conv3d network | ours, MiB | recomputing, MiB | conv3d network, MiB |")
+        print("|---|---|---|---|---|---|")
+    for edge, repeats, peer_repeats in STEPS if wanted("step") else []:
+        ours = [args.ours, "step", "5", str(edge), str(repeats)]
+        peers = {
+            "recomputing": [*ours, "recompute"],
+            "torch": [sys.executable, __file__, "--step", str(edge), str(peer_repeats), str(args.threads)],
+        }
+        found = measure(ours, peers, args.rounds, args.threads)
+        mine, theirs = found["ours"], found["torch"]
+        ratio, memory = (f"{theirs[0] / mine[0]:.1f}x", f"{theirs[1]:.0f}") if theirs else ("-", "-")
+        print(
+            f"| 5 layers of {FIELDS} or 144 channels, {edge}³, k=5 | {1e3 * mine[0]:.0f} | {ratio} "
+            f"| {mine[1]:.0f} | {found['recomputing'][1]:.0f} | {memory} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--peer"]:
+    if sys.argv[1:2] == ["--step"]:
+        peer_step(*map(int, sys.argv[2:]))
+    elif sys.argv[1:2] == ["--peer"]:
         kind, irreps, channels, k, edge, mode, repeats, threads = sys.argv[2:]
         peer(kind, irreps, int(channels), int(k), int(edge), mode, int(repeats), int(threads))
     else:

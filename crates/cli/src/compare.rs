@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use steer3d::eval::NetworkPredictor;
@@ -78,12 +78,14 @@ pub(crate) fn run(
         for seed in seed..seed + args.seeds {
             let folder = args.out.join(format!("{architecture}-{seed}"));
             let training = args.training.config(architecture, seed);
-            let trained = trained(&folder, &model, &dataset, &training, device, output, &stop)?;
+            let recompute = args.training.recompute;
+            let trained =
+                trained(&folder, &model, &dataset, &training, recompute, device, output, &stop)?;
             let Some((network, training_seconds)) = trained else {
                 output.say("interrupted: the same command goes on with what is not finished");
                 return Ok(ExitCode::from(INTERRUPTED));
             };
-            let predictor = NetworkPredictor::new(architecture.to_string(), network);
+            let predictor = NetworkPredictor::new(architecture.to_string(), network)?;
             let mut report =
                 measure(&predictor, &dataset, args.protocol.split(), &protocol, output)?;
             if !trials.is_empty() {
@@ -116,6 +118,7 @@ fn trained(
     model: &ModelConfig,
     dataset: &Dataset,
     training: &TrainConfig,
+    recompute: bool,
     device: &Device,
     output: &Output,
     stop: &AtomicBool,
@@ -137,7 +140,9 @@ fn trained(
         }
     }
     let start = Instant::now();
-    let run = train_into(folder, model, dataset, training, device, output, stop)?;
+    let network = Network::new(model, training.seed, DType::F32, device)?;
+    let network = network.with_recomputation(recompute);
+    let run = train_into(folder, network, dataset, training, output, stop)?;
     if run.stopped {
         return Ok(None);
     }

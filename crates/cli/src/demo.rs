@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use steer3d::eval::report::Section;
 use steer3d::eval::{NetworkPredictor, Protocol, Source};
-use steer3d::nn::{SteerableConfig, TrainConfig};
+use steer3d::nn::{Network, SteerableConfig, TrainConfig};
 use steer3d::volume::{
     Dataset, ImportOptions, Interpolation, Split, Voxeliser, import_cath, import_medmnist,
 };
@@ -103,10 +103,11 @@ fn real(
     for architecture in [Architecture::Steerable, Architecture::Plain] {
         let name = architecture.to_string();
         let model = rival(architecture, network.clone(), device)?;
+        let network = Network::new(&model, config.seed, DType::F32, device)?;
         let folder = args.out.join(&meta.name).join(&name);
         let never = AtomicBool::new(false);
-        let run = train_into(&folder, &model, &dataset, &config, device, output, &never)?;
-        predictors.push(NetworkPredictor::new(name, run.network));
+        let run = train_into(&folder, network, &dataset, &config, output, &never)?;
+        predictors.push(NetworkPredictor::new(name, run.network)?);
     }
     let voxels = Source::Voxels(Interpolation::Cubic);
     let sources =

@@ -121,7 +121,7 @@ pub(crate) fn run(
         .map(|path| {
             let (network, card) = checkpoint::load(path, device)?;
             check_grid(path, &card, &dataset)?;
-            Ok(NetworkPredictor::new(model_name(path, models), network))
+            Ok(NetworkPredictor::new(model_name(path, models), network)?)
         })
         .collect::<Result<Vec<_>>>()?;
     let section = section(&predictors, &dataset, args.protocol.split(), protocol, output)?;

@@ -2,11 +2,11 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
-use candle_core::Device;
+use candle_core::{DType, Device};
 use serde::Serialize;
 use steer3d::eval::{NetworkPredictor, Predictor, Protocol, evaluate};
 use steer3d::kernels::Family;
-use steer3d::nn::{SteerableBlock, SteerableConfig, TrainConfig};
+use steer3d::nn::{Network, SteerableBlock, SteerableConfig, TrainConfig};
 use steer3d::volume::{Dataset, ImportOptions, Split, Voxeliser, import_tetris};
 
 use crate::output::Output;
@@ -64,11 +64,13 @@ pub(crate) fn run(
                 seed,
                 rotate: false,
             };
+            let network = Network::new(&model, seed, DType::F32, device)?;
             let folder = out.join(format!("tetris-{seed}")).join(&name);
             let never = AtomicBool::new(false);
-            let run = train_into(&folder, &model, &dataset, &config, device, output, &never)?;
+            let run = train_into(&folder, network, &dataset, &config, output, &never)?;
             parameters = run.network.params().count();
-            let accuracy = accuracy(&NetworkPredictor::new(name.clone(), run.network), &dataset)?;
+            let predictor = NetworkPredictor::new(name.clone(), run.network)?;
+            let accuracy = accuracy(&predictor, &dataset)?;
             output.say(&format!("{name}, seed {seed}: {:.1} % right", 100.0 * accuracy));
             accuracies.push(accuracy);
         }

@@ -94,13 +94,13 @@ fn a_dataset_a_model_and_a_report() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_weights_on_any_number_of_threads() {
+fn the_same_seed_gives_the_same_weights_on_any_number_of_threads_and_recomputing() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     tetris(at);
     fs::write(at.join("small.toml"), SMALL).unwrap();
-    let train = |threads: &str, out: &str, seed: &str, rotate: bool| {
-        let mut args = vec![
+    let train = |threads: &str, out: &str, seed: &str, more: &[&str]| {
+        let args = [
             "train",
             "tetris.h5",
             "--config",
@@ -114,15 +114,15 @@ fn the_same_seed_gives_the_same_weights_on_any_number_of_threads() {
             "--out",
             out,
         ];
-        args.extend(rotate.then_some("--rotate"));
-        succeeds(at, &args);
+        succeeds(at, &[&args, more].concat());
         fs::read(at.join(out).join("model.safetensors")).unwrap()
     };
-    let one = train("1", "one", "0", false);
-    assert_eq!(one, train("3", "three", "0", false));
-    assert_ne!(one, train("1", "other", "1", false));
-    let turned = train("1", "turned", "0", true);
-    assert_eq!(turned, train("3", "turned-three", "0", true));
+    let one = train("1", "one", "0", &[]);
+    assert_eq!(one, train("3", "three", "0", &[]));
+    assert_eq!(one, train("1", "recomputed", "0", &["--recompute"]));
+    assert_ne!(one, train("1", "other", "1", &[]));
+    let turned = train("1", "turned", "0", &["--rotate"]);
+    assert_eq!(turned, train("3", "turned-three", "0", &["--rotate"]));
     assert_ne!(one, turned);
 }
 

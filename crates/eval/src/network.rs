@@ -1,5 +1,5 @@
 use candle_core::{DType, Device, Tensor};
-use steer3d_nn::{LayerField, Mode, Network};
+use steer3d_nn::{FusedNetwork, LayerField, Network, NnError};
 
 use crate::{ModelError, Predictor};
 
@@ -8,12 +8,16 @@ use crate::{ModelError, Predictor};
 pub struct NetworkPredictor {
     name: String,
     network: Network,
+    fused: FusedNetwork,
 }
 
 impl NetworkPredictor {
-    /// Names a network.
-    pub fn new(name: String, network: Network) -> Self {
-        Self { name, network }
+    /// Names a network. The logits are those of its present weights.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn new(name: String, network: Network) -> Result<Self, NnError> {
+        Ok(Self { name, fused: network.fused()?, network })
     }
 
     /// The network.
@@ -45,7 +49,7 @@ impl Predictor for NetworkPredictor {
     }
 
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
-        let logits = self.network.forward(&self.moved(batch)?, Mode::Evaluate)?;
+        let logits = self.fused.forward(&self.moved(batch)?)?;
         Ok(logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
     }
 

@@ -34,15 +34,20 @@ impl Field {
     }
 
     pub(crate) fn expect(&self, layer: &str, irreps: &Irreps) -> Result<(), NnError> {
-        if self.irreps == *irreps {
-            return Ok(());
-        }
-        Err(NnError::FieldType {
-            layer: layer.into(),
-            expected: irreps.clone(),
-            found: self.irreps.clone(),
-        })
+        expect(layer, irreps, &self.irreps)
     }
+}
+
+/// Checks that `layer`, which takes fields of type `expected`, is given such.
+pub(crate) fn expect(layer: &str, expected: &Irreps, found: &Irreps) -> Result<(), NnError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(NnError::FieldType {
+        layer: layer.into(),
+        expected: expected.clone(),
+        found: found.clone(),
+    })
 }
 
 /// The output of one layer of a network, with the way it transforms under rotation.

@@ -16,10 +16,12 @@ pub mod checkpoint;
 mod config;
 mod error;
 mod field;
+mod fused;
 pub mod layers;
 mod network;
 mod params;
 mod plain;
+mod recompute;
 mod steerable;
 mod train;
 
@@ -29,6 +31,7 @@ pub use config::{
 };
 pub use error::NnError;
 pub use field::{Field, LayerField};
+pub use fused::FusedNetwork;
 pub use network::{ConvolutionInfo, Network};
 pub use params::{Mode, Params};
 pub use plain::PlainCnn;

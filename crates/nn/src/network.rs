@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::layers::ConvolutionPath;
-use crate::{LayerField, Mode, ModelConfig, NnError, Params, PlainCnn, SteerableCnn};
+use crate::{FusedNetwork, LayerField, Mode, ModelConfig, NnError, Params, PlainCnn, SteerableCnn};
 
 /// Any network that a [`ModelConfig`] describes.
 #[derive(Debug)]
@@ -66,6 +66,27 @@ impl Network {
         match self {
             Self::Steerable(n) => n.layers(x),
             Self::Plain(n) => n.layers(x),
+        }
+    }
+
+    /// As [`SteerableCnn::with_recomputation`].
+    #[must_use]
+    pub fn with_recomputation(self, recompute: bool) -> Self {
+        match self {
+            Self::Steerable(n) => Self::Steerable(n.with_recomputation(recompute)),
+            Self::Plain(n) => Self::Plain(n.with_recomputation(recompute)),
+        }
+    }
+
+    /// The network at evaluation, as it is now; it takes less memory than [`forward`](Self::forward) in
+    /// [`Mode::Evaluate`], which keeps every field for a backward pass.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn fused(&self) -> Result<FusedNetwork, NnError> {
+        match self {
+            Self::Steerable(n) => n.fused(),
+            Self::Plain(n) => n.fused(),
         }
     }
 

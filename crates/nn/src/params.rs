@@ -110,6 +110,11 @@ impl Params {
         &self.trainable
     }
 
+    /// The trainable tensors but for the first `count`.
+    pub(crate) fn trainable_after(&self, count: usize) -> Vec<Tensor> {
+        self.trainable[count..].iter().map(|p| p.var.as_tensor().clone()).collect()
+    }
+
     /// Every tensor that a checkpoint holds, trainable or not, with its name.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Var)> {
         let trainable = self.trainable.iter().map(|p| (p.name.as_str(), &p.var));

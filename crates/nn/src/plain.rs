@@ -1,18 +1,21 @@
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
-use steer3d_ops::{gaussian_pool3d, max_pool3d};
 use steer3d_so3::Irreps;
 
 use crate::field::scalars;
+use crate::fused::{FusedBlock, FusedNetwork, Pool, pooled};
 use crate::layers::{
-    ConvolutionPath, FieldBatchNorm, FieldDropout, GaussianPool, GroupConv, InvariantPool, Linear,
+    ConvolutionPath, FieldBatchNorm, FieldDropout, Gate, GaussianPool, GroupConv, Linear,
 };
+use crate::recompute::{Pass, recomputed};
 use crate::steerable::{check_classes, check_scale, check_stride};
 use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainConfig, Pooling};
 
 /// The rivals: convolution, batch norm, ReLU and pooling, mean over space, linear head; with
-/// [`Symmetry::Octahedral`](crate::Symmetry::Octahedral) a group-convolutional network, whose channels have an orientation each
-/// and whose answer does not change under the 24 rotations of the cube (exactly where pooling is
-/// antialiased; max pooling has no centre on odd grids).
+/// [`Symmetry::Octahedral`](crate::Symmetry::Octahedral) a group-convolutional network, whose channels
+/// have 24 orientations each and whose answer does not change under the 24 rotations of the cube
+/// (exactly where pooling is antialiased; max pooling has no centre on odd grids).
 ///
 /// Channels are ordinary numbers; for the measurement of equivariance they, or their means over
 /// orientations, count as scalars.
@@ -20,18 +23,73 @@ use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainConf
 pub struct PlainCnn {
     config: PlainConfig,
     params: Params,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
+    recompute: bool,
     head: Linear,
 }
 
 #[derive(Debug)]
 struct Block {
     conv: GroupConv,
-    pool: usize,
+    pool: Option<Pool>,
     norm: FieldBatchNorm,
+    /// ReLU: nothing but scalars.
+    relu: Gate,
     dropout: FieldDropout,
-    /// Channels, without their orientations.
+    /// Channels, each with all its orientations.
     irreps: Irreps,
+    weights: Vec<Tensor>,
+}
+
+impl Block {
+    fn forward(
+        &self,
+        field: &Field,
+        mode: Mode,
+        pass: Pass,
+        seen: &mut dyn FnMut(&str, &Field),
+    ) -> Result<Field, NnError> {
+        let mut field = self.conv.forward(field)?;
+        seen("convolution", &self.mean(&field)?);
+        field = self.apart(&self.norm.gated(&self.relu, &self.joined(&field)?, mode, pass)?)?;
+        seen("norm and ReLU", &self.mean(&field)?);
+        if let Some(pool) = self.pool {
+            field = pool.forward(&field)?;
+            seen("pooling", &self.mean(&field)?);
+        }
+        self.apart(&self.dropout.forward(&self.joined(&field)?, mode)?)
+    }
+
+    fn orientations(&self) -> usize {
+        self.conv.irreps_out().dim() / self.irreps.dim()
+    }
+
+    /// The orientations of a channel as planes of one volume, so that they share norm and dropout.
+    fn joined(&self, field: &Field) -> Result<Field, NnError> {
+        let (n, _, d, h, w) = field.values().dims5()?;
+        let shape = (n, self.irreps.dim(), self.orientations() * d, h, w);
+        Field::new(self.irreps.clone(), field.values().reshape(shape)?)
+    }
+
+    fn apart(&self, field: &Field) -> Result<Field, NnError> {
+        let (n, _, d, h, w) = field.values().dims5()?;
+        let whole = self.conv.irreps_out();
+        let values = field.values().reshape((n, whole.dim(), d / self.orientations(), h, w))?;
+        Field::new(whole.clone(), values)
+    }
+
+    /// The mean over orientations, which rotates as a scalar does.
+    fn mean(&self, field: &Field) -> Result<Field, NnError> {
+        let (n, _, d, h, w) = field.values().dims5()?;
+        let c = self.irreps.dim();
+        let values = field.values().reshape((n, c, self.orientations(), d * h * w))?.mean(2)?;
+        Field::new(self.irreps.clone(), values.reshape((n, c, d, h, w))?)
+    }
+
+    fn fused(&self) -> Result<FusedBlock, NnError> {
+        let conv = self.conv.fused(&self.norm)?;
+        Ok(FusedBlock { gate: Gate::new(conv.irreps_out())?, conv, pool: self.pool })
+    }
 }
 
 impl PlainCnn {
@@ -48,7 +106,7 @@ impl PlainCnn {
         check_classes(config.classes)?;
         check_scale(config.input_scale)?;
         let mut params = Params::new(seed, dtype, device);
-        let mut blocks: Vec<Block> = vec![];
+        let mut blocks: Vec<Arc<Block>> = vec![];
         for (i, block) in config.blocks.iter().enumerate() {
             check_stride(i, "pool", block.pool)?;
             if block.size % 2 == 0 || block.size > 15 || block.channels == 0 {
@@ -66,23 +124,31 @@ impl PlainCnn {
                 None => (config.channels, 1),
                 Some(last) => (last.irreps.dim(), config.symmetry.order()),
             };
-            blocks.push(Block {
-                conv: GroupConv::new(
-                    &mut params,
-                    &name("conv"),
-                    config.symmetry,
-                    [block.channels, inputs, orientations],
-                    block.size,
-                )?,
-                pool: block.pool,
+            let before = params.trainable().len();
+            let conv = GroupConv::new(
+                &mut params,
+                &name("conv"),
+                config.symmetry,
+                [block.channels, inputs, orientations],
+                block.size,
+            )?;
+            let pool = match config.pooling {
+                Pooling::Max => Pool::Max(block.pool),
+                Pooling::Antialiased => Pool::Antialiased(GaussianPool::new(block.pool)),
+            };
+            blocks.push(Arc::new(Block {
+                conv,
+                pool: (block.pool > 1).then_some(pool),
                 norm: FieldBatchNorm::new(&mut params, &name("norm"), &irreps)?,
+                relu: Gate::new(&irreps)?,
                 dropout: FieldDropout::new(&name("dropout"), &irreps, config.dropout)?,
                 irreps,
-            });
+                weights: params.trainable_after(before),
+            }));
         }
-        let pooled = blocks.last().map_or(config.channels, |last| last.irreps.dim());
-        let head = Linear::new(&mut params, "head", pooled, config.classes)?;
-        Ok(Self { config, params, blocks, head })
+        let inputs = blocks.last().map_or(config.channels, |last| last.irreps.dim());
+        let head = Linear::new(&mut params, "head", inputs, config.classes)?;
+        Ok(Self { config, params, blocks, recompute: false, head })
     }
 
     /// The configuration it was built from.
@@ -117,12 +183,33 @@ impl PlainCnn {
 
     /// The convolutions, first to last.
     pub fn convolutions(&self) -> Vec<ConvolutionInfo> {
-        let info = |(i, block): (usize, &Block)| ConvolutionInfo {
+        let info = |(i, block): (usize, &Arc<Block>)| ConvolutionInfo {
             layer: format!("block {} convolution", i + 1),
             path: ConvolutionPath::Dense,
             cost: block.conv.cost(),
         };
         self.blocks.iter().enumerate().map(info).collect()
+    }
+
+    /// As [`SteerableCnn::with_recomputation`](crate::SteerableCnn::with_recomputation).
+    #[must_use]
+    pub fn with_recomputation(mut self, recompute: bool) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
+    /// The network at evaluation, as it is now.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn fused(&self) -> Result<FusedNetwork, NnError> {
+        Ok(FusedNetwork {
+            input: scalars(self.config.channels)?,
+            input_scale: self.config.input_scale,
+            blocks: self.blocks.iter().map(|b| b.fused()).collect::<Result<_, _>>()?,
+            orientations: self.config.symmetry.order(),
+            head: self.head.fused(None)?,
+        })
     }
 
     fn run(
@@ -133,50 +220,19 @@ impl PlainCnn {
     ) -> Result<Tensor, NnError> {
         let x = x.affine(self.config.input_scale, 0.0)?;
         let mut field = Field::new(scalars(self.config.channels)?, x)?;
-        let order = self.config.symmetry.order();
         for (i, block) in self.blocks.iter().enumerate() {
-            let grid = |values: &Tensor| values.dims5().map(|(_, _, d, h, w)| [d / order, h, w]);
-            // Orientations are planes before those of space where they share norm and dropout.
-            let joined = |values: &Tensor| -> Result<Field, NnError> {
-                let (n, _, d, h, w) = values.dims5()?;
-                let values = values.reshape((n, block.irreps.dim(), order * d, h, w))?;
-                Field::new(block.irreps.clone(), values)
+            field = if self.recompute && mode != Mode::Evaluate {
+                let again = Arc::clone(block);
+                recomputed(&field, &block.weights, move |field, pass| {
+                    again.forward(field, mode, pass, &mut |_, _| ())
+                })?
+            } else {
+                let seen = &mut |part: &str, field: &Field| {
+                    seen(format!("block {} {part}", i + 1), field);
+                };
+                block.forward(&field, mode, Pass::First, seen)?
             };
-            let apart = |field: &Field| -> Result<Tensor, NnError> {
-                let (n, c, ..) = field.values().dims5()?;
-                let [d, h, w] = grid(field.values())?;
-                Ok(field.values().reshape((n, c * order, d, h, w))?)
-            };
-            let mut show = |part: &str, field: &Field| -> Result<(), NnError> {
-                let (n, c, ..) = field.values().dims5()?;
-                let [d, h, w] = grid(field.values())?;
-                let mean = field.values().reshape((n, c, order, d * h * w))?.mean(2)?;
-                let mean = Field::new(block.irreps.clone(), mean.reshape((n, c, d, h, w))?)?;
-                seen(format!("block {} {part}", i + 1), &mean);
-                Ok(())
-            };
-            let x = if i == 0 { field.values().clone() } else { apart(&field)? };
-            field = joined(&block.conv.forward(&x)?)?;
-            show("convolution", &field)?;
-            field = block.norm.forward(&field, mode)?;
-            field = Field::new(block.irreps.clone(), field.values().relu()?)?;
-            show("norm and ReLU", &field)?;
-            if block.pool > 1 {
-                field = joined(&self.pool(&apart(&field)?, block.pool)?)?;
-                show("pooling", &field)?;
-            }
-            field = block.dropout.forward(&field, mode, &self.params)?;
         }
-        self.head.forward(&InvariantPool.forward(&field)?)
-    }
-
-    fn pool(&self, values: &Tensor, stride: usize) -> Result<Tensor, NnError> {
-        Ok(match self.config.pooling {
-            Pooling::Max => max_pool3d(values, stride, stride, 0)?,
-            Pooling::Antialiased => {
-                let sigma = GaussianPool::new(stride).sigma;
-                gaussian_pool3d(&max_pool3d(values, 3, 1, 1)?, stride, sigma)?
-            }
-        })
+        self.head.forward(&pooled(&field, self.config.symmetry.order())?)
     }
 }

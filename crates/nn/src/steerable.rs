@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
+use crate::fused::{FusedBlock, FusedNetwork, Pool};
 use crate::layers::{
     FieldBatchNorm, FieldDropout, Gate, GaussianPool, InvariantPool, Linear, SteerableConv3d,
 };
+use crate::recompute::{Pass, recomputed};
 use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, SteerableConfig};
 
 /// Added to the variances of the pooled channels: it keeps the norm of the head from amplifying what
@@ -16,7 +20,8 @@ const HEAD_EPSILON: f64 = 1e-2;
 pub struct SteerableCnn {
     config: SteerableConfig,
     params: Params,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
+    recompute: bool,
     head_norm: Option<FieldBatchNorm>,
     head: Linear,
 }
@@ -28,6 +33,35 @@ struct Block {
     gate: Gate,
     pool: Option<GaussianPool>,
     dropout: FieldDropout,
+    weights: Vec<Tensor>,
+}
+
+impl Block {
+    fn forward(
+        &self,
+        field: &Field,
+        mode: Mode,
+        pass: Pass,
+        seen: &mut dyn FnMut(&str, &Field),
+    ) -> Result<Field, NnError> {
+        let mut field = self.conv.forward(field)?;
+        seen("convolution", &field);
+        field = self.norm.gated(&self.gate, &field, mode, pass)?;
+        seen("norm and gate", &field);
+        if let Some(pool) = &self.pool {
+            field = pool.forward(&field)?;
+            seen("pooling", &field);
+        }
+        self.dropout.forward(&field, mode)
+    }
+
+    fn fused(&self) -> Result<FusedBlock, NnError> {
+        Ok(FusedBlock {
+            conv: self.conv.fused(&self.norm)?,
+            gate: self.gate.clone(),
+            pool: self.pool.map(Pool::Gaussian),
+        })
+    }
 }
 
 impl SteerableCnn {
@@ -49,27 +83,31 @@ impl SteerableCnn {
         let norm =
             if config.keep_zero { FieldBatchNorm::scaling_only } else { FieldBatchNorm::new };
         let mut irreps = config.input.clone();
-        let mut blocks = vec![];
+        let mut blocks: Vec<Arc<Block>> = vec![];
         for (i, block) in config.blocks.iter().enumerate() {
             let gate = Gate::new(&block.fields)?;
             check_stride(i, "stride", block.stride)?;
             let name = |part: &str| format!("blocks.{i}.{part}");
-            blocks.push(Block {
-                conv: SteerableConv3d::new(
-                    &mut params,
-                    &name("conv"),
-                    &irreps,
-                    gate.irreps_in(),
-                    block.size,
-                    &config.kernel,
-                    voxel_size,
-                    false,
-                )?,
+            let before = params.trainable().len();
+            let conv = SteerableConv3d::new(
+                &mut params,
+                &name("conv"),
+                &irreps,
+                gate.irreps_in(),
+                block.size,
+                &config.kernel,
+                voxel_size,
+                false,
+            )?;
+            let norm = norm(&mut params, &name("norm"), gate.irreps_in())?;
+            blocks.push(Arc::new(Block {
+                conv,
+                norm,
                 pool: (block.stride > 1).then(|| GaussianPool::new(block.stride)),
-                norm: norm(&mut params, &name("norm"), gate.irreps_in())?,
                 dropout: FieldDropout::new(&name("dropout"), gate.irreps_out(), config.dropout)?,
                 gate,
-            });
+                weights: params.trainable_after(before),
+            }));
             irreps = blocks[i].gate.irreps_out().clone();
         }
         check_last_is_invariant(&config)?;
@@ -79,7 +117,7 @@ impl SteerableCnn {
             .transpose()?
             .map(|norm| norm.with_epsilon(HEAD_EPSILON));
         let head = Linear::new(&mut params, "head", irreps.dim(), config.classes)?;
-        Ok(Self { config, params, blocks, head_norm, head })
+        Ok(Self { config, params, blocks, recompute: false, head_norm, head })
     }
 
     /// The configuration it was built from.
@@ -114,12 +152,34 @@ impl SteerableCnn {
 
     /// The convolutions, first to last.
     pub fn convolutions(&self) -> Vec<ConvolutionInfo> {
-        let info = |(i, block): (usize, &Block)| ConvolutionInfo {
+        let info = |(i, block): (usize, &Arc<Block>)| ConvolutionInfo {
             layer: format!("block {} convolution", i + 1),
             path: block.conv.path(),
             cost: block.conv.cost(),
         };
         self.blocks.iter().enumerate().map(info).collect()
+    }
+
+    /// Keeps only the inputs of the blocks for the backward pass, which runs each block again: the same
+    /// gradients, and with many blocks less memory. A step takes half as long again.
+    #[must_use]
+    pub fn with_recomputation(mut self, recompute: bool) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
+    /// The network at evaluation, as it is now.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn fused(&self) -> Result<FusedNetwork, NnError> {
+        Ok(FusedNetwork {
+            input: self.config.input.clone(),
+            input_scale: self.config.input_scale,
+            blocks: self.blocks.iter().map(|b| b.fused()).collect::<Result<_, _>>()?,
+            orientations: 1,
+            head: self.head.fused(self.head_norm.as_ref())?,
+        })
     }
 
     fn run(
@@ -131,16 +191,17 @@ impl SteerableCnn {
         let x = x.affine(self.config.input_scale, 0.0)?;
         let mut field = Field::new(self.config.input.clone(), x)?;
         for (i, block) in self.blocks.iter().enumerate() {
-            field = block.conv.forward(&field)?;
-            seen(format!("block {} convolution", i + 1), &field);
-            field = block.norm.forward(&field, mode)?;
-            field = block.gate.forward(&field)?;
-            seen(format!("block {} norm and gate", i + 1), &field);
-            if let Some(pool) = &block.pool {
-                field = pool.forward(&field)?;
-                seen(format!("block {} pooling", i + 1), &field);
-            }
-            field = block.dropout.forward(&field, mode, &self.params)?;
+            field = if self.recompute && mode != Mode::Evaluate {
+                let again = Arc::clone(block);
+                recomputed(&field, &block.weights, move |field, pass| {
+                    again.forward(field, mode, pass, &mut |_, _| ())
+                })?
+            } else {
+                let seen = &mut |part: &str, field: &Field| {
+                    seen(format!("block {} {part}", i + 1), field);
+                };
+                block.forward(&field, mode, Pass::First, seen)?
+            };
         }
         let pooled = InvariantPool.forward(&field)?;
         let Some(norm) = &self.head_norm else { return self.head.forward(&pooled) };

@@ -371,11 +371,12 @@ fn evaluate(
     if items.is_empty() {
         return Ok(None);
     }
+    let fused = network.fused()?;
     let (mut loss_sum, mut correct) = (0.0, 0.0);
     read_ahead(dataset, items, batch_size, None, |batch| {
         let count = batch.items.len();
         let (x, labels) = tensors(network, dataset, batch)?;
-        let logits = network.forward(&x, Mode::Evaluate)?;
+        let logits = fused.forward(&x)?;
         let loss: f32 = cross_entropy(&logits, &labels)?.to_dtype(DType::F32)?.to_scalar()?;
         loss_sum += f64::from(loss) * count as f64;
         correct += hits(&logits, &labels)?;

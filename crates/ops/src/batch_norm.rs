@@ -9,6 +9,7 @@ use steer3d_so3::Irreps;
 use crate::check::{expect_argument, invalid};
 use crate::fields::{Span, field_dims, spans};
 use crate::float::{Float, dispatch, elements, storage, sum};
+use crate::gate::Affine;
 
 const OP: &str = "field_batch_norm";
 const AFFINE: &str = "field_affine";
@@ -33,6 +34,20 @@ pub fn field_batch_norm(
     bias: &Tensor,
     eps: f64,
 ) -> Result<(Tensor, Tensor, Tensor)> {
+    let (op, mean, var) = batch_normalize(x, irreps, weight, bias, eps)?;
+    let out = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
+    Ok((out, mean, var))
+}
+
+/// The operation, the means of the scalar fields and the variances of all fields of
+/// [`field_batch_norm`].
+pub(crate) fn batch_normalize(
+    x: &Tensor,
+    irreps: &Irreps,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<(Normalize, Tensor, Tensor)> {
     if !(eps.is_finite() && eps >= 0.0) {
         return Err(invalid(OP, format_args!("expected a finite eps of at least 0, got {eps}")));
     }
@@ -44,8 +59,7 @@ pub fn field_batch_norm(
     let batch_var = small_tensor(var.to_vec(), &x)?;
     let std = var.iter().map(|v| (v + eps).sqrt()).collect();
     let op = Normalize { layout, mean: mean.to_vec(), std, from_batch: true };
-    let out = x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
-    Ok((out, batch_mean, batch_var))
+    Ok((op, batch_mean, batch_var))
 }
 
 /// Multiplies every field by a number and adds a number to every scalar field: batch normalisation
@@ -168,7 +182,8 @@ impl CustomOp1 for Statistics {
 }
 
 /// x, weight and bias to `weight (x - mean) / std + bias`.
-struct Normalize {
+#[derive(Clone)]
+pub(crate) struct Normalize {
     layout: FieldLayout,
     /// For each field.
     mean: Vec<f64>,
@@ -179,22 +194,34 @@ struct Normalize {
 }
 
 impl Normalize {
-    fn forward<T: Float>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-        let layout = &self.layout;
-        let mean = layout.per_channel(self.mean.iter().map(|&m| T::from_f64(m)));
-        let factors = weight.iter().zip(&self.std).map(|(w, s)| T::from_f64(w.to_f64() / s));
-        let factors = layout.per_channel(factors);
+    pub(crate) fn num_fields(&self) -> usize {
+        self.layout.fields.len()
+    }
+
+    /// What is done to each channel.
+    pub(crate) fn affine<T: Float>(&self, weight: &[T], bias: &[T]) -> Vec<Affine<T>> {
         let mut rest = bias.iter();
-        let fields = layout.fields.iter();
-        let bias = fields.map(|f| if f.invariant { rest.next().copied() } else { None });
-        let bias = layout.per_channel(bias.map(|b| b.unwrap_or(T::zero())));
-        let voxels = layout.voxels();
+        let numbers = weight.iter().zip(&self.std).zip(&self.mean);
+        let fields =
+            self.layout.fields.iter().zip(numbers).map(|(field, ((weight, std), mean))| {
+                let bias = if field.invariant { rest.next().copied() } else { None };
+                Affine {
+                    mean: T::from_f64(*mean),
+                    factor: T::from_f64(weight.to_f64() / std),
+                    bias: bias.unwrap_or(T::zero()),
+                }
+            });
+        self.layout.per_channel(fields)
+    }
+
+    fn forward<T: Float>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+        let affine = self.affine(weight, bias);
+        let voxels = self.layout.voxels();
         let mut out = vec![T::zero(); x.len()];
         let rows = out.par_chunks_mut(voxels).zip(x.par_chunks(voxels)).enumerate();
         rows.for_each(|(row, (out, x))| {
-            let c = row % layout.dims[1];
-            let (mean, factor, bias) = (mean[c], factors[c], bias[c]);
-            out.iter_mut().zip(x).for_each(|(out, &x)| *out = (x - mean) * factor + bias);
+            let affine = affine[row % affine.len()];
+            out.iter_mut().zip(x).for_each(|(out, &x)| *out = affine.of(x));
         });
         out
     }

@@ -23,26 +23,11 @@ const CHUNK: usize = 512;
 /// # Errors
 /// If `x` is no volume tensor or has another number of channels.
 pub fn gate(x: &Tensor, scalars: usize, gated: &Irreps) -> Result<Tensor> {
-    let [batch, channels, d, h, w] = volume_dims(OP, x)?;
-    let fields = spans(gated);
-    let expected = scalars + fields.len() + gated.dim();
-    if channels != expected {
-        return Err(invalid(
-            OP,
-            format_args!(
-                "expected {expected} channels ({scalars} scalars, {} gates, {} of {gated}), \
-                 got {channels}",
-                fields.len(),
-                gated.dim()
-            ),
-        ));
-    }
-    let gate = Gate { batch, scalars, fields, gated_dim: gated.dim(), size: [d, h, w] };
-    x.contiguous()?.apply_op1(gate)
+    x.contiguous()?.apply_op1(Gate::new(x, scalars, Some(gated))?)
 }
 
 #[derive(Clone)]
-struct Gate {
+pub(crate) struct Gate {
     batch: usize,
     scalars: usize,
     fields: Vec<Span>,
@@ -51,6 +36,24 @@ struct Gate {
 }
 
 struct GateGradient(Gate);
+
+/// What an input channel goes through first: (x - mean) factor + bias.
+#[derive(Clone, Copy)]
+pub(crate) struct Affine<T> {
+    pub(crate) mean: T,
+    pub(crate) factor: T,
+    pub(crate) bias: T,
+}
+
+impl<T: Float> Affine<T> {
+    fn identity() -> Self {
+        Self { mean: T::zero(), factor: T::one(), bias: T::zero() }
+    }
+
+    pub(crate) fn of(self, x: T) -> T {
+        (x - self.mean) * self.factor + self.bias
+    }
+}
 
 /// The channels of one sample of a tensor, in their three parts.
 struct Parts<'a, T> {
@@ -64,19 +67,37 @@ fn sigmoid<T: Float>(x: T) -> T {
 }
 
 impl Gate {
+    pub(crate) fn new(x: &Tensor, scalars: usize, gated: Option<&Irreps>) -> Result<Self> {
+        let [batch, channels, d, h, w] = volume_dims(OP, x)?;
+        let (fields, gated_dim) = gated.map_or((vec![], 0), |g| (spans(g), g.dim()));
+        let gates = fields.len();
+        let expected = scalars + gates + gated_dim;
+        if channels != expected {
+            let of = gated.map_or_else(String::new, |gated| format!(" of {gated}"));
+            return Err(invalid(
+                OP,
+                format_args!(
+                    "expected {expected} channels ({scalars} scalars, {gates} gates, \
+                     {gated_dim}{of}), got {channels}"
+                ),
+            ));
+        }
+        Ok(Self { batch, scalars, fields, gated_dim, size: [d, h, w] })
+    }
+
     fn voxels(&self) -> usize {
         self.size.iter().product()
     }
 
-    fn in_channels(&self) -> usize {
+    pub(crate) fn in_channels(&self) -> usize {
         self.scalars + self.fields.len() + self.gated_dim
     }
 
-    fn out_channels(&self) -> usize {
+    pub(crate) fn out_channels(&self) -> usize {
         self.scalars + self.gated_dim
     }
 
-    fn shape(&self, channels: usize) -> Shape {
+    pub(crate) fn shape(&self, channels: usize) -> Shape {
         let [d, h, w] = self.size;
         (self.batch, channels, d, h, w).into()
     }
@@ -89,31 +110,40 @@ impl Gate {
         Parts { scalars, gates, fields }
     }
 
-    fn forward<T: Float>(&self, x: &[T]) -> Vec<T> {
+    /// The gate of what the input channels are after `affine`.
+    pub(crate) fn forward<T: Float>(&self, x: &[T], affine: &[Affine<T>]) -> Vec<T> {
         let voxels = self.voxels();
+        let (of_scalars, rest) = affine.split_at(self.scalars);
+        let (of_gates, of_fields) = rest.split_at(self.fields.len());
         let mut out = vec![T::zero(); self.batch * self.out_channels() * voxels];
         let samples = out.par_chunks_mut(self.out_channels() * voxels).enumerate();
         samples.for_each(|(sample, out)| {
             let x = self.parts(x, sample);
             let (scalars, fields) = out.split_at_mut(self.scalars * voxels);
-            scalars.par_chunks_mut(voxels).zip(x.scalars.par_chunks(voxels)).for_each(
-                |(out, x)| {
-                    out.iter_mut().zip(x).for_each(|(out, &x)| {
-                        *out = if x < T::zero() { T::zero() } else { x };
-                    });
+            let channels = scalars.par_chunks_mut(voxels).zip(x.scalars.par_chunks(voxels));
+            channels.zip(of_scalars).for_each(|((out, x), affine)| {
+                out.iter_mut().zip(x).for_each(|(out, &x)| {
+                    let x = affine.of(x);
+                    *out = if x < T::zero() { T::zero() } else { x };
+                });
+            });
+            let fields = split(fields, self.fields.iter().map(|f| f.dim * voxels));
+            let gates = x.gates.par_chunks(voxels).zip(of_gates);
+            fields.into_par_iter().zip(&self.fields).zip(gates).for_each(
+                |((out, span), (gate, of_gate))| {
+                    let field = &x.fields[span.offset * voxels..][..out.len()];
+                    gate_field(out, field, &of_fields[span.offset..], gate, of_gate);
                 },
             );
-            let fields = split(fields, self.fields.iter().map(|f| f.dim * voxels));
-            let gates = x.gates.par_chunks(voxels);
-            fields.into_par_iter().zip(&self.fields).zip(gates).for_each(|((out, span), gate)| {
-                gate_field(out, &x.fields[span.offset * voxels..][..out.len()], gate);
-            });
         });
         out
     }
 
-    fn gradient<T: Float>(&self, x: &[T], grad: &[T]) -> Vec<T> {
+    /// The gradient of what the input channels are after `affine`.
+    pub(crate) fn gradient<T: Float>(&self, x: &[T], affine: &[Affine<T>], grad: &[T]) -> Vec<T> {
         let voxels = self.voxels();
+        let (affine_scalars, rest) = affine.split_at(self.scalars);
+        let (affine_gates, affine_fields) = rest.split_at(self.fields.len());
         let mut out = vec![T::zero(); x.len()];
         let samples = out
             .par_chunks_mut(self.in_channels() * voxels)
@@ -125,22 +155,27 @@ impl Gate {
             let (of_gates, of_fields) = rest.split_at_mut(self.fields.len() * voxels);
             let (grad_scalars, grad_fields) = grad.split_at(self.scalars * voxels);
             of_scalars
-                .par_iter_mut()
-                .with_min_len(CHUNK)
-                .zip(grad_scalars)
-                .zip(x.scalars)
-                .for_each(|((out, &g), &x)| *out = if x > T::zero() { g } else { T::zero() });
+                .par_chunks_mut(voxels)
+                .zip(grad_scalars.par_chunks(voxels))
+                .zip(x.scalars.par_chunks(voxels))
+                .zip(affine_scalars)
+                .for_each(|(((out, grad), x), affine)| {
+                    out.iter_mut().zip(grad).zip(x).for_each(|((out, &g), &x)| {
+                        *out = if affine.of(x) > T::zero() { g } else { T::zero() };
+                    });
+                });
             let of_fields = split(of_fields, self.fields.iter().map(|f| f.dim * voxels));
             of_fields
                 .into_par_iter()
                 .zip(&self.fields)
                 .zip(of_gates.par_chunks_mut(voxels))
-                .zip(x.gates.par_chunks(voxels))
-                .for_each(|(((of_field, span), of_gate), gate)| {
+                .zip(x.gates.par_chunks(voxels).zip(affine_gates))
+                .for_each(|(((of_field, span), of_gate), (gate, affine_gate))| {
                     let start = span.offset * voxels;
                     let field = &x.fields[start..][..of_field.len()];
                     let grad = &grad_fields[start..][..of_field.len()];
-                    gate_field_gradient(of_field, of_gate, field, gate, grad);
+                    let affine = &affine_fields[span.offset..];
+                    gate_field_gradient(of_field, of_gate, field, affine, gate, affine_gate, grad);
                 });
         });
         out
@@ -148,16 +183,23 @@ impl Gate {
 }
 
 /// `out = sigmoid(gate) field` for all components of one field.
-fn gate_field<T: Float>(out: &mut [T], field: &[T], gate: &[T]) {
+fn gate_field<T: Float>(
+    out: &mut [T],
+    field: &[T],
+    affine: &[Affine<T>],
+    gate: &[T],
+    affine_gate: &Affine<T>,
+) {
     let voxels = gate.len();
     let mut open = [T::zero(); CHUNK];
     for start in (0..voxels).step_by(CHUNK) {
         let end = (start + CHUNK).min(voxels);
         let open = &mut open[..end - start];
-        open.iter_mut().zip(&gate[start..end]).for_each(|(s, &g)| *s = sigmoid(g));
-        for (out, x) in out.chunks_exact_mut(voxels).zip(field.chunks_exact(voxels)) {
+        open.iter_mut().zip(&gate[start..end]).for_each(|(s, &g)| *s = sigmoid(affine_gate.of(g)));
+        let components = out.chunks_exact_mut(voxels).zip(field.chunks_exact(voxels));
+        for ((out, x), affine) in components.zip(affine) {
             let pairs = out[start..end].iter_mut().zip(&x[start..end]);
-            pairs.zip(&*open).for_each(|((out, &x), &s)| *out = s * x);
+            pairs.zip(&*open).for_each(|((out, &x), &s)| *out = s * affine.of(x));
         }
     }
 }
@@ -166,7 +208,9 @@ fn gate_field_gradient<T: Float>(
     of_field: &mut [T],
     of_gate: &mut [T],
     field: &[T],
+    affine: &[Affine<T>],
     gate: &[T],
+    affine_gate: &Affine<T>,
     grad: &[T],
 ) {
     let voxels = gate.len();
@@ -175,16 +219,16 @@ fn gate_field_gradient<T: Float>(
         let end = (start + CHUNK).min(voxels);
         let open = &mut open[..end - start];
         let of_gate = &mut of_gate[start..end];
-        open.iter_mut().zip(&gate[start..end]).for_each(|(s, &g)| *s = sigmoid(g));
+        open.iter_mut().zip(&gate[start..end]).for_each(|(s, &g)| *s = sigmoid(affine_gate.of(g)));
         let components = of_field
             .chunks_exact_mut(voxels)
             .zip(field.chunks_exact(voxels))
             .zip(grad.chunks_exact(voxels));
-        for ((out, x), grad) in components {
+        for (((out, x), grad), affine) in components.zip(affine) {
             let (out, x, grad) = (&mut out[start..end], &x[start..end], &grad[start..end]);
             for i in 0..open.len() {
                 out[i] = open[i] * grad[i];
-                of_gate[i] += x[i] * grad[i];
+                of_gate[i] += affine.of(x[i]) * grad[i];
             }
         }
         of_gate.iter_mut().zip(&*open).for_each(|(d, &s)| *d *= s * (T::one() - s));
@@ -198,7 +242,8 @@ impl CustomOp1 for Gate {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         dispatch!(x, OP, T => {
-            let out = self.forward(elements::<T>(x, layout, OP)?);
+            let identity = vec![Affine::identity(); self.in_channels()];
+            let out = self.forward(elements::<T>(x, layout, OP)?, &identity);
             Ok((storage(out), self.shape(self.out_channels())))
         })
     }
@@ -222,7 +267,9 @@ impl CustomOp2 for GateGradient {
     ) -> Result<(CpuStorage, Shape)> {
         dispatch!(x, OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
-            Ok((storage(self.0.gradient(x, grad)), self.0.shape(self.0.in_channels())))
+            let identity = vec![Affine::identity(); self.0.in_channels()];
+            let of_x = self.0.gradient(x, &identity, grad);
+            Ok((storage(of_x), self.0.shape(self.0.in_channels())))
         })
     }
 }

@@ -3,7 +3,7 @@ use steer3d_kernels::{BlockPair, Family, KernelBasis, SeparablePlan};
 use steer3d_ops::{Boundary, Conv3dConfig, Separable, conv3d, separable_conv3d};
 use steer3d_so3::Irreps;
 
-use super::is_invariant;
+use super::{FieldBatchNorm, FusedConv3d, is_invariant, spread};
 use crate::{Field, NnError, Params};
 
 /// Convolution with a kernel that satisfies `κ(Rx) = ρ_out(R) κ(x) ρ_in(R)⁻¹`
@@ -189,7 +189,7 @@ impl SteerableConv3d {
     /// [`NnError::FieldType`] for a field of another type.
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
         field.expect(&self.name, &self.irreps_in)?;
-        let bias = self.bias.as_ref().map(|b| self.spread_bias(b)).transpose()?;
+        let bias = self.channel_bias()?;
         let (x, bias) = (field.values(), bias.as_ref());
         let values = match (&self.separable, self.path) {
             (Some(kernel), ConvolutionPath::Separable) => {
@@ -201,20 +201,40 @@ impl SteerableConv3d {
         Field::new(self.irreps_out.clone(), values)
     }
 
-    /// The bias of each output channel: zero where rotation would change it.
-    fn spread_bias(&self, bias: &Tensor) -> Result<Tensor, NnError> {
-        let mut used = 0;
-        let mut parts = vec![];
-        for block in self.irreps_out.blocks() {
-            if is_invariant(block.irrep) {
-                parts.push(bias.narrow(0, used, block.mul)?);
-                used += block.mul;
-            } else {
-                let channels = block.mul * block.irrep.dim();
-                parts.push(Tensor::zeros(channels, bias.dtype(), bias.device())?);
+    /// This convolution and `norm` after it at evaluation in one, as they are now.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] when `norm` is for fields of another type.
+    pub fn fused(&self, norm: &FieldBatchNorm) -> Result<FusedConv3d, NnError> {
+        let bias = self.channel_bias()?;
+        let (name, bias, irreps) = (&self.name, bias.as_ref(), [&self.irreps_in, &self.irreps_out]);
+        match (&self.separable, self.path) {
+            (Some(plan), ConvolutionPath::Separable) => {
+                let (weight, channels) = (&self.weight, self.channel_of_weight()?);
+                let stride = self.config.stride[0];
+                FusedConv3d::separable(name, irreps, plan, weight, &channels, bias, stride, norm)
+            }
+            _ => FusedConv3d::dense(name, irreps, &self.filter()?, bias, self.config, norm),
+        }
+    }
+
+    /// The first channel of the output field that each weight leads to.
+    fn channel_of_weight(&self) -> Result<Tensor, NnError> {
+        let mut channels = vec![0u32; self.weight.elem_count()];
+        for block in self.blocks.iter().flatten() {
+            let FilterBlock::Paths { pair, .. } = block else { continue };
+            let of_field = pair.mul_in * pair.paths.len();
+            let weights = &mut channels[pair.weight_offset..][..pair.mul_out * of_field];
+            for (field, weights) in weights.chunks_exact_mut(of_field).enumerate() {
+                weights.fill((pair.offset_out + field * pair.dim_out) as u32);
             }
         }
-        Ok(Tensor::cat(&parts, 0)?)
+        Ok(Tensor::from_vec(channels, self.weight.shape(), self.weight.device())?)
+    }
+
+    /// The bias of each output channel: zero where rotation would change it.
+    fn channel_bias(&self) -> Result<Option<Tensor>, NnError> {
+        Ok(self.bias.as_ref().map(|bias| spread(&self.irreps_out, bias)).transpose()?)
     }
 }
 

@@ -1,8 +1,8 @@
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use steer3d_ops::field_dropout;
 use steer3d_so3::{Irreps, Stream};
 
-use crate::{Field, Mode, NnError, Params};
+use crate::{Field, Mode, NnError};
 
 /// Drops whole fields: all components of a multiplicity, everywhere in space, together
 /// (a mask on single components would not commute with rotation). Kept fields are divided by the
@@ -33,27 +33,20 @@ impl FieldDropout {
     ///
     /// # Errors
     /// [`NnError::FieldType`] for a field of another type.
-    pub fn forward(&self, field: &Field, mode: Mode, params: &Params) -> Result<Field, NnError> {
+    pub fn forward(&self, field: &Field, mode: Mode) -> Result<Field, NnError> {
         field.expect(&self.name, &self.irreps)?;
         let Mode::Train { seed, step } = mode else { return Ok(field.clone()) };
         if self.probability == 0.0 {
             return Ok(field.clone());
         }
-        let shape = [field.values().dim(0)?, self.irreps.num_fields()];
-        let mask = self.mask(params, seed, step, shape)?;
-        Field::new(self.irreps.clone(), field_dropout(field.values(), &self.irreps, &mask)?)
-    }
-
-    fn mask(
-        &self,
-        params: &Params,
-        seed: u64,
-        step: u64,
-        shape: [usize; 2],
-    ) -> Result<Tensor, NnError> {
+        let x = field.values();
+        let shape = (x.dim(0)?, self.irreps.num_fields());
         let mut stream = Stream::new(seed, &format!("dropout/{}", self.name), &[step]);
         let kept = 1.0 - self.probability;
         let draw = |_| if stream.uniform() < kept { 1.0 / kept } else { 0.0 };
-        params.constant((0..shape[0] * shape[1]).map(draw).collect(), &shape)
+        let mask: Vec<f64> = (0..shape.0 * shape.1).map(draw).collect();
+        let mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
+        let mask = mask.to_dtype(x.dtype())?.to_device(x.device())?;
+        Field::new(self.irreps.clone(), field_dropout(x, &self.irreps, &mask)?)
     }
 }

@@ -10,7 +10,7 @@ use crate::{Field, NnError, Params};
 ///
 /// Input type: invariant channels, then one gate scalar for each gated field, then the gated
 /// fields. Output type: the invariant channels, then the gated fields.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gate {
     irreps_in: Irreps,
     irreps_out: Irreps,
@@ -47,6 +47,16 @@ impl Gate {
     /// The type of field that this layer gives.
     pub fn irreps_out(&self) -> &Irreps {
         &self.irreps_out
+    }
+
+    /// Number of invariant channels that pass through ReLU.
+    pub(crate) fn scalars(&self) -> usize {
+        self.scalars
+    }
+
+    /// The fields that have gates, if there are any.
+    pub(crate) fn gated(&self) -> Option<&Irreps> {
+        self.gated.as_ref()
     }
 
     /// Applies the nonlinearity.

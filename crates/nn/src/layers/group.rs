@@ -1,8 +1,10 @@
 use candle_core::Tensor;
 use steer3d_ops::{Conv3dConfig, conv3d};
-use steer3d_so3::{Rotation, cube_group};
+use steer3d_so3::{Irreps, Rotation, cube_group};
 
-use crate::{NnError, Params, Symmetry};
+use super::{FieldBatchNorm, FusedConv3d};
+use crate::field::scalars;
+use crate::{Field, NnError, Params, Symmetry};
 
 /// A convolution over space and, with [`Symmetry::Octahedral`], over the rotations of the cube
 /// (Cohen and Welling 2016, eqs. 10 and 11). Output channel (o, g) has the filter of o turned by g:
@@ -19,8 +21,9 @@ pub struct GroupConv {
     weight: Tensor,
     /// Where each element of the filters of all orientations of an output stands in its weights.
     index: Option<Tensor>,
-    /// Outputs and inputs with their orientations.
-    channels: [usize; 2],
+    name: String,
+    irreps_in: Irreps,
+    irreps_out: Irreps,
     size: usize,
 }
 
@@ -58,30 +61,51 @@ impl GroupConv {
                 true,
             )?,
             index,
-            channels: [outputs * symmetry.order(), inputs * orientations],
+            name: name.into(),
+            irreps_in: scalars(inputs * orientations)?,
+            irreps_out: scalars(outputs * symmetry.order())?,
             size,
         })
     }
 
-    /// N,(inputs, orientations),D,H,W to N,(outputs, orientations),D,H,W.
+    /// The channels of the output, (outputs, orientations).
+    pub fn irreps_out(&self) -> &Irreps {
+        &self.irreps_out
+    }
+
+    /// Field of (inputs, orientations) to field of (outputs, orientations).
     ///
     /// # Errors
-    /// For another number of channels.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
-        let ([outputs, inputs], k) = (self.channels, self.size);
-        let filter = match &self.index {
-            None => self.weight.clone(),
-            Some(index) => {
-                let filter = self.weight.flatten_from(1)?.index_select(index, 1)?;
-                filter.reshape((outputs, inputs, k, k, k))?
-            }
-        };
-        Ok(conv3d(x, &filter, None, &Conv3dConfig::same(k))?)
+    /// [`NnError::FieldType`] for another number of channels.
+    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        field.expect(&self.name, &self.irreps_in)?;
+        let config = Conv3dConfig::same(self.size);
+        let values = conv3d(field.values(), &self.filter()?, None, &config)?;
+        Field::new(self.irreps_out.clone(), values)
+    }
+
+    /// The filters of all orientations.
+    fn filter(&self) -> Result<Tensor, NnError> {
+        let Some(index) = &self.index else { return Ok(self.weight.clone()) };
+        let (outputs, inputs, k) = (self.irreps_out.dim(), self.irreps_in.dim(), self.size);
+        let filter = self.weight.flatten_from(1)?.index_select(index, 1)?;
+        Ok(filter.reshape((outputs, inputs, k, k, k))?)
+    }
+
+    /// This layer and the norm after it at evaluation in one, as they are now. The norm has a channel
+    /// for each output, which all its orientations share.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub(crate) fn fused(&self, norm: &FieldBatchNorm) -> Result<FusedConv3d, NnError> {
+        let irreps = [&self.irreps_in, &self.irreps_out];
+        let config = Conv3dConfig::same(self.size);
+        FusedConv3d::dense(&self.name, irreps, &self.filter()?, None, config, norm)
     }
 
     /// Multiply-adds for each voxel.
     pub fn cost(&self) -> usize {
-        self.channels[0] * self.channels[1] * self.size.pow(3)
+        self.irreps_in.dim() * self.irreps_out.dim() * self.size.pow(3)
     }
 }
 

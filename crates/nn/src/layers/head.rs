@@ -1,6 +1,7 @@
 use candle_core::Tensor;
 use steer3d_ops::global_avg_pool;
 
+use super::FieldBatchNorm;
 use crate::{Field, NnError, Params};
 
 /// Mean over space: N,C,D,H,W to N,C. What comes out does not change when the field rotates or (away
@@ -53,6 +54,19 @@ impl Linear {
             weight: params.weight(&format!("{name}.weight"), weight, &[inputs, outputs], true)?,
             bias: params.weight(&format!("{name}.bias"), vec![0.0; outputs], &[outputs], false)?,
         })
+    }
+
+    /// `norm` at evaluation and this layer after it in one, as they are now; without gradients for the
+    /// weights.
+    pub(crate) fn fused(&self, norm: Option<&FieldBatchNorm>) -> Result<Self, NnError> {
+        let Some(norm) = norm else {
+            let copy = |t: &Tensor| Ok::<_, NnError>(t.copy()?.detach());
+            return Ok(Self { weight: copy(&self.weight)?, bias: copy(&self.bias)? });
+        };
+        let (scale, shift) = norm.channel_affine()?;
+        let weight = self.weight.broadcast_mul(&scale.unsqueeze(1)?)?.detach();
+        let bias = self.forward(&shift.unsqueeze(0)?)?.squeeze(0)?.detach();
+        Ok(Self { weight, bias })
     }
 
     /// `x · W + b`.

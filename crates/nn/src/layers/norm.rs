@@ -1,8 +1,10 @@
 use candle_core::{Tensor, Var};
-use steer3d_ops::{field_affine, field_batch_norm};
+use steer3d_ops::{field_affine, field_batch_norm, field_batch_norm_gate};
 use steer3d_so3::{Irrep, Irreps, Parity};
 
-use super::is_invariant;
+use super::{Gate, is_invariant, per_channel, spread};
+use crate::field::expect;
+use crate::recompute::Pass;
 use crate::{Field, Mode, NnError, Params};
 
 /// Weight of a batch in the running statistics, once ten batches have been seen.
@@ -117,30 +119,80 @@ impl FieldBatchNorm {
     /// # Errors
     /// [`NnError::FieldType`] for a field of another type.
     pub fn forward(&self, field: &Field, mode: Mode) -> Result<Field, NnError> {
-        field.expect(&self.name, &self.irreps)?;
-        let momentum = match mode {
-            Mode::Evaluate => None,
-            Mode::Train { step, .. } => Some(MOMENTUM.max(1.0 / (step + 1) as f64)),
-            Mode::Calibrate { batch } => Some(1.0 / (batch + 1) as f64),
-        };
-        let values = if let Some(momentum) = momentum {
-            let (values, mean, var) = field_batch_norm(
-                field.values(),
-                &self.normalised_as,
-                &self.weight,
-                &self.bias,
-                self.epsilon,
-            )?;
-            if let Some(running_mean) = &self.running_mean {
-                track(running_mean, &mean, momentum)?;
-            }
-            track(&self.running_var, &var, momentum)?;
-            values
-        } else {
+        self.expect(field.irreps())?;
+        let (x, irreps) = (field.values(), &self.normalised_as);
+        let values = if mode == Mode::Evaluate {
             let (scale, shift) = self.affine()?;
-            field_affine(field.values(), &self.normalised_as, &scale, &shift)?
+            field_affine(x, irreps, &scale, &shift)?
+        } else {
+            let (values, mean, var) =
+                field_batch_norm(x, irreps, &self.weight, &self.bias, self.epsilon)?;
+            self.track(mode, &mean, &var)?;
+            values
         };
         Field::new(self.irreps.clone(), values)
+    }
+
+    /// [`forward`](Self::forward) and then `gate`; when training, the field between them is not kept in
+    /// memory.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] for a field of another type, or a gate of one.
+    pub fn forward_gated(&self, gate: &Gate, field: &Field, mode: Mode) -> Result<Field, NnError> {
+        self.gated(gate, field, mode, Pass::First)
+    }
+
+    /// [`forward_gated`](Self::forward_gated), which moves the running statistics in the first pass only.
+    pub(crate) fn gated(
+        &self,
+        gate: &Gate,
+        field: &Field,
+        mode: Mode,
+        pass: Pass,
+    ) -> Result<Field, NnError> {
+        if mode == Mode::Evaluate {
+            return gate.forward(&self.forward(field, mode)?);
+        }
+        self.expect(field.irreps())?;
+        field.expect("gate", gate.irreps_in())?;
+        let (values, mean, var) = field_batch_norm_gate(
+            field.values(),
+            &self.normalised_as,
+            &self.weight,
+            &self.bias,
+            self.epsilon,
+            gate.scalars(),
+            gate.gated(),
+        )?;
+        if pass == Pass::First {
+            self.track(mode, &mean, &var)?;
+        }
+        Field::new(gate.irreps_out().clone(), values)
+    }
+
+    /// Moves the running statistics towards those of a batch.
+    fn track(&self, mode: Mode, mean: &Tensor, var: &Tensor) -> Result<(), NnError> {
+        let momentum = match mode {
+            Mode::Evaluate => return Ok(()),
+            Mode::Train { step, .. } => MOMENTUM.max(1.0 / (step + 1) as f64),
+            Mode::Calibrate { batch } => 1.0 / (batch + 1) as f64,
+        };
+        if let Some(running_mean) = &self.running_mean {
+            track(running_mean, mean, momentum)?;
+        }
+        track(&self.running_var, var, momentum)
+    }
+
+    /// Checks that fields of type `irreps` are those of this norm.
+    pub(crate) fn expect(&self, irreps: &Irreps) -> Result<(), NnError> {
+        expect(&self.name, &self.irreps, irreps)
+    }
+
+    /// The factor and the summand of each channel at evaluation, both detached.
+    pub(crate) fn channel_affine(&self) -> Result<(Tensor, Tensor), NnError> {
+        let (scale, shift) = self.affine()?;
+        let scale = per_channel(&self.irreps, &scale)?;
+        Ok((scale.detach(), spread(&self.normalised_as, &shift)?.detach()))
     }
 
     /// The scale of every field and the shift of every invariant channel at evaluation.

@@ -7,6 +7,7 @@ use steer3d_kernels::{AngularCutoff, Family, KernelBasis};
 use steer3d_ops::{Conv3dConfig, conv3d};
 use steer3d_so3::Irreps;
 
+use super::{FieldBatchNorm, FusedConv3d};
 use crate::{Field, NnError, Params};
 
 /// The most bumps, and the most hidden neurons, of a [`RadialPerceptron`].
@@ -172,9 +173,21 @@ impl RadialConv3d {
     /// [`NnError::FieldType`] for a field of another type.
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
         field.expect(&self.name, self.irreps_in())?;
-        let config = Conv3dConfig::same(self.basis.grid().size());
-        let values = conv3d(field.values(), &self.filter()?, None, &config)?;
+        let values = conv3d(field.values(), &self.filter()?, None, &self.config())?;
         Field::new(self.irreps_out().clone(), values)
+    }
+
+    /// This convolution and `norm` after it at evaluation in one, as they are now.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] when `norm` is for fields of another type.
+    pub fn fused(&self, norm: &FieldBatchNorm) -> Result<FusedConv3d, NnError> {
+        let irreps = [self.irreps_in(), self.irreps_out()];
+        FusedConv3d::dense(&self.name, irreps, &self.filter()?, None, self.config(), norm)
+    }
+
+    fn config(&self) -> Conv3dConfig {
+        Conv3dConfig::same(self.basis.grid().size())
     }
 }
 

@@ -1,6 +1,8 @@
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use proptest::prelude::*;
-use steer3d_ops::{field_affine, field_batch_norm, field_dropout, gate, norm_relu};
+use steer3d_ops::{
+    field_affine, field_batch_norm, field_batch_norm_gate, field_dropout, gate, norm_relu,
+};
 use steer3d_so3::{Irrep, Irreps, Parity, random_rotations};
 
 use crate::common::{
@@ -138,6 +140,38 @@ proptest! {
         check_gradients(&[x, weight, bias], |a| {
             Ok(field_batch_norm(&a[0], &irreps, &a[1], &a[2], 0.1)?.0)
         });
+    }
+
+    #[test]
+    fn batch_norm_and_gate_in_one_are_the_two(
+        gated in irreps(), with_gates in any::<bool>(), sizes in sizes(), scalars in 1usize..4,
+        seed in any::<u32>(),
+    ) {
+        let parity = if gated.has_parity() { Irrep::o3(0, Parity::Even) } else { Irrep::so3(0) };
+        let gated = with_gates.then_some(gated);
+        let gates = gated.as_ref().map_or(0, Irreps::num_fields);
+        let blocks = gated.iter().flat_map(|g| g.blocks().map(|b| (b.mul, b.irrep)));
+        let all = Irreps::new([(scalars + gates, parity)].into_iter().chain(blocks)).unwrap();
+        let x = normal(seed.into(), &shape(&all, sizes));
+        let weight = normal(u64::from(seed) + 1, &[all.num_fields()]);
+        let bias = normal(u64::from(seed) + 2, &[num_scalars(&all)]);
+        let arguments = [x, weight, bias].map(|t| Var::from_tensor(&t).unwrap());
+        let [x, weight, bias] = &arguments;
+        let one =
+            field_batch_norm_gate(x, &all, weight, bias, 0.1, scalars, gated.as_ref()).unwrap();
+        let (normalised, mean, var) = field_batch_norm(x, &all, weight, bias, 0.1).unwrap();
+        let two = match &gated {
+            Some(gated) => gate(&normalised, scalars, gated).unwrap(),
+            None => normalised.relu().unwrap(),
+        };
+        prop_assert_eq!(values(&one.0), values(&two));
+        prop_assert_eq!((values(&one.1), values(&one.2)), (values(&mean), values(&var)));
+        let weighting = normal(u64::from(seed) + 3, two.dims());
+        let gradients = |out: &Tensor| {
+            let grads = (out * &weighting).unwrap().sum_all().unwrap().backward().unwrap();
+            arguments.each_ref().map(|a| values(grads.get(a).unwrap()))
+        };
+        prop_assert_eq!(gradients(&one.0), gradients(&two));
     }
 
     #[test]
