@@ -10,7 +10,7 @@ use steer3d_so3::{Rotation, Stream};
 
 use crate::dataset::{Dataset, DatasetError};
 use crate::resample::{Interpolation, rotate_into};
-use crate::volume::{Volume, check_finite};
+use crate::volume::check_finite;
 
 /// Turns every volume by a uniformly random rotation, keyed by seed, epoch and item.
 ///
@@ -99,13 +99,13 @@ impl Dataset {
         target: &mut [f32],
     ) -> Result<(), DatasetError> {
         let meta = self.meta();
-        let turned = match (&meta.voxeliser, self.points(item)?) {
-            (Some(voxeliser), Some(points)) => voxeliser.voxelise_into(&points, rotation, target),
-            _ => {
-                let volume: Volume = self.read(item)?;
-                let (irreps, how) = (&meta.irreps, Interpolation::Trilinear);
-                rotate_into(volume.data(), &volume.grid(), irreps, rotation, how, target)
-            }
+        let turned = if let (Some(voxeliser), Some(points)) = (&meta.voxeliser, self.points(item)?)
+        {
+            voxeliser.voxelise_into(&points, rotation, target)
+        } else {
+            let volume = self.read(item)?;
+            let (irreps, how) = (&meta.irreps, Interpolation::Trilinear);
+            rotate_into(volume.data(), &volume.grid(), irreps, rotation, how, target)
         };
         turned
             .and_then(|()| check_finite("volume", target))
