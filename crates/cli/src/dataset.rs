@@ -379,17 +379,18 @@ fn tell(built: &Built, output: &Output) {
 }
 
 fn listing(source: &Path, layout: BuildLayout) -> Result<Listing> {
-    let table = source.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    Ok(match layout {
-        BuildLayout::Tree => Listing::of_tree(source)?,
-        BuildLayout::Csv => Listing::of_table(source)?,
-        BuildLayout::Auto if table => Listing::of_table(source)?,
-        BuildLayout::Auto if source.is_file() => bail!(
+    let table = match layout {
+        BuildLayout::Auto => source.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")),
+        BuildLayout::Tree => false,
+        BuildLayout::Csv => true,
+    };
+    if !table && source.is_file() {
+        bail!(
             "{}: expected a folder or a .csv table; archives (.npz) are for `steer3d dataset import`",
             source.display()
-        ),
-        BuildLayout::Auto => Listing::of_tree(source)?,
-    })
+        );
+    }
+    Ok(if table { Listing::of_table(source)? } else { Listing::of_tree(source)? })
 }
 
 impl BuildArgs {

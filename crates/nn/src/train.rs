@@ -338,7 +338,7 @@ fn read_ahead(
     std::thread::scope(|scope| {
         let options = LoaderOptions { rotation, ..LoaderOptions::default() };
         let mut loader = Loader::new(scope, dataset, batches, options);
-        while let Some(batch) = loader.next() {
+        for batch in loader.by_ref() {
             if take(batch?)?.is_break() {
                 break;
             }

@@ -10,7 +10,7 @@ use steer3d_so3::{Rotation, Stream};
 
 use crate::dataset::{Dataset, DatasetError};
 use crate::resample::{Interpolation, rotate_into};
-use crate::volume::{Volume, check_finite};
+use crate::volume::check_finite;
 
 /// Turns every volume by a uniformly random rotation, keyed by seed, epoch and item.
 ///
@@ -99,16 +99,15 @@ impl Dataset {
         target: &mut [f32],
     ) -> Result<(), DatasetError> {
         let meta = self.meta();
-        let turned = match self.made_from_source(item, rotation)? {
-            Some(made) if made.data().len() == target.len() => {
-                target.copy_from_slice(made.data());
-                Ok(())
-            }
-            _ => {
-                let volume: Volume = self.read(item)?;
-                let (irreps, how) = (&meta.irreps, Interpolation::Trilinear);
-                rotate_into(volume.data(), &volume.grid(), irreps, rotation, how, target)
-            }
+        let made = self.made_from_source(item, rotation)?;
+        let made = made.filter(|made| made.data().len() == target.len());
+        let turned = if let Some(made) = made {
+            target.copy_from_slice(made.data());
+            Ok(())
+        } else {
+            let volume = self.read(item)?;
+            let (irreps, how) = (&meta.irreps, Interpolation::Trilinear);
+            rotate_into(volume.data(), &volume.grid(), irreps, rotation, how, target)
         };
         turned
             .and_then(|()| check_finite("volume", target))

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use steer3d_volume::build::{Entry, ItemError, Listing, Made, Recipe, Store, build};
 use steer3d_volume::dataset::{Fractions, group_splits, random_splits};
 use steer3d_volume::{
-    BuildError, Dataset, DatasetMeta, Grid, PointCloud, Split, Storage, Volume, VolumeError,
+    BuildError, Dataset, DatasetMeta, Grid, PointCloud, Provenance, Split, Storage, Volume,
+    VolumeError,
 };
 
 /// An XYZ file of a few atoms.
@@ -58,7 +59,7 @@ fn run(
     fail_at: &str,
 ) -> Result<(steer3d_volume::build::Built, usize), BuildError> {
     let maker = recipe.maker(&listing.entries[0].path).unwrap();
-    let meta = maker.meta("set", listing.class_names.clone(), Default::default()).unwrap();
+    let meta = maker.meta("set", listing.class_names.clone(), Provenance::default()).unwrap();
     let options = serde_json::to_string(recipe).unwrap();
     let made = AtomicUsize::new(0);
     let make = |entry: &Entry| {
@@ -357,7 +358,7 @@ fn volumes_that_are_not_finite_do_not_get_in() {
 fn grouped() -> (Vec<u32>, Vec<String>) {
     let (mut labels, mut groups) = (Vec::new(), Vec::new());
     for group in 0..120usize {
-        for member in 0..1 + group * 7 % 12 {
+        for member in 0..=(group * 7 % 12) {
             labels.push(((group + usize::from(member == 3)) % 3) as u32);
             groups.push(format!("g{group}"));
         }
@@ -447,7 +448,7 @@ fn a_cloud_of_another_channel_is_refused() {
     tree(&folder.path().join("tree"), 1);
     let listing = listing(&folder.path().join("tree"));
     let maker = small().maker(&listing.entries[0].path).unwrap();
-    let meta = maker.meta("set", listing.class_names.clone(), Default::default()).unwrap();
+    let meta = maker.meta("set", listing.class_names.clone(), Provenance::default()).unwrap();
     let make = |_: &Entry| {
         let points = PointCloud::new(vec![[0.0; 3]], vec![3]).unwrap();
         Ok(Made { points: Some(points), ..Made::default() })

@@ -99,7 +99,7 @@ impl Listing {
             let source = path.strip_prefix(root).unwrap_or(&path).to_owned();
             Row { source, path, class, split, group: String::new(), id: None }
         });
-        let listing = Self::of_rows(root, rows.collect(), in_order(classes))?;
+        let listing = Self::of_rows(root, &rows.collect::<Vec<_>>(), in_order(classes))?;
         Ok(Self { ignored, ..listing })
     }
 
@@ -112,7 +112,8 @@ impl Listing {
     pub fn of_table(table: &Path) -> Result<Self, BuildError> {
         let csv = |source| BuildError::Csv { path: table.to_owned(), source };
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(table);
-        let reader = reader.as_mut().map_err(|e| fault(table, "a readable table", e))?;
+        let reader =
+            reader.as_mut().map_err(|e| fault(table, "a readable table", e.to_string()))?;
         let columns = reader.headers().map_err(csv)?.clone();
         let known = ["path", "label", "split", "group", "id"];
         let at = |name: &str| columns.iter().position(|column| column == name);
@@ -156,10 +157,10 @@ impl Listing {
             });
         }
         let classes = rows.iter().map(|row| row.class.clone()).collect();
-        Self::of_rows(table, rows, in_order(classes))
+        Self::of_rows(table, &rows, in_order(classes))
     }
 
-    fn of_rows(place: &Path, rows: Vec<Row>, classes: Vec<String>) -> Result<Self, BuildError> {
+    fn of_rows(place: &Path, rows: &[Row], classes: Vec<String>) -> Result<Self, BuildError> {
         if rows.is_empty() {
             return Err(fault(place, "at least one item", "none"));
         }
@@ -171,7 +172,7 @@ impl Listing {
         let labels: HashMap<_, _> = classes.iter().zip(0..).collect();
         let mut ids = HashMap::new();
         let mut entries = Vec::with_capacity(rows.len());
-        for row in &rows {
+        for row in rows {
             let Some(source) = row.source.to_str() else {
                 return Err(fault(&row.path, "a name in UTF-8", "another one"));
             };
@@ -250,12 +251,8 @@ struct Row {
     id: Option<String>,
 }
 
-fn fault(path: &Path, expected: impl Into<String>, found: impl ToString) -> BuildError {
-    BuildError::Source {
-        path: path.to_owned(),
-        expected: expected.into(),
-        found: found.to_string(),
-    }
+fn fault(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> BuildError {
+    BuildError::Source { path: path.to_owned(), expected: expected.into(), found: found.into() }
 }
 
 fn split_of(name: &str) -> Option<Split> {

@@ -263,7 +263,7 @@ impl Maker {
         let made = match (&self.kind, read(&entry.path)?) {
             (Kind::Molecules { voxeliser, elements, atoms }, Source::Molecules(molecules)) => {
                 let molecule = only(&entry.path, molecules)?;
-                let points = cloud(chosen(molecule, *atoms), elements).map_err(wrong)?;
+                let points = cloud(&chosen(molecule, *atoms), elements).map_err(wrong)?;
                 if points.is_empty() {
                     let expected = "at least one atom of the chosen ones".to_owned();
                     return Err(ItemError::Kind { path: path(), expected, found: "none".into() });
@@ -360,7 +360,7 @@ fn chosen(molecule: Molecule, atoms: Atoms) -> Molecule {
 }
 
 /// The atoms of the elements as points about their mean, a channel for each element.
-fn cloud(molecule: Molecule, elements: &[u8]) -> Result<PointCloud, VolumeError> {
+fn cloud(molecule: &Molecule, elements: &[u8]) -> Result<PointCloud, VolumeError> {
     let channel = |element: u8| match elements {
         [] => Some(0),
         _ => elements.iter().position(|&e| e == element).map(|channel| channel as u16),
