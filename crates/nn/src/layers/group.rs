@@ -52,10 +52,9 @@ impl GroupConv {
                 Some(Tensor::from_vec(index.clone(), index.len(), params.device())?)
             }
         };
-        let name = format!("{name}.weight");
         Ok(Self {
             weight: params.weight(
-                &name,
+                &format!("{name}.weight"),
                 values,
                 &[outputs, inputs * orientations, size, size, size],
                 true,

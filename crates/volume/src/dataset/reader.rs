@@ -696,6 +696,7 @@ mod tests {
                 storage,
                 provenance: Provenance::default(),
                 voxeliser: None,
+                mesh_voxeliser: None,
             };
             let mut writer = DatasetWriter::create(&path, meta.clone()).unwrap();
             for item in 0..32u64 {
