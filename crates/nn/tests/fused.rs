@@ -5,7 +5,9 @@ use steer3d_kernels::{AngularCutoff, BumpShape, Family};
 use steer3d_nn::layers::{
     ConvolutionPath, FieldBatchNorm, FusedConv3d, RadialConv3d, RadialPerceptron, SteerableConv3d,
 };
-use steer3d_nn::{Field, Mode, ModelConfig, Network, Params, PlainConfig, SteerableConfig};
+use steer3d_nn::{
+    Field, Mode, ModelConfig, Network, Params, PlainConfig, Pooling, SteerableConfig, Symmetry,
+};
 use steer3d_so3::{Irreps, Stream};
 
 fn normal(seed: u64, shape: &[usize]) -> Tensor {
@@ -164,8 +166,12 @@ fn steerable(parity: bool) -> ModelConfig {
 #[test]
 fn a_fused_network_gives_the_logits_of_its_moment() {
     let ModelConfig::Steerable(small) = steerable(false) else { unreachable!() };
-    let plain = ModelConfig::Plain(PlainConfig::matching(&small, 3000));
-    for model in [steerable(false), steerable(true), plain] {
+    let plain = PlainConfig::like(&small);
+    let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
+    let group = PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased.clone() };
+    let group = group.with_parameters(3000);
+    let plain = [plain, antialiased, group].map(ModelConfig::Plain);
+    for model in [steerable(false), steerable(true)].into_iter().chain(plain) {
         let network = Network::new(&model, 1, DType::F32, &Device::Cpu).unwrap();
         let x = normal(3, &[2, 2, 13, 12, 11]).to_dtype(DType::F32).unwrap();
         network.forward(&x, Mode::Train { seed: 0, step: 0 }).unwrap();

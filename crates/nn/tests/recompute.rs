@@ -48,8 +48,7 @@ fn outcome(model: &ModelConfig, recompute: bool) -> Vec<Vec<f32>> {
 
 #[test]
 fn recomputed_blocks_give_the_same_gradients_and_statistics_bit_by_bit() {
-    let plain =
-        PlainConfig { dropout: 0.3, ..PlainConfig::matching(&steerable(Family::jets(2)), 3000) };
+    let plain = PlainConfig { dropout: 0.3, ..PlainConfig::like(&steerable(Family::jets(2))) };
     let models = [
         ModelConfig::Steerable(steerable(Family::jets(2))),
         ModelConfig::Steerable(steerable(Family::shells())),

@@ -214,7 +214,7 @@ impl SteerableConv3d {
                 let stride = self.config.stride[0];
                 FusedConv3d::separable(name, irreps, plan, weight, &channels, bias, stride, norm)
             }
-            _ => FusedConv3d::dense(name, irreps, &self.filter()?, bias, self.config, norm),
+            _ => FusedConv3d::dense(name, irreps, &self.filter()?, bias, self.config, norm, 1),
         }
     }
 

@@ -29,8 +29,8 @@ enum Kernel {
 }
 
 impl FusedConv3d {
-    /// From a filter C_out,C_in,k,k,k and a bias of each output channel. The norm may have fewer
-    /// channels: then each is for as many neighbouring ones of the output.
+    /// From a filter C_out,C_in,k,k,k and a bias of each output channel, `orientations`
+    /// neighbouring ones of which share a channel of the norm.
     pub(crate) fn dense(
         name: &str,
         irreps: [&Irreps; 2],
@@ -38,8 +38,9 @@ impl FusedConv3d {
         bias: Option<&Tensor>,
         config: Conv3dConfig,
         norm: &FieldBatchNorm,
+        orientations: usize,
     ) -> Result<Self, NnError> {
-        Self::new(name, irreps, bias, norm, |scale| {
+        Self::new(name, irreps, bias, norm, orientations, |scale| {
             let scale = scale.reshape((scale.elem_count(), 1, 1, 1, 1))?;
             Ok(Kernel::Dense { filter: filter.broadcast_mul(&scale)?.detach(), config })
         })
@@ -57,7 +58,7 @@ impl FusedConv3d {
         stride: usize,
         norm: &FieldBatchNorm,
     ) -> Result<Self, NnError> {
-        Self::new(name, irreps, bias, norm, |scale| {
+        Self::new(name, irreps, bias, norm, 1, |scale| {
             let weight = (weight * scale.index_select(channel_of_weight, 0)?)?.detach();
             Ok(Kernel::Separable { plan: plan.clone(), weight, stride })
         })
@@ -68,11 +69,14 @@ impl FusedConv3d {
         [irreps_in, irreps_out]: [&Irreps; 2],
         bias: Option<&Tensor>,
         norm: &FieldBatchNorm,
+        orientations: usize,
         kernel: impl FnOnce(&Tensor) -> Result<Kernel, NnError>,
     ) -> Result<Self, NnError> {
+        if orientations == 1 {
+            norm.expect(irreps_out)?;
+        }
         let (scale, shift) = norm.channel_affine()?;
-        let each = irreps_out.dim() / scale.elem_count();
-        let repeated = |t: &Tensor| t.unsqueeze(1)?.repeat((1, each))?.flatten_all();
+        let repeated = |t: &Tensor| t.unsqueeze(1)?.repeat((1, orientations))?.flatten_all();
         let (scale, shift) = (repeated(&scale)?, repeated(&shift)?);
         let bias = match bias {
             Some(bias) => (bias * &scale)?.add(&shift)?.detach(),

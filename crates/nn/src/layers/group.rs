@@ -99,7 +99,8 @@ impl GroupConv {
     pub(crate) fn fused(&self, norm: &FieldBatchNorm) -> Result<FusedConv3d, NnError> {
         let irreps = [&self.irreps_in, &self.irreps_out];
         let config = Conv3dConfig::same(self.size);
-        FusedConv3d::dense(&self.name, irreps, &self.filter()?, None, config, norm)
+        let orientations = if self.index.is_some() { Symmetry::Octahedral.order() } else { 1 };
+        FusedConv3d::dense(&self.name, irreps, &self.filter()?, None, config, norm, orientations)
     }
 
     /// Multiply-adds for each voxel.

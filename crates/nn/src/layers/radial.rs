@@ -183,7 +183,7 @@ impl RadialConv3d {
     /// [`NnError::FieldType`] when `norm` is for fields of another type.
     pub fn fused(&self, norm: &FieldBatchNorm) -> Result<FusedConv3d, NnError> {
         let irreps = [self.irreps_in(), self.irreps_out()];
-        FusedConv3d::dense(&self.name, irreps, &self.filter()?, None, self.config(), norm)
+        FusedConv3d::dense(&self.name, irreps, &self.filter()?, None, self.config(), norm, 1)
     }
 
     fn config(&self) -> Conv3dConfig {
