@@ -46,6 +46,23 @@ impl Chunks {
 
     /// The stored bytes of an item; `None` if the chunk is damaged or cannot be read.
     pub(super) fn read(&self, item: usize) -> Option<Vec<u8>> {
+        Some(unshuffle(self.planes(item)?, self.width))
+    }
+
+    /// The values of an item of 32-bit floats, likewise.
+    pub(super) fn read_f32(&self, item: usize, target: &mut [f32]) -> Option<()> {
+        let planes = self.planes(item)?;
+        let mut planes = planes.chunks_exact(target.len());
+        let [a, b, c, d] = [planes.next()?, planes.next()?, planes.next()?, planes.next()?];
+        let bytes = a.iter().zip(b).zip(c.iter().zip(d));
+        for (value, ((&a, &b), (&c, &d))) in target.iter_mut().zip(bytes) {
+            *value = f32::from_le_bytes([a, b, c, d]);
+        }
+        Some(())
+    }
+
+    /// The first bytes of all values, then the second, ...
+    fn planes(&self, item: usize) -> Option<Vec<u8>> {
         let (offset, size) = self.places[item];
         let mut encoded = vec![0; size];
         read_at(&self.file, &mut encoded, offset)?;
@@ -58,7 +75,7 @@ impl Chunks {
         let status = inflate.decompress(body, &mut shuffled, flate2::FlushDecompress::Finish);
         let complete = matches!(status, Ok(flate2::Status::StreamEnd))
             && inflate.total_out() == self.len as u64;
-        complete.then(|| unshuffle(shuffled, self.width))
+        complete.then_some(shuffled)
     }
 }
 

@@ -203,7 +203,9 @@ impl Dataset {
     pub fn read(&self, item: usize) -> Result<Volume, DatasetError> {
         let at_item = |source| self.at_item(item, source);
         let grid = self.meta.grid().map_err(at_item)?;
-        let data = self.values(item)?;
+        self.check_item(item)?;
+        let mut data = vec![0.0; self.meta.item_len()];
+        self.values(item, &mut data)?;
         Volume::new(data, self.meta.channels, grid, self.origins[item]).map_err(at_item)
     }
 
@@ -222,9 +224,8 @@ impl Dataset {
             });
         }
         for (&item, target) in items.iter().zip(target.chunks_exact_mut(len)) {
-            let values = self.values(item)?;
-            check_finite("volume", &values).map_err(|source| self.at_item(item, source))?;
-            target.copy_from_slice(&values);
+            self.values(item, target)?;
+            check_finite("volume", target).map_err(|source| self.at_item(item, source))?;
         }
         Ok(())
     }
@@ -333,13 +334,27 @@ impl Dataset {
         })
     }
 
-    /// Values of an item, not checked to be finite.
-    fn values(&self, item: usize) -> Result<Vec<f32>, DatasetError> {
-        let Some(bytes) = self.stored(item)? else { return self.voxelise(item) };
-        Ok(match self.meta.storage {
-            Storage::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Storage::U8 { scale } => bytes.iter().map(|&b| (f64::from(b) * scale) as f32).collect(),
-        })
+    /// Writes the values of an item, not checked to be finite, to a slice of their number.
+    fn values(&self, item: usize, target: &mut [f32]) -> Result<(), DatasetError> {
+        self.check_item(item)?;
+        let chunks = self.volumes.as_ref().and_then(|volumes| volumes.chunks.as_ref());
+        if let (Storage::F32, Some(chunks)) = (self.meta.storage, chunks)
+            && chunks.read_f32(item, target).is_some()
+        {
+            return Ok(());
+        }
+        let Some(bytes) = self.stored(item)? else { return self.voxelise(item, target) };
+        match self.meta.storage {
+            Storage::F32 => {
+                let values = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+                target.iter_mut().zip(values).for_each(|(target, value)| *target = value);
+            }
+            Storage::U8 { scale } => {
+                let values = bytes.iter().map(|&byte| (f64::from(byte) * scale) as f32);
+                target.iter_mut().zip(values).for_each(|(target, value)| *target = value);
+            }
+        }
+        Ok(())
     }
 
     /// The values of an item as stored, little-endian; `None` if no volumes are stored.
@@ -365,9 +380,11 @@ impl Dataset {
     }
 
     /// Values made from the points or the mesh of an item.
-    fn voxelise(&self, item: usize) -> Result<Vec<f32>, DatasetError> {
+    fn voxelise(&self, item: usize, target: &mut [f32]) -> Result<(), DatasetError> {
         let volume = self.made_from_source(item, &Rotation::identity())?;
-        Ok(volume.expect("open() asks for volumes or what makes them").into_data())
+        let volume = volume.expect("open() asks for volumes or what makes them");
+        target.copy_from_slice(volume.data());
+        Ok(())
     }
 
     /// The volume made from the points or the mesh of an item after a rotation; `None` if the dataset
@@ -713,6 +730,11 @@ mod tests {
             for item in 0..32 {
                 // Without `chunks`, the dataset asks the library.
                 assert_eq!(chunks.read(item), dataset.stored(item).unwrap(), "{item}");
+                if storage == Storage::F32 {
+                    let mut values = vec![0.0; 819];
+                    chunks.read_f32(item, &mut values).unwrap();
+                    assert_eq!(values, dataset.read(item).unwrap().data(), "{item}");
+                }
             }
         }
     }
