@@ -41,6 +41,10 @@ pub(crate) struct TrainArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     training: TrainingArgs,
+    /// Turn every training volume at random, anew in each epoch: its points where the dataset has
+    /// them, else its voxels
+    #[arg(long)]
+    rotate: bool,
     /// Run folder
     #[arg(long, short)]
     out: PathBuf,
@@ -61,10 +65,6 @@ pub(crate) struct TrainingArgs {
     /// Decoupled weight decay
     #[arg(long)]
     weight_decay: Option<f64>,
-    /// Turn every training volume at random, anew in each epoch: its points where the dataset has
-    /// them, else its voxels
-    #[arg(long)]
-    rotate: bool,
     /// Keep only the input of each block for the backward pass and compute the block again (gradient
     /// checkpointing): the same weights, less memory from about eight blocks on, steps half as long again
     #[arg(long)]
@@ -80,7 +80,7 @@ impl TrainingArgs {
             learning_rate: self.learning_rate.unwrap_or(standard.learning_rate),
             weight_decay: self.weight_decay.unwrap_or(standard.weight_decay),
             seed,
-            rotate: self.rotate || architecture == Architecture::Augmented,
+            rotate: architecture == Architecture::Augmented,
         }
     }
 }
@@ -130,7 +130,8 @@ pub(crate) fn run(
         }
         None => rival(args.model, default_network(&dataset)?, device)?,
     };
-    let config = args.training.config(args.model, seed);
+    let mut config = args.training.config(args.model, seed);
+    config.rotate |= args.rotate;
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;

@@ -221,7 +221,7 @@ fn an_item_is_exported() {
         bytes[start..].as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
     assert_eq!(values, volume(3).data());
     let error = dataset.export(3, &at("item.xyz")).unwrap_err();
-    assert!(error.to_string().contains("npy or npz"), "{error}");
+    assert!(error.to_string().contains("npy, npz, mrc or nii"), "{error}");
     assert!(dataset.export(ITEMS, &at("item.npy")).is_err());
     dataset.export_list(&at("list.csv")).unwrap();
     let list = fs::read_to_string(at("list.csv")).unwrap();

@@ -126,13 +126,13 @@ fn content_tells_the_format() {
         ("OFFICE\n", None),
         ("\n  solid a name\n\n facet normal 0 0 1\n", Some(Format::Stl)),
         // The titles of a molfile.
-        ("solid\n  program\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n", None),
-        ("o\n  program\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n", None),
+        ("solid\n  program\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n", Some(Format::Sdf)),
+        ("o\n  program\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n", Some(Format::Sdf)),
         ("# comment\r\nvn 0 0 1\r\nv 1 2 3\r\n", Some(Format::Obj)),
         ("v 1 2\n", None),
         ("v one two three\n", None),
         // A vanadium atom.
-        ("1\n\nV 1.0 2.0 3.0\n", None),
+        ("1\n\nV 1.0 2.0 3.0\n", Some(Format::Xyz)),
         ("ply\r\nformat ascii 1.0\r\n", Some(Format::Ply)),
         ("", None),
     ] {
