@@ -259,16 +259,18 @@ pub(crate) fn upright(
         Matrix3::from_columns(&[w * matrix.column(0), h * matrix.column(1), d * matrix.column(2)]);
     let low = Vector3::from_fn(|i, _| reach.row(i).map(|x| x.min(0.0)).sum().floor());
     let high = Vector3::from_fn(|i, _| (reach.row(i).map(|x| x.max(0.0)).sum() - SNAP).ceil());
-    let [w, h, d]: [usize; 3] = (high - low).map(|n| n as usize + 1).into();
+    let [w, h, d]: [usize; 3] = (high - low).map(|n| (n + 1.0) as usize).into();
     let grid = Grid::new([d, h, w], size.into())?;
-    if grid.voxels() > MAX_GROWTH * volume.grid().voxels() {
+    let growth = grid.voxels() / volume.grid().voxels();
+    // Extreme ratios of edges have no inverse in f64.
+    let inverse = matrix.try_inverse().filter(|m| m.iter().all(|x| x.is_finite()));
+    let Some(inverse) = inverse.filter(|_| growth <= MAX_GROWTH) else {
         return Err(VolumeError::Parameter {
             field: "cell",
             expected: "angles and edges for which an upright grid has at most 64 times the voxels",
-            found: format!("{} times", grid.voxels() / volume.grid().voxels()),
+            found: format!("{growth} times, steps {:?}", steps.transpose().data.0),
         });
-    }
-    let inverse = matrix.try_inverse().expect("the diagonal is 1");
+    };
     let map = IndexMap { matrix: inverse, offset: (inverse * low).into() };
     let origin = Vector3::from(origin) + low.component_mul(&size);
     let mixers = [Mixer::scalars(channels)];

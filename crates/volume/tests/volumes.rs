@@ -137,6 +137,7 @@ fn broken_files_are_refused_with_place_and_reason() {
     for (name, place, expected, found) in [
         ("bad_mode_tiny.ccp4", Place::Byte(12), "mode 0, 1, 2, 6 or 12", "mode 77"),
         ("trunc_data_tiny.ccp4", Place::Byte(1552), "1920 bytes of values", "after 368"),
+        ("fuzz_flat_cell.mrc", Place::Whole, "a volume", "at most 268435456 values"),
         ("crash-1.nii", Place::Byte(0), "348 (NIfTI-1) or 540 bytes", "0"),
         ("minimal.hdr", Place::Byte(344), "n+1", "join the .hdr and .img"),
         ("huge_shape.npy", Place::Byte(128), "at most 4294967296 bytes", "4611686018427387904"),
@@ -313,7 +314,11 @@ fn headers_that_declare_huge_arrays_are_refused_at_once() {
     }
     assert_eq!(read_as(&mrc, Format::Mrc).unwrap_err().place, Place::Byte(0));
     // A cell that is so flat, or voxels so unequal, that the upright grid would be huge.
-    for (angles, edges) in [([1.0, 1.0, 1.0], [1.0; 3]), ([90.0, 60.0, 90.0], [1e-9, 1.0, 1e9])] {
+    for (angles, edges) in [
+        ([1.0, 1.0, 1.0], [1.0; 3]),
+        ([90.0, 60.0, 90.0], [1e-9, 1.0, 1e9]),
+        ([60.0, 60.0, 60.0], [1e-38, 1e38, 1e38]),
+    ] {
         let mrc = skewed(angles, edges, [2; 3], |_| 0.0);
         assert!(read_as(&mrc, Format::Mrc).is_err());
     }
