@@ -13,7 +13,7 @@ use crate::{Field, NnError, Params, Symmetry};
 /// out[o, g](x) = sum_{c, h, y} w[o, c, g^-1 h](g^-1 y) in[c, h](x + y)
 /// ```
 ///
-/// so that turning the input by R turns the output: (R f)[c, h](x) = f[c, R^-1 h](R^-1 x). The input
+/// so that turning the input by R turns the output: `(R f)[c, h](x) = f[c, R^-1 h](R^-1 x)`. The input
 /// of the first layer has no orientations h. Orientations are in the order of [`cube_group`].
 #[derive(Debug)]
 pub struct GroupConv {
