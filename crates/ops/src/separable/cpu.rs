@@ -13,7 +13,7 @@ use super::inner::{Contract, Couple, Filter, Load, Mix, Sparse};
 use crate::simd::Lanes;
 
 /// Bytes of the output and jets of a tile; with the features they stay in the level-2 cache.
-const TILE_BYTES: usize = 384 << 10;
+const TILE_BYTES: usize = 768 << 10;
 
 /// Bytes of features that are computed before they are used.
 const FEATURE_BYTES: usize = 192 << 10;
