@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use candle_core::{DType, Device};
 use serde::Serialize;
+use steer3d::eval::report::Spread;
 use steer3d::eval::{NetworkPredictor, Predictor, Protocol, evaluate};
 use steer3d::kernels::Family;
 use steer3d::nn::{Network, SteerableBlock, SteerableConfig, TrainConfig};
@@ -127,16 +128,8 @@ fn accuracy(predictor: &dyn Predictor, dataset: &Dataset) -> Result<f64> {
 }
 
 fn row(model: String, parameters: usize, accuracies: Vec<f64>) -> Row {
-    let n = accuracies.len() as f64;
-    let mean = accuracies.iter().sum::<f64>() / n;
-    let squares: f64 = accuracies.iter().map(|a| (a - mean).powi(2)).sum();
-    Row {
-        model,
-        parameters,
-        mean,
-        standard_deviation: (squares / (n - 1.0).max(1.0)).sqrt(),
-        accuracies,
-    }
+    let Spread { mean, deviation } = Spread::of(&accuracies);
+    Row { model, parameters, mean, standard_deviation: deviation, accuracies }
 }
 
 fn table(tetris: &Tetris) -> String {

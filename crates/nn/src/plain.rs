@@ -50,12 +50,12 @@ impl Block {
         seen: &mut dyn FnMut(&str, &Field),
     ) -> Result<Field, NnError> {
         let mut field = self.conv.forward(field)?;
-        seen("convolution", &self.mean(&field)?);
+        seen("convolution", &field);
         field = self.apart(&self.norm.gated(&self.relu, &self.joined(&field)?, mode, pass)?)?;
-        seen("norm and ReLU", &self.mean(&field)?);
+        seen("norm and ReLU", &field);
         if let Some(pool) = self.pool {
             field = pool.forward(&field)?;
-            seen("pooling", &self.mean(&field)?);
+            seen("pooling", &field);
         }
         self.apart(&self.dropout.forward(&self.joined(&field)?, mode)?)
     }
@@ -76,14 +76,6 @@ impl Block {
         let whole = self.conv.irreps_out();
         let values = field.values().reshape((n, whole.dim(), d / self.orientations(), h, w))?;
         Field::new(whole.clone(), values)
-    }
-
-    /// The mean over orientations, which rotates as a scalar does.
-    fn mean(&self, field: &Field) -> Result<Field, NnError> {
-        let (n, _, d, h, w) = field.values().dims5()?;
-        let c = self.irreps.dim();
-        let values = field.values().reshape((n, c, self.orientations(), d * h * w))?.mean(2)?;
-        Field::new(self.irreps.clone(), values.reshape((n, c, d, h, w))?)
     }
 
     fn fused(&self) -> Result<FusedBlock, NnError> {
@@ -174,9 +166,12 @@ impl PlainCnn {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn layers(&self, x: &Tensor) -> Result<Vec<LayerField>, NnError> {
-        let mut layers = vec![];
+        let mut fields = vec![];
         let logits =
-            self.run(x, Mode::Evaluate, |name, field| layers.push(LayerField::of(name, field)))?;
+            self.run(x, Mode::Evaluate, |name, field| fields.push((name, field.clone())))?;
+        let order = self.config.symmetry.order();
+        let scalar = |(name, field)| Ok(LayerField::of(name, &mean(&field, order)?));
+        let mut layers: Vec<_> = fields.into_iter().map(scalar).collect::<Result<_, NnError>>()?;
         layers.push(LayerField::logits(logits)?);
         Ok(layers)
     }
@@ -235,4 +230,12 @@ impl PlainCnn {
         }
         self.head.forward(&pooled(&field, self.config.symmetry.order())?)
     }
+}
+
+/// The mean over the orientations of each channel, which rotates as a scalar does.
+fn mean(field: &Field, orientations: usize) -> Result<Field, NnError> {
+    let (n, channels, d, h, w) = field.values().dims5()?;
+    let c = channels / orientations;
+    let values = field.values().reshape((n, c, orientations, d * h * w))?.mean(2)?;
+    Field::new(scalars(c)?, values.reshape((n, c, d, h, w))?)
 }

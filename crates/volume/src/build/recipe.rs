@@ -13,6 +13,7 @@ use crate::mesh::Mesh;
 use crate::mesh::voxeliser::{MeshField, MeshVoxeliser};
 use crate::molecule::Molecule;
 use crate::points::{PointCloud, Voxeliser};
+use crate::resample;
 use crate::volume::{Grid, Volume, VolumeError};
 
 /// Which atoms of a molecule become points. Of alternate locations the first is taken, and water
@@ -406,32 +407,11 @@ fn centred(mesh: &Mesh, fill: Option<&Grid>) -> Result<Mesh, VolumeError> {
 /// difference is odd, one voxel more is cut or added at the end of the axis.
 fn crop(volume: &Volume, grid: Grid) -> Result<Volume, VolumeError> {
     let (from, to) = (volume.dims(), grid.dims());
-    // Index in the old volume of voxel 0 of the new one.
-    let shift = [0, 1, 2].map(|axis| (from[axis] as isize - to[axis] as isize) / 2);
-    let mut data = vec![0.0; volume.channels() * grid.voxels()];
-    let inside = |axis: usize, i: usize| {
-        let index = usize::try_from(i as isize + shift[axis]).ok()?;
-        (index < from[axis]).then_some(index)
-    };
-    let [d, h, w] = to;
-    let mut rows = data.chunks_exact_mut(w);
-    for c in 0..volume.channels() {
-        for z in 0..d {
-            for y in 0..h {
-                let row = rows.next().expect("channels x D x H rows");
-                let (Some(k), Some(j)) = (inside(0, z), inside(1, y)) else { continue };
-                let start = ((c * from[0] + k) * from[1] + j) * from[2];
-                for (x, value) in row.iter_mut().enumerate() {
-                    if let Some(i) = inside(2, x) {
-                        *value = volume.data()[start + i];
-                    }
-                }
-            }
-        }
-    }
-    let (size, origin) = (volume.voxel_size(), volume.origin());
-    let origin = [0, 1, 2].map(|axis| origin[axis] + shift[2 - axis] as f64 * size[axis]);
-    Volume::new(data, volume.channels(), grid, origin)
+    // Voxel x, y, z of the old volume that becomes the first of the new one.
+    let first = [2, 1, 0].map(|axis| (from[axis] as i32 - to[axis] as i32) / 2);
+    let part = resample::crop(volume, first, to)?;
+    let origin = part.origin();
+    Volume::new(part.into_data(), volume.channels(), grid, origin)
 }
 
 #[cfg(test)]
