@@ -12,7 +12,8 @@ pub fn reuse_memory() {
         #[allow(unsafe_code)]
         unsafe {
             libc::mallopt(libc::M_MMAP_MAX, 0);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+            // -1 is "never": the largest integer would still give back what is above 2 GiB.
+            libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
         }
     }
 }
