@@ -12,20 +12,24 @@
 pub mod equivariance;
 mod error;
 mod evaluate;
+mod journal;
 mod layers;
 mod material;
 pub mod metrics;
 mod network;
+mod paired;
 mod predictor;
 mod protocol;
 pub mod report;
 mod scores;
+mod search;
 mod values;
 
 pub use error::{EvalError, ModelError};
 pub use evaluate::{Progress, evaluate, summarise};
 pub use network::NetworkPredictor;
+pub use paired::{PairedTest, paired_tests};
 pub use predictor::Predictor;
-pub use protocol::{Condition, Protocol, Source, Transform};
+pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform};
 pub use report::{ModelReport, Report, Section, gallery, write_report};
 pub use scores::{ClassScores, Scores, Stability};
