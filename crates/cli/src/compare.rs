@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use steer3d::eval::NetworkPredictor;
 use steer3d::eval::report::{Comparison, Report, Section, Trial, write_comparison, write_report};
@@ -17,11 +17,12 @@ use steer3d::volume::Dataset;
 use crate::INTERRUPTED;
 use crate::eval::{ProtocolArgs, command_line, measure};
 use crate::output::Output;
-use crate::train::{Architecture, TrainingArgs, default_network, rival, train_into};
+use crate::train::{Architecture, Budget, TrainingArgs, default_network, rival, train_into};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d compare cath.h5 --out comparison
   steer3d compare cath.h5 --models steerable,plain,group --seeds 5 --epochs 12 --out comparison
+  steer3d compare cath.h5 --match flops --augment so3 --augment-fraction 0.5 --out comparison
 
 Every model is trained from every seed, counted from --seed, and measured on the same rotated and
 moved volumes. The folder gets comparison.md, .csv and .json (mean and standard deviation over
@@ -32,9 +33,16 @@ interrupted goes on with the trainings and evaluations that are not finished.";
 pub(crate) struct CompareArgs {
     /// Dataset (HDF5)
     dataset: PathBuf,
-    /// Networks, sized for the dataset, with about as many parameters each
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["steerable", "plain", "antialiased", "augmented", "group"])]
+    /// Networks, sized for the dataset
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["steerable", "plain", "antialiased", "augmented", "group", "transformer"])]
     models: Vec<Architecture>,
+    /// What all networks have about as much of: trained parameters, or multiply-adds of the convolutions
+    /// for one volume
+    #[arg(long = "match", value_enum, default_value = "parameters")]
+    matched: Matched,
+    /// Let --augment count for every network, not for the augmented one only
+    #[arg(long, requires = "augment")]
+    augment_all: bool,
     /// Trainings of each network
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
@@ -45,6 +53,12 @@ pub(crate) struct CompareArgs {
     /// Folder for the tables, the report and the trained models
     #[arg(long, short)]
     out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Matched {
+    Parameters,
+    Flops,
 }
 
 /// What a finished training was, beside its weights.
@@ -70,11 +84,27 @@ pub(crate) fn run(
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
     let (mut models, mut journals) = (vec![], vec![]);
     for &architecture in &args.models {
-        let model = rival(architecture, steerable.clone(), device)?;
+        let budget = match args.matched {
+            Matched::Parameters => Budget::Parameters,
+            Matched::Flops => Budget::MultiplyAdds(dataset.meta().dims),
+        };
+        let model = rival(architecture, steerable.clone(), budget, device)?;
+        let share = budget.of(&model, device)? as f64
+            / budget.of(&ModelConfig::Steerable(steerable.clone()), device)? as f64;
+        if (share - 1.0).abs() > 0.2 {
+            output.say(&format!(
+                "{architecture}: no width comes nearer to the steerable network than {share:.2} times its {}",
+                match args.matched {
+                    Matched::Parameters => "parameters",
+                    Matched::Flops => "multiply-adds",
+                }
+            ));
+        }
+        let augment = args.augment_all || architecture == Architecture::Augmented;
         let mut trials = vec![];
         for seed in seed..seed + args.seeds {
             let folder = args.out.join(format!("{architecture}-{seed}"));
-            let training = args.training.config(architecture, seed);
+            let training = args.training.config(architecture, augment, seed);
             let recompute = args.training.recompute;
             let trained =
                 trained(&folder, &model, &dataset, &training, recompute, device, output, &stop)?;

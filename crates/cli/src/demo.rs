@@ -15,7 +15,7 @@ use steer3d::volume::{
 };
 
 use crate::output::Output;
-use crate::train::{Architecture, default_network, rival, train_into};
+use crate::train::{Architecture, Budget, default_network, rival, train_into};
 use crate::{eval, tetris};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -102,7 +102,7 @@ fn real(
     let mut predictors = vec![];
     for architecture in [Architecture::Steerable, Architecture::Plain] {
         let name = architecture.to_string();
-        let model = rival(architecture, network.clone(), device)?;
+        let model = rival(architecture, network.clone(), Budget::Parameters, device)?;
         let network = Network::new(&model, config.seed, DType::F32, device)?;
         let folder = args.out.join(&meta.name).join(&name);
         let never = AtomicBool::new(false);

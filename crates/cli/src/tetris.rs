@@ -11,7 +11,7 @@ use steer3d::nn::{Network, SteerableBlock, SteerableConfig, TrainConfig};
 use steer3d::volume::{Dataset, ImportOptions, Split, Voxeliser, import_tetris};
 
 use crate::output::Output;
-use crate::train::{Architecture, input_scale, rival, train_into};
+use crate::train::{Architecture, Budget, input_scale, rival, train_into};
 
 /// Accuracy on rotated shapes, over seeds.
 #[derive(Serialize)]
@@ -56,14 +56,14 @@ pub(crate) fn run(
             let options = ImportOptions { seed, ..ImportOptions::default() };
             import_tetris(&path, &voxeliser(), ROTATIONS, &options)?;
             let dataset = Dataset::open(&path)?;
-            let model = rival(architecture, network(&dataset)?, device)?;
+            let model = rival(architecture, network(&dataset)?, Budget::Parameters, device)?;
             let config = TrainConfig {
                 epochs,
                 batch_size: SHAPES,
                 learning_rate: 3e-2,
                 weight_decay: 1e-3,
                 seed,
-                rotate: false,
+                augment: None,
             };
             let network = Network::new(&model, seed, DType::F32, device)?;
             let folder = out.join(format!("tetris-{seed}")).join(&name);

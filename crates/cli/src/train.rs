@@ -11,12 +11,13 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use steer3d::kernels::Family;
 use steer3d::nn::checkpoint::{FORMAT, ModelCard};
 use steer3d::nn::{
     EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry,
-    TrainConfig, TrainEvent, train,
+    TrainConfig, TrainEvent, TransformerConfig, train,
 };
-use steer3d::volume::{Dataset, Split};
+use steer3d::volume::{Dataset, Split, Turns};
 
 use crate::INTERRUPTED;
 use crate::output::Output;
@@ -41,10 +42,6 @@ pub(crate) struct TrainArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     training: TrainingArgs,
-    /// Turn every training volume at random, anew in each epoch: its points where the dataset has
-    /// them, else its voxels
-    #[arg(long)]
-    rotate: bool,
     /// Run folder
     #[arg(long, short)]
     out: PathBuf,
@@ -69,10 +66,32 @@ pub(crate) struct TrainingArgs {
     /// checkpointing): the same weights, less memory from about eight blocks on, steps half as long again
     #[arg(long)]
     pub(crate) recompute: bool,
+    /// Turn every training volume at random, anew in each epoch, by rotations about z or by any: its
+    /// points where the dataset has them, else its voxels [default: so3 for the augmented network, none
+    /// for others]
+    #[arg(long, value_enum)]
+    augment: Option<Augment>,
+    /// Share of these rotations that is used, those by the smallest angles, in volume of the group: with
+    /// so3, 0.5 takes angles up to 132 degrees, with z up to 90
+    #[arg(long, default_value_t = 1.0)]
+    augment_fraction: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Augment {
+    None,
+    Z,
+    So3,
 }
 
 impl TrainingArgs {
-    pub(crate) fn config(&self, architecture: Architecture, seed: u64) -> TrainConfig {
+    /// The settings of a training; `--augment` counts if `augment`.
+    pub(crate) fn config(
+        &self,
+        architecture: Architecture,
+        augment: bool,
+        seed: u64,
+    ) -> TrainConfig {
         let standard = TrainConfig::default();
         TrainConfig {
             epochs: self.epochs.unwrap_or(standard.epochs),
@@ -80,7 +99,12 @@ impl TrainingArgs {
             learning_rate: self.learning_rate.unwrap_or(standard.learning_rate),
             weight_decay: self.weight_decay.unwrap_or(standard.weight_decay),
             seed,
-            rotate: architecture == Architecture::Augmented,
+            augment: match self.augment.filter(|_| augment) {
+                Some(Augment::None) => None,
+                Some(Augment::Z) => Some(Turns::Z { fraction: self.augment_fraction }),
+                None if architecture != Architecture::Augmented => None,
+                Some(Augment::So3) | None => Some(Turns::So3 { fraction: self.augment_fraction }),
+            },
         }
     }
 }
@@ -89,6 +113,10 @@ impl TrainingArgs {
 pub(crate) enum Architecture {
     /// Steerable under rotation
     Steerable,
+    /// The same with kernels of Gaussian shells
+    SteerableShells,
+    /// The same with kernels of Gaussian jets
+    SteerableJets,
     /// Convolution and max pooling, as many parameters as the steerable one
     Plain,
     /// The same with antialiased pooling
@@ -97,6 +125,27 @@ pub(crate) enum Architecture {
     Augmented,
     /// Group convolution over the 24 rotations of the cube, about as many parameters
     Group,
+    /// The plain network behind a spatial transformer, as many parameters in all
+    Transformer,
+}
+
+/// What a rival has as much of as the steerable network.
+#[derive(Clone, Copy)]
+pub(crate) enum Budget {
+    Parameters,
+    /// Multiply-adds of the convolutions for a volume of D, H, W voxels.
+    MultiplyAdds([usize; 3]),
+}
+
+impl Budget {
+    /// How much of it a network has.
+    pub(crate) fn of(self, model: &ModelConfig, device: &Device) -> Result<usize> {
+        let network = Network::new(model, 0, DType::F32, device)?;
+        Ok(match self {
+            Self::Parameters => network.params().count(),
+            Self::MultiplyAdds(dims) => network.multiply_adds(dims),
+        })
+    }
 }
 
 impl fmt::Display for Architecture {
@@ -128,10 +177,9 @@ pub(crate) fn run(
             let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
             ModelConfig::from_toml(&text).with_context(|| format!("{}", path.display()))?
         }
-        None => rival(args.model, default_network(&dataset)?, device)?,
+        None => rival(args.model, default_network(&dataset)?, Budget::Parameters, device)?,
     };
-    let mut config = args.training.config(args.model, seed);
-    config.rotate |= args.rotate;
+    let config = args.training.config(args.model, true, seed);
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
@@ -177,22 +225,63 @@ pub(crate) fn input_scale(dataset: &Dataset) -> Result<f64> {
     Ok(if squares > 0.0 { (count as f64 / squares).sqrt() } else { 1.0 })
 }
 
-/// `steerable` itself, or a rival with as many parameters.
+/// `steerable` itself, or a rival of the same budget.
 pub(crate) fn rival(
     architecture: Architecture,
     steerable: SteerableConfig,
+    budget: Budget,
     device: &Device,
 ) -> Result<ModelConfig> {
     let plain = PlainConfig::like(&steerable);
     let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
+    let wanted = budget.of(&ModelConfig::Steerable(steerable.clone()), device)?;
     let rival = match architecture {
         Architecture::Steerable => return Ok(ModelConfig::Steerable(steerable)),
+        Architecture::SteerableShells => {
+            return of_family(Family::shells(), steerable, budget, wanted, device);
+        }
+        Architecture::SteerableJets => {
+            return of_family(Family::jets(2), steerable, budget, wanted, device);
+        }
         Architecture::Plain | Architecture::Augmented => plain,
         Architecture::Antialiased => antialiased,
         Architecture::Group => PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased },
+        Architecture::Transformer => {
+            PlainConfig { transformer: Some(TransformerConfig::small()), ..plain }
+        }
     };
-    let network = Network::new(&ModelConfig::Steerable(steerable), 0, DType::F32, device)?;
-    Ok(ModelConfig::Plain(rival.with_parameters(network.params().count())))
+    Ok(ModelConfig::Plain(match budget {
+        Budget::Parameters => rival.with_parameters(wanted),
+        Budget::MultiplyAdds(dims) => rival.with_multiply_adds(wanted, dims),
+    }))
+}
+
+/// `steerable` with kernels of another family, as wide as the budget allows.
+fn of_family(
+    family: Family,
+    steerable: SteerableConfig,
+    budget: Budget,
+    wanted: usize,
+    device: &Device,
+) -> Result<ModelConfig> {
+    if steerable.kernel == family {
+        return Ok(ModelConfig::Steerable(steerable));
+    }
+    let steerable = SteerableConfig { kernel: family, ..steerable };
+    let with_width =
+        |width| Ok::<_, anyhow::Error>(ModelConfig::Steerable(steerable.with_width(width)?));
+    let (mut low, mut high) = (0.0, 8.0);
+    for _ in 0..10 {
+        let width = 0.5 * (low + high);
+        if budget.of(&with_width(width)?, device)? <= wanted {
+            low = width;
+        } else {
+            high = width;
+        }
+    }
+    let (low, high) = (with_width(low)?, with_width(high)?);
+    let gap = |model| Ok::<_, anyhow::Error>(budget.of(model, device)?.abs_diff(wanted));
+    Ok(if gap(&low)? <= gap(&high)? { low } else { high })
 }
 
 /// A finished training run.

@@ -124,9 +124,36 @@ fn the_same_seed_gives_the_same_weights_on_any_number_of_threads_and_recomputing
     assert_eq!(one, train("3", "three", "0", &[]));
     assert_eq!(one, train("1", "recomputed", "0", &["--recompute"]));
     assert_ne!(one, train("1", "other", "1", &[]));
-    let turned = train("1", "turned", "0", &["--rotate"]);
-    assert_eq!(turned, train("3", "turned-three", "0", &["--rotate"]));
+    let turned = train("1", "turned", "0", &["--augment", "so3"]);
+    assert_eq!(turned, train("3", "turned-three", "0", &["--augment", "so3"]));
     assert_ne!(one, turned);
+}
+
+#[test]
+fn a_comparison_trains_every_rival_with_the_same_budget_and_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    tetris(at);
+    let models = "steerable-jets,transformer,augmented";
+    let mut args = vec!["compare", "tetris.h5", "--models", models, "--match", "flops"];
+    args.extend("--seeds 1 --epochs 1 --augment z --augment-fraction 0.5".split(' '));
+    args.extend("--rotations 1 --angles 90 --translations 1 --rotate voxels --out c".split(' '));
+    succeeds(at, &args);
+    let weights = |name: &str| at.join(format!("c/{name}-0/model.safetensors"));
+    let times = || {
+        ["steerable-jets", "transformer", "augmented"]
+            .map(|m| weights(m).metadata().unwrap().modified().unwrap())
+    };
+    let before = times();
+    assert!(checkpoint::load(&weights("transformer"), &Device::Cpu).is_ok());
+    let record = fs::read_to_string(at.join("c/augmented-0/finished.json")).unwrap();
+    assert!(record.contains(r#""about": "z""#), "{record}");
+    let record = fs::read_to_string(at.join("c/transformer-0/finished.json")).unwrap();
+    assert!(record.contains(r#""augment": null"#), "{record}");
+    succeeds(at, &args);
+    assert_eq!(times(), before);
+    let args = ["train", "tetris.h5", "--augment", "z", "--augment-fraction", "2", "--out", "x"];
+    assert!(refused(at, &args).contains("at most 1"));
 }
 
 #[test]

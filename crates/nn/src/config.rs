@@ -1,9 +1,10 @@
 use serde::{Deserialize, Serialize};
 use steer3d_kernels::Family;
-use steer3d_so3::Irreps;
+use steer3d_so3::{Block, Irreps};
 
 use crate::NnError;
 use crate::field::scalars;
+use crate::transformer::POSE;
 
 /// Everything needed to build a network; stored beside its weights as TOML.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +79,9 @@ pub struct PlainConfig {
     /// The group with whose rotations the layers commute.
     #[serde(default)]
     pub symmetry: Symmetry,
+    /// A spatial transformer in front.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transformer: Option<TransformerConfig>,
     /// The blocks, first to last.
     pub blocks: Vec<PlainBlock>,
 }
@@ -130,8 +134,35 @@ pub struct PlainBlock {
     pub pool: usize,
 }
 
+/// A spatial transformer (Jaderberg et al. 2015, <https://arxiv.org/abs/1506.02025>) that turns and
+/// moves each volume as a whole: a localisation network of plain blocks, whose last field is averaged
+/// over cells and taken linearly to a rotation in the six numbers of Zhou et al. 2019
+/// (<https://arxiv.org/abs/1812.07035>) and a shift of at most a quarter of the grid. The untrained one
+/// leaves every volume as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransformerConfig {
+    /// Cells along each axis over which the last field is averaged.
+    #[serde(default = "three")]
+    pub cells: usize,
+    /// The blocks of the localisation network, first to last; they pool as the classifier does.
+    pub blocks: Vec<PlainBlock>,
+}
+
+impl TransformerConfig {
+    /// Two blocks that halve the grid and 3³ cells.
+    pub fn small() -> Self {
+        let block = |channels, size| PlainBlock { channels, size, pool: 2 };
+        Self { cells: three(), blocks: vec![block(8, 5), block(8, 3)] }
+    }
+}
+
 fn one() -> usize {
     1
+}
+
+fn three() -> usize {
+    3
 }
 
 fn unit() -> f64 {
@@ -143,10 +174,12 @@ fn cubes() -> [f64; 3] {
 }
 
 impl ModelConfig {
-    /// The kind of network in a word: `steerable`, `plain`, `antialiased` or `group`.
+    /// The kind of network in a word: `steerable`, `plain`, `antialiased`, `group` or
+    /// `transformer`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Steerable(_) => "steerable",
+            Self::Plain(PlainConfig { transformer: Some(_), .. }) => "transformer",
             Self::Plain(c) => match (c.symmetry, c.pooling) {
                 (Symmetry::Octahedral, _) => "group",
                 (Symmetry::None, Pooling::Antialiased) => "antialiased",
@@ -219,6 +252,21 @@ impl SteerableConfig {
     }
 }
 
+impl SteerableConfig {
+    /// The same network with the multiplicity of every field of every block times `width`, at least 1.
+    ///
+    /// # Errors
+    /// [`NnError::Irreps`] for more channels than [`Irreps`] can have.
+    pub fn with_width(&self, width: f64) -> Result<Self, NnError> {
+        let mut config = self.clone();
+        for block in &mut config.blocks {
+            let scaled = |b: Block| (((width * b.mul as f64).round() as usize).max(1), b.irrep);
+            block.fields = Irreps::new(block.fields.blocks().map(scaled))?;
+        }
+        Ok(config)
+    }
+}
+
 impl PlainConfig {
     /// The plain counterpart of `steerable`: the same blocks, kernel sizes and strides (as max
     /// pooling), a channel for each field.
@@ -235,6 +283,7 @@ impl PlainConfig {
             dropout: steerable.dropout,
             pooling: Pooling::Max,
             symmetry: Symmetry::None,
+            transformer: None,
             blocks: steerable.blocks.iter().map(block).collect(),
         }
     }
@@ -243,28 +292,65 @@ impl PlainConfig {
     /// `parameters`.
     #[must_use]
     pub fn with_parameters(&self, parameters: usize) -> Self {
+        self.closest(parameters, Self::parameter_count)
+    }
+
+    /// The same network with all widths scaled so that its [`multiply_adds`](Self::multiply_adds) for a
+    /// volume of D, H, W voxels come closest to `wanted`.
+    #[must_use]
+    pub fn with_multiply_adds(&self, wanted: usize, dims: [usize; 3]) -> Self {
+        self.closest(wanted, |c| c.multiply_adds(dims))
+    }
+
+    fn closest(&self, wanted: usize, measure: impl Fn(&Self) -> usize) -> Self {
         let with_width = |width: f64| {
             let mut config = self.clone();
-            for block in &mut config.blocks {
+            let localisation = config.transformer.iter_mut().flat_map(|t| &mut t.blocks);
+            for block in config.blocks.iter_mut().chain(localisation) {
                 block.channels = ((width * block.channels as f64).round() as usize).max(1);
             }
             config
         };
-        let gap = |c: &Self| c.parameter_count().abs_diff(parameters);
         let widths = (1..=800).map(|i| with_width(f64::from(i) / 100.0));
-        widths.min_by_key(gap).unwrap_or_else(|| self.clone())
+        widths.min_by_key(|c| measure(c).abs_diff(wanted)).unwrap_or_else(|| self.clone())
     }
 
     /// Number of trainable values.
     pub fn parameter_count(&self) -> usize {
-        let (mut inputs, mut pooled) = (self.channels, self.channels);
-        let mut count = 0;
-        for block in &self.blocks {
-            // Filter, and scale and shift of the batch norm.
-            count += block.channels * (inputs * block.size.pow(3) + 2);
-            pooled = block.channels;
-            inputs = pooled * self.symmetry.order();
-        }
-        count + (pooled + 1) * self.classes
+        let of_blocks = |blocks: &[PlainBlock], order: usize| {
+            let (mut inputs, mut count) = (self.channels, 0);
+            for block in blocks {
+                // Filter, and scale and shift of the batch norm.
+                count += block.channels * (inputs * block.size.pow(3) + 2);
+                inputs = block.channels * order;
+            }
+            count
+        };
+        let width = |blocks: &[PlainBlock]| blocks.last().map_or(self.channels, |b| b.channels);
+        let localisation = self.transformer.as_ref().map_or(0, |t| {
+            of_blocks(&t.blocks, 1) + (width(&t.blocks) * t.cells.pow(3) + 1) * POSE
+        });
+        localisation
+            + of_blocks(&self.blocks, self.symmetry.order())
+            + (width(&self.blocks) + 1) * self.classes
+    }
+
+    /// Multiply-adds of the convolutions for one volume of D, H, W voxels.
+    pub fn multiply_adds(&self, dims: [usize; 3]) -> usize {
+        let of_blocks = |blocks: &[PlainBlock], order: usize| {
+            let (mut inputs, mut dims, mut count) = (self.channels, dims, 0);
+            for block in blocks {
+                let outputs = block.channels * order;
+                count += inputs * outputs * block.size.pow(3) * dims.iter().product::<usize>();
+                inputs = outputs;
+                dims = dims.map(|n| match self.pooling {
+                    Pooling::Max => n / block.pool,
+                    Pooling::Antialiased => n.div_ceil(block.pool),
+                });
+            }
+            count
+        };
+        let localisation = self.transformer.as_ref().map_or(0, |t| of_blocks(&t.blocks, 1));
+        localisation + of_blocks(&self.blocks, self.symmetry.order())
     }
 }

@@ -3,6 +3,7 @@ use steer3d_ops::{gaussian_pool3d, max_pool3d};
 use steer3d_so3::Irreps;
 
 use crate::layers::{FusedConv3d, Gate, GaussianPool, InvariantPool, Linear};
+use crate::transformer::FusedTransformer;
 use crate::{Field, NnError};
 
 /// A network ready for evaluation: every batch norm is folded into the convolution before it
@@ -15,6 +16,7 @@ use crate::{Field, NnError};
 pub struct FusedNetwork {
     pub(crate) input: Irreps,
     pub(crate) input_scale: f64,
+    pub(crate) transformer: Option<FusedTransformer>,
     pub(crate) blocks: Vec<FusedBlock>,
     /// Neighbouring channels over which the head takes the mean.
     pub(crate) orientations: usize,
@@ -64,6 +66,9 @@ impl FusedNetwork {
     /// [`NnError::Channels`] for another number of channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
         let mut field = Field::new(self.input.clone(), x.affine(self.input_scale, 0.0)?)?;
+        if let Some(transformer) = &self.transformer {
+            field = transformer.forward(&field)?;
+        }
         for block in &self.blocks {
             field = block.forward(&field)?;
         }
@@ -72,7 +77,7 @@ impl FusedNetwork {
 }
 
 impl FusedBlock {
-    fn forward(&self, field: &Field) -> Result<Field, NnError> {
+    pub(crate) fn forward(&self, field: &Field) -> Result<Field, NnError> {
         let field = self.gate.forward(&self.conv.forward(field)?)?;
         match self.pool {
             Some(pool) => pool.forward(&field),

@@ -24,10 +24,12 @@ mod plain;
 mod recompute;
 mod steerable;
 mod train;
+mod transformer;
 
 pub use adamw::AdamW;
 pub use config::{
     ModelConfig, PlainBlock, PlainConfig, Pooling, SteerableBlock, SteerableConfig, Symmetry,
+    TransformerConfig,
 };
 pub use error::NnError;
 pub use field::{Field, LayerField};

@@ -97,6 +97,14 @@ impl Network {
             Self::Plain(n) => n.convolutions(),
         }
     }
+
+    /// Multiply-adds of the convolutions for one volume of D, H, W voxels, each on the path that is taken.
+    pub fn multiply_adds(&self, dims: [usize; 3]) -> usize {
+        match self {
+            Self::Steerable(n) => n.multiply_adds(dims),
+            Self::Plain(n) => n.config().multiply_adds(dims),
+        }
+    }
 }
 
 /// What a convolution of a network costs.

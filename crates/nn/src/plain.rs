@@ -10,12 +10,16 @@ use crate::layers::{
 };
 use crate::recompute::{Pass, recomputed};
 use crate::steerable::{check_classes, check_scale, check_stride};
-use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainConfig, Pooling};
+use crate::transformer::Transformer;
+use crate::{
+    ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainBlock, PlainConfig, Pooling,
+};
 
 /// The rivals: convolution, batch norm, ReLU and pooling, mean over space, linear head; with
 /// [`Symmetry::Octahedral`](crate::Symmetry::Octahedral) a group-convolutional network, whose channels
 /// have 24 orientations each and whose answer does not change under the 24 rotations of the cube
-/// (exactly where pooling is antialiased; max pooling has no centre on odd grids).
+/// (exactly where pooling is antialiased; max pooling has no centre on odd grids). A
+/// [`TransformerConfig`](crate::TransformerConfig) puts a spatial transformer in front.
 ///
 /// Channels are ordinary numbers; for the measurement of equivariance they, or their means over
 /// orientations, count as scalars.
@@ -23,13 +27,17 @@ use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainConf
 pub struct PlainCnn {
     config: PlainConfig,
     params: Params,
+    transformer: Option<Transformer>,
     blocks: Vec<Arc<Block>>,
     recompute: bool,
     head: Linear,
 }
 
+/// Hears of the field that each layer gives, and how many orientations its channels have.
+pub(crate) type Seen<'a> = dyn FnMut(String, &Field, usize) + 'a;
+
 #[derive(Debug)]
-struct Block {
+pub(crate) struct Block {
     conv: GroupConv,
     pool: Option<Pool>,
     norm: FieldBatchNorm,
@@ -78,7 +86,11 @@ impl Block {
         Field::new(whole.clone(), values)
     }
 
-    fn fused(&self) -> Result<FusedBlock, NnError> {
+    pub(crate) fn channels(&self) -> usize {
+        self.irreps.dim()
+    }
+
+    pub(crate) fn fused(&self) -> Result<FusedBlock, NnError> {
         let conv = self.conv.fused(&self.norm)?;
         Ok(FusedBlock { gate: Gate::new(conv.irreps_out())?, conv, pool: self.pool })
     }
@@ -98,49 +110,14 @@ impl PlainCnn {
         check_classes(config.classes)?;
         check_scale(config.input_scale)?;
         let mut params = Params::new(seed, dtype, device);
-        let mut blocks: Vec<Arc<Block>> = vec![];
-        for (i, block) in config.blocks.iter().enumerate() {
-            check_stride(i, "pool", block.pool)?;
-            if block.size % 2 == 0 || block.size > 15 || block.channels == 0 {
-                return Err(NnError::Config {
-                    field: format!("blocks[{i}]"),
-                    problem: format!(
-                        "expected an odd size up to 15 and at least one channel, found size {} and {} channels",
-                        block.size, block.channels
-                    ),
-                });
-            }
-            let name = |part: &str| format!("blocks.{i}.{part}");
-            let irreps = scalars(block.channels)?;
-            let (inputs, orientations) = match blocks.last() {
-                None => (config.channels, 1),
-                Some(last) => (last.irreps.dim(), config.symmetry.order()),
-            };
-            let before = params.trainable().len();
-            let conv = GroupConv::new(
-                &mut params,
-                &name("conv"),
-                config.symmetry,
-                [block.channels, inputs, orientations],
-                block.size,
-            )?;
-            let pool = match config.pooling {
-                Pooling::Max => Pool::Max(block.pool),
-                Pooling::Antialiased => Pool::Antialiased(GaussianPool::new(block.pool)),
-            };
-            blocks.push(Arc::new(Block {
-                conv,
-                pool: (block.pool > 1).then_some(pool),
-                norm: FieldBatchNorm::new(&mut params, &name("norm"), &irreps)?,
-                relu: Gate::new(&irreps)?,
-                dropout: FieldDropout::new(&name("dropout"), &irreps, config.dropout)?,
-                irreps,
-                weights: params.trainable_after(before),
-            }));
-        }
+        let transformer = match &config.transformer {
+            Some(transformer) => Some(Transformer::new(&mut params, transformer, &config)?),
+            None => None,
+        };
+        let blocks = stack(&mut params, "blocks", &config.blocks, &config)?;
         let inputs = blocks.last().map_or(config.channels, |last| last.irreps.dim());
         let head = Linear::new(&mut params, "head", inputs, config.classes)?;
-        Ok(Self { config, params, blocks, recompute: false, head })
+        Ok(Self { config, params, transformer, blocks, recompute: false, head })
     }
 
     /// The configuration it was built from.
@@ -158,7 +135,7 @@ impl PlainCnn {
     /// # Errors
     /// [`NnError::Channels`] for another number of channels.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, NnError> {
-        self.run(x, mode, |_, _| ())
+        self.run(x, mode, &mut |_, _, _| ())
     }
 
     /// The output of every layer at evaluation, first to last, ending with the logits.
@@ -167,10 +144,11 @@ impl PlainCnn {
     /// As [`forward`](Self::forward).
     pub fn layers(&self, x: &Tensor) -> Result<Vec<LayerField>, NnError> {
         let mut fields = vec![];
-        let logits =
-            self.run(x, Mode::Evaluate, |name, field| fields.push((name, field.clone())))?;
-        let order = self.config.symmetry.order();
-        let scalar = |(name, field)| Ok(LayerField::of(name, &mean(&field, order)?));
+        let logits = self.run(x, Mode::Evaluate, &mut |name, field, orientations| {
+            fields.push((name, field.clone(), orientations));
+        })?;
+        let scalar =
+            |(name, field, orientations)| Ok(LayerField::of(name, &mean(&field, orientations)?));
         let mut layers: Vec<_> = fields.into_iter().map(scalar).collect::<Result<_, NnError>>()?;
         layers.push(LayerField::logits(logits)?);
         Ok(layers)
@@ -178,12 +156,18 @@ impl PlainCnn {
 
     /// The convolutions, first to last.
     pub fn convolutions(&self) -> Vec<ConvolutionInfo> {
-        let info = |(i, block): (usize, &Arc<Block>)| ConvolutionInfo {
-            layer: format!("block {} convolution", i + 1),
-            path: ConvolutionPath::Dense,
-            cost: block.conv.cost(),
+        let of = |title: &str, blocks: &[Arc<Block>]| -> Vec<ConvolutionInfo> {
+            let info = |(i, block): (usize, &Arc<Block>)| ConvolutionInfo {
+                layer: format!("{title} {} convolution", i + 1),
+                path: ConvolutionPath::Dense,
+                cost: block.conv.cost(),
+            };
+            blocks.iter().enumerate().map(info).collect()
         };
-        self.blocks.iter().enumerate().map(info).collect()
+        let mut all =
+            self.transformer.as_ref().map_or_else(Vec::new, |t| of(Transformer::TITLE, t.blocks()));
+        all.extend(of("block", &self.blocks));
+        all
     }
 
     /// As [`SteerableCnn::with_recomputation`](crate::SteerableCnn::with_recomputation).
@@ -201,35 +185,99 @@ impl PlainCnn {
         Ok(FusedNetwork {
             input: scalars(self.config.channels)?,
             input_scale: self.config.input_scale,
+            transformer: self.transformer.as_ref().map(Transformer::fused).transpose()?,
             blocks: self.blocks.iter().map(|b| b.fused()).collect::<Result<_, _>>()?,
             orientations: self.config.symmetry.order(),
             head: self.head.fused(None)?,
         })
     }
 
-    fn run(
-        &self,
-        x: &Tensor,
-        mode: Mode,
-        mut seen: impl FnMut(String, &Field),
-    ) -> Result<Tensor, NnError> {
+    fn run(&self, x: &Tensor, mode: Mode, seen: &mut Seen<'_>) -> Result<Tensor, NnError> {
         let x = x.affine(self.config.input_scale, 0.0)?;
         let mut field = Field::new(scalars(self.config.channels)?, x)?;
-        for (i, block) in self.blocks.iter().enumerate() {
-            field = if self.recompute && mode != Mode::Evaluate {
-                let again = Arc::clone(block);
-                recomputed(&field, &block.weights, move |field, pass| {
-                    again.forward(field, mode, pass, &mut |_, _| ())
-                })?
-            } else {
-                let seen = &mut |part: &str, field: &Field| {
-                    seen(format!("block {} {part}", i + 1), field);
-                };
-                block.forward(&field, mode, Pass::First, seen)?
-            };
+        if let Some(transformer) = &self.transformer {
+            field = transformer.forward(&field, mode, self.recompute, seen)?;
         }
+        let field = through("block", &self.blocks, &field, mode, self.recompute, seen)?;
         self.head.forward(&pooled(&field, self.config.symmetry.order())?)
     }
+}
+
+/// The blocks that `blocks` describes, whose key in the configuration and the checkpoint is `key`; all
+/// else is as in `config`.
+pub(crate) fn stack(
+    params: &mut Params,
+    key: &str,
+    blocks: &[PlainBlock],
+    config: &PlainConfig,
+) -> Result<Vec<Arc<Block>>, NnError> {
+    let mut built: Vec<Arc<Block>> = vec![];
+    for (i, block) in blocks.iter().enumerate() {
+        check_stride(&format!("{key}[{i}].pool"), block.pool)?;
+        if block.size % 2 == 0 || block.size > 15 || block.channels == 0 {
+            return Err(NnError::Config {
+                field: format!("{key}[{i}]"),
+                problem: format!(
+                    "expected an odd size up to 15 and at least one channel, found size {} and {} channels",
+                    block.size, block.channels
+                ),
+            });
+        }
+        let name = |part: &str| format!("{key}.{i}.{part}");
+        let irreps = scalars(block.channels)?;
+        let (inputs, orientations) = match built.last() {
+            None => (config.channels, 1),
+            Some(last) => (last.channels(), config.symmetry.order()),
+        };
+        let before = params.trainable().len();
+        let conv = GroupConv::new(
+            params,
+            &name("conv"),
+            config.symmetry,
+            [block.channels, inputs, orientations],
+            block.size,
+        )?;
+        let pool = match config.pooling {
+            Pooling::Max => Pool::Max(block.pool),
+            Pooling::Antialiased => Pool::Antialiased(GaussianPool::new(block.pool)),
+        };
+        built.push(Arc::new(Block {
+            conv,
+            pool: (block.pool > 1).then_some(pool),
+            norm: FieldBatchNorm::new(params, &name("norm"), &irreps)?,
+            relu: Gate::new(&irreps)?,
+            dropout: FieldDropout::new(&name("dropout"), &irreps, config.dropout)?,
+            irreps,
+            weights: params.trainable_after(before),
+        }));
+    }
+    Ok(built)
+}
+
+/// The output of the last of `blocks`, which `title` names in [`PlainCnn::layers`].
+pub(crate) fn through(
+    title: &str,
+    blocks: &[Arc<Block>],
+    field: &Field,
+    mode: Mode,
+    recompute: bool,
+    seen: &mut Seen<'_>,
+) -> Result<Field, NnError> {
+    let mut field = field.clone();
+    for (i, block) in blocks.iter().enumerate() {
+        field = if recompute && mode != Mode::Evaluate {
+            let again = Arc::clone(block);
+            recomputed(&field, &block.weights, move |field, pass| {
+                again.forward(field, mode, pass, &mut |_, _| ())
+            })?
+        } else {
+            let seen = &mut |part: &str, field: &Field| {
+                seen(format!("{title} {} {part}", i + 1), field, block.orientations());
+            };
+            block.forward(&field, mode, Pass::First, seen)?
+        };
+    }
+    Ok(field)
 }
 
 /// The mean over the orientations of each channel, which rotates as a scalar does.

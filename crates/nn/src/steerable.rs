@@ -7,7 +7,9 @@ use crate::layers::{
     FieldBatchNorm, FieldDropout, Gate, GaussianPool, InvariantPool, Linear, SteerableConv3d,
 };
 use crate::recompute::{Pass, recomputed};
-use crate::{ConvolutionInfo, Field, LayerField, Mode, NnError, Params, SteerableConfig};
+use crate::{
+    ConvolutionInfo, Field, LayerField, Mode, NnError, Params, SteerableBlock, SteerableConfig,
+};
 
 /// Added to the variances of the pooled channels: it keeps the norm of the head from amplifying what
 /// hardly differs between items, which is mostly noise of the grid.
@@ -86,7 +88,7 @@ impl SteerableCnn {
         let mut blocks: Vec<Arc<Block>> = vec![];
         for (i, block) in config.blocks.iter().enumerate() {
             let gate = Gate::new(&block.fields)?;
-            check_stride(i, "stride", block.stride)?;
+            check_stride(&format!("blocks[{i}].stride"), block.stride)?;
             let name = |part: &str| format!("blocks.{i}.{part}");
             let before = params.trainable().len();
             let conv = SteerableConv3d::new(
@@ -160,6 +162,17 @@ impl SteerableCnn {
         self.blocks.iter().enumerate().map(info).collect()
     }
 
+    /// Multiply-adds of the convolutions for one volume of D, H, W voxels, each on the path that is taken.
+    pub fn multiply_adds(&self, dims: [usize; 3]) -> usize {
+        let mut dims = dims;
+        let of_block = |(conv, block): (&SteerableConv3d, &SteerableBlock)| {
+            let cost = conv.cost() * dims.iter().product::<usize>();
+            dims = dims.map(|n| n.div_ceil(block.stride));
+            cost
+        };
+        self.blocks.iter().map(|b| &b.conv).zip(&self.config.blocks).map(of_block).sum()
+    }
+
     /// Keeps only the inputs of the blocks for the backward pass, which runs each block again: the same
     /// gradients, and with many blocks less memory. A step takes half as long again.
     #[must_use]
@@ -176,6 +189,7 @@ impl SteerableCnn {
         Ok(FusedNetwork {
             input: self.config.input.clone(),
             input_scale: self.config.input_scale,
+            transformer: None,
             blocks: self.blocks.iter().map(|b| b.fused()).collect::<Result<_, _>>()?,
             orientations: 1,
             head: self.head.fused(self.head_norm.as_ref())?,
@@ -258,12 +272,12 @@ pub(crate) fn check_scale(scale: f64) -> Result<(), NnError> {
     })
 }
 
-pub(crate) fn check_stride(block: usize, key: &str, stride: usize) -> Result<(), NnError> {
+pub(crate) fn check_stride(field: &str, stride: usize) -> Result<(), NnError> {
     if (1..=8).contains(&stride) {
         return Ok(());
     }
     Err(NnError::Config {
-        field: format!("blocks[{block}].{key}"),
+        field: field.into(),
         problem: format!("expected 1 to 8, found {stride}"),
     })
 }

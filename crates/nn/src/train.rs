@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use candle_nn::loss::cross_entropy;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use steer3d_so3::Stream;
-use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
+use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split, Turns};
 
 use crate::checkpoint::{self, ModelCard};
 use crate::{AdamW, Mode, Network, NnError};
@@ -28,10 +28,24 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// Seed of the order of the data, of the dropout masks and of the rotations.
     pub seed: u64,
-    /// Turn every training volume by a random rotation, another one in each epoch: its points where
-    /// the dataset has them, else its voxels by trilinear interpolation.
-    #[serde(default)]
-    pub rotate: bool,
+    /// Turn every training volume by a random rotation of this set, another one in each epoch: its
+    /// points where the dataset has them, else its voxels by trilinear interpolation.
+    #[serde(default, alias = "rotate", deserialize_with = "turns")]
+    pub augment: Option<Turns>,
+}
+
+/// A set, or whether to take all rotations, as older versions wrote it.
+fn turns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Turns>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        All(bool),
+        Set(Option<Turns>),
+    }
+    Ok(match Form::deserialize(deserializer)? {
+        Form::All(all) => all.then_some(Turns::So3 { fraction: 1.0 }),
+        Form::Set(turns) => turns,
+    })
 }
 
 impl Default for TrainConfig {
@@ -42,7 +56,7 @@ impl Default for TrainConfig {
             learning_rate: 2e-2,
             weight_decay: 1e-3,
             seed: 0,
-            rotate: false,
+            augment: None,
         }
     }
 }
@@ -61,6 +75,10 @@ impl TrainConfig {
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return fault("weight decay", format!("must not be negative: {}", self.weight_decay));
+        }
+        let fraction = self.augment.map_or(1.0, Turns::fraction);
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            return fault("augment", format!("fraction must be above 0, at most 1: {fraction}"));
         }
         Ok(())
     }
@@ -264,7 +282,7 @@ impl Run<'_> {
 
     fn rotation(&self, epoch: usize) -> Option<RandomRotation> {
         let (seed, epoch) = (self.config.seed, epoch as u64);
-        self.config.rotate.then_some(RandomRotation { seed, epoch })
+        self.config.augment.map(|turns| RandomRotation { seed, epoch, turns })
     }
 
     fn order(&self, epoch: usize, items: &[usize]) -> Vec<usize> {

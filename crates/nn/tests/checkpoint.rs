@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use steer3d_nn::checkpoint::{FORMAT, ModelCard, card_path, load, save};
-use steer3d_nn::{Mode, ModelConfig, Network, PlainConfig, SteerableConfig};
+use steer3d_nn::{Mode, ModelConfig, Network, PlainConfig, SteerableConfig, TransformerConfig};
 
 fn card(model: ModelConfig) -> ModelCard {
     ModelCard {
@@ -35,6 +35,11 @@ fn plain() -> ModelConfig {
     ModelConfig::Plain(PlainConfig::like(&config).with_parameters(2000))
 }
 
+fn transformer() -> ModelConfig {
+    let ModelConfig::Plain(config) = plain() else { unreachable!() };
+    ModelConfig::Plain(PlainConfig { transformer: Some(TransformerConfig::small()), ..config })
+}
+
 fn saved(folder: &Path, model: ModelConfig) -> (PathBuf, Network) {
     let network = Network::new(&model, 3, DType::F32, &Device::Cpu).unwrap();
     let path = folder.join("model.safetensors");
@@ -48,7 +53,7 @@ fn message(path: &Path) -> String {
 
 #[test]
 fn a_loaded_network_gives_the_same_logits() {
-    for model in [steerable(), plain()] {
+    for model in [steerable(), plain(), transformer()] {
         let folder = tempfile::tempdir().unwrap();
         let (path, network) = saved(folder.path(), model.clone());
         let (loaded, found) = load(&path, &Device::Cpu).unwrap();

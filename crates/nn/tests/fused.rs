@@ -7,6 +7,7 @@ use steer3d_nn::layers::{
 };
 use steer3d_nn::{
     Field, Mode, ModelConfig, Network, Params, PlainConfig, Pooling, SteerableConfig, Symmetry,
+    TransformerConfig,
 };
 use steer3d_so3::{Irreps, Stream};
 
@@ -170,7 +171,9 @@ fn a_fused_network_gives_the_logits_of_its_moment() {
     let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
     let group = PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased.clone() };
     let group = group.with_parameters(3000);
-    let plain = [plain, antialiased, group].map(ModelConfig::Plain);
+    let transformer = Some(TransformerConfig::small());
+    let transformer = PlainConfig { transformer, ..plain.clone() };
+    let plain = [plain, antialiased, group, transformer].map(ModelConfig::Plain);
     for model in [steerable(false), steerable(true)].into_iter().chain(plain) {
         let network = Network::new(&model, 1, DType::F32, &Device::Cpu).unwrap();
         let x = normal(3, &[2, 2, 13, 12, 11]).to_dtype(DType::F32).unwrap();

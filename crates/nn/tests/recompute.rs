@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use steer3d_kernels::Family;
-use steer3d_nn::{Mode, ModelConfig, Network, PlainConfig, SteerableConfig};
+use steer3d_nn::{Mode, ModelConfig, Network, PlainConfig, SteerableConfig, TransformerConfig};
 use steer3d_so3::Stream;
 
 fn steerable(family: Family) -> SteerableConfig {
@@ -52,7 +52,8 @@ fn recomputed_blocks_give_the_same_gradients_and_statistics_bit_by_bit() {
     let models = [
         ModelConfig::Steerable(steerable(Family::jets(2))),
         ModelConfig::Steerable(steerable(Family::shells())),
-        ModelConfig::Plain(plain),
+        ModelConfig::Plain(plain.clone()),
+        ModelConfig::Plain(PlainConfig { transformer: Some(TransformerConfig::small()), ..plain }),
     ];
     for model in models {
         assert_eq!(outcome(&model, true), outcome(&model, false), "{model:?}");

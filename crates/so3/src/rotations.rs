@@ -192,6 +192,30 @@ pub fn random_rotation(stream: &mut Stream) -> Rotation {
     UnitQuaternion::from_quaternion(quaternion).to_rotation_matrix()
 }
 
+/// A rotation drawn uniformly (Haar measure) from `stream` among those by the smallest angles, which
+/// make up `fraction` (above 0, at most 1) of the group: angles up to the a with
+/// (a - sin a) / π = `fraction`.
+pub fn random_rotation_within(stream: &mut Stream, fraction: f64) -> Rotation {
+    if fraction >= 1.0 {
+        return random_rotation(stream);
+    }
+    let wanted = std::f64::consts::PI * fraction * stream.uniform();
+    let (mut low, mut high) = (0.0, std::f64::consts::PI);
+    while high - low > 1e-12 {
+        let angle: f64 = 0.5 * (low + high);
+        if angle - angle.sin() < wanted {
+            low = angle;
+        } else {
+            high = angle;
+        }
+    }
+    let z = 2.0 * stream.uniform() - 1.0;
+    let (sin, cos) = (std::f64::consts::TAU * stream.uniform()).sin_cos();
+    let r = (1.0 - z * z).sqrt();
+    let axis = Unit::new_normalize(Vector3::new(r * cos, r * sin, z));
+    Rotation::from_axis_angle(&axis, low)
+}
+
 /// `n` uniform random rotations. Rotation i depends on `seed` and i only, so a longer list starts
 /// with the shorter one.
 pub fn random_rotations(seed: u64, n: usize) -> Vec<Rotation> {

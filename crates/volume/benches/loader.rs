@@ -5,7 +5,8 @@ use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use steer3d_volume::{
-    Batch, Dataset, ImportOptions, Loader, LoaderOptions, RandomRotation, Voxeliser, import_cath,
+    Batch, Dataset, ImportOptions, Loader, LoaderOptions, RandomRotation, Turns, Voxeliser,
+    import_cath,
 };
 
 fn loader(c: &mut Criterion) {
@@ -19,7 +20,7 @@ fn loader(c: &mut Criterion) {
     let batches: Vec<Vec<usize>> = (0..16).map(|i| (8 * i..8 * i + 8).collect()).collect();
     let mut group = c.benchmark_group("loader");
     group.sample_size(10).throughput(Throughput::Elements(128));
-    let rotation = RandomRotation { seed: 0, epoch: 0 };
+    let rotation = RandomRotation { seed: 0, epoch: 0, turns: Turns::So3 { fraction: 1.0 } };
     for (name, rotation) in [("voxels", None), ("rotated points", Some(rotation))] {
         group.bench_function(format!("{name}, one by one"), |b| {
             b.iter(|| {

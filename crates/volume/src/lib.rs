@@ -41,7 +41,7 @@ pub use import::{
     ImportError, ImportOptions, import_arrays, import_cath, import_medmnist, import_tetris,
     tetris_voxeliser,
 };
-pub use loader::{Batch, Loader, LoaderOptions, RandomRotation};
+pub use loader::{Batch, Loader, LoaderOptions, RandomRotation, Turns};
 pub use mesh::Mesh;
 pub use mesh::voxeliser::{Inside, MeshField, MeshVoxeliser};
 pub use points::{Gaussian, Normalisation, PointCloud, PointValue, Voxeliser};

@@ -5,34 +5,71 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use steer3d_so3::rotations::random_rotation;
+use nalgebra::Vector3;
+use serde::{Deserialize, Serialize};
+use steer3d_so3::rotations::random_rotation_within;
 use steer3d_so3::{Rotation, Stream};
 
 use crate::dataset::{Dataset, DatasetError};
 use crate::resample::{Interpolation, rotate_into};
 use crate::volume::check_finite;
 
-/// Turns every volume by a uniformly random rotation, keyed by seed, epoch and item.
+/// A set of rotations, from which one is drawn uniformly.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "about", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Turns {
+    /// Rotations about the z axis by at most `fraction` (above 0, at most 1) of half a turn either way.
+    Z {
+        /// Share of the circle.
+        fraction: f64,
+    },
+    /// The rotations of SO(3) by the smallest angles that make up `fraction` (above 0, at most 1) of
+    /// the group: 1 is all, 0.5 those by less than 132 degrees.
+    So3 {
+        /// Share of the group's volume.
+        fraction: f64,
+    },
+}
+
+impl Turns {
+    /// Share of the whole group.
+    pub fn fraction(self) -> f64 {
+        match self {
+            Self::Z { fraction } | Self::So3 { fraction } => fraction,
+        }
+    }
+}
+
+/// Turns every volume by a random rotation, keyed by seed, epoch and item.
 ///
 /// Where points and a voxeliser are stored, the points are turned and voxelised, without
 /// interpolation; else the volume is turned by trilinear interpolation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RandomRotation {
     /// Seed of the rotations.
     pub seed: u64,
     /// Epoch: another one gives other rotations.
     pub epoch: u64,
+    /// The rotations from which it is drawn.
+    pub turns: Turns,
 }
 
 impl RandomRotation {
     /// The rotation of an item.
     pub fn of(&self, item: usize) -> Rotation {
-        random_rotation(&mut Stream::new(self.seed, "augment", &[self.epoch, item as u64]))
+        let mut stream = Stream::new(self.seed, "augment", &[self.epoch, item as u64]);
+        match self.turns {
+            Turns::So3 { fraction } => random_rotation_within(&mut stream, fraction),
+            Turns::Z { fraction } => {
+                let angle = std::f64::consts::PI * fraction * (2.0 * stream.uniform() - 1.0);
+                Rotation::from_axis_angle(&Vector3::z_axis(), angle)
+            }
+        }
     }
 }
 
 /// How a [`Loader`] reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LoaderOptions {
     /// Threads that read; at least one is used.
     pub threads: usize,

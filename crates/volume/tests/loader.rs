@@ -10,7 +10,7 @@ use steer3d_so3::Rotation;
 use steer3d_volume::npz::Npz;
 use steer3d_volume::{
     Batch, Dataset, DatasetError, DatasetMeta, DatasetWriter, Interpolation, Item, Loader,
-    LoaderOptions, PointCloud, RandomRotation, Storage, Voxeliser, rotate,
+    LoaderOptions, PointCloud, RandomRotation, Storage, Turns, Voxeliser, rotate,
 };
 
 fn small(folder: &Path, points: bool) -> Dataset {
@@ -34,7 +34,8 @@ fn batches() -> Vec<Vec<usize>> {
 fn the_loader_gives_what_reading_one_by_one_gives() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = small(folder.path(), false);
-    for rotation in [None, Some(RandomRotation { seed: 3, epoch: 2 })] {
+    let turns = Turns::So3 { fraction: 1.0 };
+    for rotation in [None, Some(RandomRotation { seed: 3, epoch: 2, turns })] {
         let read = |items: &Vec<usize>| Batch::read(&dataset, items, rotation.as_ref()).unwrap();
         let expected: Vec<_> = batches().iter().map(read).collect();
         for threads in [0, 1, 2, 7] {
@@ -66,7 +67,7 @@ fn a_rotation_turns_the_points_where_there_are_any_and_else_the_voxels() {
     writer.push(&Item { points: Some(&cloud), id: "a", ..Item::default() }).unwrap();
     writer.finish().unwrap();
     let dataset = Dataset::open(&path).unwrap();
-    let augment = RandomRotation { seed: 1, epoch: 4 };
+    let augment = RandomRotation { seed: 1, epoch: 4, turns: Turns::So3 { fraction: 1.0 } };
     let batch = Batch::read(&dataset, &[0], Some(&augment)).unwrap();
     let exact = voxeliser.voxelise(&cloud, &augment.of(0)).unwrap();
     assert_eq!(batch.values, exact.data());
@@ -82,6 +83,28 @@ fn a_rotation_turns_the_points_where_there_are_any_and_else_the_voxels() {
     assert_eq!(batch.values, turned.data());
     assert_ne!(augment.of(2), augment.of(3));
     assert_ne!(augment.of(2), RandomRotation { epoch: 5, ..augment }.of(2));
+}
+
+#[test]
+fn rotations_are_drawn_from_the_set_that_was_asked_for() {
+    let angles = |turns| {
+        let random = RandomRotation { seed: 2, epoch: 1, turns };
+        (0..400).map(move |item| random.of(item)).collect::<Vec<_>>()
+    };
+    let above = |rotations: &[Rotation], angle: f64| {
+        rotations.iter().filter(|r| r.angle() > angle).count() as f64 / 400.0
+    };
+    let half = std::f64::consts::FRAC_PI_2;
+    let about_z = angles(Turns::Z { fraction: 0.5 });
+    assert!(about_z.iter().all(|r| (r[(2, 2)] - 1.0).abs() < 1e-12 && r.angle() < half));
+    assert!((above(&about_z, half / 2.0) - 0.5).abs() < 0.1);
+    assert!((above(&angles(Turns::Z { fraction: 1.0 }), half) - 0.5).abs() < 0.1);
+    // (a - sin a) / pi is the share of the rotations by less than a.
+    let share = |a: f64| (a - a.sin()) / std::f64::consts::PI;
+    let near = angles(Turns::So3 { fraction: share(half) });
+    assert!(near.iter().all(|r| r.angle() < half));
+    assert!((above(&near, 1.0) - (1.0 - share(1.0) / share(half))).abs() < 0.1);
+    assert!((above(&angles(Turns::So3 { fraction: 1.0 }), half) - (1.0 - share(half))).abs() < 0.1);
 }
 
 /// Makes a value of item 3 a NaN.

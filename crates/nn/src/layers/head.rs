@@ -56,6 +56,20 @@ impl Linear {
         })
     }
 
+    /// Weights and biases of zero.
+    pub(crate) fn zeros(
+        params: &mut Params,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Self, NnError> {
+        let (weight, bias) = (vec![0.0; inputs * outputs], vec![0.0; outputs]);
+        Ok(Self {
+            weight: params.weight(&format!("{name}.weight"), weight, &[inputs, outputs], true)?,
+            bias: params.weight(&format!("{name}.bias"), bias, &[outputs], false)?,
+        })
+    }
+
     /// `norm` at evaluation and this layer after it in one, as they are now; without gradients for the
     /// weights.
     pub(crate) fn fused(&self, norm: Option<&FieldBatchNorm>) -> Result<Self, NnError> {
