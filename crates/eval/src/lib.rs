@@ -5,6 +5,7 @@
 //!   points exactly), all seeded.
 //! * [`evaluate`]: runs a model over the transformed items of a dataset; the result is a
 //!   [`ModelReport`].
+//! * [`evaluate_outputs`]: the same for models that predict numbers, vectors or tensors.
 //! * [`report`]: the data of a report, and its HTML, JSON, CSV, SVG and terminal forms.
 //! * [`equivariance`]: how far any layer or network is from commuting with rotations.
 //! * [`metrics`]: accuracy, F1, AUC and bootstrap intervals on plain arrays.
@@ -17,6 +18,7 @@ mod layers;
 mod material;
 pub mod metrics;
 mod network;
+mod outputs;
 mod paired;
 mod predictor;
 mod protocol;
@@ -28,6 +30,7 @@ mod values;
 pub use error::{EvalError, ModelError};
 pub use evaluate::{Progress, evaluate, summarise};
 pub use network::NetworkPredictor;
+pub use outputs::{OutputScores, Targets, evaluate_outputs};
 pub use paired::{PairedTest, paired_tests};
 pub use predictor::Predictor;
 pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform};

@@ -4,4 +4,5 @@ mod browser;
 mod common;
 mod equivariance;
 mod evaluate;
+mod outputs;
 mod report;
