@@ -3,4 +3,9 @@
 mod common;
 mod equivariance;
 mod evaluate;
+#[cfg(feature = "onnx")]
+mod onnx;
+mod precomputed;
 mod report;
+#[cfg(unix)]
+mod subprocess;
