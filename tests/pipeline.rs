@@ -97,9 +97,8 @@ fn a_file_becomes_a_report() {
         ..Protocol::default()
     };
     let predictor = NetworkPredictor::new("small".into(), loaded).unwrap();
-    let model = evaluate(&predictor, &dataset, Split::Test, &protocol, &|_| {}).unwrap();
-    let dataset = steer3d::eval::summarise(&dataset, Split::Test);
-    let section = Section { dataset, protocol, models: vec![model], gallery: vec![] };
+    let model = evaluate(&predictor, &dataset, Split::Test, &protocol, None, &|_| {}).unwrap();
+    let section = Section::new(&dataset, Split::Test, protocol, vec![model]).unwrap();
     write_report(folder.path(), &Report::new("Tetris", "", vec![section])).unwrap();
     let json = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
     let report = Report::from_json(&json).unwrap();

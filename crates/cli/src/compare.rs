@@ -10,10 +10,7 @@ use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use steer3d::eval::NetworkPredictor;
-use steer3d::eval::report::{
-    Comparison, Report, Section, Trial, gallery, write_comparison, write_report,
-};
-use steer3d::eval::summarise;
+use steer3d::eval::report::{Comparison, Report, Section, Trial, write_comparison, write_report};
 use steer3d::nn::{ModelConfig, Network, TrainConfig, checkpoint};
 use steer3d::volume::Dataset;
 
@@ -30,7 +27,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
 Every model is trained from every seed, counted from --seed, and measured on the same rotated and
 moved volumes. The folder gets comparison.md, .csv and .json (mean and standard deviation over
 seeds), the report of the models of the first seed, and a folder for each training. A run that was
-interrupted goes on with the trainings that are not finished.";
+interrupted goes on with the trainings and evaluations that are not finished.";
 
 #[derive(Args)]
 pub(crate) struct CompareArgs {
@@ -85,7 +82,7 @@ pub(crate) fn run(
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
-    let mut models = vec![];
+    let (mut models, mut journals) = (vec![], vec![]);
     for &architecture in &args.models {
         let budget = match args.matched {
             Matched::Parameters => Budget::Parameters,
@@ -116,26 +113,27 @@ pub(crate) fn run(
                 return Ok(ExitCode::from(INTERRUPTED));
             };
             let predictor = NetworkPredictor::new(architecture.to_string(), network)?;
-            let mut report =
-                measure(&predictor, &dataset, args.protocol.split(), &protocol, output)?;
+            let journal = folder.join("unfinished.logits");
+            let split = args.protocol.split();
+            let report = measure(&predictor, &dataset, split, &protocol, Some(&journal), output)?;
+            journals.push(journal);
+            let mut trial = Trial::new(seed, training_seconds, report, &protocol);
             if !trials.is_empty() {
-                report.predictions.clear();
+                trial.report.predictions.clear();
             }
-            trials.push(Trial { seed, training_seconds, report });
+            trials.push(trial);
         }
         models.push((architecture.to_string(), trials));
     }
     let comparison = Comparison::new(&dataset.meta().name, &protocol, &models);
     let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
-    let section = Section {
-        gallery: gallery(&dataset, &first, &protocol, 4)?,
-        dataset: summarise(&dataset, args.protocol.split()),
-        protocol,
-        models: first,
-    };
+    let section = Section::new(&dataset, args.protocol.split(), protocol, first)?;
     let title = format!("Networks on {}, trained from seed {seed}", dataset.meta().name);
     write_report(&args.out, &Report::new(&title, &command_line(), vec![section]))?;
     write_comparison(&args.out, &comparison)?;
+    for journal in journals {
+        fs::remove_file(&journal).with_context(|| format!("{}", journal.display()))?;
+    }
     output.result(&comparison.terminal(), &comparison)?;
     output.say(&format!("report: {}", args.out.join("report.html").display()));
     Ok(ExitCode::SUCCESS)

@@ -119,12 +119,12 @@ fn real(
         per_angle: 1,
         translations: vec![1.0, 2.0, 4.0],
         per_distance: 1,
-        cube: false,
+        groups: vec![],
         sources,
         batch: 32,
         ..Protocol::default()
     };
-    eval::section(&predictors, &dataset, Split::Test, protocol, output)
+    eval::section(&predictors, &dataset, Split::Test, protocol, None, output)
 }
 
 fn cath(out: &Path, seed: u64) -> Result<Bundle> {

@@ -1,14 +1,15 @@
 use std::cell::RefCell;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
-use steer3d::eval::report::{ModelReport, Report, Section, gallery, terminal, write_report};
+use steer3d::eval::report::{ModelReport, Report, Section, terminal, write_report};
 use steer3d::eval::{
-    Exporter, NetworkPredictor, Precomputed, Predictor, Protocol, Source, SubprocessPredictor,
-    evaluate, summarise,
+    Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Protocol, Search, Source,
+    SubprocessPredictor, evaluate,
 };
 use steer3d::nn::checkpoint;
 use steer3d::volume::{Dataset, Interpolation, Split};
@@ -19,11 +20,13 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d eval runs/steerable/model.safetensors cath.h5
   steer3d eval steerable/model.safetensors plain/model.safetensors cath.h5 --rotations 64 --out report
   steer3d eval monai.onnx adrenal.h5 --out report
-  steer3d eval adrenal.h5 --command "python3 predict.py" --out report
+  steer3d eval adrenal.h5 --command 'python3 predict.py' --out report
   steer3d eval model.safetensors cath.h5 --rotate points --angles 10,20,45,90,180 --json
+  steer3d eval model.safetensors cath.h5 --axes z,x --angle-step 30 --search 48 --ball
 
 Without --out the tables are printed; with it the folder also gets report.html, report.json,
-results.csv, predictions.csv and the figures as SVG.";
+results.csv, predictions.csv and the figures as SVG, and an evaluation that was interrupted goes on
+where it was.";
 
 #[derive(Args)]
 pub(crate) struct EvalArgs {
@@ -62,9 +65,34 @@ pub(crate) struct ProtocolArgs {
     /// Distances (voxels) of translations, separated by commas
     #[arg(long, value_delimiter = ',')]
     translations: Option<Vec<f64>>,
-    /// Also the 24 rotations of the cube, under which voxels need no interpolation
+    /// Angles every so many degrees up to 180, instead of --angles
+    #[arg(long, conflicts_with = "angles", value_parser = angle_step)]
+    angle_step: Option<f64>,
+    /// Axes (x, y, z or X:Y:Z) about which to turn by every angle, and at random
+    #[arg(long, value_delimiter = ',', value_parser = axis)]
+    axes: Vec<Axis>,
+    /// Distances (voxels) of translations after random rotations, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    rotations_and_translations: Vec<f64>,
+    /// Evenly spread rotations of each item
+    #[arg(long, default_value_t = 0)]
+    even: usize,
+    /// Groups all of whose rotations are used: tetrahedron, cube (under which voxels need no
+    /// interpolation), icosahedron
+    #[arg(long, value_delimiter = ',')]
+    groups: Vec<PointGroup>,
+    /// Search for the worst rotation of each item, from this many evenly spread ones
+    #[arg(long, value_name = "GRID", value_parser = clap::value_parser!(u32).range(1..))]
+    search: Option<u32>,
+    /// Rounds of refinement of the search, six rotations each
+    #[arg(long, default_value_t = 6, requires = "search")]
+    search_rounds: usize,
+    /// Keep only the largest ball about the centre of every volume, so that no corner is lost in turning
     #[arg(long)]
-    cube: bool,
+    ball: bool,
+    /// Value around the stored voxels, which comes in when they are turned or moved
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    outside: f32,
     /// What is rotated: the stored voxels, by interpolation; the stored points, exactly, before
     /// voxelising; or both [default: both where the dataset stores points]
     #[arg(long, value_enum)]
@@ -91,6 +119,28 @@ enum Rotated {
     Both,
 }
 
+/// An axis x,y,z.
+#[derive(Clone, Copy)]
+struct Axis([f64; 3]);
+
+fn axis(text: &str) -> Result<Axis, String> {
+    let problem = || format!("expected x, y, z or three numbers X:Y:Z, found `{text}`");
+    Ok(Axis(match text {
+        "x" => [1.0, 0.0, 0.0],
+        "y" => [0.0, 1.0, 0.0],
+        "z" => [0.0, 0.0, 1.0],
+        _ => {
+            let parts: Result<Vec<f64>, _> = text.split(':').map(str::parse).collect();
+            parts.map_err(|_| problem())?.try_into().map_err(|_| problem())?
+        }
+    }))
+}
+
+fn angle_step(text: &str) -> Result<f64, String> {
+    let step = text.parse().ok().filter(|step| (0.1..=180.0).contains(step));
+    step.ok_or_else(|| format!("expected from 0.1 to 180 degrees, found `{text}`"))
+}
+
 impl ProtocolArgs {
     pub(crate) fn split(&self) -> Split {
         match self.split {
@@ -112,9 +162,22 @@ impl ProtocolArgs {
         Protocol {
             seed,
             rotations: self.rotations,
-            angles: self.angles.clone().unwrap_or(standard.angles),
+            angles: match self.angle_step {
+                Some(step) => {
+                    (1..).map(|i| f64::from(i) * step).take_while(|a| *a <= 180.0).collect()
+                }
+                None => self.angles.clone().unwrap_or(standard.angles),
+            },
             translations: self.translations.clone().unwrap_or(standard.translations),
-            cube: self.cube,
+            even: self.even,
+            axes: self.axes.iter().map(|axis| axis.0).collect(),
+            rotations_and_translations: self.rotations_and_translations.clone(),
+            groups: self.groups.clone(),
+            search: self
+                .search
+                .map(|grid| Search { grid: grid as usize, rounds: self.search_rounds }),
+            mask: if self.ball { Mask::Ball } else { Mask::None },
+            outside: self.outside,
             sources,
             batch: self.eval_batch_size,
             ..standard
@@ -149,9 +212,17 @@ pub(crate) fn run(
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         predictors.push(Box::new(Precomputed::load(name, folder, dataset.meta())?));
     }
-    let section = section(&predictors, &dataset, args.protocol.split(), protocol, output)?;
+    let journals = args.out.as_ref().map(|out| out.join("unfinished"));
+    if let Some(folder) = &journals {
+        fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    }
+    let split = args.protocol.split();
+    let section = section(&predictors, &dataset, split, protocol, journals.as_deref(), output)?;
     let title = format!("Rotated-volume evaluation on {}", dataset.meta().name);
     publish(&title, vec![section], args.out.as_deref(), output)?;
+    if let Some(folder) = &journals {
+        fs::remove_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -162,8 +233,13 @@ fn export(
     protocol: &Protocol,
     output: &Output,
 ) -> Result<ExitCode> {
+    if protocol.search.is_some() {
+        bail!(
+            "--export: the volumes of a --search depend on the answers; leave one of the two out"
+        );
+    }
     let exporter = Exporter::new(folder, dataset.meta())?;
-    measure(&exporter, dataset, split, protocol, output)?;
+    measure(&exporter, dataset, split, protocol, None, output)?;
     let volumes = exporter.finish(folder)?;
     let text = format!("{}: {volumes} volumes", folder.join("volumes.npy").display());
     output.result(&text, &serde_json::json!({ "schema_version": 1, "volumes": volumes }))?;
@@ -228,37 +304,39 @@ fn model_name(path: &Path, all: &[PathBuf]) -> String {
     }
 }
 
-/// Evaluates every model on the same transformed volumes.
+/// Evaluates every model on the same transformed volumes. `journals` is a folder for the logits of
+/// an unfinished evaluation.
 pub(crate) fn section(
     predictors: &[Box<dyn Predictor>],
     dataset: &Dataset,
     split: Split,
     protocol: Protocol,
+    journals: Option<&Path>,
     output: &Output,
 ) -> Result<Section> {
     let models = predictors
         .iter()
-        .map(|predictor| measure(predictor.as_ref(), dataset, split, &protocol, output))
+        .enumerate()
+        .map(|(i, predictor)| {
+            let journal = journals.map(|folder| folder.join(format!("{i}.logits")));
+            measure(predictor.as_ref(), dataset, split, &protocol, journal.as_deref(), output)
+        })
         .collect::<Result<Vec<_>>>()?;
-    Ok(Section {
-        gallery: gallery(dataset, &models, &protocol, 4)?,
-        dataset: summarise(dataset, split),
-        protocol,
-        models,
-    })
+    Ok(Section::new(dataset, split, protocol, models)?)
 }
 
-/// Evaluates one model.
+/// Evaluates one model, with the logits so far in the file `journal`.
 pub(crate) fn measure(
     predictor: &dyn Predictor,
     dataset: &Dataset,
     split: Split,
     protocol: &Protocol,
+    journal: Option<&Path>,
     output: &Output,
 ) -> Result<ModelReport> {
     let label = format!("evaluate {} on {}", predictor.name(), dataset.meta().name);
     let bar = RefCell::new(output.progress(&label, 0));
-    Ok(evaluate(predictor, dataset, split, protocol, &|p| {
+    Ok(evaluate(predictor, dataset, split, protocol, journal, &|p| {
         let mut bar = bar.borrow_mut();
         bar.length(p.total);
         bar.at(p.done, "volumes");

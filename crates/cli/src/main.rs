@@ -7,6 +7,7 @@ mod equivariance;
 mod eval;
 mod info;
 mod output;
+mod report;
 mod tetris;
 mod train;
 
@@ -70,6 +71,9 @@ enum Command {
     /// Train several networks on a dataset and measure how each survives rotation and translation
     #[command(after_help = compare::EXAMPLES)]
     Compare(compare::CompareArgs),
+    /// Compare reports
+    #[command(subcommand)]
+    Report(report::ReportCommand),
     /// Measure how far steerable kernels, layers and networks are from exact equivariance
     #[command(after_help = equivariance::EXAMPLES)]
     Equivariance(equivariance::EquivarianceArgs),
@@ -141,6 +145,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(args, global.seed, &device, &output),
         Command::Eval(args) => eval::run(args, global.seed, &device, &output),
         Command::Compare(args) => compare::run(args, global.seed, &device, &output),
+        Command::Report(command) => report::run(command, &output),
         Command::Equivariance(args) => equivariance::run(args, global.seed, &output),
         Command::Info(args) => info::run(args, &output),
         Command::Completions { shell } => completions(*shell),

@@ -119,11 +119,11 @@ fn accuracy(predictor: &dyn Predictor, dataset: &Dataset) -> Result<f64> {
         rotations: 0,
         angles: vec![],
         translations: vec![],
-        cube: false,
+        groups: vec![],
         layer_items: 0,
         ..Protocol::default()
     };
-    let report = evaluate(predictor, dataset, Split::Test, &protocol, &|_| {})?;
+    let report = evaluate(predictor, dataset, Split::Test, &protocol, None, &|_| {})?;
     Ok(report.sources[0].conditions[0].scores.accuracy.value)
 }
 

@@ -85,10 +85,13 @@ fn a_dataset_a_model_and_a_report() {
         "--json",
     ];
     let json: serde_json::Value = serde_json::from_str(&succeeds(at, &args)).unwrap();
-    assert_eq!(json["schema_version"], 1);
+    assert_eq!(json["schema_version"], 2);
     for name in ["report.html", "report.json", "results.csv", "predictions.csv"] {
         assert!(at.join("report").join(name).exists(), "{name}");
     }
+    assert!(!at.join("report/unfinished").exists());
+    let diff = succeeds(at, &["report", "diff", "report/report.json", "report/report.json"]);
+    assert!(diff.contains("rotated by 90°") && !diff.contains('*'), "{diff}");
     let lines = fs::read_to_string(at.join("run/metrics.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 2);
 }

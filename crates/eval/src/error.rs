@@ -161,6 +161,14 @@ pub enum EvalError {
         /// Layers for the other volume.
         found: usize,
     },
+    /// The logits of an unfinished evaluation could not be kept.
+    #[error("cannot keep the logits of the evaluation in {}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// A report was written by another version of the schema.
     #[error("report schema version {found} is not supported, expected {expected}; evaluate again")]
     SchemaVersion {

@@ -2,19 +2,26 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
+use serde_json::json;
+use steer3d_so3::Rotation;
 use steer3d_volume::{Dataset, Split};
 
 use crate::EvalError;
+use crate::journal::Journal;
 use crate::layers::{layer_errors, layer_volumes};
 use crate::material::Material;
 use crate::metrics::Bootstrap;
 use crate::predictor::Predictor;
-use crate::protocol::{Condition, Protocol, Source, Transform};
-use crate::report::{ConditionReport, DatasetSummary, ModelReport, Prediction, SourceReport};
+use crate::protocol::{Condition, Protocol, Search, Source, Transform};
+use crate::report::{
+    ConditionReport, DatasetSummary, ModelReport, Prediction, SourceReport, failures_by_axis,
+};
 use crate::scores::{Logits, Scores, Stability};
+use crate::search::Searched;
 
 /// How far an evaluation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,22 +38,33 @@ pub struct Progress {
 /// neither on the batch size nor on the number of threads, as far as the model's logits do not.
 /// `progress` is called after every batch.
 ///
+/// With a `journal`, a file, the logits are kept there as they come, and the same evaluation goes
+/// on with what the file holds: it is made if need be, started anew if it belongs to another
+/// evaluation or if the first batch of the model no longer gives the same logits, and left for the
+/// caller to remove.
+///
 /// # Errors
 /// When the protocol is out of range, the model does not fit the dataset (classes, channels), the
 /// split is empty, points are asked for but not stored, the model fails or returns logits of a
-/// wrong shape or not finite, or an item cannot be read.
+/// wrong shape or not finite, an item cannot be read, or the journal cannot be written.
 pub fn evaluate(
     model: &dyn Predictor,
     dataset: &Dataset,
     split: Split,
     protocol: &Protocol,
+    journal: Option<&Path>,
     progress: &dyn Fn(Progress),
 ) -> Result<ModelReport, EvalError> {
     let run = Run { model, dataset, protocol, items: dataset.indices(split) };
     run.check(split)?;
+    let mut journal = match journal {
+        Some(path) => Journal::open(path, &run.identity(split), model.classes())?,
+        None => Journal::none(),
+    };
     let jobs = run.jobs();
     let layer_volumes = layer_volumes(protocol, run.items.len());
-    let total = protocol.sources.len() * (jobs.len() + layer_volumes);
+    let search_volumes = protocol.search.map_or(0, |s| run.items.len() * (s.grid + 6 * s.rounds));
+    let total = protocol.sources.len() * (jobs.len() + search_volumes + layer_volumes);
     let mut done = 0;
     let mut advance = |volumes| {
         done += volumes;
@@ -56,10 +74,26 @@ pub fn evaluate(
     let bootstrap = Bootstrap::new(protocol.seed, labels.len(), protocol.resamples);
     let (mut sources, mut predictions) = (Vec::new(), Vec::new());
     for &source in &protocol.sources {
-        let logits = run.predict(source, &jobs, &mut advance)?;
+        let (mut jobs, mut logits) =
+            (jobs.clone(), run.predict(source, &jobs, &mut journal, &mut advance)?);
+        if let Some(search) = protocol.search {
+            let unrotated = jobs.iter().zip(&logits);
+            let unrotated = unrotated.filter(|(job, _)| job.condition == Condition::Unrotated);
+            let started = unrotated.map(|(job, l)| Searched::new(search, run.label(job.item), l));
+            let started: Vec<Searched> = started.collect();
+            for found in run.search(source, search, started, &mut journal, &mut advance)? {
+                jobs.push(found.0);
+                logits.push(found.1);
+            }
+        }
         sources.push(SourceReport {
             source,
             conditions: run.conditions(&labels, &jobs, &logits, &bootstrap),
+            failures_by_axis: failures_by_axis(
+                jobs.iter()
+                    .zip(&logits)
+                    .map(|(job, logits)| (&job.transform, run.label(job.item), &logits[..])),
+            ),
             layers: layer_errors(model, dataset, &run.items, source, protocol)?,
         });
         advance(layer_volumes);
@@ -114,6 +148,7 @@ pub fn summarise(dataset: &Dataset, split: Split) -> DatasetSummary {
 }
 
 /// One volume to classify.
+#[derive(Clone)]
 struct Job {
     /// Index of the item in the dataset.
     item: usize,
@@ -153,6 +188,16 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What is evaluated, in one line; the batch size does not matter.
+    fn identity(&self, split: Split) -> String {
+        let protocol = Protocol { batch: 0, ..self.protocol.clone() };
+        let [name, version] = [self.model.name(), env!("CARGO_PKG_VERSION")];
+        let data = summarise(self.dataset, split);
+        let model = json!({ "name": name, "parameters": self.model.parameters() });
+        json!({ "steer3d": version, "model": model, "data": data, "protocol": protocol })
+            .to_string()
+    }
+
     fn label(&self, item: usize) -> usize {
         self.dataset.labels()[item] as usize
     }
@@ -176,22 +221,74 @@ impl Run<'_> {
         &self,
         source: Source,
         jobs: &[Job],
+        journal: &mut Journal,
         advance: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<f32>>, EvalError> {
         let mut logits = Vec::with_capacity(jobs.len());
         let mut materials: HashMap<usize, Material> = HashMap::new();
         for batch in jobs.chunks(self.protocol.batch) {
-            materials.retain(|&item, _| batch.iter().any(|job| job.item == item));
-            for job in batch {
-                if let Entry::Vacant(slot) = materials.entry(job.item) {
-                    slot.insert(Material::read(self.dataset, job.item, source)?);
+            let mut compute = |jobs: &[Job]| {
+                materials.retain(|&item, _| jobs.iter().any(|job| job.item == item));
+                for job in jobs {
+                    if let Entry::Vacant(slot) = materials.entry(job.item) {
+                        let material =
+                            Material::read(self.dataset, job.item, source, self.protocol);
+                        slot.insert(material?);
+                    }
                 }
+                self.logits(jobs, &self.batch(jobs, &materials)?)
+            };
+            if journal.is_unchecked() {
+                journal.check(&compute(batch)?)?;
             }
-            let tensor = self.batch(batch, &materials)?;
-            logits.extend(self.logits(batch, &tensor)?);
+            let known = journal.next(batch.len());
+            let rest = &batch[known.len()..];
+            logits.extend(known);
+            if !rest.is_empty() {
+                let new = compute(rest)?;
+                journal.add(&new)?;
+                logits.extend(new);
+            }
             advance(batch.len());
         }
         Ok(logits)
+    }
+
+    /// The worst rotation found for each item, and its logits.
+    fn search(
+        &self,
+        source: Source,
+        search: Search,
+        mut items: Vec<Searched>,
+        journal: &mut Journal,
+        advance: &mut dyn FnMut(usize),
+    ) -> Result<Vec<(Job, Vec<f32>)>, EvalError> {
+        let job = |place: usize, rotation: Rotation| Job {
+            item: self.items[place],
+            place,
+            condition: Condition::Worst,
+            transform: rotation.into(),
+        };
+        for round in 0..=search.rounds {
+            let tried = |(place, item): (usize, &Searched)| match round {
+                0 => item.grid(search, self.protocol.seed, self.items[place]),
+                _ => item.round(),
+            };
+            let tried: Vec<Vec<Rotation>> = items.iter().enumerate().map(tried).collect();
+            let jobs = tried.iter().enumerate().flat_map(|(place, rotations)| {
+                rotations.iter().map(move |&rotation| job(place, rotation))
+            });
+            let jobs: Vec<Job> = jobs.collect();
+            let mut logits = self.predict(source, &jobs, journal, advance)?.into_iter();
+            for (item, rotations) in items.iter_mut().zip(tried) {
+                let answers: Vec<_> = rotations.into_iter().zip(logits.by_ref()).collect();
+                item.take(&answers);
+            }
+            let most = items.len() * if round == 0 { search.grid } else { 6 };
+            advance(most - jobs.len());
+        }
+        let found = items.into_iter().enumerate();
+        Ok(found.map(|(place, item)| (job(place, item.rotation), item.logits)).collect())
     }
 
     /// The transformed volumes of a batch, N,C,D,H,W.
@@ -203,9 +300,10 @@ impl Run<'_> {
         let meta = self.dataset.meta();
         let length = meta.item_len();
         let mut values = vec![0.0f32; jobs.len() * length];
-        values.par_chunks_mut(length).zip(jobs).try_for_each(|(target, job)| {
-            materials[&job.item].write(&meta.irreps, &job.transform, target)
-        })?;
+        values
+            .par_chunks_mut(length)
+            .zip(jobs)
+            .try_for_each(|(target, job)| materials[&job.item].write(&job.transform, target))?;
         let [d, h, w] = meta.dims;
         Ok(Tensor::from_vec(values, (jobs.len(), meta.channels, d, h, w), &Device::Cpu)?)
     }

@@ -8,7 +8,7 @@ use steer3d_volume::{Dataset, Interpolation};
 use crate::EvalError;
 use crate::material::Material;
 use crate::predictor::Predictor;
-use crate::protocol::{Protocol, Source, Transform};
+use crate::protocol::{PointGroup, Protocol, Source, Transform};
 use crate::report::LayerError;
 use crate::values::Values;
 
@@ -26,7 +26,7 @@ fn rotations(protocol: &Protocol, item: usize) -> Vec<(Rotation, bool)> {
         .map(|k| random_rotation(&mut Stream::new(seed, "layer rotation", &[item, k])));
     let mut turns = cube_group().split_off(1);
     Stream::new(seed, "layer cube rotations", &[item]).shuffle(&mut turns);
-    turns.truncate(if protocol.cube { count } else { 0 });
+    turns.truncate(if protocol.groups.contains(&PointGroup::Cube) { count } else { 0 });
     random.map(|r| (r, false)).chain(turns.into_iter().map(|r| (r, true))).collect()
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn layer_errors(
 ) -> Result<Vec<LayerError>, EvalError> {
     let mut sums: Vec<Sum> = Vec::new();
     for &item in items.iter().take(protocol.layer_items) {
-        let material = Material::read(dataset, item, source)?;
+        let material = Material::read(dataset, item, source, protocol)?;
         let fields = |transform: &Transform| layers(model, dataset, &material, transform);
         let base = fields(&Transform::IDENTITY)?;
         if base.len() == 1 {
@@ -89,7 +89,7 @@ fn layers(
 ) -> Result<Vec<Layer>, EvalError> {
     let meta = dataset.meta();
     let mut values = vec![0.0f32; meta.item_len()];
-    material.write(&meta.irreps, transform, &mut values)?;
+    material.write(transform, &mut values)?;
     let [d, h, w] = meta.dims;
     let batch = Tensor::from_vec(values, (1, meta.channels, d, h, w), &Device::Cpu)?;
     let outputs = model.layers(&batch).map_err(|e| EvalError::model(model, &batch, e))?;

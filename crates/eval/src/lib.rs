@@ -13,17 +13,20 @@
 pub mod equivariance;
 mod error;
 mod evaluate;
+mod journal;
 mod layers;
 mod material;
 pub mod metrics;
 mod network;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod paired;
 mod precomputed;
 mod predictor;
 mod protocol;
 pub mod report;
 mod scores;
+mod search;
 mod subprocess;
 mod values;
 
@@ -32,9 +35,10 @@ pub use evaluate::{Progress, evaluate, summarise};
 pub use network::NetworkPredictor;
 #[cfg(feature = "onnx")]
 pub use onnx::{AxisOrder, Layout, OnnxOptions, OnnxPredictor, Values};
+pub use paired::{PairedTest, paired_tests};
 pub use precomputed::{Exporter, Precomputed};
 pub use predictor::Predictor;
-pub use protocol::{Condition, Protocol, Source, Transform};
+pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform};
 pub use report::{ModelReport, Report, Section, gallery, write_report};
 pub use scores::{ClassScores, Scores, Stability};
 pub use subprocess::{SubprocessError, SubprocessPredictor};

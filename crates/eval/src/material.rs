@@ -2,62 +2,108 @@
 
 use steer3d_so3::Irreps;
 use steer3d_volume::{
-    Dataset, Interpolation, PointCloud, Volume, Voxeliser, rotate_into, translate_into,
+    Dataset, Grid, Interpolation, PointCloud, Voxeliser, rotate_into, translate_into,
 };
 
 use crate::EvalError;
-use crate::protocol::{Source, Transform};
+use crate::protocol::{Mask, Protocol, Source, Transform};
 
-/// An item in the form that a source transforms.
-pub(crate) enum Material {
-    Voxels { volume: Volume, interpolation: Interpolation },
+/// An item, and what is done at the border of its transformed volumes.
+pub(crate) struct Material {
+    form: Form,
+    irreps: Irreps,
+    /// The value that comes in from outside the grid in scalar channels.
+    outside: f32,
+    /// The voxels that are kept, if not all.
+    kept: Option<Vec<bool>>,
+}
+
+/// What a source transforms. Scalar channels of voxels are stored less the value outside.
+enum Form {
+    Voxels { data: Vec<f32>, grid: Grid, interpolation: Interpolation },
     Points { cloud: PointCloud, voxeliser: Voxeliser },
 }
 
 impl Material {
     /// Reads an item of a dataset.
-    pub(crate) fn read(dataset: &Dataset, item: usize, source: Source) -> Result<Self, EvalError> {
-        match source {
+    pub(crate) fn read(
+        dataset: &Dataset,
+        item: usize,
+        source: Source,
+        protocol: &Protocol,
+    ) -> Result<Self, EvalError> {
+        let meta = dataset.meta();
+        let kept = (protocol.mask == Mask::Ball).then(|| ball(meta.dims));
+        let outside = match source {
+            Source::Voxels(_) => protocol.outside,
+            Source::Points => 0.0,
+        };
+        let form = match source {
             Source::Voxels(interpolation) => {
-                Ok(Self::Voxels { volume: dataset.read(item)?, interpolation })
+                let volume = dataset.read(item)?;
+                let (grid, mut data) = (volume.grid(), volume.into_data());
+                shift_scalars(&meta.irreps, &mut data, -outside);
+                Form::Voxels { data, grid, interpolation }
             }
             Source::Points => {
-                let cloud = dataset.points(item)?;
-                let voxeliser = dataset.meta().voxeliser;
+                let (cloud, voxeliser) = (dataset.points(item)?, meta.voxeliser);
                 let (Some(cloud), Some(voxeliser)) = (cloud, voxeliser) else {
-                    return Err(EvalError::NoPoints { dataset: dataset.meta().name.clone() });
+                    return Err(EvalError::NoPoints { dataset: meta.name.clone() });
                 };
-                Ok(Self::Points { cloud, voxeliser })
+                Form::Points { cloud, voxeliser }
             }
-        }
+        };
+        Ok(Self { form, irreps: meta.irreps.clone(), outside, kept })
     }
 
     /// Writes the transformed volume, C,D,H,W, into `target`.
-    pub(crate) fn write(
-        &self,
-        irreps: &Irreps,
-        transform: &Transform,
-        target: &mut [f32],
-    ) -> Result<(), EvalError> {
-        match self {
-            Self::Voxels { volume, interpolation } => {
-                let (source, grid) = (volume.data(), volume.grid());
-                let Transform { rotation, shift } = transform;
+    pub(crate) fn write(&self, transform: &Transform, target: &mut [f32]) -> Result<(), EvalError> {
+        let Transform { rotation, shift } = transform;
+        match &self.form {
+            Form::Voxels { data, grid, interpolation } => {
+                let irreps = &self.irreps;
                 if *shift == [0.0; 3] {
-                    rotate_into(source, &grid, irreps, rotation, *interpolation, target)?;
+                    rotate_into(data, grid, irreps, rotation, *interpolation, target)?;
                 } else {
-                    let mut turned = vec![0.0; source.len()];
-                    rotate_into(source, &grid, irreps, rotation, *interpolation, &mut turned)?;
-                    translate_into(&turned, &grid, *shift, *interpolation, target)?;
+                    let mut turned = vec![0.0; data.len()];
+                    rotate_into(data, grid, irreps, rotation, *interpolation, &mut turned)?;
+                    translate_into(&turned, grid, *shift, *interpolation, target)?;
                 }
             }
-            Self::Points { cloud, voxeliser } => {
+            Form::Points { cloud, voxeliser } => {
                 let moved = moved(cloud, transform, voxeliser.voxel_size);
-                voxeliser.voxelise_into(&moved, &transform.rotation, target)?;
+                voxeliser.voxelise_into(&moved, rotation, target)?;
             }
         }
+        if let Some(kept) = &self.kept {
+            for channel in target.chunks_exact_mut(kept.len()) {
+                channel
+                    .iter_mut()
+                    .zip(kept)
+                    .for_each(|(v, kept)| *v = if *kept { *v } else { 0.0 });
+            }
+        }
+        shift_scalars(&self.irreps, target, self.outside);
         Ok(())
     }
+}
+
+/// Adds a value to the channels of l = 0 of a volume C,D,H,W.
+fn shift_scalars(irreps: &Irreps, values: &mut [f32], by: f32) {
+    if by == 0.0 {
+        return;
+    }
+    let voxels = values.len() / irreps.dim();
+    for block in irreps.blocks().filter(|block| block.irrep.l == 0) {
+        let scalars = &mut values[block.offset * voxels..][..block.dim() * voxels];
+        scalars.iter_mut().for_each(|value| *value += by);
+    }
+}
+
+/// Whether each voxel of a grid D,H,W lies in the largest ball that fits.
+fn ball(dims: [usize; 3]) -> Vec<bool> {
+    let radius = dims.into_iter().min().unwrap_or(0) as f64 / 2.0;
+    crate::values::ball(dims, radius)
 }
 
 /// The points before the rotation that takes them to their place: p + R⁻¹ shift.

@@ -72,7 +72,7 @@ impl Bootstrap {
 }
 
 /// Quantile of sorted values with linear interpolation between them (NumPy's default).
-fn quantile(sorted: &[f64], level: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], level: f64) -> f64 {
     let position = level * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
@@ -207,6 +207,47 @@ pub fn macro_auc(rankings: &[Ranking], weights: &[f64]) -> Option<f64> {
         [_, one] => one.auc(weights),
         _ => mean(rankings.iter().filter_map(|ranking| ranking.auc(weights))),
     }
+}
+
+/// One prediction for the calibration error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Confidence {
+    /// Index of the item.
+    pub item: usize,
+    /// Probability that the model gives to the class that it predicts.
+    pub probability: f64,
+    /// Whether that class is right.
+    pub right: bool,
+}
+
+/// Expected calibration error: the mean over predictions of |share of right ones - mean probability|
+/// in their bin, of 15 of equal width (Guo, Pleiss, Sun and Weinberger 2017,
+/// <https://arxiv.org/abs/1706.04599>, eq. 3). `None` without predictions.
+pub fn calibration_error(predictions: &[Confidence], weights: &[f64]) -> Option<f64> {
+    const BINS: usize = 15;
+    let (mut gaps, mut total) = ([0.0; BINS], 0.0);
+    for p in predictions {
+        let bin = ((p.probability * BINS as f64) as usize).min(BINS - 1);
+        gaps[bin] += weights[p.item] * (f64::from(u8::from(p.right)) - p.probability);
+        total += weights[p.item];
+    }
+    ratio(gaps.iter().map(|gap| gap.abs()).sum(), total)
+}
+
+/// p value of the two-sided sign-flip test that the mean of paired `differences` is 0 (Fisher 1935):
+/// the share of `flips` random choices of signs, and the one observed, whose mean is as far from 0.
+/// Choice b draws from the stream (seed, "sign flips", \[b\]).
+pub fn sign_flip_test(differences: &[f64], seed: u64, flips: usize) -> f64 {
+    let observed = differences.iter().sum::<f64>().abs();
+    let as_far = |b: &usize| {
+        let mut stream = Stream::new(seed, "sign flips", &[*b as u64]);
+        let flip = |d: &f64| if stream.below(2) == 0 { *d } else { -d };
+        let sum: f64 = differences.iter().map(flip).sum();
+        // Differences are shares with few values: equal sums may differ in their last bits.
+        sum.abs() >= observed - 1e-9
+    };
+    let count = (0..flips).into_par_iter().filter(as_far).count();
+    (1 + count) as f64 / (1 + flips) as f64
 }
 
 /// Softmax of one row of logits.
@@ -366,6 +407,30 @@ mod tests {
         assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.5), 2.0);
         assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
         assert_eq!(quantile(&[3.0], 0.975), 3.0);
+    }
+
+    #[test]
+    fn calibration_of_known_confidences() {
+        let p = |item, probability, right| Confidence { item, probability, right };
+        // Nine of ten right at 0.9: calibrated. Half right at 0.98: wrong by 0.48.
+        let mut all: Vec<Confidence> = (0..10).map(|i| p(0, 0.9, i > 0)).collect();
+        assert!(calibration_error(&all, &[1.0]).unwrap().abs() < 1e-12);
+        all.extend([p(1, 0.98, true), p(1, 0.98, false)]);
+        let error = calibration_error(&all, &[1.0, 1.0]).unwrap();
+        assert!((error - 0.48 * 2.0 / 12.0).abs() < 1e-12, "{error}");
+        assert!((calibration_error(&all, &[0.0, 3.0]).unwrap() - 0.48).abs() < 1e-12);
+        assert_eq!(calibration_error(&[p(0, 1.0, true)], &[1.0]), Some(0.0));
+        assert_eq!(calibration_error(&[], &[]), None);
+    }
+
+    #[test]
+    fn sign_flips_agree_with_the_binomial_distribution() {
+        // 8 of 8 pairs in favour: 2 of 256 choices of signs are as far from 0.
+        let p = sign_flip_test(&[1.0; 8], 0, 20_000);
+        assert!((p - 2.0 / 256.0).abs() < 0.003, "{p}");
+        assert_eq!(sign_flip_test(&[0.0; 5], 0, 100), 1.0);
+        let balanced: Vec<f64> = (0..40).map(|i| if i % 2 == 0 { 0.5 } else { -0.5 }).collect();
+        assert_eq!(sign_flip_test(&balanced, 0, 100), 1.0);
     }
 
     #[test]

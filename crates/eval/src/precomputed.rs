@@ -86,7 +86,8 @@ impl Exporter {
             Ok(())
         };
         volumes().map_err(|source| EvalError::Write { path: path.clone(), source })?;
-        let hex = |key: &Key| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+        let hex =
+            |key: &Key| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
         let text: String = keys.iter().map(hex).collect();
         steer3d_nn::checkpoint::write_atomically(&folder.join(KEYS), text.as_bytes())?;
         Ok(keys.len())
@@ -95,9 +96,8 @@ impl Exporter {
 
 /// The header of an NPY file (format 1.0) of `n` volumes of float32.
 fn header(n: usize, [c, d, h, w]: [usize; 4]) -> Vec<u8> {
-    let text = format!(
-        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({n}, {c}, {d}, {h}, {w}), }}"
-    );
+    let text =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n}, {c}, {d}, {h}, {w}), }}");
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend(((HEADER - 10) as u16).to_le_bytes());
     header.extend(text.bytes());

@@ -1,9 +1,14 @@
 //! What is done to every test volume: rotations, translations and their seeds.
 
+use std::f64::consts::{PI, TAU};
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use steer3d_so3::{Rotation, Stream, cube_group, rotations::random_rotation};
+use steer3d_so3::groups::{cube_group, icosahedral_group, tetrahedral_group};
+use steer3d_so3::rotations::random_rotation;
+use steer3d_so3::sampling::super_fibonacci;
+use steer3d_so3::{Rotation, Stream};
 use steer3d_volume::Interpolation;
 
 use crate::EvalError;
@@ -53,8 +58,23 @@ pub struct Protocol {
     pub translations: Vec<f64>,
     /// Translations for each item and distance; with up to six the grid directions differ.
     pub per_distance: usize,
-    /// Whether to use the 24 rotations of the cube.
-    pub cube: bool,
+    /// Rotations for each item that are spread evenly: a super-Fibonacci spiral, turned as a whole
+    /// at random for each item.
+    pub even: usize,
+    /// Axes x,y,z about which the items are turned: by every one of the angles, and at random.
+    pub axes: Vec<[f64; 3]>,
+    /// Distances, in voxels, of translations in uniform random directions that follow uniform
+    /// random rotations, `per_distance` for each item and distance.
+    pub rotations_and_translations: Vec<f64>,
+    /// Groups all of whose rotations are used.
+    pub groups: Vec<PointGroup>,
+    /// The search for the worst rotation of each item, if any.
+    pub search: Option<Search>,
+    /// What is kept of every volume, transformed or not.
+    pub mask: Mask,
+    /// The value around the stored voxels, of air or solvent say, which moves into the grid when
+    /// they are turned.
+    pub outside: f32,
     /// What is rotated; each source is measured on its own. The first is the one of the headline.
     pub sources: Vec<Source>,
     /// Volumes in one batch; changes speed and memory only.
@@ -69,7 +89,7 @@ pub struct Protocol {
 
 impl Default for Protocol {
     /// 16 random rotations, 8 angles, 4 distances, the cube group; voxels by trilinear
-    /// interpolation.
+    /// interpolation, zero around them.
     fn default() -> Self {
         Self {
             seed: 0,
@@ -78,7 +98,13 @@ impl Default for Protocol {
             per_angle: 2,
             translations: vec![0.5, 1.0, 2.0, 4.0],
             per_distance: 2,
-            cube: true,
+            even: 0,
+            axes: vec![],
+            rotations_and_translations: vec![],
+            groups: vec![PointGroup::Cube],
+            search: None,
+            mask: Mask::None,
+            outside: 0.0,
             sources: vec![Source::Voxels(Interpolation::Trilinear)],
             batch: 16,
             resamples: 1000,
@@ -102,10 +128,26 @@ impl Protocol {
         if let Some(distance) = self.translations.iter().find(|distance| !is_distance(distance)) {
             return fail("translations", "at least 0 voxels", distance.to_string());
         }
+        let moved = &self.rotations_and_translations;
+        if let Some(distance) = moved.iter().find(|distance| !is_distance(distance)) {
+            let found = distance.to_string();
+            return fail("rotations_and_translations", "at least 0 voxels", found);
+        }
+        let is_axis = |axis: &[f64; 3]| nalgebra::Vector3::from(*axis).norm().is_normal();
+        if let Some(axis) = self.axes.iter().find(|axis| !is_axis(axis)) {
+            return fail("axes", "finite and not of length 0", format!("{axis:?}"));
+        }
+        if !self.outside.is_finite() {
+            return fail("outside", "a finite value", self.outside.to_string());
+        }
+        if self.search.is_some_and(|search| search.grid == 0) {
+            return fail("search.grid", "at least 1", "0".into());
+        }
         if self.per_angle == 0 && !self.angles.is_empty() {
             return fail("per_angle", "at least 1", self.per_angle.to_string());
         }
-        if self.per_distance == 0 && !self.translations.is_empty() {
+        let distances = self.translations.len() + moved.len();
+        if self.per_distance == 0 && distances > 0 {
             return fail("per_distance", "at least 1", self.per_distance.to_string());
         }
         if self.batch == 0 {
@@ -117,27 +159,42 @@ impl Protocol {
         Ok(())
     }
 
-    /// The conditions in the order of the report: unrotated, random, angles, translations, cube.
+    /// The conditions in the order of the report.
     pub fn conditions(&self) -> Vec<Condition> {
         let mut conditions = vec![Condition::Unrotated];
         if self.rotations > 0 {
             conditions.push(Condition::Random);
         }
+        if self.even > 0 {
+            conditions.push(Condition::Even);
+        }
         conditions.extend(self.angles.iter().map(|&degrees| Condition::Angle { degrees }));
+        for &axis in &self.axes {
+            if self.rotations > 0 {
+                conditions.push(Condition::RandomAbout { axis });
+            }
+            conditions
+                .extend(self.angles.iter().map(|&degrees| Condition::About { axis, degrees }));
+        }
         conditions
             .extend(self.translations.iter().map(|&voxels| Condition::Translation { voxels }));
-        if self.cube {
-            conditions.push(Condition::Cube);
+        let moved = self.rotations_and_translations.iter();
+        conditions.extend(moved.map(|&voxels| Condition::RotationTranslation { voxels }));
+        conditions.extend(self.groups.iter().map(|&group| Condition::Group { group }));
+        if self.search.is_some() {
+            conditions.push(Condition::Worst);
         }
         conditions
     }
 
-    /// The transformations of one item under one condition, unrotated first in the group of the
-    /// cube. `item` is its index in the dataset.
+    /// The transformations of one item under one condition, unrotated first in a group; none for
+    /// [`Condition::Worst`], whose rotations depend on the model. `item` is its index in the dataset.
     ///
-    /// Streams: (seed, "rotation", \[item, k\]), (seed, "angle", \[item, k, bits of the angle\]),
-    /// (seed, "translation", \[item, k, bits of the distance\]) and for the order of the six grid
-    /// directions (seed, "grid directions", \[item, 0, bits of the distance\]).
+    /// Streams: (seed, "rotation", \[item, k\]), (seed, "even", \[item, 0\]),
+    /// (seed, "angle", \[item, k, bits of the angle\]), (seed, "about", \[item, k, bits of the
+    /// axis\]), (seed, "translation", \[item, k, bits of the distance\]), (seed, "rotation and
+    /// translation", likewise), and for the order of the six grid directions (seed,
+    /// "grid directions", \[item, 0, bits of the distance\]).
     pub fn transforms(&self, condition: Condition, item: usize) -> Vec<Transform> {
         let stream = |purpose, k: usize, bits: &[u64]| {
             Stream::new(self.seed, purpose, &[&[item as u64, k as u64], bits].concat())
@@ -168,9 +225,37 @@ impl Protocol {
                     })
                     .collect()
             }
-            Condition::Cube => cube_group().into_iter().map(Transform::from).collect(),
+            Condition::Even => {
+                let whole = random_rotation(&mut stream("even", 0, &[]));
+                let spread = super_fibonacci(self.even).into_iter();
+                spread.map(|rotation| (rotation * whole).into()).collect()
+            }
+            Condition::About { axis, degrees } => vec![about(axis, degrees.to_radians()).into()],
+            Condition::RandomAbout { axis } => (0..self.rotations)
+                .map(|k| {
+                    let mut stream = stream("about", k, &axis.map(f64::to_bits));
+                    about(axis, TAU * stream.uniform()).into()
+                })
+                .collect(),
+            Condition::RotationTranslation { voxels } => (0..self.per_distance)
+                .map(|k| {
+                    let mut stream = stream("rotation and translation", k, &[voxels.to_bits()]);
+                    let rotation = random_rotation(&mut stream);
+                    Transform { rotation, shift: direction(&mut stream).map(|u| u * voxels) }
+                })
+                .collect(),
+            Condition::Group { group } => {
+                group.rotations().into_iter().map(Transform::from).collect()
+            }
+            Condition::Worst => vec![],
         }
     }
+}
+
+/// Turns by `radians` about an axis that [`Protocol::validate`] let through.
+fn about(axis: [f64; 3], radians: f64) -> Rotation {
+    let axis = nalgebra::Unit::new_normalize(nalgebra::Vector3::from(axis));
+    Rotation::from_axis_angle(&axis, radians)
 }
 
 /// A uniform random unit vector x,y,z.
@@ -191,6 +276,90 @@ fn grid_direction(index: usize) -> [f64; 3] {
     unit
 }
 
+/// The rotations of a regular polyhedron.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PointGroup {
+    /// 12 rotations, some of those of the cube.
+    Tetrahedron,
+    /// 24 rotations, which need no interpolation of a cubic grid.
+    Cube,
+    /// 60 rotations, 12 of them also of the cube.
+    Icosahedron,
+}
+
+impl PointGroup {
+    /// All its rotations, the identity first.
+    pub fn rotations(self) -> Vec<Rotation> {
+        match self {
+            Self::Tetrahedron => tetrahedral_group(),
+            Self::Cube => cube_group(),
+            Self::Icosahedron => icosahedral_group(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tetrahedron => "tetrahedron",
+            Self::Cube => "cube",
+            Self::Icosahedron => "icosahedron",
+        }
+    }
+}
+
+impl fmt::Display for PointGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for PointGroup {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let groups = [Self::Tetrahedron, Self::Cube, Self::Icosahedron];
+        groups
+            .into_iter()
+            .find(|group| group.name() == text)
+            .ok_or_else(|| format!("expected tetrahedron, cube or icosahedron, found `{text}`"))
+    }
+}
+
+/// The search for the rotation of an item at which the model is surest of a wrong class: the margin
+/// (logit of the right class less the largest other) is evaluated on a grid, and then lowered
+/// step by step from its least value, until it is negative or the rounds are over.
+///
+/// The result bounds the accuracy under all rotations from above; no search can prove more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    /// Evenly spread rotations that are tried first.
+    pub grid: usize,
+    /// Rounds of refinement. Each tries a turn either way about x, y and z; a round that brings
+    /// nothing halves the angle.
+    pub rounds: usize,
+}
+
+impl Search {
+    /// The angle in radians of the first round: that of a ball of SO(3) with the volume of one of
+    /// `grid` equal cells. A ball of small radius r (angle) has the share r³/(6π) of all rotations.
+    pub(crate) fn first_step(self) -> f64 {
+        (6.0 * PI / self.grid as f64).cbrt().min(PI / 2.0)
+    }
+}
+
+/// What is kept of a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mask {
+    /// All of it. Corners that are turned out of the grid are lost.
+    #[default]
+    None,
+    /// The largest ball about the centre that fits: nothing in it leaves the grid when it turns.
+    /// Around it is the value [`Protocol::outside`].
+    Ball,
+}
+
 /// One way of treating the test volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -209,28 +378,71 @@ pub enum Condition {
         /// Distance in voxels.
         voxels: f64,
     },
-    /// The 24 rotations of the cube.
-    Cube,
+    /// Evenly spread rotations.
+    Even,
+    /// A rotation about this axis by this angle.
+    About {
+        /// Axis x,y,z.
+        axis: [f64; 3],
+        /// Angle in degrees.
+        degrees: f64,
+    },
+    /// Rotations about this axis by uniform random angles.
+    RandomAbout {
+        /// Axis x,y,z.
+        axis: [f64; 3],
+    },
+    /// Uniform random rotations, each followed by a translation by this distance.
+    RotationTranslation {
+        /// Distance in voxels.
+        voxels: f64,
+    },
+    /// All rotations of a group.
+    Group {
+        /// The group.
+        group: PointGroup,
+    },
+    /// The rotation that a search found to be worst for the model.
+    Worst,
 }
 
 impl Condition {
-    /// Name of the kind: `unrotated`, `random`, `angle`, `translation` or `cube`.
+    /// Name of the kind: `unrotated`, `random`, `even`, `angle`, `about`, `random_about`,
+    /// `translation`, `rotation_translation`, `worst` or the name of a group.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Unrotated => "unrotated",
             Self::Random => "random",
             Self::Angle { .. } => "angle",
             Self::Translation { .. } => "translation",
-            Self::Cube => "cube",
+            Self::Even => "even",
+            Self::About { .. } => "about",
+            Self::RandomAbout { .. } => "random_about",
+            Self::RotationTranslation { .. } => "rotation_translation",
+            Self::Group { group } => group.name(),
+            Self::Worst => "worst",
         }
     }
 
     /// The angle in degrees or the distance in voxels.
     pub fn parameter(self) -> Option<f64> {
         match self {
-            Self::Angle { degrees } => Some(degrees),
-            Self::Translation { voxels } => Some(voxels),
-            Self::Unrotated | Self::Random | Self::Cube => None,
+            Self::Angle { degrees } | Self::About { degrees, .. } => Some(degrees),
+            Self::Translation { voxels } | Self::RotationTranslation { voxels } => Some(voxels),
+            Self::Unrotated
+            | Self::Random
+            | Self::Even
+            | Self::RandomAbout { .. }
+            | Self::Group { .. }
+            | Self::Worst => None,
+        }
+    }
+
+    /// The axis x,y,z, where there is a given one.
+    pub fn axis(self) -> Option<[f64; 3]> {
+        match self {
+            Self::About { axis, .. } | Self::RandomAbout { axis } => Some(axis),
+            _ => None,
         }
     }
 }
@@ -243,8 +455,30 @@ impl fmt::Display for Condition {
             Self::Angle { degrees } => write!(f, "rotated by {degrees}°"),
             Self::Translation { voxels: 1.0 } => f.write_str("moved by 1 voxel"),
             Self::Translation { voxels } => write!(f, "moved by {voxels} voxels"),
-            Self::Cube => f.write_str("24 cube rotations"),
+            Self::Even => f.write_str("evenly spread rotations"),
+            Self::About { axis, degrees } => {
+                write!(f, "rotated by {degrees}° about {}", axis_name(*axis))
+            }
+            Self::RandomAbout { axis } => write!(f, "random turns about {}", axis_name(*axis)),
+            Self::RotationTranslation { voxels: 1.0 } => {
+                f.write_str("random rotations, moved by 1 voxel")
+            }
+            Self::RotationTranslation { voxels } => {
+                write!(f, "random rotations, moved by {voxels} voxels")
+            }
+            Self::Group { group } => write!(f, "{} {group} rotations", group.rotations().len()),
+            Self::Worst => f.write_str("worst rotation found"),
         }
+    }
+}
+
+/// `x`, `y`, `z` or the components.
+pub(crate) fn axis_name(axis: [f64; 3]) -> String {
+    match axis {
+        [1.0, 0.0, 0.0] => "x".into(),
+        [0.0, 1.0, 0.0] => "y".into(),
+        [0.0, 0.0, 1.0] => "z".into(),
+        [x, y, z] => format!("({x}, {y}, {z})"),
     }
 }
 
@@ -324,7 +558,8 @@ mod tests {
 
     #[test]
     fn the_cube_group_has_24_elements_and_begins_with_the_identity() {
-        let turned = Protocol::default().transforms(Condition::Cube, 0);
+        let turned =
+            Protocol::default().transforms(Condition::Group { group: PointGroup::Cube }, 0);
         assert_eq!(turned.len(), 24);
         assert_eq!(turned[0], Transform::IDENTITY);
     }
@@ -344,15 +579,62 @@ mod tests {
             rotations: 0,
             angles: vec![10.0],
             translations: vec![1.0],
-            cube: false,
+            axes: vec![[0.0, 0.0, 1.0]],
+            rotations_and_translations: vec![2.0],
+            groups: vec![PointGroup::Icosahedron],
+            search: Some(Search { grid: 8, rounds: 1 }),
             ..Protocol::default()
         };
         let expected = [
             Condition::Unrotated,
             Condition::Angle { degrees: 10.0 },
+            Condition::About { axis: [0.0, 0.0, 1.0], degrees: 10.0 },
             Condition::Translation { voxels: 1.0 },
+            Condition::RotationTranslation { voxels: 2.0 },
+            Condition::Group { group: PointGroup::Icosahedron },
+            Condition::Worst,
         ];
         assert_eq!(protocol.conditions(), expected);
+    }
+
+    #[test]
+    fn turns_about_an_axis_leave_it_where_it_is() {
+        let axis = [1.0, -2.0, 0.5];
+        let protocol = Protocol { rotations: 20, axes: vec![axis], ..Protocol::default() };
+        let unit = nalgebra::Vector3::from(axis).normalize();
+        let mut turns = protocol.transforms(Condition::RandomAbout { axis }, 1);
+        let mut cosines: Vec<f64> =
+            turns.iter().map(|t| (t.rotation.matrix().trace() - 1.0) / 2.0).collect();
+        cosines.sort_by(f64::total_cmp);
+        assert!(cosines[0] < -0.5 && cosines[19] > 0.5, "angles all around: {cosines:?}");
+        turns.extend(protocol.transforms(Condition::About { axis, degrees: 70.0 }, 1));
+        assert!(turns.iter().all(|t| (t.rotation * unit - unit).norm() < 1e-14));
+        assert!((turns[20].rotation.angle().to_degrees() - 70.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn even_rotations_cover_better_than_random_ones() {
+        let protocol = Protocol { even: 200, rotations: 200, ..Protocol::default() };
+        let covering = |condition| {
+            let turned: Vec<Rotation> =
+                protocol.transforms(condition, 2).iter().map(|t| t.rotation).collect();
+            let probes = steer3d_so3::random_rotations(9, 500);
+            let gap = |p: &Rotation| {
+                let distances = turned.iter().map(|r| steer3d_so3::geodesic_distance(r, p));
+                distances.fold(f64::INFINITY, f64::min)
+            };
+            probes.iter().map(gap).fold(0.0, f64::max)
+        };
+        assert!(covering(Condition::Even) < 0.8 * covering(Condition::Random));
+        let other = protocol.transforms(Condition::Even, 3);
+        assert_ne!(other[0], protocol.transforms(Condition::Even, 2)[0]);
+    }
+
+    #[test]
+    fn the_first_step_of_a_search_is_a_cell_of_its_grid() {
+        // The share of rotations by less than r is (r - sin r) / π.
+        let step = Search { grid: 500, rounds: 1 }.first_step();
+        assert!(((step - step.sin()) / PI * 500.0 - 1.0).abs() < 0.01);
     }
 
     #[test]
@@ -364,6 +646,14 @@ mod tests {
             (Protocol { angles: vec![f64::NAN], ..ok.clone() }, "angles"),
             (Protocol { translations: vec![-1.0], ..ok.clone() }, "translations"),
             (Protocol { translations: vec![f64::INFINITY], ..ok.clone() }, "translations"),
+            (
+                Protocol { rotations_and_translations: vec![-0.5], ..ok.clone() },
+                "rotations_and_translations",
+            ),
+            (Protocol { axes: vec![[0.0; 3]], ..ok.clone() }, "axes"),
+            (Protocol { axes: vec![[f64::NAN, 0.0, 1.0]], ..ok.clone() }, "axes"),
+            (Protocol { outside: f32::NAN, ..ok.clone() }, "outside"),
+            (Protocol { search: Some(Search { grid: 0, rounds: 1 }), ..ok.clone() }, "search.grid"),
             (Protocol { per_angle: 0, ..ok.clone() }, "per_angle"),
             (Protocol { per_distance: 0, ..ok.clone() }, "per_distance"),
             (Protocol { batch: 0, ..ok.clone() }, "batch"),
@@ -379,6 +669,9 @@ mod tests {
     fn protocol_round_trips_and_refuses_unknown_fields() {
         let protocol = Protocol {
             sources: vec![Source::Points, Source::Voxels(Interpolation::Nearest)],
+            groups: vec![PointGroup::Tetrahedron],
+            search: Some(Search { grid: 8, rounds: 1 }),
+            mask: Mask::Ball,
             ..Protocol::default()
         };
         let json = serde_json::to_string(&protocol).unwrap();

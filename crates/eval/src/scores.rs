@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{Bootstrap, Confusion, Estimate, Ranking, argmax, macro_auc, softmax};
+use crate::metrics::{
+    Bootstrap, Confidence, Confusion, Estimate, Ranking, argmax, calibration_error, macro_auc,
+    softmax,
+};
 
 /// How often a model is right under one condition, over all predictions of all items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +19,8 @@ pub struct Scores {
     /// Area under the ROC curve of the softmax probabilities, pooled over items and rotations: of
     /// class 1 for two classes, else the mean of one against the rest. `None` when undefined.
     pub auc: Option<Estimate>,
+    /// Expected calibration error of the softmax probabilities, 15 bins.
+    pub calibration_error: Estimate,
     /// Scores of each class, in the order of the class names.
     pub per_class: Vec<ClassScores>,
     /// Number of predictions, \[true class\]\[predicted class\].
@@ -75,6 +80,7 @@ impl Scores {
             estimate.expect("a score over at least one item is defined")
         };
         let rankings = rankings(labels, logits, classes);
+        let confidences = confidences(labels, logits);
         let per_class = (0..classes).map(|class| ClassScores {
             recall: estimate(&|c| c.recall(class)),
             precision: estimate(&|c| c.precision(class)),
@@ -85,6 +91,9 @@ impl Scores {
             balanced_accuracy: defined(estimate(&Confusion::balanced_accuracy)),
             macro_f1: defined(estimate(&Confusion::macro_f1)),
             auc: bootstrap.estimate(|weights| macro_auc(&rankings, weights)),
+            calibration_error: defined(
+                bootstrap.estimate(|weights| calibration_error(&confidences, weights)),
+            ),
             per_class: per_class.collect(),
             confusion: counts
                 .counts()
@@ -139,6 +148,16 @@ impl Stability {
 
 fn predictions(logits: &Logits) -> Vec<Vec<usize>> {
     logits.iter().map(|item| item.iter().map(|row| argmax(row)).collect()).collect()
+}
+
+fn confidences(labels: &[usize], logits: &Logits) -> Vec<Confidence> {
+    let rows =
+        logits.iter().enumerate().flat_map(|(item, rows)| rows.iter().map(move |r| (item, r)));
+    rows.map(|(item, row)| {
+        let class = argmax(row);
+        Confidence { item, probability: softmax(row)[class], right: class == labels[item] }
+    })
+    .collect()
 }
 
 /// For each class the samples ranked by the probability of that class.
@@ -204,6 +223,9 @@ mod tests {
         let s = Scores::new(&labels, &logits, 2, &Bootstrap::new(0, 2, 10));
         assert_eq!(s.confusion, [[3, 1], [2, 2]]);
         assert_eq!(s.accuracy.value, 5.0 / 8.0);
+        // All logits are 1 and 0: probability e / (1 + e) of the class predicted.
+        let gap = 1.0 / (1.0 + (-1f64).exp()) - 5.0 / 8.0;
+        assert!((s.calibration_error.value - gap).abs() < 1e-7);
         assert_eq!(s.per_class[0].recall.unwrap().value, 0.75);
         assert_eq!(s.per_class[1].precision.unwrap().value, 2.0 / 3.0);
         // Scores of class 1: item 0 has one high of four, item 1 two of four. Pairs: 16, of which

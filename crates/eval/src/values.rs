@@ -70,7 +70,8 @@ impl Values {
     /// ‖M (found − self)‖ / ‖M self‖ with M the ball |p| <= 0.35 N about the centre, N the smallest
     /// side, or `None` when the denominator is 0.
     pub(crate) fn gap_in_ball(&self, found: &Self) -> Option<f64> {
-        let inside = ball(self.dims());
+        let dims = self.dims();
+        let inside = ball(dims, BALL * dims.into_iter().min().unwrap_or(0) as f64);
         relative(self, found, |i| inside[i % inside.len()])
     }
 
@@ -92,9 +93,8 @@ fn relative(expected: &Values, found: &Values, compare: impl Fn(usize) -> bool) 
     (norm > 0.0).then(|| (difference / norm).sqrt())
 }
 
-/// Whether each voxel of a grid D,H,W lies in the ball |p| <= 0.35 N, N the smallest side.
-fn ball(dims: [usize; 3]) -> Vec<bool> {
-    let radius = BALL * dims.into_iter().min().unwrap_or(0) as f64;
+/// Whether each voxel of a grid D,H,W lies in the ball |p| <= radius about the centre.
+pub(crate) fn ball(dims: [usize; 3], radius: f64) -> Vec<bool> {
     let centred = |n: usize| (0..n).map(move |i| i as f64 - (n - 1) as f64 / 2.0);
     let [depth, height, width] = dims;
     let mut inside = Vec::with_capacity(depth * height * width);
@@ -112,11 +112,11 @@ mod tests {
 
     #[test]
     fn the_ball_of_a_small_grid() {
-        // Radius 0.35 * 3 = 1.05: the centre and its six neighbours.
-        assert_eq!(ball([3; 3]).iter().filter(|&&inside| inside).count(), 7);
-        // Radius 0.7, nearest voxels at sqrt(0.75) = 0.87.
-        assert!(!ball([2; 3]).contains(&true));
-        assert_eq!(ball([1; 3]), [true]);
+        // The centre and its six neighbours.
+        assert_eq!(ball([3; 3], 1.05).iter().filter(|&&inside| inside).count(), 7);
+        // Nearest voxels at sqrt(0.75) = 0.87.
+        assert!(!ball([2; 3], 0.7).contains(&true));
+        assert_eq!(ball([1; 3], 0.35), [true]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The plots of a section.
 
 use super::svg::{Anchor, Svg, colour, shorten, text_width};
-use super::{ModelReport, Section, SourceReport};
+use super::{ConditionReport, ModelReport, Section, SourceReport, axes};
 use crate::metrics::Estimate;
-use crate::protocol::Condition;
+use crate::protocol::{Condition, axis_name};
 use crate::scores::{Scores, Stability};
 
 /// A plot with its words.
@@ -33,7 +33,10 @@ pub fn figures(section: &Section, name: &str) -> Vec<Figure> {
     [
         accuracy_by_angle(section),
         consistency_by_angle(section),
+        calibration_by_angle(section),
+        accuracy_about_axes(section),
         accuracy_by_translation(section),
+        failures(section),
         per_class(section),
         confusion(section),
         layer_errors(section),
@@ -87,6 +90,72 @@ fn consistency_by_angle(section: &Section) -> Drawn {
         dashes(section)
     );
     Some(("agreement-angle", "Unchanged predictions against rotation angle", caption, plot.draw()?))
+}
+
+fn calibration_by_angle(section: &Section) -> Drawn {
+    let plot = LinePlot {
+        x_label: "rotation angle (degrees)",
+        y_label: "calibration error (%)",
+        ticks: vec![0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0],
+        reference: None,
+        curves: curves(section, "angle", |scores, _| Some(scores.calibration_error)),
+    };
+    let caption = format!(
+        "Expected calibration error: how far the probabilities that a model gives to its answers are \
+         from the share that is right, mean over 15 bins. {BANDS}{}",
+        dashes(section)
+    );
+    Some(("calibration-angle", "Calibration against rotation angle", caption, plot.draw()?))
+}
+
+/// Accuracy over the angle about each given axis, first source.
+fn accuracy_about_axes(section: &Section) -> Drawn {
+    let axes = &section.protocol.axes;
+    let curve = |(i, model): (usize, &ModelReport), (rank, axis): (usize, &[f64; 3])| {
+        let conditions = &model.sources.first()?.conditions;
+        let points = conditions.iter().filter(|c| {
+            let about = matches!(c.condition, Condition::About { .. });
+            c.condition == Condition::Unrotated || about && c.condition.axis() == Some(*axis)
+        });
+        let at = |c: &ConditionReport| (c.condition.parameter().unwrap_or(0.0), c.scores.accuracy);
+        let mut points: Vec<_> = points.map(at).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let name = format!("{}, {}", model.name, axis_name(*axis));
+        Some(Curve { name, model: i, dashed: rank % 2 == 1, points })
+    };
+    let models = section.models.iter().enumerate();
+    let curves = models.flat_map(|m| axes.iter().enumerate().filter_map(move |a| curve(m, a)));
+    let plot = LinePlot {
+        x_label: "angle about the axis (degrees)",
+        y_label: "accuracy (%)",
+        ticks: vec![0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0],
+        reference: Some(chance(section)),
+        curves: curves.collect(),
+    };
+    let caption = format!(
+        "Accuracy when every volume is turned about the same axis ({}). {BANDS} Dotted: chance.",
+        section.protocol.sources[0]
+    );
+    Some(("accuracy-axes", "Accuracy against the angle about an axis", caption, plot.draw()?))
+}
+
+fn failures(section: &Section) -> Drawn {
+    let maps = section.models.iter().filter_map(|model| {
+        let cells = &model.sources.first()?.failures_by_axis;
+        let any = cells.iter().any(|cell| cell.predictions > 0);
+        any.then_some((model.name.clone(), &cells[..]))
+    });
+    let maps: Vec<_> = maps.collect();
+    if maps.is_empty() {
+        return None;
+    }
+    let caption = format!(
+        "Share of wrong predictions by the axis of the rotation ({}): the half sphere of axes from \
+         above, z in the centre, in an equal-area projection; pale: none wrong, full colour: all. All \
+         rotated volumes that are not also moved.",
+        section.protocol.sources[0]
+    );
+    Some(("axes", "Failures by rotation axis", caption, axes::draw(&maps, 2)))
 }
 
 fn accuracy_by_translation(section: &Section) -> Drawn {

@@ -1,13 +1,17 @@
 //! The page of the report: one file without scripts or references to anything outside it.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, context};
 
 use super::svg::page_style;
-use super::tables::{HEADLINE, headline};
+use super::tables::{HEADLINE, headline, results_csv};
 use super::{GalleryItem, Report, Section, figures, percent, percent_interval, reading};
 use crate::EvalError;
 use crate::metrics::Estimate;
+use crate::paired::PairedTest;
+use crate::protocol::{Protocol, axis_name};
 
 /// The report as one HTML page.
 ///
@@ -19,12 +23,26 @@ pub fn html(report: &Report) -> Result<String, EvalError> {
     let template = environment.template_from_str(include_str!("page.html"))?;
     let sections: Vec<_> = report.sections.iter().map(section_context).collect();
     Ok(template.render(context! {
+        downloads => downloads(report)?,
         title => report.title.as_str(),
         version => report.steer3d_version.as_str(),
         command => report.command.as_str(),
         style => format!("{}{}", include_str!("page.css"), page_style()),
         sections => sections,
     })?)
+}
+
+/// File names and contents, as data URIs, of the tables that the page carries.
+fn downloads(report: &Report) -> Result<Vec<minijinja::Value>, EvalError> {
+    let files = [
+        ("results.csv", "text/csv", results_csv(report)?),
+        ("report.json", "application/json", report.to_json()?),
+    ];
+    let download = |(name, kind, text): (&str, &str, String)| {
+        let uri = format!("data:{kind};base64,{}", STANDARD.encode(text));
+        context! { name => name, uri => uri }
+    };
+    Ok(files.map(download).to_vec())
 }
 
 fn section_context(section: &Section) -> minijinja::Value {
@@ -39,6 +57,8 @@ fn section_context(section: &Section) -> minijinja::Value {
         dims => join(&data.dims, " × "),
         voxel_size => join(&data.voxel_size, " × "),
         protocol => Serde(&section.protocol),
+        axes => section.protocol.axes.iter().map(|a| axis_name(*a)).collect::<Vec<_>>().join(", "),
+        others => other_conditions(&section.protocol),
         angles => join(&section.protocol.angles, ", "),
         translations => join(&section.protocol.translations, ", "),
         sources => section.protocol.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -48,8 +68,16 @@ fn section_context(section: &Section) -> minijinja::Value {
         figures => figures,
         gallery => section.gallery.iter().map(|item| gallery_context(section, item)).collect::<Vec<_>>(),
         conditions => condition_rows(section),
+        paired => paired_rows(section),
         layers => layer_rows(section),
     }
+}
+
+/// The conditions of a protocol that have no line of their own on the page.
+fn other_conditions(protocol: &Protocol) -> Vec<String> {
+    let shown = ["unrotated", "random", "angle", "translation", "about"];
+    let others = protocol.conditions().into_iter().filter(|c| !shown.contains(&c.kind()));
+    others.map(|condition| condition.to_string()).collect()
 }
 
 fn join(numbers: &[impl ToString], separator: &str) -> String {
@@ -104,6 +132,7 @@ fn condition_rows(section: &Section) -> Vec<Vec<String>> {
                     plain(Some(scores.balanced_accuracy)),
                     plain(Some(scores.macro_f1)),
                     scores.auc.map_or_else(|| "–".into(), |e| format!("{:.3}", e.value)),
+                    percent(scores.calibration_error.value),
                     interval(stability.map(|s| s.consistency)),
                     plain(stability.map(|s| s.agreement)),
                     plain(stability.map(|s| s.worst_case_accuracy)),
@@ -113,6 +142,20 @@ fn condition_rows(section: &Section) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+/// The cells of every row of the table of differences between models.
+fn paired_rows(section: &Section) -> Vec<Vec<String>> {
+    let row = |test: &PairedTest| {
+        let [first, second] = &test.models;
+        vec![
+            format!("{first} − {second}"),
+            test.condition.to_string(),
+            percent_interval(test.difference),
+            format!("{:.4}", test.p_value),
+        ]
+    };
+    section.paired.iter().map(row).collect()
 }
 
 /// The cells of every row of the table of the layers.

@@ -1,6 +1,8 @@
 //! The report: its data, and the files written from it.
 
+mod axes;
 mod comparison;
+mod diff;
 mod figures;
 mod html;
 mod log_plot;
@@ -11,8 +13,11 @@ mod tables;
 mod write;
 
 use serde::{Deserialize, Serialize};
+use steer3d_volume::{Dataset, Split};
 
-pub use comparison::{Comparison, ComparisonRow, Spread, Trial};
+pub use axes::{AxisCell, failures_by_axis};
+pub use comparison::{Accuracy, Comparison, ComparisonRow, Spread, Trial};
+pub use diff::{Change, diff, diff_table};
 pub use figures::{Figure, figures};
 pub use html::html;
 pub use picture::{GalleryItem, Verdict, View, gallery};
@@ -24,13 +29,15 @@ pub(crate) use log_plot::LogPlot;
 pub(crate) use write::write_file;
 
 use crate::EvalError;
+use crate::evaluate::summarise;
 use crate::metrics::Estimate;
+use crate::paired::{PairedTest, paired_tests};
 use crate::protocol::{Condition, Protocol, Source, Transform};
 use crate::scores::{Scores, Stability};
 
 /// Version of the JSON form of [`Report`]. It grows when a field is removed, renamed or changes
 /// its meaning; new fields alone do not change it.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Everything that was measured, ready to be written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +101,31 @@ pub struct Section {
     pub models: Vec<ModelReport>,
     /// Pictures of a few volumes.
     pub gallery: Vec<GalleryItem>,
+    /// Differences between the models.
+    #[serde(default)]
+    pub paired: Vec<PairedTest>,
+}
+
+impl Section {
+    /// What `models` answered on one split of a dataset, with pictures of some items.
+    ///
+    /// # Errors
+    /// If an item cannot be read or drawn.
+    pub fn new(
+        dataset: &Dataset,
+        split: Split,
+        protocol: Protocol,
+        models: Vec<ModelReport>,
+    ) -> Result<Self, EvalError> {
+        const PICTURES: usize = 4;
+        Ok(Self {
+            dataset: summarise(dataset, split),
+            gallery: gallery(dataset, &models, &protocol, PICTURES)?,
+            paired: paired_tests(&models, &protocol),
+            protocol,
+            models,
+        })
+    }
 }
 
 /// What a reader must know of a dataset.
@@ -142,6 +174,10 @@ pub struct SourceReport {
     pub source: Source,
     /// The results in the order of [`Protocol::conditions`].
     pub conditions: Vec<ConditionReport>,
+    /// How often the predictions are wrong by the axis of rotation: the cells of
+    /// [`failures_by_axis`].
+    #[serde(default)]
+    pub failures_by_axis: Vec<AxisCell>,
     /// Equivariance errors of the layers, the input first; empty if the model shows none.
     pub layers: Vec<LayerError>,
 }

@@ -119,14 +119,14 @@ fn draw(
 ) -> Result<GalleryItem, EvalError> {
     let first = candidate.orientations[0][0];
     let meta = dataset.meta();
-    let material = Material::read(dataset, first.item, protocol.sources[0])?;
+    let material = Material::read(dataset, first.item, protocol.sources[0], protocol)?;
     let voxels: usize = meta.dims.iter().product();
     let mut values = vec![0.0; meta.channels * voxels];
     let mut range = None;
     let mut views = Vec::new();
     for predictions in &candidate.orientations {
         let transform = &predictions[0].transform;
-        material.write(&meta.irreps, transform, &mut values)?;
+        material.write(transform, &mut values)?;
         let range = *range.get_or_insert_with(|| extent(&values));
         let [depth, height, width] = meta.dims;
         let flat = channel_maximum(&values, voxels);

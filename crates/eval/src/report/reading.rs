@@ -2,7 +2,7 @@
 
 use super::{ConditionReport, ModelReport, Section, SourceReport, percent, percent_interval};
 use crate::metrics::Estimate;
-use crate::protocol::{Condition, Source};
+use crate::protocol::{Condition, PointGroup, Source};
 use crate::scores::Stability;
 
 /// Sentences that say what the numbers of a section mean.
@@ -96,7 +96,8 @@ fn resampling(model: &ModelReport) -> Option<String> {
 
 fn cube(model: &ModelReport) -> Option<String> {
     let source = model.sources.first()?;
-    let stability = source.condition(Condition::Cube)?.stability.as_ref()?;
+    let stability =
+        source.condition(Condition::Group { group: PointGroup::Cube })?.stability.as_ref()?;
     Some(format!(
         "{}: under the 24 rotations of the cube, which need no interpolation of a cubic grid, \
          predictions stay the same for {} % of the items; the logits move by at most {} of their \

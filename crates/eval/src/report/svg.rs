@@ -95,6 +95,14 @@ impl Svg {
         self.push(format_args!(r#"<polygon class="{class}" points="{}"/>"#, coordinates(points)));
     }
 
+    /// A polygon with an opacity.
+    pub(crate) fn shade(&mut self, class: &str, points: &[[f64; 2]], opacity: f64) {
+        self.push(format_args!(
+            r#"<polygon class="{class}" points="{}" fill-opacity="{opacity:.3}"/>"#,
+            coordinates(points)
+        ));
+    }
+
     pub(crate) fn circle(&mut self, class: &str, [x, y]: [f64; 2], radius: f64) {
         self.push(format_args!(
             r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="{radius}"/>"#

@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::{ModelReport, Report, Section, SourceReport, percent, percent_interval, reading};
 use crate::EvalError;
 use crate::metrics::{Estimate, argmax};
-use crate::protocol::Condition;
+use crate::protocol::{Condition, axis_name};
 
 /// One line of the headline table: a model with one source.
 #[derive(serde::Serialize)]
@@ -118,7 +118,7 @@ pub fn results_csv(report: &Report) -> Result<String, EvalError> {
                         &section.dataset.name,
                         &model.name,
                         &source.source.to_string(),
-                        condition,
+                        &condition,
                         &parameter.map_or_else(String::new, |p| p.to_string()),
                         &metric,
                         &estimate.0.to_string(),
@@ -135,19 +135,24 @@ pub fn results_csv(report: &Report) -> Result<String, EvalError> {
 /// A value and, if it has one, its interval.
 type Cell = (f64, Option<(f64, f64)>);
 
-fn rows<'a>(
-    section: &Section,
-    source: &'a SourceReport,
-) -> Vec<(&'a str, Option<f64>, String, Cell)> {
+/// The kind of a condition, with its axis where it has one: `about z`.
+fn kind(condition: Condition) -> String {
+    let axis = condition.axis().map_or_else(String::new, |axis| format!(" {}", axis_name(axis)));
+    format!("{}{axis}", condition.kind())
+}
+
+fn rows(section: &Section, source: &SourceReport) -> Vec<(String, Option<f64>, String, Cell)> {
     let interval = |e: Estimate| (e.value, Some((e.low, e.high)));
     let mut rows = Vec::new();
     for report in &source.conditions {
-        let (kind, parameter) = (report.condition.kind(), report.condition.parameter());
-        let mut add = |metric: String, cell: Cell| rows.push((kind, parameter, metric, cell));
+        let (kind, parameter) = (kind(report.condition), report.condition.parameter());
+        let mut add =
+            |metric: String, cell: Cell| rows.push((kind.clone(), parameter, metric, cell));
         let scores = &report.scores;
         add("accuracy".into(), interval(scores.accuracy));
         add("balanced_accuracy".into(), interval(scores.balanced_accuracy));
         add("macro_f1".into(), interval(scores.macro_f1));
+        add("calibration_error".into(), interval(scores.calibration_error));
         if let Some(auc) = scores.auc {
             add("auc".into(), interval(auc));
         }
@@ -173,7 +178,7 @@ fn rows<'a>(
         for (kind, error) in [("random", layer.random), ("cube", layer.cube)] {
             if let Some(error) = error {
                 let metric = format!("equivariance_error of {}", layer.name);
-                rows.push((kind, None, metric, (error, None)));
+                rows.push((kind.to_owned(), None, metric, (error, None)));
             }
         }
     }
@@ -214,7 +219,7 @@ pub fn predictions_csv(report: &Report) -> Result<String, EvalError> {
                     section.dataset.name.clone(),
                     model.name.clone(),
                     p.source.to_string(),
-                    p.condition.kind().into(),
+                    kind(p.condition),
                     p.condition.parameter().map_or_else(String::new, |value| value.to_string()),
                     p.id.clone(),
                     name(p.label),

@@ -1,22 +1,28 @@
 //! Models whose behaviour is known must be measured as such.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::common::{CLASSES, Mock, SIZE, dataset, field, layers, nearest_mean, quick, shells};
 use steer3d_eval::report::{LayerError, SourceReport};
 use steer3d_eval::{
-    Condition, EvalError, ModelReport, Predictor, Progress, Protocol, Source, Stability, evaluate,
+    Condition, EvalError, Mask, ModelReport, PointGroup, Predictor, Progress, Protocol, Search,
+    Source, Stability, evaluate,
 };
 use steer3d_volume::{Dataset, Interpolation, Split};
+
+const CUBE: Condition = Condition::Group { group: PointGroup::Cube };
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
 fn run(model: &dyn Predictor, data: &Dataset, protocol: &Protocol) -> ModelReport {
-    evaluate(model, data, Split::Test, protocol, &|_| ()).unwrap()
+    evaluate(model, data, Split::Test, protocol, None, &|_| ()).unwrap()
 }
 
 fn fail(model: &dyn Predictor, data: &Dataset, protocol: &Protocol) -> EvalError {
-    evaluate(model, data, Split::Test, protocol, &|_| ()).unwrap_err()
+    evaluate(model, data, Split::Test, protocol, None, &|_| ()).unwrap_err()
 }
 
 fn stability(source: &SourceReport, condition: Condition) -> &Stability {
@@ -42,7 +48,7 @@ fn an_invariant_model_is_found_invariant() {
     let sources = vec![Source::Points, Source::Voxels(Interpolation::Trilinear)];
     let report = run(&mass(), &data, &Protocol { sources, ..quick() });
     let points = &report.sources[0];
-    for condition in [Condition::Random, Condition::Angle { degrees: 90.0 }, Condition::Cube] {
+    for condition in [Condition::Random, Condition::Angle { degrees: 90.0 }, CUBE] {
         let s = stability(points, condition);
         assert_eq!(s.consistency.value, 1.0);
         assert_eq!(s.agreement.value, 1.0);
@@ -53,7 +59,7 @@ fn an_invariant_model_is_found_invariant() {
     let voxels = &report.sources[1];
     let random = stability(voxels, Condition::Random).relative_deviation.value;
     assert!(random > 1e-5 && random < 0.01, "{random}");
-    assert!(stability(voxels, Condition::Cube).max_relative_deviation < 1e-6);
+    assert!(stability(voxels, CUBE).max_relative_deviation < 1e-6);
 }
 
 #[test]
@@ -64,7 +70,7 @@ fn a_model_of_one_voxel_is_found_out() {
     let random = stability(&report.sources[0], Condition::Random);
     assert!(random.consistency.value < 1.0);
     assert!(random.relative_deviation.value > 0.1);
-    let cube = stability(&report.sources[0], Condition::Cube);
+    let cube = stability(&report.sources[0], CUBE);
     assert!(cube.consistency.value < 1.0 && cube.max_relative_deviation > 0.1);
 }
 
@@ -107,12 +113,90 @@ fn results_depend_neither_on_batch_size_nor_on_threads() {
 }
 
 #[test]
+fn an_interrupted_evaluation_goes_on_to_the_same_end() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 5, true);
+    let sources = vec![Source::Voxels(Interpolation::Trilinear), Source::Points];
+    let search = Some(Search { grid: 5, rounds: 3 });
+    let protocol = Protocol { batch: 7, sources, search, ..quick() };
+    let journal = dir.path().join("logits");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = |fail_at: usize| {
+        let calls = Arc::clone(&calls);
+        let inner = nearest_mean("template", &data, <[f32]>::to_vec);
+        calls.store(0, Ordering::Relaxed);
+        Mock::new("template", move |volume| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            if call < fail_at { (inner.logits)(volume) } else { vec![f32::NAN; 3] }
+        })
+    };
+    let with = |model: &Mock, protocol: &Protocol| {
+        evaluate(model, &data, Split::Test, protocol, Some(&journal), &|_| ())
+    };
+    let whole = run(&counted(usize::MAX), &data, &protocol);
+    let all = calls.load(Ordering::Relaxed);
+    // Cut off in the first source, and then in the second.
+    for fail_at in [all / 3, all / 2] {
+        assert!(with(&counted(fail_at), &protocol).is_err());
+    }
+    // The first batch is computed again, to see that the model is the same.
+    assert_eq!(with(&counted(all / 3), &protocol).unwrap(), whole);
+    let other_batch = Protocol { batch: 16, ..protocol.clone() };
+    assert_eq!(with(&counted(usize::MAX), &other_batch).unwrap(), whole);
+    assert_eq!(calls.load(Ordering::Relaxed), 16);
+    // Another model under the same name, and another protocol, start anew.
+    let other = Mock::new("template", |volume| vec![volume[0], 1.0, 0.0]);
+    assert_eq!(with(&other, &protocol).unwrap(), run(&other, &data, &protocol));
+    let shorter = Protocol { rotations: 2, ..protocol };
+    assert_eq!(with(&other, &shorter).unwrap(), run(&other, &data, &shorter));
+}
+
+#[test]
+fn the_search_finds_what_random_rotations_miss() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 6, true);
+    let sources = vec![Source::Points];
+    let search = Some(Search { grid: 24, rounds: 8 });
+    let protocol = Protocol { sources, search, ..quick() };
+    let template = run(&nearest_mean("template", &data, <[f32]>::to_vec), &data, &protocol);
+    let report = |c| template.sources[0].condition(c).unwrap();
+    let (worst, random) = (report(Condition::Worst), report(Condition::Random));
+    let survivors = random.stability.as_ref().unwrap().worst_case_accuracy.value;
+    assert!(worst.scores.accuracy.value <= survivors, "{worst:?}");
+    assert_eq!(worst.stability.as_ref().unwrap().worst_case_accuracy, worst.scores.accuracy);
+    let invariant = run(&nearest_mean("shells", &data, shells), &data, &protocol);
+    let worst = invariant.sources[0].condition(Condition::Worst).unwrap();
+    assert_eq!(worst.scores.accuracy.value, 1.0);
+    assert_eq!(invariant.predictions.iter().filter(|p| p.condition == Condition::Worst).count(), 6);
+}
+
+#[test]
+fn the_value_outside_comes_in_and_the_ball_stays() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 3, false);
+    let corner = Mock::new("corner", |volume| vec![volume[0], volume[volume.len() / 2], 0.0]);
+    let moved = |protocol: Protocol| {
+        let protocol = Protocol { translations: vec![8.0], per_distance: 1, ..protocol };
+        let report = run(&corner, &data, &protocol);
+        let far = report.predictions.iter().find(|p| p.condition.kind() == "translation");
+        far.unwrap().logits.clone()
+    };
+    let plain = moved(quick());
+    assert!(plain[0].abs() < 1e-6 && plain[1].abs() < 1e-3, "{plain:?}");
+    let air = moved(Protocol { outside: -5.0, ..quick() });
+    assert!((air[1] + 5.0).abs() < 1e-3, "the centre is now what was outside: {air:?}");
+    let ball = Protocol { outside: 2.5, mask: Mask::Ball, ..quick() };
+    let report = run(&corner, &data, &ball);
+    assert!(report.predictions.iter().all(|p| p.logits[0] == 2.5), "corners are outside the ball");
+}
+
+#[test]
 fn progress_ends_at_its_total() {
     let dir = folder();
     let data = dataset(&dir.path().join("a.h5"), 3, false);
     let seen = std::cell::RefCell::new(Vec::new());
     let note = |progress: Progress| seen.borrow_mut().push(progress);
-    evaluate(&mass(), &data, Split::Test, &quick(), &note).unwrap();
+    evaluate(&mass(), &data, Split::Test, &quick(), None, &note).unwrap();
     let seen = seen.into_inner();
     let last = seen.last().unwrap();
     assert_eq!(last.done, last.total);
@@ -194,7 +278,7 @@ fn a_model_for_other_data_is_refused() {
 fn an_empty_split_is_refused() {
     let dir = folder();
     let data = dataset(&dir.path().join("a.h5"), 3, false);
-    let error = evaluate(&mass(), &data, Split::Train, &quick(), &|_| ()).unwrap_err();
+    let error = evaluate(&mass(), &data, Split::Train, &quick(), None, &|_| ()).unwrap_err();
     assert!(error.to_string().contains("no items in its train split"), "{error}");
 }
 

@@ -91,7 +91,11 @@ fn standardised_volumes_give_the_same_whatever_their_brightness() {
 
 #[test]
 fn a_single_number_is_for_the_second_of_two_classes() {
-    let two = DatasetMeta { dims: [13; 3], class_names: CLASSES[..2].iter().map(|c| c.to_string()).collect(), ..meta() };
+    let two = DatasetMeta {
+        dims: [13; 3],
+        class_names: CLASSES[..2].iter().map(|c| c.to_string()).collect(),
+        ..meta()
+    };
     let x = Tensor::ones((2, 1, 13, 13, 13), candle_core::DType::F32, &Device::Cpu).unwrap();
     let row = |values: &str| {
         let model = load("single.onnx", values, &two).unwrap();
@@ -111,12 +115,18 @@ fn it_gets_a_full_report() {
     let model = load("small.onnx", "", data.meta()).unwrap();
     let report = |batch| {
         let protocol = steer3d_eval::Protocol { batch, ..quick() };
-        evaluate(&model, &data, Split::Test, &protocol, &|_| ()).unwrap()
+        evaluate(&model, &data, Split::Test, &protocol, None, &|_| ()).unwrap()
     };
     let found = report(32);
     assert_eq!(found.predictions, report(5).predictions);
     let dataset = summarise(&data, Split::Test);
-    let section = Section { dataset, protocol: quick(), models: vec![found], gallery: vec![] };
+    let section = Section {
+        dataset,
+        protocol: quick(),
+        models: vec![found],
+        gallery: vec![],
+        paired: vec![],
+    };
     write_report(folder.path(), &Report::new("ONNX", "", vec![section])).unwrap();
     assert!(folder.path().join("report.html").exists());
 }

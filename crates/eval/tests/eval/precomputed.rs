@@ -16,7 +16,7 @@ fn answer(volume: &[f32]) -> Vec<f32> {
 fn exported(folder: &Path) -> Dataset {
     let data = dataset(&folder.join("a.h5"), 3, true);
     let exporter = Exporter::new(&folder.join("out"), data.meta()).unwrap();
-    evaluate(&exporter, &data, Split::Test, &quick(), &|_| ()).unwrap();
+    evaluate(&exporter, &data, Split::Test, &quick(), None, &|_| ()).unwrap();
     exporter.finish(&folder.join("out")).unwrap();
     data
 }
@@ -50,13 +50,14 @@ fn precomputed_predictions_give_the_report_of_the_model() {
     fs::write(folder.path().join("out/predictions.csv"), text).unwrap();
     let read = Precomputed::load("a".into(), &folder.path().join("out"), data.meta()).unwrap();
     let protocol = Protocol { batch: 5, ..quick() };
-    let found = evaluate(&read, &data, Split::Test, &protocol, &|_| ()).unwrap();
-    let expected = evaluate(&Mock::new("a", answer), &data, Split::Test, &quick(), &|_| ()).unwrap();
+    let found = evaluate(&read, &data, Split::Test, &protocol, None, &|_| ()).unwrap();
+    let expected =
+        evaluate(&Mock::new("a", answer), &data, Split::Test, &quick(), None, &|_| ()).unwrap();
     assert_eq!(found.predictions, expected.predictions);
 
     let other = Protocol { seed: 99, ..quick() };
     let EvalError::Model { source, .. } =
-        evaluate(&read, &data, Split::Test, &other, &|_| ()).unwrap_err()
+        evaluate(&read, &data, Split::Test, &other, None, &|_| ()).unwrap_err()
     else {
         panic!("another error")
     };

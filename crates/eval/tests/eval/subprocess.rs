@@ -38,7 +38,7 @@ fn the_program_of_the_documentation_works() {
             }
         }
     }
-    let report = evaluate(&model, &data, Split::Test, &quick(), &|_| ()).unwrap();
+    let report = evaluate(&model, &data, Split::Test, &quick(), None, &|_| ()).unwrap();
     assert!(report.name.contains("predict.py") && !report.predictions.is_empty());
 }
 
@@ -48,7 +48,7 @@ fn a_program_that_breaks_the_agreement_gets_one_clear_message() {
     let data = dataset(&folder.path().join("a.h5"), 3, true);
     let message = |command: &str| {
         let model = SubprocessPredictor::start(command, data.meta()).unwrap();
-        match evaluate(&model, &data, Split::Test, &quick(), &|_| ()).unwrap_err() {
+        match evaluate(&model, &data, Split::Test, &quick(), None, &|_| ()).unwrap_err() {
             EvalError::Model { source, .. } => source.to_string(),
             other => panic!("{other}"),
         }
