@@ -1,7 +1,7 @@
 //! Predictions made elsewhere, for volumes that were written out before.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufWriter, Seek, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
