@@ -382,7 +382,9 @@ fn plan(
 ) -> Result<Arc<TypedRunnableModel>, String> {
     let folder = path.parent().and_then(Path::to_str).filter(|p| !p.is_empty()).unwrap_or(".");
     let make = || {
-        let mut model = tract_onnx::onnx().parse(proto, Some(folder))?.model;
+        // The shapes noted in the model have its own name for the batch size, which is 1 here.
+        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        let mut model = onnx.parse(proto, Some(folder))?.model;
         let output = model.output_outlets()?[output];
         model.select_output_outlets(&[output])?;
         model.with_input_fact(0, f32::fact(shape).into())?.into_optimized()?.into_runnable()
