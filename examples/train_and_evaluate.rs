@@ -5,8 +5,8 @@
 
 use std::ops::ControlFlow;
 
+use steer3d::eval::NetworkPredictor;
 use steer3d::eval::report::{Report, Section, terminal};
-use steer3d::eval::{NetworkPredictor, summarise};
 use steer3d::prelude::*;
 use steer3d::volume::{ImportOptions, import_tetris, tetris_voxeliser};
 

@@ -100,9 +100,9 @@ pub(crate) struct ProtocolArgs {
     /// How rotated and moved voxels are interpolated
     #[arg(long, default_value = "trilinear")]
     interpolation: Interpolation,
-    /// Volumes evaluated in a batch: changes speed and memory only
-    #[arg(long, default_value_t = 32)]
-    eval_batch_size: usize,
+    /// Volumes evaluated in a batch: changes speed and memory only [default: 32, fewer of large ones]
+    #[arg(long)]
+    eval_batch_size: Option<usize>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -117,6 +117,11 @@ enum Rotated {
     Voxels,
     Points,
     Both,
+}
+
+/// Volumes of so many values that go into a batch: 4 Mi values, up to 32 volumes.
+fn batch_for(values: usize) -> usize {
+    ((4 << 20) / values.max(1)).clamp(1, 32)
 }
 
 /// An axis x,y,z.
@@ -179,7 +184,7 @@ impl ProtocolArgs {
             mask: if self.ball { Mask::Ball } else { Mask::None },
             outside: self.outside,
             sources,
-            batch: self.eval_batch_size,
+            batch: self.eval_batch_size.unwrap_or_else(|| batch_for(dataset.meta().item_len())),
             ..standard
         }
     }

@@ -232,12 +232,25 @@ fn wrong_usage_ends_with_exit_code_2() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(steer3d(folder.path(), &["train"]).status.code(), Some(2));
     assert_eq!(steer3d(folder.path(), &["nonsense"]).status.code(), Some(2));
+    let protocols = [
+        (["--axes", "q"], "expected x, y, z or three numbers X:Y:Z, found `q`"),
+        (["--axes", "1:2"], "found `1:2`"),
+        (["--angle-step", "0"], "expected from 0.1 to 180 degrees, found `0`"),
+        (["--groups", "dodecahedron"], "expected tetrahedron, cube or icosahedron"),
+        (["--search", "0"], "0 is not in 1.."),
+    ];
+    for (option, expected) in protocols {
+        let output =
+            steer3d(folder.path(), &[&["eval", "a.safetensors", "b.h5"], &option[..]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(expected), "{said}");
+    }
 }
 
 #[test]
 fn every_command_has_help_and_the_main_ones_examples() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["demo", "train", "eval", "info", "completions"] {
+    for command in ["demo", "train", "eval", "compare", "info", "completions"] {
         let help = succeeds(folder.path(), &[command, "--help"]);
         assert!(help.contains("Example"), "{command}");
     }

@@ -41,6 +41,16 @@ pub enum EvalError {
         /// Channels of the model.
         found: usize,
     },
+    /// What a model should predict does not fit it or the data.
+    #[error("expected {expected} {what}, found {found}")]
+    Targets {
+        /// What there should be.
+        what: &'static str,
+        /// How many.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
     /// There is nothing to evaluate.
     #[error("dataset `{dataset}` has no items in its {split} split; choose another split")]
     EmptySplit {

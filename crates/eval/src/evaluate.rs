@@ -149,31 +149,38 @@ pub fn summarise(dataset: &Dataset, split: Split) -> DatasetSummary {
 
 /// One volume to classify.
 #[derive(Clone)]
-struct Job {
+pub(crate) struct Job {
     /// Index of the item in the dataset.
     item: usize,
     /// Its place in the split.
-    place: usize,
-    condition: Condition,
-    transform: Transform,
+    pub(crate) place: usize,
+    pub(crate) condition: Condition,
+    pub(crate) transform: Transform,
 }
 
-struct Run<'a> {
-    model: &'a dyn Predictor,
-    dataset: &'a Dataset,
-    protocol: &'a Protocol,
-    items: Vec<usize>,
+pub(crate) struct Run<'a> {
+    pub(crate) model: &'a dyn Predictor,
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) protocol: &'a Protocol,
+    pub(crate) items: Vec<usize>,
 }
 
 impl Run<'_> {
     fn check(&self, split: Split) -> Result<(), EvalError> {
+        let (meta, model) = (self.dataset.meta(), self.model.name().to_owned());
+        let (expected, found) = (meta.class_names.len(), self.model.classes());
+        if expected != found {
+            let dataset = meta.name.clone();
+            return Err(EvalError::Classes { model, dataset, expected, found });
+        }
+        self.check_data(split)
+    }
+
+    /// Checks everything but the number of classes.
+    pub(crate) fn check_data(&self, split: Split) -> Result<(), EvalError> {
         self.protocol.validate()?;
         let (model, meta) = (self.model, self.dataset.meta());
         let (name, dataset) = (model.name().to_owned(), meta.name.clone());
-        let (expected, found) = (meta.class_names.len(), model.classes());
-        if expected != found {
-            return Err(EvalError::Classes { model: name, dataset, expected, found });
-        }
         let (expected, found) = (meta.channels, model.channels());
         if expected != found {
             return Err(EvalError::Channels { model: name, dataset, expected, found });
@@ -203,7 +210,7 @@ impl Run<'_> {
     }
 
     /// Every condition and transformation of the first item, then of the second, and so on.
-    fn jobs(&self) -> Vec<Job> {
+    pub(crate) fn jobs(&self) -> Vec<Job> {
         let conditions = self.protocol.conditions();
         let mut jobs = Vec::new();
         for (place, &item) in self.items.iter().enumerate() {
@@ -217,7 +224,7 @@ impl Run<'_> {
     }
 
     /// The logits of every job.
-    fn predict(
+    pub(crate) fn predict(
         &self,
         source: Source,
         jobs: &[Job],

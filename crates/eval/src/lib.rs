@@ -6,6 +6,7 @@
 //!   points exactly), all seeded.
 //! * [`evaluate`]: runs a model over the transformed items of a dataset; the result is a
 //!   [`ModelReport`].
+//! * [`evaluate_outputs`]: the same for models that predict numbers, vectors or tensors.
 //! * [`report`]: the data of a report, and its HTML, JSON, CSV, SVG and terminal forms.
 //! * [`equivariance`]: how far any layer or network is from commuting with rotations.
 //! * [`metrics`]: accuracy, F1, AUC and bootstrap intervals on plain arrays.
@@ -20,6 +21,7 @@ pub mod metrics;
 mod network;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod outputs;
 mod paired;
 mod precomputed;
 mod predictor;
@@ -35,6 +37,7 @@ pub use evaluate::{Progress, evaluate, summarise};
 pub use network::NetworkPredictor;
 #[cfg(feature = "onnx")]
 pub use onnx::{AxisOrder, Layout, OnnxOptions, OnnxPredictor, Values};
+pub use outputs::{OutputScores, Targets, evaluate_outputs};
 pub use paired::{PairedTest, paired_tests};
 pub use precomputed::{Exporter, Precomputed};
 pub use predictor::Predictor;

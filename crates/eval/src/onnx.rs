@@ -359,7 +359,7 @@ fn scale(options: &OnnxOptions, channels: usize) -> Result<Vec<(f32, f32)>, Stri
         )),
     };
     let (mean, std) = (spread("mean", &options.mean, 0.0)?, spread("std", &options.std, 1.0)?);
-    if let Some(bad) = std.iter().find(|s| !(**s > 0.0)) {
+    if let Some(bad) = std.iter().find(|s| s.is_nan() || **s <= 0.0) {
         return Err(format!("std: expected positive numbers, found {bad}"));
     }
     Ok(mean.into_iter().zip(std).collect())

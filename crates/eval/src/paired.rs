@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Bootstrap, Estimate, argmax, sign_flip_test};
 use crate::protocol::{Condition, Protocol, Source};
-use crate::report::ModelReport;
+use crate::report::{ModelReport, Prediction};
 
 /// Choices of signs of the test.
 const FLIPS: usize = 9999;
@@ -64,7 +64,7 @@ pub(crate) fn item_accuracies(
         model.predictions.iter().filter(|p| p.source == source && p.condition == condition);
     let chosen: Vec<_> = chosen.collect();
     let items = chosen.chunk_by(|a, b| a.item == b.item);
-    let share = |predictions: &[&crate::report::Prediction]| {
+    let share = |predictions: &[&Prediction]| {
         let right = predictions.iter().filter(|p| argmax(&p.logits) == p.label).count();
         right as f64 / predictions.len() as f64
     };

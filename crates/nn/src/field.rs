@@ -66,6 +66,11 @@ impl LayerField {
         Self { name, irreps: field.irreps.clone(), values: field.values.clone() }
     }
 
+    /// What the head is given, N,C.
+    pub(crate) fn features(irreps: Irreps, values: Tensor) -> Self {
+        Self { name: "features".into(), irreps, values }
+    }
+
     pub(crate) fn logits(values: Tensor) -> Result<Self, NnError> {
         let classes = values.dim(1)?;
         Ok(Self { name: "logits".into(), irreps: scalars(classes)?, values })

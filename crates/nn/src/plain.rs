@@ -135,22 +135,24 @@ impl PlainCnn {
     /// # Errors
     /// [`NnError::Channels`] for another number of channels.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, NnError> {
-        self.run(x, mode, &mut |_, _, _| ())
+        self.head.forward(&self.features(x, mode, &mut |_, _, _| ())?)
     }
 
-    /// The output of every layer at evaluation, first to last, ending with the logits.
+    /// The output of every layer at evaluation, first to last, ending with the pooled features and the
+    /// logits.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn layers(&self, x: &Tensor) -> Result<Vec<LayerField>, NnError> {
         let mut fields = vec![];
-        let logits = self.run(x, Mode::Evaluate, &mut |name, field, orientations| {
+        let features = self.features(x, Mode::Evaluate, &mut |name, field, orientations| {
             fields.push((name, field.clone(), orientations));
         })?;
         let scalar =
             |(name, field, orientations)| Ok(LayerField::of(name, &mean(&field, orientations)?));
         let mut layers: Vec<_> = fields.into_iter().map(scalar).collect::<Result<_, NnError>>()?;
-        layers.push(LayerField::logits(logits)?);
+        layers.push(LayerField::features(scalars(features.dim(1)?)?, features.clone()));
+        layers.push(LayerField::logits(self.head.forward(&features)?)?);
         Ok(layers)
     }
 
@@ -192,14 +194,15 @@ impl PlainCnn {
         })
     }
 
-    fn run(&self, x: &Tensor, mode: Mode, seen: &mut Seen<'_>) -> Result<Tensor, NnError> {
+    /// What the head is given, N,C.
+    fn features(&self, x: &Tensor, mode: Mode, seen: &mut Seen<'_>) -> Result<Tensor, NnError> {
         let x = x.affine(self.config.input_scale, 0.0)?;
         let mut field = Field::new(scalars(self.config.channels)?, x)?;
         if let Some(transformer) = &self.transformer {
             field = transformer.forward(&field, mode, self.recompute, seen)?;
         }
         let field = through("block", &self.blocks, &field, mode, self.recompute, seen)?;
-        self.head.forward(&pooled(&field, self.config.symmetry.order())?)
+        pooled(&field, self.config.symmetry.order())
     }
 }
 

@@ -137,18 +137,20 @@ impl SteerableCnn {
     /// # Errors
     /// [`NnError::Channels`] for another number of channels.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, NnError> {
-        self.run(x, mode, |_, _| ())
+        self.head.forward(&self.features(x, mode, |_, _| ())?.values)
     }
 
-    /// The output of every layer at evaluation, first to last, ending with the logits.
+    /// The output of every layer at evaluation, first to last, ending with the pooled features and the
+    /// logits.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn layers(&self, x: &Tensor) -> Result<Vec<LayerField>, NnError> {
         let mut layers = vec![];
-        let logits =
-            self.run(x, Mode::Evaluate, |name, field| layers.push(LayerField::of(name, field)))?;
-        layers.push(LayerField::logits(logits)?);
+        let keep = |name, field: &Field| layers.push(LayerField::of(name, field));
+        let features = self.features(x, Mode::Evaluate, keep)?;
+        let logits = LayerField::logits(self.head.forward(&features.values)?)?;
+        layers.extend([features, logits]);
         Ok(layers)
     }
 
@@ -196,12 +198,13 @@ impl SteerableCnn {
         })
     }
 
-    fn run(
+    /// What the head is given.
+    fn features(
         &self,
         x: &Tensor,
         mode: Mode,
         mut seen: impl FnMut(String, &Field),
-    ) -> Result<Tensor, NnError> {
+    ) -> Result<LayerField, NnError> {
         let x = x.affine(self.config.input_scale, 0.0)?;
         let mut field = Field::new(self.config.input.clone(), x)?;
         for (i, block) in self.blocks.iter().enumerate() {
@@ -218,11 +221,12 @@ impl SteerableCnn {
             };
         }
         let pooled = InvariantPool.forward(&field)?;
-        let Some(norm) = &self.head_norm else { return self.head.forward(&pooled) };
+        let irreps = field.irreps().clone();
+        let Some(norm) = &self.head_norm else { return Ok(LayerField::features(irreps, pooled)) };
         let (items, channels) = pooled.dims2()?;
-        let pooled = pooled.reshape((items, channels, 1, 1, 1))?;
-        let normalised = norm.forward(&Field::new(field.irreps().clone(), pooled)?, mode)?;
-        self.head.forward(&normalised.values().reshape((items, channels))?)
+        let pooled = Field::new(irreps.clone(), pooled.reshape((items, channels, 1, 1, 1))?)?;
+        let normalised = norm.forward(&pooled, mode)?.values().reshape((items, channels))?;
+        Ok(LayerField::features(irreps, normalised))
     }
 }
 

@@ -9,7 +9,7 @@ use steer3d_eval::{EvalError, Protocol, Report, Section, Source, evaluate, write
 use steer3d_volume::{Interpolation, Split};
 
 /// A template and an invariant model on the three shapes.
-fn report() -> Report {
+pub(crate) fn report() -> Report {
     let dir = tempfile::tempdir().unwrap();
     let data = dataset(&dir.path().join("a.h5"), 12, true);
     let sources = vec![Source::Points, Source::Voxels(Interpolation::Trilinear)];

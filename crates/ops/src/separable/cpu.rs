@@ -10,6 +10,7 @@ use steer3d_kernels::{FieldBlock, SeparablePlan};
 
 use super::geometry::{Geometry, Run};
 use super::inner::{Contract, Couple, Filter, Load, Mix, Sparse};
+use crate::memory::{HugeVec, advise_huge};
 use crate::simd::Lanes;
 
 /// Bytes of the output and jets of a tile; with the features they stay in the level-2 cache.
@@ -149,15 +150,18 @@ pub(super) fn run<T: Lanes>(map: &Map<T>, g: &Geometry, x: &[T], work: &Work<'_,
     let out_len = if work.mix.is_some() { g.batch * channels * g.out_voxels() } else { 0 };
     let weights = if work.contract.is_some() { map.num_weights } else { 0 };
     let mut result = vec![T::zero(); out_len + weights];
+    advise_huge(&result);
     let (out, total) = result.split_at_mut(out_len);
     let tile = g.tile(map.tile_voxels(), map.orders);
+    let layout = Layout::new(map, g, tile);
     let mut tasks = tasks(g, tile, channels, out);
     let share = if work.contract.is_some() { tasks.len().div_ceil(SHARES) } else { 1 };
     let shares: Vec<Vec<T>> = tasks
         .par_chunks_mut(share)
         .map_init(
-            || Scratch::new(map, g, tile),
-            |scratch, tasks| {
+            || layout.zeros(),
+            |buffer, tasks| {
+                let mut scratch = Scratch::new(&layout, buffer.values());
                 let mut sums = vec![T::zero(); weights];
                 for task in tasks {
                     scratch.task(map, g, x, work, tile[2], task, &mut sums);
@@ -201,20 +205,26 @@ fn tasks<'a, T>(
     tasks
 }
 
-/// The buffers of one thread. Rows of voxels are `pitch` apart.
-struct Scratch<T> {
+/// The buffers of one thread, parts of one allocation. Rows of voxels are `pitch` apart.
+struct Scratch<'a, T> {
     pitch: usize,
-    input: Vec<T>,
-    after_z: Vec<T>,
-    after_y: Vec<T>,
+    input: &'a mut [T],
+    after_z: &'a mut [T],
+    after_y: &'a mut [T],
     /// One run of the pass along x before every `stride`-th voxel is kept.
-    line: Vec<T>,
-    jets: Vec<T>,
-    features: Vec<T>,
+    line: &'a mut [T],
+    jets: &'a mut [T],
+    features: &'a mut [T],
     /// Output of the tile.
-    out: Vec<T>,
+    out: &'a mut [T],
     /// The tile of the field that the features are contracted with.
-    others: Vec<T>,
+    others: &'a mut [T],
+}
+
+/// Rows of voxels of a tile, and the lengths of the buffers in the order of [`Scratch`].
+struct Layout {
+    pitch: usize,
+    lengths: [usize; 8],
 }
 
 /// The part of a task that is worked on at once.
@@ -247,9 +257,8 @@ impl Tile {
     }
 }
 
-impl<T: Lanes> Scratch<T> {
-    fn new(map: &Map<T>, g: &Geometry, [z, y, x]: [usize; 3]) -> Self {
-        let zeros = |len: usize| vec![T::zero(); len + 2 * SLACK];
+impl Layout {
+    fn new<T: Lanes>(map: &Map<T>, g: &Geometry, [z, y, x]: [usize; 3]) -> Self {
         let [reach_z, reach_y, reach_x] = [z, y, x].map(|n| g.reach(n));
         // An odd number of cache lines spreads the rows over the cache.
         let lines = (z * y * x + SLACK).div_ceil(SLACK);
@@ -259,17 +268,29 @@ impl<T: Lanes> Scratch<T> {
             let (rows, copies) = copies_at_once::<T>(block, couplings, pitch);
             rows * copies * pitch
         });
-        Self {
-            pitch,
-            input: zeros(reach_z * reach_y * reach_x),
-            after_z: zeros(orders * (z * reach_y * reach_x + SLACK)),
-            after_y: zeros(orders * (orders + 1) / 2 * (z * y * reach_x + SLACK)),
-            line: zeros(orders * (reach_x + SLACK)),
-            jets: zeros(map.widest() * map.jets * pitch),
-            features: zeros(features.max().unwrap_or(0)),
-            out: zeros(map.channels_out * pitch),
-            others: zeros(map.channels_out * pitch),
-        }
+        let lengths = [
+            reach_z * reach_y * reach_x,
+            orders * (z * reach_y * reach_x + SLACK),
+            orders * (orders + 1) / 2 * (z * y * reach_x + SLACK),
+            orders * (reach_x + SLACK),
+            map.widest() * map.jets * pitch,
+            features.max().unwrap_or(0),
+            map.channels_out * pitch,
+            map.channels_out * pitch,
+        ];
+        Self { pitch, lengths: lengths.map(|len| (len + 2 * SLACK).next_multiple_of(SLACK)) }
+    }
+
+    fn zeros<T: Lanes>(&self) -> HugeVec<T> {
+        HugeVec::zeros(self.lengths.iter().sum())
+    }
+}
+
+impl<'a, T: Lanes> Scratch<'a, T> {
+    fn new(layout: &Layout, mut buffer: &'a mut [T]) -> Self {
+        let parts = layout.lengths.map(|len| buffer.split_off_mut(..len).unwrap_or_default());
+        let [input, after_z, after_y, line, jets, features, out, others] = parts;
+        Self { pitch: layout.pitch, input, after_z, after_y, line, jets, features, out, others }
     }
 
     fn task(
@@ -325,7 +346,7 @@ impl<T: Lanes> Scratch<T> {
                 for c in couplings {
                     let rows = c.paths * c.output.dim;
                     let out = &mut self.features[offset + (copy - first) * rows * pitch..];
-                    let input = &self.jets;
+                    let input = &*self.jets;
                     map.arch.dispatch(Couple { matrix: &c.features, input, out, len, pitch });
                     offset += rows * copies.len() * pitch;
                 }
@@ -374,7 +395,7 @@ impl<T: Lanes> Scratch<T> {
             lines: &tile.lines,
             runs: &tile.runs,
             width: tile.reach[0],
-            out: &mut self.input,
+            out: self.input,
         });
     }
 
@@ -390,12 +411,12 @@ impl<T: Lanes> Scratch<T> {
             half,
             taps: taps_z,
             orders,
-            input: &self.input,
+            input: self.input,
             step: height * width,
             runs: depth_out,
             len: height * width,
             in_pitch: stride * height * width,
-            out: &mut self.after_z,
+            out: self.after_z,
             out_pitch: height * width,
             planes: 1,
             in_plane: 0,
@@ -448,7 +469,7 @@ impl<T: Lanes> Scratch<T> {
                 if stride == 1 {
                     map.arch.dispatch(pass);
                 } else {
-                    strided(map.arch, &mut pass, stride, &mut self.line);
+                    strided(map.arch, &mut pass, stride, self.line);
                 }
                 jets += x_orders;
             }
