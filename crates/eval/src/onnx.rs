@@ -31,15 +31,15 @@ pub struct OnnxOptions {
     pub axes: AxisOrder,
     /// Whether each volume is first brought to mean 0 and standard deviation 1.
     pub standardise: bool,
-    /// Subtracted from each channel (one number for all, or one for each) [0].
+    /// Subtracted from each channel (one number for all, or one for each); none is 0.
     pub mean: Vec<f32>,
-    /// By which each channel is then divided (one number for all, or one for each) [1].
+    /// By which each channel is then divided (one number for all, or one for each); none is 1.
     pub std: Vec<f32>,
-    /// Name of the output with the answers [the first].
+    /// Name of the output with the answers; none is the first.
     pub output: Option<String>,
     /// What the output holds.
     pub values: Values,
-    /// Class names in the order of the output [the dataset's].
+    /// Class names in the order of the output; none is the order of the dataset.
     pub classes: Option<Vec<String>>,
 }
 
