@@ -9,7 +9,7 @@ use super::{ModelReport, Prediction};
 use crate::EvalError;
 use crate::material::Material;
 use crate::metrics::{argmax, softmax};
-use crate::protocol::{Condition, Protocol, Transform};
+use crate::protocol::{Condition, Protocol};
 
 /// An item in two orientations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,7 +18,8 @@ pub struct GalleryItem {
     pub id: String,
     /// Its class.
     pub label: usize,
-    /// Unrotated, then rotated if the protocol has random rotations.
+    /// Unrotated, then rotated if the protocol has random rotations, then at the rotation that a search
+    /// found, where that turns a right answer of a model wrong.
     pub views: Vec<View>,
 }
 
@@ -31,7 +32,7 @@ pub struct View {
     pub projection: String,
     /// The central slice in z, maximum over channels: a PNG as data URI.
     pub slice: String,
-    /// The prediction of each model.
+    /// The prediction of each model that was asked.
     pub verdicts: Vec<Verdict>,
 }
 
@@ -48,7 +49,8 @@ pub struct Verdict {
 
 /// Pictures of up to `count` items of the first source: those that a model classifies right
 /// unrotated and wrong under a random rotation, of every class in turn, then others. Each is shown
-/// unrotated and under the random rotation at which the most models are wrong.
+/// unrotated, under the random rotation at which the most models are wrong, and under the rotation that
+/// a search found for the first model that it turns from right to wrong.
 ///
 /// # Errors
 /// If an item cannot be read or drawn.
@@ -63,6 +65,9 @@ pub fn gallery(
     candidates.iter().take(count).map(|c| draw(dataset, models, protocol, c)).collect()
 }
 
+/// The number of a model, and one of its predictions.
+type Answer<'a> = (usize, &'a Prediction);
+
 /// An item that may be shown.
 struct Candidate<'a> {
     label: usize,
@@ -70,34 +75,41 @@ struct Candidate<'a> {
     flipped: bool,
     /// How many items of its class and kind come before it.
     turn_in_class: usize,
-    /// For each orientation shown, the prediction of each model.
-    orientations: Vec<Vec<&'a Prediction>>,
+    /// For each orientation shown, the prediction of each model that was asked.
+    orientations: Vec<Vec<Answer<'a>>>,
 }
 
 fn candidates<'a>(models: &'a [ModelReport], protocol: &Protocol) -> Vec<Candidate<'a>> {
-    let table = |condition| -> Vec<Vec<&'a Prediction>> {
-        let chosen = |p: &&Prediction| {
-            p.condition == condition && Some(&p.source) == protocol.sources.first()
+    let table = |condition| -> Vec<Vec<Answer<'a>>> {
+        let of_model = |(i, model): (usize, &'a ModelReport)| {
+            let chosen = |p: &&Prediction| {
+                p.condition == condition && Some(&p.source) == protocol.sources.first()
+            };
+            model.predictions.iter().filter(chosen).map(|p| (i, p)).collect()
         };
-        models.iter().map(|model| model.predictions.iter().filter(chosen).collect()).collect()
+        models.iter().enumerate().map(of_model).collect()
     };
     let (unrotated, random) = (table(Condition::Unrotated), table(Condition::Random));
+    let searched = table(Condition::Worst);
     let items = unrotated.first().map_or(0, Vec::len);
-    let at = |table: &[Vec<&'a Prediction>], i: usize| -> Vec<&'a Prediction> {
-        table.iter().map(|predictions| predictions[i]).collect()
+    let at = |table: &[Vec<Answer<'a>>], i: usize| -> Vec<Answer<'a>> {
+        table.iter().filter_map(|answers| answers.get(i).copied()).collect()
     };
     let mut seen = std::collections::HashMap::new();
     let mut candidate = |i: usize| {
         let base = at(&unrotated, i);
         let rotations = i * protocol.rotations..(i + 1) * protocol.rotations;
         let worst = rotations.rev().map(|k| at(&random, k)).max_by_key(|all| wrong(all));
-        let flipped = worst.as_ref().is_some_and(|turned| {
-            base.iter().zip(turned).any(|(b, t)| is_right(b) && !is_right(t))
-        });
-        let label = base[0].label;
+        let turned_wrong = |turned: &[Answer<'a>]| {
+            let pairs = base.iter().zip(turned);
+            pairs.filter(|(b, t)| is_right(b.1) && !is_right(t.1)).map(|(_, t)| *t).next()
+        };
+        let flipped = worst.as_ref().is_some_and(|turned| turned_wrong(turned).is_some());
+        let found = turned_wrong(&at(&searched, i)).map(|answer| vec![answer]);
+        let label = base[0].1.label;
         let turn = seen.entry((flipped, label)).or_insert(0);
         *turn += 1;
-        let orientations = [Some(base), worst].into_iter().flatten().collect();
+        let orientations = [Some(base), worst, found].into_iter().flatten().collect();
         Candidate { label, flipped, turn_in_class: *turn, orientations }
     };
     (0..items).map(&mut candidate).collect()
@@ -107,8 +119,8 @@ fn is_right(prediction: &Prediction) -> bool {
     argmax(&prediction.logits) == prediction.label
 }
 
-fn wrong(predictions: &[&Prediction]) -> usize {
-    predictions.iter().filter(|p| !is_right(p)).count()
+fn wrong(answers: &[Answer<'_>]) -> usize {
+    answers.iter().filter(|(_, p)| !is_right(p)).count()
 }
 
 fn draw(
@@ -117,15 +129,15 @@ fn draw(
     protocol: &Protocol,
     candidate: &Candidate<'_>,
 ) -> Result<GalleryItem, EvalError> {
-    let first = candidate.orientations[0][0];
+    let first = candidate.orientations[0][0].1;
     let meta = dataset.meta();
     let material = Material::read(dataset, first.item, protocol.sources[0], protocol)?;
     let voxels: usize = meta.dims.iter().product();
     let mut values = vec![0.0; meta.channels * voxels];
     let mut range = None;
     let mut views = Vec::new();
-    for predictions in &candidate.orientations {
-        let transform = &predictions[0].transform;
+    for answers in &candidate.orientations {
+        let transform = &answers[0].1.transform;
         material.write(transform, &mut values)?;
         let range = *range.get_or_insert_with(|| extent(&values));
         let [depth, height, width] = meta.dims;
@@ -134,24 +146,28 @@ fn draw(
         let projection = channel_maximum(&flat, plane);
         let slice = &flat[depth / 2 * plane..][..plane];
         views.push(View {
-            caption: caption(transform),
+            caption: caption(answers[0].1),
             projection: png(&projection, [width, height], range)?,
             slice: png(slice, [width, height], range)?,
-            verdicts: models.iter().zip(predictions).map(|(m, p)| verdict(m, p)).collect(),
+            verdicts: verdicts(models, answers),
         });
     }
     Ok(GalleryItem { id: first.id.clone(), label: candidate.label, views })
 }
 
-fn verdict(model: &ModelReport, prediction: &Prediction) -> Verdict {
-    let class = argmax(&prediction.logits);
-    let probability = softmax(&prediction.logits)[class];
-    Verdict { model: model.name.clone(), class, probability }
+fn verdicts(models: &[ModelReport], answers: &[Answer<'_>]) -> Vec<Verdict> {
+    let verdict = |&(model, prediction): &Answer<'_>| {
+        let class = argmax(&prediction.logits);
+        let probability = softmax(&prediction.logits)[class];
+        Verdict { model: models[model].name.clone(), class, probability }
+    };
+    answers.iter().map(verdict).collect()
 }
 
-fn caption(transform: &Transform) -> String {
-    let degrees = transform.rotation.angle().to_degrees();
-    if degrees == 0.0 { "unrotated".into() } else { format!("turned by {degrees:.0}°") }
+fn caption(prediction: &Prediction) -> String {
+    let degrees = prediction.transform.rotation.angle().to_degrees();
+    let how = if prediction.condition == Condition::Worst { ", found by search" } else { "" };
+    if degrees == 0.0 { "unrotated".into() } else { format!("turned by {degrees:.0}°{how}") }
 }
 
 /// Elementwise maximum of consecutive blocks of `block` values.
