@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use steer3d::eval::report::Section;
-use steer3d::eval::{NetworkPredictor, Protocol, Source};
+use steer3d::eval::{NetworkPredictor, Predictor, Protocol, Source};
 use steer3d::nn::{Network, SteerableConfig, TrainConfig};
 use steer3d::volume::{
     Dataset, ImportOptions, Interpolation, Split, Voxeliser, import_cath, import_medmnist,
@@ -99,7 +99,7 @@ fn real(
     let Bundle { dataset, network, mut config } = bundle(&args.out, seed)?;
     config.epochs = args.epochs.unwrap_or(config.epochs);
     let meta = dataset.meta();
-    let mut predictors = vec![];
+    let mut predictors: Vec<Box<dyn Predictor>> = vec![];
     for architecture in [Architecture::Steerable, Architecture::Plain] {
         let name = architecture.to_string();
         let model = rival(architecture, network.clone(), Budget::Parameters, device)?;
@@ -107,7 +107,7 @@ fn real(
         let folder = args.out.join(&meta.name).join(&name);
         let never = AtomicBool::new(false);
         let run = train_into(&folder, network, &dataset, &config, output, &never)?;
-        predictors.push(NetworkPredictor::new(name, run.network)?);
+        predictors.push(Box::new(NetworkPredictor::new(name, run.network)?));
     }
     let voxels = Source::Voxels(Interpolation::Cubic);
     let sources =

@@ -8,7 +8,8 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use steer3d::eval::report::{ModelReport, Report, Section, terminal, write_report};
 use steer3d::eval::{
-    Mask, NetworkPredictor, PointGroup, Predictor, Protocol, Search, Source, evaluate,
+    Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Protocol, Search, Source,
+    SubprocessPredictor, evaluate,
 };
 use steer3d::nn::checkpoint;
 use steer3d::volume::{Dataset, Interpolation, Split};
@@ -18,8 +19,9 @@ use crate::output::Output;
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d eval runs/steerable/model.safetensors cath.h5
   steer3d eval steerable/model.safetensors plain/model.safetensors cath.h5 --rotations 64 --out report
+  steer3d eval monai.onnx adrenal.h5 --out report
+  steer3d eval adrenal.h5 --command 'python3 predict.py' --out report
   steer3d eval model.safetensors cath.h5 --rotate points --angles 10,20,45,90,180 --json
-
   steer3d eval model.safetensors cath.h5 --axes z,x --angle-step 30 --search 48 --ball
 
 Without --out the tables are printed; with it the folder also gets report.html, report.json,
@@ -28,9 +30,19 @@ where it was.";
 
 #[derive(Args)]
 pub(crate) struct EvalArgs {
-    /// One or more models (.safetensors), then the dataset (HDF5)
-    #[arg(required = true, num_args = 2.., value_names = ["MODEL", "DATASET"])]
+    /// Models (.safetensors, .onnx), then the dataset (HDF5)
+    #[arg(required = true, num_args = 1.., value_names = ["MODEL", "DATASET"])]
     paths: Vec<PathBuf>,
+    /// A program that predicts, as crates/eval/PREDICTORS.md describes; may be given several times
+    #[arg(long)]
+    command: Vec<String>,
+    /// Write the rotated and moved volumes and their SHA-256 to a folder, and evaluate nothing
+    #[arg(long, conflicts_with_all = ["command", "predictions", "out"])]
+    export: Option<PathBuf>,
+    /// Folder that --export has written, with the predictions.csv for its volumes; may be given several
+    /// times
+    #[arg(long)]
+    predictions: Vec<PathBuf>,
     #[command(flatten)]
     protocol: ProtocolArgs,
     /// Folder for the report
@@ -185,16 +197,26 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<ExitCode> {
     let Some((data, models)) = args.paths.split_last() else { bail!("no dataset given") };
+    let others = args.command.len() + args.predictions.len() + usize::from(args.export.is_some());
+    if models.len() + others == 0 {
+        bail!("no model given: name one or more before the dataset, or a --command");
+    }
     let dataset = Dataset::open(data)?;
     let protocol = args.protocol.protocol(&dataset, seed);
-    let predictors = models
+    if let Some(folder) = &args.export {
+        return export(folder, &dataset, args.protocol.split(), &protocol, output);
+    }
+    let mut predictors = models
         .iter()
-        .map(|path| {
-            let (network, card) = checkpoint::load(path, device)?;
-            check_grid(path, &card, &dataset)?;
-            Ok(NetworkPredictor::new(model_name(path, models), network)?)
-        })
+        .map(|path| predictor(path, model_name(path, models), &dataset, device))
         .collect::<Result<Vec<_>>>()?;
+    for command in &args.command {
+        predictors.push(Box::new(SubprocessPredictor::start(command, dataset.meta())?));
+    }
+    for folder in &args.predictions {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        predictors.push(Box::new(Precomputed::load(name, folder, dataset.meta())?));
+    }
     let journals = args.out.as_ref().map(|out| out.join("unfinished"));
     if let Some(folder) = &journals {
         fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
@@ -207,6 +229,55 @@ pub(crate) fn run(
         fs::remove_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn export(
+    folder: &Path,
+    dataset: &Dataset,
+    split: Split,
+    protocol: &Protocol,
+    output: &Output,
+) -> Result<ExitCode> {
+    if protocol.search.is_some() {
+        bail!(
+            "--export: the volumes of a --search depend on the answers; leave one of the two out"
+        );
+    }
+    let exporter = Exporter::new(folder, dataset.meta())?;
+    measure(&exporter, dataset, split, protocol, None, output)?;
+    let volumes = exporter.finish(folder)?;
+    let text = format!("{}: {volumes} volumes", folder.join("volumes.npy").display());
+    output.result(&text, &serde_json::json!({ "schema_version": 1, "volumes": volumes }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn predictor(
+    path: &Path,
+    name: String,
+    dataset: &Dataset,
+    device: &Device,
+) -> Result<Box<dyn Predictor>> {
+    if path.extension().is_some_and(|e| e == "onnx") {
+        return onnx(path, name, dataset);
+    }
+    let (network, card) = checkpoint::load(path, device)?;
+    check_grid(path, &card, dataset)?;
+    Ok(Box::new(NetworkPredictor::new(name, network)?))
+}
+
+#[cfg(feature = "onnx")]
+fn onnx(path: &Path, name: String, dataset: &Dataset) -> Result<Box<dyn Predictor>> {
+    use steer3d::eval::{OnnxOptions, OnnxPredictor};
+    let options = OnnxOptions::beside(path)?;
+    Ok(Box::new(OnnxPredictor::load(name, path, &options, dataset.meta())?))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn onnx(path: &Path, _name: String, _dataset: &Dataset) -> Result<Box<dyn Predictor>> {
+    bail!(
+        "{}: this build cannot run ONNX models; build it with `cargo build --release -p steer3d-cli --features onnx`",
+        path.display()
+    )
 }
 
 /// A network sees voxels, not angstroms: other voxels are another task.
@@ -241,7 +312,7 @@ fn model_name(path: &Path, all: &[PathBuf]) -> String {
 /// Evaluates every model on the same transformed volumes. `journals` is a folder for the logits of
 /// an unfinished evaluation.
 pub(crate) fn section(
-    predictors: &[NetworkPredictor],
+    predictors: &[Box<dyn Predictor>],
     dataset: &Dataset,
     split: Split,
     protocol: Protocol,
@@ -253,7 +324,7 @@ pub(crate) fn section(
         .enumerate()
         .map(|(i, predictor)| {
             let journal = journals.map(|folder| folder.join(format!("{i}.logits")));
-            measure(predictor, dataset, split, &protocol, journal.as_deref(), output)
+            measure(predictor.as_ref(), dataset, split, &protocol, journal.as_deref(), output)
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(Section::new(dataset, split, protocol, models)?)
@@ -261,7 +332,7 @@ pub(crate) fn section(
 
 /// Evaluates one model, with the logits so far in the file `journal`.
 pub(crate) fn measure(
-    predictor: &NetworkPredictor,
+    predictor: &dyn Predictor,
     dataset: &Dataset,
     split: Split,
     protocol: &Protocol,

@@ -260,3 +260,47 @@ fn every_command_has_help_and_the_main_ones_examples() {
     }
     assert!(succeeds(folder.path(), &["completions", "bash"]).contains("_steer3d"));
 }
+
+/// An evaluation of `more` that takes a moment.
+fn eval<'a>(more: &[&'a str], few: &'a str) -> Vec<&'a str> {
+    ["eval"].into_iter().chain(more.iter().copied()).chain(few.split(' ')).collect()
+}
+
+#[test]
+fn models_of_other_makers_are_evaluated_or_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    tetris(at);
+    let few = "--rotations 1 --angles 90 --translations 1 --rotate voxels";
+    if cfg!(unix) {
+        let program = "echo hello; cat > /dev/null";
+        let message = refused(at, &eval(&["tetris.h5", "--command", program], few));
+        assert!(message.contains("answered `hello`"), "{message}");
+        let message = refused(at, &eval(&["tetris.h5", "--command", "exit 4"], few));
+        assert!(message.contains("exit status: 4"), "{message}");
+    }
+    let said = succeeds(at, &eval(&["tetris.h5", "--export", "out"], few));
+    assert!(said.contains("volumes"), "{said}");
+    let keys = fs::read_to_string(at.join("out/volumes.sha256")).unwrap();
+    let names = succeeds(at, &["dataset", "inspect", "tetris.h5", "--json"]);
+    let names: serde_json::Value = serde_json::from_str(&names).unwrap();
+    let names: Vec<&str> = names["meta"]["class_names"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| n.as_str().unwrap())
+        .collect();
+    let text = names.join(",") + "\n" + &"1,0,0,0,0,0,0,0\n".repeat(keys.lines().count());
+    fs::write(at.join("out/predictions.csv"), text).unwrap();
+    let json = succeeds(at, &eval(&["tetris.h5", "--predictions", "out", "--json"], few));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["sections"][0]["models"][0]["name"], "out");
+
+    assert!(refused(at, &eval(&["tetris.h5"], few)).contains("no model given"));
+    let args = eval(&["tetris.h5", "--export", "out", "--search", "8"], few);
+    assert!(refused(at, &args).contains("--search"));
+    fs::write(at.join("m.onnx"), "text").unwrap();
+    let message = refused(at, &eval(&["m.onnx", "tetris.h5"], few));
+    let expected = if cfg!(feature = "onnx") { "not an ONNX model" } else { "--features onnx" };
+    assert!(message.contains("m.onnx") && message.contains(expected), "{message}");
+}

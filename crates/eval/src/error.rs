@@ -78,6 +78,14 @@ pub enum EvalError {
         /// What it is.
         found: String,
     },
+    /// A file of a model, or the settings beside it, that cannot be used.
+    #[error("{}: {problem}", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// The model failed on a batch.
     #[error("model `{model}` failed on a batch of shape {shape:?}")]
     Model {

@@ -1,6 +1,7 @@
 //! Rotated-volume evaluation: what does a model answer when the object turns or moves?
 //!
-//! * [`Predictor`]: all that a model must offer.
+//! * [`Predictor`]: all that a model must offer; [`NetworkPredictor`] of this project, ONNX models with the
+//!   feature `onnx`, [`SubprocessPredictor`] for everything else (`PREDICTORS.md`).
 //! * [`Protocol`]: the rotations, translations and sources (stored voxels by interpolation, or
 //!   points exactly), all seeded.
 //! * [`evaluate`]: runs a model over the transformed items of a dataset; the result is a
@@ -18,21 +19,29 @@ mod layers;
 mod material;
 pub mod metrics;
 mod network;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod outputs;
 mod paired;
+mod precomputed;
 mod predictor;
 mod protocol;
 pub mod report;
 mod scores;
 mod search;
+mod subprocess;
 mod values;
 
 pub use error::{EvalError, ModelError};
 pub use evaluate::{Progress, evaluate, summarise};
 pub use network::NetworkPredictor;
+#[cfg(feature = "onnx")]
+pub use onnx::{AxisOrder, Layout, OnnxOptions, OnnxPredictor, Values};
 pub use outputs::{OutputScores, Targets, evaluate_outputs};
 pub use paired::{PairedTest, paired_tests};
+pub use precomputed::{Exporter, Precomputed};
 pub use predictor::Predictor;
 pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform};
 pub use report::{ModelReport, Report, Section, gallery, write_report};
 pub use scores::{ClassScores, Scores, Stability};
+pub use subprocess::{SubprocessError, SubprocessPredictor};

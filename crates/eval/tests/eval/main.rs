@@ -4,5 +4,10 @@ mod browser;
 mod common;
 mod equivariance;
 mod evaluate;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod outputs;
+mod precomputed;
 mod report;
+#[cfg(unix)]
+mod subprocess;
