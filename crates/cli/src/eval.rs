@@ -50,8 +50,8 @@ pub(crate) struct ProtocolArgs {
     /// Also the 24 rotations of the cube, under which voxels need no interpolation
     #[arg(long)]
     cube: bool,
-    /// What is rotated: the stored voxels, by interpolation; the stored points, exactly, before
-    /// voxelising; or both [default: both where the dataset stores points]
+    /// What is rotated: the stored voxels, by interpolation; the stored points or meshes, exactly,
+    /// before voxelising; or both [default: both where the dataset stores points or meshes]
     #[arg(long, value_enum)]
     rotate: Option<Rotated>,
     /// How rotated and moved voxels are interpolated
@@ -88,7 +88,7 @@ impl ProtocolArgs {
     pub(crate) fn protocol(&self, dataset: &Dataset, seed: u64) -> Protocol {
         let standard = Protocol::default();
         let voxels = Source::Voxels(self.interpolation);
-        let stored = dataset.meta().voxeliser.is_some();
+        let stored = dataset.can_voxelise();
         let sources = match (self.rotate, stored) {
             (Some(Rotated::Voxels), _) | (None, false) => vec![voxels],
             (Some(Rotated::Points), _) => vec![Source::Points],

@@ -51,7 +51,7 @@ pub enum EvalError {
     },
     /// Points should be rotated but the dataset has none.
     #[error(
-        "dataset `{dataset}` stores no points with a voxeliser, so its points cannot be rotated; \
+        "dataset `{dataset}` stores no points or meshes with a voxeliser, so none can be rotated; \
          rotate its voxels instead (source `voxels`)"
     )]
     NoPoints {

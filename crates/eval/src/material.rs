@@ -2,7 +2,8 @@
 
 use steer3d_so3::Irreps;
 use steer3d_volume::{
-    Dataset, Interpolation, PointCloud, Volume, Voxeliser, rotate_into, translate_into,
+    Dataset, Interpolation, Mesh, MeshVoxeliser, PointCloud, Volume, Voxeliser, rotate_into,
+    translate_into,
 };
 
 use crate::EvalError;
@@ -12,6 +13,7 @@ use crate::protocol::{Source, Transform};
 pub(crate) enum Material {
     Voxels { volume: Volume, interpolation: Interpolation },
     Points { cloud: PointCloud, voxeliser: Voxeliser },
+    Mesh { mesh: Mesh, voxeliser: MeshVoxeliser },
 }
 
 impl Material {
@@ -21,14 +23,18 @@ impl Material {
             Source::Voxels(interpolation) => {
                 Ok(Self::Voxels { volume: dataset.read(item)?, interpolation })
             }
-            Source::Points => {
-                let cloud = dataset.points(item)?;
-                let voxeliser = dataset.meta().voxeliser;
-                let (Some(cloud), Some(voxeliser)) = (cloud, voxeliser) else {
-                    return Err(EvalError::NoPoints { dataset: dataset.meta().name.clone() });
-                };
-                Ok(Self::Points { cloud, voxeliser })
-            }
+            Source::Points => Self::read_source(dataset, item),
+        }
+    }
+
+    fn read_source(dataset: &Dataset, item: usize) -> Result<Self, EvalError> {
+        let meta = dataset.meta();
+        if let (Some(voxeliser), Some(cloud)) = (meta.voxeliser, dataset.points(item)?) {
+            return Ok(Self::Points { cloud, voxeliser });
+        }
+        match (meta.mesh_voxeliser, dataset.mesh(item)?) {
+            (Some(voxeliser), Some(mesh)) => Ok(Self::Mesh { mesh, voxeliser }),
+            _ => Err(EvalError::NoPoints { dataset: meta.name.clone() }),
         }
     }
 
@@ -52,17 +58,21 @@ impl Material {
                 }
             }
             Self::Points { cloud, voxeliser } => {
-                let moved = moved(cloud, transform, voxeliser.voxel_size);
+                let moved = cloud.clone().translated(shift(transform, voxeliser.voxel_size));
                 voxeliser.voxelise_into(&moved, &transform.rotation, target)?;
+            }
+            Self::Mesh { mesh, voxeliser } => {
+                let moved = mesh.translated(shift(transform, voxeliser.voxel_size));
+                let volume = voxeliser.voxelise(&moved, &transform.rotation)?;
+                target.copy_from_slice(volume.data());
             }
         }
         Ok(())
     }
 }
 
-/// The points before the rotation that takes them to their place: p + R⁻¹ shift.
-fn moved(cloud: &PointCloud, transform: &Transform, voxel_size: f64) -> PointCloud {
-    let shift: [f64; 3] = transform.shift.map(|voxels| voxels * voxel_size);
-    let shift: [f64; 3] = (transform.rotation.inverse() * nalgebra::Vector3::from(shift)).into();
-    cloud.clone().translated(shift)
+/// The shift before the rotation that takes a source to its place, R⁻¹ shift, in its own unit.
+fn shift(transform: &Transform, voxel_size: f64) -> [f64; 3] {
+    let shift = transform.shift.map(|voxels| voxels * voxel_size);
+    (transform.rotation.inverse() * nalgebra::Vector3::from(shift)).into()
 }

@@ -191,6 +191,12 @@ impl Dataset {
         self.meshes.is_some()
     }
 
+    /// Are there points or meshes and the voxeliser that makes the volumes from them?
+    pub fn can_voxelise(&self) -> bool {
+        (self.has_points() && self.meta.voxeliser.is_some())
+            || (self.has_meshes() && self.meta.mesh_voxeliser.is_some())
+    }
+
     /// Are the volumes stored? Else [`Dataset::read`] makes them from the points or meshes.
     pub fn has_volumes(&self) -> bool {
         self.volumes.is_some()
