@@ -188,14 +188,20 @@ impl MoleculeVoxeliser {
         }
     }
 
-    /// The surroundings of a residue whose alpha carbon is at `centre`: the amino acid experiment
-    /// of Weiler et al. 2018 (<https://arxiv.org/abs/1807.02547>, section 5.3), which follows
-    /// Boomsma and Frellsen 2017. 24³ voxels of 1 Å, all atoms within 12 Å of the alpha carbon, one
-    /// channel for each of C, N, O, S and H.
+    /// The surroundings of a residue whose alpha carbon is at `centre`, for the amino acid
+    /// experiment of Weiler et al. 2018 (<https://arxiv.org/abs/1807.02547>, section 5.3): 24³
+    /// voxels of 1 Å, all atoms within 12 Å of the alpha carbon, one channel for each of C, N, O,
+    /// S and H.
     ///
-    /// Assumed, since the text does not say: Gaussians as in their CATH experiment (σ half a
-    /// voxel, scaled to sum to 1 on the grid), and other elements left out. The side chain to be
-    /// predicted must be taken out of the molecule first, see
+    /// Certain: the task, data and layers are those of Boomsma and Frellsen 2017, who predict the
+    /// kind of a residue from what surrounds it, and their surroundings are turned into a frame of
+    /// the backbone, which this leaves to the `rotation` of [`MoleculeVoxeliser::voxelise`].
+    ///
+    /// As we understand the two papers, not checked against their data: the grid, the radius and
+    /// the channels. Assumed, since the text does not say: Gaussians as in the CATH experiment (σ
+    /// half a voxel, scaled to sum to 1 on the grid), and other elements left out.
+    ///
+    /// The side chain to be predicted must be taken out of the molecule first, see
     /// [`Molecule::without_side_chain`].
     ///
     /// # Errors
