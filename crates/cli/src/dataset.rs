@@ -364,7 +364,8 @@ fn build_dataset(args: &BuildArgs, seed: u64, output: &Output) -> Result<()> {
     listing.expand_records()?;
     let notes = listing.settle_splits(&fractions(&args.fractions)?, seed);
     let recipe = args.recipe()?;
-    let maker = listing.entries.iter().find_map(|entry| match recipe.maker(&entry.path) {
+    let mut files = listing.entries.iter().filter(|entry| entry.record.unwrap_or(1) == 1);
+    let maker = files.find_map(|entry| match recipe.maker(&entry.path) {
         Err(_) if args.skip_broken => None,
         other => Some(other),
     });

@@ -77,7 +77,7 @@ pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
 /// One tetrahedron, in the test split, as a mesh alone, with its solid and the voxeliser of that.
 pub(crate) fn mesh_dataset(path: &Path) -> Dataset {
     let voxeliser =
-        MeshVoxeliser { supersampling: 3, ..MeshVoxeliser::new(SIZE, 2.0, MeshField::Solid) };
+        MeshVoxeliser { supersampling: 5, ..MeshVoxeliser::new(SIZE, 2.0, MeshField::Solid) };
     let meta = DatasetMeta {
         name: "a tetrahedron".into(),
         class_names: CLASSES.map(String::from).to_vec(),

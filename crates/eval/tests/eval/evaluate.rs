@@ -82,8 +82,8 @@ fn meshes_are_turned_and_moved_before_voxelising() {
     for Prediction { condition, transform, logits, .. } in &report.predictions {
         let place = transform.rotation * centroid + Vector3::from(transform.shift);
         for (found, expected) in logits.iter().zip(&place) {
-            // Samples are a third of a voxel apart.
-            assert!((f64::from(*found) - expected).abs() < 0.05, "{condition}: {logits:?} {place}");
+            // Samples are a fifth of a voxel apart.
+            assert!((f64::from(*found) - expected).abs() < 0.1, "{condition}: {logits:?} {place}");
         }
     }
 }

@@ -708,9 +708,8 @@ impl Reader {
         const RATIO: u64 = 1032;
         let stored = dataset.storage_size().min(self.file.size());
         let width = dataset.dtype().at(&self.path, name)?.size() as u64;
-        let bytes = |shape: &[usize]| {
-            shape.iter().fold(width, |bytes, &n| bytes.saturating_mul(n as u64))
-        };
+        let bytes =
+            |shape: &[usize]| shape.iter().fold(width, |bytes, &n| bytes.saturating_mul(n as u64));
         // Without a row there need not be a chunk.
         let rows = dataset.shape()[0];
         let declared = shapes.iter().map(|shape| bytes(shape)).max().filter(|_| rows > 0);
