@@ -92,7 +92,8 @@ pub(crate) fn mesh_dataset(path: &Path) -> Dataset {
         mesh_voxeliser: Some(voxeliser),
     };
     let mesh = Mesh::new(
-        vec![[-6.0, -6.0, -6.0], [6.0, -6.0, -6.0], [0.0, 6.0, -6.0], [0.0, 0.0, 6.0]],
+        // No face lies on samples of voxels.
+        vec![[-5.8, -5.8, -5.8], [5.8, -5.8, -5.8], [0.0, 5.8, -5.8], [0.0, 0.0, 5.8]],
         vec![[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]],
     )
     .unwrap();

@@ -78,7 +78,7 @@ fn meshes_are_turned_and_moved_before_voxelising() {
     };
     let report = run(&Mock::new("centre of mass", centre), &data, &protocol);
     // The centroid of a tetrahedron is the mean of its corners.
-    let centroid = Vector3::new(0.0, -1.5, -3.0) / 2.0;
+    let centroid = Vector3::new(0.0, -1.45, -2.9) / 2.0;
     for Prediction { condition, transform, logits, .. } in &report.predictions {
         let place = transform.rotation * centroid + Vector3::from(transform.shift);
         for (found, expected) in logits.iter().zip(&place) {
