@@ -1,5 +1,5 @@
-//! Fills `fuzz/corpus/TARGET` with seeds: the small files of the tests, unpacked and cut, and tiny
-//! datasets.
+//! Fills `fuzz/corpus/TARGET` with seeds: the small files of the tests, unpacked and cut, tiny
+//! datasets, and edits of one (see `fuzz/fuzz_targets/dataset.rs`).
 //!
 //! ```sh
 //! cargo run -p steer3d-volume --example fuzz_seeds                  # the files of the tests
@@ -42,7 +42,7 @@ fn main() -> Result<(), Error> {
         }
     }
     datasets(&corpus.join("dataset"))?;
-    println!("{seeds} files and 3 datasets");
+    println!("{seeds} files, 3 datasets and 3 edits");
     Ok(())
 }
 
@@ -91,6 +91,7 @@ fn datasets(folder: &Path) -> Result<(), Error> {
         voxeliser: Some(voxeliser),
         mesh_voxeliser: None,
     };
+    edits(folder, &with_points)?;
     let of_bytes =
         DatasetMeta { storage: Storage::U8 { scale: 1.0 }, voxeliser: None, ..with_points.clone() };
     let of_meshes = DatasetMeta {
@@ -110,5 +111,28 @@ fn datasets(folder: &Path) -> Result<(), Error> {
         writer.push(&Item { id: "1", ..item })?;
         writer.finish()?;
     }
+    Ok(())
+}
+
+/// Edits that leave the dataset valid: of the description and of rows, and without volumes.
+fn edits(folder: &Path, meta: &DatasetMeta) -> Result<(), Error> {
+    let edit = |object: u8, contents: &[u8]| {
+        let length = u16::try_from(contents.len()).map(u16::to_le_bytes);
+        length.map(|length| [&[object], &length[..], contents].concat())
+    };
+    let u64s = |values: [u64; 3]| values.map(u64::to_le_bytes).concat();
+    let description = edit(0, &serde_json::to_vec(meta)?)?;
+    let rows = [
+        edit(1, &[0; 8])?,
+        edit(2, &[0, 1])?,
+        edit(5, &u64s([0, 2, 4]))?,
+        edit(7, &[0; 8])?,
+        edit(9, &[0, 1, 0, 1])?,
+        edit(10, &u64s([0, 3, 6]))?,
+        edit(13, &[0u32, 1, 2, 0, 1, 2].map(u32::to_le_bytes).concat())?,
+    ];
+    fs::write(folder.join("made.edit"), [edit(15, &[])?, description.clone()].concat())?;
+    fs::write(folder.join("description.edit"), description)?;
+    fs::write(folder.join("rows.edit"), rows.concat())?;
     Ok(())
 }
