@@ -422,7 +422,7 @@ fn cloud(
     let atoms = || molecule.atoms.iter().filter_map(|atom| Some((atom, scheme.channel(atom)?)));
     let (positions, channels) = atoms().map(|(atom, channel)| (atom.position, channel)).unzip();
     let points = PointCloud::new(positions, channels)?.centred();
-    if weight == Weight::One {
+    if weight == Weight::One || points.is_empty() {
         return Ok(points);
     }
     if atoms().all(|(atom, _)| weight.of(atom) == 0.0) {
