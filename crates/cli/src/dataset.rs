@@ -11,8 +11,9 @@ use steer3d::volume::build::{Atoms, Built, Entry, Fit, Store, build};
 use steer3d::volume::dataset::{Broken, Fractions, group_splits, random_splits};
 use steer3d::volume::picture::overview;
 use steer3d::volume::{
-    Dataset, ImportOptions, Listing, MeshField, Provenance, Recipe, Split, Summary, Voxeliser,
-    import_arrays, import_cath, import_medmnist, import_tetris, tetris_voxeliser,
+    ChannelScheme, Dataset, ImportOptions, Listing, MeshField, Provenance, Recipe, Split, Summary,
+    Voxeliser, Weight, import_arrays, import_cath, import_medmnist, import_tetris,
+    tetris_voxeliser,
 };
 
 use crate::eval::command_line;
@@ -33,11 +34,14 @@ const BUILD_EXAMPLES: &str = "Examples:
   steer3d dataset build ModelNet10 --size 32 --out modelnet10.h5
   steer3d dataset build proteins/ --voxel-size 2 --size 50 --elements C,N,O,S --out proteins.h5
   steer3d dataset build ligands.csv --voxel-size 0.5 --size 48 --store sources --out ligands.h5
+  steer3d dataset build folds/ --channels backbone --weight b-factor --out mobility.h5
   steer3d dataset build scans/ --size 64,64,48 --fit crop --skip-broken --out scans.h5
+  steer3d dataset build scans/ --voxel-size 2 --size 64 --fit resample --out scans.h5
 
 A tree has a folder for each class: class/*, class/train/* and class/test/* (as ModelNet), or
 train/class/*. A table (CSV) has the columns path and label, and if you like split, group and id;
-paths are relative to its folder. Archives (.npz) of many items are for `dataset import`.
+paths are relative to its folder. A file of several molecules (SDF, MOL2, XYZ) becomes an item for
+each, FILE#1, FILE#2, ... Archives (.npz) of many items are for `dataset import`.
 
 A build that was stopped goes on where it was when the same command is given again; until it is
 complete, its batches lie in OUT.partial and an old OUT stays as it is.";
@@ -145,9 +149,15 @@ pub(crate) struct BuildArgs {
     /// Width of an atom's Gaussian in angstrom [default: half a voxel]
     #[arg(long)]
     sigma: Option<f64>,
-    /// Elements to keep, each a channel, such as C,N,O,S [default: all in one channel]
-    #[arg(long, value_delimiter = ',')]
+    /// Elements to keep, each a channel, such as C,N,O,S; `other` at the end is one for all others
+    #[arg(long, value_delimiter = ',', conflicts_with = "channels")]
     elements: Vec<String>,
+    /// Channels of atoms, if they are not elements
+    #[arg(long, value_enum, default_value = "single")]
+    channels: ChannelChoice,
+    /// What each atom's Gaussian is multiplied by
+    #[arg(long, value_enum, default_value = "one")]
+    weight: WeightChoice,
     /// Atoms to keep (water is left out, and alternate locations but the first)
     #[arg(long, value_enum, default_value = "all")]
     atoms: AtomChoice,
@@ -157,7 +167,7 @@ pub(crate) struct BuildArgs {
     /// Sub-voxels along each edge of a voxel, whose mean it is, for surfaces and solids [default: 2]
     #[arg(long)]
     supersampling: Option<usize>,
-    /// What to do with volumes of other dims than the dataset's
+    /// What to do with volumes of another grid than the dataset's
     #[arg(long, value_enum, default_value = "refuse")]
     fit: FitChoice,
     /// What to store of molecules and meshes; from sources alone, volumes are made when read
@@ -180,6 +190,26 @@ enum BuildLayout {
     Tree,
     /// A table of paths and labels
     Csv,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ChannelChoice {
+    /// One for all atoms
+    Single,
+    /// N, CA, C, O and CB of amino acids, each a channel; other atoms are left out
+    Backbone,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WeightChoice {
+    /// 1
+    One,
+    /// Occupancy: alternate locations share one atom, and all of them are kept
+    Occupancy,
+    /// Partial or formal charge
+    Charge,
+    /// B factor
+    BFactor,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -210,8 +240,12 @@ enum MeshChoice {
 enum FitChoice {
     /// Stop with the file named
     Refuse,
-    /// Keep the middle, with zeros around it
+    /// Keep the middle, with zeros around it; voxels must be of the dataset's size
     Crop,
+    /// Put zeros around it, and stop where a volume is larger
+    Pad,
+    /// Interpolate to the dataset's voxels (trilinear), then crop
+    Resample,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -327,9 +361,11 @@ fn build_dataset(args: &BuildArgs, seed: u64, output: &Output) -> Result<()> {
         let (count, first) = (listing.ignored.len(), listing.ignored[0].display());
         output.say(&format!("{count} files of no known format are left out, such as {first}"));
     }
+    listing.expand_records()?;
     let notes = listing.settle_splits(&fractions(&args.fractions)?, seed);
     let recipe = args.recipe()?;
-    let maker = listing.entries.iter().find_map(|entry| match recipe.maker(&entry.path) {
+    let mut files = listing.entries.iter().filter(|entry| entry.record.unwrap_or(1) == 1);
+    let maker = files.find_map(|entry| match recipe.maker(&entry.path) {
         Err(_) if args.skip_broken => None,
         other => Some(other),
     });
@@ -405,7 +441,19 @@ impl BuildArgs {
             size,
             voxel_size: self.voxel_size.as_deref().map(edges).transpose()?,
             sigma: self.sigma,
-            elements: self.elements.clone(),
+            channels: match self.channels {
+                _ if !self.elements.is_empty() => {
+                    ChannelScheme::of_elements(&self.elements).context("--elements")?
+                }
+                ChannelChoice::Single => ChannelScheme::Single,
+                ChannelChoice::Backbone => ChannelScheme::Backbone,
+            },
+            weight: match self.weight {
+                WeightChoice::One => Weight::One,
+                WeightChoice::Occupancy => Weight::Occupancy,
+                WeightChoice::Charge => Weight::Charge,
+                WeightChoice::BFactor => Weight::BFactor,
+            },
             atoms: match self.atoms {
                 AtomChoice::All => Atoms::All,
                 AtomChoice::Heavy => Atoms::Heavy,
@@ -422,6 +470,8 @@ impl BuildArgs {
             fit: match self.fit {
                 FitChoice::Refuse => Fit::Refuse,
                 FitChoice::Crop => Fit::Crop,
+                FitChoice::Pad => Fit::Pad,
+                FitChoice::Resample => Fit::Resample,
             },
             store: match self.store {
                 StoreChoice::Both => Store::Both,

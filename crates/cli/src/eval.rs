@@ -93,8 +93,8 @@ pub(crate) struct ProtocolArgs {
     /// Value around the stored voxels, which comes in when they are turned or moved
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     outside: f32,
-    /// What is rotated: the stored voxels, by interpolation; the stored points, exactly, before
-    /// voxelising; or both [default: both where the dataset stores points]
+    /// What is rotated: the stored voxels, by interpolation; the stored points or meshes, exactly,
+    /// before voxelising; or both [default: both where the dataset stores points or meshes]
     #[arg(long, value_enum)]
     rotate: Option<Rotated>,
     /// How rotated and moved voxels are interpolated
@@ -158,7 +158,7 @@ impl ProtocolArgs {
     pub(crate) fn protocol(&self, dataset: &Dataset, seed: u64) -> Protocol {
         let standard = Protocol::default();
         let voxels = Source::Voxels(self.interpolation);
-        let stored = dataset.meta().voxeliser.is_some();
+        let stored = dataset.can_voxelise();
         let sources = match (self.rotate, stored) {
             (Some(Rotated::Voxels), _) | (None, false) => vec![voxels],
             (Some(Rotated::Points), _) => vec![Source::Points],

@@ -123,6 +123,7 @@ fn broken_files_and_wrong_sources_end_with_one_line() {
         ("dataset build tree --out x.h5 --fractions 0.5,0.6,0", "sum to 1"),
         ("dataset build tree --out x.h5 --size 1,2", "--size"),
         ("dataset build tree --out x.h5 --elements Xx", "`Xx`"),
+        ("dataset build tree --out w.h5 --weight charge", "no charge"),
         ("dataset build tree --out none/x.h5 --skip-broken", "none/x.h5"),
     ] {
         let message = refused(at, args);

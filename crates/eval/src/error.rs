@@ -59,9 +59,9 @@ pub enum EvalError {
         /// Name of the split.
         split: String,
     },
-    /// Points should be rotated but the dataset has none.
+    /// Points or meshes should be rotated but the dataset has none with a voxeliser.
     #[error(
-        "dataset `{dataset}` stores no points with a voxeliser, so its points cannot be rotated; \
+        "dataset `{dataset}` stores no points or meshes with a voxeliser, so none can be rotated; \
          rotate its voxels instead (source `voxels`)"
     )]
     NoPoints {

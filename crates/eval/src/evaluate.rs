@@ -188,8 +188,7 @@ impl Run<'_> {
         if self.items.is_empty() {
             return Err(EvalError::EmptySplit { dataset, split: split.to_string() });
         }
-        let has_points = self.dataset.has_points() && meta.voxeliser.is_some();
-        if self.protocol.sources.contains(&Source::Points) && !has_points {
+        if self.protocol.sources.contains(&Source::Points) && !self.dataset.can_voxelise() {
             return Err(EvalError::NoPoints { dataset });
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use steer3d_so3::Irreps;
 use steer3d_volume::{
-    Dataset, Grid, Interpolation, PointCloud, Voxeliser, rotate_into, translate_into,
+    Dataset, Grid, Interpolation, Mesh, MeshVoxeliser, PointCloud, Voxeliser, rotate_into,
+    translate_into,
 };
 
 use crate::EvalError;
@@ -22,6 +23,7 @@ pub(crate) struct Material {
 enum Form {
     Voxels { data: Vec<f32>, grid: Grid, interpolation: Interpolation },
     Points { cloud: PointCloud, voxeliser: Voxeliser },
+    Mesh { mesh: Mesh, voxeliser: MeshVoxeliser },
 }
 
 impl Material {
@@ -45,13 +47,7 @@ impl Material {
                 shift_scalars(&meta.irreps, &mut data, -outside);
                 Form::Voxels { data, grid, interpolation }
             }
-            Source::Points => {
-                let (cloud, voxeliser) = (dataset.points(item)?, meta.voxeliser);
-                let (Some(cloud), Some(voxeliser)) = (cloud, voxeliser) else {
-                    return Err(EvalError::NoPoints { dataset: meta.name.clone() });
-                };
-                Form::Points { cloud, voxeliser }
-            }
+            Source::Points => Form::of_source(dataset, item)?,
         };
         Ok(Self { form, irreps: meta.irreps.clone(), outside, kept })
     }
@@ -71,8 +67,13 @@ impl Material {
                 }
             }
             Form::Points { cloud, voxeliser } => {
-                let moved = moved(cloud, transform, voxeliser.voxel_size);
+                let moved = cloud.clone().translated(shift_before(transform, voxeliser.voxel_size));
                 voxeliser.voxelise_into(&moved, rotation, target)?;
+            }
+            Form::Mesh { mesh, voxeliser } => {
+                let moved = mesh.translated(shift_before(transform, voxeliser.voxel_size));
+                let volume = voxeliser.voxelise(&moved, rotation)?;
+                target.copy_from_slice(volume.data());
             }
         }
         if let Some(kept) = &self.kept {
@@ -85,6 +86,20 @@ impl Material {
         }
         shift_scalars(&self.irreps, target, self.outside);
         Ok(())
+    }
+}
+
+impl Form {
+    /// The stored points or mesh of an item.
+    fn of_source(dataset: &Dataset, item: usize) -> Result<Self, EvalError> {
+        let meta = dataset.meta();
+        if let (Some(voxeliser), Some(cloud)) = (meta.voxeliser, dataset.points(item)?) {
+            return Ok(Self::Points { cloud, voxeliser });
+        }
+        match (meta.mesh_voxeliser, dataset.mesh(item)?) {
+            (Some(voxeliser), Some(mesh)) => Ok(Self::Mesh { mesh, voxeliser }),
+            _ => Err(EvalError::NoPoints { dataset: meta.name.clone() }),
+        }
     }
 }
 
@@ -106,9 +121,8 @@ fn ball(dims: [usize; 3]) -> Vec<bool> {
     crate::values::ball(dims, radius)
 }
 
-/// The points before the rotation that takes them to their place: p + R⁻¹ shift.
-fn moved(cloud: &PointCloud, transform: &Transform, voxel_size: f64) -> PointCloud {
-    let shift: [f64; 3] = transform.shift.map(|voxels| voxels * voxel_size);
-    let shift: [f64; 3] = (transform.rotation.inverse() * nalgebra::Vector3::from(shift)).into();
-    cloud.clone().translated(shift)
+/// The shift before the rotation that takes a source to its place, R⁻¹ shift, in its own unit.
+fn shift_before(transform: &Transform, voxel_size: f64) -> [f64; 3] {
+    let shift = transform.shift.map(|voxels| voxels * voxel_size);
+    (transform.rotation.inverse() * nalgebra::Vector3::from(shift)).into()
 }

@@ -19,7 +19,8 @@ use crate::EvalError;
 pub enum Source {
     /// The stored voxels, by interpolation: the model's own error and that of resampling.
     Voxels(Interpolation),
-    /// The stored points, exactly, followed by the dataset's voxeliser: the model's error alone.
+    /// The stored points or meshes, exactly, followed by the dataset's voxeliser: the model's error
+    /// alone.
     Points,
 }
 

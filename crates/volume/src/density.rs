@@ -1,5 +1,6 @@
 //! Densities of molecules on a grid.
 
+use serde::Serialize;
 use steer3d_so3::Rotation;
 
 use crate::elements;
@@ -8,9 +9,10 @@ use crate::points::{Gaussian, Normalisation, PointCloud, PointValue};
 use crate::volume::{Grid, Volume, VolumeError, checked_len};
 
 /// Which channel an atom adds to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum ChannelScheme {
     /// One channel for all atoms.
+    #[default]
     Single,
     /// A channel for each of the atomic numbers `listed`, in their order, and with `other` one more
     /// for all other elements, which else are left out.
@@ -28,6 +30,34 @@ pub enum ChannelScheme {
 const BACKBONE: [(&str, u8); 5] = [("N", 7), ("CA", 6), ("C", 6), ("O", 8), ("CB", 6)];
 
 impl ChannelScheme {
+    /// A channel for each of the `symbols`, such as C, N, O; a last one `other` is for all others.
+    ///
+    /// # Errors
+    /// If there is no symbol, one is unknown, or one comes twice.
+    pub fn of_elements(symbols: &[String]) -> Result<Self, VolumeError> {
+        let wrong = |expected, found: String| {
+            Err(VolumeError::Parameter { field: "elements", expected, found })
+        };
+        let (listed, other) = match symbols.split_last() {
+            Some((last, rest)) if last == "other" => (rest, true),
+            _ => (symbols, false),
+        };
+        let mut numbers = Vec::with_capacity(listed.len());
+        for symbol in listed {
+            match elements::atomic_number(symbol) {
+                Some(number) if numbers.contains(&number) => {
+                    return wrong("every element once", symbols.join(","));
+                }
+                Some(number) => numbers.push(number),
+                None => return wrong("symbols such as C,N,O,S", format!("`{symbol}`")),
+            }
+        }
+        if numbers.is_empty() {
+            return wrong("at least one symbol", "none".to_owned());
+        }
+        Ok(Self::Elements { listed: numbers, other })
+    }
+
     /// Names of the channels, in order.
     pub fn names(&self) -> Vec<String> {
         match self {
@@ -58,9 +88,10 @@ impl ChannelScheme {
 }
 
 /// The weight of an atom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Weight {
     /// 1.
+    #[default]
     One,
     /// Its occupancy, so that alternate locations share one atom.
     Occupancy,
@@ -71,7 +102,17 @@ pub enum Weight {
 }
 
 impl Weight {
-    fn of(self, atom: &Atom) -> f64 {
+    /// What it is, for a person.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::One => "1",
+            Self::Occupancy => "occupancy",
+            Self::Charge => "charge",
+            Self::BFactor => "B factor",
+        }
+    }
+
+    pub(crate) fn of(self, atom: &Atom) -> f64 {
         match self {
             Self::One => 1.0,
             Self::Occupancy => atom.occupancy,
@@ -147,14 +188,20 @@ impl MoleculeVoxeliser {
         }
     }
 
-    /// The surroundings of a residue whose alpha carbon is at `centre`: the amino acid experiment
-    /// of Weiler et al. 2018 (<https://arxiv.org/abs/1807.02547>, section 5.3), which follows
-    /// Boomsma and Frellsen 2017. 24³ voxels of 1 Å, all atoms within 12 Å of the alpha carbon, one
-    /// channel for each of C, N, O, S and H.
+    /// The surroundings of a residue whose alpha carbon is at `centre`, for the amino acid
+    /// experiment of Weiler et al. 2018 (<https://arxiv.org/abs/1807.02547>, section 5.3): 24³
+    /// voxels of 1 Å, all atoms within 12 Å of the alpha carbon, one channel for each of C, N, O,
+    /// S and H.
     ///
-    /// Assumed, since the text does not say: Gaussians as in their CATH experiment (σ half a
-    /// voxel, scaled to sum to 1 on the grid), and other elements left out. The side chain to be
-    /// predicted must be taken out of the molecule first, see
+    /// Certain: the task, data and layers are those of Boomsma and Frellsen 2017, who predict the
+    /// kind of a residue from what surrounds it, and their surroundings are turned into a frame of
+    /// the backbone, which this leaves to the `rotation` of [`MoleculeVoxeliser::voxelise`].
+    ///
+    /// As we understand the two papers, not checked against their data: the grid, the radius and
+    /// the channels. Assumed, since the text does not say: Gaussians as in the CATH experiment (σ
+    /// half a voxel, scaled to sum to 1 on the grid), and other elements left out.
+    ///
+    /// The side chain to be predicted must be taken out of the molecule first, see
     /// [`Molecule::without_side_chain`].
     ///
     /// # Errors
@@ -310,6 +357,15 @@ mod tests {
         assert_sums(&weighted(Weight::Occupancy), &[2.25, 1.75, 2.0]);
         assert_sums(&weighted(Weight::Charge), &[0.0, -0.5, 0.0]);
         assert_eq!(elements(true).names(), ["C", "O", "other"]);
+        let of = |text: &str| {
+            let symbols: Vec<_> = text.split(',').map(str::to_owned).collect();
+            ChannelScheme::of_elements(&symbols)
+        };
+        assert_eq!(of("C,O").unwrap(), elements(false));
+        assert_eq!(of("C,O,other").unwrap(), elements(true));
+        for wrong in ["C,Xx", "C,O,C", "other", "other,C", ""] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

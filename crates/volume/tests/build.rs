@@ -6,11 +6,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use steer3d_volume::build::{Entry, ItemError, Listing, Made, Recipe, Store, build};
+use steer3d_volume::build::{Entry, Fit, ItemError, Listing, Made, Maker, Recipe, Store, build};
 use steer3d_volume::dataset::{Fractions, group_splits, random_splits};
 use steer3d_volume::{
-    BuildError, Dataset, DatasetMeta, Grid, PointCloud, Provenance, Split, Storage, Volume,
-    VolumeError,
+    BuildError, ChannelScheme, Dataset, DatasetMeta, Grid, PointCloud, PointValue, Provenance,
+    Split, Storage, Volume, VolumeError, Weight,
 };
 
 /// An XYZ file of a few atoms.
@@ -39,7 +39,7 @@ fn small() -> Recipe {
     Recipe {
         size: Some([8; 3]),
         voxel_size: Some([1.0; 3]),
-        elements: vec!["C".into(), "N".into(), "O".into()],
+        channels: ChannelScheme::Elements { listed: vec![6, 7, 8], other: false },
         ..Recipe::default()
     }
 }
@@ -329,6 +329,7 @@ fn volumes_that_are_not_finite_do_not_get_in() {
         ..common::meta(Storage::F32)
     };
     let entry = |name: &str| Entry {
+        record: None,
         path: name.into(),
         source: name.into(),
         id: name.into(),
@@ -464,8 +465,6 @@ fn recipes_that_do_not_suit_are_refused() {
     let path = folder.path().join("a.xyz");
     write(&path, &xyz(2));
     for (bad, expected) in [
-        (Recipe { elements: vec!["Xx".into()], ..small() }, "`Xx`"),
-        (Recipe { elements: vec!["C".into(), "c".into()], ..small() }, "every element once"),
         (Recipe { size: Some([8, 8, 9]), ..small() }, "a cube"),
         (Recipe { sigma: Some(-1.0), ..small() }, "sigma"),
     ] {
@@ -482,4 +481,136 @@ fn recipes_that_do_not_suit_are_refused() {
     let maker = small().maker(&path).unwrap();
     let error = maker.make(&entry.unwrap().entries[0]).unwrap_err().to_string();
     assert!(error.contains("one molecule") && error.contains("found 2"), "{error}");
+}
+
+/// The entry of a file.
+fn entry(path: &Path) -> Entry {
+    Entry {
+        path: path.to_owned(),
+        record: None,
+        source: "a".to_owned(),
+        id: "a".to_owned(),
+        label: 0,
+        split: Split::Train,
+        group: String::new(),
+    }
+}
+
+const RESIDUE: &str = "\
+ATOM      1  N   ALA A   1       0.000   0.000   0.000  1.00 10.00           N  \n\
+ATOM      2  CA AALA A   1       1.500   0.000   0.000  0.60 20.00           C  \n\
+ATOM      3  CA BALA A   1       1.500   0.300   0.000  0.40 30.00           C  \n\
+ATOM      4  O   ALA A   1       2.000   1.000   1.000  1.00 40.00           O  \n\
+HETATM    5 CA    CA A   2       4.000   1.000   1.000  1.00 50.00          CA  \n\
+END\n";
+
+#[test]
+fn channels_and_weights_of_atoms_are_chosen_and_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pdb");
+    write(&path, RESIDUE);
+    let made = |channels: ChannelScheme, weight| {
+        let recipe = Recipe { channels, weight, ..small() };
+        let maker = recipe.maker(&path).unwrap();
+        let meta = maker.meta("set", vec!["a".into()], Provenance::default()).unwrap();
+        let points = maker.make(&entry(&path)).map(|made| made.points.unwrap());
+        (points, meta.provenance.notes)
+    };
+    let scalars = |points: &PointCloud| -> Vec<f64> {
+        let value = |value: &PointValue| value.components()[0];
+        points.values().unwrap().iter().map(value).collect()
+    };
+    let (points, notes) = made(ChannelScheme::Backbone, Weight::One);
+    let points = points.unwrap();
+    assert_eq!((points.channels(), points.values()), ([0, 1, 3].as_slice(), None));
+    assert_eq!(notes, "channels: N, CA, C, O, CB; weight of an atom: 1");
+    let (points, notes) = made(ChannelScheme::Single, Weight::BFactor);
+    assert_eq!(scalars(&points.unwrap()), [10.0, 20.0, 40.0, 50.0]);
+    assert_eq!(notes, "channels: atoms; weight of an atom: B factor");
+    let (points, _) = made(ChannelScheme::Backbone, Weight::Occupancy);
+    assert_eq!(scalars(&points.unwrap()), [1.0, 0.6, 0.4, 1.0]);
+    let error = made(ChannelScheme::Single, Weight::Charge).0.unwrap_err().to_string();
+    assert!(error.contains("a.pdb") && error.contains("no charge"), "{error}");
+}
+
+fn sdf(charge: i32) -> String {
+    format!(
+        "one atom\n\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n    \
+         0.0000    0.0000    0.0000 N   0  0\nM  CHG  1   1 {charge:3}\nM  END\n$$$$\n"
+    )
+}
+
+#[test]
+fn every_record_of_a_file_becomes_an_item() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write(&at("tree/ions/many.sdf"), &[1, 2, -1].map(sdf).concat());
+    write(&at("tree/ions/one.sdf"), &sdf(4));
+    write(&at("tree/others/many.sdf"), &[2, 3].map(sdf).concat());
+    write(&at("tree/others/broken.sdf"), "nothing");
+    let mut listing = Listing::of_tree(&at("tree")).unwrap();
+    listing.expand_records().unwrap();
+    listing.settle_splits(&Fractions::default(), 0);
+    let recipe = Recipe { weight: Weight::Charge, ..small() };
+    let (built, _) = run(&at("set.h5"), &listing, &recipe, true, "").unwrap();
+    assert_eq!(built.skipped.len(), 1);
+    let dataset = Dataset::open(at("set.h5")).unwrap();
+    let ids = ["ions/many.sdf#1", "ions/many.sdf#2", "ions/many.sdf#3", "ions/one.sdf"];
+    assert_eq!(dataset.ids()[..4], ids);
+    assert_eq!(dataset.sources().unwrap()[1], "ions/many.sdf#2");
+    assert_eq!(dataset.labels(), [0, 0, 0, 0, 1, 1]);
+    for (item, charge) in [1.0, 2.0, -1.0, 4.0, 2.0, 3.0].into_iter().enumerate() {
+        let sum: f32 = dataset.read(item).unwrap().data().iter().sum();
+        assert!((sum - charge).abs() < 1e-5, "{item}: {sum}");
+        let points = dataset.points(item).unwrap().unwrap();
+        assert_eq!(points.value(0), PointValue::Scalar(charge.into()));
+    }
+    assert!(dataset.verify(&|_| {}).is_empty());
+
+    write(&at("t.csv"), "path,label,id\ntree/ions/many.sdf,a,x\ntree/ions/one.sdf,a,x#2\n");
+    let error = Listing::of_table(&at("t.csv")).unwrap().expand_records().unwrap_err().to_string();
+    assert!(error.contains("`x#2`"), "{error}");
+}
+
+#[test]
+fn volumes_of_another_grid_are_refused_cut_padded_or_resampled() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let store = |name: &str, dims: [usize; 3], edge: f64| {
+        let len = dims.iter().product();
+        let data = (0..len).map(|i| (i % dims[2]) as f32).collect();
+        let volume = Volume::centred(data, 1, Grid::new(dims, [edge; 3]).unwrap()).unwrap();
+        steer3d_volume::formats::write_nifti(&at(name), &volume).unwrap();
+    };
+    store("first.nii", [8, 8, 8], 1.0);
+    store("small.nii", [4, 4, 4], 1.0);
+    store("large.nii", [8, 8, 10], 1.0);
+    store("fine.nii", [15, 15, 15], 0.5);
+    let maker = |fit| Recipe { fit, ..Recipe::default() }.maker(&at("first.nii")).unwrap();
+    let read = |maker: &Maker, name: &str| {
+        maker.make(&entry(&at(name))).map(|made| made.volume.unwrap()).map_err(|e| e.to_string())
+    };
+    let row = |volume: Volume| volume.data()[(4 * 8 + 4) * 8..][..8].to_vec();
+    let padded = [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 0.0, 0.0];
+    for fit in [Fit::Crop, Fit::Pad, Fit::Resample] {
+        assert_eq!(row(read(&maker(fit), "small.nii").unwrap()), padded);
+    }
+    let cut = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+    assert_eq!(row(read(&maker(Fit::Crop), "large.nii").unwrap()), cut);
+    assert_eq!(row(read(&maker(Fit::Resample), "large.nii").unwrap()), cut);
+    let fine = row(read(&maker(Fit::Resample), "fine.nii").unwrap());
+    // Value 7 + 2 x at x = -3.5, -2.5, ...; the filter for larger voxels blurs the borders.
+    for (x, value) in fine.iter().enumerate().take(5).skip(2) {
+        assert!((value - 2.0 * x as f32).abs() < 0.05, "{fine:?}");
+    }
+    for (fit, name, expected) in [
+        (Fit::Refuse, "small.nii", "--fit crop, pad or resample"),
+        (Fit::Refuse, "fine.nii", "--fit resample"),
+        (Fit::Crop, "fine.nii", "--fit resample"),
+        (Fit::Pad, "fine.nii", "--fit resample"),
+        (Fit::Pad, "large.nii", "--fit crop"),
+    ] {
+        let error = read(&maker(fit), name).unwrap_err();
+        assert!(error.contains(expected) && error.contains(name), "{error}");
+    }
 }

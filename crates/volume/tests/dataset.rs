@@ -317,7 +317,20 @@ fn counts_that_differ_are_refused() {
     let message = message_after(|file| {
         declare::<f32>(file, "volumes", &[ITEMS, 2, 3, 4, 5], &[1, 2, 3, 4, 5])
     });
-    assert!(message.contains("one chunk for each"), "{message}");
+    assert!(message.contains("found 0 bytes"), "{message}");
+}
+
+#[test]
+fn shapes_that_the_file_is_too_small_for_are_refused() {
+    let items = 1 << 22;
+    let message = message_after(|file| {
+        declare::<u32>(file, "labels", &[items], &[1024])?;
+        file.dataset("labels")?.write_slice(&[0u32; 1024], 0..1024)
+    });
+    assert!(message.contains("16777216 bytes") && message.contains("4096 bytes"), "{message}");
+    let message =
+        message_after(|file| declare::<FixedUnicode<64>>(file, "ids", &[ITEMS], &[ITEMS]));
+    assert!(message.contains("ids") && message.contains("found 0 bytes"), "{message}");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use steer3d_eval::{ModelError, Predictor, Protocol};
 use steer3d_nn::LayerField;
 use steer3d_so3::{Irreps, Rotation, Stream};
 use steer3d_volume::{
-    Dataset, DatasetMeta, DatasetWriter, Item, PointCloud, Provenance, Split, Storage, Voxeliser,
+    Dataset, DatasetMeta, DatasetWriter, Item, Mesh, MeshField, MeshVoxeliser, PointCloud,
+    Provenance, Split, Storage, Voxeliser,
 };
 
 pub(crate) const SIZE: usize = 13;
@@ -69,6 +70,37 @@ pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
             })
             .unwrap();
     }
+    writer.finish().unwrap();
+    Dataset::open(path).unwrap()
+}
+
+/// One tetrahedron, in the test split, as a mesh alone, with its solid and the voxeliser of that.
+pub(crate) fn mesh_dataset(path: &Path) -> Dataset {
+    let voxeliser =
+        MeshVoxeliser { supersampling: 5, ..MeshVoxeliser::new(SIZE, 2.0, MeshField::Solid) };
+    let meta = DatasetMeta {
+        name: "a tetrahedron".into(),
+        class_names: CLASSES.map(String::from).to_vec(),
+        channels: 1,
+        dims: [SIZE; 3],
+        voxel_size: [2.0; 3],
+        unit: "mm".into(),
+        irreps: "1x0".parse().unwrap(),
+        storage: Storage::F32,
+        provenance: Provenance::default(),
+        voxeliser: None,
+        mesh_voxeliser: Some(voxeliser),
+    };
+    let mesh = Mesh::new(
+        // No face lies on samples of voxels.
+        vec![[-5.8, -5.8, -5.8], [5.8, -5.8, -5.8], [0.0, 5.8, -5.8], [0.0, 0.0, 5.8]],
+        vec![[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]],
+    )
+    .unwrap();
+    let mut writer = DatasetWriter::create(path, meta).unwrap();
+    writer
+        .push(&Item { split: Split::Test, id: "0", mesh: Some(&mesh), ..Item::default() })
+        .unwrap();
     writer.finish().unwrap();
     Dataset::open(path).unwrap()
 }

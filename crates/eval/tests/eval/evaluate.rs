@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::common::{CLASSES, Mock, SIZE, dataset, field, layers, nearest_mean, quick, shells};
-use steer3d_eval::report::{LayerError, SourceReport};
+use crate::common::{
+    CLASSES, Mock, SIZE, dataset, field, layers, mesh_dataset, nearest_mean, quick, shells,
+};
+use nalgebra::Vector3;
+use steer3d_eval::report::{LayerError, Prediction, SourceReport};
 use steer3d_eval::{
     Condition, EvalError, Mask, ModelReport, PointGroup, Predictor, Progress, Protocol, Search,
     Source, Stability, evaluate,
@@ -60,6 +63,35 @@ fn an_invariant_model_is_found_invariant() {
     let random = stability(voxels, Condition::Random).relative_deviation.value;
     assert!(random > 1e-5 && random < 0.01, "{random}");
     assert!(stability(voxels, CUBE).max_relative_deviation < 1e-6);
+}
+
+#[test]
+fn meshes_are_turned_and_moved_before_voxelising() {
+    let dir = folder();
+    let data = mesh_dataset(&dir.path().join("a.h5"));
+    let protocol = Protocol { sources: vec![Source::Points], ..quick() };
+    // The centre of mass x, y, z about the middle of the grid, in voxels.
+    let centre = |volume: &[f32]| -> Vec<f32> {
+        let (mut sums, mut total) = ([0.0; 3], 0.0);
+        for (i, &value) in volume.iter().enumerate() {
+            let place = [i % SIZE, i / SIZE % SIZE, i / SIZE / SIZE].map(|n| n as f32);
+            total += value;
+            for (sum, p) in sums.iter_mut().zip(place) {
+                *sum += value * (p - (SIZE / 2) as f32);
+            }
+        }
+        sums.map(|sum| sum / total).to_vec()
+    };
+    let report = run(&Mock::new("centre of mass", centre), &data, &protocol);
+    // The centroid of a tetrahedron is the mean of its corners.
+    let centroid = Vector3::new(0.0, -1.45, -2.9) / 2.0;
+    for Prediction { condition, transform, logits, .. } in &report.predictions {
+        let place = transform.rotation * centroid + Vector3::from(transform.shift);
+        for (found, expected) in logits.iter().zip(&place) {
+            // Samples are a fifth of a voxel apart.
+            assert!((f64::from(*found) - expected).abs() < 0.1, "{condition}: {logits:?} {place}");
+        }
+    }
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::BuildError;
 use crate::dataset::{Fractions, MAX_ID_BYTES, Split, group_splits, hex, random_splits};
-use crate::formats::Format;
+use crate::formats::{self, Format, Source};
 
 /// Deepest folder of a tree.
 const MAX_DEPTH: usize = 16;
@@ -20,7 +21,11 @@ pub struct Entry {
     /// The file.
     #[serde(skip)]
     pub path: PathBuf,
-    /// Its path below the folder of the tree or table, with `/` between the parts.
+    /// Which molecule of the file it is, from 1, where the file holds several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<usize>,
+    /// Its path below the folder of the tree or table, with `/` between the parts, and `#` and the
+    /// record if there is one.
     pub source: String,
     /// Identifier of the item, unique in its listing.
     pub id: String,
@@ -184,6 +189,7 @@ impl Listing {
             }
             entries.push(Entry {
                 path: row.path.clone(),
+                record: None,
                 source,
                 id,
                 label: labels[&row.class],
@@ -193,6 +199,37 @@ impl Listing {
         }
         let has_splits = given > 0;
         Ok(Self { class_names: classes, entries, has_splits, ignored: Vec::new() })
+    }
+
+    /// Puts an entry `FILE#1`, `FILE#2`, ... for each molecule in the place of a file that holds
+    /// several (SDF, MOL2, XYZ). Files that cannot be read stay, for the build to tell.
+    ///
+    /// # Errors
+    /// If two identifiers become the same.
+    pub fn expand_records(&mut self) -> Result<(), BuildError> {
+        let counts: Vec<usize> = self.entries.par_iter().map(|e| records(&e.path)).collect();
+        let mut entries = Vec::with_capacity(counts.iter().sum());
+        for (entry, &count) in self.entries.iter().zip(&counts) {
+            if count <= 1 {
+                entries.push(entry.clone());
+                continue;
+            }
+            entries.extend((1..=count).map(|record| Entry {
+                record: Some(record),
+                source: format!("{}#{record}", entry.source),
+                id: short_id(&format!("{}#{record}", entry.id)),
+                ..entry.clone()
+            }));
+        }
+        let mut ids = HashMap::new();
+        for Entry { id, source, path, .. } in &entries {
+            if let Some(other) = ids.insert(id, source) {
+                let found = format!("`{id}` of {other} and {source}");
+                return Err(fault(path, "identifiers that differ", found));
+            }
+        }
+        self.entries = entries;
+        Ok(())
     }
 
     /// Has any entry a group?
@@ -253,6 +290,18 @@ struct Row {
 
 fn fault(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> BuildError {
     BuildError::Source { path: path.to_owned(), expected: expected.into(), found: found.into() }
+}
+
+/// The number of molecules of a file of a format that may hold several; else, or if it cannot be
+/// read, 1.
+fn records(path: &Path) -> usize {
+    match Format::detect(&[], path) {
+        Some(Format::Sdf | Format::Mol2 | Format::Xyz) => match formats::read(path) {
+            Ok(Source::Molecules(molecules)) => molecules.len(),
+            _ => 1,
+        },
+        _ => 1,
+    }
 }
 
 fn split_of(name: &str) -> Option<Split> {

@@ -1,23 +1,25 @@
 //! How the files of a dataset become volumes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use nalgebra::Affine3;
 use serde::Serialize;
 use steer3d_so3::{Irreps, Rotation};
 
 use super::{Entry, ItemError};
 use crate::dataset::{DatasetMeta, Provenance, Storage};
-use crate::elements::atomic_number;
+use crate::density::{ChannelScheme, Weight};
 use crate::formats::{self, Format, Source};
 use crate::mesh::Mesh;
 use crate::mesh::voxeliser::{MeshField, MeshVoxeliser};
 use crate::molecule::Molecule;
-use crate::points::{PointCloud, Voxeliser};
-use crate::resample;
+use crate::points::{PointCloud, PointValue, Voxeliser};
+use crate::resample::{self, Interpolation};
 use crate::volume::{Grid, Volume, VolumeError};
 
-/// Which atoms of a molecule become points. Of alternate locations the first is taken, and water
-/// is left out.
+/// Which atoms of a molecule become points. Water is left out, and so are all alternate locations
+/// but the first, unless [`Weight::Occupancy`] shares one atom out among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Atoms {
     /// All of them.
@@ -39,6 +41,12 @@ pub enum Fit {
     Refuse,
     /// Its middle is kept and zeros are put around it; the voxel size must be that of the dataset.
     Crop,
+    /// Zeros are put around it; what is larger than the dataset's grid is refused.
+    Pad,
+    /// Its values at the voxels of the dataset's grid about the same centre, by trilinear
+    /// interpolation; its middle is kept and zeros are put around it. Sizes stay those of the file:
+    /// nothing is stretched to the grid.
+    Resample,
 }
 
 /// What is stored of each item.
@@ -64,9 +72,10 @@ pub struct Recipe {
     pub voxel_size: Option<[f64; 3]>,
     /// Width of an atom's Gaussian in ångström; default: half a voxel.
     pub sigma: Option<f64>,
-    /// Symbols of the elements, a channel each; other atoms are left out. Empty: one channel for
-    /// all atoms.
-    pub elements: Vec<String>,
+    /// The channel of each atom.
+    pub channels: ChannelScheme,
+    /// The weight of each atom.
+    pub weight: Weight,
     /// Which atoms become points.
     pub atoms: Atoms,
     /// What meshes become.
@@ -97,11 +106,15 @@ pub struct Maker {
     store: Store,
     grid: Grid,
     channels: usize,
+    /// The last file of several molecules: its records follow each other.
+    last: Arc<Mutex<Option<Records>>>,
 }
+
+type Records = (PathBuf, Arc<Vec<Molecule>>);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Molecules { voxeliser: Voxeliser, elements: Vec<u8>, atoms: Atoms },
+    Molecules { voxeliser: Voxeliser, channels: ChannelScheme, weight: Weight, atoms: Atoms },
     Meshes { voxeliser: MeshVoxeliser, normalise: bool },
     Volumes { fit: Fit },
 }
@@ -127,31 +140,29 @@ impl Recipe {
     }
 
     fn settle(&self, source: &Source) -> Result<Maker, VolumeError> {
-        let store = self.store;
-        match source {
+        let (kind, grid, channels) = match source {
             Source::Molecules(_) => {
                 let voxeliser = self.voxeliser()?;
-                let elements = self.atomic_numbers()?;
                 let (grid, channels) = (voxeliser.grid()?, voxeliser.channels);
-                let kind = Kind::Molecules { voxeliser, elements, atoms: self.atoms };
-                Ok(Maker { kind, store, grid, channels })
+                let (scheme, weight, atoms) = (self.channels.clone(), self.weight, self.atoms);
+                (Kind::Molecules { voxeliser, channels: scheme, weight, atoms }, grid, channels)
             }
             Source::Mesh(_) => {
                 let voxeliser = self.mesh_voxeliser()?;
                 let (grid, channels) = (voxeliser.grid()?, voxeliser.channels());
-                let kind = Kind::Meshes { voxeliser, normalise: self.voxel_size.is_none() };
-                Ok(Maker { kind, store, grid, channels })
+                let normalise = self.voxel_size.is_none();
+                (Kind::Meshes { voxeliser, normalise }, grid, channels)
             }
             Source::Volume(volume) => {
-                if store == Store::Sources {
+                if self.store == Store::Sources {
                     return parameter("store", "voxels, for files of volumes", "sources");
                 }
                 let voxel_size = self.voxel_size.unwrap_or(volume.voxel_size());
                 let grid = Grid::new(self.size.unwrap_or(volume.dims()), voxel_size)?;
-                let kind = Kind::Volumes { fit: self.fit };
-                Ok(Maker { kind, store, grid, channels: volume.channels() })
+                (Kind::Volumes { fit: self.fit }, grid, volume.channels())
             }
-        }
+        };
+        Ok(Maker { kind, store: self.store, grid, channels, last: Arc::default() })
     }
 
     /// Voxels along an edge of a cube and their size.
@@ -178,23 +189,9 @@ impl Recipe {
         let paper = Voxeliser::paper(size, edge);
         Ok(Voxeliser {
             sigma: self.sigma.unwrap_or(paper.sigma),
-            channels: self.elements.len().max(1),
+            channels: self.channels.names().len(),
             ..paper
         })
-    }
-
-    fn atomic_numbers(&self) -> Result<Vec<u8>, VolumeError> {
-        let number = |symbol: &String| match atomic_number(symbol) {
-            Some(number) => Ok(number),
-            None => parameter("elements", "symbols such as C,N,O,S", format!("`{symbol}`")),
-        };
-        let numbers: Vec<u8> = self.elements.iter().map(number).collect::<Result<_, _>>()?;
-        for (i, number) in numbers.iter().enumerate() {
-            if numbers[..i].contains(number) {
-                return parameter("elements", "every element once", self.elements.join(","));
-            }
-        }
-        Ok(numbers)
     }
 }
 
@@ -211,7 +208,8 @@ fn read(path: &Path) -> Result<Source, ItemError> {
 }
 
 impl Maker {
-    /// The description of the dataset of the items that this makes.
+    /// The description of the dataset of the items that this makes, with the channels and weights
+    /// of atoms in the notes of the provenance.
     ///
     /// # Errors
     /// If there are more channels than irreps can have.
@@ -219,9 +217,16 @@ impl Maker {
         &self,
         name: &str,
         class_names: Vec<String>,
-        provenance: Provenance,
+        mut provenance: Provenance,
     ) -> Result<DatasetMeta, VolumeError> {
         let channels = self.channels;
+        if let Kind::Molecules { channels, weight, .. } = &self.kind {
+            let (names, weight) = (channels.names().join(", "), weight.name());
+            let note = format!("channels: {names}; weight of an atom: {weight}");
+            let notes = [provenance.notes, note];
+            provenance.notes =
+                notes.into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>().join("; ");
+        }
         let irreps = match &self.kind {
             Kind::Meshes { voxeliser, .. } if voxeliser.field == MeshField::Normals => "1x1".into(),
             _ => format!("{channels}x0"),
@@ -252,19 +257,23 @@ impl Maker {
         })
     }
 
-    /// Reads a file and makes its item.
+    /// Reads a file, or a record of it, and makes its item. A file of several records stays in
+    /// memory until one of another such file is asked for.
     ///
     /// # Errors
-    /// If the file cannot be read, is of another kind than the first, holds several molecules (the
-    /// models of a PDB or mmCIF file apart, of which the first is taken), or does not suit the
-    /// recipe.
+    /// If the file cannot be read, is of another kind than the first, holds several molecules and
+    /// the entry does not say which (the models of a PDB or mmCIF file apart, of which the first is
+    /// taken), or does not suit the recipe.
     pub fn make(&self, entry: &Entry) -> Result<Made, ItemError> {
         let path = || entry.path.clone();
         let wrong = |source| ItemError::Volume { path: path(), source };
-        let made = match (&self.kind, read(&entry.path)?) {
-            (Kind::Molecules { voxeliser, elements, atoms }, Source::Molecules(molecules)) => {
-                let molecule = only(&entry.path, molecules)?;
-                let points = cloud(&chosen(molecule, *atoms), elements).map_err(wrong)?;
+        let made = match (&self.kind, self.source(entry)?) {
+            (
+                Kind::Molecules { voxeliser, channels, weight, atoms },
+                Source::Molecules(molecules),
+            ) => {
+                let molecule = chosen(only(&entry.path, molecules)?, *atoms, *weight);
+                let points = cloud(&molecule, channels, *weight).map_err(wrong)?;
                 if points.is_empty() {
                     let expected = "at least one atom of the chosen ones".to_owned();
                     return Err(ItemError::Kind { path: path(), expected, found: "none".into() });
@@ -295,6 +304,36 @@ impl Maker {
         })
     }
 
+    fn source(&self, entry: &Entry) -> Result<Source, ItemError> {
+        let Some(record) = entry.record else { return read(&entry.path) };
+        let molecules = self.records(&entry.path)?;
+        match molecules.get(record - 1) {
+            Some(molecule) => Ok(Source::Molecules(vec![molecule.clone()])),
+            None => Err(ItemError::Kind {
+                path: entry.path.clone(),
+                expected: format!("a record {record}"),
+                found: format!("{} records", molecules.len()),
+            }),
+        }
+    }
+
+    /// All molecules of a file. Others wait for the thread that reads it.
+    fn records(&self, path: &Path) -> Result<Arc<Vec<Molecule>>, ItemError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, molecules)) = last.as_ref().filter(|(of, _)| of == path) {
+            return Ok(Arc::clone(molecules));
+        }
+        let molecules = match read(path)? {
+            Source::Molecules(molecules) => Arc::new(molecules),
+            other => {
+                let (expected, found) = ("molecules".to_owned(), name_of(&other).to_owned());
+                return Err(ItemError::Kind { path: path.to_owned(), expected, found });
+            }
+        };
+        *last = Some((path.to_owned(), Arc::clone(&molecules)));
+        Ok(molecules)
+    }
+
     /// The volume, unless only sources are stored.
     fn wanted(
         &self,
@@ -309,19 +348,29 @@ impl Maker {
             return parameter("channels", "as many as in the first file", found);
         }
         let (ours, theirs) = (self.grid.voxel_size(), volume.voxel_size());
-        if ours.iter().zip(theirs).any(|(a, b)| (a - b).abs() > 1e-4 * a) {
-            let found = format!("{theirs:?} instead of {ours:?}");
-            return parameter("voxel size", "that of the dataset; resample the file", found);
-        }
+        let same_size = ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() <= 1e-4 * a);
+        let (dims, found) = (self.grid.dims(), volume.dims());
+        let inside = found.iter().zip(dims).all(|(&found, most)| found <= most);
         match fit {
-            _ if volume.dims() == self.grid.dims() => {
+            _ if same_size && found == dims => {
                 let origin = volume.origin();
                 Volume::new(volume.into_data(), self.channels, self.grid, origin)
             }
-            Fit::Crop => crop(&volume, self.grid),
-            Fit::Refuse => {
-                let found = format!("{:?} instead of {:?}", volume.dims(), self.grid.dims());
-                parameter("dims (D, H, W)", "those of the dataset; crop the files to them", found)
+            Fit::Crop if same_size => crop(&volume, self.grid),
+            Fit::Pad if same_size && inside => crop(&volume, self.grid),
+            Fit::Resample => resampled(&volume, self.grid),
+            _ if !same_size => {
+                let found = format!("{theirs:?} instead of {ours:?}");
+                let expected = "that of the dataset, or --fit resample";
+                parameter("voxel size", expected, found)
+            }
+            _ => {
+                let found = format!("{found:?} instead of {dims:?}");
+                let expected = match fit {
+                    Fit::Pad => "at most those of the dataset, or --fit crop",
+                    _ => "those of the dataset, or --fit crop, pad or resample",
+                };
+                parameter("dims (D, H, W)", expected, found)
             }
         }
     }
@@ -350,8 +399,12 @@ fn only(path: &Path, molecules: Vec<Molecule>) -> Result<Molecule, ItemError> {
     }
 }
 
-fn chosen(molecule: Molecule, atoms: Atoms) -> Molecule {
-    let molecule = molecule.first_alternates().without_waters();
+fn chosen(molecule: Molecule, atoms: Atoms, weight: Weight) -> Molecule {
+    let molecule = match weight {
+        Weight::Occupancy => molecule,
+        _ => molecule.first_alternates(),
+    };
+    let molecule = molecule.without_waters();
     match atoms {
         Atoms::All => molecule,
         Atoms::Heavy => molecule.without_hydrogens(),
@@ -360,18 +413,22 @@ fn chosen(molecule: Molecule, atoms: Atoms) -> Molecule {
     }
 }
 
-/// The atoms of the elements as points about their mean, a channel for each element.
-fn cloud(molecule: &Molecule, elements: &[u8]) -> Result<PointCloud, VolumeError> {
-    let channel = |element: u8| match elements {
-        [] => Some(0),
-        _ => elements.iter().position(|&e| e == element).map(|channel| channel as u16),
-    };
-    let (positions, channels) = molecule
-        .atoms
-        .iter()
-        .filter_map(|atom| Some((atom.position, channel(atom.element)?)))
-        .unzip();
-    Ok(PointCloud::new(positions, channels)?.centred())
+/// The atoms that have a channel as points about their mean, with their weights unless these are 1.
+fn cloud(
+    molecule: &Molecule,
+    scheme: &ChannelScheme,
+    weight: Weight,
+) -> Result<PointCloud, VolumeError> {
+    let atoms = || molecule.atoms.iter().filter_map(|atom| Some((atom, scheme.channel(atom)?)));
+    let (positions, channels) = atoms().map(|(atom, channel)| (atom.position, channel)).unzip();
+    let points = PointCloud::new(positions, channels)?.centred();
+    if weight == Weight::One || points.is_empty() {
+        return Ok(points);
+    }
+    if atoms().all(|(atom, _)| weight.of(atom) == 0.0) {
+        return parameter("weight", "a file that tells it", format!("no {}", weight.name()));
+    }
+    points.with_values(atoms().map(|(atom, _)| PointValue::Scalar(weight.of(atom))).collect())
 }
 
 /// The mesh with the middle of its bounding box at 0; scaled, if there is a grid to fill, so that
@@ -412,6 +469,20 @@ fn crop(volume: &Volume, grid: Grid) -> Result<Volume, VolumeError> {
     let part = resample::crop(volume, first, to)?;
     let origin = part.origin();
     Volume::new(part.into_data(), volume.channels(), grid, origin)
+}
+
+/// A volume on another grid about the same centre.
+fn resampled(volume: &Volume, grid: Grid) -> Result<Volume, VolumeError> {
+    let (old, new) = (volume.grid().centre(), grid.centre());
+    let origin = [0, 1, 2].map(|i| {
+        volume.origin()[i] + old[i] * volume.voxel_size()[i] - new[i] * grid.voxel_size()[i]
+    });
+    let channels = volume.channels();
+    let Ok(scalars) = format!("{channels}x0").parse::<Irreps>() else {
+        return parameter("channels", "as many as irreps can have", channels.to_string());
+    };
+    let (still, how) = (Affine3::identity(), Interpolation::Trilinear);
+    resample::resample_to(volume, &scalars, grid, origin, &still, how)
 }
 
 #[cfg(test)]

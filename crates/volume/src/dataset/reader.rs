@@ -191,6 +191,12 @@ impl Dataset {
         self.meshes.is_some()
     }
 
+    /// Are there points or meshes and the voxeliser that makes the volumes from them?
+    pub fn can_voxelise(&self) -> bool {
+        (self.has_points() && self.meta.voxeliser.is_some())
+            || (self.has_meshes() && self.meta.mesh_voxeliser.is_some())
+    }
+
     /// Are the volumes stored? Else [`Dataset::read`] makes them from the points or meshes.
     pub fn has_volumes(&self) -> bool {
         self.volumes.is_some()
@@ -686,7 +692,34 @@ impl Reader {
             let expected = "the filters shuffle, deflate and fletcher32 only";
             return Err(self.malformed(name, expected, format!("{filter:?}")));
         }
+        self.check_stored(name, &dataset, &[&shape, &chunk])?;
         Ok((dataset, shape[0]))
+    }
+
+    /// Compares what a dataset and its chunks declare with the bytes that the file has of them, so
+    /// that a small file does not reserve a large memory.
+    fn check_stored(
+        &self,
+        name: &str,
+        dataset: &hdf5::Dataset,
+        shapes: &[&[usize]],
+    ) -> Result<(), DatasetError> {
+        /// Deflate makes at most this many bytes of one.
+        const RATIO: u64 = 1032;
+        let stored = dataset.storage_size().min(self.file.size());
+        let width = dataset.dtype().at(&self.path, name)?.size() as u64;
+        let bytes =
+            |shape: &[usize]| shape.iter().fold(width, |bytes, &n| bytes.saturating_mul(n as u64));
+        // Without a row there need not be a chunk.
+        let rows = dataset.shape()[0];
+        let declared = shapes.iter().map(|shape| bytes(shape)).max().filter(|_| rows > 0);
+        match declared {
+            Some(declared) if declared > stored.saturating_mul(RATIO) => {
+                let expected = format!("{declared} bytes in at least 1/{RATIO} of that");
+                Err(self.malformed(name, expected, format!("{stored} bytes")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
