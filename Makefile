@@ -3,7 +3,7 @@
 demo: setup
 	cargo run --release --locked -p steer3d-cli -- demo --out steer3d-demo
 
-# The table of README's answer, several networks from three seeds: 40 minutes on 2 cores.
+# The table of README's answer, six networks from three seeds: half an hour of processor time.
 answer: setup
 	mkdir -p steer3d-answer
 	cargo run --release --locked -p steer3d-cli -- dataset import cath data/cath/cath_3class_ca_small.npz \
