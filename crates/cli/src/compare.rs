@@ -77,7 +77,7 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<ExitCode> {
     let dataset = Dataset::open(&args.dataset)?;
-    let protocol = args.protocol.protocol(&dataset, seed);
+    let protocol = args.protocol.protocol(&dataset, seed)?;
     let steerable = default_network(&dataset)?;
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);

@@ -110,8 +110,7 @@ fn real(
         predictors.push(Box::new(NetworkPredictor::new(name, run.network)?));
     }
     let voxels = Source::Voxels(Interpolation::Cubic);
-    let sources =
-        if meta.voxeliser.is_some() { vec![Source::Points, voxels] } else { vec![voxels] };
+    let sources = if dataset.can_voxelise() { vec![Source::Points, voxels] } else { vec![voxels] };
     let protocol = Protocol {
         seed,
         rotations: args.rotations,

@@ -56,6 +56,13 @@ pub(crate) struct ProtocolArgs {
     /// Items to evaluate
     #[arg(long, value_enum, default_value = "test")]
     split: SplitName,
+    /// TOML file with the fields of `protocol` in report.json, instead of the options for them;
+    /// what it leaves out has its default
+    #[arg(long, conflicts_with_all = [
+        "rotations", "angles", "translations", "angle_step", "axes", "rotations_and_translations",
+        "even", "groups", "search", "search_rounds", "ball", "outside", "rotate", "interpolation",
+    ])]
+    protocol: Option<PathBuf>,
     /// Uniform random rotations of each item
     #[arg(long, default_value_t = 16)]
     rotations: usize,
@@ -119,6 +126,13 @@ enum Rotated {
     Both,
 }
 
+/// The protocol of a file, with `seed` unless it has its own.
+fn protocol_file(path: &Path, seed: u64) -> Result<Protocol> {
+    let mut table: toml::Table = toml::from_str(&fs::read_to_string(path)?)?;
+    table.entry("seed").or_insert(i64::try_from(seed)?.into());
+    Ok(table.try_into()?)
+}
+
 /// Volumes of so many values that go into a batch: 4 Mi values, up to 32 volumes.
 fn batch_for(values: usize) -> usize {
     ((4 << 20) / values.max(1)).clamp(1, 32)
@@ -155,7 +169,18 @@ impl ProtocolArgs {
         }
     }
 
-    pub(crate) fn protocol(&self, dataset: &Dataset, seed: u64) -> Protocol {
+    pub(crate) fn protocol(&self, dataset: &Dataset, seed: u64) -> Result<Protocol> {
+        let batch = self.eval_batch_size.unwrap_or_else(|| batch_for(dataset.meta().item_len()));
+        let protocol = match &self.protocol {
+            Some(path) => {
+                protocol_file(path, seed).with_context(|| format!("{}", path.display()))?
+            }
+            None => self.of_options(dataset, seed),
+        };
+        Ok(Protocol { batch, ..protocol })
+    }
+
+    fn of_options(&self, dataset: &Dataset, seed: u64) -> Protocol {
         let standard = Protocol::default();
         let voxels = Source::Voxels(self.interpolation);
         let stored = dataset.can_voxelise();
@@ -184,7 +209,6 @@ impl ProtocolArgs {
             mask: if self.ball { Mask::Ball } else { Mask::None },
             outside: self.outside,
             sources,
-            batch: self.eval_batch_size.unwrap_or_else(|| batch_for(dataset.meta().item_len())),
             ..standard
         }
     }
@@ -202,7 +226,7 @@ pub(crate) fn run(
         bail!("no model given: name one or more before the dataset, or a --command");
     }
     let dataset = Dataset::open(data)?;
-    let protocol = args.protocol.protocol(&dataset, seed);
+    let protocol = args.protocol.protocol(&dataset, seed)?;
     if let Some(folder) = &args.export {
         return export(folder, &dataset, args.protocol.split(), &protocol, output);
     }

@@ -90,6 +90,25 @@ fn a_dataset_a_model_and_a_report() {
         assert!(at.join("report").join(name).exists(), "{name}");
     }
     assert!(!at.join("report/unfinished").exists());
+    let protocol = "rotations = 1\nangles = []\ntranslations = []\ngroups = [\"tetrahedron\"]\n\
+                    axes = [[0.0, 0.0, 1.0]]\nsources = [\"points\", { voxels = \"cubic\" }]\n";
+    fs::write(at.join("protocol.toml"), protocol).unwrap();
+    let with =
+        ["eval", "run/model.safetensors", "tetris.h5", "--protocol", "protocol.toml", "--json"];
+    let args = [&with[..], &["--seed", "4"]].concat();
+    let json: serde_json::Value = serde_json::from_str(&succeeds(at, &args)).unwrap();
+    let found = &json["sections"][0]["protocol"];
+    assert_eq!((&found["seed"], &found["groups"][0]), (&4.into(), &"tetrahedron".into()));
+    assert_eq!(
+        json["sections"][0]["models"][0]["sources"][1]["conditions"][2]["condition"]["kind"],
+        "random_about"
+    );
+    fs::write(at.join("protocol.toml"), "rotation = 1\n").unwrap();
+    let output = steer3d(at, &with);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("protocol.toml") && said.contains("unknown field `rotation`"), "{said}");
+    assert_eq!(steer3d(at, &[&with[..], &["--even", "3"]].concat()).status.code(), Some(2));
     let diff = succeeds(at, &["report", "diff", "report/report.json", "report/report.json"]);
     assert!(diff.contains("rotated by 90°") && !diff.contains('*'), "{diff}");
     let lines = fs::read_to_string(at.join("run/metrics.jsonl")).unwrap();
