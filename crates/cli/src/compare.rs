@@ -176,6 +176,6 @@ fn trained(
     }
     finished.seconds = start.elapsed().as_secs_f64();
     let text = serde_json::to_string_pretty(&finished)?;
-    fs::write(&record, text).with_context(|| format!("{}", record.display()))?;
+    checkpoint::write_atomically(&record, text.as_bytes())?;
     Ok(Some((run.network, finished.seconds)))
 }
