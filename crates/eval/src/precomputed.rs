@@ -119,10 +119,6 @@ impl Predictor for Exporter {
         self.shape[0]
     }
 
-    fn parameters(&self) -> usize {
-        0
-    }
-
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         for volume in volumes(batch)? {
@@ -217,11 +213,6 @@ impl Predictor for Precomputed {
 
     fn channels(&self) -> usize {
         self.channels
-    }
-
-    /// Unknown: 0.
-    fn parameters(&self) -> usize {
-        0
     }
 
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {

@@ -16,8 +16,10 @@ pub trait Predictor {
     /// Number of channels of the volumes that it takes.
     fn channels(&self) -> usize;
 
-    /// Number of trained parameters.
-    fn parameters(&self) -> usize;
+    /// Number of trained parameters, 0 where it is unknown.
+    fn parameters(&self) -> usize {
+        0
+    }
 
     /// Logits of a batch, shape N,classes. Each row depends on its own volume only.
     ///

@@ -167,11 +167,6 @@ impl Predictor for SubprocessPredictor {
         self.channels
     }
 
-    /// Unknown: 0.
-    fn parameters(&self) -> usize {
-        0
-    }
-
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
         let values = batch.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         let logits = self.ask(batch.dims(), &values)?;

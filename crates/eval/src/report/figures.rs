@@ -54,12 +54,15 @@ fn chance(section: &Section) -> f64 {
     1.0 / section.dataset.class_names.len() as f64
 }
 
+/// Ticks of an axis of angles in degrees.
+const ANGLES: [f64; 7] = [0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0];
+
 fn accuracy_by_angle(section: &Section) -> Drawn {
     let value = |scores: &Scores, _: Option<&Stability>| Some(scores.accuracy);
     let plot = LinePlot {
         x_label: "rotation angle (degrees)",
         y_label: "accuracy (%)",
-        ticks: vec![0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0],
+        ticks: ANGLES.to_vec(),
         reference: Some(chance(section)),
         curves: curves(section, "angle", value),
     };
@@ -80,7 +83,7 @@ fn consistency_by_angle(section: &Section) -> Drawn {
     let plot = LinePlot {
         x_label: "rotation angle (degrees)",
         y_label: "same prediction (%)",
-        ticks: vec![0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0],
+        ticks: ANGLES.to_vec(),
         reference: None,
         curves: curves(section, "angle", value),
     };
@@ -96,7 +99,7 @@ fn calibration_by_angle(section: &Section) -> Drawn {
     let plot = LinePlot {
         x_label: "rotation angle (degrees)",
         y_label: "calibration error (%)",
-        ticks: vec![0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0],
+        ticks: ANGLES.to_vec(),
         reference: None,
         curves: curves(section, "angle", |scores, _| Some(scores.calibration_error)),
     };
@@ -128,7 +131,7 @@ fn accuracy_about_axes(section: &Section) -> Drawn {
     let plot = LinePlot {
         x_label: "angle about the axis (degrees)",
         y_label: "accuracy (%)",
-        ticks: vec![0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0],
+        ticks: ANGLES.to_vec(),
         reference: Some(chance(section)),
         curves: curves.collect(),
     };
