@@ -152,10 +152,23 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     }
 }
 
+/// `auto` takes the first GPU where this build and this machine have one.
 fn device(name: &str) -> Result<Device> {
-    match name {
-        "auto" | "cpu" => Ok(Device::Cpu),
-        _ => bail!("--device: expected auto or cpu, found '{name}'; this build has no GPU support"),
+    let gpu = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "auto" | "cuda" => 0,
+        _ => match name.strip_prefix("cuda:").and_then(|number| number.parse().ok()) {
+            Some(number) => number,
+            None => bail!("--device: expected auto, cpu or cuda:N, found '{name}'"),
+        },
+    };
+    match Device::new_cuda(gpu) {
+        Ok(device) => Ok(device),
+        Err(_) if name == "auto" => Ok(Device::Cpu),
+        Err(_) if !cfg!(feature = "cuda") => {
+            bail!("--device {name}: this build has no GPU support; build it with --features cuda")
+        }
+        Err(error) => Err(error).with_context(|| format!("--device {name}: no such GPU is usable")),
     }
 }
 

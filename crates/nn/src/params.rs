@@ -96,9 +96,11 @@ impl Params {
     /// # Errors
     /// As [`Params::weight`].
     pub fn constant(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor, NnError> {
+        // CUDA has no empty tensors.
+        let device = if values.is_empty() { &Device::Cpu } else { &self.device };
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
             .to_dtype(self.dtype)?
-            .to_device(&self.device)?)
+            .to_device(device)?)
     }
 
     fn var(&self, values: Vec<f64>, shape: &[usize]) -> Result<Var, NnError> {

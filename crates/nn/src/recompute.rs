@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape, Storage, Tensor, Var,
@@ -43,7 +45,8 @@ pub(crate) fn recomputed(
 
 /// All elements in one row.
 fn flat(tensors: &[Tensor]) -> Result<Tensor> {
-    Tensor::cat(&tensors.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?, 0)
+    let some = tensors.iter().filter(|t| t.elem_count() > 0);
+    Tensor::cat(&some.map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?, 0)
 }
 
 type Forward = dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync;
@@ -71,6 +74,22 @@ impl CustomOp2 for Recompute {
         let (storage, layout) = out.storage_and_layout();
         let Storage::Cpu(storage) = &*storage else {
             return Err(Error::msg("recompute: expected a tensor on the CPU"));
+        };
+        Ok((storage.to_dtype(layout, out.dtype())?, out.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _x: &CudaStorage,
+        _x_layout: &Layout,
+        _weights: &CudaStorage,
+        _weights_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let out = taken(&self.out)?;
+        let (storage, layout) = out.storage_and_layout();
+        let Storage::Cuda(storage) = &*storage else {
+            return Err(Error::msg("recompute: expected a tensor on the GPU"));
         };
         Ok((storage.to_dtype(layout, out.dtype())?, out.shape().clone()))
     }
@@ -103,6 +122,12 @@ impl CustomOp1 for Seed {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let shape = Shape::from(());
+        Ok((x.device().zeros_impl(&shape, x.dtype())?, shape))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, _layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let shape = Shape::from(());
         Ok((x.device().zeros_impl(&shape, x.dtype())?, shape))
     }

@@ -4,7 +4,10 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use crate::check::{expect_argument, volume_dims};
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, space as source};
 
 const OP: &str = "affine_resample3d";
 
@@ -178,6 +181,8 @@ impl CustomOp2 for AffineResample {
         })
     }
 
+    cuda_fwd!(2);
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -210,6 +215,8 @@ impl CustomOp2 for InputGradient {
             Ok((storage(self.0.input_gradient(grad, theta)), layout.shape().clone()))
         })
     }
+
+    cuda_fwd!(2);
 }
 
 impl CustomOp3 for MapGradient {
@@ -231,5 +238,107 @@ impl CustomOp3 for MapGradient {
             let grad = elements(grad, grad_layout, OP)?;
             Ok((storage(self.0.map_gradient(x, theta, grad)), theta_layout.shape().clone()))
         })
+    }
+
+    cuda_fwd!(3);
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl AffineResample {
+    /// The struct `Grid` of the kernels.
+    fn grid_ints(&self) -> Vec<i32> {
+        self.dims[2..].iter().map(|&n| n as i32).collect()
+    }
+
+    fn rows(&self) -> usize {
+        self.dims[0] * self.dims[1]
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for AffineResample {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 2);
+        let (count, rows) = (shapes[0].elem_count(), self.rows());
+        let out = routine.output(count);
+        let args = args![inputs[0], inputs[1], out, self.grid_ints(), self.dims[1], rows as i64];
+        routine.call(Call::new(source(element), "resample", args).over(count));
+        Ok((routine, shapes[0].clone()))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for InputGradient {
+    const OP: &'static str = "affine_resample3d input gradient";
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 2);
+        let (count, rows, voxels) = (shapes[0].elem_count(), self.0.rows(), self.0.voxels());
+        let [largest, sums] = [rows, count].map(|n| routine.scratch_bytes(8 * n));
+        let out = routine.output(count);
+        let call = |function, args| Call::new(source(element), function, args);
+        let largest_of_rows = call("row_largest", args![inputs[0], largest, voxels]);
+        routine.call(largest_of_rows.grid(rows, 1).summing());
+        routine.call(call("zero", args![sums, count as i64]).over(count));
+        let (grid, channels) = (self.0.grid_ints(), self.0.dims[1]);
+        let args = args![inputs[0], inputs[1], largest, sums, grid, channels, rows as i64];
+        routine.call(call("resample_scatter", args).over(count));
+        let args = args![sums, largest, out, voxels, rows as i64];
+        routine.call(call("resample_gather", args).over(count));
+        Ok((routine, shapes[0].clone()))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for MapGradient {
+    const OP: &'static str = "affine_resample3d map gradient";
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 3);
+        let (count, rows, channels) = (shapes[1].elem_count(), self.0.rows(), self.0.dims[1]);
+        let sums = routine.scratch_bytes(8 * 12 * rows);
+        let out = routine.output(count);
+        let call = |function, args| Call::new(source(element), function, args);
+        let args = args![inputs[0], inputs[1], inputs[2], sums, self.0.grid_ints(), channels];
+        routine.call(call("resample_map_gradient", args).grid(rows, 1).summing());
+        routine.call(call("sum_maps", args![sums, out, channels, count]).over(count));
+        Ok((routine, shapes[1].clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check2, check3, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let op = AffineResample { dims: [2, 2, 4, 5, 6] };
+        let (x, grad) = (normal(1, (2, 2, 4, 5, 6)), normal(2, (2, 2, 4, 5, 6)));
+        // Numbers that bf16 holds, away from the jumps of the slope.
+        let theta =
+            [0.75, 0.25, 0.125, 0.3125, -0.25, 0.875, 0.0625, -0.1875, 0.125, 0.0, 1.0, 0.4375];
+        let theta: Vec<f64> = theta.iter().copied().chain(theta.iter().map(|t| 0.5 * t)).collect();
+        let theta = Tensor::from_vec(theta, (2, 3, 4), x.device()).unwrap();
+        check2(&op, &x, &theta);
+        check2(&InputGradient(op), &grad, &theta);
+        check3(&MapGradient(op), &x, &theta, &grad);
     }
 }

@@ -1,15 +1,20 @@
 //! Equivariant batch normalisation: the training form and the evaluation form.
 
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Tensor,
 };
 use rayon::prelude::*;
 use steer3d_so3::Irreps;
 
 use crate::check::{expect_argument, invalid};
 use crate::fields::{Span, field_dims, spans};
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage, sum};
 use crate::gate::Affine;
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{
+    Call, Element, Limits, OnGpu, Routine, Slot, args, fields as source, sum_over_fields,
+};
 
 const OP: &str = "field_batch_norm";
 const AFFINE: &str = "field_affine";
@@ -20,7 +25,7 @@ const AFFINE: &str = "field_affine";
 /// `x` is N,C,D,H,W of type `irreps`. A scalar field (l = 0, even or without parity) becomes
 /// `weight (f - mean) / sqrt(var + eps) + bias`; any other field `weight f / sqrt(var + eps)`,
 /// where var is the mean over batch and voxels of |f|^2 / (2l+1). `weight` has one number for each
-/// field (shape `num_fields`), `bias` one for each scalar field (possibly shape `[0]`).
+/// field (shape `num_fields`), `bias` one for each scalar field (possibly shape `[0]`, on any device).
 ///
 /// Returns the result, the means of the scalar fields and the variances of all fields (both
 /// detached; variances divide by the count, not by the count - 1).
@@ -35,6 +40,7 @@ pub fn field_batch_norm(
     eps: f64,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (op, mean, var) = batch_normalize(x, irreps, weight, bias, eps)?;
+    let bias = present(bias, weight)?;
     let out = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
     Ok((out, mean, var))
 }
@@ -75,7 +81,16 @@ pub fn field_affine(x: &Tensor, irreps: &Irreps, scale: &Tensor, shift: &Tensor)
     let fields = layout.fields.len();
     let op =
         Normalize { layout, mean: vec![0.0; fields], std: vec![1.0; fields], from_batch: false };
+    let shift = present(shift, scale)?;
     x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op)
+}
+
+/// On a GPU there are no empty tensors: one stands for biases that nothing reads.
+pub(crate) fn present(bias: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if bias.elem_count() == 0 && weight.device().is_cuda() {
+        return Ok(weight.narrow(0, 0, 1)?.detach());
+    }
+    Ok(bias.clone())
 }
 
 fn to_f64(x: &Tensor) -> Result<Vec<f64>> {
@@ -85,7 +100,8 @@ fn to_f64(x: &Tensor) -> Result<Vec<f64>> {
 /// A tensor of rank 1 with the element type and device of `like`.
 fn small_tensor(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
     let length = values.len();
-    Tensor::from_vec(values, length, like.device())?.to_dtype(like.dtype())
+    let device = if length == 0 { &Device::Cpu } else { like.device() };
+    Tensor::from_vec(values, length, device)?.to_dtype(like.dtype())
 }
 
 #[derive(Clone)]
@@ -179,6 +195,8 @@ impl CustomOp1 for Statistics {
             Ok((storage(out), (2 * self.0.fields.len()).into()))
         })
     }
+
+    cuda_fwd!(1);
 }
 
 /// x, weight and bias to `weight (x - mean) / std + bias`.
@@ -267,6 +285,8 @@ impl CustomOp3 for Normalize {
         })
     }
 
+    cuda_fwd!(3);
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -347,6 +367,8 @@ impl CustomOp2 for GradientSums {
             Ok((storage(out), shape))
         })
     }
+
+    cuda_fwd!(2);
 }
 
 /// x and g to `a g + b x + c`, with (a, b, c) for each channel.
@@ -385,5 +407,175 @@ impl CustomOp2 for Combine {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             Ok((storage(self.compute(x, grad)), shape))
         })
+    }
+
+    cuda_fwd!(2);
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl FieldLayout {
+    /// First channel and number of channels of each field.
+    fn spans(&self, routine: &mut Routine) -> Slot {
+        routine.ints(self.fields.iter().flat_map(|f| [f.offset, f.dim]))
+    }
+
+    /// Index of each field among the invariant ones.
+    fn places(&self, routine: &mut Routine) -> Slot {
+        let mut next = 0;
+        routine.places(self.fields.iter().map(|f| {
+            next += usize::from(f.invariant);
+            f.invariant.then(|| next - 1)
+        }))
+    }
+
+    /// The sums of kernel `field_sums` of this kind, and their totals.
+    fn add_sums(
+        &self,
+        routine: &mut Routine,
+        kind: usize,
+        [x, grad, out]: [Slot; 3],
+        mean: &[f64],
+        limits: Limits,
+    ) {
+        let (count, voxels, [batch, channels, ..]) = (self.fields.len(), self.voxels(), self.dims);
+        let (spans, places) = (self.spans(routine), self.places(routine));
+        let mean = routine.doubles(mean.to_vec());
+        let sums = |sums| args![x, grad, mean, spans, sums, kind, batch, channels, voxels];
+        let totals = |sums, shares| {
+            args![sums, spans, places, out, kind, count, shares, (batch * voxels) as i64]
+        };
+        sum_over_fields(
+            routine,
+            ("field_sums", &sums),
+            ("field_totals", &totals),
+            count,
+            batch * voxels,
+            limits,
+        );
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl Normalize {
+    /// Adds the table of mean, factor and bias of each channel to a routine, from the weights, and the biases
+    /// with the index of the first.
+    pub(crate) fn add_table(
+        &self,
+        routine: &mut Routine,
+        weight: Slot,
+        (bias, first): (Slot, usize),
+    ) -> Slot {
+        let channels = self.layout.dims[1];
+        let fields: Vec<usize> = (0..self.num_fields()).collect();
+        let field_of = routine.ints(self.layout.per_channel(fields));
+        let places = self.layout.places(routine);
+        let mean = routine.doubles(self.mean.clone());
+        let std = routine.doubles(self.std.clone());
+        let table = routine.scratch(3 * channels);
+        let args = args![weight, bias, mean, std, field_of, places, table, channels, first];
+        routine.call(Call::new(source(routine.element), "norm_table", args).over(channels));
+        table
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for Statistics {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 1);
+        let fields = self.0.fields.len();
+        let out = routine.real_output(2 * fields);
+        let slots = [inputs[0], inputs[0], out];
+        self.0.add_sums(&mut routine, 0, slots, &vec![0.0; fields], limits);
+        Ok((routine, (2 * fields).into()))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for Normalize {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 3);
+        let table = self.add_table(&mut routine, inputs[1], (inputs[2], 0));
+        let (channels, voxels) = (self.layout.dims[1], self.layout.voxels());
+        let count = shapes[0].elem_count();
+        let (rows, out) = (count / voxels, routine.output(count));
+        let args = args![inputs[0], table, out, channels, voxels, rows as i64];
+        let call = Call::new(source(element), "apply_affine", args);
+        routine.call(call.over_rows(voxels, rows));
+        Ok((routine, shapes[0].clone()))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for GradientSums {
+    const OP: &'static str = "field gradient sums";
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 2);
+        let invariant = self.layout.fields.iter().filter(|f| f.invariant).count();
+        let len = self.layout.fields.len() + invariant;
+        let out = routine.real_output(len);
+        self.layout.add_sums(&mut routine, 1, [inputs[0], inputs[1], out], &self.mean, limits);
+        Ok((routine, len.into()))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for Combine {
+    const OP: &'static str = "field batch norm input gradient";
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 2);
+        let table = routine.reals(self.coefficients.iter().flatten().copied().collect());
+        let count = shapes[0].elem_count();
+        let (rows, out) = (count / self.voxels, routine.output(count));
+        let channels = self.coefficients.len();
+        let args = args![inputs[0], inputs[1], table, out, channels, self.voxels, rows as i64];
+        let call = Call::new(source(element), "combine", args);
+        routine.call(call.over_rows(self.voxels, rows));
+        Ok((routine, shapes[0].clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check1, check2, check3, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let irreps: Irreps = "2x0+2x1+1x2".parse().unwrap();
+        let (x, grad) = (normal(1, (2, 13, 5, 14, 15)), normal(2, (2, 13, 5, 14, 15)));
+        let (weight, bias) = (normal(3, 5), normal(4, 2));
+        let (op, ..) = batch_normalize(&x, &irreps, &weight, &bias, 1e-5).unwrap();
+        check1(&Statistics(op.layout.clone()), &x);
+        check3(&op, &x, &weight, &bias);
+        let sums = GradientSums { layout: op.layout.clone(), mean: op.mean.clone() };
+        check2(&sums, &x, &grad);
+        let coefficients = op.layout.per_channel((0..5).map(|i| [i as f64, 0.5, -1.0]));
+        check2(&Combine { voxels: op.layout.voxels(), coefficients }, &x, &grad);
     }
 }

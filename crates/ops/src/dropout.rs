@@ -6,7 +6,10 @@ use steer3d_so3::Irreps;
 
 use crate::check::expect_argument;
 use crate::fields::{field_dims, spans};
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, fields as source};
 
 const OP: &str = "field_dropout";
 
@@ -67,6 +70,8 @@ impl CustomOp2 for Dropout {
         })
     }
 
+    cuda_fwd!(2);
+
     fn bwd(
         &self,
         _x: &Tensor,
@@ -75,5 +80,48 @@ impl CustomOp2 for Dropout {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         Ok((Some(grad.contiguous()?.apply_op2_no_bwd(mask, self)?), None))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for Dropout {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 2);
+        let (channels, count) = (self.field_of_channel.len(), shapes[0].elem_count());
+        let rows = count / self.voxels;
+        let (fields, out) =
+            (routine.ints(self.field_of_channel.iter().copied()), routine.output(count));
+        let args = args![
+            inputs[0],
+            inputs[1],
+            fields,
+            out,
+            channels,
+            self.fields,
+            self.voxels,
+            rows as i64
+        ];
+        let call = Call::new(source(element), "scale_fields", args);
+        routine.call(call.over_rows(self.voxels, rows));
+        Ok((routine, shapes[0].clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check2, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let op = Dropout { voxels: 60, fields: 3, field_of_channel: vec![0, 0, 0, 1, 2, 2, 2] };
+        check2(&op, &normal(1, (2, 7, 3, 4, 5)), &normal(2, (2, 3)));
     }
 }

@@ -48,6 +48,47 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
+/// Gives a custom operation its CUDA form; `$n` is its number of arguments.
+macro_rules! cuda_fwd {
+    (1) => {
+        #[cfg(feature = "cuda")]
+        fn cuda_fwd(
+            &self,
+            a: &candle_core::CudaStorage,
+            a_layout: &candle_core::Layout,
+        ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
+            $crate::gpu::run1(self, (a, a_layout))
+        }
+    };
+    (2) => {
+        #[cfg(feature = "cuda")]
+        fn cuda_fwd(
+            &self,
+            a: &candle_core::CudaStorage,
+            a_layout: &candle_core::Layout,
+            b: &candle_core::CudaStorage,
+            b_layout: &candle_core::Layout,
+        ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
+            $crate::gpu::run2(self, (a, a_layout), (b, b_layout))
+        }
+    };
+    (3) => {
+        #[cfg(feature = "cuda")]
+        fn cuda_fwd(
+            &self,
+            a: &candle_core::CudaStorage,
+            a_layout: &candle_core::Layout,
+            b: &candle_core::CudaStorage,
+            b_layout: &candle_core::Layout,
+            c: &candle_core::CudaStorage,
+            c_layout: &candle_core::Layout,
+        ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
+            $crate::gpu::run3(self, (a, a_layout), (b, b_layout), (c, c_layout))
+        }
+    };
+}
+pub(crate) use cuda_fwd;
+
 /// The elements of a contiguous tensor.
 ///
 /// # Errors

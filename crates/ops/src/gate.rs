@@ -6,7 +6,10 @@ use steer3d_so3::Irreps;
 
 use crate::check::{invalid, volume_dims};
 use crate::fields::{Span, spans, split};
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Arg, Call, Element, Limits, OnGpu, Routine, Slot, args, fields as source};
 
 const OP: &str = "gate";
 
@@ -248,6 +251,8 @@ impl CustomOp1 for Gate {
         })
     }
 
+    cuda_fwd!(1);
+
     fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(x.apply_op2_no_bwd(&grad.contiguous()?, &GateGradient(self.clone()))?))
     }
@@ -271,5 +276,94 @@ impl CustomOp2 for GateGradient {
             let of_x = self.0.gradient(x, &identity, grad);
             Ok((storage(of_x), self.0.shape(self.0.in_channels())))
         })
+    }
+
+    cuda_fwd!(2);
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl Gate {
+    /// Adds the gate of what the channels of `x` are after the affine maps of `table`, which has mean, factor
+    /// and bias of each, to a routine.
+    pub(crate) fn add_forward(&self, routine: &mut Routine, x: Slot, table: Option<Slot>) {
+        let out = routine.output(self.shape(self.out_channels()).elem_count());
+        let args = args![x, table, self.spans(routine), out];
+        self.add(routine, "gate", args);
+    }
+
+    /// Likewise the gradient.
+    pub(crate) fn add_gradient(
+        &self,
+        routine: &mut Routine,
+        x: Slot,
+        grad: Slot,
+        table: Option<Slot>,
+    ) {
+        let out = routine.output(self.shape(self.in_channels()).elem_count());
+        let args = args![x, grad, table, self.spans(routine), out];
+        self.add(routine, "gate_gradient", args);
+    }
+
+    fn spans(&self, routine: &mut Routine) -> Slot {
+        // A routine has no empty buffers.
+        let spans = self.fields.iter().flat_map(|f| [f.offset, f.dim]);
+        routine.ints(spans.chain([0]))
+    }
+
+    fn add(&self, routine: &mut Routine, function: &'static str, mut args: Vec<Arg>) {
+        let (gates, voxels) = (self.fields.len(), self.voxels());
+        args.extend(args![self.scalars, gates, self.gated_dim, voxels, self.batch]);
+        let call = Call::new(source(routine.element), function, args);
+        routine.call(call.over_rows(self.batch * voxels, self.scalars + gates));
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for Gate {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 1);
+        self.add_forward(&mut routine, inputs[0], None);
+        Ok((routine, self.shape(self.out_channels())))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for GateGradient {
+    const OP: &'static str = "gate gradient";
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 2);
+        self.0.add_gradient(&mut routine, inputs[0], inputs[1], None);
+        Ok((routine, self.0.shape(self.0.in_channels())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check1, check2, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        for (scalars, gated) in [(2, "2x1+1x2"), (0, "1x1"), (3, "")] {
+            let gated: Option<Irreps> = (!gated.is_empty()).then(|| gated.parse().unwrap());
+            let (fields, dim) = gated.as_ref().map_or((0, 0), |g| (g.num_fields(), g.dim()));
+            let x = normal(1, (2, scalars + fields + dim, 3, 4, 5));
+            let gate = Gate::new(&x, scalars, gated.as_ref()).unwrap();
+            check1(&gate, &x);
+            check2(&GateGradient(gate), &x, &normal(2, (2, scalars + dim, 3, 4, 5)));
+        }
     }
 }

@@ -14,6 +14,8 @@ mod dropout;
 mod fields;
 mod float;
 mod gate;
+#[cfg(any(test, feature = "cuda"))]
+mod gpu;
 mod matmul;
 mod memory;
 mod norm_gate;

@@ -3,9 +3,12 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use steer3d_so3::Irreps;
 
-use crate::batch_norm::{Normalize, batch_normalize};
+use crate::batch_norm::{Normalize, batch_normalize, present};
+use crate::float::cuda_fwd;
 use crate::float::{dispatch, elements, storage};
 use crate::gate::Gate;
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Element, Limits, OnGpu, Routine};
 
 const OP: &str = "field_batch_norm_gate";
 
@@ -30,6 +33,7 @@ pub fn field_batch_norm_gate(
     let gate = Gate::new(x, scalars, gated)?;
     let (norm, mean, var) = batch_normalize(x, irreps, weight, bias, eps)?;
     let op = NormGate { norm, gate };
+    let bias = present(bias, weight)?;
     let out = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
     Ok((out, mean, var))
 }
@@ -64,6 +68,8 @@ impl CustomOp3 for NormGate {
             Ok((storage(out), self.gate.shape(self.gate.out_channels())))
         })
     }
+
+    cuda_fwd!(3);
 
     fn bwd(
         &self,
@@ -103,5 +109,62 @@ impl CustomOp3 for GateGradient {
             let shape = gate.shape(gate.in_channels());
             Ok((storage(gate.gradient(x, &affine, grad)), shape))
         })
+    }
+
+    cuda_fwd!(3);
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for NormGate {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 3);
+        let table = self.norm.add_table(&mut routine, inputs[1], (inputs[2], 0));
+        self.gate.add_forward(&mut routine, inputs[0], Some(table));
+        Ok((routine, self.gate.shape(self.gate.out_channels())))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for GateGradient {
+    const OP: &'static str = "field_batch_norm_gate gradient";
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let NormGate { norm, gate } = &self.0;
+        let (mut routine, inputs) = Routine::new(element, 3);
+        let table = norm.add_table(&mut routine, inputs[1], (inputs[1], norm.num_fields()));
+        gate.add_gradient(&mut routine, inputs[0], inputs[2], Some(table));
+        Ok((routine, gate.shape(gate.in_channels())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check3, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let irreps: Irreps = "5x0+2x1+1x2".parse().unwrap();
+        let gated: Irreps = "2x1+1x2".parse().unwrap();
+        let x = normal(1, (2, 16, 3, 4, 5));
+        let (weight, bias) = (normal(2, 8), normal(3, 5));
+        let gate = Gate::new(&x, 2, Some(&gated)).unwrap();
+        let (norm, ..) = batch_normalize(&x, &irreps, &weight, &bias, 1e-5).unwrap();
+        let op = NormGate { norm, gate };
+        check3(&op, &x, &weight, &bias);
+        let both = Tensor::cat(&[&weight, &bias], 0).unwrap();
+        check3(&GateGradient(op), &x, &both, &normal(4, (2, 13, 3, 4, 5)));
     }
 }

@@ -6,7 +6,10 @@ use steer3d_so3::Irreps;
 
 use crate::check::expect_argument;
 use crate::fields::{Span, field_dims, spans, split};
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, fields as source, sum_over_fields};
 
 const OP: &str = "norm_relu";
 
@@ -186,6 +189,8 @@ impl CustomOp2 for NormRelu {
         })
     }
 
+    cuda_fwd!(2);
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -222,6 +227,8 @@ impl CustomOp3 for InputGradient {
             Ok((storage(self.0.input_gradient(x, bias, grad)), self.0.shape()))
         })
     }
+
+    cuda_fwd!(3);
 }
 
 impl CustomOp3 for BiasGradient {
@@ -243,5 +250,98 @@ impl CustomOp3 for BiasGradient {
             let grad = elements(grad, grad_layout, OP)?;
             Ok((storage(self.0.bias_gradient(x, bias, grad)), self.0.fields.len().into()))
         })
+    }
+
+    cuda_fwd!(3);
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for NormRelu {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 2);
+        let out = routine.output(self.shape().elem_count());
+        let fields = routine.ints(self.fields.iter().flat_map(|f| [f.offset, f.dim]));
+        let ([batch, channels, ..], voxels) = (self.dims, self.voxels());
+        let args = args![inputs[0], inputs[1], fields, out, channels, voxels, batch];
+        let call = Call::new(source(element), "norm_relu", args);
+        routine.call(call.over_rows(batch * voxels, self.fields.len()));
+        Ok((routine, self.shape()))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for InputGradient {
+    const OP: &'static str = "norm_relu input gradient";
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 3);
+        let NormRelu { dims: [batch, channels, ..], fields } = &self.0;
+        let out = routine.output(self.0.shape().elem_count());
+        let spans = routine.ints(fields.iter().flat_map(|f| [f.offset, f.dim]));
+        let voxels = self.0.voxels();
+        let args = args![inputs[0], inputs[1], inputs[2], spans, out, *channels, voxels, *batch];
+        let call = Call::new(source(element), "norm_relu_gradient", args);
+        routine.call(call.over_rows(batch * voxels, fields.len()));
+        Ok((routine, self.0.shape()))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for BiasGradient {
+    const OP: &'static str = "norm_relu bias gradient";
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 3);
+        let NormRelu { dims: [batch, channels, ..], fields } = &self.0;
+        let out = routine.output(fields.len());
+        let spans = routine.ints(fields.iter().flat_map(|f| [f.offset, f.dim]));
+        let (voxels, count) = (self.0.voxels(), fields.len());
+        let sums =
+            |sums| args![inputs[0], inputs[1], inputs[2], spans, sums, *channels, voxels, *batch];
+        let totals = |sums, shares| args![sums, out, count, shares];
+        let values = batch * voxels;
+        sum_over_fields(
+            &mut routine,
+            ("norm_relu_bias", &sums),
+            ("first_totals", &totals),
+            count,
+            values,
+            limits,
+        );
+        Ok((routine, count.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check2, check3, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let irreps: Irreps = "2x0+2x1+1x2".parse().unwrap();
+        let op = NormRelu { dims: [2, 13, 3, 4, 5], fields: spans(&irreps) };
+        let (x, bias, grad) =
+            (normal(1, (2, 13, 3, 4, 5)), normal(2, 5), normal(3, (2, 13, 3, 4, 5)));
+        check2(&op, &x, &bias);
+        check3(&InputGradient(op.clone()), &x, &bias, &grad);
+        check3(&BiasGradient(op), &x, &bias, &grad);
     }
 }

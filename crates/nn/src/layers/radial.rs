@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::f64::consts::FRAC_PI_2;
 use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use steer3d_kernels::{AngularCutoff, Family, KernelBasis};
 use steer3d_ops::{Conv3dConfig, conv3d};
@@ -295,6 +297,15 @@ impl CustomOp1 for Expand {
         Ok((CpuStorage::F64(filter.map_err(candle_core::Error::wrap)?), shape.into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        weights: &CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        on_cpu(self, weights, layout)
+    }
+
     fn bwd(
         &self,
         _weights: &Tensor,
@@ -319,6 +330,27 @@ impl CustomOp1 for ExpandAdjoint {
         let weights = weights.map_err(candle_core::Error::wrap)?;
         Ok((CpuStorage::F64(weights), self.0.num_weights().into()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        filter: &CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        on_cpu(self, filter, layout)
+    }
+}
+
+/// An operation on what is small, on the CPU, for a tensor on a GPU.
+#[cfg(feature = "cuda")]
+fn on_cpu(
+    op: &impl CustomOp1,
+    x: &CudaStorage,
+    layout: &Layout,
+) -> candle_core::Result<(CudaStorage, Shape)> {
+    use candle_core::backend::{BackendDevice, BackendStorage};
+    let (out, shape) = op.cpu_fwd(&x.to_cpu_storage()?, layout)?;
+    Ok((x.device().storage_from_cpu_storage(&out)?, shape))
 }
 
 fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f64]> {

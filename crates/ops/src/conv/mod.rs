@@ -9,7 +9,10 @@ use pulp::Arch;
 
 use self::geometry::Geometry;
 use crate::check::{expect_argument, invalid, volume_dims};
+use crate::float::cuda_fwd;
 use crate::float::{dispatch, elements, storage};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, dense, shares, sum_over_fields};
 
 const OP: &str = "conv3d";
 
@@ -184,6 +187,8 @@ impl CustomOp2 for Conv3d {
         })
     }
 
+    cuda_fwd!(2);
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -215,6 +220,8 @@ impl CustomOp3 for Conv3d {
             Ok((storage(cpu::forward(Arch::new(), &self.0, x, w, Some(bias))), self.out_shape()))
         })
     }
+
+    cuda_fwd!(3);
 
     fn bwd(
         &self,
@@ -250,6 +257,8 @@ impl CustomOp2 for InputGradient {
             Ok((storage(cpu::input_gradient(Arch::new(), g, w, grad)), shape))
         })
     }
+
+    cuda_fwd!(2);
 }
 
 impl CustomOp2 for WeightGradient {
@@ -271,6 +280,8 @@ impl CustomOp2 for WeightGradient {
             Ok((storage(cpu::weight_gradient(Arch::new(), g, x, grad)), shape))
         })
     }
+
+    cuda_fwd!(2);
 }
 
 impl CustomOp1 for BiasGradient {
@@ -284,5 +295,159 @@ impl CustomOp1 for BiasGradient {
             let grad = elements::<T>(grad, layout, OP)?;
             Ok((storage(cpu::bias_gradient(batch, channels, grad)), channels.into()))
         })
+    }
+
+    cuda_fwd!(1);
+}
+
+#[cfg(any(test, feature = "cuda"))]
+mod on_gpu {
+    use super::*;
+
+    /// Rows, columns and depth of a block's tile of a product, as in `dense.cu`.
+    const TILE: [usize; 3] = [64, 128, 16];
+
+    fn shared_bytes(element: Element) -> usize {
+        TILE[2] * (TILE[0] + TILE[1]) * element.real_bytes()
+    }
+
+    impl Geometry {
+        /// The struct `Dense` of the kernels.
+        fn ints(&self) -> Vec<i32> {
+            let Self { batch, c_in, c_out, size, kernel, stride, padding, out } = *self;
+            let counts = [batch, c_in, c_out].into_iter().chain(size).chain(kernel).chain(stride);
+            let mut ints: Vec<i32> = counts.map(|n| n as i32).collect();
+            ints.extend(padding.map(|p| p as i32));
+            ints.extend(out.map(|n| n as i32));
+            ints
+        }
+    }
+
+    impl OnGpu for Conv3d {
+        const OP: &'static str = OP;
+
+        fn routine(
+            &self,
+            shapes: &[&Shape],
+            element: Element,
+            _limits: Limits,
+        ) -> Result<(Routine, Shape)> {
+            let g = &self.0;
+            let (mut routine, inputs) = Routine::new(element, shapes.len());
+            let out = routine.output(self.out_shape().elem_count());
+            let columns = g.batch * g.out_voxels();
+            let args = args![inputs[0], inputs[1], inputs.get(2).copied(), out, g.ints()];
+            let call = Call::new(dense(element), "dense_forward", args);
+            let call = call.grid(columns.div_ceil(TILE[1]), g.c_out.div_ceil(TILE[0]));
+            routine.call(call.block(256, shared_bytes(element)));
+            Ok((routine, self.out_shape()))
+        }
+    }
+
+    impl OnGpu for InputGradient {
+        const OP: &'static str = "conv3d input gradient";
+
+        fn routine(
+            &self,
+            _shapes: &[&Shape],
+            element: Element,
+            _limits: Limits,
+        ) -> Result<(Routine, Shape)> {
+            let g = &self.0;
+            let (mut routine, inputs) = Routine::new(element, 2);
+            let columns = g.batch * g.in_voxels();
+            let out = routine.output(columns * g.c_in);
+            let args = args![inputs[0], inputs[1], out, g.ints()];
+            let call = Call::new(dense(element), "dense_input_gradient", args);
+            let call = call.grid(columns.div_ceil(TILE[1]), g.c_in.div_ceil(TILE[0]));
+            routine.call(call.block(256, shared_bytes(element)));
+            Ok((routine, (g.batch, g.c_in, g.size[0], g.size[1], g.size[2]).into()))
+        }
+    }
+
+    impl OnGpu for WeightGradient {
+        const OP: &'static str = "conv3d weight gradient";
+
+        fn routine(
+            &self,
+            _shapes: &[&Shape],
+            element: Element,
+            limits: Limits,
+        ) -> Result<(Routine, Shape)> {
+            let g = &self.0;
+            let (mut routine, inputs) = Routine::new(element, 2);
+            let len = g.c_out * g.rows();
+            let (rows, columns) = (g.c_out.div_ceil(TILE[0]), g.rows().div_ceil(TILE[1]));
+            // Enough blocks for all multiprocessors, each with some work.
+            let wanted = (4 * limits.multiprocessors).div_ceil(rows * columns);
+            let count = wanted.clamp(1, (g.batch * g.out_voxels()).div_ceil(64 * TILE[2]));
+            let (parts, out) = (routine.scratch(count * len), routine.output(len));
+            let args = args![inputs[0], inputs[1], parts, g.ints()];
+            let call = Call::new(dense(element), "dense_weight_gradient", args);
+            let mut call = call.grid(columns, rows).block(256, shared_bytes(element));
+            call.grid[2] = count as u32;
+            routine.call(call);
+            let args = args![parts, out, count, len, 0i64];
+            routine.call(Call::new(shares(element), "sum_shares", args).over(len));
+            Ok((routine, (g.c_out, g.c_in, g.kernel[0], g.kernel[1], g.kernel[2]).into()))
+        }
+    }
+
+    impl OnGpu for BiasGradient {
+        const OP: &'static str = "bias gradient";
+
+        fn routine(
+            &self,
+            shapes: &[&Shape],
+            element: Element,
+            limits: Limits,
+        ) -> Result<(Routine, Shape)> {
+            let (batch, channels, d, h, w) = shapes[0].dims5()?;
+            let voxels = d * h * w;
+            let (mut routine, inputs) = Routine::new(element, 1);
+            let out = routine.output(channels);
+            let spans = routine.ints((0..channels).flat_map(|c| [c, 1]));
+            let mean = routine.doubles(vec![0.0]);
+            let x = inputs[0];
+            let sums = |sums| args![x, x, mean, spans, sums, 0usize, batch, channels, voxels];
+            let totals = |sums, shares| args![sums, out, channels, shares];
+            sum_over_fields(
+                &mut routine,
+                ("field_sums", &sums),
+                ("first_totals", &totals),
+                channels,
+                batch * voxels,
+                limits,
+            );
+            Ok((routine, channels.into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check1, check2, check3, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let cases = [
+            ([2, 3, 5], [9, 6, 7], [3, 2, 1], [1, 2, 3], [1, 0, 2]),
+            ([1, 70, 66], [3, 3, 4], [1; 3], [1; 3], [0; 3]),
+            ([2, 2, 3], [8, 9, 10], [3; 3], [1; 3], [1; 3]),
+        ];
+        for ([batch, c_in, c_out], [d, h, width], [a, b, c], stride, padding) in cases {
+            let x = normal(1, (batch, c_in, d, h, width));
+            let w = normal(2, (c_out, c_in, a, b, c));
+            let config = Conv3dConfig { stride, padding };
+            let geometry = geometry(&x, &w, None, &config).unwrap();
+            let out = geometry.out;
+            let grad = normal(3, (batch, c_out, out[0], out[1], out[2]));
+            check2(&Conv3d(geometry), &x, &w);
+            check3(&Conv3d(geometry), &x, &w, &normal(4, c_out));
+            check2(&InputGradient(geometry), &w, &grad);
+            check2(&WeightGradient(geometry), &x, &grad);
+            check1(&BiasGradient, &grad);
+        }
     }
 }

@@ -2,7 +2,10 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::check::volume_dims;
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage, sum};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, space as source};
 
 const OP: &str = "global_avg_pool";
 
@@ -37,6 +40,8 @@ impl CustomOp1 for GlobalAverage {
         })
     }
 
+    cuda_fwd!(1);
+
     fn bwd(&self, _x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let share = (grad / self.voxels() as f64)?;
         let [n, c, ..] = self.dims;
@@ -46,4 +51,34 @@ impl CustomOp1 for GlobalAverage {
 
 fn mean<T: Float>(row: &[T]) -> T {
     T::from_f64(sum(row, row, |x, _| x) / row.len() as f64)
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for GlobalAverage {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 1);
+        let [batch, channels, ..] = self.dims;
+        let out = routine.output(batch * channels);
+        let call = Call::new(source(element), "row_means", args![inputs[0], out, self.voxels()]);
+        routine.call(call.grid(batch * channels, 1).summing());
+        Ok((routine, (batch, channels).into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check1, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        check1(&GlobalAverage { dims: [2, 3, 4, 7, 13] }, &normal(1, (2, 3, 4, 7, 13)));
+    }
 }

@@ -2,7 +2,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::window_grid;
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, space as source};
 
 const OP: &str = "max_pool3d";
 
@@ -115,6 +118,8 @@ impl CustomOp1 for MaxPool {
         })
     }
 
+    cuda_fwd!(1);
+
     fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(x.apply_op2_no_bwd(&grad.contiguous()?, &MaxPoolGradient(*self))?))
     }
@@ -136,5 +141,75 @@ impl CustomOp2 for MaxPoolGradient {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             Ok((storage(self.0.gradient(x, grad)), x_layout.shape().clone()))
         })
+    }
+
+    cuda_fwd!(2);
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl MaxPool {
+    /// The struct `Window` of the kernels.
+    fn window_ints(&self) -> Vec<i32> {
+        let [_, _, d, h, w] = self.dims;
+        let sizes = [d, h, w].into_iter().chain(self.out);
+        sizes.chain([self.kernel, self.stride, self.padding]).map(|n| n as i32).collect()
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for MaxPool {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        _shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 1);
+        let ([batch, channels, ..], [d, h, w]) = (self.dims, self.out);
+        let rows = batch * channels;
+        let count = rows * self.out_voxels();
+        let out = routine.output(count);
+        let args = args![inputs[0], out, self.window_ints(), rows as i64];
+        routine.call(Call::new(source(element), "max_pool", args).over(count));
+        Ok((routine, (batch, channels, d, h, w).into()))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for MaxPoolGradient {
+    const OP: &'static str = "max_pool3d gradient";
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 2);
+        let count = shapes[0].elem_count();
+        let (rows, out) = (count / self.0.in_voxels(), routine.output(count));
+        let args = args![inputs[0], inputs[1], out, self.0.window_ints(), rows as i64];
+        routine.call(Call::new(source(element), "max_pool_gradient", args).over(count));
+        Ok((routine, shapes[0].clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check1, check2, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let x = normal(1, (2, 3, 7, 6, 5));
+        for (kernel, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 0), (1, 2, 0)] {
+            let (dims, out) = window_grid(OP, &x, kernel, stride, padding).unwrap();
+            let op = MaxPool { dims, out, kernel, stride, padding };
+            check1(&op, &x);
+            let grad = normal(2, (2, 3, out[0], out[1], out[2]));
+            check2(&MaxPoolGradient(op), &x, &grad);
+        }
     }
 }

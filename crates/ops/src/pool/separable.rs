@@ -6,7 +6,10 @@ use rayon::prelude::*;
 
 use super::window_grid;
 use crate::check::{invalid, volume_dims};
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Arg, Call, Element, Limits, OnGpu, Routine, Slot, args, space as source};
 
 /// Half width of the Gaussian's taps in units of its sigma.
 const GAUSSIAN_REACH: f64 = 4.0;
@@ -172,8 +175,90 @@ impl CustomOp1 for SeparablePool {
         })
     }
 
+    cuda_fwd!(1);
+
     fn bwd(&self, _x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let transposed = Self { transpose: true, ..self.clone() };
         Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&transposed)?))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl SeparablePool {
+    /// Sizes along D,H,W of what the operation gives.
+    fn result(&self) -> [usize; 3] {
+        [0, 1, 2].map(|i| if self.transpose { self.axes[i].size } else { self.axes[i].out })
+    }
+
+    /// Adds the filter of one axis of `from`, which has the sizes `size` along D,H,W, to a routine.
+    fn add_axis(
+        &self,
+        routine: &mut Routine,
+        axis: usize,
+        size: [usize; 3],
+        (from, to): (Slot, Slot),
+    ) {
+        let filter = &self.axes[axis];
+        let inner: usize = size[axis + 1..].iter().product();
+        let rows = self.dims[0] * self.dims[1];
+        let outer = rows * size[..axis].iter().product::<usize>();
+        let taps = routine.reals(filter.taps.clone());
+        let mut args = args![from, taps, to, outer as i64, filter.size, filter.out, inner];
+        args.extend(args![filter.taps.len()]);
+        args.push(Arg::I32(filter.start as i32));
+        args.extend(args![filter.stride, usize::from(self.transpose)]);
+        let kept = if self.transpose { filter.size } else { filter.out };
+        routine.call(
+            Call::new(source(routine.element), "axis_filter", args).over(outer * kept * inner),
+        );
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for SeparablePool {
+    const OP: &'static str = "separable pool";
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 1);
+        let [batch, channels, ..] = self.dims;
+        let result = self.result();
+        let mut size: [usize; 3] = shapes[0].dims()[2..]
+            .try_into()
+            .map_err(|_| invalid(self.name, "expected a volume"))?;
+        let mut from = inputs[0];
+        let order = if self.transpose { [2, 1, 0] } else { [0, 1, 2] };
+        for (i, axis) in order.into_iter().enumerate() {
+            let before = size;
+            size[axis] = result[axis];
+            let len = batch * channels * size.iter().product::<usize>();
+            // Between the passes tensors have the element type too, of at most 8 bytes.
+            let to = if i == 2 { routine.output(len) } else { routine.scratch_bytes(8 * len) };
+            self.add_axis(&mut routine, axis, before, (from, to));
+            from = to;
+        }
+        Ok((routine, (batch, channels, result[0], result[1], result[2]).into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check1, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let x = normal(1, (2, 3, 7, 6, 5));
+        let blurred = |stride, sigma| [7, 6, 5].map(|n| AxisFilter::gaussian(n, stride, sigma));
+        for axes in [blurred(2, 0.8), blurred(3, 1.3), blurred(1, 0.5)] {
+            let op = SeparablePool::new("pool", [2, 3, 7, 6, 5], axes);
+            let [d, h, w] = op.result();
+            check1(&op, &x);
+            check1(&SeparablePool { transpose: true, ..op }, &normal(2, (2, 3, d, h, w)));
+        }
     }
 }

@@ -3,6 +3,8 @@
 mod cpu;
 mod geometry;
 mod inner;
+#[cfg(any(test, feature = "cuda"))]
+mod on_gpu;
 
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use self::cpu::{Map, Work, exchanged};
 use self::geometry::Geometry;
 use crate::check::{expect_argument, invalid, volume_dims};
 use crate::conv::BiasGradient;
+use crate::float::cuda_fwd;
 use crate::float::{dispatch, elements, storage};
 
 const OP: &str = "separable_conv3d";
@@ -35,6 +38,8 @@ pub struct Separable(Arc<Plans>);
 struct Plans {
     forward: SeparablePlan,
     adjoint: SeparablePlan,
+    #[cfg(any(test, feature = "cuda"))]
+    kernels: on_gpu::Written,
 }
 
 impl Separable {
@@ -54,7 +59,12 @@ impl Separable {
             ));
         }
         let adjoint = plan.adjoint();
-        Ok(Self(Arc::new(Plans { forward: plan, adjoint })))
+        Ok(Self(Arc::new(Plans {
+            forward: plan,
+            adjoint,
+            #[cfg(any(test, feature = "cuda"))]
+            kernels: on_gpu::Written::default(),
+        })))
     }
 
     /// The plan.
@@ -177,6 +187,8 @@ impl CustomOp2 for Convolution {
         self.forward((x, x_layout), (w, w_layout), None)
     }
 
+    cuda_fwd!(2);
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -204,6 +216,8 @@ impl CustomOp3 for Convolution {
     ) -> Result<(CpuStorage, Shape)> {
         self.forward((x, x_layout), (w, w_layout), Some((bias, bias_layout)))
     }
+
+    cuda_fwd!(3);
 
     fn bwd(
         &self,
@@ -234,7 +248,7 @@ impl CustomOp3 for Gradients {
         x_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let Convolution { kernel, geometry, .. } = &self.0;
-        let Plans { forward, adjoint } = &*kernel.0;
+        let Plans { forward, adjoint, .. } = &*kernel.0;
         dispatch!(grad, OP, T => {
             let w = exchanged(forward, elements::<T>(w, w_layout, OP)?);
             let contract = Some(elements::<T>(x, x_layout, OP)?);
@@ -247,6 +261,8 @@ impl CustomOp3 for Gradients {
             Ok((storage(both), len.into()))
         })
     }
+
+    cuda_fwd!(3);
 }
 
 impl CustomOp2 for WeightGradient {
@@ -270,4 +286,6 @@ impl CustomOp2 for WeightGradient {
             Ok((storage(of_w), kernel.plan().num_weights.into()))
         })
     }
+
+    cuda_fwd!(2);
 }

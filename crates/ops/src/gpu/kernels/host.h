@@ -1,0 +1,138 @@
+// CUDA on the host, for tests: the threads of a block are fibers that run one after another and change
+// places at barriers and shuffles.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <ucontext.h>
+#include <utility>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __restrict__
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+#define OPAQUE(pointer)
+#define SHARED(type, name) type *name = (type *)host::shared
+
+struct Index { unsigned x, y, z; };
+static Index threadIdx, blockIdx, blockDim, gridDim;
+
+namespace host {
+const size_t STACK = 128 << 10;
+static unsigned char *shared;
+static ucontext_t scheduler;
+static std::vector<ucontext_t> fibers;
+static std::vector<char> finished;
+static unsigned current, live, block_count, block_turn;
+static std::vector<unsigned> warp_count, warp_turn, warp_live;
+static std::vector<double> lanes;
+static void (*body)(void **);
+static void **arguments;
+
+static void pause() {
+    unsigned me = current;
+    swapcontext(&fibers[me], &scheduler);
+}
+static void wait(unsigned &count, unsigned &turn, unsigned of) {
+    unsigned mine = turn;
+    if (++count == of) { count = 0; ++turn; }
+    while (turn == mine) pause();
+}
+static void enter() {
+    body(arguments);
+    finished[current] = 1;
+    // Threads that have returned do not take part in later barriers.
+    --live;
+    --warp_live[current / 32];
+    if (live && block_count == live) { block_count = 0; ++block_turn; }
+    swapcontext(&fibers[current], &scheduler);
+}
+static void block() {
+    const unsigned n = blockDim.x;
+    static std::vector<unsigned char> stacks;
+    stacks.resize(n * STACK);
+    fibers.assign(n, ucontext_t());
+    finished.assign(n, 0);
+    warp_count.assign((n + 31) / 32, 0);
+    warp_turn.assign((n + 31) / 32, 0);
+    warp_live.assign((n + 31) / 32, 0);
+    lanes.assign(n, 0);
+    live = n; block_count = 0; block_turn = 0;
+    for (unsigned t = 0; t < n; ++t) {
+        ++warp_live[t / 32];
+        getcontext(&fibers[t]);
+        fibers[t].uc_stack.ss_sp = &stacks[t * STACK];
+        fibers[t].uc_stack.ss_size = STACK;
+        fibers[t].uc_link = nullptr;
+        makecontext(&fibers[t], (void (*)())enter, 0);
+    }
+    for (bool any = true; any;) {
+        any = false;
+        for (unsigned t = 0; t < n; ++t) {
+            if (finished[t]) continue;
+            any = true;
+            current = t;
+            threadIdx = {t, 0, 0};
+            swapcontext(&scheduler, &fibers[t]);
+        }
+    }
+}
+static void launch(void (*kernel)(void **), void **args, const unsigned *grid, unsigned threads, size_t bytes) {
+    std::vector<double> memory(bytes / 8 + 2);
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {threads, 1, 1};
+    body = kernel;
+    arguments = args;
+    for (unsigned z = 0; z < grid[2]; ++z)
+        for (unsigned y = 0; y < grid[1]; ++y)
+            for (unsigned x = 0; x < grid[0]; ++x) {
+                // Shared memory has no defined content: NaN finds what is read before it is written.
+                memset(memory.data(), 0xff, memory.size() * 8);
+                shared = (unsigned char *)(((size_t)memory.data() + 15) / 16 * 16);
+                blockIdx = {x, y, z};
+                block();
+            }
+}
+template <class... A, size_t... I>
+void call(void (*kernel)(A...), void **args, std::index_sequence<I...>) {
+    kernel(*(typename std::remove_reference<A>::type *)args[I]...);
+}
+template <class... A>
+void unpack(void (*kernel)(A...), void **args) { call(kernel, args, std::index_sequence_for<A...>()); }
+} // namespace host
+
+static void __syncthreads() { host::wait(host::block_count, host::block_turn, host::live); }
+static void __syncwarp() {
+    const unsigned w = threadIdx.x / 32;
+    host::wait(host::warp_count[w], host::warp_turn[w], host::warp_live[w]);
+}
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask) {
+    const unsigned t = threadIdx.x;
+    host::lanes[t] = value;
+    __syncwarp();
+    T other = (T)host::lanes[t ^ mask];
+    __syncwarp();
+    return other;
+}
+static unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
+static float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
+static unsigned long long atomicAdd(unsigned long long *p, unsigned long long v) {
+    unsigned long long old = *p;
+    *p += v;
+    return old;
+}
+using std::exp; using std::fabs; using std::floor; using std::fmax; using std::fmin; using std::sqrt;
+using std::isnan; using std::llrint; using std::ldexp;
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+inline long long min(long long a, long long b) { return a < b ? a : b; }
+
+#define HOST_ENTRY(name)                                                                          \
+    static void host_body_##name(void **args) { host::unpack(name, args); }                       \
+    extern "C" void host_##name(void **args, const unsigned *grid, unsigned threads, size_t bytes) { \
+        host::launch(host_body_##name, args, grid, threads, bytes);                              \
+    }

@@ -1,0 +1,628 @@
+//! The kernel of a separable convolution, written for one plan: tile, filters, couplings and the places of
+//! all channels are constants of its text, so that the compiler keeps output channels in registers and
+//! multiplies with literals.
+
+use std::fmt::Write;
+
+use steer3d_kernels::{Coupling, FieldBlock, JetTerm, SeparablePlan};
+
+use super::{Element, Limits, Source};
+
+const TEMPLATE: &str = include_str!("kernels/separable.cu");
+
+/// Most output channels that one thread has in registers.
+const CHANNELS_PER_THREAD: usize = 80;
+/// Registers of a thread beside those of its output channels.
+const REGISTERS: usize = 48;
+
+/// Registers of a multiprocessor.
+const ALL_REGISTERS: usize = 64 << 10;
+
+/// Most groups of warps in a block.
+const GROUPS: usize = 4;
+
+/// Tiles D,H,W of a multiple of 32 voxels, the best first.
+const TILES: [[usize; 3]; 4] = [[4, 4, 8], [3, 4, 8], [2, 4, 8], [2, 4, 4]];
+
+/// What the kernel makes of the features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Use {
+    /// Mixes them with the weights.
+    Mix,
+    /// Multiplies them with a field of the output's type and sums over all voxels.
+    Contract,
+}
+
+/// One kernel of a plan: what it does and for which output channels.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    pub(crate) source: Source,
+    pub(crate) tile: [usize; 3],
+    pub(crate) threads: usize,
+    pub(crate) shared_bytes: usize,
+}
+
+/// Some copies of an output block.
+#[derive(Clone, Copy, Debug)]
+struct Slice {
+    block: usize,
+    first: usize,
+    count: usize,
+}
+
+/// How a weight is found: `offset + v v_stride + u u_stride + path`.
+#[derive(Clone, Copy)]
+struct WeightLayout {
+    v: usize,
+    u: usize,
+}
+
+struct Writer<'a> {
+    plan: &'a SeparablePlan,
+    element: Element,
+    using: Use,
+    /// Whether the weights are those of the plan whose adjoint this is.
+    exchanged: bool,
+    groups: Vec<Vec<Slice>>,
+    tile: [usize; 3],
+    stride: usize,
+    /// Components of a copy for which jets are computed together.
+    together: usize,
+    limits: Limits,
+}
+
+/// Kernels that together give all output channels of `plan`. `exchanged`: the weights are laid out for the
+/// plan of which this one is the adjoint.
+pub(crate) fn kernels(
+    plan: &SeparablePlan,
+    exchanged: bool,
+    using: Use,
+    stride: usize,
+    element: Element,
+    limits: Limits,
+) -> Option<Vec<Kernel>> {
+    let chunks = chunks(&plan.outputs);
+    let kernel = |groups: Vec<Vec<Slice>>| {
+        let writer = |tile, together| Writer {
+            plan,
+            element,
+            using,
+            exchanged,
+            groups: groups.clone(),
+            tile,
+            stride,
+            together,
+            limits,
+        };
+        let widest = plan.inputs.iter().map(|b| b.dim).max().unwrap_or(1);
+        let candidates =
+            || TILES.iter().flat_map(|&tile| (1..=widest).rev().map(move |n| writer(tile, n)));
+        // Two blocks on a multiprocessor hide each other's waits; else what fits.
+        let two = candidates().find(|w| w.blocks() >= 2 && w.fits());
+        let writer = two.or_else(|| candidates().find(Writer::fits))?;
+        Some(Kernel {
+            source: Source::new(writer.text()),
+            tile: writer.tile,
+            threads: writer.threads(),
+            shared_bytes: writer.shared_bytes(),
+        })
+    };
+    chunks.into_iter().map(kernel).collect()
+}
+
+/// The output channels in kernels of at most [`GROUPS`] groups of at most [`CHANNELS_PER_THREAD`] channels.
+fn chunks(outputs: &[FieldBlock]) -> Vec<Vec<Vec<Slice>>> {
+    let total: usize = outputs.iter().map(|b| b.mul * b.dim).sum();
+    let groups = total.div_ceil(CHANNELS_PER_THREAD).max(1);
+    let share = total.div_ceil(groups);
+    // Fill groups in order, with a little room for whole fields.
+    let room = (share + 4).min(CHANNELS_PER_THREAD);
+    let mut filled: Vec<Vec<Slice>> = vec![vec![]];
+    let mut used = 0;
+    for (block, b) in outputs.iter().enumerate() {
+        let mut first = 0;
+        while first < b.mul {
+            let most = room.saturating_sub(used) / b.dim;
+            let count = most.min(b.mul - first);
+            if count == 0 {
+                let fresh = used == 0;
+                if fresh {
+                    // A field wider than a thread's share has a group of its own.
+                    filled
+                        .last_mut()
+                        .into_iter()
+                        .for_each(|g| g.push(Slice { block, first, count: 1 }));
+                    first += 1;
+                }
+                filled.push(vec![]);
+                used = 0;
+                continue;
+            }
+            filled.last_mut().into_iter().for_each(|g| g.push(Slice { block, first, count }));
+            first += count;
+            used += count * b.dim;
+        }
+    }
+    filled.retain(|group| !group.is_empty());
+    filled.chunks(GROUPS).map(<[_]>::to_vec).collect()
+}
+
+impl Writer<'_> {
+    fn voxels(&self) -> usize {
+        self.tile.iter().product()
+    }
+
+    fn threads(&self) -> usize {
+        self.groups.len() * self.voxels()
+    }
+
+    fn orders(&self) -> usize {
+        self.plan.order() + 1
+    }
+
+    fn jets(&self) -> usize {
+        let n = self.orders();
+        n * (n + 1) * (n + 2) / 6
+    }
+
+    fn reach(&self, n: usize) -> usize {
+        (n - 1) * self.stride + 1 + self.plan.size / 2 * 2
+    }
+
+    fn line(&self) -> usize {
+        (self.tile[2] - 4) * self.stride + self.reach(4).next_multiple_of(4)
+    }
+
+    fn widest(&self) -> usize {
+        self.plan.inputs.iter().map(|b| b.dim).max().unwrap_or(1)
+    }
+
+    /// Elements of the parts of shared memory: tile, planes and lines (whose place the features take), jets,
+    /// weights or sums.
+    fn parts(&self) -> [usize; 5] {
+        let (n, [tz, ty, _], line) = (self.orders(), self.tile, self.line());
+        let together = self.together.min(self.widest());
+        // As the macros of these names.
+        let spread = |n: usize| n + (32 + line - n % 32) % 32;
+        let planes = (together * n * (n + 1) / 2 * tz * spread(ty * line)).next_multiple_of(4);
+        let lines = together * n * tz * spread(self.reach(ty) * line);
+        let jets = self.widest() * self.jets() * self.voxels();
+        let rows = (0..self.plan.inputs.len()).map(|i| self.rows_of(i)).max().unwrap_or(0);
+        let lines = lines.max((rows * self.voxels()).saturating_sub(planes));
+        let small = match self.using {
+            Use::Mix => (0..self.plan.inputs.len()).map(|i| self.weights_of(i)).max().unwrap_or(0),
+            Use::Contract => self.all_sums() * self.voxels() / 32,
+        };
+        [together * self.tile_len(), planes, lines, jets, small].map(|n| n.next_multiple_of(4))
+    }
+
+    /// Elements of a tile of one component, with its margin.
+    fn tile_len(&self) -> usize {
+        self.reach(self.tile[0]) * self.reach(self.tile[1]) * self.line()
+    }
+
+    fn fits(&self) -> bool {
+        self.shared_bytes() <= self.limits.shared_per_block
+    }
+
+    /// Blocks for which a multiprocessor has room.
+    fn blocks(&self) -> usize {
+        let channels = self.groups.iter().map(|g| self.channels(g)).max().unwrap_or(1);
+        let registers = channels * self.element.real_bytes() / 4 + REGISTERS;
+        let by_registers = ALL_REGISTERS / (registers.next_multiple_of(8) * self.threads());
+        // CUDA takes a kilobyte of each block for itself.
+        let by_memory = self.limits.shared_per_multiprocessor / (self.shared_bytes() + 1024);
+        by_registers.min(by_memory).max(1)
+    }
+
+    fn shared_bytes(&self) -> usize {
+        // At the end, the places of a tile's elements, which are C ints.
+        self.parts().iter().sum::<usize>() * self.element.real_bytes() + 4 * self.tile_len()
+    }
+
+    fn coupling(&self, input: usize, output: usize) -> Option<&Coupling> {
+        self.plan.couplings.iter().find(|c| c.input == input && c.output == output)
+    }
+
+    /// The slices of all groups that input block `i` feeds, with their couplings.
+    fn fed(&self, i: usize) -> impl Iterator<Item = (Slice, &Coupling)> {
+        let slices = self.groups.iter().flatten();
+        slices.filter_map(move |&s| Some((s, self.coupling(i, s.block)?)))
+    }
+
+    /// The output blocks that input block `i` feeds here.
+    fn fed_blocks(&self, i: usize) -> Vec<&Coupling> {
+        let mut couplings: Vec<&Coupling> = self.fed(i).map(|(_, c)| c).collect();
+        couplings.sort_by_key(|c| c.output);
+        couplings.dedup_by_key(|c| c.output);
+        couplings
+    }
+
+    /// Features of one copy of input block `i`.
+    fn rows_of(&self, i: usize) -> usize {
+        self.fed_blocks(i).iter().map(|c| c.rows.len()).sum()
+    }
+
+    /// Weights of one copy of input block `i`, copies of the output padded to whole vectors.
+    fn weights_of(&self, i: usize) -> usize {
+        self.fed(i).map(|(s, c)| c.paths * s.count.next_multiple_of(4)).sum()
+    }
+
+    fn sums_of(&self, i: usize) -> usize {
+        self.fed(i).map(|(s, c)| c.paths * s.count).sum()
+    }
+
+    fn all_sums(&self) -> usize {
+        (0..self.plan.inputs.len()).map(|i| self.sums_of(i)).max().unwrap_or(0)
+    }
+
+    fn num_slices(&self) -> usize {
+        self.groups.iter().map(Vec::len).sum()
+    }
+
+    fn weight_layout(&self, c: &Coupling) -> WeightLayout {
+        let (i, o) = (self.plan.inputs[c.input].mul, self.plan.outputs[c.output].mul);
+        if self.exchanged {
+            WeightLayout { v: c.paths, u: o * c.paths }
+        } else {
+            WeightLayout { v: i * c.paths, u: c.paths }
+        }
+    }
+
+    /// Channels of a group in registers.
+    fn channels(&self, group: &[Slice]) -> usize {
+        group.iter().map(|s| s.count * self.plan.outputs[s.block].dim).sum()
+    }
+
+    fn text(&self) -> String {
+        let mut out = self.element.prelude();
+        self.constants(&mut out);
+        out.push_str(TEMPLATE);
+        self.tables(&mut out);
+        self.inputs(&mut out);
+        self.kernel(&mut out);
+        out
+    }
+
+    fn constants(&self, out: &mut String) {
+        let [z, y, x] = self.tile;
+        let defines = [
+            ("HALF", self.plan.size / 2),
+            ("ORDERS", self.orders()),
+            ("JETS", self.jets()),
+            ("STRIDE", self.stride),
+            ("GROUPS", self.groups.len()),
+            ("BLOCKS", self.blocks()),
+            ("SLICES", self.num_slices()),
+            ("SUMS", self.all_sums()),
+            ("TILE_Z", z),
+            ("TILE_Y", y),
+            ("TILE_X", x),
+        ];
+        for (name, value) in defines {
+            line(out, format_args!("#define {name} {value}"));
+        }
+        let half = self.plan.size / 2;
+        let [x, y, z] = &self.plan.taps;
+        for (name, taps) in [("TapsX", x), ("TapsY", y), ("TapsZ", z)] {
+            let folded = taps.chunks_exact(self.plan.size).flat_map(|filter| &filter[half..]);
+            let cases: String = folded.enumerate().fold(String::new(), |mut text, (i, tap)| {
+                line(&mut text, format_args!("        case {i}: return (real){tap:e};"));
+                text
+            });
+            line(
+                out,
+                format_args!(
+                    "struct {name} {{\n    static __device__ __forceinline__ real at(int i) {{\n        \
+                     switch (i) {{\n{cases}        }}\n        return 0;\n    }}\n}};"
+                ),
+            );
+        }
+        let n = self.orders();
+        let (mut first, mut orders) = (vec![], vec![]);
+        let mut jets = 0;
+        for a in 0..n {
+            for b in 0..n - a {
+                first.push(jets.to_string());
+                orders.push((n - a - b).to_string());
+                jets += n - a - b;
+            }
+        }
+        for (name, values) in [("FIRST_JET", first), ("JET_ORDERS", orders)] {
+            line(out, format_args!("__constant__ int {name}[] = {{{}}};", values.join(", ")));
+        }
+    }
+
+    /// For each input block and slice: paths, copies, first feature, first weight or sum in shared memory, first
+    /// weight, and how far the weights of neighbouring copies of output and input are apart.
+    fn tables(&self, out: &mut String) {
+        line(out, format_args!("__constant__ Pair PAIR[][SLICES] = {{"));
+        for i in 0..self.plan.inputs.len() {
+            let (mut small, mut pairs) = (0, vec![]);
+            for slice in self.groups.iter().flatten() {
+                let Some(c) = self.coupling(i, slice.block) else {
+                    pairs.push("{0, 1}".into());
+                    continue;
+                };
+                let before = self.fed_blocks(i).into_iter().take_while(|b| b.output < c.output);
+                let rows: usize = before.map(|b| b.rows.len()).sum();
+                let WeightLayout { v, u } = self.weight_layout(c);
+                let weight = c.weight_offset + slice.first * v;
+                let (paths, count) = (c.paths, slice.count);
+                pairs.push(format!("{{{paths}, {count}, {rows}, {small}, {weight}, {v}, {u}}}"));
+                small += match self.using {
+                    Use::Mix => paths * count.next_multiple_of(4),
+                    Use::Contract => paths * count,
+                };
+            }
+            line(out, format_args!("    {{{}}},", pairs.join(", ")));
+        }
+        line(out, format_args!("}};"));
+    }
+
+    /// The place of a jet (orders along x, y, z) among those of a component.
+    fn place(&self, [c, b, a]: [usize; 3]) -> usize {
+        let n = self.orders();
+        let mut place = c;
+        for i in 0..a {
+            let m = n - i;
+            place += m * (m + 1) / 2;
+        }
+        for j in 0..b {
+            place += n - a - j;
+        }
+        place
+    }
+
+    /// The input blocks that feed something here.
+    fn feeding(&self) -> Vec<usize> {
+        (0..self.plan.inputs.len()).filter(|&i| self.fed(i).next().is_some()).collect()
+    }
+
+    /// A function that finds a copy among those of all input blocks; beyond the last, one of no components.
+    fn inputs(&self, out: &mut String) {
+        line(
+            out,
+            format_args!(
+                "struct Input {{ int block, copy, dim, channel; }};
+__device__ __forceinline__ Input input_of(int copy) {{
+    Input found = {{0, 0, 0, 0}};"
+            ),
+        );
+        let mut first = 0;
+        for i in self.feeding() {
+            let FieldBlock { offset, mul, dim } = self.plan.inputs[i];
+            let end = first + mul;
+            line(
+                out,
+                format_args!(
+                    "    if (copy >= {first} && copy < {end}) found = {{{i}, copy - {first}, {dim}, {offset} + (copy - {first}) * {dim}}};"
+                ),
+            );
+            first = end;
+        }
+        line(out, format_args!("    return found;\n}}"));
+    }
+
+    fn kernel(&self, out: &mut String) {
+        let registers = self.groups.iter().map(|g| self.channels(g)).max().unwrap_or(1);
+        let [tile, planes, lines, jets, small] = self.parts();
+        line(
+            out,
+            format_args!(
+                "
+extern \"C\" __global__ void __launch_bounds__(THREADS, BLOCKS)
+separable(const store *x, const store *w, const store *bias, const store *other, store *out, real *shares,
+          Sizes g, i64 tiles, int weights, int first_share) {{
+    SHARED(real, shared);
+    real *tile = shared, *planes = tile + {tile}, *lines = planes + {planes}, *jets = lines + {lines}, *small = jets + {jets};
+    int *places = (int *)(small + {small});
+    const int t = threadIdx.x, group = t / VOXELS;
+    const real *own = jets + t % VOXELS;
+    real *features = planes + t % VOXELS;
+    real channel[{registers}];"
+            ),
+        );
+        if self.using == Use::Contract {
+            line(
+                out,
+                format_args!(
+                    "    real *share = shares + (i64)(first_share + blockIdx.x) * weights;
+    for (int i = t; i < weights; i += THREADS) share[i] = 0;"
+                ),
+            );
+        }
+        line(
+            out,
+            format_args!(
+                "    for (i64 number = blockIdx.x; number < tiles; number += gridDim.x) {{
+        int first[3], origin[3];
+        const int sample = place(g, number, first);
+        for (int a = 0; a < 3; ++a) origin[a] = first[a] * STRIDE - HALF;
+        const i64 voxels = (i64)g.out[0] * g.out[1] * g.out[2], voxel = own_voxel(g, first);
+        __syncthreads();
+        place_tile(g, origin, places);
+        __syncthreads();"
+            ),
+        );
+        self.begin(out);
+        self.copies(out);
+        if self.using == Use::Mix {
+            self.finish(out);
+        }
+        line(out, format_args!("    }}\n}}"));
+    }
+
+    /// For each group, its slices with the first register and the first channel of each.
+    fn registers<'a>(
+        &'a self,
+        group: &'a [Slice],
+    ) -> impl Iterator<Item = (Slice, usize, usize)> + 'a {
+        let mut register = 0;
+        group.iter().map(move |&s| {
+            let block = self.plan.outputs[s.block];
+            let at = register;
+            register += s.count * block.dim;
+            (s, at, block.offset + s.first * block.dim)
+        })
+    }
+
+    /// Registers at the bias, or at the values of the other field.
+    fn begin(&self, out: &mut String) {
+        match self.using {
+            Use::Mix => self.for_slices(out, |register, channel, count| {
+                format!(
+                    "#pragma unroll
+            for (int i = 0; i < {count}; ++i) channel[{register} + i] = bias ? load(bias[{channel} + i]) : 0;"
+                )
+            }),
+            Use::Contract => self.for_slices(out, |register, channel, count| {
+                format!(
+                    "            {{
+                const store *from = other + ((i64)sample * g.channels_out + {channel}) * voxels + voxel;
+#pragma unroll
+                for (int i = 0; i < {count}; ++i, from += voxels) {{
+                    OPAQUE(from);
+                    channel[{register} + i] = voxel < 0 ? 0 : load(*from);
+                }}
+            }}"
+                )
+            }),
+        }
+    }
+
+    fn finish(&self, out: &mut String) {
+        line(out, format_args!("        if (voxel < 0) continue;"));
+        // Without OPAQUE the compiler keeps all addresses, in registers that the channels need.
+        self.for_slices(out, |register, channel, count| {
+            format!(
+                "            {{
+                store *to = out + ((i64)sample * g.channels_out + {channel}) * voxels + voxel;
+#pragma unroll
+                for (int i = 0; i < {count}; ++i, to += voxels) {{
+                    OPAQUE(to);
+                    *to = save(channel[{register} + i]);
+                }}
+            }}"
+            )
+        });
+    }
+
+    /// Text for each slice of each group, from its first register, first channel and number of channels.
+    fn for_slices(&self, out: &mut String, text: impl Fn(usize, usize, usize) -> String) {
+        for (index, group) in self.groups.iter().enumerate() {
+            line(out, format_args!("        if (group == {index}) {{"));
+            for (s, register, channel) in self.registers(group) {
+                let count = s.count * self.plan.outputs[s.block].dim;
+                line(out, format_args!("{}", text(register, channel, count)));
+            }
+            line(out, format_args!("        }}"));
+        }
+    }
+
+    /// The loop over the copies of all input blocks, with one text of the passes for all.
+    fn copies(&self, out: &mut String) {
+        let fed = self.feeding();
+        let total: usize = fed.iter().map(|&i| self.plan.inputs[i].mul).sum();
+        let first_channel = fed.first().map_or(0, |&i| self.plan.inputs[i].offset);
+        let first_dim = fed.first().map_or(0, |&i| self.plan.inputs[i].dim);
+        let together = self.together;
+        line(
+            out,
+            format_args!(
+                "        const i64 in_voxels = (i64)g.size[0] * g.size[1] * g.size[2];
+        const store *volume = x + (i64)sample * g.channels_in * in_voxels;
+        load_tile(min({together}, {first_dim}), volume + {first_channel} * in_voxels, in_voxels, places, tile);
+        for (int copy = 0; copy < {total}; ++copy) {{
+            const Input input = input_of(copy), after = input_of(copy + 1);
+            const int block = input.block, u = input.copy, dim = input.dim;
+            for (int m = 0; m < dim; m += {together}) {{
+                const bool last = m + {together} >= dim;
+                const int next = last ? after.channel : input.channel + m + {together};
+                const int left = last ? after.dim : dim - m - {together};
+                jets_of(min({together}, dim - m), min({together}, left), volume + next * in_voxels, in_voxels, places,
+                        tile, planes, lines, jets + m * JETS * VOXELS);
+            }}"
+            ),
+        );
+        let mix = self.using == Use::Mix;
+        if mix {
+            line(out, format_args!("            load_weights(w, PAIR[block], u, small);"));
+        }
+        line(out, format_args!("            __syncthreads();"));
+        for &i in &fed {
+            line(out, format_args!("            if (block == {i}) {{"));
+            self.couple(i, out);
+            line(out, format_args!("            }}"));
+        }
+        line(out, format_args!("            __syncthreads();"));
+        let mut slice = 0;
+        for (index, group) in self.groups.iter().enumerate() {
+            line(out, format_args!("            if (group == {index}) {{"));
+            for (s, register, _) in self.registers(group) {
+                let (count, dim) = (s.count, self.plan.outputs[s.block].dim);
+                let pair = format!("PAIR[block][{slice}]");
+                let call = if mix {
+                    format!(
+                        "mix<{count}, {dim}>(channel + {register}, features + {pair}.rows * VOXELS, small + {pair}.small, {pair}.paths);"
+                    )
+                } else {
+                    format!(
+                        "contract<{count}, {dim}>(channel + {register}, features + {pair}.rows * VOXELS, \
+                         small + t % VOXELS / WARP * SUMS + {pair}.small, {pair}.paths);"
+                    )
+                };
+                line(out, format_args!("                {call}"));
+                slice += 1;
+            }
+            line(out, format_args!("            }}"));
+        }
+        if !mix {
+            line(
+                out,
+                format_args!(
+                    "            __syncthreads();\n            add_sums(share, PAIR[block], u, small);"
+                ),
+            );
+        }
+        line(out, format_args!("        }}"));
+    }
+
+    /// The features of a copy of input block `i`, some rows by each group of warps.
+    fn couple(&self, i: usize, out: &mut String) {
+        let couplings = self.fed_blocks(i);
+        let rows: Vec<&Vec<JetTerm>> = couplings.iter().flat_map(|c| &c.rows).collect();
+        let cost = |row: &Vec<JetTerm>| row.len() + 1;
+        let total: usize = rows.iter().map(|row| cost(row)).sum();
+        let (mut done, mut group) = (0, usize::MAX);
+        for (index, row) in rows.into_iter().enumerate() {
+            let of = done * self.groups.len() / total;
+            if of != group {
+                let end = if group == usize::MAX { "" } else { "                }\n" };
+                line(out, format_args!("{end}                if (group == {of}) {{"));
+                group = of;
+            }
+            done += cost(row);
+            let feature = self.feature(row);
+            line(out, format_args!("                    features[{index} * VOXELS] = {feature};"));
+        }
+        line(out, format_args!("                }}"));
+    }
+
+    /// A feature as a sum over the jets of the thread's voxel.
+    fn feature(&self, row: &[JetTerm]) -> String {
+        if row.is_empty() {
+            return "0".into();
+        }
+        let term = |t: &JetTerm| {
+            let at = t.component * self.jets() + self.place(self.plan.jets[t.jet]);
+            format!("(real){:e} * own[{at} * VOXELS]", t.value)
+        };
+        row.iter().map(term).collect::<Vec<_>>().join(" + ")
+    }
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "{text}");
+}
