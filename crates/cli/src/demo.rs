@@ -106,7 +106,7 @@ fn real(
         let network = Network::new(&model, config.seed, DType::F32, device)?;
         let folder = args.out.join(&meta.name).join(&name);
         let never = AtomicBool::new(false);
-        let run = train_into(&folder, network, &dataset, &config, output, &never)?;
+        let run = train_into(&folder, network, &dataset, &config, None, None, output, &never)?;
         predictors.push(Box::new(NetworkPredictor::new(name, run.network)?));
     }
     let voxels = Source::Voxels(Interpolation::Cubic);

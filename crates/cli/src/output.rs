@@ -73,6 +73,15 @@ impl Progress {
         }
     }
 
+    /// Tells the length, and that `done` of it was done before the clock started.
+    pub(crate) fn start(&mut self, done: usize, length: usize) {
+        self.length(length);
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+            bar.reset_eta();
+        }
+    }
+
     /// `done` of the whole length are done.
     pub(crate) fn at(&mut self, done: usize, message: &str) {
         if let Some(bar) = &self.bar {

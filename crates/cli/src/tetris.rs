@@ -63,12 +63,12 @@ pub(crate) fn run(
                 learning_rate: 3e-2,
                 weight_decay: 1e-3,
                 seed,
-                augment: None,
+                ..TrainConfig::default()
             };
             let network = Network::new(&model, seed, DType::F32, device)?;
             let folder = out.join(format!("tetris-{seed}")).join(&name);
             let never = AtomicBool::new(false);
-            let run = train_into(&folder, network, &dataset, &config, output, &never)?;
+            let run = train_into(&folder, network, &dataset, &config, None, None, output, &never)?;
             parameters = run.network.params().count();
             let predictor = NetworkPredictor::new(name.clone(), run.network)?;
             let accuracy = accuracy(&predictor, &dataset)?;

@@ -1,50 +1,73 @@
 use std::fmt;
 use std::fs;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use steer3d::eval::report::{Report, terminal, write_report};
+use steer3d::eval::{NetworkPredictor, Predictor};
 use steer3d::kernels::Family;
-use steer3d::nn::checkpoint::{FORMAT, ModelCard};
+use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
+use steer3d::nn::state::{self, TrainingState};
 use steer3d::nn::{
-    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry,
-    TrainConfig, TrainEvent, TransformerConfig, train,
+    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, Save, States, SteerableConfig,
+    Symmetry, TrainConfig, TrainEvent, TransformerConfig, resume, train,
 };
 use steer3d::volume::{Dataset, Split, Turns};
+use toml::Table;
 
-use crate::INTERRUPTED;
+use crate::experiment::{Data, Evaluation, Experiment, Saving, Training, read, strict};
 use crate::output::Output;
+use crate::record::{EXPERIMENT, Recorder, RunRecord};
+use crate::{INTERRUPTED, eval};
 
 pub(crate) const EXAMPLES: &str = "Examples:
+  steer3d init > cath.toml && steer3d train cath.toml
+  steer3d train cath.toml --set training.epochs=50 --set model.blocks.0.fields=8x0+4x1 --out runs/wide
+  steer3d train cath.toml --resume
   steer3d train cath.h5 --model steerable --out runs/steerable
   steer3d train cath.h5 --model plain --epochs 50 --learning-rate 2e-3 --out runs/plain
   steer3d train cath.h5 --config model.toml --out runs/mine
 
-The run folder gets model.safetensors (weights of the best epoch), model.toml (what the model is)
-and metrics.jsonl (one line for each epoch).";
+The run folder gets model.safetensors (weights of the best epoch), model.toml (what the model is),
+experiment.toml (all settings), run.json (version, seed, checksum of the data), metrics.jsonl (one
+line for each epoch), curves.html, tensorboard/ and states/, from which --resume goes on to the same
+bits. Ctrl-C saves the state and ends with exit code 130; a second one ends at once.";
 
 #[derive(Args)]
 pub(crate) struct TrainArgs {
-    /// Dataset (HDF5), as made by `steer3d dataset build` or `import`
-    dataset: PathBuf,
-    /// Network to train, sized for the dataset
-    #[arg(long, value_enum, default_value = "steerable", conflicts_with = "config")]
-    model: Architecture,
+    /// Experiment file (.toml, see `steer3d init`), folder of a run, or dataset (HDF5) as made by
+    /// `steer3d dataset build` or `import`
+    #[arg(value_name = "EXPERIMENT|DATASET")]
+    source: PathBuf,
+    /// Change of a setting of the experiment file, such as training.epochs=50 or model.blocks.0.size=5;
+    /// KEY= removes it; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on with the training of the run folder where it was saved last; start it if there is none
+    #[arg(long)]
+    resume: bool,
+    /// Start anew, though the run folder has a training that is not finished
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
+    /// Network to train, sized for the dataset [default: steerable]
+    #[arg(long, value_enum, conflicts_with = "config")]
+    model: Option<Architecture>,
     /// TOML file that describes the network, instead of --model
     #[arg(long)]
     config: Option<PathBuf>,
     #[command(flatten)]
     training: TrainingArgs,
-    /// Run folder
+    /// Run folder [default for an experiment NAME.toml: runs/NAME]
     #[arg(long, short)]
-    out: PathBuf,
+    out: Option<PathBuf>,
 }
 
 /// How to train.
@@ -85,6 +108,17 @@ enum Augment {
 }
 
 impl TrainingArgs {
+    /// Whether any of them is given.
+    fn any(&self) -> bool {
+        self.epochs.is_some()
+            || self.batch_size.is_some()
+            || self.learning_rate.is_some()
+            || self.weight_decay.is_some()
+            || self.recompute
+            || self.augment.is_some()
+            || self.augment_fraction < 1.0
+    }
+
     /// The settings of a training; `--augment` counts if `augment`.
     pub(crate) fn config(
         &self,
@@ -105,6 +139,7 @@ impl TrainingArgs {
                 None if architecture != Architecture::Augmented => None,
                 Some(Augment::So3) | None => Some(Turns::So3 { fraction: self.augment_fraction }),
             },
+            ..standard
         }
     }
 }
@@ -167,25 +202,35 @@ struct Summary {
 
 pub(crate) fn run(
     args: &TrainArgs,
-    seed: u64,
+    seed: Option<u64>,
     device: &Device,
     output: &Output,
 ) -> Result<ExitCode> {
-    let dataset = Dataset::open(&args.dataset)?;
-    let model = match &args.config {
-        Some(path) => {
-            let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-            ModelConfig::from_toml(&text).with_context(|| format!("{}", path.display()))?
-        }
-        None => rival(args.model, default_network(&dataset)?, Budget::Parameters, device)?,
+    let (experiment, out) = plan(args, seed)?;
+    let states = experiment.states.states(&out)?;
+    let config = experiment.training(seed)?;
+    let unfinished = RunRecord::read(&out).is_some_and(|run| !run.finished);
+    let latest = state::latest(&states.folder)?;
+    if unfinished && latest.is_some() && !args.resume && !args.overwrite {
+        bail!(
+            "{}: holds a training that is not finished; go on with it with --resume, or start anew with --overwrite",
+            out.display()
+        );
+    }
+    let state = match latest.filter(|_| args.resume) {
+        Some(path) => Some(state::read(&path, device)?),
+        None => None,
     };
-    let config = args.training.config(args.model, true, seed);
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
-    let network =
-        Network::new(&model, seed, DType::F32, device)?.with_recomputation(args.training.recompute);
-    let run = train_into(&args.out, network, &dataset, &config, output, &stop)?;
+    let dataset = experiment.dataset(output)?;
+    let model = experiment.model(&dataset, device)?;
+    let stop = stop_on_interrupt()?;
+    let network = Network::new(&model, config.seed, DType::F32, device)?;
+    let network = network.with_recomputation(experiment.recompute()?);
+    let resolved = experiment.resolved(&model, &config)?;
+    fs::create_dir_all(&out).with_context(|| format!("{}", out.display()))?;
+    let text = toml::to_string_pretty(&resolved)?;
+    checkpoint::write_atomically(&out.join(EXPERIMENT), text.as_bytes())?;
+    let run = train_into(&out, network, &dataset, &config, Some(&states), state, output, &stop)?;
     let best = run.epochs.iter().rfind(|e| e.best).copied();
     let summary = Summary {
         schema_version: 1,
@@ -200,7 +245,96 @@ pub(crate) fn run(
         .map_or_else(String::new, |a| format!(", validation accuracy {:.1} %", 100.0 * a));
     let text = format!("{}: {} parameters{scores}", summary.model.display(), summary.parameters);
     output.result(&text, &summary)?;
-    Ok(if summary.stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+    if summary.stopped {
+        output.say("interrupted: the same command with --resume goes on where it was");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    if let Some(evaluation) = experiment.evaluation {
+        report(&out, run.network, &dataset, evaluation, output)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The experiment and its run folder.
+fn plan(args: &TrainArgs, seed: Option<u64>) -> Result<(Experiment, PathBuf)> {
+    let source = &args.source;
+    let is_run = source.join(EXPERIMENT).is_file();
+    if !is_run && source.extension().is_none_or(|e| e != "toml") {
+        let Some(out) = args.out.clone() else { bail!("--out: expected the run folder") };
+        let table = Table::try_from(of_options(args, seed.unwrap_or(0))?)?;
+        return Ok((Experiment::parse(table, &args.set)?, out));
+    }
+    if args.model.is_some() || args.config.is_some() || args.training.any() {
+        bail!(
+            "{}: an experiment file has these settings; change them with --set, such as --set training.epochs=5",
+            source.display()
+        );
+    }
+    let (file, beside) = if is_run {
+        (source.join(EXPERIMENT), source.clone())
+    } else {
+        (source.clone(), Path::new("runs").join(source.file_stem().unwrap_or_default()))
+    };
+    let experiment = Experiment::parse(read(&file)?, &args.set);
+    let experiment = experiment.with_context(|| format!("{}", file.display()))?;
+    Ok((experiment, args.out.clone().unwrap_or(beside)))
+}
+
+/// The experiment that the options describe.
+fn of_options(args: &TrainArgs, seed: u64) -> Result<Experiment> {
+    let architecture = args.model.unwrap_or(Architecture::Steerable);
+    let model = match &args.config {
+        // With the defaults of a network, not with what the dataset tells.
+        Some(path) => {
+            let model: ModelConfig =
+                strict(read(path)?, "").with_context(|| format!("{}", path.display()))?;
+            Table::try_from(model)?
+        }
+        None => Table::from_iter([("preset".to_owned(), architecture.to_string().into())]),
+    };
+    let mut training =
+        Training::from(Table::try_from(args.training.config(architecture, true, seed))?);
+    training.recompute = Some(args.training.recompute.into());
+    Ok(Experiment {
+        data: Data { dataset: args.source.clone(), make: vec![] },
+        model,
+        training,
+        states: Saving::default(),
+        evaluation: None,
+    })
+}
+
+/// Evaluates a trained network and writes the report into its run folder.
+fn report(
+    out: &Path,
+    network: Network,
+    dataset: &Dataset,
+    evaluation: Evaluation,
+    output: &Output,
+) -> Result<()> {
+    let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let predictors: [Box<dyn Predictor>; 1] = [Box::new(NetworkPredictor::new(name, network)?)];
+    let Evaluation { split, protocol } = evaluation;
+    let section = eval::section(&predictors, dataset, split, protocol, None, output)?;
+    let title = format!("{} on {}", out.display(), dataset.meta().name);
+    let report = Report::new(&title, &eval::command_line(), vec![section]);
+    let folder = out.join("report");
+    write_report(&folder, &report)?;
+    output.say(&terminal(&report));
+    output.say(&format!("report: {}", folder.join("report.html").display()));
+    Ok(())
+}
+
+/// Set by the first Ctrl-C; the second one ends the program at once.
+pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    })?;
+    Ok(stop)
 }
 
 /// The steerable network for volumes like those of a dataset.
@@ -292,19 +426,20 @@ pub(crate) struct Run {
     pub(crate) stopped: bool,
 }
 
-/// Trains a network and keeps its best weights and its metrics in folder `out`.
+/// Trains a network and keeps its best weights, its metrics and if asked for its states in folder
+/// `out`; goes on from `state` if there is one.
 pub(crate) fn train_into(
     out: &Path,
     network: Network,
     dataset: &Dataset,
     config: &TrainConfig,
+    states: Option<&States>,
+    state: Option<TrainingState>,
     output: &Output,
     stop: &AtomicBool,
 ) -> Result<Run> {
     fs::create_dir_all(out).with_context(|| format!("{}", out.display()))?;
     let path = out.join("model.safetensors");
-    let log_path = out.join("metrics.jsonl");
-    let mut log = fs::File::create(&log_path).with_context(|| format!("{}", log_path.display()))?;
     let meta = dataset.meta();
     let card = ModelCard {
         format: FORMAT,
@@ -317,44 +452,67 @@ pub(crate) fn train_into(
         unit: meta.unit.clone(),
         model: network.config(),
     };
+    let mut record = RunRecord::new(&network, dataset, config);
+    record.write(out)?;
     let label = format!("train {} on {}", network.config().name(), meta.name);
-    output.say(&format!("{label}: {} parameters", network.params().count()));
+    output.say(&format!("{label}: {} parameters", record.parameters));
     let mut progress = output.progress(&label, 0);
-    let mut failed = None;
-    let trained = train(&network, dataset, config, Some((&path, &card)), &mut |event| {
-        match event {
-            TrainEvent::Step { epoch, step, steps, loss } => {
-                progress.length(steps);
-                progress.at(step, &format!("epoch {epoch}/{} loss {loss:.3}", config.epochs));
-            }
-            TrainEvent::Epoch(metrics) => {
-                progress.say(&describe(&metrics, config.epochs));
-                if let Err(e) = log_line(&mut log, &metrics) {
-                    failed = Some(e);
-                    return ControlFlow::Break(());
-                }
-            }
+    let mut first = 0;
+    let mut recorder = match &state {
+        None => Recorder::new(out, 0, &[])?,
+        Some(TrainingState { path, header, .. }) => {
+            let done = &header.progress;
+            output.say(&format!("  goes on from {} (epoch {})", path.display(), done.epoch));
+            first = done.step;
+            Recorder::new(out, done.step, &done.epochs)?
         }
-        if stop.load(Ordering::Relaxed) {
+    };
+    let (start, mut done, mut failed) = (Instant::now(), first, None);
+    let volumes = config.batch_size * config.accumulate;
+    let watch = &mut |event| {
+        match event {
+            TrainEvent::Step { epoch, step, steps, loss, accuracy, .. } => {
+                if done == first {
+                    progress.start(first, steps);
+                }
+                done = step;
+                let rate = (volumes * (step - first)) as f64 / start.elapsed().as_secs_f64();
+                let epochs = config.epochs;
+                let message = format!(
+                    "epoch {epoch}/{epochs} loss {loss:.3} accuracy {:.1} % {rate:.1} volumes/s",
+                    100.0 * accuracy
+                );
+                progress.at(step, &message);
+            }
+            TrainEvent::Epoch(metrics) => progress.say(&describe(&metrics, config.epochs)),
+            _ => {}
+        }
+        if let Err(error) = recorder.hear(&event, done) {
+            failed = Some(error);
+        }
+        if failed.is_some() || stop.load(Ordering::Relaxed) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
-    })?;
+    };
+    let save = Some(Save { model: &path, card: &card, states });
+    let trained = match state {
+        None => train(&network, dataset, config, save, watch)?,
+        Some(state) => resume(&network, dataset, config, save, state, watch)?,
+    };
     if let Some(error) = failed {
-        return Err(error).with_context(|| format!("{}", log_path.display()));
+        return Err(error).with_context(|| format!("{}", out.display()));
     }
     let share = trained.waited.as_secs_f64() / trained.elapsed.as_secs_f64().max(1e-9);
     progress.say(&format!("  waited for data: {:.1} % of the time", 100.0 * share));
-    if trained.epochs.is_empty() {
+    if trained.epochs.is_empty() && states.is_none() {
         bail!("interrupted before the first epoch ended; nothing was saved");
     }
+    recorder.curves(&label)?;
+    record.finished = !trained.stopped;
+    record.write(out)?;
     Ok(Run { network, path, epochs: trained.epochs, stopped: trained.stopped })
-}
-
-fn log_line(log: &mut fs::File, metrics: &EpochMetrics) -> Result<()> {
-    writeln!(log, "{}", serde_json::to_string(metrics)?)?;
-    Ok(())
 }
 
 fn describe(m: &EpochMetrics, epochs: usize) -> String {
