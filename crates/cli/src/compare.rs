@@ -2,7 +2,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
@@ -168,7 +167,6 @@ fn trained(
             return Ok(Some((network, found.seconds)));
         }
     }
-    let start = Instant::now();
     let network = Network::new(model, training.seed, DType::F32, device)?;
     let network = network.with_recomputation(recompute);
     let states = Saving::default().states(folder)?;
@@ -177,7 +175,7 @@ fn trained(
     if run.stopped {
         return Ok(None);
     }
-    finished.seconds = start.elapsed().as_secs_f64();
+    finished.seconds = run.epochs.last().map_or(0.0, |epoch| epoch.seconds);
     let text = serde_json::to_string_pretty(&finished)?;
     checkpoint::write_atomically(&record, text.as_bytes())?;
     Ok(Some((run.network, finished.seconds)))

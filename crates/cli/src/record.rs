@@ -34,6 +34,12 @@ pub(crate) struct RunRecord {
     /// Epochs that are planned.
     pub(crate) epochs: usize,
     pub(crate) finished: bool,
+    /// Time of the training so far.
+    #[serde(default)]
+    pub(crate) seconds: f64,
+    /// Part of it in which the training waited for data.
+    #[serde(default)]
+    pub(crate) waited_seconds: f64,
 }
 
 impl RunRecord {
@@ -49,6 +55,8 @@ impl RunRecord {
             data_sha256: dataset.digest(),
             epochs: config.epochs,
             finished: false,
+            seconds: 0.0,
+            waited_seconds: 0.0,
         }
     }
 

@@ -511,6 +511,8 @@ pub(crate) fn train_into(
     }
     recorder.curves(&label)?;
     record.finished = !trained.stopped;
+    record.seconds = trained.elapsed.as_secs_f64();
+    record.waited_seconds = trained.waited.as_secs_f64();
     record.write(out)?;
     Ok(Run { network, path, epochs: trained.epochs, stopped: trained.stopped })
 }

@@ -103,7 +103,8 @@ fn killed_at_twenty_random_moments_a_training_ends_with_the_same_weights() {
         let out = format!("killed-{round}");
         let args = ["train", "exp.toml", "--resume", "--out", &out];
         loop {
-            let mut child = start(at, &args);
+            let threads = (1 + moments.below(3)).to_string();
+            let mut child = start(at, &[&args[..], &["--threads", &threads]].concat());
             std::thread::sleep(Duration::from_secs_f64(0.02 + 0.15 * moments.uniform()));
             if child.try_wait().unwrap().is_some() {
                 break;
@@ -119,6 +120,9 @@ fn killed_at_twenty_random_moments_a_training_ends_with_the_same_weights() {
         let run = at.join(&out);
         assert_eq!(fs::read(run.join("model.safetensors")).unwrap(), weights, "round {round}");
         assert_eq!(metrics(&run), metrics(&at.join("whole")), "round {round}");
+        let left = fs::read_dir(&run).unwrap().chain(fs::read_dir(run.join("states")).unwrap());
+        let mut left = left.map(|e| e.unwrap().file_name().into_string().unwrap());
+        assert!(left.all(|name| !name.starts_with('.')), "half a file is left");
     }
 }
 
@@ -140,7 +144,8 @@ fn ctrl_c_saves_and_ends_with_exit_code_130() {
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(fs::read_dir(at.join("run/states")).unwrap().count(), 1);
+    let states = fs::read_dir(at.join("run/states")).unwrap().map(|e| e.unwrap().path());
+    assert_eq!(states.filter(|path| path.extension().is_some_and(|e| e == "state")).count(), 1);
     assert!(refused(at, &args).contains("not finished"));
     succeeds(at, &[&args[..], &["--resume"]].concat());
     let weights = |run: &str| fs::read(at.join(run).join("model.safetensors")).unwrap();

@@ -141,7 +141,7 @@ fn tensor(
 }
 
 /// How the names of temporary files begin.
-pub(crate) const TEMPORARY: &str = ".steer3d-";
+pub(crate) const TEMPORARY: &str = ".steer3d-checkpoint-";
 
 /// Writes `bytes` to a temporary file beside `path`, syncs it and renames it to `path`.
 ///

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::Load;
@@ -99,15 +99,18 @@ pub(crate) fn path_of(folder: &Path, step: usize) -> PathBuf {
     folder.join(format!("step-{step:08}.{ENDING}"))
 }
 
-/// Makes the folder where it is missing, removes what killed trainings have left half written, and
-/// checks that a file can be written and that there is room for `bytes`.
-pub(crate) fn prepare(folder: &Path, bytes: u64) -> Result<(), NnError> {
+/// Makes the folder where it is missing, locks it against other trainings as long as the file that is
+/// returned is open, and checks that a file can be written and that there is room for `bytes`.
+pub(crate) fn prepare(folder: &Path, bytes: u64) -> Result<File, NnError> {
     let problem = |e: std::io::Error| fault(folder, &format!("cannot be written: {e}"));
     fs::create_dir_all(folder).map_err(problem)?;
-    for path in entries(folder)? {
-        if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(TEMPORARY)) {
-            fs::remove_file(&path).map_err(|e| fault(&path, &e))?;
-        }
+    let lock = File::create(folder.join("lock")).map_err(problem)?;
+    // Where a file system has no locks, there is none.
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        return Err(fault(
+            folder,
+            &"another training is writing here; wait for its end, or take another folder",
+        ));
     }
     let probe = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder);
     probe.map_err(problem)?;
@@ -122,6 +125,16 @@ pub(crate) fn prepare(folder: &Path, bytes: u64) -> Result<(), NnError> {
                 mb(bytes)
             ),
         ));
+    }
+    Ok(lock)
+}
+
+/// Removes what a killed training has left half written in `folder`.
+pub(crate) fn clean(folder: &Path) -> Result<(), NnError> {
+    for path in entries(folder)? {
+        if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(TEMPORARY)) {
+            fs::remove_file(&path).map_err(|e| fault(&path, &e))?;
+        }
     }
     Ok(())
 }
@@ -201,6 +214,16 @@ pub(crate) fn fault(path: &Path, problem: &dyn Display) -> NnError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_for_one_training_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = prepare(folder.path(), 1).unwrap();
+        let message = prepare(folder.path(), 1).unwrap_err().to_string();
+        assert!(message.contains("another training is writing here"), "{message}");
+        drop(first);
+        assert!(prepare(folder.path(), 1).is_ok());
+    }
 
     #[test]
     fn too_little_room_is_reported_with_both_sizes() {

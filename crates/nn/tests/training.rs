@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 use steer3d_nn::checkpoint::{FORMAT, ModelCard};
@@ -162,6 +163,7 @@ fn states_are_saved_every_so_many_steps_and_only_the_last_are_kept() {
         let list = fs::read_dir(&folder).unwrap();
         let mut names: Vec<_> =
             list.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != "lock");
         names.sort();
         names
     };
@@ -169,9 +171,20 @@ fn states_are_saved_every_so_many_steps_and_only_the_last_are_kept() {
     // Three steps an epoch: saved after 2, 3, 4, 6, 6, 8, 9.
     train(&network(&model), &dataset, &config, save, &mut stop_at(7)).unwrap();
     assert_eq!(names(), ["step-00000004.state", "step-00000006.state", "step-00000007.state"]);
-    fs::write(folder.join(".steer3d-killed.tmp"), "half").unwrap();
+    for half in
+        [folder.join(".steer3d-checkpoint-a.tmp"), home.path().join(".steer3d-checkpoint-b.tmp")]
+    {
+        fs::write(half, "half").unwrap();
+    }
     train(&network(&model), &dataset, &config, save, &mut stop_at(1)).unwrap();
     assert_eq!(names(), ["step-00000001.state"]);
+    assert!(!home.path().join(".steer3d-checkpoint-b.tmp").exists());
+    // A time that has always passed: after each step.
+    let states =
+        States { every_steps: None, every: Some(Duration::ZERO), keep: 99, ..states.clone() };
+    let save = Some(Save { states: Some(&states), ..save.unwrap() });
+    train(&network(&model), &dataset, &config, save, &mut stop_at(7)).unwrap();
+    assert_eq!(names().len(), 7);
 }
 
 /// The message with which going on from the only state of `folder` is refused.

@@ -172,3 +172,48 @@ impl Optimiser {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    /// Ten steps on (x - t)² c from the same start as in PyTorch 2.15, whose values these are.
+    #[test]
+    fn steps_are_those_of_pytorch() {
+        let adamw = OptimiserConfig::Adamw { beta1: 0.8, beta2: 0.95, epsilon: 1e-6 };
+        let sgd = |nesterov| OptimiserConfig::Sgd { momentum: 0.9, nesterov };
+        let cases = [
+            (adamw, [0.4818857670410564, -1.4189023568900017, 0.49729457697309376]),
+            (sgd(false), [-0.5823566644412738, -0.6958748862257136, 0.41723438689878584]),
+            (sgd(true), [-0.3298716237426647, 0.6578877411705891, 0.4134902753373009]),
+        ];
+        for (config, expected) in cases {
+            let mut params = Params::new(0, DType::F64, &Device::Cpu);
+            let x = params.weight("x", vec![1.0, -2.0, 0.5], &[3], true).unwrap();
+            let target = params.constant(vec![0.0, 1.0, 0.5], &[3]).unwrap();
+            let factor = params.constant(vec![1.0, 3.0, 0.2], &[3]).unwrap();
+            let mut optimiser = Optimiser::new(&config, &params, 0.1).unwrap();
+            for _ in 0..10 {
+                let terms = ((&x - &target).unwrap().sqr().unwrap() * &factor).unwrap();
+                let gradients = terms.sum_all().unwrap().backward().unwrap();
+                optimiser.step(&params, &Gradients::of(&params, &gradients), 0.05).unwrap();
+            }
+            for (found, expected) in x.to_vec1::<f64>().unwrap().iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-12, "{config:?}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let params = Params::new(0, DType::F32, &Device::Cpu);
+        let message = |config| Optimiser::new(&config, &params, 0.0).unwrap_err().to_string();
+        let adamw = |beta1, epsilon| OptimiserConfig::Adamw { beta1, beta2: 0.9, epsilon };
+        assert!(message(adamw(1.0, 1e-8)).contains("beta1"));
+        assert!(message(adamw(0.9, 0.0)).contains("epsilon"));
+        let sgd = OptimiserConfig::Sgd { momentum: -0.1, nesterov: false };
+        assert!(message(sgd).contains("momentum"));
+    }
+}

@@ -209,6 +209,23 @@ mod tests {
         }
     }
 
+    /// `torch.nn.functional.cross_entropy` of PyTorch 2.15.
+    #[test]
+    fn losses_are_those_of_pytorch() {
+        let weights = Some(ClassWeights::Given(vec![0.5, 2.0, 1.2]));
+        let cases = [
+            (None, 0.0, 1.076933014256316),
+            (weights.clone(), 0.0, 1.200722137825548),
+            (None, 0.2, 1.1335996809229827),
+            (weights, 0.2, 1.2076465499582871),
+        ];
+        for (class_weights, label_smoothing, expected) in cases {
+            let config = LossConfig { class_weights, label_smoothing, focal: 0.0 };
+            let found = value(&config, LOGITS);
+            assert!((found - expected).abs() < 1e-12, "{config:?}: {found} {expected}");
+        }
+    }
+
     #[test]
     fn a_certain_answer_has_a_finite_gradient() {
         let config = LossConfig { focal: 2.0, ..LossConfig::default() };

@@ -1,5 +1,7 @@
 use std::fmt::Display;
+use std::fs::File;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
@@ -42,6 +44,8 @@ pub(super) struct Run<'a> {
     /// When the part of the training began that `progress` does not know of.
     since: Instant,
     saved: Instant,
+    /// Keeps other trainings out of the folder of the states.
+    lock: Option<File>,
 }
 
 /// The batches since the last optimiser step.
@@ -71,7 +75,7 @@ impl<'a> Run<'a> {
         }
         let params = network.params();
         let batches = items.len().div_ceil(config.batch_size);
-        let run = Self {
+        let mut run = Self {
             network,
             dataset,
             config,
@@ -88,12 +92,17 @@ impl<'a> Run<'a> {
             progress: Progress::start(),
             since: Instant::now(),
             saved: Instant::now(),
+            lock: None,
         };
         if let Some(states) = save.and_then(|s| s.states) {
             let one: usize = run.tensors()?.iter().map(|(_, t)| size(t)).sum();
             let model: usize = params.all().map(|(_, v)| size(v)).sum();
             // While a file is written its predecessor is still there.
-            state::prepare(&states.folder, ((states.keep + 1) * (one + model) + 2 * model) as u64)?;
+            let room = (states.keep + 1) * (one + model) + 2 * model;
+            run.lock = Some(state::prepare(&states.folder, room as u64)?);
+            state::clean(&states.folder)?;
+            let beside = save.and_then(|s| s.model.parent()).filter(|f| !f.as_os_str().is_empty());
+            state::clean(beside.unwrap_or(Path::new(".")))?;
         }
         Ok(run)
     }
@@ -360,7 +369,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn write_state(&mut self, path: &std::path::Path) -> Result<(), NnError> {
+    fn write_state(&mut self, path: &Path) -> Result<(), NnError> {
         self.clock();
         let (_, optimiser_step) = self.optimiser.state(self.network.params());
         let header = StateHeader {
