@@ -120,7 +120,7 @@ pub(crate) fn prepare(folder: &Path, bytes: u64) -> Result<File, NnError> {
         return Err(fault(
             folder,
             &format!(
-                "{:.1} MB are free, but the states and the model of this training need {:.1} MB; free some space or keep fewer states",
+                "{:.2} MB are free, but the states and the model of this training need {:.2} MB; free some space or keep fewer states",
                 mb(free),
                 mb(bytes)
             ),
@@ -230,7 +230,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let message = prepare(folder.path(), u64::MAX).unwrap_err().to_string();
         assert!(
-            message.contains("MB are free") && message.contains("18446744073709.6"),
+            message.contains("MB are free") && message.contains("18446744073709.55"),
             "{message}"
         );
         assert!(prepare(folder.path(), 1).is_ok());

@@ -9,8 +9,8 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_nn::checkpoint::{FORMAT, ModelCard};
 use steer3d_nn::{
     Balance, ClassWeights, EpochMetrics, LossConfig, ModelConfig, Network, NnError,
-    OptimiserConfig, PlainBlock, PlainConfig, Save, Schedule, States, SteerableBlock,
-    SteerableConfig, TrainConfig, TrainEvent, Trained, resume, state, train,
+    OptimiserConfig, Save, Schedule, States, TrainConfig, TrainEvent, Trained, resume, state,
+    train,
 };
 use steer3d_volume::{Dataset, ImportOptions, Turns, Voxeliser, import_tetris};
 
@@ -22,18 +22,16 @@ fn tetris(folder: &Path, rotations: usize) -> Dataset {
 }
 
 fn steerable() -> ModelConfig {
-    let mut config = SteerableConfig::small(1, 8).unwrap();
-    let block =
-        |fields: &str, stride| SteerableBlock { fields: fields.parse().unwrap(), size: 3, stride };
-    config.blocks = vec![block("2x0+1x1", 2), block("4x0", 1)];
-    config.dropout = 0.3;
-    ModelConfig::Steerable(config)
+    let text = "kind = 'steerable'\ninput = '1x0'\nclasses = 8\ndropout = 0.3\n\
+                kernel = { family = 'gaussian_shells', sigma = 0.6 }\n\
+                blocks = [{ fields = '2x0+1x1', size = 3, stride = 2 }, { fields = '4x0', size = 3 }]\n";
+    ModelConfig::from_toml(text).unwrap()
 }
 
 fn plain() -> ModelConfig {
-    let mut config = PlainConfig::like(&SteerableConfig::small(1, 8).unwrap());
-    config.blocks = vec![PlainBlock { channels: 4, size: 3, pool: 2 }];
-    ModelConfig::Plain(config)
+    let text = "kind = 'plain'\nchannels = 1\nclasses = 8\n\
+                blocks = [{ channels = 4, size = 3, pool = 2 }]\n";
+    ModelConfig::from_toml(text).unwrap()
 }
 
 fn network(model: &ModelConfig) -> Network {

@@ -94,8 +94,12 @@ impl Plot {
             svg.text("small", [LEFT - 8.0, y(value) + 4.0], Anchor::End, &number(value));
         }
         let (steps, size) = ticks(last);
-        for epoch in (0..=steps).map(|i| i as f64 * size.max(1.0)).filter(|e| *e <= last) {
-            let epoch = epoch.max(1.0);
+        let mut epochs: Vec<f64> = (0..=steps)
+            .map(|i| (i as f64 * size.max(1.0)).max(1.0))
+            .filter(|e| *e <= last)
+            .collect();
+        epochs.dedup();
+        for epoch in epochs {
             svg.line("axis", [x(epoch), bottom], [x(epoch), bottom + 4.0]);
             svg.text("small", [x(epoch), bottom + 18.0], Anchor::Middle, &number(epoch));
         }
