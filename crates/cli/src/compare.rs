@@ -18,7 +18,7 @@ use crate::eval::{ProtocolArgs, command_line, measure};
 use crate::experiment::Saving;
 use crate::output::Output;
 use crate::train::{
-    Architecture, Budget, TrainingArgs, default_network, rival, stop_on_interrupt, train_into,
+    Architecture, Budget, Keep, TrainingArgs, default_network, rival, stop_on_interrupt, train_into,
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -171,7 +171,8 @@ fn trained(
     let network = network.with_recomputation(recompute);
     let states = Saving::default().states(folder)?;
     let state = unfinished(&states.folder, model, dataset, training, device)?;
-    let run = train_into(folder, network, dataset, training, Some(&states), state, output, stop)?;
+    let keep = Keep { states: Some(&states), state, experiment: None };
+    let run = train_into(folder, network, dataset, training, keep, output, stop)?;
     if run.stopped {
         return Ok(None);
     }

@@ -26,7 +26,7 @@ pub(crate) struct Experiment {
     /// A `preset`, or a network; what the dataset tells may be left out.
     pub(crate) model: Table,
     #[serde(default)]
-    pub(crate) training: Training,
+    pub(crate) training: Settings,
     #[serde(default)]
     pub(crate) states: Saving,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,23 +46,23 @@ pub(crate) struct Data {
 /// [`TrainConfig`] and how the steps are computed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Table", into = "Table")]
-pub(crate) struct Training {
-    pub(crate) settings: Table,
+pub(crate) struct Settings {
+    pub(crate) table: Table,
     pub(crate) recompute: Option<Value>,
 }
 
-impl From<Table> for Training {
-    fn from(mut settings: Table) -> Self {
-        let recompute = settings.remove("recompute");
-        Self { settings, recompute }
+impl From<Table> for Settings {
+    fn from(mut table: Table) -> Self {
+        let recompute = table.remove("recompute");
+        Self { table, recompute }
     }
 }
 
-impl From<Training> for Table {
-    fn from(training: Training) -> Self {
-        let mut settings = training.settings;
-        settings.extend(training.recompute.map(|value| ("recompute".into(), value)));
-        settings
+impl From<Settings> for Table {
+    fn from(training: Settings) -> Self {
+        let mut table = training.table;
+        table.extend(training.recompute.map(|value| ("recompute".into(), value)));
+        table
     }
 }
 
@@ -148,7 +148,7 @@ impl Experiment {
 
     /// The settings of the training; `seed`, if given, goes before the one of the file.
     pub(crate) fn training(&self, seed: Option<u64>) -> Result<TrainConfig> {
-        let mut config: TrainConfig = strict(self.training.settings.clone(), "training")?;
+        let mut config: TrainConfig = strict(self.training.table.clone(), "training")?;
         config.seed = seed.unwrap_or(config.seed);
         Ok(config)
     }
@@ -182,7 +182,7 @@ impl Experiment {
 
     /// The experiment with nothing left out.
     pub(crate) fn resolved(&self, model: &ModelConfig, config: &TrainConfig) -> Result<Self> {
-        let mut training = Training::from(Table::try_from(config)?);
+        let mut training = Settings::from(Table::try_from(config)?);
         training.recompute = Some(self.recompute()?.into());
         let dataset = fs::canonicalize(&self.data.dataset)
             .with_context(|| format!("{}", self.data.dataset.display()))?;

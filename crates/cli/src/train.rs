@@ -18,12 +18,12 @@ use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
 use steer3d::nn::state::{self, TrainingState};
 use steer3d::nn::{
     EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, Save, States, SteerableConfig,
-    Symmetry, TrainConfig, TrainEvent, TransformerConfig, resume, train,
+    Symmetry, TrainConfig, TrainEvent, Training, TransformerConfig,
 };
 use steer3d::volume::{Dataset, Split, Turns};
 use toml::Table;
 
-use crate::experiment::{Data, Evaluation, Experiment, Saving, Training, read, strict};
+use crate::experiment::{Data, Evaluation, Experiment, Saving, Settings, read, strict};
 use crate::output::Output;
 use crate::record::{EXPERIMENT, Recorder, RunRecord};
 use crate::{INTERRUPTED, eval};
@@ -226,11 +226,9 @@ pub(crate) fn run(
     let stop = stop_on_interrupt()?;
     let network = Network::new(&model, config.seed, DType::F32, device)?;
     let network = network.with_recomputation(experiment.recompute()?);
-    let resolved = experiment.resolved(&model, &config)?;
-    fs::create_dir_all(&out).with_context(|| format!("{}", out.display()))?;
-    let text = toml::to_string_pretty(&resolved)?;
-    checkpoint::write_atomically(&out.join(EXPERIMENT), text.as_bytes())?;
-    let run = train_into(&out, network, &dataset, &config, Some(&states), state, output, &stop)?;
+    let resolved = toml::to_string_pretty(&experiment.resolved(&model, &config)?)?;
+    let keep = Keep { states: Some(&states), state, experiment: Some(&resolved) };
+    let run = train_into(&out, network, &dataset, &config, keep, output, &stop)?;
     let best = run.epochs.iter().rfind(|e| e.best).copied();
     let summary = Summary {
         schema_version: 1,
@@ -250,6 +248,8 @@ pub(crate) fn run(
         return Ok(ExitCode::from(INTERRUPTED));
     }
     if let Some(evaluation) = experiment.evaluation {
+        // Nothing is lost by ending at once from here on.
+        stop.store(true, Ordering::Relaxed);
         report(&out, run.network, &dataset, evaluation, output)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -293,7 +293,7 @@ fn of_options(args: &TrainArgs, seed: u64) -> Result<Experiment> {
         None => Table::from_iter([("preset".to_owned(), architecture.to_string().into())]),
     };
     let mut training =
-        Training::from(Table::try_from(args.training.config(architecture, true, seed))?);
+        Settings::from(Table::try_from(args.training.config(architecture, true, seed))?);
     training.recompute = Some(args.training.recompute.into());
     Ok(Experiment {
         data: Data { dataset: args.source.clone(), make: vec![] },
@@ -304,7 +304,8 @@ fn of_options(args: &TrainArgs, seed: u64) -> Result<Experiment> {
     })
 }
 
-/// Evaluates a trained network and writes the report into its run folder.
+/// Evaluates a trained network and writes the report into its run folder; goes on with an evaluation
+/// that was interrupted.
 fn report(
     out: &Path,
     network: Network,
@@ -315,11 +316,14 @@ fn report(
     let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let predictors: [Box<dyn Predictor>; 1] = [Box::new(NetworkPredictor::new(name, network)?)];
     let Evaluation { split, protocol } = evaluation;
-    let section = eval::section(&predictors, dataset, split, protocol, None, output)?;
+    let folder = out.join("report");
+    let journals = folder.join("unfinished");
+    fs::create_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
+    let section = eval::section(&predictors, dataset, split, protocol, Some(&journals), output)?;
     let title = format!("{} on {}", out.display(), dataset.meta().name);
     let report = Report::new(&title, &eval::command_line(), vec![section]);
-    let folder = out.join("report");
     write_report(&folder, &report)?;
+    fs::remove_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
     output.say(&terminal(&report));
     output.say(&format!("report: {}", folder.join("report.html").display()));
     Ok(())
@@ -426,15 +430,24 @@ pub(crate) struct Run {
     pub(crate) stopped: bool,
 }
 
-/// Trains a network and keeps its best weights, its metrics and if asked for its states in folder
-/// `out`; goes on from `state` if there is one.
+/// What a run folder gets beside network and metrics.
+#[derive(Default)]
+pub(crate) struct Keep<'a> {
+    pub(crate) states: Option<&'a States>,
+    /// Where the training goes on.
+    pub(crate) state: Option<TrainingState>,
+    /// The resolved experiment file.
+    pub(crate) experiment: Option<&'a str>,
+}
+
+/// Trains a network and keeps its best weights and its metrics in folder `out`. Nothing in the folder
+/// is changed before all is checked.
 pub(crate) fn train_into(
     out: &Path,
     network: Network,
     dataset: &Dataset,
     config: &TrainConfig,
-    states: Option<&States>,
-    state: Option<TrainingState>,
+    keep: Keep<'_>,
     output: &Output,
     stop: &AtomicBool,
 ) -> Result<Run> {
@@ -452,21 +465,26 @@ pub(crate) fn train_into(
         unit: meta.unit.clone(),
         model: network.config(),
     };
-    let mut record = RunRecord::new(&network, dataset, config);
-    record.write(out)?;
     let label = format!("train {} on {}", network.config().name(), meta.name);
+    let mut record = RunRecord::new(&network, dataset, config);
     output.say(&format!("{label}: {} parameters", record.parameters));
-    let mut progress = output.progress(&label, 0);
-    let mut first = 0;
-    let mut recorder = match &state {
-        None => Recorder::new(out, 0, &[])?,
-        Some(TrainingState { path, header, .. }) => {
-            let done = &header.progress;
-            output.say(&format!("  goes on from {} (epoch {})", path.display(), done.epoch));
-            first = done.step;
-            Recorder::new(out, done.step, &done.epochs)?
-        }
+    let (mut first, mut epochs) = (0, vec![]);
+    if let Some(TrainingState { path, header, .. }) = &keep.state {
+        let done = &header.progress;
+        output.say(&format!("  goes on from {} (epoch {})", path.display(), done.epoch));
+        (first, epochs) = (done.step, done.epochs.clone());
+    }
+    let save = Some(Save { model: &path, card: &card, states: keep.states });
+    let training = match keep.state {
+        None => Training::new(&network, dataset, config, save)?,
+        Some(state) => Training::resumed(&network, dataset, config, save, state)?,
     };
+    if let Some(text) = keep.experiment {
+        checkpoint::write_atomically(&out.join(EXPERIMENT), text.as_bytes())?;
+    }
+    record.write(out)?;
+    let mut recorder = Recorder::new(out, first, &epochs)?;
+    let mut progress = output.progress(&label, 0);
     let (start, mut done, mut failed) = (Instant::now(), first, None);
     let volumes = config.batch_size * config.accumulate;
     let watch = &mut |event| {
@@ -496,17 +514,13 @@ pub(crate) fn train_into(
             ControlFlow::Continue(())
         }
     };
-    let save = Some(Save { model: &path, card: &card, states });
-    let trained = match state {
-        None => train(&network, dataset, config, save, watch)?,
-        Some(state) => resume(&network, dataset, config, save, state, watch)?,
-    };
+    let trained = training.run(watch)?;
     if let Some(error) = failed {
         return Err(error).with_context(|| format!("{}", out.display()));
     }
     let share = trained.waited.as_secs_f64() / trained.elapsed.as_secs_f64().max(1e-9);
     progress.say(&format!("  waited for data: {:.1} % of the time", 100.0 * share));
-    if trained.epochs.is_empty() && states.is_none() {
+    if trained.epochs.is_empty() && keep.states.is_none() {
         bail!("interrupted before the first epoch ended; nothing was saved");
     }
     recorder.curves(&label)?;

@@ -186,7 +186,7 @@ fn a_run_folder_tells_everything_and_can_be_run_again() {
     // A finished run is left alone by --resume, and named by its folder.
     let before = weights(&run);
     succeeds(at, &["train", "runs/exp", "--resume"]);
-    assert_eq!(weights(&run), before);
+    assert!(weights(&run) == before);
 
     let more = ["--set", "model.blocks.1.fields=6x0", "--out", "runs/wide"];
     succeeds(at, &[&few[..], &more].concat());
@@ -198,6 +198,22 @@ fn a_run_folder_tells_everything_and_can_be_run_again() {
         serde_json::from_str(&succeeds(at, &["runs", "runs", "--json"])).unwrap();
     assert_eq!(json["runs"].as_array().unwrap().len(), 2);
     assert!(refused(at, &["runs", "data"]).contains("no run found"));
+    assert!(!run.join("report/unfinished").exists());
+
+    let message = refused(at, &["train", "runs/exp", "--resume", "--set", "training.batch_size=4"]);
+    assert!(message.contains("batch_size was 3 and is now 4"), "{message}");
+    // What is refused leaves the run folder as it was.
+    succeeds(at, &["train", "runs/exp", "--resume"]);
+    assert_eq!((weights(&run), metrics(&run).len()), (before, 3));
+    let states = fs::read_dir(run.join("states")).unwrap().map(|e| e.unwrap().path());
+    for path in states.filter(|path| path.extension().is_some_and(|e| e == "state")) {
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let message = refused(at, &["train", "runs/exp", "--resume"]);
+    assert!(message.contains("runs/exp/states/step-") && message.contains("damaged"), "{message}");
 }
 
 #[test]

@@ -42,5 +42,5 @@ pub use plain::PlainCnn;
 pub use steerable::SteerableCnn;
 pub use train::{
     Balance, ClassWeights, EpochMetrics, Gradients, Loss, LossConfig, Save, Schedule, States,
-    TrainConfig, TrainEvent, Trained, When, global_norm, resume, train,
+    TrainConfig, TrainEvent, Trained, Training, When, global_norm, resume, train,
 };

@@ -21,9 +21,9 @@ use crate::{Network, NnError};
 pub use config::TrainConfig;
 pub use gradients::{Gradients, global_norm};
 pub use loss::{Balance, ClassWeights, Loss, LossConfig};
+pub use run::Training;
 pub use schedule::{Schedule, When};
 
-use run::Run;
 use schedule::Plateau;
 
 /// What one epoch came to.
@@ -176,11 +176,7 @@ pub fn train(
     save: Option<Save<'_>>,
     watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
 ) -> Result<Trained, NnError> {
-    let run = Run::new(network, dataset, config, save)?;
-    if let Some(states) = save.and_then(|s| s.states) {
-        crate::state::prune(&states.folder, 0)?;
-    }
-    run.run(watch)
+    Training::new(network, dataset, config, save)?.run(watch)
 }
 
 /// Goes on with a training from a state, to the same bits as a training that was never interrupted.
@@ -196,9 +192,7 @@ pub fn resume(
     state: TrainingState,
     watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
 ) -> Result<Trained, NnError> {
-    let mut run = Run::new(network, dataset, config, save)?;
-    run.restore(state)?;
-    run.run(watch)
+    Training::resumed(network, dataset, config, save, state)?.run(watch)
 }
 
 /// Checks that a network can read the volumes of a dataset and knows its classes.

@@ -22,8 +22,9 @@ const CALIBRATION_BATCHES: usize = 16;
 
 type Watch<'a> = dyn FnMut(TrainEvent) -> ControlFlow<()> + 'a;
 
-/// A training.
-pub(super) struct Run<'a> {
+/// A training that has not begun: all that can be checked before is checked, and the folder of the
+/// states is locked. [`train`](super::train) and [`resume`](super::resume) are its two ways in one call.
+pub struct Training<'a> {
     network: &'a Network,
     dataset: &'a Dataset,
     config: &'a TrainConfig,
@@ -45,7 +46,7 @@ pub(super) struct Run<'a> {
     since: Instant,
     saved: Instant,
     /// Keeps other trainings out of the folder of the states.
-    lock: Option<File>,
+    _lock: Option<File>,
 }
 
 /// The batches since the last optimiser step.
@@ -55,8 +56,18 @@ struct Pending {
     loss: f64,
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn new(
+impl std::fmt::Debug for Training<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Training").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Training<'a> {
+    /// A training from the start.
+    ///
+    /// # Errors
+    /// As [`train`](super::train).
+    pub fn new(
         network: &'a Network,
         dataset: &'a Dataset,
         config: &'a TrainConfig,
@@ -92,14 +103,14 @@ impl<'a> Run<'a> {
             progress: Progress::start(),
             since: Instant::now(),
             saved: Instant::now(),
-            lock: None,
+            _lock: None,
         };
         if let Some(states) = save.and_then(|s| s.states) {
             let one: usize = run.tensors()?.iter().map(|(_, t)| size(t)).sum();
             let model: usize = params.all().map(|(_, v)| size(v)).sum();
             // While a file is written its predecessor is still there.
             let room = (states.keep + 1) * (one + model) + 2 * model;
-            run.lock = Some(state::prepare(&states.folder, room as u64)?);
+            run._lock = Some(state::prepare(&states.folder, room as u64)?);
             state::clean(&states.folder)?;
             let beside = save.and_then(|s| s.model.parent()).filter(|f| !f.as_os_str().is_empty());
             state::clean(beside.unwrap_or(Path::new(".")))?;
@@ -107,7 +118,37 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    pub(super) fn run(mut self, watch: &mut Watch<'_>) -> Result<Trained, NnError> {
+    /// A training that goes on from a state.
+    ///
+    /// # Errors
+    /// As [`resume`](super::resume).
+    pub fn resumed(
+        network: &'a Network,
+        dataset: &'a Dataset,
+        config: &'a TrainConfig,
+        save: Option<Save<'a>>,
+        state: TrainingState,
+    ) -> Result<Self, NnError> {
+        let mut training = Self::new(network, dataset, config, save)?;
+        training.restore(state)?;
+        Ok(training)
+    }
+
+    /// Trains to the end, or until `watch` breaks. A training from the start removes older states from
+    /// its folder first.
+    ///
+    /// # Errors
+    /// As [`train`](super::train).
+    pub fn run(
+        mut self,
+        watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
+    ) -> Result<Trained, NnError> {
+        if self.progress == Progress::start()
+            && let Some(states) = self.save.and_then(|s| s.states)
+        {
+            state::prune(&states.folder, 0)?;
+        }
+        self.since = Instant::now();
         while !self.progress.finished {
             if self.rest_of_epoch(watch)?.is_break() {
                 self.save_state()?;
@@ -396,7 +437,7 @@ impl<'a> Run<'a> {
     }
 
     /// Goes back to where a state is.
-    pub(super) fn restore(&mut self, state: TrainingState) -> Result<(), NnError> {
+    fn restore(&mut self, state: TrainingState) -> Result<(), NnError> {
         let TrainingState { path, header, mut tensors } = state;
         let change = |problem: String| {
             fault(
