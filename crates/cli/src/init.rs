@@ -26,7 +26,7 @@ pub(crate) struct InitArgs {
 pub(crate) enum Example {
     /// Every setting, with what it means
     Template,
-    /// The Tetris shapes: seconds
+    /// The Tetris experiment of the paper
     Tetris,
     /// The bundled protein domains, a steerable network
     CathSteerable,

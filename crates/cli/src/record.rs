@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use steer3d::eval::report::learning_curves;
+use steer3d::eval::report::{ConditionReport, ModelReport, SourceReport, learning_curves};
 use steer3d::nn::{EpochMetrics, Network, TrainConfig, TrainEvent, checkpoint};
 use steer3d::volume::Dataset;
 
@@ -40,6 +40,33 @@ pub(crate) struct RunRecord {
     /// Part of it in which the training waited for data.
     #[serde(default)]
     pub(crate) waited_seconds: f64,
+    /// What the evaluation after the training came to.
+    #[serde(default)]
+    pub(crate) test: Vec<TestScore>,
+}
+
+/// Accuracy of a network under one condition of an evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TestScore {
+    /// What was rotated.
+    pub(crate) source: String,
+    pub(crate) condition: String,
+    pub(crate) accuracy: f64,
+    pub(crate) auc: Option<f64>,
+}
+
+impl TestScore {
+    /// Those of a report, first source first.
+    pub(crate) fn of(report: &ModelReport) -> Vec<Self> {
+        let of = |source: &SourceReport, c: &ConditionReport| Self {
+            source: source.source.to_string(),
+            condition: c.condition.to_string(),
+            accuracy: c.scores.accuracy.value,
+            auc: c.scores.auc.map(|auc| auc.value),
+        };
+        let sources = report.sources.iter();
+        sources.flat_map(|s| s.conditions.iter().map(move |c| of(s, c))).collect()
+    }
 }
 
 impl RunRecord {
@@ -57,6 +84,7 @@ impl RunRecord {
             finished: false,
             seconds: 0.0,
             waited_seconds: 0.0,
+            test: vec![],
         }
     }
 

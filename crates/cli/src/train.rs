@@ -25,13 +25,14 @@ use toml::Table;
 
 use crate::experiment::{Data, Evaluation, Experiment, Saving, Settings, read, strict};
 use crate::output::Output;
-use crate::record::{EXPERIMENT, Recorder, RunRecord};
-use crate::{INTERRUPTED, eval};
+use crate::record::{EXPERIMENT, Recorder, RunRecord, TestScore};
+use crate::{INTERRUPTED, eval, runs};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d init > cath.toml && steer3d train cath.toml
   steer3d train cath.toml --set training.epochs=50 --set model.blocks.0.fields=8x0+4x1 --out runs/wide
   steer3d train cath.toml --resume
+  steer3d train cath.toml --seeds 5 --resume
   steer3d train cath.h5 --model steerable --out runs/steerable
   steer3d train cath.h5 --model plain --epochs 50 --learning-rate 2e-3 --out runs/plain
   steer3d train cath.h5 --config model.toml --out runs/mine
@@ -57,6 +58,10 @@ pub(crate) struct TrainArgs {
     /// Start anew, though the run folder has a training that is not finished
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+    /// Trainings from so many seeds, counted from the seed of the experiment, in the folders seed-0, seed-1,
+    /// ... of the run folder; --resume leaves finished ones as they are
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
     /// Network to train, sized for the dataset [default: steerable]
     #[arg(long, value_enum, conflicts_with = "config")]
     model: Option<Architecture>,
@@ -200,6 +205,15 @@ struct Summary {
     stopped: bool,
 }
 
+impl Summary {
+    fn text(&self) -> String {
+        let accuracy = self.best.and_then(|best| best.validation_accuracy);
+        let accuracy = accuracy
+            .map_or_else(String::new, |a| format!(", validation accuracy {:.1} %", 100.0 * a));
+        format!("{}: {} parameters{accuracy}", self.model.display(), self.parameters)
+    }
+}
+
 pub(crate) fn run(
     args: &TrainArgs,
     seed: Option<u64>,
@@ -207,10 +221,44 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<ExitCode> {
     let (experiment, out) = plan(args, seed)?;
-    let states = experiment.states.states(&out)?;
     let config = experiment.training(seed)?;
-    let unfinished = RunRecord::read(&out).is_some_and(|run| !run.finished);
+    let stop = stop_on_interrupt()?;
+    let Some(seeds) = args.seeds else {
+        let summary = one(args, &experiment, &out, &config, device, output, &stop)?;
+        output.result(&summary.text(), &summary)?;
+        return Ok(code(summary.stopped));
+    };
+    for seed in config.seed..config.seed + seeds {
+        let config = TrainConfig { seed, ..config.clone() };
+        let folder = out.join(format!("seed-{seed}"));
+        let summary = one(args, &experiment, &folder, &config, device, output, &stop)?;
+        output.say(&summary.text());
+        if summary.stopped {
+            return Ok(code(true));
+        }
+    }
+    runs::list(&out, None, output)?;
+    Ok(code(false))
+}
+
+fn code(stopped: bool) -> ExitCode {
+    if stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
+}
+
+/// A training and its evaluation in one run folder.
+fn one(
+    args: &TrainArgs,
+    experiment: &Experiment,
+    out: &Path,
+    config: &TrainConfig,
+    device: &Device,
+    output: &Output,
+    stop: &AtomicBool,
+) -> Result<Summary> {
+    let states = experiment.states.states(out)?;
+    let before = RunRecord::read(out);
     let latest = state::latest(&states.folder)?;
+    let unfinished = before.as_ref().is_some_and(|run| !run.finished);
     if unfinished && latest.is_some() && !args.resume && !args.overwrite {
         bail!(
             "{}: holds a training that is not finished; go on with it with --resume, or start anew with --overwrite",
@@ -221,38 +269,41 @@ pub(crate) fn run(
         Some(path) => Some(state::read(&path, device)?),
         None => None,
     };
+    let was_finished = state.as_ref().is_some_and(|state| state.header.progress.finished);
     let dataset = experiment.dataset(output)?;
     let model = experiment.model(&dataset, device)?;
-    let stop = stop_on_interrupt()?;
     let network = Network::new(&model, config.seed, DType::F32, device)?;
     let network = network.with_recomputation(experiment.recompute()?);
-    let resolved = toml::to_string_pretty(&experiment.resolved(&model, &config)?)?;
+    let resolved = toml::to_string_pretty(&experiment.resolved(&model, config)?)?;
+    let known = fs::read_to_string(out.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
     let keep = Keep { states: Some(&states), state, experiment: Some(&resolved) };
-    let run = train_into(&out, network, &dataset, &config, keep, output, &stop)?;
-    let best = run.epochs.iter().rfind(|e| e.best).copied();
+    let run = train_into(out, network, &dataset, config, keep, output, stop)?;
     let summary = Summary {
         schema_version: 1,
         model: run.path,
         parameters: run.network.params().count(),
-        best,
+        best: run.epochs.iter().rfind(|e| e.best).copied(),
         epochs: run.epochs,
         stopped: run.stopped,
     };
-    let scores = best
-        .and_then(|b| b.validation_accuracy)
-        .map_or_else(String::new, |a| format!(", validation accuracy {:.1} %", 100.0 * a));
-    let text = format!("{}: {} parameters{scores}", summary.model.display(), summary.parameters);
-    output.result(&text, &summary)?;
     if summary.stopped {
         output.say("interrupted: the same command with --resume goes on where it was");
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(summary);
     }
-    if let Some(evaluation) = experiment.evaluation {
-        // Nothing is lost by ending at once from here on.
-        stop.store(true, Ordering::Relaxed);
-        report(&out, run.network, &dataset, evaluation, output)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let Some(evaluation) = experiment.evaluation.clone() else { return Ok(summary) };
+    let Some(mut record) = RunRecord::read(out) else { return Ok(summary) };
+    record.test = match before.filter(|run| known && was_finished && !run.test.is_empty()) {
+        Some(before) => before.test,
+        None => {
+            // From here on nothing is lost by ending at once.
+            stop.store(true, Ordering::Relaxed);
+            let test = report(out, run.network, &dataset, evaluation, output)?;
+            stop.store(false, Ordering::Relaxed);
+            test
+        }
+    };
+    record.write(out)?;
+    Ok(summary)
 }
 
 /// The experiment and its run folder.
@@ -312,7 +363,7 @@ fn report(
     dataset: &Dataset,
     evaluation: Evaluation,
     output: &Output,
-) -> Result<()> {
+) -> Result<Vec<TestScore>> {
     let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let predictors: [Box<dyn Predictor>; 1] = [Box::new(NetworkPredictor::new(name, network)?)];
     let Evaluation { split, protocol } = evaluation;
@@ -321,12 +372,13 @@ fn report(
     fs::create_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
     let section = eval::section(&predictors, dataset, split, protocol, Some(&journals), output)?;
     let title = format!("{} on {}", out.display(), dataset.meta().name);
+    let scores = section.models.first().map(TestScore::of).unwrap_or_default();
     let report = Report::new(&title, &eval::command_line(), vec![section]);
     write_report(&folder, &report)?;
     fs::remove_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
     output.say(&terminal(&report));
     output.say(&format!("report: {}", folder.join("report.html").display()));
-    Ok(())
+    Ok(scores)
 }
 
 /// Set by the first Ctrl-C; the second one ends the program at once.

@@ -192,7 +192,10 @@ fn a_run_folder_tells_everything_and_can_be_run_again() {
     succeeds(at, &[&few[..], &more].concat());
     let table = succeeds(at, &["runs", "runs", "--curves", "all.html"]);
     assert!(table.contains("wide") && table.contains("model.blocks.1.fields = 6x0"), "{table}");
-    assert!(table.contains("3/3") && table.contains("finished"), "{table}");
+    assert!(
+        table.contains("3/3") && table.contains("finished") && table.contains("random"),
+        "{table}"
+    );
     assert!(fs::read_to_string(at.join("all.html")).unwrap().contains(">wide<"));
     let json: serde_json::Value =
         serde_json::from_str(&succeeds(at, &["runs", "runs", "--json"])).unwrap();
@@ -214,6 +217,38 @@ fn a_run_folder_tells_everything_and_can_be_run_again() {
     }
     let message = refused(at, &["train", "runs/exp", "--resume"]);
     assert!(message.contains("runs/exp/states/step-") && message.contains("damaged"), "{message}");
+}
+
+#[test]
+fn trainings_from_several_seeds_are_one_command_and_go_on() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    experiment(at);
+    let protocol = "evaluation={split = 'test', protocol = {rotations = 1, angles = [], translations = [], groups = []}}";
+    let args = [
+        "train",
+        "exp.toml",
+        "--set",
+        "training.epochs=2",
+        "--set",
+        protocol,
+        "--seeds",
+        "2",
+        "--resume",
+    ];
+    let table = succeeds(at, &args);
+    assert!(table.contains("over seeds") && table.contains("training.seed = 1"), "{table}");
+    let file = |name: &str| at.join("runs/exp/seed-1").join(name);
+    let weights = || fs::read(file("model.safetensors")).unwrap();
+    let report = || fs::metadata(file("report/report.json")).unwrap().modified().unwrap();
+    let (before, written) = (weights(), report());
+    fs::remove_dir_all(at.join("runs/exp/seed-0")).unwrap();
+    assert_eq!(succeeds(at, &args).lines().count(), table.lines().count());
+    assert!(weights() == before && report() == written);
+    let alone =
+        ["train", "exp.toml", "--set", "training.epochs=2", "--seed", "1", "--out", "alone"];
+    succeeds(at, &alone);
+    assert!(fs::read(at.join("alone/model.safetensors")).unwrap() == before);
 }
 
 #[test]
