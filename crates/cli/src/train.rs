@@ -40,7 +40,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
 The run folder gets model.safetensors (weights of the best epoch), model.toml (what the model is),
 experiment.toml (all settings), run.json (version, seed, checksum of the data), metrics.jsonl (one
 line for each epoch), curves.html, tensorboard/ and states/, from which --resume goes on to the same
-bits. Ctrl-C saves the state and ends with exit code 130; a second one ends at once.";
+bits. Ctrl-C and SIGTERM save the state and end with exit code 130; a second Ctrl-C ends at once.";
 
 #[derive(Args)]
 pub(crate) struct TrainArgs {
@@ -292,16 +292,15 @@ fn one(
     }
     let Some(evaluation) = experiment.evaluation.clone() else { return Ok(summary) };
     let Some(mut record) = RunRecord::read(out) else { return Ok(summary) };
-    record.test = match before.filter(|run| known && was_finished && !run.test.is_empty()) {
-        Some(before) => before.test,
-        None => {
-            // From here on nothing is lost by ending at once.
-            stop.store(true, Ordering::Relaxed);
-            let test = report(out, run.network, &dataset, evaluation, output)?;
-            stop.store(false, Ordering::Relaxed);
-            test
-        }
-    };
+    let before = before.filter(|run| known && was_finished && !run.test.is_empty());
+    if let Some(before) = before {
+        record.test = before.test;
+    } else {
+        // From here on nothing is lost by ending at once.
+        stop.store(true, Ordering::Relaxed);
+        record.test = report(out, run.network, &dataset, evaluation, output)?;
+        stop.store(false, Ordering::Relaxed);
+    }
     record.write(out)?;
     Ok(summary)
 }
@@ -381,7 +380,7 @@ fn report(
     Ok(scores)
 }
 
-/// Set by the first Ctrl-C; the second one ends the program at once.
+/// Set by SIGTERM and the first Ctrl-C; the second one ends the program at once.
 pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
@@ -390,6 +389,8 @@ pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
             std::process::exit(INTERRUPTED.into());
         }
     })?;
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))?;
     Ok(stop)
 }
 

@@ -128,29 +128,35 @@ fn killed_at_twenty_random_moments_a_training_ends_with_the_same_weights() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_saves_and_ends_with_exit_code_130() {
+fn ctrl_c_and_sigterm_save_and_end_with_exit_code_130() {
     let home = tempfile::tempdir().unwrap();
     let at = home.path();
     experiment(at);
-    succeeds(at, &["train", "exp.toml", "--out", "whole"]);
-    // Only the interruption itself saves a state.
-    let args = ["train", "exp.toml", "--set", "states.every_steps=100000", "--out", "run"];
-    let mut child = start(at, &args);
-    let begin = Instant::now();
-    while !at.join("run/metrics.jsonl").exists() {
-        assert!(begin.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    let states = fs::read_dir(at.join("run/states")).unwrap().map(|e| e.unwrap().path());
-    assert_eq!(states.filter(|path| path.extension().is_some_and(|e| e == "state")).count(), 1);
-    assert!(refused(at, &args).contains("not finished"));
-    succeeds(at, &[&args[..], &["--resume"]].concat());
+    let long = ["train", "exp.toml", "--set", "training.epochs=120"];
+    let long = [&long[..], &["--set", "states.every_steps=100000"]].concat();
+    succeeds(at, &[&long[..], &["--out", "whole"]].concat());
     let weights = |run: &str| fs::read(at.join(run).join("model.safetensors")).unwrap();
-    assert_eq!(weights("run"), weights("whole"));
-    assert_eq!(metrics(&at.join("run")), metrics(&at.join("whole")));
+    for (signal, out) in [("-INT", "run"), ("-TERM", "other")] {
+        // Only the interruption itself saves a state in the middle of an epoch.
+        let args = [&long[..], &["--out", out]].concat();
+        let mut child = start(at, &args);
+        let begin = Instant::now();
+        while !at.join(out).join("metrics.jsonl").exists() {
+            assert!(begin.elapsed() < Duration::from_secs(60));
+            assert!(child.try_wait().unwrap().is_none());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        let states = fs::read_dir(at.join(out).join("states")).unwrap();
+        let states = states.map(|e| e.unwrap().path());
+        assert!(states.filter(|path| path.extension().is_some_and(|e| e == "state")).count() > 0);
+        assert!(refused(at, &args).contains("not finished"));
+        succeeds(at, &[&args[..], &["--resume"]].concat());
+        assert!(weights(out) == weights("whole"));
+        assert_eq!(metrics(&at.join(out)), metrics(&at.join("whole")));
+    }
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn states_are_saved_every_so_many_steps_and_only_the_last_are_kept() {
     // A time that has always passed: after each step.
     let states =
         States { every_steps: None, every: Some(Duration::ZERO), keep: 99, ..states.clone() };
-    let save = Some(Save { states: Some(&states), ..save.unwrap() });
+    let save = Some(Save { model: &path, card: &card, states: Some(&states) });
     train(&network(&model), &dataset, &config, save, &mut stop_at(7)).unwrap();
     assert_eq!(names().len(), 7);
 }
