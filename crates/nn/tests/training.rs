@@ -350,3 +350,13 @@ fn accumulation_and_shares_change_the_number_of_steps() {
     assert_eq!(steps(&TrainConfig { share: 0.5, ..small() }), (6, 6));
     assert_eq!(steps(&TrainConfig { share: 0.01, ..small() }), (3, 3));
 }
+
+#[test]
+fn settings_that_older_versions_wrote_are_read() {
+    let before = r#"{"epochs":30,"batch_size":8,"learning_rate":0.02,"weight_decay":0.001,"seed":0,"rotate":true}"#;
+    let config: TrainConfig = serde_json::from_str(before).unwrap();
+    let augment = Some(Turns::So3 { fraction: 1.0 });
+    assert_eq!(config, TrainConfig { augment, ..TrainConfig::default() });
+    let none: TrainConfig = serde_json::from_str(&before.replace("true", "false")).unwrap();
+    assert_eq!(none, TrainConfig::default());
+}

@@ -88,6 +88,37 @@ pub struct Trained {
 }
 
 /// Where a training is kept.
+///
+/// ```no_run
+/// use std::ops::ControlFlow;
+/// use std::path::Path;
+/// use std::time::Duration;
+///
+/// use steer3d_nn::checkpoint::ModelCard;
+/// use steer3d_nn::{Network, NnError, Save, States, TrainConfig, resume, state, train};
+/// use steer3d_volume::Dataset;
+///
+/// /// Trains, or goes on where the last call was interrupted.
+/// fn go_on(network: &Network, dataset: &Dataset, card: &ModelCard) -> Result<(), NnError> {
+///     let states = States {
+///         folder: "run/states".into(),
+///         every_steps: Some(1000),
+///         every: Some(Duration::from_secs(600)),
+///         keep: 2,
+///     };
+///     let model = Path::new("run/model.safetensors");
+///     let save = Some(Save { model, card, states: Some(&states) });
+///     let (config, watch) = (TrainConfig::default(), &mut |_| ControlFlow::Continue(()));
+///     match state::latest(&states.folder)? {
+///         None => train(network, dataset, &config, save, watch)?,
+///         Some(path) => {
+///             let state = state::read(&path, network.params().device())?;
+///             resume(network, dataset, &config, save, state, watch)?
+///         }
+///     };
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Save<'a> {
     /// The best network so far, written after every epoch that is better than all before.
