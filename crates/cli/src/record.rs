@@ -146,7 +146,7 @@ impl Recorder {
                 writeln!(self.log, "{}", serde_json::to_string(&m)?).context(METRICS)?;
                 let known = [
                     ("loss/training", Some(m.train_loss)),
-                    ("accuracy/training", Some(m.train_accuracy)),
+                    ("accuracy/training", m.train_accuracy),
                     ("loss/validation", m.validation_loss),
                     ("accuracy/validation", m.validation_accuracy),
                 ];

@@ -549,10 +549,9 @@ pub(crate) fn train_into(
                 done = step;
                 let rate = (volumes * (step - first)) as f64 / start.elapsed().as_secs_f64();
                 let epochs = config.epochs;
-                let message = format!(
-                    "epoch {epoch}/{epochs} loss {loss:.3} accuracy {:.1} % {rate:.1} volumes/s",
-                    100.0 * accuracy
-                );
+                let accuracy = percent(accuracy);
+                let message =
+                    format!("epoch {epoch}/{epochs} loss {loss:.3}{accuracy} {rate:.1} volumes/s");
                 progress.at(step, &message);
             }
             TrainEvent::Epoch(metrics) => progress.say(&describe(&metrics, config.epochs)),
@@ -585,17 +584,18 @@ pub(crate) fn train_into(
 }
 
 fn describe(m: &EpochMetrics, epochs: usize) -> String {
-    let validation = match (m.validation_loss, m.validation_accuracy) {
-        (Some(loss), Some(accuracy)) => {
-            format!(", validation loss {loss:.3} accuracy {:.1} %", 100.0 * accuracy)
-        }
-        _ => String::new(),
-    };
+    let validation = m.validation_loss.map_or_else(String::new, |loss| {
+        format!(", validation loss {loss:.3}{}", percent(m.validation_accuracy))
+    });
     format!(
-        "  epoch {:>3}/{epochs}: train loss {:.3} accuracy {:.1} %{validation}{}",
+        "  epoch {:>3}/{epochs}: train loss {:.3}{}{validation}{}",
         m.epoch,
         m.train_loss,
-        100.0 * m.train_accuracy,
+        percent(m.train_accuracy),
         if m.best { " *" } else { "" }
     )
+}
+
+fn percent(accuracy: Option<f64>) -> String {
+    accuracy.map_or_else(String::new, |a| format!(" accuracy {:.1} %", 100.0 * a))
 }

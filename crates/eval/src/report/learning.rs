@@ -15,11 +15,12 @@ pub fn learning_curves(title: &str, runs: &[(String, Vec<EpochMetrics>)]) -> Str
     let style = format!("{}{}", include_str!("page.css"), page_style());
     let plots = [
         Plot::new("loss", runs, |e| Some(e.train_loss), |e| e.validation_loss),
-        Plot::new("accuracy", runs, |e| Some(e.train_accuracy), |e| e.validation_accuracy),
+        Plot::new("accuracy", runs, |e| e.train_accuracy, |e| e.validation_accuracy),
         Plot::new("learning rate", runs, |e| Some(e.learning_rate), |_| None),
     ];
     let figures: Vec<String> = plots
         .iter()
+        .filter(|plot| !plot.curves.is_empty())
         .map(|plot| format!("<h2>{}</h2>\n<figure>{}</figure>\n", plot.label, plot.draw().inline()))
         .collect();
     format!(
@@ -149,7 +150,7 @@ mod tests {
         let epoch = |epoch| EpochMetrics {
             epoch,
             train_loss: 1.0 / epoch as f64,
-            train_accuracy: 0.5,
+            train_accuracy: Some(0.5),
             validation_loss: (epoch > 1).then_some(2.0),
             validation_accuracy: None,
             best: true,

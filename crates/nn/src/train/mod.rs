@@ -4,6 +4,7 @@ mod average;
 mod config;
 mod gradients;
 mod loss;
+mod objective;
 mod run;
 mod schedule;
 
@@ -33,11 +34,11 @@ pub struct EpochMetrics {
     pub epoch: usize,
     /// Mean loss over the training set, with dropout, as the weights moved.
     pub train_loss: f64,
-    /// Accuracy over the training set, likewise.
-    pub train_accuracy: f64,
+    /// Accuracy over the training set, likewise, where answers are right or wrong.
+    pub train_accuracy: Option<f64>,
     /// Mean cross-entropy over the validation set, if there is one; the largest number if it is none.
     pub validation_loss: Option<f64>,
-    /// Accuracy over the validation set, if there is one.
+    /// Accuracy over the validation set, if there is one and answers are right or wrong.
     pub validation_accuracy: Option<f64>,
     /// Whether this epoch's weights are the best so far.
     pub best: bool,
@@ -63,8 +64,8 @@ pub enum TrainEvent {
         steps: usize,
         /// Loss of its batches.
         loss: f32,
-        /// Accuracy in the epoch so far.
-        accuracy: f64,
+        /// Accuracy in the epoch so far, where answers are right or wrong.
+        accuracy: Option<f64>,
         /// Its learning rate.
         learning_rate: f64,
         /// Norm of the gradient of all weights, before clipping.
@@ -159,7 +160,7 @@ pub struct Progress {
     batches: u64,
     optimiser_step: i32,
     plateau: Plateau,
-    /// Of the batches of this epoch: losses times weights, weights, right answers, items.
+    /// Of the batches of this epoch: losses times weights, weights, right answers, answers.
     sums: [f64; 4],
     learning_rate: f64,
     seconds: f64,
@@ -224,28 +225,4 @@ pub fn resume(
     watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
 ) -> Result<Trained, NnError> {
     Training::resumed(network, dataset, config, save, state)?.run(watch)
-}
-
-/// Checks that a network can read the volumes of a dataset and knows its classes.
-///
-/// # Errors
-/// [`NnError::Mismatch`] naming what differs.
-pub(crate) fn check_fit(network: &Network, dataset: &Dataset) -> Result<(), NnError> {
-    let (config, meta) = (network.config(), dataset.meta());
-    let mismatch = |model: String, found: String| {
-        Err(NnError::Mismatch { dataset: meta.name.clone(), model, found })
-    };
-    if config.channels() != meta.channels {
-        return mismatch(
-            format!("{} channels", config.channels()),
-            format!("{} channels", meta.channels),
-        );
-    }
-    if config.classes() != meta.class_names.len() {
-        return mismatch(
-            format!("{} classes", config.classes()),
-            format!("{} classes", meta.class_names.len()),
-        );
-    }
-    Ok(())
 }

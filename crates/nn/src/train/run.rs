@@ -5,14 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
-use candle_nn::loss::cross_entropy;
 use steer3d_so3::Stream;
 use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
 
 use super::average::Average;
+use super::objective::{Objective, Score};
 use super::{
-    EpochMetrics, Gradients, Loss, Progress, Save, TrainConfig, TrainEvent, Trained, When,
-    check_fit, global_norm,
+    EpochMetrics, Gradients, Progress, Save, TrainConfig, TrainEvent, Trained, When, global_norm,
 };
 use crate::state::{self, StateHeader, TrainingState, fault};
 use crate::{Mode, Network, NnError, Optimiser, checkpoint};
@@ -35,7 +34,7 @@ pub struct Training<'a> {
     batches: usize,
     /// Optimiser steps in all.
     steps: usize,
-    loss: Loss,
+    objective: Objective,
     optimiser: Optimiser,
     average: Option<Average>,
     /// Tensors of the best epoch.
@@ -74,16 +73,12 @@ impl<'a> Training<'a> {
         save: Option<Save<'a>>,
     ) -> Result<Self, NnError> {
         config.check()?;
-        check_fit(network, dataset)?;
         let items = training_items(dataset, config);
         if items.is_empty() {
             let problem = format!("dataset {} has no training items", dataset.meta().name);
             return Err(NnError::Train { field: "dataset", problem });
         }
-        let mut counts = vec![0; dataset.meta().class_names.len()];
-        for &item in &items {
-            counts[dataset.labels()[item] as usize] += 1;
-        }
+        let objective = Objective::new(network, dataset, config, &items)?;
         let params = network.params();
         let batches = items.len().div_ceil(config.batch_size);
         let mut run = Self {
@@ -95,7 +90,7 @@ impl<'a> Training<'a> {
             validation: dataset.indices(Split::Validation),
             batches,
             steps: config.epochs * batches.div_ceil(config.accumulate),
-            loss: Loss::new(&config.loss, &counts)?,
+            objective,
             optimiser: Optimiser::new(&config.optimiser, params, config.weight_decay)?,
             average: config.average.map(|decay| Average::new(params, decay)).transpose()?,
             best: None,
@@ -204,14 +199,11 @@ impl<'a> Training<'a> {
         Ok(flow)
     }
 
-    fn batch(&mut self, batch: Batch) -> Result<(), NnError> {
-        let weight = self.loss.weight(&batch.labels);
-        let items = batch.items.len() as f64;
-        let values = batch.labels.clone();
-        let (x, labels) = tensors(self.network, self.dataset, batch)?;
+    fn batch(&mut self, mut batch: Batch) -> Result<(), NnError> {
+        let x = volumes(self.network, self.dataset, &mut batch)?;
         let mode = Mode::Train { seed: self.config.seed, step: self.progress.batches };
-        let logits = self.network.forward(&x, mode)?;
-        let loss = self.loss.mean(&logits, &values)?;
+        let out = self.network.forward(&x, mode)?;
+        let Score { loss, weight, right, answers } = self.objective.training(&out, &batch)?;
         let value: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
         if !value.is_finite() {
             let place = self.first_not_finite(&x)?;
@@ -219,12 +211,8 @@ impl<'a> Training<'a> {
         }
         let gradients = Gradients::of(self.network.params(), &loss.backward()?);
         let value = f64::from(value);
-        for (sum, term) in self.progress.sums.iter_mut().zip([
-            value * weight,
-            weight,
-            hits(&logits, &labels)?,
-            items,
-        ]) {
+        let terms = [value * weight, weight, right, answers];
+        for (sum, term) in self.progress.sums.iter_mut().zip(terms) {
             *sum += term;
         }
         self.progress.batch += 1;
@@ -270,13 +258,13 @@ impl<'a> Training<'a> {
         if let Some(average) = &mut self.average {
             average.hear(params, progress.step)?;
         }
-        let [_, _, correct, items] = progress.sums;
+        let [_, _, right, answers] = progress.sums;
         Ok(TrainEvent::Step {
             epoch: progress.epoch,
             step: progress.step,
             steps: self.steps,
             loss: (loss / weight) as f32,
-            accuracy: correct / items,
+            accuracy: share(right, answers),
             learning_rate,
             gradient_norm,
         })
@@ -297,13 +285,13 @@ impl<'a> Training<'a> {
         let batch_size = self.config.batch_size;
         let scores = evaluate(self.network, self.dataset, &self.validation, batch_size)?;
         self.clock();
-        let [loss, weight, correct, items] = self.progress.sums;
+        let [loss, weight, right, answers] = self.progress.sums;
         let mut metrics = EpochMetrics {
             epoch: self.progress.epoch,
             train_loss: loss / weight,
-            train_accuracy: correct / items,
+            train_accuracy: share(right, answers),
             validation_loss: scores.map(|s| if s.0.is_finite() { s.0 } else { f64::MAX }),
-            validation_accuracy: scores.map(|s| s.1),
+            validation_accuracy: scores.and_then(|s| s.1),
             best: false,
             learning_rate: self.progress.learning_rate,
             seconds: self.progress.seconds,
@@ -357,8 +345,8 @@ impl<'a> Training<'a> {
         order.truncate(CALIBRATION_BATCHES * self.config.batch_size);
         let mut count = 0;
         let (batch_size, rotation) = (self.config.batch_size, self.rotation());
-        let waited = read_ahead(self.dataset, &order, batch_size, rotation, |batch| {
-            let (x, _) = tensors(self.network, self.dataset, batch)?;
+        let waited = read_ahead(self.dataset, &order, batch_size, rotation, |mut batch| {
+            let x = volumes(self.network, self.dataset, &mut batch)?;
             self.network.forward(&x, Mode::Calibrate { batch: count })?;
             count += 1;
             Ok(ControlFlow::Continue(()))
@@ -551,8 +539,16 @@ fn better(a: &EpochMetrics, b: &EpochMetrics) -> bool {
     match (a.validation_accuracy, b.validation_accuracy) {
         (Some(x), Some(y)) if x == y => a.validation_loss < b.validation_loss,
         (Some(x), Some(y)) => x > y,
-        _ => true,
+        _ => match (a.validation_loss, b.validation_loss) {
+            (Some(x), Some(y)) => x < y,
+            _ => true,
+        },
     }
+}
+
+/// `part` of `whole`, if there is something.
+fn share(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then_some(part / whole)
 }
 
 fn snapshot(network: &Network) -> Result<Vec<Tensor>, NnError> {
@@ -581,45 +577,38 @@ fn read_ahead(
     })
 }
 
-/// Volumes (N,C,D,H,W) and labels (N) of a batch, as the network takes them.
-fn tensors(
-    network: &Network,
-    dataset: &Dataset,
-    batch: Batch,
-) -> Result<(Tensor, Tensor), NnError> {
+/// The volumes of a batch, N,C,D,H,W, as the network takes them; taken out of the batch.
+fn volumes(network: &Network, dataset: &Dataset, batch: &mut Batch) -> Result<Tensor, NnError> {
     let meta = dataset.meta();
     let [d, h, w] = meta.dims;
     let params = network.params();
     let shape = (batch.items.len(), meta.channels, d, h, w);
-    let x = Tensor::from_vec(batch.values, shape, params.device())?.to_dtype(params.dtype())?;
-    Ok((x, Tensor::new(batch.labels, params.device())?))
+    let values = std::mem::take(&mut batch.values);
+    Ok(Tensor::from_vec(values, shape, params.device())?.to_dtype(params.dtype())?)
 }
 
-/// Mean cross-entropy and accuracy over some items; `None` when there are none.
+/// Mean loss and accuracy over some items; `None` when there are none.
 fn evaluate(
     network: &Network,
     dataset: &Dataset,
     items: &[usize],
     batch_size: usize,
-) -> Result<Option<(f64, f64)>, NnError> {
+) -> Result<Option<(f64, Option<f64>)>, NnError> {
     if items.is_empty() {
         return Ok(None);
     }
     let fused = network.fused()?;
-    let (mut loss_sum, mut correct) = (0.0, 0.0);
-    read_ahead(dataset, items, batch_size, None, |batch| {
-        let count = batch.items.len();
-        let (x, labels) = tensors(network, dataset, batch)?;
-        let logits = fused.forward(&x)?;
-        let loss: f32 = cross_entropy(&logits, &labels)?.to_dtype(DType::F32)?.to_scalar()?;
-        loss_sum += f64::from(loss) * count as f64;
-        correct += hits(&logits, &labels)?;
+    let mut sums = [0.0; 4];
+    read_ahead(dataset, items, batch_size, None, |mut batch| {
+        let x = volumes(network, dataset, &mut batch)?;
+        let score = Objective::validation(&fused.forward(&x)?, &batch)?;
+        let loss: f32 = score.loss.to_dtype(DType::F32)?.to_scalar()?;
+        let terms = [f64::from(loss) * score.weight, score.weight, score.right, score.answers];
+        for (sum, term) in sums.iter_mut().zip(terms) {
+            *sum += term;
+        }
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(Some((loss_sum / items.len() as f64, correct / items.len() as f64)))
-}
-
-fn hits(logits: &Tensor, labels: &Tensor) -> Result<f64, NnError> {
-    let right = logits.argmax(1)?.eq(labels)?.to_dtype(DType::F32)?.sum_all()?;
-    Ok(f64::from(right.to_scalar::<f32>()?))
+    let [loss, weight, right, answers] = sums;
+    Ok(Some((loss / weight, share(right, answers))))
 }
