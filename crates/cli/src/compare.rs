@@ -1,9 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
@@ -11,13 +9,17 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use steer3d::eval::NetworkPredictor;
 use steer3d::eval::report::{Comparison, Report, Section, Trial, write_comparison, write_report};
+use steer3d::nn::state::{self, TrainingState};
 use steer3d::nn::{ModelConfig, Network, TrainConfig, checkpoint};
 use steer3d::volume::Dataset;
 
 use crate::INTERRUPTED;
 use crate::eval::{ProtocolArgs, command_line, measure};
+use crate::experiment::Saving;
 use crate::output::Output;
-use crate::train::{Architecture, Budget, TrainingArgs, default_network, rival, train_into};
+use crate::train::{
+    Architecture, Budget, Keep, TrainingArgs, default_network, rival, stop_on_interrupt, train_into,
+};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d compare cath.h5 --out comparison
@@ -79,9 +81,7 @@ pub(crate) fn run(
     let dataset = Dataset::open(&args.dataset)?;
     let protocol = args.protocol.protocol(&dataset, seed)?;
     let steerable = default_network(&dataset)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+    let stop = stop_on_interrupt()?;
     let (mut models, mut journals) = (vec![], vec![]);
     for &architecture in &args.models {
         let budget = match args.matched {
@@ -167,15 +167,34 @@ fn trained(
             return Ok(Some((network, found.seconds)));
         }
     }
-    let start = Instant::now();
     let network = Network::new(model, training.seed, DType::F32, device)?;
     let network = network.with_recomputation(recompute);
-    let run = train_into(folder, network, dataset, training, output, stop)?;
+    let states = Saving::default().states(folder)?;
+    let state = unfinished(&states.folder, model, dataset, training, device)?;
+    let keep = Keep { states: Some(&states), state, experiment: None };
+    let run = train_into(folder, network, dataset, training, keep, output, stop)?;
     if run.stopped {
         return Ok(None);
     }
-    finished.seconds = start.elapsed().as_secs_f64();
+    finished.seconds = run.epochs.last().map_or(0.0, |epoch| epoch.seconds);
     let text = serde_json::to_string_pretty(&finished)?;
     checkpoint::write_atomically(&record, text.as_bytes())?;
     Ok(Some((run.network, finished.seconds)))
+}
+
+/// The state of this very training, if it was interrupted.
+fn unfinished(
+    folder: &Path,
+    model: &ModelConfig,
+    dataset: &Dataset,
+    training: &TrainConfig,
+    device: &Device,
+) -> Result<Option<TrainingState>> {
+    let latest = state::latest(folder)?;
+    let state = latest.and_then(|path| state::read(&path, device).ok());
+    Ok(state.filter(|state| {
+        let header = &state.header;
+        let same = (&header.model, &header.config) == (model, training);
+        same && header.digest == dataset.digest()
+    }))
 }

@@ -15,7 +15,7 @@ use steer3d::volume::{
 };
 
 use crate::output::Output;
-use crate::train::{Architecture, Budget, default_network, rival, train_into};
+use crate::train::{Architecture, Budget, Keep, default_network, rival, train_into};
 use crate::{eval, tetris};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -106,7 +106,7 @@ fn real(
         let network = Network::new(&model, config.seed, DType::F32, device)?;
         let folder = args.out.join(&meta.name).join(&name);
         let never = AtomicBool::new(false);
-        let run = train_into(&folder, network, &dataset, &config, output, &never)?;
+        let run = train_into(&folder, network, &dataset, &config, Keep::default(), output, &never)?;
         predictors.push(Box::new(NetworkPredictor::new(name, run.network)?));
     }
     let voxels = Source::Voxels(Interpolation::Cubic);

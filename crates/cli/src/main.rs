@@ -5,9 +5,14 @@ mod dataset;
 mod demo;
 mod equivariance;
 mod eval;
+mod experiment;
 mod info;
+mod init;
 mod output;
+mod record;
 mod report;
+mod runs;
+mod tensorboard;
 mod tetris;
 mod train;
 
@@ -37,8 +42,9 @@ struct Cli {
 #[derive(Args)]
 pub(crate) struct Global {
     /// Seed of everything random: the same seed gives the same result on any number of threads
-    #[arg(long, global = true, default_value_t = 0, env = "STEER3D_SEED")]
-    seed: u64,
+    /// [default: that of an experiment file, else 0]
+    #[arg(long, global = true, env = "STEER3D_SEED")]
+    seed: Option<u64>,
     /// Threads to use [default: all]
     #[arg(long, global = true, env = "STEER3D_THREADS")]
     threads: Option<usize>,
@@ -62,7 +68,10 @@ enum Command {
     /// Make, describe and check HDF5 datasets
     #[command(subcommand)]
     Dataset(dataset::DatasetCommand),
-    /// Train a network on a dataset
+    /// Write a commented experiment file
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::InitArgs),
+    /// Train a network, as an experiment file or options describe it
     #[command(after_help = train::EXAMPLES)]
     Train(train::TrainArgs),
     /// Evaluate a network on rotated and moved test volumes and write a report
@@ -71,6 +80,9 @@ enum Command {
     /// Train several networks on a dataset and measure how each survives rotation and translation
     #[command(after_help = compare::EXAMPLES)]
     Compare(compare::CompareArgs),
+    /// List and compare trainings
+    #[command(after_help = runs::EXAMPLES)]
+    Runs(runs::RunsArgs),
     /// Compare reports
     #[command(subcommand)]
     Report(report::ReportCommand),
@@ -139,14 +151,17 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     }
     let device = device(&global.device)?;
     let output = Output::new(global.json, global.quiet);
+    let seed = global.seed.unwrap_or(0);
     match &cli.command {
-        Command::Demo(args) => demo::run(args, global.seed, &device, &output),
-        Command::Dataset(command) => dataset::run(command, global.seed, &output),
+        Command::Demo(args) => demo::run(args, seed, &device, &output),
+        Command::Dataset(command) => dataset::run(command, seed, &output),
         Command::Train(args) => train::run(args, global.seed, &device, &output),
-        Command::Eval(args) => eval::run(args, global.seed, &device, &output),
-        Command::Compare(args) => compare::run(args, global.seed, &device, &output),
+        Command::Init(args) => init::run(args),
+        Command::Runs(args) => runs::run(args, &output),
+        Command::Eval(args) => eval::run(args, seed, &device, &output),
+        Command::Compare(args) => compare::run(args, seed, &device, &output),
         Command::Report(command) => report::run(command, &output),
-        Command::Equivariance(args) => equivariance::run(args, global.seed, &output),
+        Command::Equivariance(args) => equivariance::run(args, seed, &output),
         Command::Info(args) => info::run(args, &output),
         Command::Completions { shell } => completions(*shell),
     }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 /// How the user wants to be told.
@@ -49,6 +49,7 @@ impl Output {
             bar,
             lines: !self.terminal && !self.quiet,
             last: Instant::now(),
+            begun: (Instant::now(), 0),
         }
     }
 }
@@ -60,6 +61,8 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     lines: bool,
     last: Instant,
+    /// When it began, and how much was done then.
+    begun: (Instant, usize),
 }
 
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -73,6 +76,16 @@ impl Progress {
         }
     }
 
+    /// Tells the length, and that `done` of it was done before the clock started.
+    pub(crate) fn start(&mut self, done: usize, length: usize) {
+        self.length(length);
+        self.begun = (Instant::now(), done);
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+            bar.reset_eta();
+        }
+    }
+
     /// `done` of the whole length are done.
     pub(crate) fn at(&mut self, done: usize, message: &str) {
         if let Some(bar) = &self.bar {
@@ -80,7 +93,11 @@ impl Progress {
             bar.set_message(message.to_owned());
         } else if self.lines && self.last.elapsed() > LINE_EVERY {
             self.last = Instant::now();
-            eprintln!("{}: {done}/{} {message}", self.label, self.length);
+            let (start, before) = self.begun;
+            let left = self.length.saturating_sub(done) as f64;
+            let rate = done.saturating_sub(before).max(1) as f64 / start.elapsed().as_secs_f64();
+            let eta = HumanDuration(Duration::from_secs_f64((left / rate).min(1e9)));
+            eprintln!("{}: {done}/{} {message} (eta {eta:#})", self.label, self.length);
         }
     }
 

@@ -11,7 +11,7 @@ use steer3d::nn::{Network, SteerableBlock, SteerableConfig, TrainConfig};
 use steer3d::volume::{Dataset, ImportOptions, Split, Voxeliser, import_tetris};
 
 use crate::output::Output;
-use crate::train::{Architecture, Budget, input_scale, rival, train_into};
+use crate::train::{Architecture, Budget, Keep, input_scale, rival, train_into};
 
 /// Accuracy on rotated shapes, over seeds.
 #[derive(Serialize)]
@@ -63,12 +63,13 @@ pub(crate) fn run(
                 learning_rate: 3e-2,
                 weight_decay: 1e-3,
                 seed,
-                augment: None,
+                ..TrainConfig::default()
             };
             let network = Network::new(&model, seed, DType::F32, device)?;
             let folder = out.join(format!("tetris-{seed}")).join(&name);
             let never = AtomicBool::new(false);
-            let run = train_into(&folder, network, &dataset, &config, output, &never)?;
+            let run =
+                train_into(&folder, network, &dataset, &config, Keep::default(), output, &never)?;
             parameters = run.network.params().count();
             let predictor = NetworkPredictor::new(name.clone(), run.network)?;
             let accuracy = accuracy(&predictor, &dataset)?;

@@ -1,50 +1,78 @@
 use std::fmt;
 use std::fs;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use steer3d::eval::report::{Report, terminal, write_report};
+use steer3d::eval::{NetworkPredictor, Predictor};
 use steer3d::kernels::Family;
-use steer3d::nn::checkpoint::{FORMAT, ModelCard};
+use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
+use steer3d::nn::state::{self, TrainingState};
 use steer3d::nn::{
-    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry,
-    TrainConfig, TrainEvent, TransformerConfig, train,
+    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, Save, States, SteerableConfig,
+    Symmetry, TrainConfig, TrainEvent, Training, TransformerConfig,
 };
 use steer3d::volume::{Dataset, Split, Turns};
+use toml::Table;
 
-use crate::INTERRUPTED;
+use crate::experiment::{Data, Evaluation, Experiment, Saving, Settings, read, strict};
 use crate::output::Output;
+use crate::record::{EXPERIMENT, Recorder, RunRecord, TestScore};
+use crate::{INTERRUPTED, eval, runs};
 
 pub(crate) const EXAMPLES: &str = "Examples:
+  steer3d init > cath.toml && steer3d train cath.toml
+  steer3d train cath.toml --set training.epochs=50 --set model.blocks.0.fields=8x0+4x1 --out runs/wide
+  steer3d train cath.toml --resume
+  steer3d train cath.toml --seeds 5 --resume
   steer3d train cath.h5 --model steerable --out runs/steerable
   steer3d train cath.h5 --model plain --epochs 50 --learning-rate 2e-3 --out runs/plain
   steer3d train cath.h5 --config model.toml --out runs/mine
 
-The run folder gets model.safetensors (weights of the best epoch), model.toml (what the model is)
-and metrics.jsonl (one line for each epoch).";
+The run folder gets model.safetensors (weights of the best epoch), model.toml (what the model is),
+experiment.toml (all settings), run.json (version, seed, checksum of the data), metrics.jsonl (one
+line for each epoch), curves.html, tensorboard/ and states/, from which --resume goes on to the same
+bits. Ctrl-C and SIGTERM save the state and end with exit code 130; a second Ctrl-C ends at once.";
 
 #[derive(Args)]
 pub(crate) struct TrainArgs {
-    /// Dataset (HDF5), as made by `steer3d dataset build` or `import`
-    dataset: PathBuf,
-    /// Network to train, sized for the dataset
-    #[arg(long, value_enum, default_value = "steerable", conflicts_with = "config")]
-    model: Architecture,
+    /// Experiment file (.toml, see `steer3d init`), folder of a run, or dataset (HDF5) as made by
+    /// `steer3d dataset build` or `import`
+    #[arg(value_name = "EXPERIMENT|DATASET")]
+    source: PathBuf,
+    /// Change of a setting of the experiment file, such as training.epochs=50 or model.blocks.0.size=5;
+    /// KEY= removes it; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on with the training of the run folder where it was saved last; start it if there is none
+    #[arg(long)]
+    resume: bool,
+    /// Start anew, though the run folder has a training that is not finished
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
+    /// Trainings from so many seeds, counted from the seed of the experiment, in the folders seed-0, seed-1,
+    /// ... of the run folder; --resume leaves finished ones as they are
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
+    /// Network to train, sized for the dataset [default: steerable]
+    #[arg(long, value_enum, conflicts_with = "config")]
+    model: Option<Architecture>,
     /// TOML file that describes the network, instead of --model
     #[arg(long)]
     config: Option<PathBuf>,
     #[command(flatten)]
     training: TrainingArgs,
-    /// Run folder
+    /// Run folder [default for an experiment NAME.toml: runs/NAME]
     #[arg(long, short)]
-    out: PathBuf,
+    out: Option<PathBuf>,
 }
 
 /// How to train.
@@ -85,6 +113,17 @@ enum Augment {
 }
 
 impl TrainingArgs {
+    /// Whether any of them is given.
+    fn any(&self) -> bool {
+        self.epochs.is_some()
+            || self.batch_size.is_some()
+            || self.learning_rate.is_some()
+            || self.weight_decay.is_some()
+            || self.recompute
+            || self.augment.is_some()
+            || self.augment_fraction < 1.0
+    }
+
     /// The settings of a training; `--augment` counts if `augment`.
     pub(crate) fn config(
         &self,
@@ -105,6 +144,7 @@ impl TrainingArgs {
                 None if architecture != Architecture::Augmented => None,
                 Some(Augment::So3) | None => Some(Turns::So3 { fraction: self.augment_fraction }),
             },
+            ..standard
         }
     }
 }
@@ -165,42 +205,193 @@ struct Summary {
     stopped: bool,
 }
 
+impl Summary {
+    fn text(&self) -> String {
+        let accuracy = self.best.and_then(|best| best.validation_accuracy);
+        let accuracy = accuracy
+            .map_or_else(String::new, |a| format!(", validation accuracy {:.1} %", 100.0 * a));
+        format!("{}: {} parameters{accuracy}", self.model.display(), self.parameters)
+    }
+}
+
 pub(crate) fn run(
     args: &TrainArgs,
-    seed: u64,
+    seed: Option<u64>,
     device: &Device,
     output: &Output,
 ) -> Result<ExitCode> {
-    let dataset = Dataset::open(&args.dataset)?;
-    let model = match &args.config {
-        Some(path) => {
-            let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-            ModelConfig::from_toml(&text).with_context(|| format!("{}", path.display()))?
-        }
-        None => rival(args.model, default_network(&dataset)?, Budget::Parameters, device)?,
+    let (experiment, out) = plan(args, seed)?;
+    let config = experiment.training(seed)?;
+    let stop = stop_on_interrupt()?;
+    let Some(seeds) = args.seeds else {
+        let summary = one(args, &experiment, &out, &config, device, output, &stop)?;
+        output.result(&summary.text(), &summary)?;
+        return Ok(code(summary.stopped));
     };
-    let config = args.training.config(args.model, true, seed);
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
-    let network =
-        Network::new(&model, seed, DType::F32, device)?.with_recomputation(args.training.recompute);
-    let run = train_into(&args.out, network, &dataset, &config, output, &stop)?;
-    let best = run.epochs.iter().rfind(|e| e.best).copied();
+    for seed in config.seed..config.seed + seeds {
+        let config = TrainConfig { seed, ..config.clone() };
+        let folder = out.join(format!("seed-{seed}"));
+        let summary = one(args, &experiment, &folder, &config, device, output, &stop)?;
+        output.say(&summary.text());
+        if summary.stopped {
+            return Ok(code(true));
+        }
+    }
+    runs::list(&out, None, output)?;
+    Ok(code(false))
+}
+
+fn code(stopped: bool) -> ExitCode {
+    if stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
+}
+
+/// A training and its evaluation in one run folder.
+fn one(
+    args: &TrainArgs,
+    experiment: &Experiment,
+    out: &Path,
+    config: &TrainConfig,
+    device: &Device,
+    output: &Output,
+    stop: &AtomicBool,
+) -> Result<Summary> {
+    let states = experiment.states.states(out)?;
+    let before = RunRecord::read(out);
+    let latest = state::latest(&states.folder)?;
+    let unfinished = before.as_ref().is_some_and(|run| !run.finished);
+    if unfinished && latest.is_some() && !args.resume && !args.overwrite {
+        bail!(
+            "{}: holds a training that is not finished; go on with it with --resume, or start anew with --overwrite",
+            out.display()
+        );
+    }
+    let state = match latest.filter(|_| args.resume) {
+        Some(path) => Some(state::read(&path, device)?),
+        None => None,
+    };
+    let was_finished = state.as_ref().is_some_and(|state| state.header.progress.finished);
+    let dataset = experiment.dataset(output)?;
+    let model = experiment.model(&dataset, device)?;
+    let network = Network::new(&model, config.seed, DType::F32, device)?;
+    let network = network.with_recomputation(experiment.recompute()?);
+    let resolved = toml::to_string_pretty(&experiment.resolved(&model, config)?)?;
+    let known = fs::read_to_string(out.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
+    let keep = Keep { states: Some(&states), state, experiment: Some(&resolved) };
+    let run = train_into(out, network, &dataset, config, keep, output, stop)?;
     let summary = Summary {
         schema_version: 1,
         model: run.path,
         parameters: run.network.params().count(),
-        best,
+        best: run.epochs.iter().rfind(|e| e.best).copied(),
         epochs: run.epochs,
         stopped: run.stopped,
     };
-    let scores = best
-        .and_then(|b| b.validation_accuracy)
-        .map_or_else(String::new, |a| format!(", validation accuracy {:.1} %", 100.0 * a));
-    let text = format!("{}: {} parameters{scores}", summary.model.display(), summary.parameters);
-    output.result(&text, &summary)?;
-    Ok(if summary.stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+    if summary.stopped {
+        output.say("interrupted: the same command with --resume goes on where it was");
+        return Ok(summary);
+    }
+    let Some(evaluation) = experiment.evaluation.clone() else { return Ok(summary) };
+    let Some(mut record) = RunRecord::read(out) else { return Ok(summary) };
+    let before = before.filter(|run| known && was_finished && !run.test.is_empty());
+    if let Some(before) = before {
+        record.test = before.test;
+    } else {
+        // From here on nothing is lost by ending at once.
+        stop.store(true, Ordering::Relaxed);
+        record.test = report(out, run.network, &dataset, evaluation, output)?;
+        stop.store(false, Ordering::Relaxed);
+    }
+    record.write(out)?;
+    Ok(summary)
+}
+
+/// The experiment and its run folder.
+fn plan(args: &TrainArgs, seed: Option<u64>) -> Result<(Experiment, PathBuf)> {
+    let source = &args.source;
+    let is_run = source.join(EXPERIMENT).is_file();
+    if !is_run && source.extension().is_none_or(|e| e != "toml") {
+        let Some(out) = args.out.clone() else { bail!("--out: expected the run folder") };
+        let table = Table::try_from(of_options(args, seed.unwrap_or(0))?)?;
+        return Ok((Experiment::parse(table, &args.set)?, out));
+    }
+    if args.model.is_some() || args.config.is_some() || args.training.any() {
+        bail!(
+            "{}: an experiment file has these settings; change them with --set, such as --set training.epochs=5",
+            source.display()
+        );
+    }
+    let (file, beside) = if is_run {
+        (source.join(EXPERIMENT), source.clone())
+    } else {
+        (source.clone(), Path::new("runs").join(source.file_stem().unwrap_or_default()))
+    };
+    let experiment = Experiment::parse(read(&file)?, &args.set);
+    let experiment = experiment.with_context(|| format!("{}", file.display()))?;
+    Ok((experiment, args.out.clone().unwrap_or(beside)))
+}
+
+/// The experiment that the options describe.
+fn of_options(args: &TrainArgs, seed: u64) -> Result<Experiment> {
+    let architecture = args.model.unwrap_or(Architecture::Steerable);
+    let model = match &args.config {
+        // With the defaults of a network, not with what the dataset tells.
+        Some(path) => {
+            let model: ModelConfig =
+                strict(read(path)?, "").with_context(|| format!("{}", path.display()))?;
+            Table::try_from(model)?
+        }
+        None => Table::from_iter([("preset".to_owned(), architecture.to_string().into())]),
+    };
+    let mut training =
+        Settings::from(Table::try_from(args.training.config(architecture, true, seed))?);
+    training.recompute = Some(args.training.recompute.into());
+    Ok(Experiment {
+        data: Data { dataset: args.source.clone(), make: vec![] },
+        model,
+        training,
+        states: Saving::default(),
+        evaluation: None,
+    })
+}
+
+/// Evaluates a trained network and writes the report into its run folder; goes on with an evaluation
+/// that was interrupted.
+fn report(
+    out: &Path,
+    network: Network,
+    dataset: &Dataset,
+    evaluation: Evaluation,
+    output: &Output,
+) -> Result<Vec<TestScore>> {
+    let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let predictors: [Box<dyn Predictor>; 1] = [Box::new(NetworkPredictor::new(name, network)?)];
+    let Evaluation { split, protocol } = evaluation;
+    let folder = out.join("report");
+    let journals = folder.join("unfinished");
+    fs::create_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
+    let section = eval::section(&predictors, dataset, split, protocol, Some(&journals), output)?;
+    let title = format!("{} on {}", out.display(), dataset.meta().name);
+    let scores = section.models.first().map(TestScore::of).unwrap_or_default();
+    let report = Report::new(&title, &eval::command_line(), vec![section]);
+    write_report(&folder, &report)?;
+    fs::remove_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
+    output.say(&terminal(&report));
+    output.say(&format!("report: {}", folder.join("report.html").display()));
+    Ok(scores)
+}
+
+/// Set by SIGTERM and the first Ctrl-C; the second one ends the program at once.
+pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    })?;
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))?;
+    Ok(stop)
 }
 
 /// The steerable network for volumes like those of a dataset.
@@ -292,19 +483,29 @@ pub(crate) struct Run {
     pub(crate) stopped: bool,
 }
 
-/// Trains a network and keeps its best weights and its metrics in folder `out`.
+/// What a run folder gets beside network and metrics.
+#[derive(Default)]
+pub(crate) struct Keep<'a> {
+    pub(crate) states: Option<&'a States>,
+    /// Where the training goes on.
+    pub(crate) state: Option<TrainingState>,
+    /// The resolved experiment file.
+    pub(crate) experiment: Option<&'a str>,
+}
+
+/// Trains a network and keeps its best weights and its metrics in folder `out`. Nothing in the folder
+/// is changed before all is checked.
 pub(crate) fn train_into(
     out: &Path,
     network: Network,
     dataset: &Dataset,
     config: &TrainConfig,
+    keep: Keep<'_>,
     output: &Output,
     stop: &AtomicBool,
 ) -> Result<Run> {
     fs::create_dir_all(out).with_context(|| format!("{}", out.display()))?;
     let path = out.join("model.safetensors");
-    let log_path = out.join("metrics.jsonl");
-    let mut log = fs::File::create(&log_path).with_context(|| format!("{}", log_path.display()))?;
     let meta = dataset.meta();
     let card = ModelCard {
         format: FORMAT,
@@ -318,57 +519,83 @@ pub(crate) fn train_into(
         model: network.config(),
     };
     let label = format!("train {} on {}", network.config().name(), meta.name);
-    output.say(&format!("{label}: {} parameters", network.params().count()));
+    let mut record = RunRecord::new(&network, dataset, config);
+    output.say(&format!("{label}: {} parameters", record.parameters));
+    let (mut first, mut epochs) = (0, vec![]);
+    if let Some(TrainingState { path, header, .. }) = &keep.state {
+        let done = &header.progress;
+        output.say(&format!("  goes on from {} (epoch {})", path.display(), done.epoch));
+        (first, epochs) = (done.step, done.epochs.clone());
+    }
+    let save = Some(Save { model: &path, card: &card, states: keep.states });
+    let training = match keep.state {
+        None => Training::new(&network, dataset, config, save)?,
+        Some(state) => Training::resumed(&network, dataset, config, save, state)?,
+    };
+    if let Some(text) = keep.experiment {
+        checkpoint::write_atomically(&out.join(EXPERIMENT), text.as_bytes())?;
+    }
+    record.write(out)?;
+    let mut recorder = Recorder::new(out, first, &epochs)?;
     let mut progress = output.progress(&label, 0);
-    let mut failed = None;
-    let trained = train(&network, dataset, config, Some((&path, &card)), &mut |event| {
+    let (start, mut done, mut failed) = (Instant::now(), first, None);
+    let volumes = config.batch_size * config.accumulate;
+    let watch = &mut |event| {
         match event {
-            TrainEvent::Step { epoch, step, steps, loss } => {
-                progress.length(steps);
-                progress.at(step, &format!("epoch {epoch}/{} loss {loss:.3}", config.epochs));
-            }
-            TrainEvent::Epoch(metrics) => {
-                progress.say(&describe(&metrics, config.epochs));
-                if let Err(e) = log_line(&mut log, &metrics) {
-                    failed = Some(e);
-                    return ControlFlow::Break(());
+            TrainEvent::Step { epoch, step, steps, loss, accuracy, .. } => {
+                if done == first {
+                    progress.start(first, steps);
                 }
+                done = step;
+                let rate = (volumes * (step - first)) as f64 / start.elapsed().as_secs_f64();
+                let epochs = config.epochs;
+                let accuracy = percent(accuracy);
+                let message =
+                    format!("epoch {epoch}/{epochs} loss {loss:.3}{accuracy} {rate:.1} volumes/s");
+                progress.at(step, &message);
             }
+            TrainEvent::Epoch(metrics) => progress.say(&describe(&metrics, config.epochs)),
+            _ => {}
         }
-        if stop.load(Ordering::Relaxed) {
+        if let Err(error) = recorder.hear(&event, done) {
+            failed = Some(error);
+        }
+        if failed.is_some() || stop.load(Ordering::Relaxed) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
-    })?;
+    };
+    let trained = training.run(watch)?;
     if let Some(error) = failed {
-        return Err(error).with_context(|| format!("{}", log_path.display()));
+        return Err(error).with_context(|| format!("{}", out.display()));
     }
     let share = trained.waited.as_secs_f64() / trained.elapsed.as_secs_f64().max(1e-9);
     progress.say(&format!("  waited for data: {:.1} % of the time", 100.0 * share));
-    if trained.epochs.is_empty() {
+    if trained.epochs.is_empty() && keep.states.is_none() {
         bail!("interrupted before the first epoch ended; nothing was saved");
     }
+    recorder.curves(&label)?;
+    record.finished = !trained.stopped;
+    record.seconds = trained.elapsed.as_secs_f64();
+    record.waited_seconds = trained.waited.as_secs_f64();
+    record.write(out)?;
     Ok(Run { network, path, epochs: trained.epochs, stopped: trained.stopped })
 }
 
-fn log_line(log: &mut fs::File, metrics: &EpochMetrics) -> Result<()> {
-    writeln!(log, "{}", serde_json::to_string(metrics)?)?;
-    Ok(())
-}
-
 fn describe(m: &EpochMetrics, epochs: usize) -> String {
-    let validation = match (m.validation_loss, m.validation_accuracy) {
-        (Some(loss), Some(accuracy)) => {
-            format!(", validation loss {loss:.3} accuracy {:.1} %", 100.0 * accuracy)
-        }
-        _ => String::new(),
-    };
+    let validation = m.validation_loss.map_or_else(String::new, |loss| {
+        format!(", validation loss {loss:.3}{}", percent(m.validation_accuracy))
+    });
     format!(
-        "  epoch {:>3}/{epochs}: train loss {:.3} accuracy {:.1} %{validation}{}",
+        "  epoch {:>3}/{epochs}: train loss {:.3}{}{validation}{}",
         m.epoch,
         m.train_loss,
-        100.0 * m.train_accuracy,
+        percent(m.train_accuracy),
         if m.best { " *" } else { "" }
     )
+}
+
+fn percent(accuracy: Option<f64>) -> String {
+    accuracy.map_or_else(String::new, |a| format!(" accuracy {:.1} %", 100.0 * a))
 }

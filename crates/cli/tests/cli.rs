@@ -269,7 +269,7 @@ fn wrong_usage_ends_with_exit_code_2() {
 #[test]
 fn every_command_has_help_and_the_main_ones_examples() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["demo", "train", "eval", "compare", "info", "completions"] {
+    for command in ["demo", "init", "train", "runs", "eval", "compare", "info", "completions"] {
         let help = succeeds(folder.path(), &[command, "--help"]);
         assert!(help.contains("Example"), "{command}");
     }

@@ -140,6 +140,9 @@ fn tensor(
     Ok(Tensor::from_vec(values, shape, device)?)
 }
 
+/// How the names of temporary files begin.
+pub(crate) const TEMPORARY: &str = ".steer3d-checkpoint-";
+
 /// Writes `bytes` to a temporary file beside `path`, syncs it and renames it to `path`.
 ///
 /// # Errors
@@ -150,11 +153,15 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
         _ => Path::new("."),
     };
     let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(TEMPORARY).suffix(".tmp");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
-        File::open(folder)?.sync_all()
+        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
     };
     write().map_err(|e: std::io::Error| fault(path, &format!("cannot be written: {e}")))
 }

@@ -54,19 +54,30 @@ pub enum NnError {
         /// What the dataset has.
         found: String,
     },
-    /// The loss stopped being a number.
+    /// The loss or a gradient stopped being a number.
     #[error(
-        "the loss became {loss} in epoch {epoch}, step {step}; lower the learning rate (it was {learning_rate:e})"
+        "{what} in epoch {epoch}, step {step}; lower the learning rate (it was {learning_rate:e}) or clip the gradients{}",
+        state.as_ref().map_or_else(String::new, |path| format!("; the state before the step is in {}", path.display()))
     )]
     NotFinite {
+        /// What became what, and where first: "the loss became NaN, first in block 2 convolution".
+        what: String,
         /// Epoch, counted from 1.
         epoch: usize,
         /// Optimiser step, counted from 1.
         step: usize,
-        /// The loss.
-        loss: f32,
         /// The learning rate at that step.
         learning_rate: f64,
+        /// Where the state before the step was saved.
+        state: Option<PathBuf>,
+    },
+    /// The state of a training that cannot be read, written or gone on with.
+    #[error("training state {}: {problem}", path.display())]
+    State {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
     },
     /// A checkpoint that cannot be read or written.
     #[error("checkpoint {}: {problem}", path.display())]

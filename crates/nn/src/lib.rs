@@ -9,9 +9,9 @@
 //! * [`layers`]: steerable convolution, also with learned radial functions, gate and norm
 //!   nonlinearities, batch norm, field dropout, antialiased pooling, linear head.
 //! * [`SteerableCnn`] and [`PlainCnn`], described by a [`ModelConfig`] and joined in [`Network`].
-//! * [`train`]: the AdamW training loop; [`checkpoint`]: weights on disk.
+//! * [`train`] and [`resume`]: the training loop; [`state`]: a training on disk; [`checkpoint`]: weights
+//!   on disk.
 
-mod adamw;
 pub mod checkpoint;
 mod config;
 mod error;
@@ -19,14 +19,15 @@ mod field;
 mod fused;
 pub mod layers;
 mod network;
+mod optimiser;
 mod params;
 mod plain;
 mod recompute;
+pub mod state;
 mod steerable;
 mod train;
 mod transformer;
 
-pub use adamw::AdamW;
 pub use config::{
     ModelConfig, PlainBlock, PlainConfig, Pooling, SteerableBlock, SteerableConfig, Symmetry,
     TransformerConfig,
@@ -35,7 +36,11 @@ pub use error::NnError;
 pub use field::{Field, LayerField};
 pub use fused::FusedNetwork;
 pub use network::{ConvolutionInfo, Network};
+pub use optimiser::{AdamW, Optimiser, OptimiserConfig, Sgd};
 pub use params::{Mode, Params};
 pub use plain::PlainCnn;
 pub use steerable::SteerableCnn;
-pub use train::{EpochMetrics, TrainConfig, TrainEvent, Trained, train};
+pub use train::{
+    Balance, ClassWeights, EpochMetrics, Gradients, Loss, LossConfig, Save, Schedule, States,
+    TrainConfig, TrainEvent, Trained, Training, When, global_norm, resume, train,
+};

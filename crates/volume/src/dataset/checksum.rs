@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::writer::row_of;
+use super::{Dataset, hex};
 use crate::mesh::Mesh;
 use crate::points::PointCloud;
 
@@ -45,6 +46,30 @@ pub(super) fn checksum(content: &Content<'_>) -> [u8; 32] {
     add(&floats(vertices));
     add(&triangles.iter().flat_map(|index| index.to_le_bytes()).collect::<Vec<_>>());
     hasher.finalize().into()
+}
+
+impl Dataset {
+    /// SHA-256, in hexadecimal, of what a training depends on: channels and grid, class names, and id,
+    /// label, split and checksum of every item. It does not tell changed values where a dataset has no
+    /// checksums.
+    pub fn digest(&self) -> String {
+        let mut hasher = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        let meta = self.meta();
+        for size in [meta.channels].iter().chain(&meta.dims) {
+            add(&(*size as u64).to_le_bytes());
+        }
+        meta.class_names.iter().chain(self.ids()).for_each(|name| add(name.as_bytes()));
+        for (label, split) in self.labels().iter().zip(self.splits()) {
+            add(&label.to_le_bytes());
+            add(split.to_string().as_bytes());
+        }
+        self.checksums().unwrap_or_default().iter().for_each(|sum| add(sum));
+        hex(&hasher.finalize())
+    }
 }
 
 fn floats(values: &[f64]) -> Vec<u8> {

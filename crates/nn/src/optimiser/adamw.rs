@@ -1,18 +1,19 @@
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 
+use super::{beta1, beta2, epsilon};
 use crate::params::Parameter;
+use crate::train::Gradients;
 use crate::{NnError, Params};
-
-const BETA1: f64 = 0.9;
-const BETA2: f64 = 0.999;
-const EPSILON: f64 = 1e-8;
 
 /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), which applies to
 /// the parameters marked for it only.
 #[derive(Debug)]
 pub struct AdamW {
     weight_decay: f64,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
     step: i32,
     moments: Vec<Moments>,
 }
@@ -34,7 +35,14 @@ impl AdamW {
             Ok::<_, NnError>(Moments { first: zero.clone(), second: zero })
         };
         let moments = params.trainable().iter().map(zeros).collect::<Result<_, _>>()?;
-        Ok(Self { weight_decay, step: 0, moments })
+        let (beta1, beta2, epsilon) = (beta1(), beta2(), epsilon());
+        Ok(Self { weight_decay, beta1, beta2, epsilon, step: 0, moments })
+    }
+
+    /// Other decays of the two moments than 0.9 and 0.999, and another summand of the root than 1e-8.
+    #[must_use]
+    pub fn with(self, beta1: f64, beta2: f64, epsilon: f64) -> Self {
+        Self { beta1, beta2, epsilon, ..self }
     }
 
     /// Moves every parameter that has a gradient in `gradients` one step.
@@ -47,21 +55,43 @@ impl AdamW {
         gradients: &GradStore,
         learning_rate: f64,
     ) -> Result<(), NnError> {
+        self.step_by(params, &Gradients::of(params, gradients), learning_rate)
+    }
+
+    pub(super) fn step_by(
+        &mut self,
+        params: &Params,
+        gradients: &Gradients,
+        learning_rate: f64,
+    ) -> Result<(), NnError> {
         self.step += 1;
-        let unbias1 = 1.0 / (1.0 - BETA1.powi(self.step));
-        let unbias2 = 1.0 / (1.0 - BETA2.powi(self.step));
-        for (parameter, moments) in params.trainable().iter().zip(&mut self.moments) {
-            let Some(gradient) = gradients.get(parameter.var.as_tensor()) else { continue };
-            let gradient = gradient.detach();
-            moments.first = ((&moments.first * BETA1)? + (&gradient * (1.0 - BETA1))?)?;
-            moments.second = ((&moments.second * BETA2)? + (gradient.sqr()? * (1.0 - BETA2))?)?;
-            let scale = ((&moments.second * unbias2)?.sqrt()? + EPSILON)?;
+        let (beta1, beta2) = (self.beta1, self.beta2);
+        let unbias1 = 1.0 / (1.0 - beta1.powi(self.step));
+        let unbias2 = 1.0 / (1.0 - beta2.powi(self.step));
+        let moved = params.trainable().iter().zip(gradients.iter()).zip(&mut self.moments);
+        for ((parameter, gradient), moments) in moved {
+            let Some(gradient) = gradient else { continue };
+            moments.first = ((&moments.first * beta1)? + (gradient * (1.0 - beta1))?)?;
+            moments.second = ((&moments.second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+            let scale = ((&moments.second * unbias2)?.sqrt()? + self.epsilon)?;
             let update = ((&moments.first * (learning_rate * unbias1))? / scale)?;
             let decay = if parameter.decay { learning_rate * self.weight_decay } else { 0.0 };
             let kept = (parameter.var.as_tensor().detach() * (1.0 - decay))?;
             parameter.var.set(&(kept - update)?)?;
         }
         Ok(())
+    }
+
+    /// First and second moments and the number of steps.
+    pub(super) fn state(&self) -> (Vec<&Tensor>, Vec<&Tensor>, i32) {
+        let (first, second) = self.moments.iter().map(|m| (&m.first, &m.second)).unzip();
+        (first, second, self.step)
+    }
+
+    pub(super) fn restore(&mut self, first: Vec<Tensor>, second: Vec<Tensor>, step: i32) {
+        let moments = first.into_iter().zip(second);
+        self.moments = moments.map(|(first, second)| Moments { first, second }).collect();
+        self.step = step;
     }
 }
 

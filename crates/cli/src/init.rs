@@ -1,0 +1,61 @@
+//! Experiment files to begin with.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use steer3d::nn::checkpoint::write_atomically;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  steer3d init > experiment.toml
+  steer3d init adrenal --out adrenal.toml";
+
+#[derive(Args)]
+pub(crate) struct InitArgs {
+    /// Which experiment
+    #[arg(value_enum, default_value = "template")]
+    example: Example,
+    /// File to write, which must not exist [default: standard output]
+    #[arg(long, short)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Example {
+    /// Every setting, with what it means
+    Template,
+    /// The Tetris experiment of the paper
+    Tetris,
+    /// The bundled protein domains, a steerable network
+    CathSteerable,
+    /// The same, a plain network and turned training volumes
+    CathPlain,
+    /// The bundled adrenal glands: class weights, averaged weights, early stopping
+    Adrenal,
+}
+
+impl Example {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Template => include_str!("../../../examples/experiments/template.toml"),
+            Self::Tetris => include_str!("../../../examples/experiments/tetris.toml"),
+            Self::CathSteerable => {
+                include_str!("../../../examples/experiments/cath-steerable.toml")
+            }
+            Self::CathPlain => include_str!("../../../examples/experiments/cath-plain.toml"),
+            Self::Adrenal => include_str!("../../../examples/experiments/adrenal.toml"),
+        }
+    }
+}
+
+pub(crate) fn run(args: &InitArgs) -> Result<ExitCode> {
+    let text = args.example.text();
+    match &args.out {
+        Some(path) if path.exists() => bail!("{}: exists; choose another name", path.display()),
+        Some(path) => write_atomically(path, text.as_bytes())?,
+        None => std::io::stdout().write_all(text.as_bytes()).context("standard output")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

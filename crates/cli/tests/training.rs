@@ -1,0 +1,302 @@
+//! Trainings from the outside: experiment files, kills, interruptions, run folders.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use steer3d::so3::Stream;
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("steer3d"));
+    command.args(args).current_dir(folder);
+    command
+}
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    command(folder, args).output().unwrap()
+}
+
+fn succeeds(folder: &Path, args: &[&str]) -> String {
+    let output = run(folder, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The line with which a command is refused.
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let output = run(folder, args);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {errors}");
+    let lines: Vec<_> = errors.lines().filter(|l| l.starts_with("steer3d: error: ")).collect();
+    assert_eq!(lines.len(), 1, "{args:?}: {errors}");
+    lines[0].to_owned()
+}
+
+const EXPERIMENT: &str = r#"
+[data]
+dataset = "data/tetris.h5"
+make = ["dataset", "import", "tetris", "--test-rotations", "1", "--size", "9", "--out", "data/tetris.h5"]
+
+[model]
+kind = "steerable"
+dropout = 0.2
+[model.kernel]
+family = "gaussian_shells"
+sigma = 0.6
+[[model.blocks]]
+fields = "2x0+1x1"
+size = 3
+stride = 2
+[[model.blocks]]
+fields = "4x0"
+size = 3
+
+[training]
+epochs = 40
+batch_size = 3
+clip_norm = 1.0
+average = 0.9
+[training.augment]
+about = "so3"
+fraction = 1.0
+[training.schedule]
+kind = "plateau"
+factor = 0.5
+patience = 1
+[training.loss]
+class_weights = "balanced"
+label_smoothing = 0.1
+
+[states]
+every_steps = 1
+"#;
+
+fn experiment(folder: &Path) {
+    fs::write(folder.join("exp.toml"), EXPERIMENT).unwrap();
+}
+
+/// The metrics of every epoch but for the time.
+fn metrics(run: &Path) -> Vec<String> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let timeless = |line: &str| line.split(",\"seconds\"").next().unwrap().to_owned();
+    text.lines().map(timeless).collect()
+}
+
+fn start(folder: &Path, args: &[&str]) -> Child {
+    command(folder, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn killed_at_twenty_random_moments_a_training_ends_with_the_same_weights() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    experiment(at);
+    succeeds(at, &["train", "exp.toml", "--out", "whole"]);
+    let weights = fs::read(at.join("whole/model.safetensors")).unwrap();
+    let mut moments = Stream::new(0, "kills", &[]);
+    let (mut kills, mut round) = (0, 0);
+    while kills < 20 {
+        round += 1;
+        assert!(round < 40, "trainings end before they are killed");
+        let out = format!("killed-{round}");
+        let args = ["train", "exp.toml", "--resume", "--out", &out];
+        loop {
+            let threads = (1 + moments.below(3)).to_string();
+            let mut child = start(at, &[&args[..], &["--threads", &threads]].concat());
+            std::thread::sleep(Duration::from_secs_f64(0.02 + 0.15 * moments.uniform()));
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            child.kill().unwrap();
+            // Killed, unless it ended in between.
+            kills += usize::from(!child.wait().unwrap().success());
+            if kills >= 20 {
+                break;
+            }
+        }
+        succeeds(at, &args);
+        let run = at.join(&out);
+        assert_eq!(fs::read(run.join("model.safetensors")).unwrap(), weights, "round {round}");
+        assert_eq!(metrics(&run), metrics(&at.join("whole")), "round {round}");
+        let left = fs::read_dir(&run).unwrap().chain(fs::read_dir(run.join("states")).unwrap());
+        let mut left = left.map(|e| e.unwrap().file_name().into_string().unwrap());
+        assert!(left.all(|name| !name.starts_with('.')), "half a file is left");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_and_sigterm_save_and_end_with_exit_code_130() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    experiment(at);
+    let long = ["train", "exp.toml", "--set", "training.epochs=120"];
+    let long = [&long[..], &["--set", "states.every_steps=100000"]].concat();
+    succeeds(at, &[&long[..], &["--out", "whole"]].concat());
+    let weights = |run: &str| fs::read(at.join(run).join("model.safetensors")).unwrap();
+    for (signal, out) in [("-INT", "run"), ("-TERM", "other")] {
+        // Only the interruption itself saves a state in the middle of an epoch.
+        let args = [&long[..], &["--out", out]].concat();
+        let mut child = start(at, &args);
+        let begin = Instant::now();
+        while !at.join(out).join("metrics.jsonl").exists() {
+            assert!(begin.elapsed() < Duration::from_secs(60));
+            assert!(child.try_wait().unwrap().is_none());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        let states = fs::read_dir(at.join(out).join("states")).unwrap();
+        let states = states.map(|e| e.unwrap().path());
+        assert!(states.filter(|path| path.extension().is_some_and(|e| e == "state")).count() > 0);
+        assert!(refused(at, &args).contains("not finished"));
+        succeeds(at, &[&args[..], &["--resume"]].concat());
+        assert!(weights(out) == weights("whole"));
+        assert_eq!(metrics(&at.join(out)), metrics(&at.join("whole")));
+    }
+}
+
+#[test]
+fn a_run_folder_tells_everything_and_can_be_run_again() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    experiment(at);
+    let few = ["train", "exp.toml", "--set", "training.epochs=3", "--seed", "4"];
+    let protocol = "evaluation={split = 'test', protocol = {rotations = 1, angles = [], translations = [], groups = []}}";
+    succeeds(at, &[&few[..], &["--set", protocol]].concat());
+    let run = at.join("runs/exp");
+    for name in ["model.safetensors", "model.toml", "run.json", "curves.html", "report/report.html"]
+    {
+        assert!(run.join(name).is_file(), "{name}");
+    }
+    assert_eq!(metrics(&run).len(), 3);
+    assert!(fs::read_dir(run.join("tensorboard")).unwrap().count() == 1);
+    let record: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(run.join("run.json")).unwrap()).unwrap();
+    assert_eq!((&record["seed"], &record["finished"]), (&4.into(), &true.into()));
+    assert_eq!(record["data_sha256"].as_str().unwrap().len(), 64);
+    let resolved = fs::read_to_string(run.join("experiment.toml")).unwrap();
+    for text in ["classes = 8", "input = \"1x0\"", "epochs = 3", "seed = 4", "beta1 = 0.9"] {
+        assert!(resolved.contains(text), "{text}: {resolved}");
+    }
+    // The resolved file gives the same run, from another folder too.
+    let other = at.join("other");
+    fs::create_dir(&other).unwrap();
+    let file = run.join("experiment.toml");
+    succeeds(&other, &["train", file.to_str().unwrap(), "--out", "again"]);
+    let weights = |run: &Path| fs::read(run.join("model.safetensors")).unwrap();
+    assert_eq!(weights(&other.join("again")), weights(&run));
+    // A finished run is left alone by --resume, and named by its folder.
+    let before = weights(&run);
+    succeeds(at, &["train", "runs/exp", "--resume"]);
+    assert!(weights(&run) == before);
+
+    let more = ["--set", "model.blocks.1.fields=6x0", "--out", "runs/wide"];
+    succeeds(at, &[&few[..], &more].concat());
+    let table = succeeds(at, &["runs", "runs", "--curves", "all.html"]);
+    assert!(table.contains("wide") && table.contains("model.blocks.1.fields = 6x0"), "{table}");
+    assert!(
+        table.contains("3/3") && table.contains("finished") && table.contains("random"),
+        "{table}"
+    );
+    assert!(fs::read_to_string(at.join("all.html")).unwrap().contains(">wide<"));
+    let json: serde_json::Value =
+        serde_json::from_str(&succeeds(at, &["runs", "runs", "--json"])).unwrap();
+    assert_eq!(json["runs"].as_array().unwrap().len(), 2);
+    assert!(refused(at, &["runs", "data"]).contains("no run found"));
+    assert!(!run.join("report/unfinished").exists());
+
+    let message = refused(at, &["train", "runs/exp", "--resume", "--set", "training.batch_size=4"]);
+    assert!(message.contains("batch_size was 3 and is now 4"), "{message}");
+    // What is refused leaves the run folder as it was.
+    succeeds(at, &["train", "runs/exp", "--resume"]);
+    assert_eq!((weights(&run), metrics(&run).len()), (before, 3));
+    let states = fs::read_dir(run.join("states")).unwrap().map(|e| e.unwrap().path());
+    for path in states.filter(|path| path.extension().is_some_and(|e| e == "state")) {
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let message = refused(at, &["train", "runs/exp", "--resume"]);
+    assert!(message.contains("runs/exp/states/step-") && message.contains("damaged"), "{message}");
+}
+
+#[test]
+fn trainings_from_several_seeds_are_one_command_and_go_on() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    experiment(at);
+    let protocol = "evaluation={split = 'test', protocol = {rotations = 1, angles = [], translations = [], groups = []}}";
+    let args = [
+        "train",
+        "exp.toml",
+        "--set",
+        "training.epochs=2",
+        "--set",
+        protocol,
+        "--seeds",
+        "2",
+        "--resume",
+    ];
+    let table = succeeds(at, &args);
+    assert!(table.contains("over seeds") && table.contains("training.seed = 1"), "{table}");
+    let file = |name: &str| at.join("runs/exp/seed-1").join(name);
+    let weights = || fs::read(file("model.safetensors")).unwrap();
+    let report = || fs::metadata(file("report/report.json")).unwrap().modified().unwrap();
+    let (before, written) = (weights(), report());
+    fs::remove_dir_all(at.join("runs/exp/seed-0")).unwrap();
+    assert_eq!(succeeds(at, &args).lines().count(), table.lines().count());
+    assert!(weights() == before && report() == written);
+    let alone =
+        ["train", "exp.toml", "--set", "training.epochs=2", "--seed", "1", "--out", "alone"];
+    succeeds(at, &alone);
+    assert!(fs::read(at.join("alone/model.safetensors")).unwrap() == before);
+}
+
+#[test]
+fn mistakes_in_an_experiment_are_named_with_the_nearest_key() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    experiment(at);
+    let with = |set: &str| refused(at, &["train", "exp.toml", "--set", set]);
+    let cases = [
+        ("training.epoch=3", "training.epoch: unknown field `epoch`", "did you mean `epochs`?"),
+        ("traning.epochs=3", "unknown field `traning`", "did you mean `training`?"),
+        ("model.blocks.0.strid=2", "unknown field `strid`", "did you mean `stride`?"),
+        ("model.kind=stearable", "unknown variant `stearable`", "did you mean `steerable`?"),
+        ("model={preset = \"plane\"}", "found \"plane\"", "did you mean `plain`?"),
+        ("model.blocks.7.size=3", "--set model.blocks.7.size=3", "from 0 to below 2"),
+        ("training.loss.focal=0.5", "focal", "0 or at least 1"),
+        ("states.keep=0", "states", "at least 1"),
+        ("nothing", "--set nothing", "expected KEY=VALUE"),
+    ];
+    for (set, place, hint) in cases {
+        let message = with(set);
+        assert!(message.contains(place) && message.contains(hint), "{set}: {message}");
+    }
+    let message = refused(at, &["train", "exp.toml", "--epochs", "3"]);
+    assert!(message.contains("--set training.epochs=5"), "{message}");
+    fs::write(at.join("broken.toml"), "[data\n").unwrap();
+    assert!(refused(at, &["train", "broken.toml"]).contains("broken.toml"));
+    fs::write(at.join("taken"), "a file").unwrap();
+    let message = refused(at, &["train", "exp.toml", "--out", "taken/run"]);
+    assert!(message.contains("taken/run"), "{message}");
+    assert!(refused(at, &["train", "data/tetris.h5"]).contains("--out"));
+}
+
+#[test]
+fn init_writes_experiments_and_overwrites_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    let text = succeeds(at, &["init"]);
+    assert!(text.contains("[training.schedule]") && text.contains("# "));
+    succeeds(at, &["init", "tetris", "--out", "tetris.toml"]);
+    assert!(refused(at, &["init", "tetris", "--out", "tetris.toml"]).contains("exists"));
+    let set = ["--set", "training.epochs=1", "--set", "evaluation="];
+    succeeds(at, &[&["train", "tetris.toml"][..], &set].concat());
+    assert!(at.join("runs/tetris/model.safetensors").exists());
+}
