@@ -46,7 +46,7 @@ pub use mesh::Mesh;
 pub use mesh::voxeliser::{Inside, MeshField, MeshVoxeliser};
 pub use points::{Gaussian, Normalisation, PointCloud, PointValue, Voxeliser};
 pub use resample::{
-    Interpolation, change_voxel_size, crop, resample_to, rotate, rotate_into, translate,
+    Interpolation, Rotator, change_voxel_size, crop, resample_to, rotate, rotate_into, translate,
     translate_into,
 };
 pub use volume::{Grid, MAX_VALUES, Volume, VolumeError};
