@@ -28,8 +28,8 @@ mod transformer;
 
 pub use adamw::AdamW;
 pub use config::{
-    ModelConfig, PlainBlock, PlainConfig, Pooling, SteerableBlock, SteerableConfig, Symmetry,
-    TransformerConfig,
+    Head, ModelConfig, Nonlinearity, PlainBlock, PlainConfig, Pooling, SteerableBlock,
+    SteerableConfig, Symmetry, TransformerConfig,
 };
 pub use error::NnError;
 pub use field::{Field, LayerField};

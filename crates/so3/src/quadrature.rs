@@ -163,9 +163,8 @@ mod tests {
         assert_eq!(points.len(), 50);
         let table = SphericalHarmonics::<f64>::new(12, Normalization::Integral).unwrap();
         let values = table.eval_batch(&points);
-        let integral = |k: usize| -> f64 {
-            values.chunks(169).zip(&weights).map(|(row, w)| row[k] * w).sum()
-        };
+        let integral =
+            |k: usize| -> f64 { values.chunks(169).zip(&weights).map(|(row, w)| row[k] * w).sum() };
         assert!((integral(0) - (4.0 * PI).sqrt()).abs() < 1e-13);
         assert!((1..144).all(|k| integral(k).abs() < 1e-13));
         assert!((144..169).any(|k| integral(k).abs() > 1e-2));
