@@ -6,7 +6,8 @@ use crate::{Field, NnError, Params};
 
 /// Tensor-product nonlinearity (Kondor, Lin and Trivedi 2018, *Clebsch-Gordan Nets*,
 /// <https://arxiv.org/abs/1806.09231>): every field becomes itself plus a learned combination of products
-/// of two fields, `x + W (x ⊗ x)`.
+/// of two fields, `x + W (x ⊗ x) / √(1 + |x|²)` with the mean square |x|² over the channels of a voxel, so
+/// that it grows no faster than the field.
 ///
 /// For every irrep of the type, all pairs of blocks whose product contains it are coupled by their
 /// Clebsch-Gordan tensor, copy by copy (copy u with copy u, and where that vanishes, as in v × v, with copy
@@ -96,7 +97,9 @@ impl Products {
     fn of(&self, field: &Field) -> Result<Field, NnError> {
         field.expect("tensor-product nonlinearity", &self.irreps_in)?;
         let (x, channels) = (field.values(), self.irreps_out.dim());
-        Field::new(self.irreps_out.clone(), channel_product(x, x, channels, &self.terms)?)
+        let products = channel_product(x, x, channels, &self.terms)?;
+        let norm = (x.sqr()?.mean_keepdim(1)? + 1.0)?.sqrt()?;
+        Field::new(self.irreps_out.clone(), products.broadcast_div(&norm)?)
     }
 }
 

@@ -11,15 +11,19 @@ pub(crate) fn random_volume(channels: usize, n: usize) -> Tensor {
     Tensor::from_vec(values, (1, channels, n, n, n), &Device::Cpu).unwrap()
 }
 
+/// A field, N,C,D,H,W or without space N,C, turned about the centre.
 pub(crate) fn turn(x: &Tensor, irreps: &Irreps, rotation: &Rotation) -> Tensor {
     if x.dims().len() == 2 {
-        return x.clone();
+        let d = irreps.wigner_d(rotation);
+        let d: Vec<f32> = d.iter().map(|&x| x as f32).collect();
+        let d = Tensor::from_vec(d, (irreps.dim(), irreps.dim()), &Device::Cpu).unwrap();
+        return x.matmul(&d).unwrap();
     }
     let (_, c, d, h, w) = x.dims5().unwrap();
     let values = x.flatten_all().unwrap().to_vec1().unwrap();
     let grid = Grid::new([d, h, w], [1.0; 3]).unwrap();
     let volume = Volume::centred(values, c, grid).unwrap();
-    let turned = rotate(&volume, irreps, rotation, Interpolation::Trilinear).unwrap();
+    let turned = rotate(&volume, irreps, rotation, Interpolation::Cubic).unwrap();
     Tensor::from_vec(turned.data().to_vec(), (1, c, d, h, w), &Device::Cpu).unwrap()
 }
 
@@ -41,4 +45,3 @@ pub(crate) fn worst_gap(network: &Network, irreps: &Irreps, n: usize) -> f32 {
     }
     worst
 }
-
