@@ -446,6 +446,28 @@ fn the_residual_networks_of_the_paper() {
 }
 
 #[test]
+fn the_model_files_of_the_examples_are_those_of_the_constructors() {
+    let steerable =
+        |config: Result<SteerableConfig, NnError>| ModelConfig::Steerable(config.unwrap());
+    for (text, expected) in [
+        (
+            include_str!("../../../examples/models/se3resnet34small.toml"),
+            steerable(SteerableConfig::resnet34_small(1, 10)),
+        ),
+        (
+            include_str!("../../../examples/models/unet.toml"),
+            steerable(SteerableConfig::unet(1, 4)),
+        ),
+        (
+            include_str!("../../../examples/models/resnet34.toml"),
+            ModelConfig::Plain(PlainConfig::resnet34(1, 10)),
+        ),
+    ] {
+        assert_eq!(ModelConfig::from_toml(text).unwrap(), expected);
+    }
+}
+
+#[test]
 fn a_model_card_of_before_is_read() {
     let text = r#"
 kind = "steerable"
