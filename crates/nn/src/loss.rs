@@ -98,6 +98,8 @@ mod tests {
         Tensor::new(values, &Device::Cpu).unwrap()
     }
 
+    type Loss<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
     const LOGITS: [usize; 5] = [2, 3, 2, 1, 3];
 
     fn labels() -> Tensor {
@@ -157,7 +159,7 @@ mod tests {
     #[test]
     fn gradients_agree_with_central_differences() {
         let target = normal(2, &LOGITS);
-        let losses: [&dyn Fn(&Tensor) -> Result<Tensor>; 6] = [
+        let losses: [Loss<'_>; 6] = [
             &|x| mean_squared_error(x, &target),
             &|x| mean_absolute_error(x, &target),
             &|x| huber(x, &target, 0.8),

@@ -70,7 +70,7 @@ enum Output {
     /// Of the pooled invariant channels.
     Linear(Linear),
     Field {
-        map: SteerableConv3d,
+        map: Box<SteerableConv3d>,
         pooled: bool,
     },
 }
@@ -301,7 +301,7 @@ impl Builder<'_> {
             });
         }
         let map = SteerableConv3d::pointwise(self.params, "head", input, &irreps, true)?;
-        Ok(Output::Field { map, pooled })
+        Ok(Output::Field { map: Box::new(map), pooled })
     }
 }
 

@@ -134,14 +134,14 @@ fn gradients_agree_with_central_differences() {
 #[test]
 fn single_precision_follows_double_and_threads_do_not_matter() {
     let (x, y) = (normal(1, &[2, 3, 5, 13, 17]), normal(2, &[2, 2, 5, 13, 17]));
-    let four = normal(3, &[2, 4, 3, 7, 5]);
+    let four = [normal(3, &[2, 4, 3, 7, 5])];
     check_precision(&[x.clone(), y.clone()], 2e-6, product);
-    check_precision(&[four.clone()], 2e-6, |a| grid_nonlinearity(&a[0], &transform()));
-    check_precision(&[four.clone()], 2e-6, |a| gaussian_upsample3d(&a[0], [6, 13, 9], 2, 1.2));
+    check_precision(&four, 2e-6, |a| grid_nonlinearity(&a[0], &transform()));
+    check_precision(&four, 2e-6, |a| gaussian_upsample3d(&a[0], [6, 13, 9], 2, 1.2));
     check_thread_independence(|| {
         vec![
             channel_product(&x, &y, 4, &terms()).unwrap(),
-            grid_nonlinearity(&four, &transform()).unwrap(),
+            grid_nonlinearity(&four[0], &transform()).unwrap(),
         ]
     });
 }
