@@ -34,7 +34,7 @@ pub mod volume;
 pub use build::{BuildError, Listing, Recipe};
 pub use dataset::{
     Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Skipped, Split, Storage,
-    Summary,
+    Summary, Tasks,
 };
 pub use density::{Centring, ChannelScheme, MoleculeVoxeliser, Weight};
 pub use import::{
