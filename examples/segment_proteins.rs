@@ -6,8 +6,11 @@
 //! Run with `cargo run --release --example segment_proteins [EPOCHS]`.
 #![allow(clippy::print_stdout)]
 
+mod secondary_structure;
+
 use std::path::Path;
 
+use secondary_structure::{WINDOW, begins_helix, begins_strand, distance};
 use steer3d::nn::layers::GroupConv;
 use steer3d::nn::{AdamW, NnError, Symmetry, loss};
 use steer3d::prelude::*;
@@ -31,24 +34,13 @@ struct Domain {
     classes: Vec<u32>,
 }
 
-fn distance(a: [f64; 3], b: [f64; 3]) -> f64 {
-    (0..3).map(|axis| (a[axis] - b[axis]).powi(2)).sum::<f64>().sqrt()
-}
-
-/// Coil, helix or strand by the distances of C-alpha atoms two, three and four residues apart (Labesse et al.
-/// 1997, "P-SEA", <https://doi.org/10.1093/bioinformatics/13.3.291>).
+/// Coil, helix or strand.
 fn classes(positions: &[[f64; 3]]) -> Vec<u32> {
-    const HELIX: [[f64; 2]; 3] = [[5.5, 0.5], [5.3, 0.5], [6.4, 0.6]];
-    const STRAND: [[f64; 2]; 3] = [[6.7, 0.6], [9.9, 0.9], [12.4, 1.1]];
     let mut classes = vec![1; positions.len()];
-    for start in 0..positions.len().saturating_sub(4) {
-        let fits = |means: [[f64; 2]; 3]| {
-            let apart = |step: usize| distance(positions[start], positions[start + step]);
-            means.iter().zip(2..).all(|([mean, width], step)| (apart(step) - mean).abs() <= *width)
-        };
-        let class = if fits(HELIX) { 2 } else { 3 };
-        if class == 2 || fits(STRAND) {
-            classes[start..start + 5].fill(class);
+    for (start, window) in positions.windows(WINDOW).enumerate() {
+        let class = if begins_helix(window) { 2 } else { 3 };
+        if class == 2 || begins_strand(window) {
+            classes[start..start + WINDOW].fill(class);
         }
     }
     classes

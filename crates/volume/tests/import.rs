@@ -303,7 +303,7 @@ fn arrays_may_have_targets_and_labels_of_voxels_instead_of_labels() {
     assert_eq!(tasks.voxel_classes, ["0", "1", "2", "3", "4"]);
     assert_eq!(dataset.targets(1), [3.0, 4.0, 5.0]);
     assert_eq!(dataset.voxel_labels(2).unwrap(), [3, 4, 0, 1]);
-    let dataset = folder.arrays(&with(&[targets.clone()])).unwrap();
+    let dataset = folder.arrays(&with(std::slice::from_ref(&targets))).unwrap();
     assert_eq!(dataset.tasks().unwrap().targets, Some("3x0".parse().unwrap()));
     let wrong = ImportOptions { target_irreps: Some("1x2".parse().unwrap()), ..options() };
     let error = folder.import(&with(&[targets]), |source, out| import_arrays(source, out, &wrong));
