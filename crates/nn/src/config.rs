@@ -75,9 +75,10 @@ pub enum Nonlinearity {
     Sphere,
 }
 
-/// What a [`SteerableCnn`](crate::SteerableCnn) gives.
+/// What a [`SteerableCnn`](crate::SteerableCnn) gives: in a model file `head = "voxels"`, or a table
+/// `[head.field]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Head {
     /// Logits of `classes` for each volume, N,classes.
     #[default]

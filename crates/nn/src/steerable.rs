@@ -537,10 +537,10 @@ fn relative(voxel_size: [f64; 3]) -> Result<[f64; 3], NnError> {
 /// The type that the last of some blocks gives.
 fn last_irreps(blocks: &[Arc<Block>]) -> Result<Irreps, NnError> {
     let last = blocks.last().and_then(|block| block.irreps_out());
-    last.cloned().ok_or_else(|| no_block("none"))
+    last.cloned().ok_or_else(|| not_invariant("none"))
 }
 
-fn no_block(found: &str) -> NnError {
+fn not_invariant(found: &str) -> NnError {
     NnError::Config {
         field: "blocks".into(),
         problem: format!(
@@ -551,11 +551,11 @@ fn no_block(found: &str) -> NnError {
 
 fn check_last(config: &SteerableConfig, last: &Irreps) -> Result<(), NnError> {
     if config.blocks.is_empty() {
-        return Err(no_block("no block"));
+        return Err(not_invariant("no block"));
     }
     let scalars = matches!(config.head, Head::Classes | Head::Scalars);
     if scalars && last.blocks().any(|b| b.irrep.l > 0) {
-        return Err(no_block(&last.to_string()));
+        return Err(not_invariant(&last.to_string()));
     }
     Ok(())
 }
@@ -586,7 +586,7 @@ fn check_head(config: &SteerableConfig) -> Result<(), NnError> {
             fault("classes", "expected at least 1 number to predict, found 0".into())
         }
         Head::Field { .. } if config.classes > 0 => {
-            fault("classes", "a head of kind field has irreps and no classes: leave it out".into())
+            fault("classes", "a field head has irreps and no classes: leave it out".into())
         }
         Head::Scalars | Head::Field { .. } => Ok(()),
     }

@@ -491,6 +491,22 @@ size = 3
 }
 
 #[test]
+fn unknown_keys_and_kinds_are_refused() {
+    let config = SteerableConfig { head: field_head(true).head, ..unet() };
+    let text = ModelConfig::Steerable(config).to_toml().unwrap();
+    for (old, new, named) in [
+        ("[head.field]", "[head.fields]", "fields"),
+        ("pooled", "poled", "poled"),
+        ("nonlinearity = \"gate\"", "nonlinearity = \"gates\"", "gates"),
+        ("residual = true", "residul = true", "residul"),
+    ] {
+        assert!(text.contains(old), "{text}");
+        let error = ModelConfig::from_toml(&text.replace(old, new)).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+#[test]
 fn mistakes_name_their_key() {
     let error = |change: fn(&mut SteerableConfig)| {
         let mut config = unet();
@@ -509,7 +525,7 @@ fn mistakes_name_their_key() {
         ("blocks[0].hidden: only a residual block", |c| c.blocks[0].hidden = "1x0".parse().ok()),
         ("head_norm: is for heads of scalars", |c| c.head_norm = true),
         ("classes: expected at least 2", |c| c.classes = 1),
-        ("classes: a head of kind field", |c| {
+        ("classes: a field head", |c| {
             c.head = Head::Field { irreps: "1x1".parse().unwrap(), pooled: false };
         }),
         ("head: gives fields of type 3", |c| {
