@@ -20,8 +20,7 @@ fn tetris(folder: &Path) -> Dataset {
 fn small_network() -> Network {
     let mut config = SteerableConfig::small(1, 8).unwrap();
     config.kernel = Family::jets(2);
-    let block =
-        |fields: &str, stride| SteerableBlock { fields: fields.parse().unwrap(), size: 3, stride };
+    let block = |fields: &str, stride| SteerableBlock::new(fields.parse().unwrap(), 3, stride);
     config.blocks = vec![block("3x0+2x1+1x2", 2), block("2x0+1x1", 1), block("6x0", 1)];
     Network::new(&ModelConfig::Steerable(config), 0, DType::F32, &Device::Cpu).unwrap()
 }

@@ -89,8 +89,7 @@ fn a_steerable_network_stays_within_three_points_where_a_plain_one_falls() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = shapes(&folder.path().join("shapes.h5"));
     let mut steerable = SteerableConfig::small(1, 3).unwrap();
-    let block =
-        |fields: &str, stride| SteerableBlock { fields: fields.parse().unwrap(), size: 5, stride };
+    let block = |fields: &str, stride| SteerableBlock::new(fields.parse().unwrap(), 5, stride);
     steerable.blocks = vec![block("4x0+2x1+1x2", 2), block("8x0+2x1", 1), block("16x0", 1)];
     let plain = PlainConfig::like(&steerable);
     let turned = measured(&ModelConfig::Steerable(steerable), &dataset);

@@ -115,8 +115,7 @@ const SIZE: usize = 5;
 const ORDER: usize = 3;
 
 fn network(layers: usize) -> Result<SteerableCnn> {
-    let block =
-        |fields: &str| Ok(SteerableBlock { fields: fields.parse()?, size: SIZE, stride: 1 });
+    let block = |fields: &str| Ok(SteerableBlock::new(fields.parse()?, SIZE, 1));
     let config = SteerableConfig {
         blocks: blocks(layers).map(block).collect::<Result<_>>()?,
         kernel: Family::jets(ORDER),

@@ -315,6 +315,9 @@ pub(crate) struct ImportArgs {
     /// Irreps of the channels, for arrays with vectors or tensors, such as 1x0+1x1
     #[arg(long)]
     irreps: Option<Irreps>,
+    /// Irreps of the targets of arrays that have some, such as 1x1 for a vector x,y,z [default: numbers]
+    #[arg(long)]
+    target_irreps: Option<Irreps>,
     /// Voxels along an edge of the grid (cath, tetris)
     #[arg(long)]
     size: Option<usize>,
@@ -620,6 +623,7 @@ fn import(args: &ImportArgs, seed: u64, output: &Output) -> Result<()> {
         voxel_size: args.voxel_size.as_deref().map(edges).transpose()?,
         unit: args.unit.clone(),
         irreps: args.irreps.clone(),
+        target_irreps: args.target_irreps.clone(),
         seed,
         command: Some(command_line()),
     };

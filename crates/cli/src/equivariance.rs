@@ -17,8 +17,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d equivariance --families jets:2,jets:3 --subjects network:4 --seeds 10
 
 Families: shells, jets:ORDER, bessel:FUNCTIONS, cosine:FUNCTIONS, radii. Subjects: convolution,
-strided, antialiased:SIGMA, gate, norm, network:DEPTH. With --out the folder gets
-equivariance.md, equivariance.json, equivariance.csv and the plots as SVG.";
+strided, antialiased:SIGMA, gate, norm, tensor_product, sphere, network:DEPTH. With --out the folder
+gets equivariance.md, equivariance.json, equivariance.csv and the plots as SVG.";
 
 #[derive(Args)]
 pub(crate) struct EquivarianceArgs {

@@ -100,17 +100,13 @@ fn network(dataset: &Dataset) -> Result<SteerableConfig> {
         "6x0e+2x0o+2x1o+2x1e+1x2e+1x2o",
         "20x0e+6x0o",
     ];
-    let block = |fields: &str| Ok(SteerableBlock { fields: fields.parse()?, size: 9, stride: 1 });
+    let block = |fields: &str| Ok(SteerableBlock::new(fields.parse()?, 9, 1));
+    let blocks = blocks.into_iter().map(block).collect::<Result<_>>()?;
     Ok(SteerableConfig {
-        input: "1x0e".parse()?,
-        classes: SHAPES,
         input_scale: input_scale(dataset)?,
-        voxel_size: [1.0; 3],
-        dropout: 0.0,
         keep_zero: true,
         head_norm: true,
-        kernel: Family::jets(3),
-        blocks: blocks.into_iter().map(block).collect::<Result<_>>()?,
+        ..SteerableConfig::new("1x0e".parse()?, SHAPES, Family::jets(3), blocks)
     })
 }
 

@@ -1,5 +1,5 @@
-//! What an evaluation spends on a batch of 32 volumes of 32³ voxels: turning them, and the forward pass
-//! of the small steerable network.
+//! What an evaluation spends on a batch of 32 volumes of 32³ voxels: turning them, each from an item of its
+//! own or all from one, and the forward pass of the small steerable network.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use steer3d_eval::{NetworkPredictor, Predictor};
 use steer3d_nn::{ModelConfig, Network, SteerableConfig};
 use steer3d_so3::{Stream, random_rotations};
-use steer3d_volume::{Grid, Interpolation, rotate_into};
+use steer3d_volume::{Grid, Interpolation, Rotator, rotate_into};
 
 const BATCH: usize = 32;
 const SIZE: usize = 32;
@@ -36,6 +36,19 @@ fn evaluation(c: &mut Criterion) {
             });
         });
     }
+    group.bench_function("turn one item, cubic", |b| {
+        let mut turned = vec![0.0; data.len()];
+        b.iter(|| {
+            let item = data[..voxels].to_vec();
+            let item = Rotator::new(item, grid, scalar.clone(), Interpolation::Cubic);
+            let item = item.expect("an item");
+            let targets = turned.par_chunks_mut(voxels).zip(&rotations);
+            targets.for_each(|(target, rotation)| {
+                item.rotate_into(rotation, target).expect("a rotation");
+            });
+            black_box(&turned);
+        });
+    });
     let config = ModelConfig::Steerable(SteerableConfig::small(1, 10).expect("a network"));
     let network = Network::new(&config, 0, DType::F32, &Device::Cpu).expect("a network");
     let predictor = NetworkPredictor::new("small".into(), network).expect("a network");

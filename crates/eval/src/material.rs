@@ -2,8 +2,7 @@
 
 use steer3d_so3::Irreps;
 use steer3d_volume::{
-    Dataset, Grid, Interpolation, Mesh, MeshVoxeliser, PointCloud, Voxeliser, rotate_into,
-    translate_into,
+    Dataset, Mesh, MeshVoxeliser, PointCloud, Rotator, Voxeliser, translate_into,
 };
 
 use crate::EvalError;
@@ -21,7 +20,7 @@ pub(crate) struct Material {
 
 /// What a source transforms. Scalar channels of voxels are stored less the value outside.
 enum Form {
-    Voxels { data: Vec<f32>, grid: Grid, interpolation: Interpolation },
+    Voxels(Rotator),
     Points { cloud: PointCloud, voxeliser: Voxeliser },
     Mesh { mesh: Mesh, voxeliser: MeshVoxeliser },
 }
@@ -45,7 +44,7 @@ impl Material {
                 let volume = dataset.read(item)?;
                 let (grid, mut data) = (volume.grid(), volume.into_data());
                 shift_scalars(&meta.irreps, &mut data, -outside);
-                Form::Voxels { data, grid, interpolation }
+                Form::Voxels(Rotator::new(data, grid, meta.irreps.clone(), interpolation)?)
             }
             Source::Points => Form::of_source(dataset, item)?,
         };
@@ -56,15 +55,11 @@ impl Material {
     pub(crate) fn write(&self, transform: &Transform, target: &mut [f32]) -> Result<(), EvalError> {
         let Transform { rotation, shift } = transform;
         match &self.form {
-            Form::Voxels { data, grid, interpolation } => {
-                let irreps = &self.irreps;
-                if *shift == [0.0; 3] {
-                    rotate_into(data, grid, irreps, rotation, *interpolation, target)?;
-                } else {
-                    let mut turned = vec![0.0; data.len()];
-                    rotate_into(data, grid, irreps, rotation, *interpolation, &mut turned)?;
-                    translate_into(&turned, grid, *shift, *interpolation, target)?;
-                }
+            Form::Voxels(field) if *shift == [0.0; 3] => field.rotate_into(rotation, target)?,
+            Form::Voxels(field) => {
+                let mut turned = vec![0.0; target.len()];
+                field.rotate_into(rotation, &mut turned)?;
+                translate_into(&turned, &field.grid(), *shift, field.interpolation(), target)?;
             }
             Form::Points { cloud, voxeliser } => {
                 let moved = cloud.clone().translated(shift_before(transform, voxeliser.voxel_size));

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
-use steer3d_kernels::Family;
-use steer3d_so3::{Block, Irreps};
+use steer3d_kernels::{AngularCutoff, Family};
+use steer3d_so3::{Block, Irrep, Irreps, IrrepsError, Parity};
 
 use crate::NnError;
 use crate::field::scalars;
@@ -22,7 +22,8 @@ pub enum ModelConfig {
 pub struct SteerableConfig {
     /// Type of the input field, `"1x0"` for a density.
     pub input: Irreps,
-    /// Number of classes.
+    /// Number of classes, or of the numbers that a [`Head::Scalars`] gives; left out for a [`Head::Field`].
+    #[serde(default)]
     pub classes: usize,
     /// Factor applied to the volumes first, so that their root mean square is about 1.
     #[serde(default = "unit")]
@@ -40,13 +41,66 @@ pub struct SteerableConfig {
     /// Whether the pooled channels are batch-normalised before the linear head.
     #[serde(default)]
     pub head_norm: bool,
+    /// What follows every convolution and its batch norm.
+    #[serde(default)]
+    pub nonlinearity: Nonlinearity,
+    /// What the network gives.
+    #[serde(default)]
+    pub head: Head,
     /// Kernel family of every convolution.
     pub kernel: Family,
-    /// The blocks, first to last; the last gives scalars, and with parity maybe pseudoscalars, only.
+    /// The blocks, first to last. For a pooled head of scalars the last gives scalars, and with parity
+    /// maybe pseudoscalars, only.
     pub blocks: Vec<SteerableBlock>,
+    /// The way up of a U-Net (Ronneberger et al. 2015, <https://arxiv.org/abs/1505.04597>): each of these
+    /// is given the field so far, up-sampled to the grid that the last strided block before it was given,
+    /// together with what that block was given. At most as many as there are strides; with as many the
+    /// result has the grid of the input.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decoder: Vec<SteerableBlock>,
 }
 
-/// Convolution, batch norm, gate, antialiased subsampling where `stride > 1`, dropout.
+/// The nonlinearity of a [`SteerableCnn`](crate::SteerableCnn).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nonlinearity {
+    /// [`Gate`](crate::layers::Gate).
+    #[default]
+    Gate,
+    /// [`NormNonlinearity`](crate::layers::NormNonlinearity).
+    Norm,
+    /// [`TensorProductNonlinearity`](crate::layers::TensorProductNonlinearity).
+    TensorProduct,
+    /// [`SphereNonlinearity`](crate::layers::SphereNonlinearity).
+    Sphere,
+}
+
+/// What a [`SteerableCnn`](crate::SteerableCnn) gives: in a model file `head = "voxels"`, or a table
+/// `[head.field]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Head {
+    /// Logits of `classes` for each volume, N,classes.
+    #[default]
+    Classes,
+    /// `classes` numbers for each volume, N,classes: regression.
+    Scalars,
+    /// Logits of `classes` for each voxel, N,classes,D,H,W: segmentation.
+    Voxels,
+    /// A field of another type, N,C,D,H,W: vectors or tensors at every voxel; with `pooled` its mean over
+    /// space, N,C.
+    Field {
+        /// Type of the output.
+        irreps: Irreps,
+        /// Whether the mean over space is taken.
+        #[serde(default)]
+        pooled: bool,
+    },
+}
+
+/// Convolution, batch norm, nonlinearity, antialiased subsampling where `stride > 1`, dropout. With
+/// `residual` two of these, of which the first subsamples, and what the block was given is added: through a
+/// 1x1x1 intertwiner and batch norm where type or grid change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SteerableBlock {
@@ -57,6 +111,27 @@ pub struct SteerableBlock {
     /// Factor by which the grid shrinks.
     #[serde(default = "one")]
     pub stride: usize,
+    /// Whether the block is residual (He et al. 2016, <https://arxiv.org/abs/1512.03385>).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub residual: bool,
+    /// Type between the two convolutions of a residual block; `fields` if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Irreps>,
+    /// How many such blocks follow one another; only the first subsamples.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub repeat: usize,
+}
+
+impl SteerableBlock {
+    /// A block that is not residual.
+    pub fn new(fields: Irreps, size: usize, stride: usize) -> Self {
+        Self { fields, size, stride, residual: false, hidden: None, repeat: 1 }
+    }
+
+    /// `repeat` residual blocks.
+    pub fn residual(fields: Irreps, size: usize, stride: usize, repeat: usize) -> Self {
+        Self { residual: true, repeat, ..Self::new(fields, size, stride) }
+    }
 }
 
 /// A [`PlainCnn`](crate::PlainCnn).
@@ -121,7 +196,10 @@ impl Symmetry {
     }
 }
 
-/// Convolution, batch norm, ReLU, pooling where `pool > 1`, dropout.
+/// Convolution, batch norm, ReLU, pooling where `pool > 1`, dropout. With `residual` (He et al. 2016,
+/// figure 2, with pooling instead of strides) another convolution and batch norm, and before the last ReLU
+/// what the block was given is added: through a 1x1x1 convolution and batch norm where channels or grid
+/// change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlainBlock {
@@ -132,6 +210,24 @@ pub struct PlainBlock {
     /// Factor by which the grid shrinks.
     #[serde(default = "one")]
     pub pool: usize,
+    /// Whether the block is residual.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub residual: bool,
+    /// How many such blocks follow one another; only the first pools.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub repeat: usize,
+}
+
+impl PlainBlock {
+    /// A block that is not residual.
+    pub fn new(channels: usize, size: usize, pool: usize) -> Self {
+        Self { channels, size, pool, residual: false, repeat: 1 }
+    }
+
+    /// `repeat` residual blocks.
+    pub fn residual(channels: usize, size: usize, pool: usize, repeat: usize) -> Self {
+        Self { residual: true, repeat, ..Self::new(channels, size, pool) }
+    }
 }
 
 /// A spatial transformer (Jaderberg et al. 2015, <https://arxiv.org/abs/1506.02025>) that turns and
@@ -152,9 +248,19 @@ pub struct TransformerConfig {
 impl TransformerConfig {
     /// Two blocks that halve the grid and 3³ cells.
     pub fn small() -> Self {
-        let block = |channels, size| PlainBlock { channels, size, pool: 2 };
+        let block = |channels, size| PlainBlock::new(channels, size, 2);
         Self { cells: three(), blocks: vec![block(8, 5), block(8, 3)] }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 fn one() -> usize {
@@ -196,9 +302,20 @@ impl ModelConfig {
         }
     }
 
-    /// Number of classes.
+    /// Whether it gives logits of classes for whole volumes.
+    pub fn is_classifier(&self) -> bool {
+        match self {
+            Self::Steerable(c) => c.head == Head::Classes,
+            Self::Plain(_) => true,
+        }
+    }
+
+    /// Number of classes, or of the channels of the output.
     pub fn classes(&self) -> usize {
         match self {
+            Self::Steerable(SteerableConfig { head: Head::Field { irreps, .. }, .. }) => {
+                irreps.dim()
+            }
             Self::Steerable(c) => c.classes,
             Self::Plain(c) => c.classes,
         }
@@ -231,50 +348,144 @@ impl SteerableConfig {
     /// [`NnError::Irreps`] for more channels than [`Irreps`] can have.
     pub fn small(channels: usize, classes: usize) -> Result<Self, NnError> {
         let block = |fields: &str, size, stride| {
-            Ok::<_, NnError>(SteerableBlock { fields: fields.parse()?, size, stride })
+            Ok::<_, NnError>(SteerableBlock::new(fields.parse()?, size, stride))
         };
-        Ok(Self {
-            input: scalars(channels)?,
+        let blocks = vec![
+            block("4x0+3x1+1x2", 5, 2)?,
+            block("8x0+4x1+2x2", 3, 2)?,
+            block("16x0+6x1+3x2", 3, 1)?,
+            block("48x0", 3, 1)?,
+        ];
+        Ok(Self::new(scalars(channels)?, classes, Family::shells(), blocks))
+    }
+
+    /// A network of these blocks with the default of everything else.
+    pub fn new(input: Irreps, classes: usize, kernel: Family, blocks: Vec<SteerableBlock>) -> Self {
+        Self {
+            input,
             classes,
             input_scale: 1.0,
             voxel_size: cubes(),
             dropout: 0.0,
             keep_zero: false,
             head_norm: false,
-            kernel: Family::shells(),
-            blocks: vec![
-                block("4x0+3x1+1x2", 5, 2)?,
-                block("8x0+4x1+2x2", 3, 2)?,
-                block("16x0+6x1+3x2", 3, 1)?,
-                block("48x0", 3, 1)?,
-            ],
-        })
+            nonlinearity: Nonlinearity::Gate,
+            head: Head::Classes,
+            kernel,
+            blocks,
+            decoder: vec![],
+        }
     }
-}
 
-impl SteerableConfig {
+    /// The residual network of the CATH experiment of Weiler et al. 2018 (SE3ResNet34Small): a convolution
+    /// of 7³ voxels and 16 residual blocks of two convolutions of 3³; orders 0 to 3 with multiplicities 2,
+    /// 2, 4, 8 and 16, and 256 scalars at the end; dropout of a tenth of the fields; shells with the angular
+    /// cutoff of the published code. 139,170 parameters for one channel and ten classes (the paper has
+    /// 143,560).
+    ///
+    /// # Errors
+    /// [`NnError::Irreps`] for more channels than [`Irreps`] can have.
+    pub fn resnet34_small(channels: usize, classes: usize) -> Result<Self, NnError> {
+        let fields = |m: usize| Irreps::new((0..4).map(|l| (m, Irrep::so3(l))));
+        let last = SteerableBlock {
+            hidden: Some(fields(16)?),
+            ..SteerableBlock::residual(scalars(256)?, 3, 1, 1)
+        };
+        let blocks = vec![
+            SteerableBlock::new(fields(2)?, 7, 1),
+            SteerableBlock::residual(fields(2)?, 3, 1, 3),
+            SteerableBlock::residual(fields(4)?, 3, 2, 4),
+            SteerableBlock::residual(fields(8)?, 3, 2, 6),
+            SteerableBlock::residual(fields(16)?, 3, 2, 2),
+            last,
+        ];
+        let kernel =
+            Family::GaussianShells { sigma: 0.6, cutoff: AngularCutoff::TwiceRadiusPlusOne };
+        let config = Self::new(scalars(channels)?, classes, kernel, blocks);
+        Ok(Self { dropout: 0.1, ..config })
+    }
+
+    /// A small U-Net for labels of voxels: three grids, each half as fine as the one before.
+    ///
+    /// # Errors
+    /// [`NnError::Irreps`] for more channels than [`Irreps`] can have.
+    pub fn unet(channels: usize, classes: usize) -> Result<Self, NnError> {
+        let block = |fields: &str, stride| {
+            Ok::<_, NnError>(SteerableBlock::new(fields.parse()?, 5, stride))
+        };
+        let blocks = vec![
+            block("4x0+2x1+1x2", 1)?,
+            block("8x0+4x1+2x2", 2)?,
+            block("16x0+6x1+3x2", 2)?,
+            block("16x0+6x1+3x2", 1)?,
+        ];
+        let config = Self::new(scalars(channels)?, classes, Family::jets(2), blocks);
+        let decoder = vec![block("8x0+4x1+2x2", 1)?, block("8x0+2x1+1x2", 1)?];
+        Ok(Self { head: Head::Voxels, decoder, ..config })
+    }
+
+    /// The same network with a mirror symmetry: every irrep l is that of O(3) with the parity of the
+    /// harmonics, (-1)^l, so that only kernels of even parity remain. Its fields are those of the mirror
+    /// image of a mirrored volume; what it makes of scalars cannot tell mirror images apart.
+    ///
+    /// # Errors
+    /// [`NnError::Irreps`] where irreps have a parity already.
+    pub fn with_mirror_symmetry(&self) -> Result<Self, NnError> {
+        let mirrored = |irreps: &Irreps| {
+            let natural = |b: Block| match b.irrep.parity {
+                None => (b.mul, Irrep::o3(b.irrep.l, Parity::of_harmonics(b.irrep.l))),
+                Some(_) => (b.mul, b.irrep),
+            };
+            Irreps::new(irreps.blocks().map(natural))
+        };
+        self.with_irreps(mirrored)
+    }
+
+    /// The same network with other irreps everywhere.
+    fn with_irreps(
+        &self,
+        change: impl Fn(&Irreps) -> Result<Irreps, IrrepsError>,
+    ) -> Result<Self, NnError> {
+        let mut config = self.with_block_irreps(&change)?;
+        config.input = change(&config.input)?;
+        if let Head::Field { irreps, .. } = &mut config.head {
+            *irreps = change(irreps)?;
+        }
+        Ok(config)
+    }
+
+    fn with_block_irreps(
+        &self,
+        change: &impl Fn(&Irreps) -> Result<Irreps, IrrepsError>,
+    ) -> Result<Self, NnError> {
+        let mut config = self.clone();
+        for block in config.blocks.iter_mut().chain(&mut config.decoder) {
+            block.fields = change(&block.fields)?;
+            block.hidden = block.hidden.as_ref().map(change).transpose()?;
+        }
+        Ok(config)
+    }
+
     /// The same network with the multiplicity of every field of every block times `width`, at least 1.
     ///
     /// # Errors
     /// [`NnError::Irreps`] for more channels than [`Irreps`] can have.
     pub fn with_width(&self, width: f64) -> Result<Self, NnError> {
-        let mut config = self.clone();
-        for block in &mut config.blocks {
-            let scaled = |b: Block| (((width * b.mul as f64).round() as usize).max(1), b.irrep);
-            block.fields = Irreps::new(block.fields.blocks().map(scaled))?;
-        }
-        Ok(config)
+        let scaled = |b: Block| (((width * b.mul as f64).round() as usize).max(1), b.irrep);
+        self.with_block_irreps(&|irreps: &Irreps| Irreps::new(irreps.blocks().map(scaled)))
     }
 }
 
 impl PlainConfig {
-    /// The plain counterpart of `steerable`: the same blocks, kernel sizes and strides (as max
-    /// pooling), a channel for each field.
+    /// The plain counterpart of `steerable` as a classifier: the same blocks, kernel sizes and strides (as
+    /// max pooling), a channel for each field; no decoder.
     pub fn like(steerable: &SteerableConfig) -> Self {
         let block = |b: &SteerableBlock| PlainBlock {
             channels: b.fields.num_fields(),
             size: b.size,
             pool: b.stride,
+            residual: b.residual,
+            repeat: b.repeat,
         };
         Self {
             channels: steerable.input.dim(),
@@ -285,6 +496,28 @@ impl PlainConfig {
             symmetry: Symmetry::None,
             transformer: None,
             blocks: steerable.blocks.iter().map(block).collect(),
+        }
+    }
+
+    /// ResNet34 in three dimensions: a convolution of 7³ voxels and 16 residual blocks of 32, 64, 128 and
+    /// 256 channels, the rival of [`SteerableConfig::resnet34_small`], with max pooling in place of strides.
+    /// 15,879,722 parameters for one channel and ten classes (the paper has 15,878,764).
+    pub fn resnet34(channels: usize, classes: usize) -> Self {
+        Self {
+            channels,
+            classes,
+            input_scale: 1.0,
+            dropout: 0.0,
+            pooling: Pooling::Max,
+            symmetry: Symmetry::None,
+            transformer: None,
+            blocks: vec![
+                PlainBlock::new(32, 7, 1),
+                PlainBlock::residual(32, 3, 1, 3),
+                PlainBlock::residual(64, 3, 2, 4),
+                PlainBlock::residual(128, 3, 2, 6),
+                PlainBlock::residual(256, 3, 2, 3),
+            ],
         }
     }
 
@@ -318,13 +551,9 @@ impl PlainConfig {
     /// Number of trainable values.
     pub fn parameter_count(&self) -> usize {
         let of_blocks = |blocks: &[PlainBlock], order: usize| {
-            let (mut inputs, mut count) = (self.channels, 0);
-            for block in blocks {
-                // Filter, and scale and shift of the batch norm.
-                count += block.channels * (inputs * block.size.pow(3) + 2);
-                inputs = block.channels * order;
-            }
-            count
+            let shapes = shapes(self.channels, blocks, order);
+            // Filter, and scale and shift of the batch norm.
+            shapes.map(|s| s.outputs * (s.inputs * s.size.pow(3) + 2)).sum::<usize>()
         };
         let width = |blocks: &[PlainBlock]| blocks.last().map_or(self.channels, |b| b.channels);
         let localisation = self.transformer.as_ref().map_or(0, |t| {
@@ -338,19 +567,49 @@ impl PlainConfig {
     /// Multiply-adds of the convolutions for one volume of D, H, W voxels.
     pub fn multiply_adds(&self, dims: [usize; 3]) -> usize {
         let of_blocks = |blocks: &[PlainBlock], order: usize| {
-            let (mut inputs, mut dims, mut count) = (self.channels, dims, 0);
-            for block in blocks {
-                let outputs = block.channels * order;
-                count += inputs * outputs * block.size.pow(3) * dims.iter().product::<usize>();
-                inputs = outputs;
-                dims = dims.map(|n| match self.pooling {
-                    Pooling::Max => n / block.pool,
-                    Pooling::Antialiased => n.div_ceil(block.pool),
+            let (mut dims, mut count) = (dims, 0);
+            for shape in shapes(self.channels, blocks, order) {
+                let pooled = dims.map(|n| match self.pooling {
+                    Pooling::Max => n / shape.pool,
+                    Pooling::Antialiased => n.div_ceil(shape.pool),
                 });
+                let taps = shape.inputs * shape.outputs * order * shape.size.pow(3);
+                count += taps * dims.iter().product::<usize>();
+                dims = pooled;
             }
             count
         };
         let localisation = self.transformer.as_ref().map_or(0, |t| of_blocks(&t.blocks, 1));
         localisation + of_blocks(&self.blocks, self.symmetry.order())
     }
+}
+
+/// A convolution of a plain network.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Channels of the input, all orientations counted.
+    inputs: usize,
+    /// Channels of the output, each counted once.
+    outputs: usize,
+    size: usize,
+    /// Factor by which the grid shrinks after it.
+    pool: usize,
+}
+
+/// All convolutions, in the order in which they run; that of a skip stands after the pooling.
+fn shapes(channels: usize, blocks: &[PlainBlock], order: usize) -> impl Iterator<Item = Shape> {
+    let mut inputs = channels;
+    blocks.iter().flat_map(move |block| (0..block.repeat).map(move |i| (block, i))).flat_map(
+        move |(block, i)| {
+            let (outputs, size) = (block.channels, block.size);
+            let pool = if i == 0 { block.pool } else { 1 };
+            let first = Shape { inputs, outputs, size, pool };
+            let second = Shape { inputs: outputs * order, outputs, size, pool: 1 };
+            let skip = Shape { inputs, outputs, size: 1, pool: 1 };
+            let projects = block.residual && (pool > 1 || inputs != outputs * order);
+            inputs = outputs * order;
+            let all = [Some(first), block.residual.then_some(second), projects.then_some(skip)];
+            all.into_iter().flatten()
+        },
+    )
 }

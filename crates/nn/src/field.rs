@@ -33,9 +33,33 @@ impl Field {
         &self.values
     }
 
+    /// The sum of two fields of the same type.
+    pub(crate) fn plus(&self, other: &Self) -> Result<Self, NnError> {
+        other.expect("sum of fields", &self.irreps)?;
+        Self::new(self.irreps.clone(), (&self.values + &other.values)?)
+    }
+
+    /// The channels of this field and then those of `other`.
+    pub(crate) fn beside(&self, other: &Self) -> Result<Self, NnError> {
+        let irreps = beside(&self.irreps, &other.irreps)?;
+        Self::new(irreps, Tensor::cat(&[&self.values, &other.values], 1)?)
+    }
+
+    /// D,H,W.
+    pub(crate) fn size(&self) -> [usize; 3] {
+        let dims = self.values.dims();
+        [dims[2], dims[3], dims[4]]
+    }
+
     pub(crate) fn expect(&self, layer: &str, irreps: &Irreps) -> Result<(), NnError> {
         expect(layer, irreps, &self.irreps)
     }
+}
+
+/// The type of [`Field::beside`].
+pub(crate) fn beside(first: &Irreps, second: &Irreps) -> Result<Irreps, NnError> {
+    let blocks = first.blocks().chain(second.blocks()).map(|b| (b.mul, b.irrep));
+    Ok(Irreps::new(blocks)?)
 }
 
 /// Checks that `layer`, which takes fields of type `expected`, is given such.

@@ -1,8 +1,8 @@
 use candle_core::Tensor;
-use steer3d_ops::{gaussian_pool3d, max_pool3d};
+use steer3d_ops::{gaussian_pool3d, global_avg_pool, max_pool3d};
 use steer3d_so3::Irreps;
 
-use crate::layers::{FusedConv3d, Gate, GaussianPool, InvariantPool, Linear};
+use crate::layers::{FusedActivation, FusedConv3d, GaussianPool, InvariantPool, Linear};
 use crate::transformer::FusedTransformer;
 use crate::{Field, NnError};
 
@@ -18,16 +18,46 @@ pub struct FusedNetwork {
     pub(crate) input_scale: f64,
     pub(crate) transformer: Option<FusedTransformer>,
     pub(crate) blocks: Vec<FusedBlock>,
-    /// Neighbouring channels over which the head takes the mean.
-    pub(crate) orientations: usize,
-    pub(crate) head: Linear,
+    /// Blocks that up-sample first.
+    pub(crate) decoder: Vec<FusedBlock>,
+    pub(crate) head: FusedHead,
 }
 
 #[derive(Debug)]
 pub(crate) struct FusedBlock {
+    pub(crate) layers: Vec<FusedLayer>,
+    pub(crate) skip: Option<FusedSkip>,
+    pub(crate) stride: usize,
+    /// Whether it up-samples and joins what a strided block was given.
+    pub(crate) joins: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct FusedLayer {
     pub(crate) conv: FusedConv3d,
-    pub(crate) gate: Gate,
+    pub(crate) activation: Option<FusedActivation>,
     pub(crate) pool: Option<Pool>,
+}
+
+/// What is added to the output of the layers, and the activation of the sum.
+#[derive(Debug)]
+pub(crate) struct FusedSkip {
+    pub(crate) pool: Option<Pool>,
+    pub(crate) linear: Option<FusedConv3d>,
+    pub(crate) activation: Option<FusedActivation>,
+}
+
+#[derive(Debug)]
+pub(crate) enum FusedHead {
+    Linear {
+        linear: Linear,
+        /// Neighbouring channels over which the mean is taken.
+        orientations: usize,
+    },
+    Field {
+        map: FusedConv3d,
+        pooled: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +90,7 @@ pub(crate) fn pooled(field: &Field, orientations: usize) -> Result<Tensor, NnErr
 }
 
 impl FusedNetwork {
-    /// Logits, shape N,classes, of volumes of shape N,C,D,H,W.
+    /// What the network gives for volumes of shape N,C,D,H,W; logits of shape N,classes of a classifier.
     ///
     /// # Errors
     /// [`NnError::Channels`] for another number of channels.
@@ -69,16 +99,74 @@ impl FusedNetwork {
         if let Some(transformer) = &self.transformer {
             field = transformer.forward(&field)?;
         }
+        let mut kept = vec![];
         for block in &self.blocks {
+            if block.stride > 1 && !self.decoder.is_empty() {
+                kept.push((field.clone(), block.stride));
+            }
             field = block.forward(&field)?;
         }
-        self.head.forward(&pooled(&field, self.orientations)?)
+        for block in &self.decoder {
+            if block.joins
+                && let Some((before, stride)) = kept.pop()
+            {
+                field = GaussianPool::new(stride).upsample(&field, before.size())?;
+                field = field.beside(&before)?;
+            }
+            field = block.forward(&field)?;
+        }
+        match &self.head {
+            FusedHead::Linear { linear, orientations } => {
+                linear.forward(&pooled(&field, *orientations)?)
+            }
+            FusedHead::Field { map, pooled: true } => {
+                let mean = global_avg_pool(field.values())?;
+                mapped(|f| map.forward(f), field.irreps(), &mean)
+            }
+            FusedHead::Field { map, pooled: false } => Ok(map.forward(&field)?.values().clone()),
+        }
     }
 }
 
+/// What `map`, which is for fields, makes of a field N,C,D,H,W or of its mean N,C.
+pub(crate) fn mapped(
+    map: impl Fn(&Field) -> Result<Field, NnError>,
+    irreps: &Irreps,
+    values: &Tensor,
+) -> Result<Tensor, NnError> {
+    if values.dims().len() == 5 {
+        return Ok(map(&Field::new(irreps.clone(), values.clone())?)?.values().clone());
+    }
+    let (n, channels) = values.dims2()?;
+    let voxel = Field::new(irreps.clone(), values.reshape((n, channels, 1, 1, 1))?)?;
+    Ok(map(&voxel)?.values().flatten_from(1)?)
+}
+
 impl FusedBlock {
-    pub(crate) fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        let field = self.gate.forward(&self.conv.forward(field)?)?;
+    pub(crate) fn forward(&self, input: &Field) -> Result<Field, NnError> {
+        let mut field = input.clone();
+        for layer in &self.layers {
+            field = layer.forward(&field)?;
+        }
+        let Some(skip) = &self.skip else { return Ok(field) };
+        let mut added = input.clone();
+        if let Some(pool) = &skip.pool {
+            added = pool.forward(&added)?;
+        }
+        if let Some(linear) = &skip.linear {
+            added = linear.forward(&added)?;
+        }
+        let sum = added.plus(&field)?;
+        skip.activation.as_ref().map_or(Ok(sum.clone()), |activation| activation.forward(&sum))
+    }
+}
+
+impl FusedLayer {
+    fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        let mut field = self.conv.forward(field)?;
+        if let Some(activation) = &self.activation {
+            field = activation.forward(&field)?;
+        }
         match self.pool {
             Some(pool) => pool.forward(&field),
             None => Ok(field),

@@ -6,11 +6,75 @@
 //! *3D Steerable CNNs*, eq. 3), up to the discretisation of the voxel grid.
 //!
 //! * [`Field`]: a tensor together with its irreps.
-//! * [`layers`]: steerable convolution, also with learned radial functions, gate and norm
-//!   nonlinearities, batch norm, field dropout, antialiased pooling, linear head.
-//! * [`SteerableCnn`] and [`PlainCnn`], described by a [`ModelConfig`] and joined in [`Network`].
+//! * [`layers`]: steerable convolution, also with learned radial functions, intertwiners; gate, norm,
+//!   tensor-product and spherical-grid nonlinearities, batch norm, field dropout, antialiased pooling and
+//!   up-sampling, linear head.
+//! * [`SteerableCnn`] (also residual and U-Nets, with a [`Head`] for classes, numbers, labels of voxels or
+//!   fields) and [`PlainCnn`], described by a [`ModelConfig`] and joined in [`Network`].
 //! * [`train`] and [`resume`]: the training loop; [`state`]: a training on disk; [`checkpoint`]: weights
-//!   on disk.
+//!   on disk; [`loss`]: losses for other heads.
+//!
+//! # Five layers beside e3nn and escnn
+//!
+//! Convolution of 5³ voxels, batch norm and gate, five times, from a density to 4 scalars, 3 vectors and 2
+//! tensors:
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use steer3d_kernels::Family;
+//! use steer3d_nn::layers::{FieldBatchNorm, Gate, SteerableConv3d};
+//! use steer3d_nn::{Field, Mode, Params};
+//!
+//! let mut params = Params::new(0, DType::F32, &Device::Cpu);
+//! let volume = Tensor::ones((1, 1, 13, 13, 13), DType::F32, &Device::Cpu)?;
+//! let (mut x, kernel, mode) = (Field::new("1x0".parse()?, volume)?, Family::jets(3), Mode::Evaluate);
+//! for i in 0..5 {
+//!     let gate = Gate::new(&"4x0+3x1+2x2".parse()?)?;
+//!     let (name, to) = (format!("conv{i}"), gate.irreps_in());
+//!     let conv = SteerableConv3d::new(&mut params, &name, x.irreps(), to, 5, &kernel, [1.0; 3], false)?;
+//!     let norm = FieldBatchNorm::new(&mut params, &format!("norm{i}"), to)?;
+//!     x = norm.forward_gated(&gate, &conv.forward(&x)?, mode)?;
+//! }
+//! assert_eq!(x.values().dims(), [1, 23, 13, 13, 13]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! e3nn 0.6:
+//!
+//! ```python
+//! import torch
+//! from e3nn.nn import BatchNorm, Gate
+//! from e3nn.nn.models.v2104.voxel_convolution import Convolution
+//! from e3nn.o3 import Irreps
+//!
+//! x, irreps, sh = torch.randn(1, 1, 13, 13, 13), "1x0e", Irreps.spherical_harmonics(4)
+//! for i in range(5):
+//!     gate = Gate("4x0e", [torch.relu], "5x0e", [torch.sigmoid], "3x1o+2x2e")
+//!     conv = Convolution(irreps, gate.irreps_in, sh, diameter=5, num_radial_basis=3)
+//!     norm = BatchNorm(gate.irreps_in)
+//!     x = gate(norm(conv(x).movedim(1, -1))).movedim(-1, 1)
+//!     irreps = gate.irreps_out
+//! ```
+//!
+//! escnn 1.0:
+//!
+//! ```python
+//! import torch
+//! from escnn import gspaces, nn
+//!
+//! space = gspaces.rot3dOnR3()
+//! of = lambda *muls: nn.FieldType(space, [space.irrep(l) for l, mul in muls for _ in range(mul)])
+//! scalars, gates, fields = of((0, 4)), of((0, 5)), of((1, 3), (2, 2))
+//! x = nn.GeometricTensor(torch.randn(1, 1, 13, 13, 13), of((0, 1)))
+//! for i in range(5):
+//!     conv = nn.R3Conv(x.type, scalars + gates + fields, kernel_size=5, padding=2, bias=False)
+//!     norm = nn.IIDBatchNorm3d(conv.out_type)
+//!     gate = nn.MultipleModule(conv.out_type, 4 * ["scalar"] + 10 * ["gated"], [
+//!         (nn.PointwiseNonLinearity(scalars, "p_relu"), "scalar"),
+//!         (nn.GatedNonLinearity1(gates + fields), "gated"),
+//!     ])
+//!     x = gate(norm(conv(x)))
+//! ```
 
 pub mod checkpoint;
 mod config;
@@ -18,6 +82,7 @@ mod error;
 mod field;
 mod fused;
 pub mod layers;
+pub mod loss;
 mod network;
 mod optimiser;
 mod params;
@@ -29,8 +94,8 @@ mod train;
 mod transformer;
 
 pub use config::{
-    ModelConfig, PlainBlock, PlainConfig, Pooling, SteerableBlock, SteerableConfig, Symmetry,
-    TransformerConfig,
+    Head, ModelConfig, Nonlinearity, PlainBlock, PlainConfig, Pooling, SteerableBlock,
+    SteerableConfig, Symmetry, TransformerConfig,
 };
 pub use error::NnError;
 pub use field::{Field, LayerField};

@@ -47,7 +47,8 @@ impl Network {
         }
     }
 
-    /// Logits, shape N,classes, of volumes of shape N,C,D,H,W.
+    /// Logits, shape N,classes, of volumes of shape N,C,D,H,W; with another [`Head`](crate::Head) what that
+    /// says.
     ///
     /// # Errors
     /// [`NnError::Channels`] for another number of channels.
@@ -58,7 +59,7 @@ impl Network {
         }
     }
 
-    /// The output of every layer at evaluation, first to last, ending with the logits.
+    /// The output of every layer at evaluation, first to last, ending with what the head gives.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).

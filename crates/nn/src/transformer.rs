@@ -40,9 +40,6 @@ struct PoseHead {
 }
 
 impl Transformer {
-    /// What its blocks are called in [`PlainCnn::layers`](crate::PlainCnn::layers).
-    pub(crate) const TITLE: &str = "transformer block";
-
     pub(crate) fn new(
         params: &mut Params,
         config: &TransformerConfig,
@@ -55,7 +52,8 @@ impl Transformer {
             });
         }
         let plain = PlainConfig { symmetry: Symmetry::None, dropout: 0.0, ..classifier.clone() };
-        let blocks = stack(params, "transformer.blocks", &config.blocks, &plain)?;
+        let blocks =
+            stack(params, ["transformer.blocks", "transformer block"], &config.blocks, &plain)?;
         let channels = blocks.last().map_or(plain.channels, |last| last.channels());
         let inputs = channels * config.cells.pow(3);
         let linear = Linear::zeros(params, "transformer.head", inputs, POSE)?;
@@ -73,7 +71,7 @@ impl Transformer {
         recompute: bool,
         seen: &mut Seen<'_>,
     ) -> Result<Field, NnError> {
-        let features = through(Self::TITLE, &self.blocks, field, mode, recompute, seen)?;
+        let features = through(&self.blocks, field, mode, recompute, seen)?;
         let field = self.head.forward(field, &features)?;
         seen("transformer".into(), &field, 1);
         Ok(field)

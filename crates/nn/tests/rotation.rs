@@ -1,14 +1,15 @@
 //! Networks under the 24 rotations of the cube, which permute voxels exactly.
 
+mod common;
+
 use candle_core::{DType, Device, Tensor};
+use common::{random_volume, relative_gap, turn, worst_gap};
 use steer3d_kernels::Family;
 use steer3d_nn::layers::GroupConv;
 use steer3d_nn::{
-    Field, LayerField, Mode, ModelConfig, Network, Params, PlainConfig, Pooling, SteerableConfig,
-    Symmetry,
+    Field, Mode, ModelConfig, Network, Params, PlainConfig, Pooling, SteerableConfig, Symmetry,
 };
-use steer3d_so3::{Irreps, Rotation, Stream, cube_group};
-use steer3d_volume::{Grid, Interpolation, Volume, rotate};
+use steer3d_so3::{Irreps, Rotation, cube_group};
 
 fn config(input: &str, family: Family) -> SteerableConfig {
     let mut config = SteerableConfig::small(1, 3).unwrap();
@@ -19,43 +20,6 @@ fn config(input: &str, family: Family) -> SteerableConfig {
     config.blocks[2].fields = "2x0+1x1+1x3".parse().unwrap();
     config.blocks[3].fields = "5x0".parse().unwrap();
     config
-}
-
-fn random_volume(channels: usize, n: usize) -> Tensor {
-    let mut stream = Stream::new(5, "volume", &[n as u64]);
-    let values: Vec<f32> = (0..channels * n * n * n).map(|_| stream.normal() as f32).collect();
-    Tensor::from_vec(values, (1, channels, n, n, n), &Device::Cpu).unwrap()
-}
-
-fn turn(x: &Tensor, irreps: &Irreps, rotation: &Rotation) -> Tensor {
-    if x.dims().len() == 2 {
-        return x.clone();
-    }
-    let (_, c, d, h, w) = x.dims5().unwrap();
-    let values = x.flatten_all().unwrap().to_vec1().unwrap();
-    let grid = Grid::new([d, h, w], [1.0; 3]).unwrap();
-    let volume = Volume::centred(values, c, grid).unwrap();
-    let turned = rotate(&volume, irreps, rotation, Interpolation::Trilinear).unwrap();
-    Tensor::from_vec(turned.data().to_vec(), (1, c, d, h, w), &Device::Cpu).unwrap()
-}
-
-fn relative_gap(a: &Tensor, b: &Tensor) -> f32 {
-    let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-    norm(&(a - b).unwrap()) / norm(b)
-}
-
-/// Largest relative gap between layer(Rx) and R layer(x), over layers and cube rotations.
-fn worst_gap(network: &Network, irreps: &Irreps, n: usize) -> f32 {
-    let x = random_volume(irreps.dim(), n);
-    let straight = network.layers(&x).unwrap();
-    let mut worst = 0f32;
-    for rotation in cube_group() {
-        let turned = network.layers(&turn(&x, irreps, &rotation)).unwrap();
-        for (LayerField { values, .. }, s) in turned.iter().zip(&straight) {
-            worst = worst.max(relative_gap(values, &turn(&s.values, &s.irreps, &rotation)));
-        }
-    }
-    worst
 }
 
 #[test]

@@ -122,3 +122,51 @@ impl SphereGrid {
             .collect()
     }
 }
+
+/// The 50 points and weights of Lebedev's rule of degree 11 (Lebedev 1976, "Quadratures on a sphere",
+/// <https://doi.org/10.1016/0041-5553(76)90100-2>), weights of sum 4π. The symmetries of the cube permute
+/// its points.
+pub fn lebedev_50() -> (Vec<[f64; 3]>, Vec<f64>) {
+    // Points (x, y, z) whose squares are thirds, halves or elevenths, with the weight of one of them.
+    let orbits = [
+        ([0.0, 0.0, 1.0], 4.0 / 315.0),
+        ([0.0, 1.0, 1.0], 64.0 / 2835.0),
+        ([1.0, 1.0, 1.0], 27.0 / 1280.0),
+        ([1.0, 1.0, 3.0], 14641.0 / 725_760.0),
+    ];
+    let (mut points, mut weights) = (Vec::new(), Vec::new());
+    for ([a, b, c], weight) in orbits {
+        let norm = f64::sqrt(a * a + b * b + c * c);
+        let mut orbit: Vec<[f64; 3]> = Vec::new();
+        for place in [[a, b, c], [b, c, a], [c, a, b]] {
+            for signs in 0..8 {
+                let sign = |axis: usize| if signs >> axis & 1 == 0 { 1.0 } else { -1.0 };
+                let point = [0, 1, 2].map(|axis| place[axis] * sign(axis) / norm + 0.0);
+                if !orbit.contains(&point) {
+                    orbit.push(point);
+                }
+            }
+        }
+        weights.extend(vec![4.0 * PI * weight; orbit.len()]);
+        points.extend(orbit);
+    }
+    (points, weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lebedev_integrates_all_harmonics_to_degree_11_and_not_12() {
+        let (points, weights) = lebedev_50();
+        assert_eq!(points.len(), 50);
+        let table = SphericalHarmonics::<f64>::new(12, Normalization::Integral).unwrap();
+        let values = table.eval_batch(&points);
+        let integral =
+            |k: usize| -> f64 { values.chunks(169).zip(&weights).map(|(row, w)| row[k] * w).sum() };
+        assert!((integral(0) - (4.0 * PI).sqrt()).abs() < 1e-13);
+        assert!((1..144).all(|k| integral(k).abs() < 1e-13));
+        assert!((144..169).any(|k| integral(k).abs() > 1e-2));
+    }
+}

@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 use steer3d_so3::{Irreps, Rotation, Stream, random_rotations};
 
 use crate::dataset::hex;
-use crate::dataset::{DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage};
+use crate::dataset::{
+    DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Tasks,
+};
 use crate::npz::{NpyArray, Npz, NpzError};
 use crate::points::{PointCloud, Voxeliser};
 use crate::volume::{Grid, Volume, VolumeError, checked_len};
@@ -78,6 +80,8 @@ pub struct ImportOptions {
     pub unit: Option<String>,
     /// Irreps of the channels; default: scalars (arrays only).
     pub irreps: Option<Irreps>,
+    /// Irreps of the target values of items; default: scalars (arrays only).
+    pub target_irreps: Option<Irreps>,
     /// The command line, for the record.
     pub command: Option<String>,
     /// Seed of everything drawn at random.
@@ -535,7 +539,9 @@ fn stratified(labels: &[u32], tenths: &[Split], seed: u64) -> Vec<Split> {
 }
 
 /// Imports arrays: `volumes` (N, D, H, W) or (N, C, D, H, W) of any number type, `labels` (N) of
-/// integers from 0 and, if present, `split` (N) of 0, 1, 2 (train, validation, test).
+/// integers from 0 and, if present, `split` (N) of 0, 1, 2 (train, validation, test), `targets` (N) or
+/// (N, T) of numbers and `voxel_labels` (N, D, H, W) of integers from 0 to 255. With one of the last two,
+/// `labels` may be missing; there is one class then.
 ///
 /// Bytes and booleans are stored as bytes, other numbers as 32-bit floats. Without `split`, a
 /// tenth of each class, drawn with the seed, is for validation and another for testing.
@@ -555,7 +561,11 @@ pub fn import_arrays(npz: &Path, out: &Path, options: &ImportOptions) -> Result<
         [n, d, h, w] => (n, 1, [d, h, w]),
         _ => return Err(wrong(&archive, "volumes", "four or five axes", "others")),
     };
-    let labels = labels(&mut archive, "labels", items)?;
+    let tasks = ArrayTasks::read(&mut archive, items, dims, options)?;
+    let labels = match &tasks {
+        Some(_) if !archive.has("labels") => vec![0; items],
+        _ => labels(&mut archive, "labels", items)?,
+    };
     let classes = 1 + labels.iter().max().copied().unwrap_or(0) as usize;
     let (splits, notes) = array_splits(&mut archive, &labels, options.seed)?;
     let at_item = |item, source| item_error(npz, item, source);
@@ -577,6 +587,9 @@ pub fn import_arrays(npz: &Path, out: &Path, options: &ImportOptions) -> Result<
         mesh_voxeliser: None,
     };
     let mut writer = DatasetWriter::create(out, meta)?;
+    if let Some(found) = &tasks {
+        writer = writer.with_tasks(found.tasks.clone())?;
+    }
     for i in 0..items {
         let Some(values) = floats(&volumes, i * len, len) else {
             return Err(wrong(&archive, "volumes", "numbers", "another dtype"));
@@ -585,9 +598,68 @@ pub fn import_arrays(npz: &Path, out: &Path, options: &ImportOptions) -> Result<
             Volume::centred(values, channels, grid).map_err(|source| at_item(i, source))?;
         let (id, label) = (format!("item_{i:06}"), labels[i]);
         let (volume, split) = (Some(&volume), splits[i]);
-        writer.push(&Item { volume, label, split, id: &id, ..Item::default() })?;
+        let (targets, voxel_labels) =
+            tasks.as_ref().map_or((&[][..], &[][..]), |tasks| tasks.of(i, dims));
+        let id = &id;
+        let item = Item { volume, label, split, id, targets, voxel_labels, ..Item::default() };
+        writer.push(&item)?;
     }
     Ok(writer.finish()?)
+}
+
+/// Targets and labels of voxels of an archive.
+struct ArrayTasks {
+    tasks: Tasks,
+    targets: Vec<f64>,
+    voxel_labels: Vec<u8>,
+}
+
+impl ArrayTasks {
+    /// `None` if the archive has neither.
+    fn read(
+        npz: &mut Npz,
+        items: usize,
+        [d, h, w]: [usize; 3],
+        options: &ImportOptions,
+    ) -> Result<Option<Self>, ImportError> {
+        let mut found = Self { tasks: Tasks::default(), targets: vec![], voxel_labels: vec![] };
+        if npz.has("targets") {
+            let expected = format!("shape ({items}) or ({items}, T)");
+            let fits = |s: &[usize]| s.len() <= 2 && s.first() == Some(&items) && !s.contains(&0);
+            let array = npz.read_shaped("targets", &expected, fits)?;
+            let width = array.shape().get(1).copied().unwrap_or(1);
+            let irreps = options.target_irreps.clone().map_or_else(|| scalars(width), Ok)?;
+            if irreps.dim() != width {
+                return Err(ImportError::Option {
+                    option: "irreps of the targets",
+                    expected: format!("{width} channels"),
+                    found: format!("{irreps}, which has {}", irreps.dim()),
+                });
+            }
+            let values = array.to_f64();
+            found.targets = values.ok_or_else(|| wrong(npz, "targets", "numbers", "others"))?;
+            found.tasks.targets = Some(irreps);
+        }
+        if npz.has("voxel_labels") {
+            let expected = format!("shape ({items}, {d}, {h}, {w})");
+            let array = npz.read_shaped("voxel_labels", &expected, |s| s == [items, d, h, w])?;
+            let bytes = array.to_i64().map(|v| v.into_iter().map(u8::try_from).collect());
+            let Some(Ok(labels)) = bytes else {
+                return Err(wrong(npz, "voxel_labels", "integers from 0 to 255", "others"));
+            };
+            found.voxel_labels = labels;
+            let classes = 1 + found.voxel_labels.iter().max().copied().unwrap_or(0) as usize;
+            found.tasks.voxel_classes = (0..classes).map(|i| i.to_string()).collect();
+        }
+        Ok((found.tasks != Tasks::default()).then_some(found))
+    }
+
+    /// Targets and labels of voxels of an item.
+    fn of(&self, item: usize, dims: [usize; 3]) -> (&[f64], &[u8]) {
+        let row = |len: usize| item * len..(item + 1) * len;
+        let voxels = if self.voxel_labels.is_empty() { 0 } else { dims.iter().product::<usize>() };
+        (&self.targets[row(self.tasks.target_len())], &self.voxel_labels[row(voxels)])
+    }
 }
 
 fn floats(array: &NpyArray, start: usize, len: usize) -> Option<Vec<f32>> {

@@ -34,7 +34,7 @@ pub mod volume;
 pub use build::{BuildError, Listing, Recipe};
 pub use dataset::{
     Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Skipped, Split, Storage,
-    Summary,
+    Summary, Tasks,
 };
 pub use density::{Centring, ChannelScheme, MoleculeVoxeliser, Weight};
 pub use import::{
@@ -46,7 +46,7 @@ pub use mesh::Mesh;
 pub use mesh::voxeliser::{Inside, MeshField, MeshVoxeliser};
 pub use points::{Gaussian, Normalisation, PointCloud, PointValue, Voxeliser};
 pub use resample::{
-    Interpolation, change_voxel_size, crop, resample_to, rotate, rotate_into, translate,
+    Interpolation, Rotator, change_voxel_size, crop, resample_to, rotate, rotate_into, translate,
     translate_into,
 };
 pub use volume::{Grid, MAX_VALUES, Volume, VolumeError};

@@ -95,6 +95,11 @@ pub struct Batch {
     pub values: Vec<f32>,
     /// Label of each item.
     pub labels: Vec<u32>,
+    /// N × T target values, turned with the items; none where the dataset has no targets.
+    pub targets: Vec<f32>,
+    /// N × D × H × W labels of voxels, turned with the items (nearest voxel, 0 from outside); none where the
+    /// dataset has none.
+    pub voxel_labels: Vec<u8>,
 }
 
 impl Batch {
@@ -118,7 +123,24 @@ impl Batch {
             }
         }
         let labels = items.iter().map(|&item| dataset.labels()[item]).collect();
-        Ok(Self { items: items.to_vec(), values, labels })
+        let (mut targets, mut voxel_labels) = (vec![], vec![]);
+        if dataset.tasks().is_some() {
+            for &item in items {
+                let turn = rotation.map(|rotation| rotation.of(item));
+                match turn {
+                    None => {
+                        targets.extend(dataset.targets(item).iter().map(|&x| x as f32));
+                        voxel_labels.extend(dataset.voxel_labels(item)?);
+                    }
+                    Some(turn) => {
+                        targets
+                            .extend(dataset.rotated_targets(item, &turn).iter().map(|&x| x as f32));
+                        voxel_labels.extend(dataset.rotated_voxel_labels(item, &turn)?);
+                    }
+                }
+            }
+        }
+        Ok(Self { items: items.to_vec(), values, labels, targets, voxel_labels })
     }
 }
 

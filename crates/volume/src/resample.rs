@@ -6,6 +6,7 @@
 //!
 //! `RESAMPLING.md` has the loss of each interpolation.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -106,10 +107,85 @@ pub fn rotate_into(
 ) -> Result<(), VolumeError> {
     let channels = check_slices(source, grid, target)?;
     check_irreps(irreps, channels)?;
+    turn(&Samples::new(source), grid, irreps, rotation, interpolation, target)
+}
+
+/// A field that is rotated many times: what does not depend on the rotation, the coefficients of cubic
+/// splines, is computed once. The values are those of [`rotate_into`], bit for bit.
+///
+/// ```
+/// use steer3d_volume::{Grid, Interpolation, Rotator};
+/// let grid = Grid::new([1, 2, 2], [1.0; 3])?;
+/// let field = Rotator::new(vec![1.0, 2.0, 3.0, 4.0], grid, "1x0".parse().unwrap(), Interpolation::Cubic)?;
+/// let mut turned = [0.0; 4];
+/// field.rotate_into(&steer3d_so3::Rotation::identity(), &mut turned)?;
+/// assert_eq!(turned, [1.0, 2.0, 3.0, 4.0]);
+/// # Ok::<(), steer3d_volume::VolumeError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Rotator {
+    source: Vec<f32>,
+    /// Of cubic splines.
+    coefficients: Option<Vec<f32>>,
+    grid: Grid,
+    irreps: Irreps,
+    interpolation: Interpolation,
+}
+
+impl Rotator {
+    /// From `irreps.dim()` × D × H × W values.
+    ///
+    /// # Errors
+    /// If there are more or fewer values, or one is not finite.
+    pub fn new(
+        source: Vec<f32>,
+        grid: Grid,
+        irreps: Irreps,
+        interpolation: Interpolation,
+    ) -> Result<Self, VolumeError> {
+        let channels = check_slices(&source, &grid, &source)?;
+        check_irreps(&irreps, channels)?;
+        let coefficients = (interpolation == Interpolation::Cubic)
+            .then(|| spline::coefficients(&source, grid.dims()));
+        Ok(Self { source, coefficients, grid, irreps, interpolation })
+    }
+
+    /// How values between voxels are found.
+    pub fn interpolation(&self) -> Interpolation {
+        self.interpolation
+    }
+
+    /// The grid.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// Writes the rotated field, as many values, into `target`.
+    ///
+    /// # Errors
+    /// If `rotation` is not a rotation matrix or `target` has another length.
+    pub fn rotate_into(&self, rotation: &Rotation, target: &mut [f32]) -> Result<(), VolumeError> {
+        let (expected, found) = (self.source.len(), target.len());
+        if found != expected {
+            return Err(VolumeError::Length { what: "target", expected, found });
+        }
+        let samples = Samples { values: &self.source, coefficients: self.coefficients.as_deref() };
+        turn(&samples, &self.grid, &self.irreps, rotation, self.interpolation, target)
+    }
+}
+
+fn turn(
+    samples: &Samples<'_>,
+    grid: &Grid,
+    irreps: &Irreps,
+    rotation: &Rotation,
+    interpolation: Interpolation,
+    target: &mut [f32],
+) -> Result<(), VolumeError> {
     let rotation = snapped(rotation)?;
     let map = IndexMap::rotation(grid, &rotation);
     let dims = grid.dims();
-    resample(source, dims, &map, interpolation, &Mixer::of(irreps, &rotation), target, dims);
+    resample(samples, dims, &map, interpolation, &Mixer::of(irreps, &rotation), target, dims);
     Ok(())
 }
 
@@ -146,7 +222,8 @@ pub fn translate_into(
     }
     let map = IndexMap { matrix: Matrix3::identity(), offset: shift.map(|x| -x) };
     let dims = grid.dims();
-    resample(source, dims, &map, interpolation, &[Mixer::scalars(channels)], target, dims);
+    let (samples, mixers) = (Samples::new(source), [Mixer::scalars(channels)]);
+    resample(&samples, dims, &map, interpolation, &mixers, target, dims);
     Ok(())
 }
 
@@ -306,7 +383,8 @@ fn warp(
 ) -> Result<Volume, VolumeError> {
     let mut target = vec![0.0; checked_len(volume.channels(), grid.dims())?];
     let dims = volume.dims();
-    resample(volume.data(), dims, map, interpolation, mixers, &mut target, grid.dims());
+    let samples = Samples::new(volume.data());
+    resample(&samples, dims, map, interpolation, mixers, &mut target, grid.dims());
     Volume::new(target, volume.channels(), grid, origin)
 }
 
@@ -440,9 +518,21 @@ impl Mixer {
     }
 }
 
-/// Writes every voxel of `target` (channels of `target_dims`) from `source` (channels of `dims`).
+/// The values of a field, and their spline's coefficients where they have been computed.
+struct Samples<'a> {
+    values: &'a [f32],
+    coefficients: Option<&'a [f32]>,
+}
+
+impl<'a> Samples<'a> {
+    fn new(values: &'a [f32]) -> Self {
+        Self { values, coefficients: None }
+    }
+}
+
+/// Writes every voxel of `target` (channels of `target_dims`) from `samples` (channels of `dims`).
 fn resample(
-    source: &[f32],
+    samples: &Samples<'_>,
     dims: [usize; 3],
     map: &IndexMap,
     interpolation: Interpolation,
@@ -451,6 +541,7 @@ fn resample(
     target_dims: [usize; 3],
 ) {
     let interpolation = if map.permutes() { Interpolation::Nearest } else { interpolation };
+    let source = samples.values;
     match interpolation {
         Interpolation::Nearest => {
             Sampler { source, dims, map, weigh: nearest, decay: 0.0 }.run(
@@ -467,7 +558,10 @@ fn resample(
             );
         }
         Interpolation::Cubic => {
-            let source = &spline::coefficients(source, dims);
+            let source = &match samples.coefficients {
+                Some(coefficients) => Cow::Borrowed(coefficients),
+                None => Cow::Owned(spline::coefficients(source, dims)),
+            };
             Sampler { source, dims, map, weigh: cubic, decay: spline::POLE }.run(
                 mixers,
                 target,

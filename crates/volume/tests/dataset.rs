@@ -9,8 +9,8 @@ use common::{ITEMS, cloud, meta, split, volume, write_small};
 use hdf5::types::{FixedAscii, FixedUnicode};
 use steer3d_so3::Stream;
 use steer3d_volume::{
-    Dataset, DatasetError, DatasetMeta, DatasetWriter, Grid, Item, PointCloud, PointValue, Split,
-    Storage, Volume, VolumeError,
+    Batch, Dataset, DatasetError, DatasetMeta, DatasetWriter, Grid, Item, PointCloud, PointValue,
+    RandomRotation, Split, Storage, Tasks, Turns, Volume, VolumeError,
 };
 
 const STORAGES: [Storage; 2] = [Storage::F32, Storage::U8 { scale: 1.0 }];
@@ -77,6 +77,76 @@ fn values_of_points_are_written_and_read() {
     drop(file);
     let error = Dataset::open(&path).unwrap().points(0).unwrap_err().to_string();
     assert!(error.contains("points/degrees") && error.contains("0 or 1"), "{error}");
+}
+
+/// Vectors and labels of voxels of the small items.
+fn tasks() -> Tasks {
+    let voxel_classes = ["nothing", "low", "high"].map(str::to_owned).to_vec();
+    Tasks { targets: Some("1x1+1x0".parse().unwrap()), voxel_classes }
+}
+
+fn targets(item: usize) -> [f64; 4] {
+    [1.0, 2.0, -0.5, 3.0].map(|x| x * (item + 1) as f64)
+}
+
+fn voxel_labels(item: usize) -> Vec<u8> {
+    volume(item).data().iter().map(|v| (v.abs() * 7.0) as u8 % 3).collect::<Vec<_>>()
+}
+
+#[test]
+fn targets_and_labels_of_voxels_are_written_read_and_turned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.h5");
+    let description = meta(Storage::F32);
+    let voxels: usize = description.dims.iter().product();
+    let mut writer =
+        DatasetWriter::create(&path, description).unwrap().with_tasks(tasks()).unwrap();
+    let mut push = |item: usize, targets: &[f64], labels: &[u8]| {
+        let (volume, id) = (volume(item), format!("item-{item}"));
+        writer.push(&Item {
+            volume: Some(&volume),
+            id: &id,
+            targets,
+            voxel_labels: labels,
+            ..Item::default()
+        })
+    };
+    for item in 0..3 {
+        push(item, &targets(item), &voxel_labels(item)[..voxels]).unwrap();
+    }
+    let labels = &voxel_labels(3)[..voxels];
+    for (targets, labels, expected) in [
+        (&targets(3)[..3], labels, "expected 4 values, found 3"),
+        (&[f64::NAN; 4][..], labels, "expected finite numbers"),
+        (&targets(3)[..], &labels[1..], "labels, found"),
+        (&targets(3)[..], &vec![3; voxels][..], "expected labels below 3, found 3"),
+    ] {
+        let error = push(3, targets, labels).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    writer.finish().unwrap();
+    let dataset = Dataset::open(&path).unwrap();
+    assert_eq!(dataset.tasks(), Some(&tasks()));
+    assert!(dataset.verify(&|_| ()).is_empty());
+    for item in 0..3 {
+        assert_eq!(dataset.targets(item), targets(item));
+        assert_eq!(dataset.voxel_labels(item).unwrap(), voxel_labels(item)[..voxels]);
+    }
+    let batch = Batch::read(&dataset, &[2, 0], None).unwrap();
+    assert_eq!(batch.targets[..3], [3.0, 6.0, -1.5]);
+    assert_eq!(batch.voxel_labels[voxels..], voxel_labels(0)[..voxels]);
+    let turns = RandomRotation { seed: 1, epoch: 0, turns: Turns::So3 { fraction: 1.0 } };
+    let turned = Batch::read(&dataset, &[2], Some(&turns)).unwrap();
+    let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!((norm(&turned.targets[..3]) - norm(&batch.targets[..3])).abs() < 1e-5);
+    assert!((turned.targets[0] - batch.targets[0]).abs() > 1e-3);
+    assert_eq!(turned.targets[3], batch.targets[3]);
+    assert_eq!(turned.voxel_labels.len(), voxels);
+    drop(dataset);
+    let file = hdf5::File::open_rw(&path).unwrap();
+    file.dataset("targets").unwrap().write_raw(&[0.0; 12]).unwrap();
+    drop(file);
+    assert_eq!(Dataset::open(&path).unwrap().verify(&|_| ()).len(), 3);
 }
 
 #[test]

@@ -289,6 +289,36 @@ fn arrays_of_any_number_type_import() {
 }
 
 #[test]
+fn arrays_may_have_targets_and_labels_of_voxels_instead_of_labels() {
+    let folder = Folder::new();
+    let targets = ("targets", "<f8", "(3, 3)", f64s((0..9).map(f64::from)));
+    let voxels = ("voxel_labels", "|u1", "(3, 1, 2, 2)", (0..12).map(|k| k % 5).collect());
+    let with = |extra: &[Array]| [changed(arrays(), "labels", None), extra.to_vec()].concat();
+    let vectors = ImportOptions { target_irreps: Some("1x1".parse().unwrap()), ..options() };
+    let both = with(&[targets.clone(), voxels.clone()]);
+    let dataset = folder.import(&both, |source, out| import_arrays(source, out, &vectors)).unwrap();
+    assert_eq!(dataset.labels(), [0; 3]);
+    let tasks = dataset.tasks().unwrap();
+    assert_eq!(tasks.targets, Some("1x1".parse().unwrap()));
+    assert_eq!(tasks.voxel_classes, ["0", "1", "2", "3", "4"]);
+    assert_eq!(dataset.targets(1), [3.0, 4.0, 5.0]);
+    assert_eq!(dataset.voxel_labels(2).unwrap(), [3, 4, 0, 1]);
+    let dataset = folder.arrays(&with(std::slice::from_ref(&targets))).unwrap();
+    assert_eq!(dataset.tasks().unwrap().targets, Some("3x0".parse().unwrap()));
+    let wrong = ImportOptions { target_irreps: Some("1x2".parse().unwrap()), ..options() };
+    let error = folder.import(&with(&[targets]), |source, out| import_arrays(source, out, &wrong));
+    assert!(error.unwrap_err().to_string().contains("irreps of the targets"));
+    for bad in [
+        ("targets", "<f8", "(2, 3)", f64s((0..6).map(f64::from))),
+        ("voxel_labels", "<i8", "(3, 1, 2, 2)", i64s((0..12).map(|k| k * 100))),
+        ("voxel_labels", "|u1", "(3, 1, 4)", vec![0; 12]),
+    ] {
+        let name = bad.0;
+        refused(folder.arrays(&with(&[bad])), name);
+    }
+}
+
+#[test]
 fn broken_arrays_are_refused() {
     let folder = Folder::new();
     for name in ["volumes", "labels"] {

@@ -6,8 +6,8 @@ use steer3d_so3::spherical_harmonics;
 use steer3d_so3::{Irreps, Normalization, Rotation, Stream, cube_group, random_rotations};
 use steer3d_volume::formats::{Source, read};
 use steer3d_volume::{
-    Grid, Interpolation, PointCloud, Volume, VolumeError, Voxeliser, change_voxel_size, crop,
-    resample_to, rotate, rotate_into, translate, translate_into,
+    Grid, Interpolation, PointCloud, Rotator, Volume, VolumeError, Voxeliser, change_voxel_size,
+    crop, resample_to, rotate, rotate_into, translate, translate_into,
 };
 
 const ALL: [Interpolation; 4] =
@@ -302,6 +302,25 @@ fn results_do_not_depend_on_the_number_of_threads() {
         pool.install(|| ALL.map(|how| rotate(&volume, &irreps("1x0+1x1"), &rotation, how).unwrap()))
     };
     assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn a_rotator_gives_the_same_bits() {
+    let volume = noise([5, 6, 5], 4, 15);
+    let types = irreps("1x0+1x1");
+    let quarter = Rotation::from_axis_angle(&Vector3::z_axis(), std::f64::consts::FRAC_PI_2);
+    for how in ALL {
+        let grid = volume.grid();
+        let rotator = Rotator::new(volume.data().to_vec(), grid, types.clone(), how).unwrap();
+        for rotation in random_rotations(3, 3).into_iter().chain([quarter]) {
+            let mut target = vec![f32::NAN; volume.data().len()];
+            rotator.rotate_into(&rotation, &mut target).unwrap();
+            assert_eq!(target, rotate(&volume, &types, &rotation, how).unwrap().data());
+        }
+        assert!(rotator.rotate_into(&quarter, &mut [0.0; 3]).is_err());
+        assert!(Rotator::new(vec![0.0; 3], grid, types.clone(), how).is_err());
+        assert!(Rotator::new(vec![f32::NAN; 600], grid, types.clone(), how).is_err());
+    }
 }
 
 #[test]

@@ -3,7 +3,10 @@ use std::str::FromStr;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use steer3d_kernels::Family;
-use steer3d_nn::layers::{Gate, GaussianPool, NormNonlinearity, SteerableConv3d};
+use steer3d_nn::layers::{
+    Gate, GaussianPool, NormNonlinearity, SphereNonlinearity, SteerableConv3d,
+    TensorProductNonlinearity,
+};
 use steer3d_nn::{Field, NnError, Params};
 use steer3d_so3::{Irrep, Irreps, Parity};
 
@@ -36,6 +39,10 @@ pub enum Subject {
     Gate,
     /// The norm nonlinearity alone, with a bias of minus half the standard deviation of its input.
     Norm,
+    /// The tensor-product nonlinearity alone.
+    TensorProduct,
+    /// The spherical-grid nonlinearity alone, on its input divided by the standard deviation.
+    Sphere,
     /// A network of this many convolutions from one scalar to eight, gates between them. Each
     /// convolution's output is divided by its standard deviation on the unrotated field.
     Network(usize),
@@ -51,6 +58,8 @@ impl Subject {
             Self::Antialiased(1.6),
             Self::Gate,
             Self::Norm,
+            Self::TensorProduct,
+            Self::Sphere,
         ];
         layers.into_iter().chain((1..=6).map(Self::Network)).collect()
     }
@@ -63,13 +72,15 @@ impl Subject {
             Self::Antialiased(sigma) => format!("convolution, blur of {sigma}, stride 2"),
             Self::Gate => "gate".into(),
             Self::Norm => "norm nonlinearity".into(),
+            Self::TensorProduct => "tensor-product nonlinearity".into(),
+            Self::Sphere => "spherical-grid nonlinearity".into(),
             Self::Network(depth) => format!("network of depth {depth}"),
         }
     }
 
     /// Whether the family and size of the kernels matter to it.
     pub fn has_kernels(self) -> bool {
-        !matches!(self, Self::Gate | Self::Norm)
+        !matches!(self, Self::Gate | Self::Norm | Self::TensorProduct | Self::Sphere)
     }
 
     /// Voxels along each axis on which the central voxel of the output depends, with room for the
@@ -129,6 +140,18 @@ impl Subject {
                 bias.set(&bias.as_tensor().affine(0.0, -0.5 * standard_deviation(sample)?)?)?;
                 Box::new(move |f| norm.forward(f))
             }
+            Self::TensorProduct => {
+                let product = TensorProductNonlinearity::new(&mut params, "product", &irreps)?;
+                Box::new(move |f| product.forward(f))
+            }
+            Self::Sphere => {
+                let sphere = SphereNonlinearity::new(&irreps)?;
+                let scale = 1.0 / standard_deviation(sample)?;
+                Box::new(move |f| {
+                    let values = f.values().affine(scale, 0.0)?;
+                    sphere.forward(&Field::new(f.irreps().clone(), values)?)
+                })
+            }
             Self::Strided => {
                 let conv = conv()?.with_stride(2);
                 Box::new(move |f| conv.forward(f))
@@ -148,15 +171,16 @@ impl Subject {
     }
 }
 
-/// The short forms `convolution`, `strided`, `antialiased:SIGMA`, `gate`, `norm` and `network:DEPTH`.
+/// The short forms `convolution`, `strided`, `antialiased:SIGMA`, `gate`, `norm`, `tensor_product`, `sphere`
+/// and `network:DEPTH`.
 impl FromStr for Subject {
     type Err = EvalError;
 
     fn from_str(text: &str) -> Result<Self, EvalError> {
         let unknown = || EvalError::Protocol {
             field: "subjects",
-            expected: "convolution, strided, antialiased:SIGMA, gate, norm or network:DEPTH with \
-                       SIGMA above 0 and DEPTH 1 to 16",
+            expected: "convolution, strided, antialiased:SIGMA, gate, norm, tensor_product, sphere \
+                       or network:DEPTH with SIGMA above 0 and DEPTH 1 to 16",
             found: text.into(),
         };
         match text.split_once(':') {
@@ -165,6 +189,8 @@ impl FromStr for Subject {
                 "strided" => Some(Self::Strided),
                 "gate" => Some(Self::Gate),
                 "norm" => Some(Self::Norm),
+                "tensor_product" => Some(Self::TensorProduct),
+                "sphere" => Some(Self::Sphere),
                 _ => None,
             },
             Some(("antialiased", sigma)) => {

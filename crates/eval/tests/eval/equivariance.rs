@@ -108,7 +108,7 @@ fn the_centre_agrees_with_the_closed_form() {
 #[test]
 fn pointwise_nonlinearities_commute_at_every_voxel() {
     let spec = layer("3x0+2x1+1x2", 5, Family::jets(3));
-    for subject in [Subject::Gate, Subject::Norm] {
+    for subject in [Subject::Gate, Subject::Norm, Subject::TensorProduct] {
         let fields = subject.irreps_in(&spec).unwrap();
         let mut stream = Stream::new(3, "field", &[]);
         let sample = BumpField::random(&fields, 24, 4.0, 2.0, &mut stream).sample(17).unwrap();

@@ -52,6 +52,22 @@ enum FilterBlock {
 }
 
 impl SteerableConv3d {
+    /// An intertwiner: a linear map of every voxel from `irreps_in` to `irreps_out` that commutes with
+    /// rotations, a 1x1x1 convolution. It mixes copies of the same irrep; an output irrep that the input lacks
+    /// is zero. `bias` as in [`new`](Self::new).
+    ///
+    /// # Errors
+    /// [`NnError::Kernel`] when only one of the two types has parities.
+    pub fn pointwise(
+        params: &mut Params,
+        name: &str,
+        irreps_in: &Irreps,
+        irreps_out: &Irreps,
+        bias: bool,
+    ) -> Result<Self, NnError> {
+        Self::new(params, name, irreps_in, irreps_out, 1, &Family::shells(), [1.0; 3], bias)
+    }
+
     /// A convolution of odd kernel size `size` voxels, stride 1 and padding `size / 2`.
     ///
     /// `voxel_size` (x, y, z, in any unit) is the shape of the voxels; cubes are `[1.0; 3]`. With
@@ -216,6 +232,15 @@ impl SteerableConv3d {
             }
             _ => FusedConv3d::dense(name, irreps, &self.filter()?, bias, self.config, norm, 1),
         }
+    }
+
+    /// This convolution as it is now, without gradients for its weights.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub(crate) fn frozen(&self) -> Result<FusedConv3d, NnError> {
+        let (bias, irreps) = (self.channel_bias()?, [&self.irreps_in, &self.irreps_out]);
+        FusedConv3d::frozen(&self.name, irreps, &self.filter()?, bias.as_ref(), self.config)
     }
 
     /// The first channel of the output field that each weight leads to.

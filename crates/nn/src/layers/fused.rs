@@ -64,6 +64,27 @@ impl FusedConv3d {
         })
     }
 
+    /// From a filter C_out,C_in,k,k,k and a bias of each output channel, without a norm.
+    pub(crate) fn frozen(
+        name: &str,
+        [irreps_in, irreps_out]: [&Irreps; 2],
+        filter: &Tensor,
+        bias: Option<&Tensor>,
+        config: Conv3dConfig,
+    ) -> Result<Self, NnError> {
+        let bias = match bias {
+            Some(bias) => bias.copy()?,
+            None => Tensor::zeros(irreps_out.dim(), filter.dtype(), filter.device())?,
+        };
+        Ok(Self {
+            name: name.into(),
+            irreps_in: irreps_in.clone(),
+            irreps_out: irreps_out.clone(),
+            kernel: Kernel::Dense { filter: filter.copy()?.detach(), config },
+            bias: bias.detach(),
+        })
+    }
+
     fn new(
         name: &str,
         [irreps_in, irreps_out]: [&Irreps; 2],

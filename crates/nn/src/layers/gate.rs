@@ -92,6 +92,16 @@ impl NormNonlinearity {
         Ok(Self { irreps: irreps.clone(), bias })
     }
 
+    /// A copy without gradients for its biases.
+    pub(crate) fn fused(&self) -> Result<Self, NnError> {
+        Ok(Self { irreps: self.irreps.clone(), bias: self.bias.copy()?.detach() })
+    }
+
+    /// The type of field that this layer takes and gives.
+    pub fn irreps(&self) -> &Irreps {
+        &self.irreps
+    }
+
     /// Applies the nonlinearity.
     ///
     /// # Errors

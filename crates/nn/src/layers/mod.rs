@@ -2,6 +2,7 @@
 //!
 //! Every layer states the irreps it takes and gives, and refuses a field of another type.
 
+mod activation;
 mod conv;
 mod dropout;
 mod fused;
@@ -10,8 +11,11 @@ mod group;
 mod head;
 mod norm;
 mod pool;
+mod product;
 mod radial;
+mod sphere;
 
+pub(crate) use activation::{Activation, FusedActivation};
 pub use conv::{ConvolutionPath, SteerableConv3d};
 pub use dropout::FieldDropout;
 pub use fused::FusedConv3d;
@@ -20,7 +24,9 @@ pub use group::GroupConv;
 pub use head::{InvariantPool, Linear};
 pub use norm::FieldBatchNorm;
 pub use pool::GaussianPool;
+pub use product::TensorProductNonlinearity;
 pub use radial::{RadialConv3d, RadialPerceptron};
+pub use sphere::SphereNonlinearity;
 
 use candle_core::Tensor;
 use steer3d_so3::{Irrep, Irreps, Parity};

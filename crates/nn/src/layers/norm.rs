@@ -119,6 +119,16 @@ impl FieldBatchNorm {
     /// # Errors
     /// [`NnError::FieldType`] for a field of another type.
     pub fn forward(&self, field: &Field, mode: Mode) -> Result<Field, NnError> {
+        self.normalised(field, mode, Pass::First)
+    }
+
+    /// [`forward`](Self::forward), which moves the running statistics in the first pass only.
+    pub(crate) fn normalised(
+        &self,
+        field: &Field,
+        mode: Mode,
+        pass: Pass,
+    ) -> Result<Field, NnError> {
         self.expect(field.irreps())?;
         let (x, irreps) = (field.values(), &self.normalised_as);
         let values = if mode == Mode::Evaluate {
@@ -127,7 +137,9 @@ impl FieldBatchNorm {
         } else {
             let (values, mean, var) =
                 field_batch_norm(x, irreps, &self.weight, &self.bias, self.epsilon)?;
-            self.track(mode, &mean, &var)?;
+            if pass == Pass::First {
+                self.track(mode, &mean, &var)?;
+            }
             values
         };
         Field::new(self.irreps.clone(), values)

@@ -1,4 +1,4 @@
-use steer3d_ops::gaussian_pool3d;
+use steer3d_ops::{gaussian_pool3d, gaussian_upsample3d};
 
 use crate::{Field, NnError};
 
@@ -27,6 +27,17 @@ impl GaussianPool {
     /// When the stride is zero or the width not positive.
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
         let values = gaussian_pool3d(field.values(), self.stride, self.sigma)?;
+        Field::new(field.irreps().clone(), values)
+    }
+
+    /// Up-samples a field of any type to the grid of `size` = D,H,W voxels whose pooled grid it lives on:
+    /// the adjoint of [`forward`](Self::forward), scaled so that a constant field stays constant. The 24
+    /// rotations of the cube commute with it exactly.
+    ///
+    /// # Errors
+    /// When the grid of the field is not the pooled one.
+    pub fn upsample(&self, field: &Field, size: [usize; 3]) -> Result<Field, NnError> {
+        let values = gaussian_upsample3d(field.values(), size, self.stride, self.sigma)?;
         Field::new(field.irreps().clone(), values)
     }
 }

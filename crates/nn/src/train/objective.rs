@@ -70,6 +70,9 @@ fn check_fit(network: &Network, dataset: &Dataset) -> Result<(), NnError> {
     let mismatch = |model: String, found: String| {
         Err(NnError::Mismatch { dataset: meta.name.clone(), model, found })
     };
+    if !config.is_classifier() {
+        return mismatch("other labels than classes".into(), "a class for each volume".into());
+    }
     if config.channels() != meta.channels {
         return mismatch(
             format!("{} channels", config.channels()),

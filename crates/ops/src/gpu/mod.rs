@@ -37,6 +37,7 @@ pub(crate) enum Element {
 }
 
 impl Element {
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn of(dtype: DType, op: &'static str) -> Result<Self> {
         match dtype {
             DType::F32 => Ok(Self::F32),

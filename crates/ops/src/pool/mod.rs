@@ -3,10 +3,12 @@
 mod global;
 mod max;
 mod separable;
+mod upsample;
 
 pub use global::global_avg_pool;
 pub use max::max_pool3d;
 pub use separable::{avg_pool3d, gaussian_pool3d};
+pub use upsample::gaussian_upsample3d;
 
 use candle_core::{Result, Tensor};
 

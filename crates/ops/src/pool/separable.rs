@@ -50,20 +50,33 @@ pub fn avg_pool3d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
 pub fn gaussian_pool3d(x: &Tensor, stride: usize, sigma: f64) -> Result<Tensor> {
     const OP: &str = "gaussian_pool3d";
     let dims = volume_dims(OP, x)?;
+    let axes = gaussian_axes(OP, [dims[2], dims[3], dims[4]], stride, sigma)?;
+    x.contiguous()?.apply_op1(SeparablePool::new(OP, dims, axes))
+}
+
+/// The filters of a Gaussian pool of a grid of D, H, W voxels.
+pub(super) fn gaussian_axes(
+    op: &'static str,
+    size: [usize; 3],
+    stride: usize,
+    sigma: f64,
+) -> Result<[AxisFilter; 3]> {
     if stride == 0 {
-        return Err(invalid(OP, "expected a stride of at least 1, got 0"));
+        return Err(invalid(op, "expected a stride of at least 1, got 0"));
     }
     if !(sigma > 0.0 && sigma <= SIGMA_MAX) {
         let problem = format!("expected a sigma above 0 and at most {SIGMA_MAX}, got {sigma}");
-        return Err(invalid(OP, problem));
+        return Err(invalid(op, problem));
     }
-    let axes = [0, 1, 2].map(|axis| AxisFilter::gaussian(dims[2 + axis], stride, sigma));
-    x.contiguous()?.apply_op1(SeparablePool::new(OP, dims, axes))
+    if size.contains(&0) {
+        return Err(invalid(op, format!("expected sizes of at least 1, got {size:?}")));
+    }
+    Ok(size.map(|n| AxisFilter::gaussian(n, stride, sigma)))
 }
 
 /// `out[j] = sum_t taps[t] in[j stride + start + t]` along one axis, zero outside.
 #[derive(Clone)]
-struct AxisFilter {
+pub(super) struct AxisFilter {
     taps: Vec<f64>,
     start: isize,
     stride: usize,
@@ -89,6 +102,12 @@ impl AxisFilter {
             size,
             out,
         }
+    }
+
+    /// With every tap times `factor`.
+    pub(super) fn times(mut self, factor: usize) -> Self {
+        self.taps.iter_mut().for_each(|tap| *tap *= factor as f64);
+        self
     }
 
     /// Calls `each(output position, input position, tap)` for all taps inside the input.
@@ -124,7 +143,7 @@ impl AxisFilter {
 
 /// A filter along each of D,H,W, or its transpose.
 #[derive(Clone)]
-struct SeparablePool {
+pub(super) struct SeparablePool {
     name: &'static str,
     dims: [usize; 5],
     axes: [AxisFilter; 3],
@@ -132,8 +151,12 @@ struct SeparablePool {
 }
 
 impl SeparablePool {
-    fn new(name: &'static str, dims: [usize; 5], axes: [AxisFilter; 3]) -> Self {
+    pub(super) fn new(name: &'static str, dims: [usize; 5], axes: [AxisFilter; 3]) -> Self {
         Self { name, dims, axes, transpose: false }
+    }
+
+    pub(super) fn transposed(&self) -> Self {
+        Self { transpose: !self.transpose, ..self.clone() }
     }
 
     fn compute<T: Float>(&self, input: &[T]) -> Vec<T> {
@@ -178,8 +201,7 @@ impl CustomOp1 for SeparablePool {
     cuda_fwd!(1);
 
     fn bwd(&self, _x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let transposed = Self { transpose: true, ..self.clone() };
-        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&transposed)?))
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&self.transposed())?))
     }
 }
 

@@ -4,5 +4,6 @@ mod affine;
 mod common;
 mod conv;
 mod field_ops;
+mod grids;
 mod pool;
 mod separable;

@@ -368,6 +368,7 @@ fn item<'a>(entry: &'a Entry, made: &'a Made, grouped: bool) -> Item<'a> {
         source: Some(&entry.source),
         points: made.points.as_ref(),
         mesh: made.mesh.as_ref(),
+        ..Item::default()
     }
 }
 

@@ -16,10 +16,13 @@ pub(super) struct Content<'a> {
     pub(super) stored: &'a [u8],
     pub(super) points: Option<&'a PointCloud>,
     pub(super) mesh: Option<&'a Mesh>,
+    /// Targets and labels of voxels, in datasets that have tasks.
+    pub(super) tasks: Option<(&'a [f64], &'a [u8])>,
 }
 
 /// SHA-256 of the parts of an item, each after its length in bytes as u64, all little-endian: id,
-/// label, origin, values, positions, channels, degrees and values of the points, vertices, triangles.
+/// label, origin, values, positions, channels, degrees and values of the points, vertices, triangles; then
+/// targets and labels of voxels where the dataset has tasks.
 pub(super) fn checksum(content: &Content<'_>) -> [u8; 32] {
     let (positions, channels) = content.points.map_or((&[][..], &[][..]), |points| {
         (points.positions().as_flattened(), points.channels())
@@ -45,6 +48,10 @@ pub(super) fn checksum(content: &Content<'_>) -> [u8; 32] {
     add(&floats(carried.as_flattened()));
     add(&floats(vertices));
     add(&triangles.iter().flat_map(|index| index.to_le_bytes()).collect::<Vec<_>>());
+    if let Some((targets, labels)) = content.tasks {
+        add(&floats(targets));
+        add(labels);
+    }
     hasher.finalize().into()
 }
 

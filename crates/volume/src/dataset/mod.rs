@@ -8,6 +8,7 @@ mod reader;
 mod rows;
 mod split;
 mod summary;
+mod tasks;
 mod verify;
 mod writer;
 
@@ -17,6 +18,7 @@ pub use meta::{DatasetMeta, Provenance, Skipped, Split, Storage};
 pub use reader::Dataset;
 pub use split::{Fractions, group_splits, random_splits};
 pub use summary::{SplitSummary, Summary};
+pub use tasks::{MAX_TARGETS, Tasks};
 pub use verify::Broken;
 pub use writer::{DatasetWriter, Item};
 

@@ -14,6 +14,7 @@ use steer3d_so3::Rotation;
 
 use super::checksum::{Content, checksum};
 use super::chunks::Chunks;
+use super::tasks::Stored;
 use super::{
     Context, DatasetError, DatasetMeta, FORMAT_NAME, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES,
     MAX_POINTS, MAX_SKIPPED_BYTES, MAX_SOURCE_BYTES, SCHEMA_VERSION, Skipped, Split, Storage,
@@ -42,6 +43,7 @@ pub struct Dataset {
     volumes: Option<Volumes>,
     points: Option<Points>,
     meshes: Option<Meshes>,
+    pub(super) stored: Option<Stored>,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Dataset {
                 Ok(bytes.as_chunks().0.to_vec())
             })?,
             skipped: file.optional("skipped", |_| file.skipped())?.unwrap_or_default(),
+            stored: file.optional("tasks", |_| Stored::open(&file, &meta, items))?,
             volumes,
             points,
             meshes,
@@ -236,7 +239,7 @@ impl Dataset {
         Ok(())
     }
 
-    fn at_item(&self, item: usize, source: VolumeError) -> DatasetError {
+    pub(super) fn at_item(&self, item: usize, source: VolumeError) -> DatasetError {
         DatasetError::Volume { path: self.path.clone(), item, source }
     }
 
@@ -328,7 +331,7 @@ impl Dataset {
         mesh.map(Some).map_err(|source| self.at_item(item, source))
     }
 
-    fn check_item(&self, item: usize) -> Result<(), DatasetError> {
+    pub(super) fn check_item(&self, item: usize) -> Result<(), DatasetError> {
         if item < self.len() {
             return Ok(());
         }
@@ -412,7 +415,7 @@ impl Dataset {
 
     /// The SHA-256 of an item as it is now in the file.
     pub(super) fn computed_checksum(&self, item: usize) -> Result<[u8; 32], DatasetError> {
-        let stored = self.stored(item)?;
+        let (stored, voxel_labels) = (self.stored(item)?, self.voxel_labels(item)?);
         Ok(checksum(&Content {
             id: &self.ids[item],
             label: self.labels[item],
@@ -420,6 +423,7 @@ impl Dataset {
             stored: stored.as_deref().unwrap_or_default(),
             points: self.points(item)?.as_ref(),
             mesh: self.mesh(item)?.as_ref(),
+            tasks: self.tasks().is_some().then_some((self.targets(item), &voxel_labels)),
         }))
     }
 }
@@ -439,13 +443,17 @@ fn check_signature(path: &Path) -> Result<(), DatasetError> {
 }
 
 /// An open file and its path for messages.
-struct Reader {
+pub(super) struct Reader {
     file: hdf5::File,
     path: PathBuf,
 }
 
 impl Reader {
-    fn malformed(
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn malformed(
         &self,
         object: &str,
         expected: impl Into<String>,
@@ -637,7 +645,7 @@ impl Reader {
     }
 
     /// All values of a dataset of `count` rows (if given) of shape `row`.
-    fn list<T: hdf5::H5Type>(
+    pub(super) fn list<T: hdf5::H5Type>(
         &self,
         name: &str,
         row: &[usize],
@@ -649,7 +657,12 @@ impl Reader {
         dataset.read_raw().at(&self.path, name)
     }
 
-    fn check_count(&self, name: &str, expected: usize, found: usize) -> Result<(), DatasetError> {
+    pub(super) fn check_count(
+        &self,
+        name: &str,
+        expected: usize,
+        found: usize,
+    ) -> Result<(), DatasetError> {
         if expected == found {
             return Ok(());
         }
@@ -658,7 +671,7 @@ impl Reader {
 
     /// Opens a dataset and returns it with its number of rows, having checked its type, the shape
     /// of its rows, its filters and that neither it nor one of its chunks is huge.
-    fn dataset(
+    pub(super) fn dataset(
         &self,
         name: &str,
         dtype: &TypeDescriptor,

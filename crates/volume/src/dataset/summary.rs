@@ -29,7 +29,8 @@ pub struct Summary {
     pub splits: Vec<SplitSummary>,
     /// Are points stored?
     pub points: bool,
-    /// What is stored beside the labels: volumes, points, meshes, groups, sources, checksums.
+    /// What is stored beside the labels: volumes, points, meshes, groups, sources,
+    /// checksums, targets, voxel labels.
     pub stored: Vec<&'static str>,
     /// Files that the build left out.
     pub skipped: usize,
@@ -65,6 +66,8 @@ impl Dataset {
             ("groups", self.groups().is_some()),
             ("sources", self.sources().is_some()),
             ("checksums", self.checksums().is_some()),
+            ("targets", self.tasks().is_some_and(|tasks| tasks.targets.is_some())),
+            ("voxel labels", self.tasks().is_some_and(|tasks| !tasks.voxel_classes.is_empty())),
         ];
         parts.into_iter().filter(|part| part.1).map(|part| part.0).collect()
     }

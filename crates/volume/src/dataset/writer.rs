@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use hdf5::file::LibraryVersion;
 use hdf5::types::{FixedAscii, FixedUnicode};
-use ndarray::ArrayView4;
+use ndarray::{ArrayView3, ArrayView4};
 use tempfile::NamedTempFile;
 
 use super::checksum::{Content, checksum};
 use super::rows::{Rows, create_dataset, write_list};
+use super::tasks::Tasks;
 use super::{
     Context, DatasetError, DatasetMeta, FORMAT_NAME, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES,
     MAX_POINTS, MAX_SOURCE_BYTES, SCHEMA_VERSION, Skipped, Split, Storage,
@@ -39,6 +40,10 @@ pub struct Item<'a> {
     pub points: Option<&'a PointCloud>,
     /// The mesh that the volume was made from.
     pub mesh: Option<&'a Mesh>,
+    /// The target values that the [`Tasks`] of the dataset ask for, else none.
+    pub targets: &'a [f64],
+    /// The labels of its voxels, D × H × W, if the [`Tasks`] of the dataset ask for them, else none.
+    pub voxel_labels: &'a [u8],
 }
 
 impl Item<'_> {
@@ -70,6 +75,47 @@ pub struct DatasetWriter {
     origins: Rows<f64>,
     checksums: Rows<u8>,
     optional: Optional,
+    tasks: Option<TaskRows>,
+}
+
+/// Where targets and labels of voxels go.
+#[derive(Debug)]
+struct TaskRows {
+    tasks: Tasks,
+    targets: Option<Rows<f64>>,
+    voxel_labels: Option<hdf5::Dataset>,
+}
+
+impl TaskRows {
+    fn create(file: &hdf5::File, tasks: Tasks, [d, h, w]: [usize; 3]) -> hdf5::Result<Self> {
+        let targets = match tasks.target_len() {
+            0 => None,
+            width => Some(Rows::create(file, "targets", width)?),
+        };
+        let voxel_labels = (!tasks.voxel_classes.is_empty())
+            .then(|| create_dataset::<u8>(file, "voxel_labels", (0.., d, h, w), &[1, d, h, w]))
+            .transpose()?;
+        Ok(Self { tasks, targets, voxel_labels })
+    }
+
+    fn push(&mut self, index: usize, item: &Item<'_>, dims: [usize; 3]) -> hdf5::Result<()> {
+        if let Some(rows) = &mut self.targets {
+            rows.push(item.targets)?;
+        }
+        if let Some(labels) = &self.voxel_labels {
+            let [d, h, w] = dims;
+            labels.resize([index + 1, d, h, w])?;
+            let view = ArrayView3::from_shape(dims, item.voxel_labels);
+            labels.write_slice(view.expect("the shape was checked"), (index, .., .., ..))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self, file: &hdf5::File) -> hdf5::Result<()> {
+        let json = serde_json::to_vec(&self.tasks).expect("plain data have a JSON form");
+        write_list(file, "tasks", &json)?;
+        self.targets.map_or(Ok(()), Rows::finish)
+    }
 }
 
 /// What some datasets lack, made for the first item that has it.
@@ -224,11 +270,25 @@ impl DatasetWriter {
             checksums: Rows::create(&file, "checksums", 32).at(&path, "checksums")?,
             items: 0,
             optional: Optional::default(),
+            tasks: None,
             path,
             meta,
             temporary,
             file,
         })
+    }
+
+    /// Asks for what [`Tasks`] says of every item, before the first one is pushed.
+    ///
+    /// # Errors
+    /// If the tasks are none or more than the limits allow.
+    pub fn with_tasks(mut self, tasks: Tasks) -> Result<Self, DatasetError> {
+        if let Some((field, expected, found)) = tasks.fault() {
+            return Err(self.item_error(field, expected, found));
+        }
+        let rows = TaskRows::create(&self.file, tasks, self.meta.dims).at(&self.path, "tasks")?;
+        self.tasks = Some(rows);
+        Ok(self)
     }
 
     /// Appends an item.
@@ -253,7 +313,11 @@ impl DatasetWriter {
             stored: &stored,
             points: item.points,
             mesh: item.mesh,
+            tasks: self.tasks.is_some().then_some((item.targets, item.voxel_labels)),
         });
+        if let Some(tasks) = &mut self.tasks {
+            tasks.push(self.items, item, self.meta.dims).at(&self.path, "tasks")?;
+        }
         self.optional.push_sources(item).at(&self.path, "points")?;
         self.labels.push(&[item.label]).at(&self.path, "labels")?;
         self.splits.push(&[item.split as u8]).at(&self.path, "splits")?;
@@ -297,6 +361,9 @@ impl DatasetWriter {
         self.origins.finish().at(path, "origins")?;
         self.checksums.finish().at(path, "checksums")?;
         self.optional.finish().at(path, "points")?;
+        if let Some(tasks) = self.tasks {
+            tasks.finish(&self.file).at(path, "tasks")?;
+        }
         write_root_attributes(&self.file).at(path, "/")?;
         self.file.close().at(path, "/")?;
         persist(self.temporary, path).at(path, "")
@@ -328,6 +395,7 @@ impl DatasetWriter {
             let expected = "a volume, points with a voxeliser, or a mesh".to_owned();
             return Err(self.item_error("volume", expected, "none".to_owned()));
         }
+        self.check_tasks(item)?;
         self.check_sources(item)?;
         self.check_text("id", item.id, 1, MAX_ID_BYTES)?;
         self.check_text("group", item.group.unwrap_or_default(), 0, MAX_ID_BYTES)?;
@@ -348,6 +416,32 @@ impl DatasetWriter {
             return Err(self.item_error("voxel size", expected, found));
         }
         Ok(())
+    }
+
+    fn check_tasks(&self, item: &Item<'_>) -> Result<(), DatasetError> {
+        let none = Tasks::default();
+        let tasks = self.tasks.as_ref().map_or(&none, |rows| &rows.tasks);
+        let (targets, labels) = (tasks.target_len(), tasks.voxels(&self.meta));
+        let (found_targets, found_labels) = (item.targets.len(), item.voxel_labels.len());
+        if found_targets != targets {
+            let expected = format!("{targets} values");
+            return Err(self.item_error("targets", expected, found_targets.to_string()));
+        }
+        if let Some(x) = item.targets.iter().find(|x| !x.is_finite()) {
+            return Err(self.item_error("targets", "finite numbers".to_owned(), x.to_string()));
+        }
+        if found_labels != labels {
+            let expected = format!("{labels} labels");
+            return Err(self.item_error("voxel labels", expected, found_labels.to_string()));
+        }
+        let classes = tasks.voxel_classes.len();
+        match item.voxel_labels.iter().find(|&&label| usize::from(label) >= classes) {
+            None => Ok(()),
+            Some(label) => {
+                let expected = format!("labels below {classes}");
+                Err(self.item_error("voxel labels", expected, label.to_string()))
+            }
+        }
     }
 
     fn check_sources(&self, item: &Item<'_>) -> Result<(), DatasetError> {

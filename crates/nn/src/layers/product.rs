@@ -1,0 +1,148 @@
+use steer3d_ops::{ProductTerm, channel_product};
+use steer3d_so3::{Block, Irrep, Irreps, clebsch_gordan};
+
+use super::{FusedConv3d, SteerableConv3d};
+use crate::{Field, NnError, Params};
+
+/// Tensor-product nonlinearity (Kondor, Lin and Trivedi 2018, *Clebsch-Gordan Nets*,
+/// <https://arxiv.org/abs/1806.09231>): every field becomes itself plus a learned combination of products
+/// of two fields, `x + W (x ⊗ x) / √(1 + |x|²)` with the mean square |x|² over the channels of a voxel, so
+/// that it grows no faster than the field.
+///
+/// For every irrep of the type, all pairs of blocks whose product contains it are coupled by their
+/// Clebsch-Gordan tensor, copy by copy (copy u with copy u, and where that vanishes, as in v × v, with copy
+/// u + 1); an intertwiner takes the products to the type of the field.
+#[derive(Debug)]
+pub struct TensorProductNonlinearity {
+    products: Products,
+    mix: SteerableConv3d,
+}
+
+/// Products of the fields of a type.
+#[derive(Debug, Clone)]
+struct Products {
+    irreps_in: Irreps,
+    irreps_out: Irreps,
+    terms: Vec<ProductTerm>,
+}
+
+#[derive(Debug)]
+pub(crate) struct FusedTensorProduct {
+    products: Products,
+    mix: FusedConv3d,
+}
+
+impl TensorProductNonlinearity {
+    /// A nonlinearity on fields of type `irreps`.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] when no product of two fields is of a type in `irreps`.
+    pub fn new(params: &mut Params, name: &str, irreps: &Irreps) -> Result<Self, NnError> {
+        let products = Products::new(irreps)?;
+        let name = format!("{name}.mix");
+        let mix = SteerableConv3d::pointwise(params, &name, &products.irreps_out, irreps, false)?;
+        Ok(Self { products, mix })
+    }
+
+    /// The type of field that this layer takes and gives.
+    pub fn irreps(&self) -> &Irreps {
+        &self.products.irreps_in
+    }
+
+    /// Applies the nonlinearity.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] for a field of another type.
+    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        field.plus(&self.mix.forward(&self.products.of(field)?)?)
+    }
+
+    pub(crate) fn fused(&self) -> Result<FusedTensorProduct, NnError> {
+        Ok(FusedTensorProduct { products: self.products.clone(), mix: self.mix.frozen()? })
+    }
+}
+
+impl FusedTensorProduct {
+    pub(crate) fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        field.plus(&self.mix.forward(&self.products.of(field)?)?)
+    }
+}
+
+impl Products {
+    fn new(irreps: &Irreps) -> Result<Self, NnError> {
+        let (mut blocks, mut terms, mut channels) = (vec![], vec![], 0);
+        for output in irreps.blocks() {
+            for (i, left) in irreps.blocks().enumerate() {
+                for (j, right) in irreps.blocks().enumerate().skip(i) {
+                    let copies = copies(output, left, right, i == j);
+                    if copies > 0 {
+                        couple(output.irrep, left, right, i == j, copies, channels, &mut terms);
+                        blocks.push((copies, output.irrep));
+                        channels += copies * output.irrep.dim();
+                    }
+                }
+            }
+        }
+        if blocks.is_empty() {
+            return Err(NnError::Config {
+                field: "nonlinearity".into(),
+                problem: format!(
+                    "no product of two fields of {irreps} is of a type in it; add scalars"
+                ),
+            });
+        }
+        Ok(Self { irreps_in: irreps.clone(), irreps_out: Irreps::new(blocks)?, terms })
+    }
+
+    fn of(&self, field: &Field) -> Result<Field, NnError> {
+        field.expect("tensor-product nonlinearity", &self.irreps_in)?;
+        let (x, channels) = (field.values(), self.irreps_out.dim());
+        let products = channel_product(x, x, channels, &self.terms)?;
+        let norm = (x.sqr()?.mean_keepdim(1)? + 1.0)?.sqrt()?;
+        Field::new(self.irreps_out.clone(), products.broadcast_div(&norm)?)
+    }
+}
+
+/// Whether the product of a field with itself vanishes in `output`.
+fn antisymmetric(output: Irrep, factor: Irrep) -> bool {
+    (2 * factor.l + output.l) % 2 == 1
+}
+
+/// How many products of copies of two blocks go to `output`.
+fn copies(output: Block, left: Block, right: Block, same: bool) -> usize {
+    let products = left.irrep.product(right.irrep);
+    if !products.is_some_and(|mut p| p.any(|irrep| irrep == output.irrep)) {
+        return 0;
+    }
+    if same && antisymmetric(output.irrep, left.irrep) && left.mul == 1 {
+        return 0;
+    }
+    output.mul.min(left.mul.max(right.mul))
+}
+
+/// The terms of `copies` products whose channels start at `first`.
+fn couple(
+    output: Irrep,
+    left: Block,
+    right: Block,
+    same: bool,
+    copies: usize,
+    first: usize,
+    terms: &mut Vec<ProductTerm>,
+) {
+    let tensor = clebsch_gordan(left.irrep.l, right.irrep.l, output.l);
+    // Components of unit variance have products of unit variance.
+    let scale = (output.dim() as f64).sqrt();
+    let shift = usize::from(same && antisymmetric(output, left.irrep));
+    for u in 0..copies {
+        let start = |block: Block, copy: usize| block.offset + copy % block.mul * block.irrep.dim();
+        for c in tensor.nonzeros() {
+            terms.push(ProductTerm {
+                output: first + u * output.dim() + c.k,
+                left: start(left, u) + c.i,
+                right: start(right, u + shift) + c.j,
+                factor: scale * c.value,
+            });
+        }
+    }
+}

@@ -1,0 +1,97 @@
+use steer3d_ops::{GridTransform, grid_nonlinearity};
+use steer3d_so3::quadrature::lebedev_50;
+use steer3d_so3::{Irreps, Normalization, Parity, SphericalHarmonics};
+
+use crate::{Field, NnError};
+
+/// Spherical-grid (Fourier) nonlinearity (Cohen et al. 2018, *Spherical CNNs*,
+/// <https://arxiv.org/abs/1801.10130>; Cesa, Lang and Weiler 2022): copy u of every irrep l together are
+/// the coefficients of a function on the sphere, which is sampled, passed through a smooth ReLU
+/// ([`grid_nonlinearity`]) and transformed back.
+///
+/// The grid has 50 points, which the symmetries of the cube permute, so those commute with it exactly.
+/// For other rotations what the nonlinearity makes above degree 11 - l is aliased.
+#[derive(Debug, Clone)]
+pub struct SphereNonlinearity {
+    irreps: Irreps,
+    transform: GridTransform,
+}
+
+/// Largest degree l for which the grid resolves products of two harmonics.
+const LARGEST_DEGREE: usize = 5;
+
+impl SphereNonlinearity {
+    /// A nonlinearity on fields of type `irreps`.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for degrees above 5, and for irreps whose parity is not that of the harmonics.
+    pub fn new(irreps: &Irreps) -> Result<Self, NnError> {
+        let unfit = |irrep: steer3d_so3::Irrep| {
+            irrep.l > LARGEST_DEGREE
+                || irrep.parity.is_some_and(|p| p != Parity::of_harmonics(irrep.l))
+        };
+        if let Some(block) = irreps.blocks().find(|b| unfit(b.irrep)) {
+            return Err(NnError::Config {
+                field: "nonlinearity".into(),
+                problem: format!(
+                    "fields of type {} are no function on the sphere; expected degrees up to {LARGEST_DEGREE} with the parity of the harmonics (0e, 1o, 2e, ...)",
+                    block.irrep
+                ),
+            });
+        }
+        let lmax = irreps.lmax();
+        let (points, weights) = lebedev_50();
+        let table = SphericalHarmonics::<f64>::new(lmax, Normalization::Component)
+            .map_err(steer3d_so3::IrrepsError::from)?;
+        let rows: Vec<Vec<f64>> =
+            table.eval_batch(&points).chunks((lmax + 1).pow(2)).map(<[f64]>::to_vec).collect();
+        // Coefficients of unit variance are values of unit variance.
+        let scale = (lmax + 1) as f64;
+        let times = |row: &Vec<f64>, factor: f64| row.iter().map(|y| y * factor).collect();
+        let mean = |w: f64| w / (4.0 * std::f64::consts::PI);
+        Ok(Self {
+            irreps: irreps.clone(),
+            transform: GridTransform {
+                signals: signals(irreps),
+                to_grid: rows.iter().map(|row| times(row, 1.0 / scale)).collect(),
+                from_grid: rows
+                    .iter()
+                    .zip(weights)
+                    .map(|(r, w)| times(r, scale * mean(w)))
+                    .collect(),
+            },
+        })
+    }
+
+    /// The type of field that this layer takes and gives.
+    pub fn irreps(&self) -> &Irreps {
+        &self.irreps
+    }
+
+    /// Applies the nonlinearity.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] for a field of another type.
+    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
+        field.expect("spherical-grid nonlinearity", &self.irreps)?;
+        Field::new(self.irreps.clone(), grid_nonlinearity(field.values(), &self.transform)?)
+    }
+}
+
+/// Channels and harmonics of each function.
+fn signals(irreps: &Irreps) -> Vec<Vec<(usize, usize)>> {
+    let mut signals: Vec<Vec<(usize, usize)>> = vec![];
+    let mut copies = vec![0; irreps.lmax() + 1];
+    for block in irreps.blocks() {
+        let (l, dim) = (block.irrep.l, block.irrep.dim());
+        for u in 0..block.mul {
+            if copies[l] == signals.len() {
+                signals.push(vec![]);
+            }
+            let components = (0..dim).map(|m| (block.offset + u * dim + m, l * l + m));
+            signals[copies[l]].extend(components);
+            copies[l] += 1;
+        }
+    }
+    signals
+}
