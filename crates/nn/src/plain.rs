@@ -418,7 +418,7 @@ fn entry_blocks(
 ) -> Result<Vec<Arc<Block>>, NnError> {
     check_stride(&format!("{key}[{i}].pool"), entry.pool)?;
     check_repeat(&format!("{key}[{i}].repeat"), entry.repeat)?;
-    if entry.size % 2 == 0 || entry.size > 15 || entry.channels == 0 {
+    if entry.size.is_multiple_of(2) || entry.size > 15 || entry.channels == 0 {
         return Err(NnError::Config {
             field: format!("{key}[{i}]"),
             problem: format!(
