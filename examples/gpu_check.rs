@@ -13,9 +13,10 @@ use candle_nn::loss::cross_entropy;
 use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
 use steer3d::nn::{AdamW, Mode, SteerableBlock, SteerableCnn, SteerableConfig};
 use steer3d::ops::{
-    Boundary, Conv3dConfig, Separable, affine_resample3d, avg_pool3d, conv3d, field_affine,
-    field_batch_norm, field_batch_norm_gate, field_dropout, gate, gaussian_pool3d, global_avg_pool,
-    max_pool3d, norm_relu, separable_conv3d,
+    Boundary, Conv3dConfig, GridTransform, ProductTerm, Separable, affine_resample3d, avg_pool3d,
+    channel_product, conv3d, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout,
+    gate, gaussian_pool3d, gaussian_upsample3d, global_avg_pool, grid_nonlinearity, max_pool3d,
+    norm_relu, separable_conv3d,
 };
 use steer3d::so3::{Irreps, Stream};
 
@@ -168,11 +169,45 @@ fn random_operation(index: usize, stream: &mut Stream) -> Result<(String, Operat
             let arguments = vec![normal(stream, &volume(c))?, (normal(stream, &[n, 3, 4])? * 0.7)?];
             ("resampling".into(), Box::new(|a| affine_resample3d(&a[0], &a[1])), arguments)
         }
+        13 => {
+            let size = [any_size(stream), any_size(stream), any_size(stream)];
+            let pooled = size.map(|n: usize| n.div_ceil(stride));
+            let shape = [n, c, pooled[0], pooled[1], pooled[2]];
+            let run = move |a: &[Tensor]| gaussian_upsample3d(&a[0], size, stride, 1.1);
+            ("up-sampling".into(), Box::new(run), vec![normal(stream, &shape)?])
+        }
+        14 => {
+            let (c2, channels) = (1 + stream.below(9), 1 + stream.below(9));
+            let term = |_| ProductTerm {
+                output: stream.below(channels),
+                left: stream.below(c),
+                right: stream.below(c2),
+                factor: stream.normal(),
+            };
+            let terms: Vec<ProductTerm> = (0..40).map(term).collect();
+            let arguments = vec![normal(stream, &volume(c))?, normal(stream, &volume(c2))?];
+            let run = move |a: &[Tensor]| channel_product(&a[0], &a[1], channels, &terms);
+            ("channel product".into(), Box::new(run), arguments)
+        }
+        15 => {
+            let mut matrix =
+                || (0..20).map(|_| (0..c).map(|_| stream.normal()).collect()).collect();
+            let (to_grid, from_grid) = (matrix(), matrix());
+            let members: Vec<(usize, usize)> = (0..c).map(|i| (i, i)).collect();
+            let signals = members.chunks(9).map(<[_]>::to_vec).collect();
+            let transform = GridTransform { signals, to_grid, from_grid };
+            let run = move |a: &[Tensor]| grid_nonlinearity(&a[0], &transform);
+            ("grid nonlinearity".into(), Box::new(run), vec![normal(stream, &volume(c))?])
+        }
         _ => bail!("no operation {index}"),
     })
 }
 
-const OPERATIONS: usize = 13;
+const OPERATIONS: usize = 16;
+fn any_size(stream: &mut Stream) -> usize {
+    3 + stream.below(13)
+}
+
 const ROUNDS: usize = 12;
 
 /// Output and gradients of all arguments, for a fixed weighting of the output, in f64 on the CPU.
@@ -288,8 +323,7 @@ fn memory(gpu: &Device) -> Result<String> {
 }
 
 fn network(device: &Device, dtype: DType) -> Result<SteerableCnn> {
-    let block =
-        |fields: &str, stride| Ok(SteerableBlock { fields: fields.parse()?, size: 5, stride });
+    let block = |fields: &str, stride| Ok(SteerableBlock::new(fields.parse()?, 5, stride));
     let blocks = [block("8x0+4x1+2x2", 2), block("8x0+4x1+2x2", 1), block("16x0", 1)];
     let config = SteerableConfig {
         blocks: blocks.into_iter().collect::<Result<Vec<_>>>()?,

@@ -92,7 +92,7 @@ pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnErro
             );
             fault(path, &problem)
         })?;
-        var.set(&tensor(path, name, &view, var.dims(), device)?)?;
+        var.set(&tensor(path, name, &view, var.dims(), var.device())?)?;
     }
     if let Some(name) = unused.keys().min() {
         let problem = format!(

@@ -191,6 +191,8 @@ pub fn read(path: &Path, device: &Device) -> Result<TrainingState, NnError> {
     })?;
     let tensors = SafeTensors::deserialize(content).map_err(|e| damaged(&e))?;
     let loaded = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+        // CUDA has no empty tensors.
+        let device = if view.data().is_empty() { &Device::Cpu } else { device };
         Ok((name, view.load(device)?))
     };
     let tensors = tensors.tensors().into_iter().map(loaded).collect::<Result<_, NnError>>()?;

@@ -6,7 +6,10 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::check::{expect_argument, invalid, volume_dims};
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, fields as source};
 
 const OP: &str = "channel_product";
 
@@ -123,6 +126,8 @@ impl CustomOp2 for ChannelProduct {
         })
     }
 
+    cuda_fwd!(2);
+
     fn bwd(
         &self,
         left: &Tensor,
@@ -131,5 +136,44 @@ impl CustomOp2 for ChannelProduct {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         Ok((Some(self.gradient(grad, right, false)?), Some(self.gradient(grad, left, true)?)))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for ChannelProduct {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        let (mut routine, inputs) = Routine::new(element, 2);
+        let (batch, _, d, h, w) = shapes[0].dims5()?;
+        let ([channels, c1, c2], voxels) = (self.channels, d * h * w);
+        let out = routine.output(batch * channels * voxels);
+        let starts = routine.ints(self.starts.iter().copied());
+        let pairs = routine.ints(self.terms.iter().flat_map(|t| [t.left, t.right]).chain([0]));
+        let factors = routine.reals(self.terms.iter().map(|t| t.factor).chain([0.0]).collect());
+        let mut args = args![inputs[0], inputs[1], starts, pairs, factors, out];
+        args.extend(args![channels, c1, c2, voxels, batch]);
+        let call = Call::new(source(element), "channel_product", args);
+        routine.call(call.over_rows(batch * voxels, channels));
+        Ok((routine, (batch, channels, d, h, w).into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check2, normal};
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let term = |(output, left, right, factor)| ProductTerm { output, left, right, factor };
+        let terms = [(0, 1, 2, 0.5), (2, 0, 0, -1.5), (0, 0, 1, 2.0), (2, 1, 1, 0.25)];
+        let op = ChannelProduct::new([4, 2, 3], terms.map(term).to_vec());
+        check2(&op, &normal(1, (2, 2, 3, 4, 5)), &normal(2, (2, 3, 3, 4, 5)));
     }
 }

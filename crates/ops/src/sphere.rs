@@ -4,7 +4,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use crate::check::{invalid, volume_dims};
+use crate::float::cuda_fwd;
 use crate::float::{Float, dispatch, elements, storage};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Call, Element, Limits, OnGpu, Routine, Slot, args, fields as source};
 
 const OP: &str = "grid_nonlinearity";
 
@@ -159,6 +162,8 @@ impl CustomOp1 for GridNonlinearity {
         })
     }
 
+    cuda_fwd!(1);
+
     fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let op = GridGradient(self.0.clone());
         Ok(Some(x.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &op)?))
@@ -187,5 +192,93 @@ impl CustomOp2 for GridGradient {
             });
             Ok((storage(out), x_layout.shape().clone()))
         })
+    }
+
+    cuda_fwd!(2);
+}
+
+/// Most channels of a signal on a GPU, as `SIGNAL` in `fields.cu`.
+#[cfg(any(test, feature = "cuda"))]
+const SIGNAL: usize = 64;
+
+#[cfg(any(test, feature = "cuda"))]
+impl GridTransform {
+    /// The nonlinearity of `x` or, with the gradient of its result, the gradient of `x`.
+    fn routine_of(
+        &self,
+        shape: &Shape,
+        element: Element,
+        with_gradient: bool,
+    ) -> Result<(Routine, Shape)> {
+        if self.signals.iter().any(|signal| signal.len() > SIGNAL) {
+            let problem = format!("on a GPU a signal has at most {SIGNAL} channels");
+            return Err(invalid(OP, problem));
+        }
+        let (mut routine, inputs) = Routine::new(element, 1 + usize::from(with_gradient));
+        let (batch, channels, d, h, w) = shape.dims5()?;
+        let voxels = d * h * w;
+        let grad: Option<Slot> = inputs.get(1).copied();
+        let ends = self.signals.iter().scan(0, |end, signal| {
+            *end += signal.len();
+            Some(*end)
+        });
+        let starts = routine.ints([0].into_iter().chain(ends));
+        let members = self.signals.iter().flatten();
+        let members = routine.ints(members.flat_map(|&(channel, row)| [channel, row]));
+        let [to, from] = [&self.to_grid, &self.from_grid].map(|m| routine.reals(m.concat()));
+        let out = routine.output(shape.elem_count());
+        let rows = self.to_grid.first().map_or(0, Vec::len);
+        let mut args = args![inputs[0], grad, starts, members, to, from, out];
+        args.extend(args![rows, self.to_grid.len(), channels, voxels, batch]);
+        let call = Call::new(source(element), "grid_nonlinearity", args);
+        routine.call(call.over_rows(batch * voxels, self.signals.len()));
+        Ok((routine, shape.clone()))
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for GridNonlinearity {
+    const OP: &'static str = OP;
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        self.0.routine_of(shapes[0], element, false)
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl OnGpu for GridGradient {
+    const OP: &'static str = "grid_nonlinearity gradient";
+
+    fn routine(
+        &self,
+        shapes: &[&Shape],
+        element: Element,
+        _limits: Limits,
+    ) -> Result<(Routine, Shape)> {
+        self.0.routine_of(shapes[0], element, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::{check1, check2, normal};
+    use steer3d_so3::Stream;
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let mut stream = Stream::new(1, "test", &[]);
+        let mut matrix = || (0..5).map(|_| (0..4).map(|_| stream.normal()).collect()).collect();
+        let (to_grid, from_grid) = (matrix(), matrix());
+        let signals = vec![vec![(0, 0), (3, 2), (1, 3)], vec![(2, 1)]];
+        let transform = GridTransform { signals, to_grid, from_grid };
+        let (x, grad) = (normal(1, (2, 4, 3, 4, 5)), normal(2, (2, 4, 3, 4, 5)));
+        check1(&GridNonlinearity(transform.clone()), &x);
+        check2(&GridGradient(transform), &x, &grad);
     }
 }

@@ -235,3 +235,50 @@ extern "C" __global__ void norm_relu_bias(const store *x, const store *bias, con
         sums[2 * (field * shares + share) + 1] = 0;
     }
 }
+
+// Sums of products of channels; the terms of channel c of the result are starts[c] to starts[c + 1].
+extern "C" __global__ void channel_product(const store *left, const store *right, const int *starts, const int *pairs, const real *factors,
+                                           store *out, int channels, int left_channels, int right_channels, int voxels, int batch) {
+    const int channel = blockIdx.y;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < (i64)batch * voxels; i += (i64)gridDim.x * blockDim.x) {
+        const i64 sample = i / voxels, v = i - sample * voxels;
+        const store *a = left + sample * left_channels * voxels + v, *b = right + sample * right_channels * voxels + v;
+        real sum = 0;
+        for (int t = starts[channel]; t < starts[channel + 1]; ++t)
+            sum += factors[t] * load(a[(i64)pairs[2 * t] * voxels]) * load(b[(i64)pairs[2 * t + 1] * voxels]);
+        out[(sample * channels + channel) * voxels + v] = save(sum);
+    }
+}
+
+#define SIGNAL 64
+
+// Channels of a signal (blockIdx.y) to the points of a grid, a nonlinearity there, and back; with `grad` the gradient.
+// `members` has channel and row of each member of each signal.
+extern "C" __global__ void grid_nonlinearity(const store *x, const store *grad, const int *starts, const int *members,
+                                             const real *to_grid, const real *from_grid, store *out, int rows, int points,
+                                             int channels, int voxels, int batch) {
+    const int first = starts[blockIdx.y], count = starts[blockIdx.y + 1] - first;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < (i64)batch * voxels; i += (i64)gridDim.x * blockDim.x) {
+        const i64 sample = i / voxels, start = sample * channels * voxels + (i - sample * voxels);
+        real in[SIGNAL], of_out[SIGNAL], sums[SIGNAL];
+        for (int k = 0; k < count; ++k) {
+            const i64 at = start + (i64)members[2 * (first + k)] * voxels;
+            in[k] = load(x[at]);
+            of_out[k] = grad ? load(grad[at]) : 0;
+            sums[k] = 0;
+        }
+        for (int p = 0; p < points; ++p) {
+            real value = 0, slope = 0;
+            for (int k = 0; k < count; ++k) {
+                const int at = p * rows + members[2 * (first + k) + 1];
+                value += to_grid[at] * in[k];
+                slope += from_grid[at] * of_out[k];
+            }
+            const real root = sqrt(value * value + 1);
+            const real result = grad ? slope * (1 + value / root) * (real)0.5 : (value + root - 1) * (real)0.5;
+            const real *back = grad ? to_grid : from_grid;
+            for (int k = 0; k < count; ++k) sums[k] += back[p * rows + members[2 * (first + k) + 1]] * result;
+        }
+        for (int k = 0; k < count; ++k) out[start + (i64)members[2 * (first + k)] * voxels] = save(sums[k]);
+    }
+}
