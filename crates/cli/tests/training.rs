@@ -364,4 +364,6 @@ fn labels_of_voxels_and_vectors_are_trained_as_the_head_is() {
     let both = ["--set", "model.head=voxels", "--set", "evaluation.split=test"];
     let message = refused(at, &[&["train", "exp.toml"][..], &both].concat());
     assert!(message.contains("evaluation: is for networks"), "{message}");
+    let message = refused(at, &["eval", "voxels/model.safetensors", "tasks.h5"]);
+    assert!(message.contains("gives no classes of volumes"), "{message}");
 }
