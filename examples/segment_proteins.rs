@@ -11,8 +11,7 @@ mod secondary_structure;
 use std::path::Path;
 
 use secondary_structure::{WINDOW, begins_helix, begins_strand, distance};
-use steer3d::nn::layers::GroupConv;
-use steer3d::nn::{AdamW, NnError, Symmetry, loss};
+use steer3d::nn::{AdamW, loss};
 use steer3d::prelude::*;
 use steer3d::volume::{ImportOptions, PointCloud, Voxeliser, import_cath};
 
@@ -83,73 +82,7 @@ fn batch(domains: &[&Domain], rotation: &Rotation) -> Result<(Tensor, Tensor)> {
     Ok((Tensor::cat(&x, 0)?, Tensor::cat(&labels, 0)?))
 }
 
-enum Model {
-    Steerable(Box<SteerableCnn>),
-    Plain(PlainUnet),
-}
-
-impl Model {
-    fn params(&self) -> &Params {
-        match self {
-            Self::Steerable(network) => network.params(),
-            Self::Plain(network) => &network.params,
-        }
-    }
-
-    fn forward(&self, x: &Tensor, mode: Mode) -> std::result::Result<Tensor, NnError> {
-        match self {
-            Self::Steerable(network) => network.forward(x, mode),
-            Self::Plain(network) => network.forward(x, mode),
-        }
-    }
-}
-
-/// The grids and kernel sizes of [`SteerableConfig::unet`] with ordinary convolutions.
-struct PlainUnet {
-    params: Params,
-    layers: Vec<(GroupConv, FieldBatchNorm, Gate)>,
-    head: GroupConv,
-}
-
-impl PlainUnet {
-    fn new(width: usize, seed: u64) -> std::result::Result<Self, NnError> {
-        let mut params = Params::new(seed, DType::F32, &Device::Cpu);
-        let (a, b, c) = (width, 2 * width, 3 * width);
-        let shapes = [[1, a], [a, b], [b, c], [c, c], [c + b, b], [b + a, b]];
-        let mut layers = vec![];
-        for (i, [input, output]) in shapes.into_iter().enumerate() {
-            let irreps: Irreps = format!("{output}x0").parse()?;
-            let counts = [output, input, 1];
-            layers.push((
-                GroupConv::new(&mut params, &format!("conv{i}"), Symmetry::None, counts, 5)?,
-                FieldBatchNorm::new(&mut params, &format!("norm{i}"), &irreps)?,
-                Gate::new(&irreps)?,
-            ));
-        }
-        let head = GroupConv::new(&mut params, "head", Symmetry::None, [CLASSES.len(), b, 1], 1)?;
-        Ok(Self { params, layers, head })
-    }
-
-    fn forward(&self, x: &Tensor, mode: Mode) -> std::result::Result<Tensor, NnError> {
-        let pool = GaussianPool::new(2);
-        let layer = |i: usize, x: &Field| {
-            let (conv, norm, relu) = &self.layers[i];
-            norm.forward_gated(relu, &conv.forward(x)?, mode)
-        };
-        let beside = |a: &Field, b: &Field| {
-            let values = Tensor::cat(&[a.values(), b.values()], 1)?;
-            Field::new(format!("{}x0", values.dim(1)?).parse()?, values)
-        };
-        let fine = layer(0, &Field::new("1x0".parse()?, x.clone())?)?;
-        let middle = pool.forward(&layer(1, &fine)?)?;
-        let coarse = layer(3, &pool.forward(&layer(2, &middle)?)?)?;
-        let up = layer(4, &beside(&pool.upsample(&coarse, [SIZE / 2; 3])?, &middle)?)?;
-        let up = layer(5, &beside(&pool.upsample(&up, [SIZE; 3])?, &fine)?)?;
-        Ok(self.head.forward(&up)?.values().clone())
-    }
-}
-
-fn train(model: &Model, domains: &[Domain], epochs: usize) -> Result<()> {
+fn train(model: &Network, domains: &[Domain], epochs: usize) -> Result<()> {
     let mut adam = AdamW::new(model.params(), 1e-3)?;
     let steps = epochs * domains.len().div_ceil(BATCH);
     let mut step = 0;
@@ -208,13 +141,13 @@ impl Scores {
 }
 
 /// The class of every voxel.
-fn answers(model: &Model, x: &Tensor) -> Result<Vec<u32>> {
+fn answers(model: &Network, x: &Tensor) -> Result<Vec<u32>> {
     let logits = model.forward(x, Mode::Evaluate)?;
     Ok(logits.argmax(1)?.flatten_all()?.to_vec1()?)
 }
 
 /// Scores at some rotations of all domains.
-fn scores(model: &Model, domains: &[Domain], rotations: &[Rotation]) -> Result<Scores> {
+fn scores(model: &Network, domains: &[Domain], rotations: &[Rotation]) -> Result<Scores> {
     let mut scores = Scores::default();
     for rotation in rotations {
         for domains in domains.chunks(BATCH) {
@@ -227,7 +160,7 @@ fn scores(model: &Model, domains: &[Domain], rotations: &[Rotation]) -> Result<S
 
 /// Share of voxels, among those that are background neither time, whose answer is the same when the domain
 /// is turned, answered and the answer turned back: over the rotations of the cube, which permute voxels.
-fn agreement(model: &Model, domains: &[Domain]) -> Result<f64> {
+fn agreement(model: &Network, domains: &[Domain]) -> Result<f64> {
     let scalar: Irreps = "1x0".parse()?;
     let grid = Grid::new([SIZE; 3], [1.0; 3])?;
     let (mut same, mut all) = (0.0, 0.0);
@@ -264,14 +197,14 @@ fn main() -> Result<()> {
         dataset.indices(split).into_iter().map(domain).collect()
     };
     let (training, test) = (of(Split::Train)?, of(Split::Test)?);
-    let config = SteerableConfig::unet(1, CLASSES.len())?;
-    let steerable = SteerableCnn::new(config, 0, DType::F32, &Device::Cpu)?;
-    let width = plain_width(steerable.params().count());
-    let models = [
-        ("steerable", Model::Steerable(Box::new(steerable))),
-        ("plain", Model::Plain(PlainUnet::new(width, 0)?)),
-    ];
-    for (name, model) in &models {
+    let device = Device::Cpu;
+    let steerable = SteerableConfig::unet(1, CLASSES.len())?;
+    let count = SteerableCnn::new(steerable.clone(), 0, DType::F32, &device)?.params().count();
+    let plain = PlainConfig::like(&steerable).with_parameters(count);
+    for (name, model) in
+        [("steerable", ModelConfig::Steerable(steerable)), ("plain", ModelConfig::Plain(plain))]
+    {
+        let model = &Network::new(&model, 0, DType::F32, &device)?;
         println!("{name}: {} parameters", model.params().count());
         train(model, &training, epochs)?;
         let identity = [Rotation::identity()];
@@ -295,10 +228,4 @@ fn main() -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The width of a plain U-Net with about as many parameters.
-fn plain_width(parameters: usize) -> usize {
-    let count = |a: usize| 125 * (a + 2 * a * a + 6 * a * a + 9 * a * a + 10 * a * a + 6 * a * a);
-    (1..64).min_by_key(|&a| count(a).abs_diff(parameters)).unwrap_or(1)
 }

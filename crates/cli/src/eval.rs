@@ -285,6 +285,9 @@ fn predictor(
         return onnx(path, name, dataset);
     }
     let (network, card) = checkpoint::load(path, device)?;
+    if !card.model.is_classifier() {
+        bail!("{}: gives no classes of volumes, which is what is evaluated", path.display());
+    }
     check_grid(path, &card, dataset)?;
     Ok(Box::new(NetworkPredictor::new(name, network)?))
 }

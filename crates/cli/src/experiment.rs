@@ -212,10 +212,20 @@ fn complete(table: &mut Table, dataset: &Dataset) -> Result<()> {
     if !["steerable", "plain"].contains(&kind.as_str()) {
         return Ok(());
     }
+    let head = table.get("head");
+    let gives_field = head.is_some_and(Value::is_table);
+    let head = head.and_then(Value::as_str).unwrap_or_default();
+    let classes = match (head, dataset.tasks()) {
+        ("voxels", Some(tasks)) => tasks.voxel_classes.len(),
+        ("scalars", Some(tasks)) => tasks.target_len(),
+        _ => meta.class_names.len(),
+    };
     let mut default = |key: &str, value: Value| {
         table.entry(key).or_insert(value);
     };
-    default("classes", Value::try_from(meta.class_names.len())?);
+    if !gives_field {
+        default("classes", Value::try_from(classes)?);
+    }
     default("input_scale", Value::try_from(input_scale(dataset)?)?);
     if kind == "steerable" {
         default("input", Value::try_from(&meta.irreps)?);

@@ -279,6 +279,9 @@ fn one(
     let was_finished = state.as_ref().is_some_and(|state| state.header.progress.finished);
     let dataset = experiment.dataset(output)?;
     let model = experiment.model(&dataset, device)?;
+    if experiment.evaluation.is_some() && !model.is_classifier() {
+        bail!("evaluation: is for networks that give classes of volumes; leave it out");
+    }
     let network = Network::new(&model, config.seed, DType::F32, device)?;
     let network = network.with_recomputation(experiment.recompute()?);
     let resolved = toml::to_string_pretty(&experiment.resolved(&model, config)?)?;

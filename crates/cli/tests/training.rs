@@ -6,6 +6,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use steer3d::so3::Stream;
+use steer3d::volume::{
+    DatasetMeta, DatasetWriter, Grid, Item, Provenance, Split, Storage, Tasks, Volume,
+};
 
 fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("steer3d"));
@@ -299,4 +302,68 @@ fn init_writes_experiments_and_overwrites_nothing() {
     let set = ["--set", "training.epochs=1", "--set", "evaluation="];
     succeeds(at, &[&["train", "tetris.toml"][..], &set].concat());
     assert!(at.join("runs/tetris/model.safetensors").exists());
+}
+
+/// Four volumes with a vector as a target and two labels of voxels.
+fn tasks(folder: &Path) {
+    let meta = DatasetMeta {
+        name: "tasks".into(),
+        class_names: vec!["one".into()],
+        channels: 1,
+        dims: [7; 3],
+        voxel_size: [1.0; 3],
+        unit: "voxel".into(),
+        irreps: "1x0".parse().unwrap(),
+        storage: Storage::F32,
+        provenance: Provenance::default(),
+        voxeliser: None,
+        mesh_voxeliser: None,
+    };
+    let voxel_classes = vec!["low".into(), "high".into()];
+    let tasks = Tasks { targets: Some("1x1".parse().unwrap()), voxel_classes };
+    let writer = DatasetWriter::create(folder.join("tasks.h5"), meta).unwrap();
+    let mut writer = writer.with_tasks(tasks).unwrap();
+    for item in 0..4 {
+        let values: Vec<f32> = (0..343).map(|i| ((i * (item + 3)) as f32).sin()).collect();
+        let labels: Vec<u8> = values.iter().map(|v| u8::from(*v > 0.5)).collect();
+        let volume = Volume::centred(values, 1, Grid::new([7; 3], [1.0; 3]).unwrap()).unwrap();
+        let split = if item < 3 { Split::Train } else { Split::Validation };
+        let (id, targets) = (format!("item-{item}"), [item as f64, 0.5, -1.0]);
+        let item = Item {
+            volume: Some(&volume),
+            split,
+            id: &id,
+            targets: &targets,
+            voxel_labels: &labels,
+            ..Item::default()
+        };
+        writer.push(&item).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn labels_of_voxels_and_vectors_are_trained_as_the_head_is() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    tasks(at);
+    let text = EXPERIMENT.split("make =").next().unwrap().replace("data/tetris.h5", "tasks.h5")
+        + "[model]\nkind = 'steerable'\nkernel = { family = 'gaussian_jets', order = 1 }\n\
+           blocks = [{ fields = '2x0+2x1', size = 3 }]\n[training]\nepochs = 2\n";
+    fs::write(at.join("exp.toml"), text).unwrap();
+    let train = |head: &str, out: &str| {
+        succeeds(at, &["train", "exp.toml", "--set", head, "--out", out]);
+        fs::read_to_string(at.join(out).join("experiment.toml")).unwrap()
+    };
+    let resolved = train("model.head=voxels", "voxels");
+    assert!(resolved.contains("classes = 2"), "{resolved}");
+    assert!(metrics(&at.join("voxels"))[1].contains("\"validation_accuracy\":0."));
+    train("model.head={ field = { irreps = '1x1', pooled = true } }", "vector");
+    assert!(metrics(&at.join("vector"))[1].contains("\"validation_accuracy\":null"));
+    assert!(succeeds(at, &["runs", "."]).contains("vector"));
+    let both = ["--set", "model.head=voxels", "--set", "evaluation.split=test"];
+    let message = refused(at, &[&["train", "exp.toml"][..], &both].concat());
+    assert!(message.contains("evaluation: is for networks"), "{message}");
+    let message = refused(at, &["eval", "voxels/model.safetensors", "tasks.h5"]);
+    assert!(message.contains("gives no classes of volumes"), "{message}");
 }

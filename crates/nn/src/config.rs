@@ -45,7 +45,7 @@ pub struct SteerableConfig {
     #[serde(default)]
     pub nonlinearity: Nonlinearity,
     /// What the network gives.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Head::is_classes")]
     pub head: Head,
     /// Kernel family of every convolution.
     pub kernel: Family,
@@ -75,7 +75,7 @@ pub enum Nonlinearity {
     Sphere,
 }
 
-/// What a [`SteerableCnn`](crate::SteerableCnn) gives: in a model file `head = "voxels"`, or a table
+/// What a network gives: in a model file `head = "voxels"`, or a table
 /// `[head.field]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -96,6 +96,20 @@ pub enum Head {
         #[serde(default)]
         pooled: bool,
     },
+}
+
+impl Head {
+    fn is_classes(&self) -> bool {
+        *self == Self::Classes
+    }
+
+    /// Channels of the output of a network with `classes`.
+    pub(crate) fn outputs(&self, classes: usize) -> usize {
+        match self {
+            Self::Classes | Self::Scalars | Self::Voxels => classes,
+            Self::Field { irreps, .. } => irreps.dim(),
+        }
+    }
 }
 
 /// Convolution, batch norm, nonlinearity, antialiased subsampling where `stride > 1`, dropout. With
@@ -140,7 +154,8 @@ impl SteerableBlock {
 pub struct PlainConfig {
     /// Channels of the input.
     pub channels: usize,
-    /// Number of classes.
+    /// Number of classes, or of the numbers that a [`Head::Scalars`] gives; left out for a [`Head::Field`].
+    #[serde(default)]
     pub classes: usize,
     /// Factor applied to the volumes first, so that their root mean square is about 1.
     #[serde(default = "unit")]
@@ -154,11 +169,19 @@ pub struct PlainConfig {
     /// The group with whose rotations the layers commute.
     #[serde(default)]
     pub symmetry: Symmetry,
+    /// What the network gives; the channels of a [`Head::Field`] are ordinary numbers, as many as its
+    /// irreps have.
+    #[serde(default, skip_serializing_if = "Head::is_classes")]
+    pub head: Head,
     /// A spatial transformer in front.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transformer: Option<TransformerConfig>,
     /// The blocks, first to last.
     pub blocks: Vec<PlainBlock>,
+    /// The way up of a U-Net, as [`SteerableConfig::decoder`]; max pooling is undone by repeating voxels,
+    /// antialiased pooling by its adjoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decoder: Vec<PlainBlock>,
 }
 
 /// How a [`PlainCnn`](crate::PlainCnn) shrinks the grid.
@@ -302,22 +325,24 @@ impl ModelConfig {
         }
     }
 
+    /// What the network gives.
+    pub fn head(&self) -> &Head {
+        match self {
+            Self::Steerable(c) => &c.head,
+            Self::Plain(c) => &c.head,
+        }
+    }
+
     /// Whether it gives logits of classes for whole volumes.
     pub fn is_classifier(&self) -> bool {
-        match self {
-            Self::Steerable(c) => c.head == Head::Classes,
-            Self::Plain(_) => true,
-        }
+        self.head().is_classes()
     }
 
     /// Number of classes, or of the channels of the output.
     pub fn classes(&self) -> usize {
         match self {
-            Self::Steerable(SteerableConfig { head: Head::Field { irreps, .. }, .. }) => {
-                irreps.dim()
-            }
-            Self::Steerable(c) => c.classes,
-            Self::Plain(c) => c.classes,
+            Self::Steerable(c) => c.head.outputs(c.classes),
+            Self::Plain(c) => c.head.outputs(c.classes),
         }
     }
 
@@ -477,8 +502,8 @@ impl SteerableConfig {
 }
 
 impl PlainConfig {
-    /// The plain counterpart of `steerable` as a classifier: the same blocks, kernel sizes and strides (as
-    /// max pooling), a channel for each field; no decoder.
+    /// The plain counterpart of `steerable`: the same head, blocks, kernel sizes and strides (as max
+    /// pooling), a channel for each field.
     pub fn like(steerable: &SteerableConfig) -> Self {
         let block = |b: &SteerableBlock| PlainBlock {
             channels: b.fields.num_fields(),
@@ -494,8 +519,10 @@ impl PlainConfig {
             dropout: steerable.dropout,
             pooling: Pooling::Max,
             symmetry: Symmetry::None,
+            head: steerable.head.clone(),
             transformer: None,
             blocks: steerable.blocks.iter().map(block).collect(),
+            decoder: steerable.decoder.iter().map(block).collect(),
         }
     }
 
@@ -510,7 +537,9 @@ impl PlainConfig {
             dropout: 0.0,
             pooling: Pooling::Max,
             symmetry: Symmetry::None,
+            head: Head::Classes,
             transformer: None,
+            decoder: vec![],
             blocks: vec![
                 PlainBlock::new(32, 7, 1),
                 PlainBlock::residual(32, 3, 1, 3),
@@ -539,7 +568,8 @@ impl PlainConfig {
         let with_width = |width: f64| {
             let mut config = self.clone();
             let localisation = config.transformer.iter_mut().flat_map(|t| &mut t.blocks);
-            for block in config.blocks.iter_mut().chain(localisation) {
+            let classifier = config.blocks.iter_mut().chain(&mut config.decoder);
+            for block in classifier.chain(localisation) {
                 block.channels = ((width * block.channels as f64).round() as usize).max(1);
             }
             config
@@ -550,42 +580,52 @@ impl PlainConfig {
 
     /// Number of trainable values.
     pub fn parameter_count(&self) -> usize {
-        let of_blocks = |blocks: &[PlainBlock], order: usize| {
-            let shapes = shapes(self.channels, blocks, order);
-            // Filter, and scale and shift of the batch norm.
-            shapes.map(|s| s.outputs * (s.inputs * s.size.pow(3) + 2)).sum::<usize>()
-        };
-        let width = |blocks: &[PlainBlock]| blocks.last().map_or(self.channels, |b| b.channels);
+        // Filter, and scale and shift of the batch norm.
+        let count = |s: &Shape| s.outputs * (s.inputs * s.size.pow(3) + 2);
         let localisation = self.transformer.as_ref().map_or(0, |t| {
-            of_blocks(&t.blocks, 1) + (width(&t.blocks) * t.cells.pow(3) + 1) * POSE
+            let width = t.blocks.last().map_or(self.channels, |b| b.channels);
+            let of_blocks: usize =
+                shapes(self.channels, [&t.blocks, &[]], 1).iter().map(count).sum();
+            of_blocks + (width * t.cells.pow(3) + 1) * POSE
         });
-        localisation
-            + of_blocks(&self.blocks, self.symmetry.order())
-            + (width(&self.blocks) + 1) * self.classes
+        let last = self.decoder.last().or(self.blocks.last());
+        let width = last.map_or(self.channels, |b| b.channels);
+        let all: usize = self.shapes().iter().map(count).sum();
+        localisation + all + (width + 1) * self.head.outputs(self.classes)
     }
 
     /// Multiply-adds of the convolutions for one volume of D, H, W voxels.
     pub fn multiply_adds(&self, dims: [usize; 3]) -> usize {
-        let of_blocks = |blocks: &[PlainBlock], order: usize| {
-            let (mut dims, mut count) = (dims, 0);
-            for shape in shapes(self.channels, blocks, order) {
-                let pooled = dims.map(|n| match self.pooling {
+        let of = |shapes: &[Shape], order: usize| {
+            let (mut dims, mut kept, mut count) = (dims, vec![], 0);
+            for shape in shapes {
+                match shape.grid {
+                    Grid::Same => {}
+                    Grid::Kept => kept.push(dims),
+                    Grid::Regained => dims = kept.pop().unwrap_or(dims),
+                }
+                let taps = shape.inputs * shape.outputs * order * shape.size.pow(3);
+                count += taps * dims.iter().product::<usize>();
+                dims = dims.map(|n| match self.pooling {
                     Pooling::Max => n / shape.pool,
                     Pooling::Antialiased => n.div_ceil(shape.pool),
                 });
-                let taps = shape.inputs * shape.outputs * order * shape.size.pow(3);
-                count += taps * dims.iter().product::<usize>();
-                dims = pooled;
             }
             count
         };
-        let localisation = self.transformer.as_ref().map_or(0, |t| of_blocks(&t.blocks, 1));
-        localisation + of_blocks(&self.blocks, self.symmetry.order())
+        let localisation = self
+            .transformer
+            .as_ref()
+            .map_or(0, |t| of(&shapes(self.channels, [&t.blocks, &[]], 1), 1));
+        localisation + of(&self.shapes(), self.symmetry.order())
+    }
+
+    fn shapes(&self) -> Vec<Shape> {
+        shapes(self.channels, [&self.blocks, &self.decoder], self.symmetry.order())
     }
 }
 
 /// A convolution of a plain network.
-#[derive(Clone, Copy)]
 struct Shape {
     /// Channels of the input, all orientations counted.
     inputs: usize,
@@ -594,22 +634,48 @@ struct Shape {
     size: usize,
     /// Factor by which the grid shrinks after it.
     pool: usize,
+    grid: Grid,
 }
 
-/// All convolutions, in the order in which they run; that of a skip stands after the pooling.
-fn shapes(channels: usize, blocks: &[PlainBlock], order: usize) -> impl Iterator<Item = Shape> {
-    let mut inputs = channels;
-    blocks.iter().flat_map(move |block| (0..block.repeat).map(move |i| (block, i))).flat_map(
-        move |(block, i)| {
+/// What a convolution does with the grid that it is given.
+enum Grid {
+    Same,
+    /// A decoder comes back to it.
+    Kept,
+    /// It is on the last kept one.
+    Regained,
+}
+
+/// All convolutions of blocks and decoder, in the order in which they run; that of a skip stands after the
+/// pooling.
+fn shapes(channels: usize, [blocks, decoder]: [&[PlainBlock]; 2], order: usize) -> Vec<Shape> {
+    let (mut inputs, mut kept, mut all) = (channels, vec![], vec![]);
+    let on_the_way_down = blocks.iter().map(|block| (block, false));
+    for (block, rises) in on_the_way_down.chain(decoder.iter().map(|block| (block, true))) {
+        for i in 0..block.repeat {
             let (outputs, size) = (block.channels, block.size);
             let pool = if i == 0 { block.pool } else { 1 };
-            let first = Shape { inputs, outputs, size, pool };
-            let second = Shape { inputs: outputs * order, outputs, size, pool: 1 };
-            let skip = Shape { inputs, outputs, size: 1, pool: 1 };
-            let projects = block.residual && (pool > 1 || inputs != outputs * order);
+            let grid = match (rises, i, pool) {
+                (true, 0, _) => Grid::Regained,
+                (false, 0, 2..) => Grid::Kept,
+                _ => Grid::Same,
+            };
+            match grid {
+                Grid::Same => {}
+                Grid::Kept => kept.push(inputs),
+                Grid::Regained => inputs += kept.pop().unwrap_or(0),
+            }
+            all.push(Shape { inputs, outputs, size, pool, grid });
+            if block.residual {
+                let same = Grid::Same;
+                let second = Shape { inputs: outputs * order, outputs, size, pool: 1, grid: same };
+                all.push(second);
+                if pool > 1 || inputs != outputs * order {
+                    all.push(Shape { inputs, outputs, size: 1, pool: 1, grid: Grid::Same });
+                }
+            }
             inputs = outputs * order;
-            let all = [Some(first), block.residual.then_some(second), projects.then_some(skip)];
-            all.into_iter().flatten()
-        },
-    )
+        }
+    }
+    all
 }

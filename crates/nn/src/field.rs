@@ -56,9 +56,16 @@ impl Field {
     }
 }
 
-/// The type of [`Field::beside`].
+/// The type of [`Field::beside`]: the last and the first block are one if they are of the same irrep.
 pub(crate) fn beside(first: &Irreps, second: &Irreps) -> Result<Irreps, NnError> {
-    let blocks = first.blocks().chain(second.blocks()).map(|b| (b.mul, b.irrep));
+    let of = |irreps: &Irreps| irreps.blocks().map(|b| (b.mul, b.irrep)).collect::<Vec<_>>();
+    let (mut blocks, mut rest) = (of(first), of(second));
+    if let (Some(last), Some(next)) = (blocks.last_mut(), rest.first())
+        && last.1 == next.1
+    {
+        last.0 += rest.remove(0).0;
+    }
+    blocks.extend(rest);
     Ok(Irreps::new(blocks)?)
 }
 

@@ -2,6 +2,7 @@ use candle_core::Tensor;
 use steer3d_ops::{gaussian_pool3d, global_avg_pool, max_pool3d};
 use steer3d_so3::Irreps;
 
+use crate::field::scalars;
 use crate::layers::{FusedActivation, FusedConv3d, GaussianPool, InvariantPool, Linear};
 use crate::transformer::FusedTransformer;
 use crate::{Field, NnError};
@@ -27,7 +28,8 @@ pub struct FusedNetwork {
 pub(crate) struct FusedBlock {
     pub(crate) layers: Vec<FusedLayer>,
     pub(crate) skip: Option<FusedSkip>,
-    pub(crate) stride: usize,
+    /// How the grid shrinks, if it does.
+    pub(crate) pool: Option<Pool>,
     /// Whether it up-samples and joins what a strided block was given.
     pub(crate) joins: bool,
 }
@@ -57,6 +59,8 @@ pub(crate) enum FusedHead {
     Field {
         map: FusedConv3d,
         pooled: bool,
+        /// As of the linear head.
+        orientations: usize,
     },
 }
 
@@ -80,6 +84,26 @@ impl Pool {
         };
         Field::new(field.irreps().clone(), values)
     }
+
+    /// A field on the pooled grid of a grid of `size` = D,H,W, on that grid.
+    pub(crate) fn upsample(self, field: &Field, size: [usize; 3]) -> Result<Field, NnError> {
+        match self {
+            Self::Gaussian(pool) | Self::Antialiased(pool) => pool.upsample(field, size),
+            Self::Max(n) => repeated(field, size, n),
+        }
+    }
+}
+
+/// Every voxel `n` times along each axis, the last ones once more where the pooling left some out.
+fn repeated(field: &Field, size: [usize; 3], n: usize) -> Result<Field, NnError> {
+    let mut values = field.values().clone();
+    for (axis, size) in (2..5).zip(size) {
+        let last = values.dim(axis)? - 1;
+        let source: Vec<u32> = (0..size).map(|i| (i / n).min(last) as u32).collect();
+        let source = Tensor::new(source, values.device())?;
+        values = values.contiguous()?.index_select(&source, axis)?;
+    }
+    Field::new(field.irreps().clone(), values)
 }
 
 /// The mean over space and the orientations of each channel, N,C.
@@ -101,17 +125,16 @@ impl FusedNetwork {
         }
         let mut kept = vec![];
         for block in &self.blocks {
-            if block.stride > 1 && !self.decoder.is_empty() {
-                kept.push((field.clone(), block.stride));
+            if let Some(pool) = block.pool.filter(|_| !self.decoder.is_empty()) {
+                kept.push((field.clone(), pool));
             }
             field = block.forward(&field)?;
         }
         for block in &self.decoder {
             if block.joins
-                && let Some((before, stride)) = kept.pop()
+                && let Some((before, pool)) = kept.pop()
             {
-                field = GaussianPool::new(stride).upsample(&field, before.size())?;
-                field = field.beside(&before)?;
+                field = pool.upsample(&field, before.size())?.beside(&before)?;
             }
             field = block.forward(&field)?;
         }
@@ -119,13 +142,26 @@ impl FusedNetwork {
             FusedHead::Linear { linear, orientations } => {
                 linear.forward(&pooled(&field, *orientations)?)
             }
-            FusedHead::Field { map, pooled: true } => {
+            FusedHead::Field { map, pooled: true, .. } => {
                 let mean = global_avg_pool(field.values())?;
                 mapped(|f| map.forward(f), field.irreps(), &mean)
             }
-            FusedHead::Field { map, pooled: false } => Ok(map.forward(&field)?.values().clone()),
+            FusedHead::Field { map, pooled: false, orientations } => {
+                Ok(map.forward(&mean(&field, *orientations)?)?.values().clone())
+            }
         }
     }
+}
+
+/// The mean over the orientations of each channel, which rotates as a scalar does where there are several.
+pub(crate) fn mean(field: &Field, orientations: usize) -> Result<Field, NnError> {
+    if orientations == 1 {
+        return Ok(field.clone());
+    }
+    let (n, channels, d, h, w) = field.values().dims5()?;
+    let c = channels / orientations;
+    let values = field.values().reshape((n, c, orientations, d * h * w))?.mean(2)?;
+    Field::new(scalars(c)?, values.reshape((n, c, d, h, w))?)
 }
 
 /// What `map`, which is for fields, makes of a field N,C,D,H,W or of its mean N,C.

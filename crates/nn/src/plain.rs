@@ -4,16 +4,19 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_so3::Irreps;
 
 use crate::field::scalars;
-use crate::fused::{FusedBlock, FusedHead, FusedLayer, FusedNetwork, FusedSkip, Pool, pooled};
+use crate::fused::{
+    FusedBlock, FusedHead, FusedLayer, FusedNetwork, FusedSkip, Pool, mean, pooled,
+};
 use crate::layers::{
     ConvolutionPath, FieldBatchNorm, FieldDropout, FusedActivation, Gate, GaussianPool, GroupConv,
-    Linear,
+    Linear, SteerableConv3d,
 };
 use crate::recompute::{Pass, recomputed};
-use crate::steerable::{check_classes, check_repeat, check_scale, check_stride};
+use crate::steerable::{check_outputs, check_repeat, check_scale, check_stride, too_many_decoders};
 use crate::transformer::Transformer;
 use crate::{
-    ConvolutionInfo, Field, LayerField, Mode, NnError, Params, PlainBlock, PlainConfig, Pooling,
+    ConvolutionInfo, Field, Head, LayerField, Mode, NnError, Params, PlainBlock, PlainConfig,
+    Pooling, Symmetry,
 };
 
 /// The rivals: convolution, batch norm, ReLU and pooling, mean over space, linear head; with
@@ -30,8 +33,18 @@ pub struct PlainCnn {
     params: Params,
     transformer: Option<Transformer>,
     blocks: Vec<Arc<Block>>,
+    decoder: Vec<Arc<Block>>,
     recompute: bool,
-    head: Linear,
+    head: Output,
+}
+
+/// The last map of a network.
+#[derive(Debug)]
+enum Output {
+    /// Of the pooled channels.
+    Linear(Linear),
+    /// Of every voxel.
+    Voxels(Box<SteerableConv3d>),
 }
 
 /// Hears of the field that each layer gives, and how many orientations its channels have.
@@ -43,6 +56,9 @@ pub(crate) struct Block {
     title: String,
     layers: Vec<Layer>,
     skip: Option<Skip>,
+    pool: Option<Pool>,
+    /// Whether it is given the up-sampled field beside the one that a pooling block was given.
+    joins: bool,
     weights: Vec<Tensor>,
 }
 
@@ -171,8 +187,8 @@ impl Block {
         Ok(FusedBlock {
             layers: self.layers.iter().map(Layer::fused).collect::<Result<_, _>>()?,
             skip: skip.transpose()?,
-            stride: 1,
-            joins: false,
+            pool: self.pool,
+            joins: self.joins,
         })
     }
 }
@@ -188,7 +204,7 @@ impl PlainCnn {
         dtype: DType,
         device: &Device,
     ) -> Result<Self, NnError> {
-        check_classes(config.classes)?;
+        check_outputs(&config.head, config.classes)?;
         check_scale(config.input_scale)?;
         let mut params = Params::new(seed, dtype, device);
         let transformer = match &config.transformer {
@@ -196,9 +212,19 @@ impl PlainCnn {
             None => None,
         };
         let blocks = stack(&mut params, ["blocks", "block"], &config.blocks, &config)?;
-        let inputs = blocks.last().map_or(config.channels, |last| last.channels());
-        let head = Linear::new(&mut params, "head", inputs, config.classes)?;
-        Ok(Self { config, params, transformer, blocks, recompute: false, head })
+        let decoder = decoder(&mut params, &blocks, &config)?;
+        let last = decoder.last().or(blocks.last());
+        let inputs = last.map_or(config.channels, |last| last.channels());
+        let outputs = config.head.outputs(config.classes);
+        let head = match config.head {
+            Head::Voxels | Head::Field { pooled: false, .. } => {
+                let [from, to] = [scalars(inputs)?, scalars(outputs)?];
+                let map = SteerableConv3d::pointwise(&mut params, "head", &from, &to, true)?;
+                Output::Voxels(Box::new(map))
+            }
+            _ => Output::Linear(Linear::new(&mut params, "head", inputs, outputs)?),
+        };
+        Ok(Self { config, params, transformer, blocks, decoder, recompute: false, head })
     }
 
     /// The configuration it was built from.
@@ -211,12 +237,24 @@ impl PlainCnn {
         &self.params
     }
 
-    /// Logits, shape N,classes, of volumes of shape N,C,D,H,W.
+    /// What the [`Head`] says of volumes of shape N,C,D,H,W, as
+    /// [`SteerableCnn::forward`](crate::SteerableCnn::forward).
     ///
     /// # Errors
     /// [`NnError::Channels`] for another number of channels.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, NnError> {
-        self.head.forward(&self.features(x, mode, &mut |_, _, _| ())?)
+        self.output(&self.features(x, mode, &mut |_, _, _| ())?)
+    }
+
+    /// What the head makes of [`features`](Self::features).
+    fn output(&self, features: &Tensor) -> Result<Tensor, NnError> {
+        match &self.head {
+            Output::Linear(linear) => linear.forward(features),
+            Output::Voxels(map) => {
+                let field = Field::new(scalars(features.dim(1)?)?, features.clone())?;
+                Ok(map.forward(&field)?.values().clone())
+            }
+        }
     }
 
     /// The output of every layer at evaluation, first to last, ending with the pooled features and the
@@ -233,7 +271,11 @@ impl PlainCnn {
             |(name, field, orientations)| Ok(LayerField::of(name, &mean(&field, orientations)?));
         let mut layers: Vec<_> = fields.into_iter().map(scalar).collect::<Result<_, NnError>>()?;
         layers.push(LayerField::features(scalars(features.dim(1)?)?, features.clone()));
-        layers.push(LayerField::logits(self.head.forward(&features)?)?);
+        let mut output = LayerField::logits(self.output(&features)?)?;
+        if let Head::Field { irreps, .. } = &self.config.head {
+            output = LayerField { name: "output".into(), irreps: irreps.clone(), ..output };
+        }
+        layers.push(output);
         Ok(layers)
     }
 
@@ -245,7 +287,8 @@ impl PlainCnn {
             cost: layer.conv.cost(),
         };
         let transformer = self.transformer.iter().flat_map(Transformer::blocks);
-        transformer.chain(&self.blocks).flat_map(|b| b.convolutions()).map(info).collect()
+        let blocks = self.blocks.iter().chain(&self.decoder);
+        transformer.chain(blocks).flat_map(|b| b.convolutions()).map(info).collect()
     }
 
     /// As [`SteerableCnn::with_recomputation`](crate::SteerableCnn::with_recomputation).
@@ -265,59 +308,135 @@ impl PlainCnn {
             input_scale: self.config.input_scale,
             transformer: self.transformer.as_ref().map(Transformer::fused).transpose()?,
             blocks: self.blocks.iter().map(|b| b.fused()).collect::<Result<_, _>>()?,
-            decoder: vec![],
-            head: FusedHead::Linear {
-                linear: self.head.fused(None)?,
-                orientations: self.config.symmetry.order(),
-            },
+            decoder: self.decoder.iter().map(|b| b.fused()).collect::<Result<_, _>>()?,
+            head: self.fused_head()?,
         })
     }
 
-    /// What the head is given, N,C.
+    fn fused_head(&self) -> Result<FusedHead, NnError> {
+        let orientations = self.config.symmetry.order();
+        Ok(match &self.head {
+            Output::Linear(linear) => {
+                FusedHead::Linear { linear: linear.fused(None)?, orientations }
+            }
+            Output::Voxels(map) => {
+                FusedHead::Field { map: map.frozen()?, pooled: false, orientations }
+            }
+        })
+    }
+
+    /// What the head is given, N,C or N,C,D,H,W.
     fn features(&self, x: &Tensor, mode: Mode, seen: &mut Seen<'_>) -> Result<Tensor, NnError> {
         let x = x.affine(self.config.input_scale, 0.0)?;
         let mut field = Field::new(scalars(self.config.channels)?, x)?;
         if let Some(transformer) = &self.transformer {
             field = transformer.forward(&field, mode, self.recompute, seen)?;
         }
-        let field = through(&self.blocks, &field, mode, self.recompute, seen)?;
-        pooled(&field, self.config.symmetry.order())
+        let mut kept = vec![];
+        for block in &self.blocks {
+            if let Some(pool) = block.pool.filter(|_| !self.decoder.is_empty()) {
+                kept.push((field.clone(), pool));
+            }
+            field = through(std::slice::from_ref(block), &field, mode, self.recompute, seen)?;
+        }
+        for block in &self.decoder {
+            if block.joins
+                && let Some((before, pool)) = kept.pop()
+            {
+                field = pool.upsample(&field, before.size())?.beside(&before)?;
+            }
+            field = through(std::slice::from_ref(block), &field, mode, self.recompute, seen)?;
+        }
+        let orientations = self.config.symmetry.order();
+        match self.head {
+            Output::Linear(_) => pooled(&field, orientations),
+            Output::Voxels(_) => Ok(mean(&field, orientations)?.values().clone()),
+        }
     }
+}
+
+/// The blocks on the way up.
+fn decoder(
+    params: &mut Params,
+    blocks: &[Arc<Block>],
+    config: &PlainConfig,
+) -> Result<Vec<Arc<Block>>, NnError> {
+    let fault = |field: String, problem: &str| NnError::Config { field, problem: problem.into() };
+    // Channels of what the pooling blocks are given.
+    let mut kept: Vec<usize> = vec![];
+    for (i, block) in blocks.iter().enumerate() {
+        let inputs = i.checked_sub(1).map_or(config.channels, |before| blocks[before].channels());
+        kept.extend(block.pool.is_some().then_some(inputs));
+        let raw = i == 0 && block.pool.is_some() && config.symmetry != Symmetry::None;
+        if raw && !config.decoder.is_empty() {
+            let problem = "the first block of a group network with a decoder must not pool";
+            return Err(fault("blocks[0].pool".into(), problem));
+        }
+    }
+    let mut built: Vec<Arc<Block>> = vec![];
+    for (i, entry) in config.decoder.iter().enumerate() {
+        if entry.pool != 1 {
+            return Err(fault(format!("decoder[{i}].pool"), "expected 1"));
+        }
+        let Some(skipped) = kept.pop() else {
+            return Err(too_many_decoders(config.decoder.len()));
+        };
+        let before = built.last().or(blocks.last()).map_or(0, |last| last.channels());
+        let inputs = [before + skipped, config.symmetry.order()];
+        built.extend(entry_blocks(params, ["decoder", "decoder block"], i, entry, inputs, config)?);
+    }
+    Ok(built)
 }
 
 /// The blocks that `blocks` describes, whose key in the configuration and the checkpoint is `key` and which
 /// `title` names in [`PlainCnn::layers`]; all else is as in `config`.
 pub(crate) fn stack(
     params: &mut Params,
-    [key, title]: [&str; 2],
+    names: [&str; 2],
     blocks: &[PlainBlock],
     config: &PlainConfig,
 ) -> Result<Vec<Arc<Block>>, NnError> {
     let mut built: Vec<Arc<Block>> = vec![];
-    for (i, block) in blocks.iter().enumerate() {
-        check_stride(&format!("{key}[{i}].pool"), block.pool)?;
-        check_repeat(&format!("{key}[{i}].repeat"), block.repeat)?;
-        if block.size % 2 == 0 || block.size > 15 || block.channels == 0 {
-            return Err(NnError::Config {
-                field: format!("{key}[{i}]"),
-                problem: format!(
-                    "expected an odd size up to 15 and at least one channel, found size {} and {} channels",
-                    block.size, block.channels
-                ),
-            });
+    for (i, entry) in blocks.iter().enumerate() {
+        let inputs = match built.last() {
+            None => [config.channels, 1],
+            Some(last) => [last.channels(), config.symmetry.order()],
+        };
+        built.extend(entry_blocks(params, names, i, entry, inputs, config)?);
+    }
+    Ok(built)
+}
+
+/// The blocks of entry `i` of a list, for an input of `[channels, orientations]`.
+fn entry_blocks(
+    params: &mut Params,
+    [key, title]: [&str; 2],
+    i: usize,
+    entry: &PlainBlock,
+    mut inputs: [usize; 2],
+    config: &PlainConfig,
+) -> Result<Vec<Arc<Block>>, NnError> {
+    check_stride(&format!("{key}[{i}].pool"), entry.pool)?;
+    check_repeat(&format!("{key}[{i}].repeat"), entry.repeat)?;
+    if entry.size.is_multiple_of(2) || entry.size > 15 || entry.channels == 0 {
+        return Err(NnError::Config {
+            field: format!("{key}[{i}]"),
+            problem: format!(
+                "expected an odd size up to 15 and at least one channel, found size {} and {} channels",
+                entry.size, entry.channels
+            ),
+        });
+    }
+    let mut built = vec![];
+    for j in 0..entry.repeat {
+        let (mut name, mut title) = (format!("{key}.{i}"), format!("{title} {}", i + 1));
+        if entry.repeat > 1 {
+            (name, title) = (format!("{name}.{j}"), format!("{title}.{}", j + 1));
         }
-        for j in 0..block.repeat {
-            let (mut name, mut title) = (format!("{key}.{i}"), format!("{title} {}", i + 1));
-            if block.repeat > 1 {
-                (name, title) = (format!("{name}.{j}"), format!("{title}.{}", j + 1));
-            }
-            let inputs = match built.last() {
-                None => [config.channels, 1],
-                Some(last) => [last.channels(), config.symmetry.order()],
-            };
-            let block = PlainBlock { pool: if j == 0 { block.pool } else { 1 }, ..block.clone() };
-            built.push(Arc::new(build(params, &name, title, &block, inputs, config)?));
-        }
+        let entry = PlainBlock { pool: if j == 0 { entry.pool } else { 1 }, ..entry.clone() };
+        let block = build(params, &name, title, &entry, inputs, config)?;
+        built.push(Arc::new(Block { joins: key == "decoder" && j == 0, ..block }));
+        inputs = [entry.channels, config.symmetry.order()];
     }
     Ok(built)
 }
@@ -355,7 +474,8 @@ fn build(
     } else {
         (vec![layer(name.into(), title.clone(), inputs, block.size, pool, true)?], None)
     };
-    Ok(Block { title, layers, skip, weights: params.trainable_after(before) })
+    let weights = params.trainable_after(before);
+    Ok(Block { title, layers, skip, pool, joins: false, weights })
 }
 
 impl Layer {
@@ -408,12 +528,4 @@ pub(crate) fn through(
         };
     }
     Ok(field)
-}
-
-/// The mean over the orientations of each channel, which rotates as a scalar does.
-fn mean(field: &Field, orientations: usize) -> Result<Field, NnError> {
-    let (n, channels, d, h, w) = field.values().dims5()?;
-    let c = channels / orientations;
-    let values = field.values().reshape((n, c, orientations, d * h * w))?.mean(2)?;
-    Field::new(scalars(c)?, values.reshape((n, c, d, h, w))?)
 }

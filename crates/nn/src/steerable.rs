@@ -158,7 +158,7 @@ impl Block {
         Ok(FusedBlock {
             layers: self.layers.iter().map(Layer::fused).collect::<Result<_, _>>()?,
             skip: skip.transpose()?,
-            stride: self.stride,
+            pool: (self.stride > 1).then(|| Pool::Gaussian(GaussianPool::new(self.stride))),
             joins: self.joins,
         })
     }
@@ -335,7 +335,9 @@ impl SteerableCnn {
             blocks.extend(built);
         }
         for i in 0..config.decoder.len() {
-            let Some(skipped) = kept.pop() else { return Err(too_many_decoders(&config)) };
+            let Some(skipped) = kept.pop() else {
+                return Err(too_many_decoders(config.decoder.len()));
+            };
             let built = builder.blocks("decoder", i, &beside(&irreps, &skipped)?)?;
             irreps = last_irreps(&built)?;
             decoder.extend(built);
@@ -436,7 +438,7 @@ impl SteerableCnn {
                 orientations: 1,
             },
             Output::Field { map, pooled } => {
-                FusedHead::Field { map: map.frozen()?, pooled: *pooled }
+                FusedHead::Field { map: map.frozen()?, pooled: *pooled, orientations: 1 }
             }
         };
         Ok(FusedNetwork {
@@ -560,13 +562,10 @@ fn check_last(config: &SteerableConfig, last: &Irreps) -> Result<(), NnError> {
     Ok(())
 }
 
-fn too_many_decoders(config: &SteerableConfig) -> NnError {
+pub(crate) fn too_many_decoders(found: usize) -> NnError {
     NnError::Config {
         field: "decoder".into(),
-        problem: format!(
-            "expected at most one block for each strided block, found {}",
-            config.decoder.len()
-        ),
+        problem: format!("expected at most one block for each strided block, found {found}"),
     }
 }
 
@@ -580,12 +579,17 @@ fn check_head(config: &SteerableConfig) -> Result<(), NnError> {
         let problem = format!("expected 1, found {}", config.decoder[i].stride);
         return fault(&format!("decoder[{i}].stride"), problem);
     }
-    match config.head {
-        Head::Classes | Head::Voxels => check_classes(config.classes),
-        Head::Scalars if config.classes == 0 => {
+    check_outputs(&config.head, config.classes)
+}
+
+pub(crate) fn check_outputs(head: &Head, classes: usize) -> Result<(), NnError> {
+    let fault = |field: &str, problem| Err(NnError::Config { field: field.into(), problem });
+    match head {
+        Head::Classes | Head::Voxels => check_classes(classes),
+        Head::Scalars if classes == 0 => {
             fault("classes", "expected at least 1 number to predict, found 0".into())
         }
-        Head::Field { .. } if config.classes > 0 => {
+        Head::Field { .. } if classes > 0 => {
             fault("classes", "a field head has irreps and no classes: leave it out".into())
         }
         Head::Scalars | Head::Field { .. } => Ok(()),
@@ -598,7 +602,7 @@ fn invariants(irreps: &Irreps, count: usize) -> Result<Irreps, NnError> {
     Ok(Irreps::new([(count, scalar)])?)
 }
 
-pub(crate) fn check_classes(classes: usize) -> Result<(), NnError> {
+fn check_classes(classes: usize) -> Result<(), NnError> {
     if classes >= 2 {
         return Ok(());
     }

@@ -174,6 +174,15 @@ fn every_head_turns_with_the_volume() {
     }
 }
 
+/// Ordinary and group U-Nets, and one that gives five numbers.
+fn plain_unets() -> Vec<PlainConfig> {
+    let plain = PlainConfig::like(&unet());
+    let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
+    let group = PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased.clone() };
+    let field = |pooled| PlainConfig { classes: 0, ..PlainConfig::like(&field_head(pooled)) };
+    vec![plain, antialiased, field(true), field(false), group]
+}
+
 fn plain_residual() -> Vec<PlainConfig> {
     let blocks = vec![
         PlainBlock::new(3, 3, 1),
@@ -187,15 +196,18 @@ fn plain_residual() -> Vec<PlainConfig> {
 }
 
 #[test]
-fn a_residual_group_network_commutes_with_the_cube_group() {
-    let group = ModelConfig::Plain(plain_residual().pop().unwrap());
-    let network = Network::new(&group, 1, DType::F32, &Device::Cpu).unwrap();
-    assert!(worst_gap(&network, &irreps("1x0"), 9) < 1e-5);
+fn residual_and_up_sampling_group_networks_commute_with_the_cube_group() {
+    for group in [plain_residual(), plain_unets()] {
+        let group = ModelConfig::Plain(group.last().unwrap().clone());
+        let network = Network::new(&group, 1, DType::F32, &Device::Cpu).unwrap();
+        assert!(worst_gap(&network, &irreps("1x0"), 9) < 1e-5);
+    }
 }
 
 fn all_models() -> Vec<ModelConfig> {
     let steerable = configs().into_iter().map(ModelConfig::Steerable);
-    steerable.chain(plain_residual().into_iter().map(ModelConfig::Plain)).collect()
+    let plain = plain_residual().into_iter().chain(plain_unets());
+    steerable.chain(plain.map(ModelConfig::Plain)).collect()
 }
 
 #[test]
@@ -428,7 +440,7 @@ fn the_residual_networks_of_the_paper() {
         Network::new(model, 0, DType::F32, &Device::Cpu).unwrap().params().count()
     };
     assert_eq!([count(&steerable), plain.parameter_count()], [139_170, 15_879_722]);
-    for plain in plain_residual() {
+    for plain in plain_residual().into_iter().chain(plain_unets()) {
         let model = ModelConfig::Plain(plain.clone());
         assert_eq!(count(&model), plain.parameter_count());
         let network = Network::new(&model, 0, DType::F32, &Device::Cpu).unwrap();
@@ -508,6 +520,21 @@ fn unknown_keys_and_kinds_are_refused() {
 
 #[test]
 fn mistakes_name_their_key() {
+    let plain_error = |change: fn(&mut PlainConfig)| {
+        let mut config = plain_unets().pop().unwrap();
+        change(&mut config);
+        let model = ModelConfig::Plain(config);
+        Network::new(&model, 0, DType::F32, &Device::Cpu).unwrap_err().to_string()
+    };
+    for (text, change) in [
+        ("decoder[1].pool: expected 1", (|c| c.decoder[1].pool = 2) as fn(&mut PlainConfig)),
+        ("decoder: expected at most one block", |c| c.decoder.push(c.decoder[0].clone())),
+        ("blocks[0].pool: the first block", |c| c.blocks[0].pool = 2),
+        ("classes: expected at least 2", |c| c.classes = 1),
+    ] {
+        let found = plain_error(change);
+        assert!(found.contains(text), "{found}");
+    }
     let error = |change: fn(&mut SteerableConfig)| {
         let mut config = unet();
         change(&mut config);

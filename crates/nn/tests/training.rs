@@ -112,6 +112,7 @@ fn a_training_stopped_anywhere_goes_on_to_the_same_bits() {
             class_weights: Some(ClassWeights::Of(Balance::Balanced)),
             label_smoothing: 0.1,
             focal: 2.0,
+            ..LossConfig::default()
         },
         clip_norm: Some(0.5),
         average: Some(0.9),

@@ -21,14 +21,20 @@ pub enum Turns {
     /// Rotations about the z axis by at most `fraction` (above 0, at most 1) of half a turn either way.
     Z {
         /// Share of the circle.
+        #[serde(default = "whole")]
         fraction: f64,
     },
     /// The rotations of SO(3) by the smallest angles that make up `fraction` (above 0, at most 1) of
     /// the group: 1 is all, 0.5 those by less than 132 degrees.
     So3 {
         /// Share of the group's volume.
+        #[serde(default = "whole")]
         fraction: f64,
     },
+}
+
+fn whole() -> f64 {
+    1.0
 }
 
 impl Turns {

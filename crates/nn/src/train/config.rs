@@ -111,6 +111,9 @@ impl TrainConfig {
         if !(self.share > 0.0 && self.share <= 1.0) {
             return fault("share", format!("must be above 0, at most 1: {}", self.share));
         }
+        if let Some(delta) = self.loss.huber.filter(|delta| delta.is_nan() || *delta <= 0.0) {
+            return fault("huber", format!("must be positive: {delta}"));
+        }
         self.optimiser.check()?;
         self.schedule.check()
     }

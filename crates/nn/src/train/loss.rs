@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::NnError;
 
-/// What is minimised: cross-entropy, and what is changed about it.
+/// What is minimised: cross-entropy of classes and labels, and what is changed about it; squared error of
+/// target values.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
@@ -20,6 +21,18 @@ pub struct LossConfig {
     /// Exponent g of the focal loss, which multiplies the term of a class of probability p with
     /// (1 - p)^g (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>): 0, or at least 1.
     pub focal: f64,
+    /// How much of the [`dice`](crate::loss::dice) loss is added, for labels of voxels.
+    pub dice: f64,
+    /// Error of a number from which on the squared error is linear ([`huber`](crate::loss::huber)), for
+    /// target values; always squared if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub huber: Option<f64>,
+}
+
+impl LossConfig {
+    pub(super) fn is_balanced(&self) -> bool {
+        self.class_weights == Some(ClassWeights::Of(Balance::Balanced))
+    }
 }
 
 /// The weight of each class.
@@ -61,6 +74,9 @@ impl Loss {
         }
         if !(focal == 0.0 || (focal >= 1.0 && focal.is_finite())) {
             return fault("focal", format!("expected 0 or at least 1, found {focal}"));
+        }
+        if !(config.dice >= 0.0 && config.dice.is_finite()) {
+            return fault("dice", format!("expected 0 or more, found {}", config.dice));
         }
         let weights = match &config.class_weights {
             None => None,
@@ -176,6 +192,7 @@ mod tests {
             class_weights,
             label_smoothing,
             focal,
+            ..LossConfig::default()
         };
         let cases = [
             (config(None, 0.0, 0.0), [1.0; 3]),
@@ -220,7 +237,7 @@ mod tests {
             (weights, 0.2, 1.2076465499582871),
         ];
         for (class_weights, label_smoothing, expected) in cases {
-            let config = LossConfig { class_weights, label_smoothing, focal: 0.0 };
+            let config = LossConfig { class_weights, label_smoothing, ..LossConfig::default() };
             let found = value(&config, LOGITS);
             assert!((found - expected).abs() < 1e-12, "{config:?}: {found} {expected}");
         }

@@ -36,7 +36,8 @@ pub struct EpochMetrics {
     pub train_loss: f64,
     /// Accuracy over the training set, likewise, where answers are right or wrong.
     pub train_accuracy: Option<f64>,
-    /// Mean cross-entropy over the validation set, if there is one; the largest number if it is none.
+    /// Mean cross-entropy over the validation set, squared error of target values; the largest number if it
+    /// is none; `None` without a validation set.
     pub validation_loss: Option<f64>,
     /// Accuracy over the validation set, if there is one and answers are right or wrong.
     pub validation_accuracy: Option<f64>,
@@ -186,7 +187,8 @@ impl Progress {
     }
 }
 
-/// Trains `network` on the training split of `dataset` and leaves it with the weights of its best
+/// Trains `network` on the training split of `dataset`, on the classes, labels of voxels or target values that
+/// its head gives, and leaves it with the weights of its best
 /// epoch: highest validation accuracy, then lowest validation loss; the last epoch where the
 /// dataset has no validation items.
 ///

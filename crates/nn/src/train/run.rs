@@ -283,7 +283,7 @@ impl<'a> Training<'a> {
         self.exchange_average()?;
         self.calibrate()?;
         let batch_size = self.config.batch_size;
-        let scores = evaluate(self.network, self.dataset, &self.validation, batch_size)?;
+        let scores = self.validate(batch_size)?;
         self.clock();
         let [loss, weight, right, answers] = self.progress.sums;
         let mut metrics = EpochMetrics {
@@ -317,6 +317,27 @@ impl<'a> Training<'a> {
         progress.batch = 0;
         progress.sums = [0.0; 4];
         Ok(metrics)
+    }
+
+    /// Mean loss and accuracy over the validation items; `None` when there are none.
+    fn validate(&self, batch_size: usize) -> Result<Option<(f64, Option<f64>)>, NnError> {
+        if self.validation.is_empty() {
+            return Ok(None);
+        }
+        let fused = self.network.fused()?;
+        let mut sums = [0.0; 4];
+        read_ahead(self.dataset, &self.validation, batch_size, None, |mut batch| {
+            let x = volumes(self.network, self.dataset, &mut batch)?;
+            let score = self.objective.validation(&fused.forward(&x)?, &batch)?;
+            let loss: f32 = score.loss.to_dtype(DType::F32)?.to_scalar()?;
+            let terms = [f64::from(loss) * score.weight, score.weight, score.right, score.answers];
+            for (sum, term) in sums.iter_mut().zip(terms) {
+                *sum += term;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let [loss, weight, right, answers] = sums;
+        Ok(Some((loss / weight, share(right, answers))))
     }
 
     fn exchange_average(&mut self) -> Result<(), NnError> {
@@ -585,30 +606,4 @@ fn volumes(network: &Network, dataset: &Dataset, batch: &mut Batch) -> Result<Te
     let shape = (batch.items.len(), meta.channels, d, h, w);
     let values = std::mem::take(&mut batch.values);
     Ok(Tensor::from_vec(values, shape, params.device())?.to_dtype(params.dtype())?)
-}
-
-/// Mean loss and accuracy over some items; `None` when there are none.
-fn evaluate(
-    network: &Network,
-    dataset: &Dataset,
-    items: &[usize],
-    batch_size: usize,
-) -> Result<Option<(f64, Option<f64>)>, NnError> {
-    if items.is_empty() {
-        return Ok(None);
-    }
-    let fused = network.fused()?;
-    let mut sums = [0.0; 4];
-    read_ahead(dataset, items, batch_size, None, |mut batch| {
-        let x = volumes(network, dataset, &mut batch)?;
-        let score = Objective::validation(&fused.forward(&x)?, &batch)?;
-        let loss: f32 = score.loss.to_dtype(DType::F32)?.to_scalar()?;
-        let terms = [f64::from(loss) * score.weight, score.weight, score.right, score.answers];
-        for (sum, term) in sums.iter_mut().zip(terms) {
-            *sum += term;
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    let [loss, weight, right, answers] = sums;
-    Ok(Some((loss / weight, share(right, answers))))
 }
