@@ -20,12 +20,13 @@ use steer3d::ops::{
 };
 use steer3d::so3::{Irreps, Stream};
 
+type Part = fn(&Device) -> Result<String>;
 type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
 
 fn main() -> Result<()> {
     let gpu = Device::new_cuda(0).context("no NVIDIA GPU can be used")?;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, fn(&Device) -> Result<String>); 4] =
+    let parts: [(&str, Part); 4] =
         [("operations", operations), ("memory", memory), ("training", training), ("speed", speed)];
     let (mut summary, mut failed) = (vec![], false);
     for (name, part) in parts {
@@ -384,7 +385,7 @@ fn on_gpu(gpu: &Device, shape: &[usize], dtype: DType) -> Result<Var> {
 
 /// Milliseconds forward, and forward and backward.
 fn both(gpu: &Device, run: &Operation, arguments: &[Var]) -> Result<[f64; 2]> {
-    let detached: Vec<Tensor> = arguments.iter().map(|v| v.as_detached_tensor()).collect();
+    let detached: Vec<Tensor> = arguments.iter().map(Var::as_detached_tensor).collect();
     let forward = milliseconds(gpu, || {
         run(&detached)?;
         Ok(())

@@ -1,7 +1,6 @@
 //! Routines on a GPU: kernels compiled by NVRTC when first used, launched on the stream of the device.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::sys::{
@@ -17,6 +16,7 @@ use candle_core::cuda_backend::{CudaDType, CudaDevice};
 use candle_core::{CudaStorage, Error, Layout, Result, Shape};
 use half::bf16;
 
+use super::cache::{self, Cache};
 use super::{Arg, Buffer, Call, DEVICE, Element, Limits, OnGpu, Routine, Slot, Source};
 
 /// A parameter that is a struct of ints, no larger than this.
@@ -85,32 +85,28 @@ fn limits(device: &CudaDevice) -> Result<Limits> {
     })
 }
 
-/// The compiled form of a text for the architecture of a device; each is compiled once.
+/// The compiled form of a text for the architecture of a device.
 fn compiled(source: &Source, device: &CudaDevice) -> Result<Arc<str>> {
-    static PTX: LazyLock<Mutex<HashMap<(u64, usize), Arc<str>>>> = LazyLock::new(Default::default);
+    static PTX: LazyLock<Cache> = LazyLock::new(Cache::default);
     use CUdevice_attribute as A;
     let major = attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-    let mut known =
-        PTX.lock().map_err(|_| Error::msg("a thread failed while it compiled a kernel"))?;
-    let key = (source.key, 10 * major + minor);
-    if let Some(ptx) = known.get(&key) {
-        return Ok(ptx.clone());
-    }
-    let options = vec![
-        format!("--gpu-architecture=compute_{major}{minor}"),
-        "--std=c++17".into(),
-        "--device-as-default-execution-space".into(),
-    ];
-    let options = CompileOptions { options, ..CompileOptions::default() };
-    let text = format!("{DEVICE}{}", source.text);
-    let ptx = compile_ptx_with_opts(text, options).map_err(|error| match error {
-        CompileError::CompileError { log, .. } => Error::msg(log.to_string_lossy()),
-        other => Error::wrap(other),
-    })?;
-    let ptx: Arc<str> = ptx.to_src().into();
-    known.insert(key, ptx.clone());
-    Ok(ptx)
+    let version = env!("CARGO_PKG_VERSION");
+    let name = format!("{:016x}-{major}{minor}-{version}.ptx", source.key);
+    PTX.get(cache::folder().as_deref(), &name, || {
+        let options = vec![
+            format!("--gpu-architecture=compute_{major}{minor}"),
+            "--std=c++17".into(),
+            "--device-as-default-execution-space".into(),
+        ];
+        let options = CompileOptions { options, ..CompileOptions::default() };
+        let text = format!("{DEVICE}{}", source.text);
+        let ptx = compile_ptx_with_opts(text, options).map_err(|error| match error {
+            CompileError::CompileError { log, .. } => Error::msg(log.to_string_lossy()),
+            other => Error::wrap(other),
+        })?;
+        Ok(ptx.to_src())
+    })
 }
 
 /// The elements of a contiguous argument.

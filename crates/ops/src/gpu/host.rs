@@ -15,6 +15,9 @@ use super::{Arg, Buffer, Call, Element, Limits, OnGpu, Routine, Slot};
 
 const SHIM: &str = include_str!("kernels/host.h");
 
+/// `HOST_ENTRY` of `host.h`: arguments, grid, threads of a block, bytes of shared memory.
+type Entry = unsafe extern "C" fn(*mut *mut c_void, *const c_uint, c_uint, usize);
+
 /// Bytes of NaN before and after each buffer.
 const GUARD: usize = 256;
 
@@ -100,7 +103,6 @@ fn launch(call: &Call, buffers: &mut [Vec<u64>]) {
         })
         .collect();
     let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|v| v.as_mut_ptr().cast()).collect();
-    type Entry = unsafe extern "C" fn(*mut *mut c_void, *const c_uint, c_uint, usize);
     let name = format!("host_{}", call.function);
     // SAFETY: the entry has this signature by host.h; the pointers are to live values of the kernel's
     // parameter types, and buffers are as large as the routine says.

@@ -1,6 +1,7 @@
 //! The operations as CUDA kernels: what is launched, on which buffers, with which sizes, independent of any
 //! device. `cuda` runs it on a GPU; in tests `host` runs the same text as C++.
 
+pub(crate) mod cache;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(test)]
@@ -82,7 +83,7 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(text: String) -> Self {
         let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
+        (DEVICE, &text).hash(&mut hasher);
         Self { text: text.into(), key: hasher.finish() }
     }
 }
