@@ -8,6 +8,7 @@ mod html;
 mod learning;
 mod log_plot;
 mod picture;
+mod raster;
 mod reading;
 mod svg;
 mod tables;

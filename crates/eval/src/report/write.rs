@@ -6,11 +6,12 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
+use super::raster::png;
 use super::{Comparison, Report, figures, html, predictions_csv, results_csv};
 use crate::EvalError;
 
 /// Writes `report.html`, `report.json`, `results.csv`, `predictions.csv` and every plot as
-/// `figures/NAME.svg` into the folder `dir`, which is made if need be. Each file is written under
+/// `figures/NAME.svg` and `figures/NAME.png` into the folder `dir`, which is made if need be. Each file is written under
 /// another name, flushed to disk and renamed, so that a reader never sees half a file.
 ///
 /// # Errors
@@ -22,6 +23,10 @@ pub fn write_report(dir: &Path, report: &Report) -> Result<(), EvalError> {
     for (i, section) in report.sections.iter().enumerate() {
         for figure in figures(section, &section_name(i, &section.dataset.name)) {
             write_file(&figure_dir, &format!("{}.svg", figure.name), &figure.file)?;
+            let path = figure_dir.join(format!("{}.png", figure.name));
+            let fault = |source| EvalError::Write { path: path.clone(), source };
+            let picture = png(&figure.file).map_err(|e| fault(io::Error::other(e)))?;
+            replace(&figure_dir, &path, &picture).map_err(fault)?;
         }
     }
     write_file(dir, "predictions.csv", &predictions_csv(report)?)?;
