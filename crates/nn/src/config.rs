@@ -404,9 +404,10 @@ impl SteerableConfig {
 
     /// The residual network of the CATH experiment of Weiler et al. 2018 (SE3ResNet34Small): a convolution
     /// of 7³ voxels and 16 residual blocks of two convolutions of 3³; orders 0 to 3 with multiplicities 2,
-    /// 2, 4, 8 and 16, and 256 scalars at the end; dropout of a tenth of the fields; shells with the angular
-    /// cutoff of the published code. 139,170 parameters for one channel and ten classes (the paper has
-    /// 143,560).
+    /// 2, 4, 8 and 16, and 256 scalars at the end; shells with the angular cutoff of the published code.
+    /// 139,170 parameters for one channel and ten classes (the paper has 143,560). The paper drops a tenth
+    /// of the fields; here `dropout`, which acts after each of the 33 convolutions, is 0, since with a tenth
+    /// the network learns much more slowly. Peak learning rates of 5e-3 suit it better than the default.
     ///
     /// # Errors
     /// [`NnError::Irreps`] for more channels than [`Irreps`] can have.
@@ -426,8 +427,7 @@ impl SteerableConfig {
         ];
         let kernel =
             Family::GaussianShells { sigma: 0.6, cutoff: AngularCutoff::TwiceRadiusPlusOne };
-        let config = Self::new(scalars(channels)?, classes, kernel, blocks);
-        Ok(Self { dropout: 0.1, ..config })
+        Ok(Self::new(scalars(channels)?, classes, kernel, blocks))
     }
 
     /// A small U-Net for labels of voxels: three grids, each half as fine as the one before.
