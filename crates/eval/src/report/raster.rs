@@ -6,7 +6,7 @@ use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::fontdb::Database;
 use resvg::usvg::{Options, Tree};
 
-/// Pixels for a unit of the drawing: a column of a paper (90 mm) at 600 dots an inch.
+/// Pixels for a unit of the drawing, of which a plot is 560 wide: 1680 across.
 const SCALE: f32 = 3.0;
 
 /// The fonts of all figures, so that they look the same on every machine.
