@@ -15,6 +15,7 @@ use steer3d::nn::checkpoint;
 use steer3d::volume::{Dataset, Interpolation, Split};
 
 use crate::output::Output;
+use crate::outputs;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d eval runs/steerable/model.safetensors cath.h5
@@ -25,8 +26,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d eval model.safetensors cath.h5 --axes z,x --angle-step 30 --search 48 --ball
 
 Without --out the tables are printed; with it the folder also gets report.html, report.json,
-results.csv, predictions.csv and the figures as SVG, and an evaluation that was interrupted goes on
-where it was.";
+results.csv, predictions.csv and the figures as SVG and PNG, and an evaluation that was interrupted goes on
+where it was. Networks that give numbers, vectors or tensors are compared with the targets of the dataset,
+turned back; the folder gets outputs.json and outputs.csv.";
 
 #[derive(Args)]
 pub(crate) struct EvalArgs {
@@ -230,6 +232,17 @@ pub(crate) fn run(
     if let Some(folder) = &args.export {
         return export(folder, &dataset, args.protocol.split(), &protocol, output);
     }
+    let values = models.iter().map(|path| outputs::gives_values(path, device));
+    let values = values.collect::<Result<Vec<_>>>()?;
+    if values.contains(&true) {
+        if values.contains(&false) || others > 0 {
+            bail!("models of classes and models of numbers: evaluate them apart");
+        }
+        let named: Vec<_> =
+            models.iter().map(|path| (path.clone(), model_name(path, models))).collect();
+        let (split, out) = (args.protocol.split(), args.out.as_deref());
+        return outputs::run(&named, &dataset, split, protocol, out, device, output);
+    }
     let mut predictors = models
         .iter()
         .map(|path| predictor(path, model_name(path, models), &dataset, device))
@@ -286,7 +299,10 @@ fn predictor(
     }
     let (network, card) = checkpoint::load(path, device)?;
     if !card.model.is_classifier() {
-        bail!("{}: gives no classes of volumes, which is what is evaluated", path.display());
+        bail!(
+            "{}: gives labels or fields of voxels; classes or values of whole volumes are evaluated",
+            path.display()
+        );
     }
     check_grid(path, &card, dataset)?;
     Ok(Box::new(NetworkPredictor::new(name, network)?))

@@ -16,7 +16,9 @@ use steer3d::volume::{Dataset, Split};
 use toml::{Table, Value};
 
 use crate::output::Output;
-use crate::train::{Architecture, Budget, default_network, input_scale, rival};
+use crate::train::{
+    Architecture, Budget, GROUP_LEARNING_RATE, default_network, input_scale, rival,
+};
 
 /// A training, as in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,6 +152,10 @@ impl Experiment {
     pub(crate) fn training(&self, seed: Option<u64>) -> Result<TrainConfig> {
         let mut config: TrainConfig = strict(self.training.table.clone(), "training")?;
         config.seed = seed.unwrap_or(config.seed);
+        let group = self.model.get("preset").and_then(Value::as_str) == Some("group");
+        if group && !self.training.table.contains_key("learning_rate") {
+            config.learning_rate = GROUP_LEARNING_RATE;
+        }
         Ok(config)
     }
 

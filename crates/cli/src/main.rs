@@ -9,6 +9,7 @@ mod experiment;
 mod info;
 mod init;
 mod output;
+mod outputs;
 mod record;
 mod report;
 mod runs;

@@ -44,7 +44,7 @@ bits. Ctrl-C and SIGTERM save the state and end with exit code 130; a second Ctr
 
 /// The orientations of the group network multiply the inputs of its filters by 24, and so the effect of a step
 /// by 5; from one of three seeds it does not learn at the rate of the others.
-const GROUP_LEARNING_RATE: f64 = 5e-3;
+pub(crate) const GROUP_LEARNING_RATE: f64 = 5e-3;
 
 #[derive(Args)]
 pub(crate) struct TrainArgs {

@@ -365,5 +365,27 @@ fn labels_of_voxels_and_vectors_are_trained_as_the_head_is() {
     let message = refused(at, &[&["train", "exp.toml"][..], &both].concat());
     assert!(message.contains("evaluation: is for networks"), "{message}");
     let message = refused(at, &["eval", "voxels/model.safetensors", "tasks.h5"]);
-    assert!(message.contains("gives no classes of volumes"), "{message}");
+    assert!(message.contains("labels or fields of voxels"), "{message}");
+    vectors_are_evaluated_turned_back(at);
+}
+
+/// Under the cube group a steerable network's vector turns with the volume, to rounding.
+fn vectors_are_evaluated_turned_back(at: &Path) {
+    let model = "vector/model.safetensors";
+    let protocol = ["--split", "validation", "--rotations", "2", "--groups", "cube"];
+    let args = [&["eval", model, "tasks.h5", "--out", "report"][..], &protocol].concat();
+    assert!(succeeds(at, &args).contains("turned back"));
+    let report = fs::read_to_string(at.join("report/outputs.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let scores = report["models"][0]["scores"].as_array().unwrap();
+    let of = |name: &str| {
+        let found = scores.iter().find(|s| s["condition"].to_string().contains(name));
+        found.unwrap()["relative_deviation"].as_f64().unwrap()
+    };
+    assert_eq!(of("unrotated"), 0.0);
+    assert!(of("cube") < 1e-4 && of("random") > 1e-3, "{report}");
+    let table = fs::read_to_string(at.join("report/outputs.csv")).unwrap();
+    assert_eq!(table.lines().count(), 1 + scores.len());
+    let message = refused(at, &["eval", model, "voxels/model.safetensors", "tasks.h5"]);
+    assert!(message.contains("evaluate them apart"), "{message}");
 }

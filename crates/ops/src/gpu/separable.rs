@@ -12,6 +12,7 @@ const TEMPLATE: &str = include_str!("kernels/separable.cu");
 
 /// Most output channels that one thread has in registers.
 const CHANNELS_PER_THREAD: usize = 80;
+
 /// Registers of a thread beside those of its output channels.
 const REGISTERS: usize = 48;
 
@@ -524,15 +525,14 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     fn copies(&self, out: &mut String) {
         let fed = self.feeding();
         let total: usize = fed.iter().map(|&i| self.plan.inputs[i].mul).sum();
-        let first_channel = fed.first().map_or(0, |&i| self.plan.inputs[i].offset);
-        let first_dim = fed.first().map_or(0, |&i| self.plan.inputs[i].dim);
         let together = self.together;
         line(
             out,
             format_args!(
                 "        const i64 in_voxels = (i64)g.size[0] * g.size[1] * g.size[2];
         const store *volume = x + (i64)sample * g.channels_in * in_voxels;
-        load_tile(min({together}, {first_dim}), volume + {first_channel} * in_voxels, in_voxels, places, tile);
+        const Input start = input_of(0);
+        load_tile(min({together}, start.dim), volume + start.channel * in_voxels, in_voxels, places, tile);
         for (int copy = 0; copy < {total}; ++copy) {{
             const Input input = input_of(copy), after = input_of(copy + 1);
             const int block = input.block, u = input.copy, dim = input.dim;
