@@ -1,4 +1,4 @@
-.PHONY: demo answer test test-onnx setup
+.PHONY: demo answer results test test-onnx setup
 
 demo: setup
 	cargo run --release --locked -p steer3d-cli -- demo --out steer3d-demo
@@ -11,6 +11,10 @@ answer: setup
 	cargo run --release --locked -p steer3d-cli -- compare steer3d-answer/cath.h5 --epochs 12 --seeds 3 \
 	  --interpolation cubic --rotations 8 --angles 15,45,90,180 --translations 1,2,4 --groups cube \
 	  --search 24 --search-rounds 4 --out steer3d-answer
+
+# The experiments of RESULTS.md; one of them: scripts/results NAME.
+results: setup
+	scripts/results
 
 test: setup
 	cargo test --workspace --locked
