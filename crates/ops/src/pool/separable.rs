@@ -110,32 +110,39 @@ impl AxisFilter {
         self
     }
 
-    /// Calls `each(output position, input position, tap)` for all taps inside the input.
-    fn for_taps<T: Float>(&self, mut each: impl FnMut(usize, usize, T)) {
-        for j in 0..self.out {
-            let start = (j * self.stride) as isize + self.start;
-            for (t, &tap) in self.taps.iter().enumerate() {
-                let i = start + t as isize;
-                if (0..self.size as isize).contains(&i) {
-                    each(j, i as usize, T::from_f64(tap));
-                }
-            }
-        }
-    }
-
     /// Filters the middle axis of `input` (outer, size, inner), or with `transpose` the middle axis
     /// of (outer, out, inner) back to (outer, size, inner).
     fn apply<T: Float>(&self, input: &[T], inner: usize, transpose: bool) -> Vec<T> {
         let (from, to) = if transpose { (self.out, self.size) } else { (self.size, self.out) };
         let mut output = vec![T::zero(); input.len() / from * to];
         let slabs = output.chunks_exact_mut(to * inner).zip(input.chunks_exact(from * inner));
+        let taps: Vec<T> = self.taps.iter().map(|&tap| T::from_f64(tap)).collect();
         for (output, input) in slabs {
-            self.for_taps(|j, i, tap: T| {
-                let (source, target) = if transpose { (j, i) } else { (i, j) };
-                let source = &input[source * inner..][..inner];
-                let target = &mut output[target * inner..][..inner];
-                target.iter_mut().zip(source).for_each(|(y, &x)| *y += tap * x);
-            });
+            for j in 0..self.out {
+                let start = (j * self.stride) as isize + self.start;
+                let first = usize::try_from(-start).unwrap_or(0).min(taps.len());
+                let last = (self.size as isize - start).clamp(0, taps.len() as isize) as usize;
+                let taps = &taps[first..last.max(first)];
+                let i = ((start + first as isize) as usize).min(self.size);
+                match (inner, transpose) {
+                    (1, false) => {
+                        let pairs = taps.iter().zip(&input[i..]);
+                        output[j] = pairs.fold(T::zero(), |sum, (&tap, &x)| sum + tap * x);
+                    }
+                    (1, true) => {
+                        let pairs = output[i..].iter_mut().zip(taps);
+                        pairs.for_each(|(y, &tap)| *y += tap * input[j]);
+                    }
+                    _ => {
+                        for (i, &tap) in (i..).zip(taps) {
+                            let (source, target) = if transpose { (j, i) } else { (i, j) };
+                            let source = &input[source * inner..][..inner];
+                            let target = &mut output[target * inner..][..inner];
+                            target.iter_mut().zip(source).for_each(|(y, &x)| *y += tap * x);
+                        }
+                    }
+                }
+            }
         }
         output
     }
