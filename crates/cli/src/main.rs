@@ -184,7 +184,11 @@ fn device(name: &str) -> Result<Device> {
         Err(_) if !cfg!(feature = "cuda") => {
             bail!("--device {name}: this build has no GPU support; build it with --features cuda")
         }
-        Err(error) => Err(error).with_context(|| format!("--device {name}: no such GPU is usable")),
+        Err(error) => {
+            // What follows the first line is a trace of calls.
+            let text = error.to_string();
+            bail!("--device {name}: no such GPU is usable: {}", text.lines().next().unwrap_or(""))
+        }
     }
 }
 
