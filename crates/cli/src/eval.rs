@@ -11,7 +11,8 @@ use steer3d::eval::{
     Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Protocol, Search, Source,
     SubprocessPredictor, evaluate,
 };
-use steer3d::nn::checkpoint;
+use steer3d::nn::Network;
+use steer3d::nn::checkpoint::{self, ModelCard};
 use steer3d::volume::{Dataset, Interpolation, Split};
 
 use crate::output::Output;
@@ -232,20 +233,25 @@ pub(crate) fn run(
     if let Some(folder) = &args.export {
         return export(folder, &dataset, args.protocol.split(), &protocol, output);
     }
-    let values = models.iter().map(|path| outputs::gives_values(path, device));
-    let values = values.collect::<Result<Vec<_>>>()?;
-    if values.contains(&true) {
-        if values.contains(&false) || others > 0 {
+    let networks = models.iter().map(|path| network(path, device)).collect::<Result<Vec<_>>>()?;
+    let of_values = |n: &Option<Loaded>| {
+        n.as_ref().is_some_and(|(_, card)| outputs::gives_values(card.model.head()))
+    };
+    let named = models.iter().map(|path| (path.as_path(), model_name(path, models)));
+    if networks.iter().any(of_values) {
+        if !networks.iter().all(of_values) || others > 0 {
             bail!("models of classes and models of numbers: evaluate them apart");
         }
-        let named: Vec<_> =
-            models.iter().map(|path| (path.clone(), model_name(path, models))).collect();
         let (split, out) = (args.protocol.split(), args.out.as_deref());
-        return outputs::run(&named, &dataset, split, protocol, out, device, output);
+        let predictors = named.zip(networks.into_iter().flatten());
+        let predictors = predictors
+            .map(|((path, name), loaded)| of_network(path, name, loaded, &dataset))
+            .collect::<Result<Vec<_>>>()?;
+        return outputs::run(&predictors, &dataset, split, protocol, out, output);
     }
-    let mut predictors = models
-        .iter()
-        .map(|path| predictor(path, model_name(path, models), &dataset, device))
+    let mut predictors = named
+        .zip(networks)
+        .map(|((path, name), loaded)| predictor(path, name, loaded, &dataset))
         .collect::<Result<Vec<_>>>()?;
     for command in &args.command {
         predictors.push(Box::new(SubprocessPredictor::start(command, dataset.meta())?));
@@ -288,24 +294,40 @@ fn export(
     Ok(ExitCode::SUCCESS)
 }
 
+type Loaded = (Network, ModelCard);
+
+/// A network of this project; `None` for a model of another maker.
+fn network(path: &Path, device: &Device) -> Result<Option<Loaded>> {
+    if path.extension().is_some_and(|e| e == "onnx") {
+        return Ok(None);
+    }
+    Ok(Some(checkpoint::load(path, device)?))
+}
+
 fn predictor(
     path: &Path,
     name: String,
+    loaded: Option<Loaded>,
     dataset: &Dataset,
-    device: &Device,
 ) -> Result<Box<dyn Predictor>> {
-    if path.extension().is_some_and(|e| e == "onnx") {
-        return onnx(path, name, dataset);
-    }
-    let (network, card) = checkpoint::load(path, device)?;
-    if !card.model.is_classifier() {
+    let Some(loaded) = loaded else { return onnx(path, name, dataset) };
+    if !loaded.1.model.is_classifier() {
         bail!(
             "{}: gives labels or fields of voxels; classes or values of whole volumes are evaluated",
             path.display()
         );
     }
+    Ok(Box::new(of_network(path, name, loaded, dataset)?))
+}
+
+fn of_network(
+    path: &Path,
+    name: String,
+    (network, card): Loaded,
+    dataset: &Dataset,
+) -> Result<NetworkPredictor> {
     check_grid(path, &card, dataset)?;
-    Ok(Box::new(NetworkPredictor::new(name, network)?))
+    Ok(NetworkPredictor::new(name, network)?)
 }
 
 #[cfg(feature = "onnx")]
@@ -324,7 +346,7 @@ fn onnx(path: &Path, _name: String, _dataset: &Dataset) -> Result<Box<dyn Predic
 }
 
 /// A network sees voxels, not angstroms: other voxels are another task.
-fn check_grid(path: &Path, card: &checkpoint::ModelCard, dataset: &Dataset) -> Result<()> {
+fn check_grid(path: &Path, card: &ModelCard, dataset: &Dataset) -> Result<()> {
     let meta = dataset.meta();
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
     if card.voxel_size.iter().zip(meta.voxel_size).all(|(&a, b)| close(a, b)) {

@@ -2,11 +2,10 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
 use serde::Serialize;
 use steer3d::eval::metrics::Estimate;
 use steer3d::eval::{
@@ -37,24 +36,19 @@ struct ModelOutputs {
     scores: Vec<OutputScores>,
 }
 
-/// Whether a network file gives values for each volume instead of classes.
-pub(crate) fn gives_values(path: &Path, device: &Device) -> Result<bool> {
-    if path.extension().is_some_and(|e| e == "onnx") {
-        return Ok(false);
-    }
-    let (_, card) = checkpoint::load(path, device)?;
-    Ok(matches!(card.model.head(), Head::Scalars | Head::Field { pooled: true, .. }))
+/// Whether a network gives values for each volume instead of classes.
+pub(crate) fn gives_values(head: &Head) -> bool {
+    matches!(head, Head::Scalars | Head::Field { pooled: true, .. })
 }
 
 /// Measures networks against the targets of a dataset; prints a table and writes `outputs.json` and
 /// `outputs.csv` to `out`.
 pub(crate) fn run(
-    models: &[(PathBuf, String)],
+    models: &[NetworkPredictor],
     dataset: &Dataset,
     split: Split,
     protocol: Protocol,
     out: Option<&Path>,
-    device: &Device,
     output: &Output,
 ) -> Result<ExitCode> {
     let name = &dataset.meta().name;
@@ -66,17 +60,15 @@ pub(crate) fn run(
     let items = dataset.indices(split);
     let values: Vec<Vec<f64>> = items.iter().map(|&item| dataset.targets(item).to_vec()).collect();
     let targets = Targets { irreps: &irreps, values: &values };
-    let measured = models.iter().map(|(path, model)| {
-        let (network, _) = checkpoint::load(path, device)?;
-        let predictor = NetworkPredictor::new(model.clone(), network)?;
-        let bar = RefCell::new(output.progress(&format!("evaluate {model} on {name}"), 0));
-        let scores = evaluate_outputs(&predictor, dataset, split, &protocol, &targets, &|p| {
+    let measured = models.iter().map(|model| {
+        let bar = RefCell::new(output.progress(&format!("evaluate {} on {name}", model.name()), 0));
+        let scores = evaluate_outputs(model, dataset, split, &protocol, &targets, &|p| {
             let mut bar = bar.borrow_mut();
             bar.length(p.total);
             bar.at(p.done, "volumes");
         });
-        let scores = scores.with_context(|| format!("{}", path.display()))?;
-        Ok(ModelOutputs { name: model.clone(), parameters: predictor.parameters(), scores })
+        let scores = scores.with_context(|| model.name().to_owned())?;
+        Ok(ModelOutputs { name: model.name().into(), parameters: model.parameters(), scores })
     });
     let models = measured.collect::<Result<Vec<_>>>()?;
     let dataset = name.clone();

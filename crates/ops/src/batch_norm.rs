@@ -414,11 +414,6 @@ impl CustomOp2 for Combine {
 
 #[cfg(any(test, feature = "cuda"))]
 impl FieldLayout {
-    /// First channel and number of channels of each field.
-    fn spans(&self, routine: &mut Routine) -> Slot {
-        routine.ints(self.fields.iter().flat_map(|f| [f.offset, f.dim]))
-    }
-
     /// Index of each field among the invariant ones.
     fn places(&self, routine: &mut Routine) -> Slot {
         let mut next = 0;
@@ -438,7 +433,7 @@ impl FieldLayout {
         limits: Limits,
     ) {
         let (count, voxels, [batch, channels, ..]) = (self.fields.len(), self.voxels(), self.dims);
-        let (spans, places) = (self.spans(routine), self.places(routine));
+        let (spans, places) = (routine.spans(&self.fields), self.places(routine));
         let mean = routine.doubles(mean.to_vec());
         let sums = |sums| args![x, grad, mean, spans, sums, kind, batch, channels, voxels];
         let totals = |sums, shares| {

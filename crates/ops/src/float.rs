@@ -57,7 +57,7 @@ macro_rules! cuda_fwd {
             a: &candle_core::CudaStorage,
             a_layout: &candle_core::Layout,
         ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
-            $crate::gpu::run1(self, (a, a_layout))
+            $crate::gpu::run(self, &[(a, a_layout)])
         }
     };
     (2) => {
@@ -69,7 +69,7 @@ macro_rules! cuda_fwd {
             b: &candle_core::CudaStorage,
             b_layout: &candle_core::Layout,
         ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
-            $crate::gpu::run2(self, (a, a_layout), (b, b_layout))
+            $crate::gpu::run(self, &[(a, a_layout), (b, b_layout)])
         }
     };
     (3) => {
@@ -83,7 +83,7 @@ macro_rules! cuda_fwd {
             c: &candle_core::CudaStorage,
             c_layout: &candle_core::Layout,
         ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
-            $crate::gpu::run3(self, (a, a_layout), (b, b_layout), (c, c_layout))
+            $crate::gpu::run(self, &[(a, a_layout), (b, b_layout), (c, c_layout)])
         }
     };
 }

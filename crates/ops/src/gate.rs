@@ -287,7 +287,7 @@ impl Gate {
     /// and bias of each, to a routine.
     pub(crate) fn add_forward(&self, routine: &mut Routine, x: Slot, table: Option<Slot>) {
         let out = routine.output(self.shape(self.out_channels()).elem_count());
-        let args = args![x, table, self.spans(routine), out];
+        let args = args![x, table, routine.spans(&self.fields), out];
         self.add(routine, "gate", args);
     }
 
@@ -300,14 +300,8 @@ impl Gate {
         table: Option<Slot>,
     ) {
         let out = routine.output(self.shape(self.in_channels()).elem_count());
-        let args = args![x, grad, table, self.spans(routine), out];
+        let args = args![x, grad, table, routine.spans(&self.fields), out];
         self.add(routine, "gate_gradient", args);
-    }
-
-    fn spans(&self, routine: &mut Routine) -> Slot {
-        // A routine has no empty buffers.
-        let spans = self.fields.iter().flat_map(|f| [f.offset, f.dim]);
-        routine.ints(spans.chain([0]))
     }
 
     fn add(&self, routine: &mut Routine, function: &'static str, mut args: Vec<Arg>) {

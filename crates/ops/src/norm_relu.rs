@@ -267,7 +267,7 @@ impl OnGpu for NormRelu {
     ) -> Result<(Routine, Shape)> {
         let (mut routine, inputs) = Routine::new(element, 2);
         let out = routine.output(self.shape().elem_count());
-        let fields = routine.ints(self.fields.iter().flat_map(|f| [f.offset, f.dim]));
+        let fields = routine.spans(&self.fields);
         let ([batch, channels, ..], voxels) = (self.dims, self.voxels());
         let args = args![inputs[0], inputs[1], fields, out, channels, voxels, batch];
         let call = Call::new(source(element), "norm_relu", args);
@@ -289,7 +289,7 @@ impl OnGpu for InputGradient {
         let (mut routine, inputs) = Routine::new(element, 3);
         let NormRelu { dims: [batch, channels, ..], fields } = &self.0;
         let out = routine.output(self.0.shape().elem_count());
-        let spans = routine.ints(fields.iter().flat_map(|f| [f.offset, f.dim]));
+        let spans = routine.spans(fields);
         let voxels = self.0.voxels();
         let args = args![inputs[0], inputs[1], inputs[2], spans, out, *channels, voxels, *batch];
         let call = Call::new(source(element), "norm_relu_gradient", args);
@@ -311,7 +311,7 @@ impl OnGpu for BiasGradient {
         let (mut routine, inputs) = Routine::new(element, 3);
         let NormRelu { dims: [batch, channels, ..], fields } = &self.0;
         let out = routine.output(fields.len());
-        let spans = routine.ints(fields.iter().flat_map(|f| [f.offset, f.dim]));
+        let spans = routine.spans(fields);
         let (voxels, count) = (self.0.voxels(), fields.len());
         let sums =
             |sums| args![inputs[0], inputs[1], inputs[2], spans, sums, *channels, voxels, *batch];

@@ -1,5 +1,6 @@
 //! Routines on a GPU: kernels compiled by NVRTC when first used, launched on the stream of the device.
 
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use candle_core::backend::BackendStorage;
@@ -30,28 +31,8 @@ unsafe impl DeviceRepr for Ints {}
 
 pub(crate) type Argument<'a> = (&'a CudaStorage, &'a Layout);
 
-pub(crate) fn run1<O: OnGpu>(op: &O, a: Argument<'_>) -> Result<(CudaStorage, Shape)> {
-    run(op, &[a])
-}
-
-pub(crate) fn run2<O: OnGpu>(
-    op: &O,
-    a: Argument<'_>,
-    b: Argument<'_>,
-) -> Result<(CudaStorage, Shape)> {
-    run(op, &[a, b])
-}
-
-pub(crate) fn run3<O: OnGpu>(
-    op: &O,
-    a: Argument<'_>,
-    b: Argument<'_>,
-    c: Argument<'_>,
-) -> Result<(CudaStorage, Shape)> {
-    run(op, &[a, b, c])
-}
-
-fn run<O: OnGpu>(op: &O, inputs: &[Argument<'_>]) -> Result<(CudaStorage, Shape)> {
+/// The result of an operation on the device of its arguments.
+pub(crate) fn run<O: OnGpu>(op: &O, inputs: &[Argument<'_>]) -> Result<(CudaStorage, Shape)> {
     let storage = inputs[0].0;
     let device = storage.device();
     let element = Element::of(storage.dtype(), O::OP)?;
@@ -88,12 +69,13 @@ fn limits(device: &CudaDevice) -> Result<Limits> {
 /// The compiled form of a text for the architecture of a device.
 fn compiled(source: &Source, device: &CudaDevice) -> Result<Arc<str>> {
     static PTX: LazyLock<Cache> = LazyLock::new(Cache::default);
+    static FOLDER: LazyLock<Option<PathBuf>> = LazyLock::new(cache::folder);
     use CUdevice_attribute as A;
     let major = attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("{:016x}-{major}{minor}-{version}.ptx", source.key);
-    PTX.get(cache::folder().as_deref(), &name, || {
+    PTX.get(FOLDER.as_deref(), &name, || {
         let options = vec![
             format!("--gpu-architecture=compute_{major}{minor}"),
             "--std=c++17".into(),

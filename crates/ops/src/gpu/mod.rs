@@ -13,8 +13,10 @@ use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Result, Shape};
 
+use crate::fields::Span;
+
 #[cfg(feature = "cuda")]
-pub(crate) use cuda::{run1, run2, run3};
+pub(crate) use cuda::run;
 
 const COMMON: &str = include_str!("kernels/common.cuh");
 
@@ -232,6 +234,11 @@ impl Routine {
 
     pub(crate) fn ints(&mut self, values: impl IntoIterator<Item = usize>) -> Slot {
         self.push(Buffer::Ints(values.into_iter().map(|v| v as i32).collect()))
+    }
+
+    /// First channel and number of channels of each field; there are no empty buffers.
+    pub(crate) fn spans(&mut self, fields: &[Span]) -> Slot {
+        self.ints(fields.iter().flat_map(|f| [f.offset, f.dim]).chain([0]))
     }
 
     /// Places, −1 for `None`.
