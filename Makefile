@@ -1,4 +1,4 @@
-.PHONY: demo answer results test test-onnx setup
+.PHONY: demo answer results test test-onnx release setup
 
 demo: setup
 	cargo run --release --locked -p steer3d-cli -- demo --out steer3d-demo
@@ -22,6 +22,10 @@ test: setup
 # ONNX models, a heavy build (Rust 1.91 or newer).
 test-onnx: setup
 	cargo test --workspace --locked --features steer3d-cli/onnx --test eval --test cli -- onnx makers
+
+# The program with ONNX models as an archive for this platform, in target/.
+release: setup
+	scripts/release
 
 setup:
 	@scripts/setup

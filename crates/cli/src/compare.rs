@@ -18,7 +18,8 @@ use crate::eval::{ProtocolArgs, command_line, measure};
 use crate::experiment::Saving;
 use crate::output::Output;
 use crate::train::{
-    Architecture, Budget, Keep, TrainingArgs, default_network, rival, stop_on_interrupt, train_into,
+    Architecture, Budget, Keep, TrainingArgs, default_networks, rival, stop_on_interrupt,
+    train_into,
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -80,7 +81,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode> {
     let dataset = Dataset::open(&args.dataset)?;
     let protocol = args.protocol.protocol(&dataset, seed)?;
-    let steerable = default_network(&dataset)?;
+    let networks = default_networks(&dataset)?;
     let stop = stop_on_interrupt()?;
     let (mut models, mut journals) = (vec![], vec![]);
     for &architecture in &args.models {
@@ -88,9 +89,9 @@ pub(crate) fn run(
             Matched::Parameters => Budget::Parameters,
             Matched::Flops => Budget::MultiplyAdds(dataset.meta().dims),
         };
-        let model = rival(architecture, steerable.clone(), budget, device)?;
+        let model = rival(architecture, networks.clone(), budget, device)?;
         let share = budget.of(&model, device)? as f64
-            / budget.of(&ModelConfig::Steerable(steerable.clone()), device)? as f64;
+            / budget.of(&ModelConfig::Steerable(networks.steerable.clone()), device)? as f64;
         if (share - 1.0).abs() > 0.2 {
             output.say(&format!(
                 "{architecture}: no width comes nearer to the steerable network than {share:.2} times its {}",

@@ -9,13 +9,13 @@ use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use steer3d::eval::report::Section;
 use steer3d::eval::{NetworkPredictor, Predictor, Protocol, Source};
-use steer3d::nn::{Network, SteerableConfig, TrainConfig};
+use steer3d::nn::{Network, TrainConfig};
 use steer3d::volume::{
     Dataset, ImportOptions, Interpolation, Split, Voxeliser, import_cath, import_medmnist,
 };
 
 use crate::output::Output;
-use crate::train::{Architecture, Budget, Keep, default_network, rival, train_into};
+use crate::train::{Architecture, Budget, Keep, Pair, default_networks, rival, train_into};
 use crate::{eval, tetris};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -82,10 +82,10 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// A bundled dataset, the steerable network for it, and how to train.
+/// A bundled dataset, networks for it, and how to train.
 struct Bundle {
     dataset: Dataset,
-    network: SteerableConfig,
+    networks: Pair,
     config: TrainConfig,
 }
 
@@ -96,13 +96,13 @@ fn real(
     output: &Output,
     bundle: &dyn Fn(&Path, u64) -> Result<Bundle>,
 ) -> Result<Section> {
-    let Bundle { dataset, network, mut config } = bundle(&args.out, seed)?;
+    let Bundle { dataset, networks, mut config } = bundle(&args.out, seed)?;
     config.epochs = args.epochs.unwrap_or(config.epochs);
     let meta = dataset.meta();
     let mut predictors: Vec<Box<dyn Predictor>> = vec![];
     for architecture in [Architecture::Steerable, Architecture::Plain] {
         let name = architecture.to_string();
-        let model = rival(architecture, network.clone(), Budget::Parameters, device)?;
+        let model = rival(architecture, networks.clone(), Budget::Parameters, device)?;
         let network = Network::new(&model, config.seed, DType::F32, device)?;
         let folder = args.out.join(&meta.name).join(&name);
         let never = AtomicBool::new(false);
@@ -137,10 +137,10 @@ fn cath(out: &Path, seed: u64) -> Result<Bundle> {
     };
     import_cath(source.path(), &target, &Voxeliser::paper(24, 2.0), &options)?;
     let dataset = Dataset::open(&target)?;
-    let network = default_network(&dataset)?;
+    let networks = default_networks(&dataset)?;
     Ok(Bundle {
         dataset,
-        network,
+        networks,
         config: TrainConfig { epochs: 12, seed, ..TrainConfig::default() },
     })
 }
@@ -157,15 +157,14 @@ fn adrenal(out: &Path, seed: u64) -> Result<Bundle> {
     };
     import_medmnist(source.path(), &target, &options)?;
     let dataset = Dataset::open(&target)?;
-    let mut network = default_network(&dataset)?;
-    for (block, fields) in
-        network.blocks.iter_mut().zip(["2x0+2x1", "4x0+2x1+1x2", "8x0+4x1+2x2", "32x0"])
-    {
+    let mut networks = default_networks(&dataset)?;
+    let fields = ["2x0+2x1", "4x0+2x1+1x2", "8x0+4x1+2x2", "32x0"];
+    for (block, fields) in networks.steerable.blocks.iter_mut().zip(fields) {
         block.fields = fields.parse()?;
     }
     Ok(Bundle {
         dataset,
-        network,
+        networks,
         config: TrainConfig { epochs: 5, seed, ..TrainConfig::default() },
     })
 }

@@ -17,7 +17,7 @@ use toml::{Table, Value};
 
 use crate::output::Output;
 use crate::train::{
-    Architecture, Budget, GROUP_LEARNING_RATE, default_network, input_scale, rival,
+    Architecture, Budget, GROUP_LEARNING_RATE, default_networks, input_scale, rival,
 };
 
 /// A training, as in the file.
@@ -175,12 +175,8 @@ impl Experiment {
             if let Some(key) = table.keys().next() {
                 bail!("model.{key}: a preset has no other keys; leave one of the two out");
             }
-            return rival(
-                architecture(&preset)?,
-                default_network(dataset)?,
-                Budget::Parameters,
-                device,
-            );
+            let networks = default_networks(dataset)?;
+            return rival(architecture(&preset)?, networks, Budget::Parameters, device);
         }
         complete(&mut table, dataset)?;
         strict(table, "model")

@@ -31,7 +31,7 @@ use crate::output::Output;
 /// Rotation-equivariant networks for voxel volumes, and a measure of how far a model survives
 /// rotation.
 #[derive(Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(name = "steer3d", version, propagate_version = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

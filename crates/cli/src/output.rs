@@ -1,6 +1,6 @@
 //! Results on standard output, progress on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -26,10 +26,14 @@ impl Output {
         }
     }
 
-    /// The result of the command: `text`, or `value` as JSON where asked for.
+    /// The result of the command: `text`, or `value` as JSON where asked for. A reader that has seen enough
+    /// (`| head`) is no error.
     pub(crate) fn result(&self, text: &str, value: &impl Serialize) -> Result<()> {
         let text = if self.json { serde_json::to_string_pretty(value)? } else { text.into() };
-        writeln!(std::io::stdout(), "{text}").context("standard output")
+        match writeln!(std::io::stdout(), "{text}") {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("standard output"),
+        }
     }
 
     /// A bar on a terminal; in a pipe a line now and then.

@@ -7,11 +7,11 @@ use serde::Serialize;
 use steer3d::eval::report::Spread;
 use steer3d::eval::{NetworkPredictor, Predictor, Protocol, evaluate};
 use steer3d::kernels::Family;
-use steer3d::nn::{Network, SteerableBlock, SteerableConfig, TrainConfig};
+use steer3d::nn::{Network, PlainConfig, SteerableBlock, SteerableConfig, TrainConfig};
 use steer3d::volume::{Dataset, ImportOptions, Split, Voxeliser, import_tetris};
 
 use crate::output::Output;
-use crate::train::{Architecture, Budget, Keep, input_scale, rival, train_into};
+use crate::train::{Architecture, Budget, Keep, Pair, input_scale, rival, train_into};
 
 /// Accuracy on rotated shapes, over seeds.
 #[derive(Serialize)]
@@ -56,7 +56,10 @@ pub(crate) fn run(
             let options = ImportOptions { seed, ..ImportOptions::default() };
             import_tetris(&path, &voxeliser(), ROTATIONS, &options)?;
             let dataset = Dataset::open(&path)?;
-            let model = rival(architecture, network(&dataset)?, Budget::Parameters, device)?;
+            let steerable = network(&dataset)?;
+            let plain = PlainConfig::like(&steerable);
+            let networks = Pair { steerable, plain };
+            let model = rival(architecture, networks, Budget::Parameters, device)?;
             let config = TrainConfig {
                 epochs,
                 batch_size: SHAPES,

@@ -88,7 +88,7 @@ pub(crate) struct TrainingArgs {
     /// Volumes in a batch
     #[arg(long)]
     batch_size: Option<usize>,
-    /// Peak learning rate [default: 0.02, for the group network 0.005]
+    /// Peak learning rate [default: 0.01, for the group network 0.005]
     #[arg(long)]
     learning_rate: Option<f64>,
     /// Decoupled weight decay
@@ -404,14 +404,26 @@ pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// The steerable network for volumes like those of a dataset.
-pub(crate) fn default_network(dataset: &Dataset) -> Result<SteerableConfig> {
+/// A steerable network, and the plain one whose width is changed to make its rivals.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    pub(crate) steerable: SteerableConfig,
+    pub(crate) plain: PlainConfig,
+}
+
+/// The networks for volumes like those of a dataset.
+pub(crate) fn default_networks(dataset: &Dataset) -> Result<Pair> {
     let meta = dataset.meta();
-    let mut steerable = SteerableConfig::small(meta.channels, meta.class_names.len())?;
-    steerable.input = meta.irreps.clone();
-    steerable.voxel_size = meta.voxel_size;
-    steerable.input_scale = input_scale(dataset)?;
-    Ok(steerable)
+    let (classes, input_scale) = (meta.class_names.len(), input_scale(dataset)?);
+    Ok(Pair {
+        steerable: SteerableConfig {
+            input: meta.irreps.clone(),
+            voxel_size: meta.voxel_size,
+            input_scale,
+            ..SteerableConfig::small(meta.channels, classes)?
+        },
+        plain: PlainConfig { input_scale, ..PlainConfig::small(meta.channels, classes) },
+    })
 }
 
 /// One over the root mean square of some training volumes.
@@ -426,14 +438,13 @@ pub(crate) fn input_scale(dataset: &Dataset) -> Result<f64> {
     Ok(if squares > 0.0 { (count as f64 / squares).sqrt() } else { 1.0 })
 }
 
-/// `steerable` itself, or a rival of the same budget.
+/// The steerable network of a pair, or a rival of the same budget.
 pub(crate) fn rival(
     architecture: Architecture,
-    steerable: SteerableConfig,
+    Pair { steerable, plain }: Pair,
     budget: Budget,
     device: &Device,
 ) -> Result<ModelConfig> {
-    let plain = PlainConfig::like(&steerable);
     let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
     let wanted = budget.of(&ModelConfig::Steerable(steerable.clone()), device)?;
     let rival = match architecture {

@@ -89,8 +89,7 @@ pub struct Protocol {
 }
 
 impl Default for Protocol {
-    /// 16 random rotations, 8 angles, 4 distances, the cube group; voxels by trilinear
-    /// interpolation, zero around them.
+    /// 16 random rotations, 8 angles, 4 distances, the cube group; voxels by cubic splines, zero around them.
     fn default() -> Self {
         Self {
             seed: 0,
@@ -106,7 +105,7 @@ impl Default for Protocol {
             search: None,
             mask: Mask::None,
             outside: 0.0,
-            sources: vec![Source::Voxels(Interpolation::Trilinear)],
+            sources: vec![Source::Voxels(Interpolation::Cubic)],
             batch: 16,
             resamples: 1000,
             layer_items: 2,

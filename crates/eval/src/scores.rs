@@ -48,10 +48,10 @@ pub struct Stability {
     pub agreement: Estimate,
     /// Share of items predicted right unrotated and under every transformation.
     pub worst_case_accuracy: Estimate,
-    /// Mean over items and transformations of ‖l(Rx) - l(x)‖ / ‖l(x)‖ with l the logits and the
-    /// Euclidean norm.
+    /// Mean over items and transformations of ‖l(Rx) - l(x)‖ / r, with l the logits, the Euclidean norm and r
+    /// the root mean square of ‖l(x)‖ over items, so that an item with logits near zero does not decide it.
     pub relative_deviation: Estimate,
-    /// Largest value of ‖l(Rx) - l(x)‖ / ‖l(x)‖.
+    /// Largest value of ‖l(Rx) - l(x)‖ / r.
     pub max_relative_deviation: f64,
     /// Mean over items and transformations of ‖l(Rx) - l(x)‖, in the units of the logits.
     pub absolute_deviation: Estimate,
@@ -118,9 +118,9 @@ impl Stability {
         };
         let right = |label, logits: &[f32]| f64::from(u8::from(argmax(logits) == label));
         let same = |base: &[f32], turned: &[f32]| argmax(base) == argmax(turned);
-        let relative = |base: &[f32], turned: &[f32]| {
-            distance(base, turned) / norm(base).max(f64::from(f32::MIN_POSITIVE))
-        };
+        let squares: f64 = unrotated.iter().map(|base| norm(&base[0]).powi(2)).sum();
+        let size = (squares / unrotated.len() as f64).sqrt().max(f64::from(f32::MIN_POSITIVE));
+        let relative = |base: &[f32], turned: &[f32]| distance(base, turned) / size;
         let estimate = |value: PerItem<'_>| bootstrap.mean(&per_item(value));
         Self {
             accuracy_change: estimate(&|label, base, turned| {
@@ -241,5 +241,15 @@ mod tests {
         let other: Logits = vec![vec![vec![1.0, 0.0]]];
         let s = Stability::new(&[0], &zeros, &other, &Bootstrap::new(0, 1, 10));
         assert!(s.relative_deviation.value.is_finite() && s.relative_deviation.value > 1e30);
+    }
+
+    #[test]
+    fn one_item_of_small_logits_does_not_decide_the_deviation() {
+        let unrotated: Logits = vec![vec![vec![0.0, 0.0]], vec![vec![3.0, 4.0]]];
+        let turned: Logits = vec![vec![vec![1.0, 0.0]], vec![vec![3.0, 5.0]]];
+        let s = Stability::new(&[0, 1], &unrotated, &turned, &Bootstrap::new(0, 2, 10));
+        let size = (25f64 / 2.0).sqrt();
+        assert!((s.relative_deviation.value - 1.0 / size).abs() < 1e-12);
+        assert!((s.max_relative_deviation - 1.0 / size).abs() < 1e-12);
     }
 }

@@ -46,8 +46,8 @@ fn mistakes_name_their_key() {
 }
 
 /// The rivals and how near to a budget their widths bring them.
-fn rivals(steerable: &SteerableConfig) -> Vec<(PlainConfig, std::ops::Range<f64>)> {
-    let plain = PlainConfig::like(steerable);
+fn rivals() -> Vec<(PlainConfig, std::ops::Range<f64>)> {
+    let plain = PlainConfig::small(1, 3);
     let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
     let group = PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased.clone() };
     let transformer = Some(TransformerConfig::small());
@@ -61,10 +61,9 @@ fn network(config: &PlainConfig) -> Network {
 
 #[test]
 fn the_rivals_have_nearly_as_many_parameters() {
-    let steerable = SteerableConfig::small(1, 3).unwrap();
-    let model = ModelConfig::Steerable(steerable.clone());
+    let model = ModelConfig::Steerable(SteerableConfig::small(1, 3).unwrap());
     let wanted = Network::new(&model, 0, DType::F32, &Device::Cpu).unwrap().params().count();
-    for (rival, nearly) in rivals(&steerable) {
+    for (rival, nearly) in rivals() {
         let rival = rival.with_parameters(wanted);
         assert_eq!(network(&rival).params().count(), rival.parameter_count());
         let ratio = rival.parameter_count() as f64 / wanted as f64;
@@ -86,11 +85,11 @@ fn or_nearly_as_many_multiply_adds_as_their_layers_say() {
     };
     for kernel in [Family::shells(), Family::jets(2)] {
         let steerable = SteerableConfig { kernel, ..SteerableConfig::small(1, 3).unwrap() };
-        let model = ModelConfig::Steerable(steerable.clone());
+        let model = ModelConfig::Steerable(steerable);
         let reference = Network::new(&model, 0, DType::F32, &Device::Cpu).unwrap();
         let wanted = reference.multiply_adds(dims);
         assert_eq!(counted(&reference), wanted);
-        for (rival, _) in rivals(&steerable) {
+        for (rival, _) in rivals() {
             let rival = network(&rival.with_multiply_adds(wanted, dims));
             let found = rival.multiply_adds(dims);
             assert_eq!(counted(&rival), found);

@@ -198,7 +198,7 @@ fn what_is_not_the_same_training_is_refused_by_name() {
     go_on(home.path(), &model, &dataset, &config, 2).unwrap();
     let faster = TrainConfig { learning_rate: 0.5, ..config.clone() };
     let message = refused(home.path(), &model, &dataset, &faster);
-    assert!(message.contains("learning_rate was 0.02 and is now 0.5"), "{message}");
+    assert!(message.contains("learning_rate was 0.01 and is now 0.5"), "{message}");
     let cosine =
         TrainConfig { schedule: Schedule::Cosine { warm_up: 0.2, floor: 0.0 }, ..config.clone() };
     let message = refused(home.path(), &model, &dataset, &cosine);
@@ -354,7 +354,7 @@ fn accumulation_and_shares_change_the_number_of_steps() {
 
 #[test]
 fn settings_that_older_versions_wrote_are_read() {
-    let before = r#"{"epochs":30,"batch_size":8,"learning_rate":0.02,"weight_decay":0.001,"seed":0,"rotate":true}"#;
+    let before = r#"{"epochs":30,"batch_size":8,"learning_rate":0.01,"weight_decay":0.001,"seed":0,"rotate":true}"#;
     let config: TrainConfig = serde_json::from_str(before).unwrap();
     let augment = Some(Turns::So3 { fraction: 1.0 });
     assert_eq!(config, TrainConfig { augment, ..TrainConfig::default() });

@@ -29,6 +29,8 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// What is minimised.
     pub loss: LossConfig,
+    /// What tells the best epoch, whose weights are kept.
+    pub monitor: Monitor,
     /// Largest norm of the gradient of all weights together; a longer one is shortened to it.
     pub clip_norm: Option<f64>,
     /// Decay of an exponential moving average of the weights, which then takes their place in
@@ -41,6 +43,18 @@ pub struct TrainConfig {
     /// Share of the training items that is used, at least one, drawn with the seed; a smaller share
     /// is a part of a larger one.
     pub share: f64,
+}
+
+/// What tells the best epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Monitor {
+    /// The least validation loss.
+    #[default]
+    Loss,
+    /// The highest validation accuracy, and of equal ones the least loss. On few validation items an early
+    /// epoch can win by chance.
+    Accuracy,
 }
 
 /// A set, or whether to take all rotations, as older versions wrote it.
@@ -58,13 +72,14 @@ impl Default for TrainConfig {
         Self {
             epochs: 30,
             batch_size: 8,
-            learning_rate: 2e-2,
+            learning_rate: 1e-2,
             weight_decay: 1e-3,
             seed: 0,
             augment: None,
             optimiser: OptimiserConfig::default(),
             schedule: Schedule::default(),
             loss: LossConfig::default(),
+            monitor: Monitor::default(),
             clip_norm: None,
             average: None,
             accumulate: 1,

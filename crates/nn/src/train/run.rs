@@ -11,7 +11,8 @@ use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Spli
 use super::average::Average;
 use super::objective::{Objective, Score};
 use super::{
-    EpochMetrics, Gradients, Progress, Save, TrainConfig, TrainEvent, Trained, When, global_norm,
+    EpochMetrics, Gradients, Monitor, Progress, Save, TrainConfig, TrainEvent, Trained, When,
+    global_norm,
 };
 use crate::state::{self, StateHeader, TrainingState, fault};
 use crate::{Mode, Network, NnError, Optimiser, checkpoint};
@@ -297,7 +298,7 @@ impl<'a> Training<'a> {
             seconds: self.progress.seconds,
         };
         let best = self.progress.epochs.iter().rfind(|e| e.best);
-        metrics.best = best.is_none_or(|best| better(&metrics, best));
+        metrics.best = best.is_none_or(|best| better(self.config.monitor, &metrics, best));
         if metrics.best {
             self.best = Some(snapshot(self.network)?);
             if let Some(save) = self.save {
@@ -556,14 +557,14 @@ fn first_difference(
     }
 }
 
-fn better(a: &EpochMetrics, b: &EpochMetrics) -> bool {
-    match (a.validation_accuracy, b.validation_accuracy) {
-        (Some(x), Some(y)) if x == y => a.validation_loss < b.validation_loss,
-        (Some(x), Some(y)) => x > y,
-        _ => match (a.validation_loss, b.validation_loss) {
-            (Some(x), Some(y)) => x < y,
-            _ => true,
-        },
+fn better(monitor: Monitor, a: &EpochMetrics, b: &EpochMetrics) -> bool {
+    let less_loss = || match (a.validation_loss, b.validation_loss) {
+        (Some(x), Some(y)) => x < y,
+        _ => true,
+    };
+    match (monitor, a.validation_accuracy, b.validation_accuracy) {
+        (Monitor::Accuracy, Some(x), Some(y)) if x != y => x > y,
+        _ => less_loss(),
     }
 }
 
