@@ -8,10 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use steer3d::eval::metrics::Estimate;
-use steer3d::eval::{
-    NetworkPredictor, OutputScores, Predictor, Protocol, Targets, evaluate_outputs,
-};
-use steer3d::nn::{Head, checkpoint};
+use steer3d::eval::{OutputScores, Predictor, Protocol, Targets, evaluate_outputs};
+use steer3d::nn::checkpoint;
 use steer3d::so3::Irreps;
 use steer3d::volume::{Dataset, Split};
 
@@ -36,15 +34,10 @@ struct ModelOutputs {
     scores: Vec<OutputScores>,
 }
 
-/// Whether a network gives values for each volume instead of classes.
-pub(crate) fn gives_values(head: &Head) -> bool {
-    matches!(head, Head::Scalars | Head::Field { pooled: true, .. })
-}
-
 /// Measures networks against the targets of a dataset; prints a table and writes `outputs.json` and
 /// `outputs.csv` to `out`.
 pub(crate) fn run(
-    models: &[NetworkPredictor],
+    models: &[Box<dyn Predictor>],
     dataset: &Dataset,
     split: Split,
     protocol: Protocol,
@@ -62,7 +55,7 @@ pub(crate) fn run(
     let targets = Targets { irreps: &irreps, values: &values };
     let measured = models.iter().map(|model| {
         let bar = RefCell::new(output.progress(&format!("evaluate {} on {name}", model.name()), 0));
-        let scores = evaluate_outputs(model, dataset, split, &protocol, &targets, &|p| {
+        let scores = evaluate_outputs(model.as_ref(), dataset, split, &protocol, &targets, &|p| {
             let mut bar = bar.borrow_mut();
             bar.length(p.total);
             bar.at(p.done, "volumes");

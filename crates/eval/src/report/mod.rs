@@ -7,11 +7,13 @@ mod figures;
 mod html;
 mod learning;
 mod log_plot;
+mod page;
 mod picture;
 mod raster;
 mod reading;
 mod svg;
 mod tables;
+mod voxels;
 mod write;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,7 @@ pub use learning::learning_curves;
 pub use picture::{GalleryItem, Verdict, View, gallery};
 pub use reading::reading;
 pub use tables::{predictions_csv, results_csv, terminal};
+pub use voxels::{VOXEL_SCHEMA_VERSION, VoxelAnswer, VoxelItem, VoxelReport, VoxelView};
 pub use write::{write_comparison, write_report};
 
 pub(crate) use log_plot::LogPlot;
