@@ -8,8 +8,8 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use steer3d::eval::report::{ModelReport, Report, Section, terminal, write_report};
 use steer3d::eval::{
-    Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Protocol, Search, Source,
-    SubprocessPredictor, evaluate,
+    Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Progress, Protocol,
+    Search, Source, SubprocessPredictor, evaluate,
 };
 use steer3d::nn::checkpoint::{self, ModelCard};
 use steer3d::nn::{Head, Network};
@@ -414,13 +414,23 @@ pub(crate) fn measure(
     journal: Option<&Path>,
     output: &Output,
 ) -> Result<ModelReport> {
+    let progress = progress(predictor, dataset, output);
+    Ok(evaluate(predictor, dataset, split, protocol, journal, &progress)?)
+}
+
+/// Shows how far an evaluation has come.
+pub(crate) fn progress(
+    predictor: &dyn Predictor,
+    dataset: &Dataset,
+    output: &Output,
+) -> impl Fn(Progress) + use<> {
     let label = format!("evaluate {} on {}", predictor.name(), dataset.meta().name);
     let bar = RefCell::new(output.progress(&label, 0));
-    Ok(evaluate(predictor, dataset, split, protocol, journal, &|p| {
+    move |p| {
         let mut bar = bar.borrow_mut();
         bar.length(p.total);
         bar.at(p.done, "volumes");
-    })?)
+    }
 }
 
 /// Prints the tables (or the JSON form) and writes the report where asked for.

@@ -1,6 +1,5 @@
 //! `steer3d eval` of networks that give numbers, vectors or tensors for each volume.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +12,7 @@ use steer3d::nn::checkpoint;
 use steer3d::so3::Irreps;
 use steer3d::volume::{Dataset, Split};
 
+use crate::eval::progress;
 use crate::output::Output;
 
 /// `outputs.json`.
@@ -54,12 +54,9 @@ pub(crate) fn run(
     let values: Vec<Vec<f64>> = items.iter().map(|&item| dataset.targets(item).to_vec()).collect();
     let targets = Targets { irreps: &irreps, values: &values };
     let measured = models.iter().map(|model| {
-        let bar = RefCell::new(output.progress(&format!("evaluate {} on {name}", model.name()), 0));
-        let scores = evaluate_outputs(model.as_ref(), dataset, split, &protocol, &targets, &|p| {
-            let mut bar = bar.borrow_mut();
-            bar.length(p.total);
-            bar.at(p.done, "volumes");
-        });
+        let progress = progress(model.as_ref(), dataset, output);
+        let scores =
+            evaluate_outputs(model.as_ref(), dataset, split, &protocol, &targets, &progress);
         let scores = scores.with_context(|| model.name().to_owned())?;
         Ok(ModelOutputs { name: model.name().into(), parameters: model.parameters(), scores })
     });

@@ -1,6 +1,5 @@
 //! `steer3d eval` of networks that label voxels.
 
-use std::cell::RefCell;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,7 +8,7 @@ use steer3d::eval::report::VoxelReport;
 use steer3d::eval::{Predictor, Protocol, evaluate_voxels};
 use steer3d::volume::{Dataset, Split};
 
-use crate::eval::command_line;
+use crate::eval::{command_line, progress};
 use crate::output::Output;
 
 /// Measures networks against the labels of the voxels of a dataset; prints a table and writes the report to
@@ -27,14 +26,9 @@ pub(crate) fn run(
             "--search: looks for wrong classes of whole volumes; leave it out for labels of voxels"
         );
     }
-    let name = &dataset.meta().name;
     let measured = models.iter().map(|model| {
-        let bar = RefCell::new(output.progress(&format!("evaluate {} on {name}", model.name()), 0));
-        evaluate_voxels(model.as_ref(), dataset, split, &protocol, &|p| {
-            let mut bar = bar.borrow_mut();
-            bar.length(p.total);
-            bar.at(p.done, "volumes");
-        })
+        let progress = progress(model.as_ref(), dataset, output);
+        evaluate_voxels(model.as_ref(), dataset, split, &protocol, &progress)
     });
     let measured = measured.collect::<Result<Vec<_>, _>>()?;
     let predictors: Vec<&dyn Predictor> = models.iter().map(AsRef::as_ref).collect();

@@ -69,7 +69,7 @@ impl VoxelReport {
             dataset: voxel_summary(dataset, split)?,
             items: dataset.indices(split).len(),
             gallery: pictures::gallery(dataset, &protocol, &models, predictors, PICTURES)?,
-            protocol,
+            protocol: Protocol { search: None, ..protocol },
             models,
         })
     }
