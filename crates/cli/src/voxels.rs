@@ -28,9 +28,9 @@ pub(crate) fn run(
     }
     let measured = models.iter().map(|model| {
         let progress = progress(model.as_ref(), dataset, output);
-        evaluate_voxels(model.as_ref(), dataset, split, &protocol, &progress)
+        Ok(evaluate_voxels(model.as_ref(), dataset, split, &protocol, &progress)?)
     });
-    let measured = measured.collect::<Result<Vec<_>, _>>()?;
+    let measured = measured.collect::<Result<Vec<_>>>()?;
     let predictors: Vec<&dyn Predictor> = models.iter().map(AsRef::as_ref).collect();
     let report = VoxelReport::new(dataset, split, protocol, measured, &predictors)?;
     let report = VoxelReport { command: command_line(), ..report };

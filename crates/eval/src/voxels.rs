@@ -45,6 +45,10 @@ pub struct VoxelScores {
     pub accuracy: Option<Estimate>,
     /// Share of the voxels of other classes than the background whose label is right.
     pub foreground_accuracy: Option<Estimate>,
+    /// `accuracy` less that of the unrotated answers for the same voxels: what left the grid is in neither.
+    pub accuracy_change: Option<Estimate>,
+    /// The same of `foreground_accuracy`.
+    pub foreground_accuracy_change: Option<Estimate>,
     /// Mean of Dice, 2 TP / (2 TP + FP + FN), over the classes that are present or predicted.
     pub dice: Option<Estimate>,
     /// Mean of the intersection over union, TP / (TP + FP + FN), over these classes.
@@ -258,26 +262,36 @@ struct Count {
     voxels: usize,
     /// classes × classes: true, predicted.
     confusion: Vec<u64>,
-    /// Voxels whose label is the unrotated one.
-    same: u64,
-    /// Those of them that are not background.
-    same_foreground: u64,
-    /// Voxels that are not background both times.
-    foreground: u64,
+    /// [`SAME`] and so on.
+    ends: [u64; ENDS],
 }
+
+/// Voxels whose label is the unrotated one.
+const SAME: usize = 0;
+/// Those of them that are not background.
+const SAME_FOREGROUND: usize = 1;
+/// Voxels that are not background both times.
+const FOREGROUND: usize = 2;
+/// Voxels that are labelled right unrotated.
+const RIGHT_BEFORE: usize = 3;
+/// Those of them that are not background.
+const RIGHT_BEFORE_FOREGROUND: usize = 4;
+/// How many such counts there are.
+const ENDS: usize = 5;
 
 impl Count {
     fn new(classes: usize, voxels: usize) -> Self {
         let confusion = vec![0; classes * classes];
-        Self { classes, voxels, confusion, same: 0, same_foreground: 0, foreground: 0 }
+        Self { classes, voxels, confusion, ends: [0; ENDS] }
     }
 
     fn add(&mut self, label: u8, answer: u8, unrotated: u8) {
         self.confusion[usize::from(label) * self.classes + usize::from(answer)] += 1;
         let (same, foreground) = (answer == unrotated, answer > 0 || unrotated > 0);
-        self.same += u64::from(same);
-        self.foreground += u64::from(foreground);
-        self.same_foreground += u64::from(same && foreground);
+        let right_before = unrotated == label;
+        let counted =
+            [same, same && foreground, foreground, right_before, right_before && label > 0];
+        self.ends.iter_mut().zip(counted).for_each(|(sum, one)| *sum += u64::from(one));
     }
 
     fn right(&self, class: usize) -> u64 {
@@ -307,8 +321,8 @@ impl Count {
             transform: job.transform,
             accuracy: accuracy(0),
             foreground_accuracy: accuracy(1),
-            consistency: share(self.same, self.confusion.iter().sum()),
-            foreground_consistency: share(self.same_foreground, self.foreground),
+            consistency: share(self.ends[SAME], self.confusion.iter().sum()),
+            foreground_consistency: share(self.ends[SAME_FOREGROUND], self.ends[FOREGROUND]),
         }
     }
 }
@@ -319,22 +333,19 @@ struct Sums {
     /// Voxels of all volumes.
     voxels: usize,
     confusion: Vec<u64>,
-    /// For each item the columns [`RIGHT`], [`LABELLED`] and [`PREDICTED`] of each class, and then
-    /// [`SAME`], [`SAME_FOREGROUND`] and [`FOREGROUND`].
+    /// For each item the columns [`RIGHT`], [`LABELLED`] and [`PREDICTED`] of each class, and then the
+    /// [`ENDS`] others.
     items: Vec<Vec<f64>>,
 }
 
 const RIGHT: usize = 0;
 const LABELLED: usize = 1;
 const PREDICTED: usize = 2;
-const SAME: usize = 0;
-const SAME_FOREGROUND: usize = 1;
-const FOREGROUND: usize = 2;
 
 impl Sums {
     fn new(classes: usize, items: usize) -> Self {
         let confusion = vec![0; classes * classes];
-        Self { classes, voxels: 0, confusion, items: vec![vec![0.0; 3 * classes + 3]; items] }
+        Self { classes, voxels: 0, confusion, items: vec![vec![0.0; 3 * classes + ENDS]; items] }
     }
 
     fn add(&mut self, place: usize, count: &Count) {
@@ -342,7 +353,7 @@ impl Sums {
         self.confusion.iter_mut().zip(&count.confusion).for_each(|(sum, n)| *sum += n);
         let of_class = |k| [count.right(k), count.labelled(k), count.predicted(k)];
         let columns = (0..self.classes).flat_map(of_class);
-        let columns = columns.chain([count.same, count.same_foreground, count.foreground]);
+        let columns = columns.chain(count.ends);
         // Whole numbers far below 2^53 are exact.
         self.items[place].iter_mut().zip(columns).for_each(|(sum, n)| *sum += n as f64);
     }
@@ -369,6 +380,10 @@ impl Sums {
             dice: bootstrap.estimate(|w| dice(w, class)),
             iou: bootstrap.estimate(|w| iou(w, class)),
         });
+        let change = |first: usize, before: usize| {
+            bootstrap
+                .estimate(|w| ratio(all(w, first, RIGHT) - end(w, before), all(w, first, LABELLED)))
+        };
         let compared: u64 = self.confusion.iter().sum();
         let confusion = self.confusion.chunks(classes).map(<[u64]>::to_vec).collect();
         VoxelScores {
@@ -377,6 +392,8 @@ impl Sums {
             accuracy: bootstrap.estimate(|w| ratio(all(w, 0, RIGHT), all(w, 0, LABELLED))),
             foreground_accuracy: bootstrap
                 .estimate(|w| ratio(all(w, 1, RIGHT), all(w, 1, LABELLED))),
+            accuracy_change: change(0, RIGHT_BEFORE),
+            foreground_accuracy_change: change(1, RIGHT_BEFORE_FOREGROUND),
             dice: bootstrap.estimate(|w| mean((0..classes).filter_map(|class| dice(w, class)))),
             iou: bootstrap.estimate(|w| mean((0..classes).filter_map(|class| iou(w, class)))),
             consistency: bootstrap.estimate(|w| ratio(end(w, SAME), all(w, 0, LABELLED))),

@@ -123,6 +123,8 @@ fn a_model_that_depends_on_the_place_has_the_values_of_the_closed_form() {
     close(s.consistency, share);
     let found = (4.0 + 16.0 * above) / 24.0;
     close(s.foreground_accuracy, found);
+    close(s.accuracy_change, share - 1.0);
+    close(s.foreground_accuracy_change, found - 1.0);
     // As many voxels are predicted as there are: Dice is the share of those found.
     close(s.per_class[1].dice, found);
     close(s.per_class[1].iou, found / (2.0 - found));

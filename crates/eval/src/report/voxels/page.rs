@@ -48,7 +48,8 @@ impl VoxelReport {
                 left: 2,
                 rows: self.headline(),
                 note: "In brackets: 95 % bootstrap intervals. Accuracy: share of the voxels of all classes but \
-                       the first, the background, that are labelled right. Dice: mean over all classes. Same \
+                       the first, the background, that are labelled right; change: less that of the \
+                       unrotated answers for the same voxels. Dice: mean over all classes. Same \
                        label: the voxel's label turned back is the unrotated one; voxels that are background \
                        both times are left out.",
                 ..Cells::default()
@@ -78,7 +79,9 @@ impl VoxelReport {
                     s.source.to_string(),
                     s.condition.to_string(),
                     interval(s.foreground_accuracy),
+                    interval(s.foreground_accuracy_change),
                     interval(s.accuracy),
+                    interval(s.accuracy_change),
                     fraction(s.dice),
                     fraction(s.iou),
                     interval(s.foreground_consistency),
@@ -89,7 +92,9 @@ impl VoxelReport {
         }
         let measures = [
             "accuracy %",
+            "change, points",
             "all voxels %",
+            "all voxels, change",
             "Dice",
             "IoU",
             "same label %",
@@ -153,6 +158,12 @@ impl VoxelReport {
                      not said. All counts of voxels are summed over volumes and rotations before ratios are \
                      taken."
                 ),
+            ),
+            (
+                "change",
+                "accuracy less that of the unrotated answers for the same voxels: what leaves the grid is in \
+                 neither"
+                    .into(),
             ),
             (
                 "Dice, IoU",

@@ -1,5 +1,6 @@
 //! The report of labels of voxels as CSV and as text for a terminal.
 
+use super::super::reading::change;
 use super::super::tables::{RESULT_COLUMNS, kind, text, text_table, thousands};
 use super::super::{percent, percent_interval};
 use super::VoxelReport;
@@ -10,10 +11,10 @@ use crate::voxels::VoxelScores;
 
 /// Columns of the headline table after model and source.
 pub(super) const HEADLINE: [&str; 9] = [
-    "accuracy unrotated %",
+    "unrotated %",
     "random rotations %",
-    "all voxels %",
-    "all voxels rotated %",
+    "change, points",
+    "all voxels, unrotated %",
     "Dice",
     "Dice rotated",
     "same label %",
@@ -40,6 +41,8 @@ fn measures(s: &VoxelScores, classes: &[String]) -> Vec<(String, Option<Estimate
     let mut measures = vec![
         ("accuracy".into(), s.accuracy),
         ("foreground_accuracy".into(), s.foreground_accuracy),
+        ("accuracy_change".into(), s.accuracy_change),
+        ("foreground_accuracy_change".into(), s.foreground_accuracy_change),
         ("dice".into(), s.dice),
         ("iou".into(), s.iou),
         ("consistency".into(), s.consistency),
@@ -68,8 +71,8 @@ impl VoxelReport {
                     source.to_string(),
                     interval(at(base, |s| s.foreground_accuracy)),
                     interval(at(random, |s| s.foreground_accuracy)),
+                    interval(at(random, |s| s.foreground_accuracy_change)),
                     plain(at(base, |s| s.accuracy)),
-                    plain(at(random, |s| s.accuracy)),
                     fraction(at(base, |s| s.dice)),
                     fraction(at(random, |s| s.dice)),
                     interval(at(random, |s| s.foreground_consistency)),
@@ -89,23 +92,27 @@ impl VoxelReport {
         for (name, [base, random]) in self.both() {
             sentences.push(format!(
                 "{name}: of the voxels that are not {background}, {} % are labelled right unrotated and {} % \
-                 at random rotations ({source}); the mean Dice coefficient is {} and {}. Turned back, {} % of \
-                 the voxels have the label that the model gives them unrotated, those that are {background} \
-                 both times left out.",
+                 at random rotations ({source}), {} on the same voxels; the mean Dice coefficient is {} and \
+                 {}.",
                 interval(base.foreground_accuracy),
                 interval(random.foreground_accuracy),
+                random.foreground_accuracy_change.map_or_else(|| "–".into(), change),
                 fraction(base.dice),
                 fraction(random.dice),
-                interval(random.foreground_consistency),
             ));
         }
         for model in &self.models {
-            let Some(cube) = model.scores(source, CUBE) else { continue };
+            let kept = |condition| model.scores(source, condition)?.foreground_consistency;
+            let (Some(random), cube) = (kept(Condition::Random), kept(CUBE)) else { continue };
+            let cube = cube.map_or_else(String::new, |e| {
+                let share = percent_interval(e);
+                format!(", and {share} % after the 24 rotations of the cube, which need no interpolation")
+            });
             sentences.push(format!(
-                "{}: under the 24 rotations of the cube, which need no interpolation of a cubic grid, {} % of \
-                 the voxels keep their label.",
+                "{}: {} % of the voxels have the label that the model gives them unrotated, right or wrong, \
+                 after random rotations{cube}. Voxels that are {background} both times are left out.",
                 model.name,
-                interval(cube.foreground_consistency),
+                percent_interval(random),
             ));
         }
         sentences
