@@ -139,8 +139,7 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let epochs = arguments.next().map_or(Ok(6), |text| text.parse())?;
     let temporary = std::env::temp_dir();
-    let folder =
-        arguments.next().map_or_else(|| temporary.join("steer3d-segment"), |text| text.into());
+    let folder = arguments.next().map_or_else(|| temporary.join("steer3d-segment"), Into::into);
     steer3d::ops::reuse_memory();
     let dataset = dataset(&temporary)?;
     let device = Device::Cpu;

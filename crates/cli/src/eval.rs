@@ -28,9 +28,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
 
 Without --out the tables are printed; with it the folder also gets report.html, report.json,
 results.csv, predictions.csv and the figures as SVG and PNG, and an evaluation that was interrupted goes on
-where it was. Networks that label voxels are compared with the labels of the dataset (report.html, voxels.json,
-voxels.csv, volumes.csv and figures), networks that give numbers, vectors or tensors with its targets
-(outputs.json, outputs.csv), both turned back.";
+where it was. Networks that label voxels are compared with the labels of the dataset (voxels.json, voxels.csv,
+volumes.csv), networks that give numbers, vectors or tensors with its targets (outputs.json, outputs.csv), both
+turned back; they have report.html and the figures, too.";
 
 #[derive(Args)]
 pub(crate) struct EvalArgs {
@@ -241,6 +241,9 @@ pub(crate) fn run(
         .zip(networks)
         .map(|((path, name), loaded)| predictor(path, name, loaded, &dataset))
         .collect::<Result<Vec<_>>>()?;
+    if answers != Answers::Classes && protocol.search.is_some() {
+        bail!("--search: looks for wrong classes of whole volumes; leave it out for other answers");
+    }
     let (split, out) = (args.protocol.split(), args.out.as_deref());
     match answers {
         Answers::Classes => {}

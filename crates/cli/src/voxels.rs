@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use steer3d::eval::report::VoxelReport;
 use steer3d::eval::{Predictor, Protocol, evaluate_voxels};
 use steer3d::volume::{Dataset, Split};
@@ -21,11 +21,6 @@ pub(crate) fn run(
     out: Option<&Path>,
     output: &Output,
 ) -> Result<ExitCode> {
-    if protocol.search.is_some() {
-        bail!(
-            "--search: looks for wrong classes of whole volumes; leave it out for labels of voxels"
-        );
-    }
     let measured = models.iter().map(|model| {
         let progress = progress(model.as_ref(), dataset, output);
         Ok(evaluate_voxels(model.as_ref(), dataset, split, &protocol, &progress)?)

@@ -411,6 +411,7 @@ fn vectors_are_evaluated_turned_back(at: &Path) {
     assert!(of("cube") < 1e-4 && of("random") > 1e-3, "{report}");
     let table = fs::read_to_string(at.join("report/outputs.csv")).unwrap();
     assert_eq!(table.lines().count(), 1 + scores.len());
+    assert!(fs::read_to_string(at.join("report/report.html")).unwrap().contains("</html>"));
     let message = refused(at, &["eval", model, "voxels/model.safetensors", "tasks.h5"]);
     assert!(message.contains("evaluate them apart"), "{message}");
 }

@@ -143,18 +143,21 @@ pub fn evaluate_voxels(
     Ok(VoxelModel { name: model.name().into(), parameters: model.parameters(), scores, volumes })
 }
 
-/// Checks that a dataset has labels of voxels of the classes of a model.
-pub(crate) fn check_classes(model: &dyn Predictor, dataset: &Dataset) -> Result<(), EvalError> {
-    let name = dataset.meta().name.clone();
-    let expected = dataset.tasks().map_or(0, |tasks| tasks.voxel_classes.len());
-    match (expected, model.classes()) {
-        (0, _) => Err(EvalError::NoVoxelLabels { dataset: name }),
-        (_, found) if found == expected => Ok(()),
-        (_, found) => {
-            let model = model.name().into();
-            Err(EvalError::VoxelClasses { model, dataset: name, expected, found })
-        }
+/// Names of the classes of the voxels of a dataset.
+pub(crate) fn voxel_classes(dataset: &Dataset) -> Result<&[String], EvalError> {
+    match dataset.tasks() {
+        Some(tasks) if !tasks.voxel_classes.is_empty() => Ok(&tasks.voxel_classes),
+        _ => Err(EvalError::NoVoxelLabels { dataset: dataset.meta().name.clone() }),
     }
+}
+
+fn check_classes(model: &dyn Predictor, dataset: &Dataset) -> Result<(), EvalError> {
+    let (expected, found) = (voxel_classes(dataset)?.len(), model.classes());
+    if expected == found {
+        return Ok(());
+    }
+    let (model, dataset) = (model.name().to_owned(), dataset.meta().name.clone());
+    Err(EvalError::VoxelClasses { model, dataset, expected, found })
 }
 
 /// The labels of an item: the right ones, and those that the model gives unrotated.

@@ -273,8 +273,10 @@ impl LinePlot {
         legend(&mut svg, &entries);
         let largest = self.ticks.last().copied().unwrap_or(1.0);
         let x = |value: f64| LEFT + 8.0 + value / largest * (PLOT_WIDTH - LEFT - RIGHT - 16.0);
-        let y = |share: f64| bottom - share * (bottom - top);
-        share_axis(&mut svg, &y, self.y_label);
+        let highest = self.curves.iter().flat_map(|c| &c.points).map(|(_, e)| e.high);
+        let most = axis_end(highest.fold(0.0, f64::max));
+        let y = |share: f64| bottom - share / most * (bottom - top);
+        share_axis(&mut svg, &y, most, self.y_label);
         for &tick in &self.ticks {
             svg.line("axis", [x(tick), bottom], [x(tick), bottom + 4.0]);
             svg.text("small", [x(tick), bottom + 18.0], Anchor::Middle, &tick.to_string());
@@ -301,16 +303,23 @@ impl LinePlot {
     }
 }
 
-/// Horizontal grid lines at every 20 %, labelled.
-fn share_axis(svg: &mut Svg, y: &dyn Fn(f64) -> f64, label: &str) {
+/// The share at the upper end of an axis: 1, or 2, 5, 10, 20 and so on where values are larger.
+fn axis_end(largest: f64) -> f64 {
+    let power = 10f64.powf(largest.clamp(1.0, 1e9).log10().floor());
+    let ends = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
+    ends.into_iter().find(|end| largest <= *end).unwrap_or(10.0 * power)
+}
+
+/// Horizontal grid lines at every fifth of the axis from 0 to `most`, labelled in per cent.
+fn share_axis(svg: &mut Svg, y: &dyn Fn(f64) -> f64, most: f64, label: &str) {
     for step in 0..=5 {
-        let share = f64::from(step) / 5.0;
+        let share = f64::from(step) / 5.0 * most;
         let class = if step == 0 { "axis" } else { "grid" };
         svg.line(class, [LEFT, y(share)], [PLOT_WIDTH - RIGHT, y(share)]);
-        let text = format!("{}", step * 20);
+        let text = format!("{:.0}", 100.0 * share);
         svg.text("small", [LEFT - 8.0, y(share) + 4.0], Anchor::End, &text);
     }
-    svg.vertical_text("", [14.0, (y(0.0) + y(1.0)) / 2.0], label);
+    svg.vertical_text("", [14.0, (y(0.0) + y(most)) / 2.0], label);
 }
 
 /// How an entry of a legend is drawn.
@@ -431,7 +440,7 @@ impl ClassBars<'_> {
         let mut svg = Svg::new(PLOT_WIDTH, bottom + 44.0, &format!("{} of each class", self.label));
         legend(&mut svg, &entries);
         let y = |share: f64| bottom - share * (bottom - top);
-        share_axis(&mut svg, &y, self.label);
+        share_axis(&mut svg, &y, 1.0, self.label);
         let group = (PLOT_WIDTH - LEFT - RIGHT) / self.classes.len() as f64;
         let bars = 2 * self.models.len();
         let bar = (0.8 * group / bars as f64).min(34.0);
@@ -615,6 +624,22 @@ mod tests {
     fn powers_of_ten() {
         assert_eq!(power_of_ten(-12), "10⁻¹²");
         assert_eq!(power_of_ten(0), "10⁰");
+    }
+
+    #[test]
+    fn an_axis_ends_at_a_round_number() {
+        let ends = [
+            (0.0, 1.0),
+            (1.0, 1.0),
+            (1.14, 2.0),
+            (2.5, 5.0),
+            (7.0, 10.0),
+            (10.0, 10.0),
+            (30.0, 50.0),
+        ];
+        for (largest, end) in ends {
+            assert_eq!(axis_end(largest), end, "{largest}");
+        }
     }
 
     #[test]

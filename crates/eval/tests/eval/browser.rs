@@ -5,6 +5,7 @@ use std::process::Command;
 
 use steer3d_eval::report::html;
 
+use crate::outputs;
 use crate::report::report;
 use crate::voxels;
 
@@ -40,6 +41,11 @@ fn a_browser_shows_every_figure_and_asks_the_network_for_nothing() {
 #[test]
 fn a_browser_shows_every_figure_of_labels_of_voxels() {
     check(&voxels::report().html().unwrap(), 6 + 32);
+}
+
+#[test]
+fn a_browser_shows_every_figure_of_vectors() {
+    check(&outputs::report().html().unwrap(), 2);
 }
 
 fn check(text: &str, figures: usize) {

@@ -4,6 +4,7 @@ use super::super::figures::{
     ANGLES, BANDS, ClassBars, Curve, Drawn, Figure, LinePlot, dashes, distances, matrices, named,
 };
 use super::super::percent;
+use super::super::svg::Svg;
 use super::VoxelReport;
 use crate::metrics::Estimate;
 use crate::protocol::Condition;
@@ -66,7 +67,7 @@ impl VoxelReport {
         (ticks, x_label, kind): (Vec<f64>, &'static str, &str),
         y_label: &'static str,
         measure: Measure,
-    ) -> Option<super::super::svg::Svg> {
+    ) -> Option<Svg> {
         let mut curves = vec![];
         for (i, model) in self.models.iter().enumerate() {
             for (rank, &source) in self.protocol.sources.iter().enumerate() {

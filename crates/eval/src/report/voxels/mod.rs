@@ -17,7 +17,7 @@ use super::{DatasetSummary, summarise};
 use crate::EvalError;
 use crate::predictor::Predictor;
 use crate::protocol::{Condition, Protocol, Source};
-use crate::voxels::{VoxelModel, VoxelScores};
+use crate::voxels::{VoxelModel, VoxelScores, voxel_classes};
 
 /// Version of the JSON form of [`VoxelReport`].
 pub const VOXEL_SCHEMA_VERSION: u32 = 1;
@@ -53,7 +53,7 @@ impl VoxelReport {
     /// pictures of a few items, for which the models are asked again.
     ///
     /// # Errors
-    /// If an item cannot be read or drawn, or a model fails.
+    /// If the dataset has no labels of voxels, an item cannot be read or drawn, or a model fails.
     pub fn new(
         dataset: &Dataset,
         split: Split,
@@ -98,7 +98,7 @@ impl VoxelReport {
 
 /// What the report says of a dataset, with the classes of its voxels.
 fn voxel_summary(dataset: &Dataset, split: Split) -> Result<DatasetSummary, EvalError> {
-    let class_names = dataset.tasks().map_or(vec![], |tasks| tasks.voxel_classes.clone());
+    let class_names = voxel_classes(dataset)?.to_vec();
     let mut class_counts = vec![0; class_names.len()];
     for item in dataset.indices(split) {
         for label in dataset.voxel_labels(item)? {

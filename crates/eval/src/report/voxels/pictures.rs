@@ -67,7 +67,7 @@ fn candidates<'a>(models: &'a [VoxelModel], protocol: &Protocol) -> Vec<Candidat
     };
     // All models saw the same volumes in the same order.
     let volumes: Vec<Vec<&VoxelVolume>> = (0..models.first().map_or(0, |m| m.volumes.len()))
-        .map(|i| models.iter().map(|model| &model.volumes[i]).collect::<Vec<_>>())
+        .map(|i| models.iter().filter_map(|model| model.volumes.get(i)).collect::<Vec<_>>())
         .filter(|volumes| volumes[0].source == source)
         .collect();
     let of_item = |volumes: &[Vec<&'a VoxelVolume>]| {
