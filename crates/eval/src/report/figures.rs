@@ -307,7 +307,8 @@ impl LinePlot {
 fn axis_end(largest: f64) -> f64 {
     let power = 10f64.powf(largest.clamp(1.0, 1e9).log10().floor());
     let ends = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
-    ends.into_iter().find(|end| largest <= *end).unwrap_or(10.0 * power)
+    // Shares of 1 may be rounded up.
+    ends.into_iter().find(|end| largest <= end + 1e-9).unwrap_or(10.0 * power)
 }
 
 /// Horizontal grid lines at every fifth of the axis from 0 to `most`, labelled in per cent.
