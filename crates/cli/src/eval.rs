@@ -8,15 +8,15 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use steer3d::eval::report::{ModelReport, Report, Section, terminal, write_report};
 use steer3d::eval::{
-    Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Protocol, Search, Source,
-    SubprocessPredictor, evaluate,
+    Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Progress, Protocol,
+    Search, Source, SubprocessPredictor, evaluate,
 };
-use steer3d::nn::Network;
 use steer3d::nn::checkpoint::{self, ModelCard};
+use steer3d::nn::{Head, Network};
 use steer3d::volume::{Dataset, Interpolation, Split};
 
 use crate::output::Output;
-use crate::outputs;
+use crate::{outputs, voxels};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d eval runs/steerable/model.safetensors cath.h5
@@ -28,8 +28,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
 
 Without --out the tables are printed; with it the folder also gets report.html, report.json,
 results.csv, predictions.csv and the figures as SVG and PNG, and an evaluation that was interrupted goes on
-where it was. Networks that give numbers, vectors or tensors are compared with the targets of the dataset,
-turned back; the folder gets outputs.json and outputs.csv.";
+where it was. Networks that label voxels are compared with the labels of the dataset (voxels.json, voxels.csv,
+volumes.csv), networks that give numbers, vectors or tensors with its targets (outputs.json, outputs.csv), both
+turned back; they have report.html and the figures, too.";
 
 #[derive(Args)]
 pub(crate) struct EvalArgs {
@@ -234,25 +235,23 @@ pub(crate) fn run(
         return export(folder, &dataset, args.protocol.split(), &protocol, output);
     }
     let networks = models.iter().map(|path| network(path, device)).collect::<Result<Vec<_>>>()?;
-    let of_values = |n: &Option<Loaded>| {
-        n.as_ref().is_some_and(|(_, card)| outputs::gives_values(card.model.head()))
-    };
+    let answers = answers(models, &networks, others > 0)?;
     let named = models.iter().map(|path| (path.as_path(), model_name(path, models)));
-    if networks.iter().any(of_values) {
-        if !networks.iter().all(of_values) || others > 0 {
-            bail!("models of classes and models of numbers: evaluate them apart");
-        }
-        let (split, out) = (args.protocol.split(), args.out.as_deref());
-        let predictors = named.zip(networks.into_iter().flatten());
-        let predictors = predictors
-            .map(|((path, name), loaded)| of_network(path, name, loaded, &dataset))
-            .collect::<Result<Vec<_>>>()?;
-        return outputs::run(&predictors, &dataset, split, protocol, out, output);
-    }
     let mut predictors = named
         .zip(networks)
         .map(|((path, name), loaded)| predictor(path, name, loaded, &dataset))
         .collect::<Result<Vec<_>>>()?;
+    if answers != Answers::Classes && protocol.search.is_some() {
+        bail!("--search: looks for wrong classes of whole volumes; leave it out for other answers");
+    }
+    let (split, out) = (args.protocol.split(), args.out.as_deref());
+    match answers {
+        Answers::Classes => {}
+        Answers::Voxels => return voxels::run(&predictors, &dataset, split, protocol, out, output),
+        Answers::Values => {
+            return outputs::run(&predictors, &dataset, split, protocol, out, output);
+        }
+    }
     for command in &args.command {
         predictors.push(Box::new(SubprocessPredictor::start(command, dataset.meta())?));
     }
@@ -264,7 +263,6 @@ pub(crate) fn run(
     if let Some(folder) = &journals {
         fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
     }
-    let split = args.protocol.split();
     let section = section(&predictors, &dataset, split, protocol, journals.as_deref(), output)?;
     let title = format!("Rotated-volume evaluation on {}", dataset.meta().name);
     publish(&title, vec![section], args.out.as_deref(), output)?;
@@ -294,6 +292,36 @@ fn export(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What models answer with, which decides how they are measured.
+#[derive(Clone, Copy, PartialEq)]
+enum Answers {
+    Classes,
+    Voxels,
+    Values,
+}
+
+/// What all models answer with; `classifiers` are among them.
+fn answers(paths: &[PathBuf], networks: &[Option<Loaded>], classifiers: bool) -> Result<Answers> {
+    let mut all = if classifiers { vec![Answers::Classes] } else { vec![] };
+    for (path, network) in paths.iter().zip(networks) {
+        all.push(match network.as_ref().map(|(_, card)| card.model.head()) {
+            None | Some(Head::Classes) => Answers::Classes,
+            Some(Head::Voxels) => Answers::Voxels,
+            Some(Head::Scalars | Head::Field { pooled: true, .. }) => Answers::Values,
+            Some(Head::Field { pooled: false, .. }) => bail!(
+                "{}: gives a field; classes, labels of voxels and values of whole volumes are evaluated",
+                path.display()
+            ),
+        });
+    }
+    match all.iter().all(|answers| *answers == all[0]) {
+        true => Ok(all[0]),
+        false => bail!(
+            "models of classes, of labels of voxels and of numbers are measured differently: evaluate them apart"
+        ),
+    }
+}
+
 type Loaded = (Network, ModelCard);
 
 /// A network of this project; `None` for a model of another maker.
@@ -310,24 +338,9 @@ fn predictor(
     loaded: Option<Loaded>,
     dataset: &Dataset,
 ) -> Result<Box<dyn Predictor>> {
-    let Some(loaded) = loaded else { return onnx(path, name, dataset) };
-    if !loaded.1.model.is_classifier() {
-        bail!(
-            "{}: gives labels or fields of voxels; classes or values of whole volumes are evaluated",
-            path.display()
-        );
-    }
-    Ok(Box::new(of_network(path, name, loaded, dataset)?))
-}
-
-fn of_network(
-    path: &Path,
-    name: String,
-    (network, card): Loaded,
-    dataset: &Dataset,
-) -> Result<NetworkPredictor> {
+    let Some((network, card)) = loaded else { return onnx(path, name, dataset) };
     check_grid(path, &card, dataset)?;
-    Ok(NetworkPredictor::new(name, network)?)
+    Ok(Box::new(NetworkPredictor::new(name, network)?))
 }
 
 #[cfg(feature = "onnx")]
@@ -404,13 +417,23 @@ pub(crate) fn measure(
     journal: Option<&Path>,
     output: &Output,
 ) -> Result<ModelReport> {
+    let progress = progress(predictor, dataset, output);
+    Ok(evaluate(predictor, dataset, split, protocol, journal, &progress)?)
+}
+
+/// Shows how far an evaluation has come.
+pub(crate) fn progress(
+    predictor: &dyn Predictor,
+    dataset: &Dataset,
+    output: &Output,
+) -> impl Fn(Progress) + use<> {
     let label = format!("evaluate {} on {}", predictor.name(), dataset.meta().name);
     let bar = RefCell::new(output.progress(&label, 0));
-    Ok(evaluate(predictor, dataset, split, protocol, journal, &|p| {
+    move |p| {
         let mut bar = bar.borrow_mut();
         bar.length(p.total);
         bar.at(p.done, "volumes");
-    })?)
+    }
 }
 
 /// Prints the tables (or the JSON form) and writes the report where asked for.

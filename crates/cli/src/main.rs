@@ -16,6 +16,7 @@ mod runs;
 mod tensorboard;
 mod tetris;
 mod train;
+mod voxels;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -304,8 +304,8 @@ fn init_writes_experiments_and_overwrites_nothing() {
     assert!(at.join("runs/tetris/model.safetensors").exists());
 }
 
-/// Four volumes with a vector as a target and two labels of voxels.
-fn tasks(folder: &Path) {
+/// Four volumes with a vector as a target and labels of voxels, if there are classes for them.
+fn tasks(file: &Path, voxel_classes: &[&str]) {
     let meta = DatasetMeta {
         name: "tasks".into(),
         class_names: vec!["one".into()],
@@ -319,9 +319,10 @@ fn tasks(folder: &Path) {
         voxeliser: None,
         mesh_voxeliser: None,
     };
-    let voxel_classes = vec!["low".into(), "high".into()];
+    let voxel_classes: Vec<String> = voxel_classes.iter().map(ToString::to_string).collect();
+    let labelled = !voxel_classes.is_empty();
     let tasks = Tasks { targets: Some("1x1".parse().unwrap()), voxel_classes };
-    let writer = DatasetWriter::create(folder.join("tasks.h5"), meta).unwrap();
+    let writer = DatasetWriter::create(file, meta).unwrap();
     let mut writer = writer.with_tasks(tasks).unwrap();
     for item in 0..4 {
         let values: Vec<f32> = (0..343).map(|i| ((i * (item + 3)) as f32).sin()).collect();
@@ -334,7 +335,7 @@ fn tasks(folder: &Path) {
             split,
             id: &id,
             targets: &targets,
-            voxel_labels: &labels,
+            voxel_labels: if labelled { &labels } else { &[] },
             ..Item::default()
         };
         writer.push(&item).unwrap();
@@ -346,7 +347,7 @@ fn tasks(folder: &Path) {
 fn labels_of_voxels_and_vectors_are_trained_as_the_head_is() {
     let home = tempfile::tempdir().unwrap();
     let at = home.path();
-    tasks(at);
+    tasks(&at.join("tasks.h5"), &["low", "high"]);
     let text = EXPERIMENT.split("make =").next().unwrap().replace("data/tetris.h5", "tasks.h5")
         + "[model]\nkind = 'steerable'\nkernel = { family = 'gaussian_jets', order = 1 }\n\
            blocks = [{ fields = '2x0+2x1', size = 3 }]\n[training]\nepochs = 2\n";
@@ -364,9 +365,33 @@ fn labels_of_voxels_and_vectors_are_trained_as_the_head_is() {
     let both = ["--set", "model.head=voxels", "--set", "evaluation.split=test"];
     let message = refused(at, &[&["train", "exp.toml"][..], &both].concat());
     assert!(message.contains("evaluation: is for networks"), "{message}");
-    let message = refused(at, &["eval", "voxels/model.safetensors", "tasks.h5"]);
-    assert!(message.contains("labels or fields of voxels"), "{message}");
     vectors_are_evaluated_turned_back(at);
+    labels_are_evaluated_turned_back(at);
+}
+
+/// Under the cube group a steerable network's labels turn with the volume.
+fn labels_are_evaluated_turned_back(at: &Path) {
+    let model = "voxels/model.safetensors";
+    let protocol = ["--split", "validation", "--rotations", "2", "--groups", "cube"];
+    let args = [&["eval", model, model, "tasks.h5", "--out", "labels"][..], &protocol].concat();
+    assert!(succeeds(at, &args).contains("of the voxels that are not low"));
+    let report = fs::read_to_string(at.join("labels/voxels.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let scores = report["models"][1]["scores"].as_array().unwrap();
+    let cube = scores.iter().find(|s| s["condition"].to_string().contains("cube")).unwrap();
+    assert!(cube["consistency"]["value"].as_f64().unwrap() > 0.999, "{cube}");
+    assert!(fs::read_to_string(at.join("labels/report.html")).unwrap().contains("</html>"));
+    assert!(at.join("labels/figures/voxels-per-class.png").exists());
+    let search = refused(at, &["eval", model, "tasks.h5", "--search", "4"]);
+    assert!(search.contains("--search"), "{search}");
+    let empty = refused(at, &["eval", model, "tasks.h5"]);
+    assert!(empty.contains("no items in its test split"), "{empty}");
+    tasks(&at.join("none.h5"), &[]);
+    let none = refused(at, &["eval", model, "none.h5", "--split", "validation"]);
+    assert!(none.contains("no labels of voxels"), "{none}");
+    tasks(&at.join("three.h5"), &["low", "middle", "high"]);
+    let three = refused(at, &["eval", model, "three.h5", "--split", "validation"]);
+    assert!(three.contains("labels voxels with 2 classes"), "{three}");
 }
 
 /// Under the cube group a steerable network's vector turns with the volume, to rounding.
@@ -386,6 +411,7 @@ fn vectors_are_evaluated_turned_back(at: &Path) {
     assert!(of("cube") < 1e-4 && of("random") > 1e-3, "{report}");
     let table = fs::read_to_string(at.join("report/outputs.csv")).unwrap();
     assert_eq!(table.lines().count(), 1 + scores.len());
+    assert!(fs::read_to_string(at.join("report/report.html")).unwrap().contains("</html>"));
     let message = refused(at, &["eval", model, "voxels/model.safetensors", "tasks.h5"]);
     assert!(message.contains("evaluate them apart"), "{message}");
 }

@@ -26,6 +26,30 @@ pub enum EvalError {
         /// Classes of the model.
         found: usize,
     },
+    /// The model was made for labels of voxels of another number of classes.
+    #[error(
+        "model `{model}` labels voxels with {found} classes but those of dataset `{dataset}` have {expected}; \
+         evaluate the model on the dataset it was trained for"
+    )]
+    VoxelClasses {
+        /// Name of the model.
+        model: String,
+        /// Name of the dataset.
+        dataset: String,
+        /// Classes of the voxels of the dataset.
+        expected: usize,
+        /// Classes of the model.
+        found: usize,
+    },
+    /// There are no labels of voxels to compare with.
+    #[error(
+        "dataset `{dataset}` has no labels of voxels to compare with; import some as `voxel_labels` with \
+         `steer3d dataset import arrays`"
+    )]
+    NoVoxelLabels {
+        /// Name of the dataset.
+        dataset: String,
+    },
     /// The model was made for another number of channels.
     #[error(
         "model `{model}` takes {found} input channels but the volumes of dataset `{dataset}` have \
@@ -98,13 +122,14 @@ pub enum EvalError {
     },
     /// The model returned logits of a wrong shape.
     #[error(
-        "model `{model}` returned logits of shape {found:?}, expected {expected:?} (N, classes)"
+        "model `{model}` returned logits of shape {found:?}, expected {expected:?} (N, classes, and D, H, W \
+         for labels of voxels)"
     )]
     LogitsShape {
         /// Name of the model.
         model: String,
-        /// N, classes.
-        expected: [usize; 2],
+        /// N, classes, or N, classes, D, H, W.
+        expected: Vec<usize>,
         /// Shape of the logits.
         found: Vec<usize>,
     },

@@ -151,7 +151,7 @@ pub fn summarise(dataset: &Dataset, split: Split) -> DatasetSummary {
 #[derive(Clone)]
 pub(crate) struct Job {
     /// Index of the item in the dataset.
-    item: usize,
+    pub(crate) item: usize,
     /// Its place in the split.
     pub(crate) place: usize,
     pub(crate) condition: Condition,
@@ -233,17 +233,8 @@ impl Run<'_> {
         let mut logits = Vec::with_capacity(jobs.len());
         let mut materials: HashMap<usize, Material> = HashMap::new();
         for batch in jobs.chunks(self.protocol.batch) {
-            let mut compute = |jobs: &[Job]| {
-                materials.retain(|&item, _| jobs.iter().any(|job| job.item == item));
-                for job in jobs {
-                    if let Entry::Vacant(slot) = materials.entry(job.item) {
-                        let material =
-                            Material::read(self.dataset, job.item, source, self.protocol);
-                        slot.insert(material?);
-                    }
-                }
-                self.logits(jobs, &self.batch(jobs, &materials)?)
-            };
+            let mut compute =
+                |jobs: &[Job]| self.logits(jobs, &self.volumes(source, jobs, &mut materials)?, &[]);
             if journal.is_unchecked() {
                 journal.check(&compute(batch)?)?;
             }
@@ -297,12 +288,19 @@ impl Run<'_> {
         Ok(found.map(|(place, item)| (job(place, item.rotation), item.logits)).collect())
     }
 
-    /// The transformed volumes of a batch, N,C,D,H,W.
-    fn batch(
+    /// The transformed volumes of a batch, N,C,D,H,W. `materials` keeps the items of the last batch.
+    pub(crate) fn volumes(
         &self,
+        source: Source,
         jobs: &[Job],
-        materials: &HashMap<usize, Material>,
+        materials: &mut HashMap<usize, Material>,
     ) -> Result<Tensor, EvalError> {
+        materials.retain(|&item, _| jobs.iter().any(|job| job.item == item));
+        for job in jobs {
+            if let Entry::Vacant(slot) = materials.entry(job.item) {
+                slot.insert(Material::read(self.dataset, job.item, source, self.protocol)?);
+            }
+        }
         let meta = self.dataset.meta();
         let length = meta.item_len();
         let mut values = vec![0.0f32; jobs.len() * length];
@@ -314,18 +312,24 @@ impl Run<'_> {
         Ok(Tensor::from_vec(values, (jobs.len(), meta.channels, d, h, w), &Device::Cpu)?)
     }
 
-    fn logits(&self, jobs: &[Job], batch: &Tensor) -> Result<Vec<Vec<f32>>, EvalError> {
+    /// The logits of a batch, which have the shape N,classes and then `dims`: a row for each volume.
+    pub(crate) fn logits(
+        &self,
+        jobs: &[Job],
+        batch: &Tensor,
+        dims: &[usize],
+    ) -> Result<Vec<Vec<f32>>, EvalError> {
         let name = || self.model.name().to_owned();
         let logits = self
             .model
             .logits(batch)
             .map_err(|source| EvalError::model(self.model, batch, source))?;
-        let expected = [jobs.len(), self.model.classes()];
+        let expected = [&[jobs.len(), self.model.classes()], dims].concat();
         if logits.dims() != expected {
             let found = logits.dims().to_vec();
             return Err(EvalError::LogitsShape { model: name(), expected, found });
         }
-        let logits = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let logits = logits.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         match logits.iter().position(|row| row.iter().any(|value| !value.is_finite())) {
             Some(row) => {
                 let item = self.dataset.ids()[jobs[row].item].clone();

@@ -7,6 +7,7 @@
 //! * [`evaluate`]: runs a model over the transformed items of a dataset; the result is a
 //!   [`ModelReport`].
 //! * [`evaluate_outputs`]: the same for models that predict numbers, vectors or tensors.
+//! * [`evaluate_voxels`]: the same for models that label voxels.
 //! * [`report`]: the data of a report, and its HTML, JSON, CSV, SVG and terminal forms.
 //! * [`equivariance`]: how far any layer or network is from commuting with rotations.
 //! * [`metrics`]: accuracy, F1, AUC and bootstrap intervals on plain arrays.
@@ -31,6 +32,7 @@ mod scores;
 mod search;
 mod subprocess;
 mod values;
+mod voxels;
 
 pub use error::{EvalError, ModelError};
 pub use evaluate::{Progress, evaluate, summarise};
@@ -45,3 +47,4 @@ pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transf
 pub use report::{ModelReport, Report, Section, gallery, write_report};
 pub use scores::{ClassScores, Scores, Stability};
 pub use subprocess::{SubprocessError, SubprocessPredictor};
+pub use voxels::{VoxelClassScores, VoxelModel, VoxelScores, VoxelVolume, evaluate_voxels};

@@ -3,7 +3,7 @@ use steer3d_nn::LayerField;
 
 use crate::error::ModelError;
 
-/// A model that classifies volumes: all that the evaluation asks of it.
+/// A model of volumes: all that the evaluation asks of it.
 ///
 /// Batches are f32 tensors on the CPU of shape N,C,D,H,W; a model on another device moves them.
 pub trait Predictor {
@@ -21,7 +21,7 @@ pub trait Predictor {
         0
     }
 
-    /// Logits of a batch, shape N,classes. Each row depends on its own volume only.
+    /// Logits of a batch, shape N,classes, or N,classes,D,H,W of a model that labels voxels. Each row depends on its own volume only.
     ///
     /// # Errors
     /// Whatever the model fails with.

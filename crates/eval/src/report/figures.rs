@@ -3,7 +3,7 @@
 use super::svg::{Anchor, Svg, colour, shorten, text_width};
 use super::{ConditionReport, ModelReport, Section, SourceReport, axes};
 use crate::metrics::Estimate;
-use crate::protocol::{Condition, axis_name};
+use crate::protocol::{Condition, Protocol, axis_name};
 use crate::scores::{Scores, Stability};
 
 /// A plot with its words.
@@ -23,14 +23,7 @@ pub struct Figure {
 
 /// The plots of a section, those without data left out. `name` begins the file names.
 pub fn figures(section: &Section, name: &str) -> Vec<Figure> {
-    let figure = |(stem, title, caption, svg): (&str, &str, String, Svg)| Figure {
-        name: format!("{name}-{stem}"),
-        title: title.into(),
-        caption,
-        inline: svg.inline(),
-        file: svg.file(),
-    };
-    [
+    let drawn = [
         accuracy_by_angle(section),
         consistency_by_angle(section),
         calibration_by_angle(section),
@@ -40,14 +33,24 @@ pub fn figures(section: &Section, name: &str) -> Vec<Figure> {
         per_class(section),
         confusion(section),
         layer_errors(section),
-    ]
-    .into_iter()
-    .flatten()
-    .map(figure)
-    .collect()
+    ];
+    named(name, drawn)
 }
 
-type Drawn = Option<(&'static str, &'static str, String, Svg)>;
+/// The end of the file's name, the heading, the caption and the plot.
+pub(super) type Drawn = Option<(&'static str, &'static str, String, Svg)>;
+
+/// The plots that there are; `name` begins the file names.
+pub(super) fn named(name: &str, drawn: impl IntoIterator<Item = Drawn>) -> Vec<Figure> {
+    let figure = |(stem, title, caption, svg): (&str, &str, String, Svg)| Figure {
+        name: format!("{name}-{stem}"),
+        title: title.into(),
+        caption,
+        inline: svg.inline(),
+        file: svg.file(),
+    };
+    drawn.into_iter().flatten().map(figure).collect()
+}
 
 /// Chance level of a balanced guess.
 fn chance(section: &Section) -> f64 {
@@ -55,7 +58,7 @@ fn chance(section: &Section) -> f64 {
 }
 
 /// Ticks of an axis of angles in degrees.
-const ANGLES: [f64; 7] = [0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0];
+pub(super) const ANGLES: [f64; 7] = [0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0];
 
 fn accuracy_by_angle(section: &Section) -> Drawn {
     let value = |scores: &Scores, _: Option<&Stability>| Some(scores.accuracy);
@@ -70,7 +73,7 @@ fn accuracy_by_angle(section: &Section) -> Drawn {
         "Accuracy when every volume is turned by exactly this angle about random axes \
          ({} for each item and angle). {BANDS} Dotted: chance.{}",
         section.protocol.per_angle,
-        dashes(section)
+        dashes(&section.protocol)
     );
     Some(("accuracy-angle", "Accuracy against rotation angle", caption, plot.draw()?))
 }
@@ -90,7 +93,7 @@ fn consistency_by_angle(section: &Section) -> Drawn {
     let caption = format!(
         "Share of predictions that equal the one for the unrotated volume, right or wrong. \
          {BANDS}{}",
-        dashes(section)
+        dashes(&section.protocol)
     );
     Some(("agreement-angle", "Unchanged predictions against rotation angle", caption, plot.draw()?))
 }
@@ -106,7 +109,7 @@ fn calibration_by_angle(section: &Section) -> Drawn {
     let caption = format!(
         "Expected calibration error: how far the probabilities that a model gives to its answers are \
          from the share that is right, mean over 15 bins. {BANDS}{}",
-        dashes(section)
+        dashes(&section.protocol)
     );
     Some(("calibration-angle", "Calibration against rotation angle", caption, plot.draw()?))
 }
@@ -161,38 +164,64 @@ fn failures(section: &Section) -> Drawn {
     Some(("axes", "Failures by rotation axis", caption, axes::draw(&maps, 2)))
 }
 
-fn accuracy_by_translation(section: &Section) -> Drawn {
-    let largest = section.protocol.translations.iter().copied().fold(0.0, f64::max).ceil();
+/// Ticks of an axis of translations in voxels.
+pub(super) fn distances(protocol: &Protocol) -> Vec<f64> {
+    let largest = protocol.translations.iter().copied().fold(0.0, f64::max).ceil();
     let step = (largest / 8.0).ceil().max(1.0);
-    let ticks = (0..).map(|i| f64::from(i) * step).take_while(|&tick| tick <= largest);
+    (0..).map(|i| f64::from(i) * step).take_while(|&tick| tick <= largest).collect()
+}
+
+fn accuracy_by_translation(section: &Section) -> Drawn {
     let plot = LinePlot {
         x_label: "translation (voxels)",
         y_label: "accuracy (%)",
-        ticks: ticks.collect(),
+        ticks: distances(&section.protocol),
         reference: Some(chance(section)),
         curves: curves(section, "translation", |scores, _| Some(scores.accuracy)),
     };
     let caption = format!(
         "Accuracy when every volume is moved by this distance: whole distances along the grid, \
          others in random directions. What leaves the grid is lost. {BANDS} Dotted: chance.{}",
-        dashes(section)
+        dashes(&section.protocol)
     );
     Some(("accuracy-translation", "Accuracy against translation", caption, plot.draw()?))
 }
 
-const BANDS: &str = "Bands: 95 % bootstrap intervals over items.";
+pub(super) const BANDS: &str = "Bands: 95 % bootstrap intervals over items.";
 
-fn dashes(section: &Section) -> String {
-    let Some(second) = section.protocol.sources.get(1) else { return String::new() };
-    format!(" Solid: {}; dashed: {second}.", section.protocol.sources[0])
+pub(super) fn dashes(protocol: &Protocol) -> String {
+    let Some(second) = protocol.sources.get(1) else { return String::new() };
+    format!(" Solid: {}; dashed: {second}.", protocol.sources[0])
 }
 
 /// One curve of a [`LinePlot`].
-struct Curve {
+pub(super) struct Curve {
     name: String,
     model: usize,
     dashed: bool,
     points: Vec<(f64, Estimate)>,
+}
+
+impl Curve {
+    /// A model's values with one source, the `rank`-th of the protocol, over the conditions of a kind,
+    /// starting from unrotated.
+    pub(super) fn new(
+        model: (usize, &str),
+        source: (usize, &Protocol),
+        kind: &str,
+        values: impl Iterator<Item = (Condition, Option<Estimate>)>,
+    ) -> Self {
+        let (rank, protocol) = source;
+        let values = values.filter(|(c, _)| *c == Condition::Unrotated || c.kind() == kind);
+        let mut points: Vec<(f64, Estimate)> =
+            values.filter_map(|(c, value)| Some((c.parameter().unwrap_or(0.0), value?))).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let name = match protocol.sources[..] {
+            [_] => model.1.to_owned(),
+            _ => format!("{} ({})", model.1, protocol.sources[rank]),
+        };
+        Self { name, model: model.0, dashed: rank > 0, points }
+    }
 }
 
 /// The curves of all models and sources over the conditions of a kind, starting from unrotated.
@@ -201,39 +230,24 @@ fn curves(
     kind: &str,
     value: impl Fn(&Scores, Option<&Stability>) -> Option<Estimate>,
 ) -> Vec<Curve> {
-    let curve = |(model, report): (usize, &ModelReport), rank: usize, source: &SourceReport| {
-        let mut points: Vec<(f64, Estimate)> = source
-            .conditions
-            .iter()
-            .filter(|c| c.condition == Condition::Unrotated || c.condition.kind() == kind)
-            .filter_map(|c| {
-                let x = c.condition.parameter().unwrap_or(0.0);
-                Some((x, value(&c.scores, c.stability.as_ref())?))
-            })
-            .collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let name = match section.protocol.sources.len() {
-            1 => report.name.clone(),
-            _ => format!("{} ({})", report.name, source.source),
-        };
-        Curve { name, model, dashed: rank > 0, points }
-    };
-    let models = section.models.iter().enumerate();
-    models
-        .flat_map(|model| {
-            model.1.sources.iter().enumerate().map(move |(rank, source)| (model, rank, source))
-        })
-        .map(|(model, rank, source)| curve(model, rank, source))
-        .collect()
+    let mut curves = vec![];
+    for (i, model) in section.models.iter().enumerate() {
+        for (rank, source) in model.sources.iter().enumerate() {
+            let values = source.conditions.iter();
+            let values = values.map(|c| (c.condition, value(&c.scores, c.stability.as_ref())));
+            curves.push(Curve::new((i, &model.name), (rank, &section.protocol), kind, values));
+        }
+    }
+    curves
 }
 
 /// Shares in per cent over an axis that starts at 0.
-struct LinePlot {
-    x_label: &'static str,
-    y_label: &'static str,
-    ticks: Vec<f64>,
-    reference: Option<f64>,
-    curves: Vec<Curve>,
+pub(super) struct LinePlot {
+    pub(super) x_label: &'static str,
+    pub(super) y_label: &'static str,
+    pub(super) ticks: Vec<f64>,
+    pub(super) reference: Option<f64>,
+    pub(super) curves: Vec<Curve>,
 }
 
 pub(super) const PLOT_WIDTH: f64 = 560.0;
@@ -242,7 +256,7 @@ pub(super) const RIGHT: f64 = 16.0;
 
 impl LinePlot {
     /// The drawing, or `None` when no curve has more than the unrotated point.
-    fn draw(&self) -> Option<Svg> {
+    pub(super) fn draw(&self) -> Option<Svg> {
         if self.curves.iter().all(|curve| curve.points.len() < 2) {
             return None;
         }
@@ -259,8 +273,10 @@ impl LinePlot {
         legend(&mut svg, &entries);
         let largest = self.ticks.last().copied().unwrap_or(1.0);
         let x = |value: f64| LEFT + 8.0 + value / largest * (PLOT_WIDTH - LEFT - RIGHT - 16.0);
-        let y = |share: f64| bottom - share * (bottom - top);
-        share_axis(&mut svg, &y, self.y_label);
+        let highest = self.curves.iter().flat_map(|c| &c.points).map(|(_, e)| e.high);
+        let most = axis_end(highest.fold(0.0, f64::max));
+        let y = |share: f64| bottom - share / most * (bottom - top);
+        share_axis(&mut svg, &y, most, self.y_label);
         for &tick in &self.ticks {
             svg.line("axis", [x(tick), bottom], [x(tick), bottom + 4.0]);
             svg.text("small", [x(tick), bottom + 18.0], Anchor::Middle, &tick.to_string());
@@ -287,16 +303,24 @@ impl LinePlot {
     }
 }
 
-/// Horizontal grid lines at every 20 %, labelled.
-fn share_axis(svg: &mut Svg, y: &dyn Fn(f64) -> f64, label: &str) {
+/// The share at the upper end of an axis: 1, or 2, 5, 10, 20 and so on where values are larger.
+fn axis_end(largest: f64) -> f64 {
+    let power = 10f64.powf(largest.clamp(1.0, 1e9).log10().floor());
+    let ends = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
+    // Shares of 1 may be rounded up.
+    ends.into_iter().find(|end| largest <= end + 1e-9).unwrap_or(10.0 * power)
+}
+
+/// Horizontal grid lines at every fifth of the axis from 0 to `most`, labelled in per cent.
+fn share_axis(svg: &mut Svg, y: &dyn Fn(f64) -> f64, most: f64, label: &str) {
     for step in 0..=5 {
-        let share = f64::from(step) / 5.0;
+        let share = f64::from(step) / 5.0 * most;
         let class = if step == 0 { "axis" } else { "grid" };
         svg.line(class, [LEFT, y(share)], [PLOT_WIDTH - RIGHT, y(share)]);
-        let text = format!("{}", step * 20);
+        let text = format!("{:.0}", 100.0 * share);
         svg.text("small", [LEFT - 8.0, y(share) + 4.0], Anchor::End, &text);
     }
-    svg.vertical_text("", [14.0, (y(0.0) + y(1.0)) / 2.0], label);
+    svg.vertical_text("", [14.0, (y(0.0) + y(most)) / 2.0], label);
 }
 
 /// How an entry of a legend is drawn.
@@ -367,78 +391,84 @@ fn both_scores(model: &ModelReport) -> Option<[&Scores; 2]> {
 }
 
 fn per_class(section: &Section) -> Drawn {
-    let models: Vec<[&Scores; 2]> = section.models.iter().filter_map(both_scores).collect();
-    if models.is_empty() {
-        return None;
-    }
-    let names: Vec<String> = section
-        .models
-        .iter()
-        .flat_map(|m| [format!("{}, unrotated", m.name), format!("{}, rotated", m.name)])
-        .collect();
-    let entries: Vec<LegendEntry<'_>> = names
-        .iter()
-        .enumerate()
-        .map(|(i, text)| LegendEntry {
-            text,
-            model: i / 2,
-            mark: if i % 2 == 0 { Mark::PaleBox } else { Mark::Box },
-        })
-        .collect();
-    let top = 12.0 + 20.0 * legend_rows(&entries) as f64;
-    let bottom = top + 220.0;
-    let mut svg = Svg::new(PLOT_WIDTH, bottom + 44.0, "accuracy of each class");
-    legend(&mut svg, &entries);
-    let y = |share: f64| bottom - share * (bottom - top);
-    share_axis(&mut svg, &y, "accuracy (%)");
-    let classes = &section.dataset.class_names;
-    let group = (PLOT_WIDTH - LEFT - RIGHT) / classes.len() as f64;
-    let bar = (0.8 * group / (2 * models.len()) as f64).min(34.0);
-    for (class, name) in classes.iter().enumerate() {
-        let centre = LEFT + (class as f64 + 0.5) * group;
-        let first = centre - bar * models.len() as f64;
-        for (i, scores) in models.iter().flatten().enumerate() {
-            let Some(recall) = scores.per_class[class].recall else { continue };
-            let (left, c) = (first + i as f64 * bar, colour(i / 2));
-            let class = if i % 2 == 0 { format!("pale f{c}") } else { format!("f{c}") };
-            let size = [bar - 2.0, bottom - y(recall.value)];
-            svg.rect(&class, [left + 1.0, y(recall.value)], size, 1.0);
-            let middle = left + bar / 2.0;
-            svg.line("whisker", [middle, y(recall.low)], [middle, y(recall.high)]);
-        }
-        let limit = (group / 6.2).max(3.0) as usize;
-        svg.text("small", [centre, bottom + 17.0], Anchor::Middle, &shorten(name, limit));
-        let count = format!("n = {}", section.dataset.class_counts[class]);
-        svg.text("small muted", [centre, bottom + 33.0], Anchor::Middle, &count);
-    }
+    let models: Vec<(&str, [&Scores; 2])> =
+        section.models.iter().filter_map(|m| Some((&m.name[..], both_scores(m)?))).collect();
+    let data = &section.dataset;
+    let count = |(name, n): (&String, &usize)| (name.clone(), format!("n = {n}"));
+    let bars = ClassBars {
+        label: "accuracy (%)",
+        classes: data.class_names.iter().zip(&data.class_counts).map(count).collect(),
+        models: models.iter().map(|(name, _)| *name).collect(),
+        value: &|model, rotated, class| models[model].1[rotated].per_class[class].recall,
+    };
     let caption = format!(
         "Share of the items of each class that are classified right ({}), unrotated and at \
          random rotations. Whiskers: 95 % bootstrap intervals over items.",
         section.protocol.sources[0]
     );
-    Some(("per-class", "Accuracy of each class", caption, svg))
+    Some(("per-class", "Accuracy of each class", caption, bars.draw()?))
+}
+
+/// A value of each model for each class, unrotated and rotated.
+pub(super) struct ClassBars<'a> {
+    pub(super) label: &'a str,
+    /// What is written below the bars of each class.
+    pub(super) classes: Vec<(String, String)>,
+    pub(super) models: Vec<&'a str>,
+    /// The value of a model, unrotated (0) or rotated (1), for a class.
+    pub(super) value: &'a dyn Fn(usize, usize, usize) -> Option<Estimate>,
+}
+
+impl ClassBars<'_> {
+    /// The drawing, or `None` without models.
+    pub(super) fn draw(&self) -> Option<Svg> {
+        if self.models.is_empty() {
+            return None;
+        }
+        let names: Vec<String> = self
+            .models
+            .iter()
+            .flat_map(|name| [format!("{name}, unrotated"), format!("{name}, rotated")])
+            .collect();
+        let mark = |i: usize| if i.is_multiple_of(2) { Mark::PaleBox } else { Mark::Box };
+        let entries: Vec<LegendEntry<'_>> = names
+            .iter()
+            .enumerate()
+            .map(|(i, text)| LegendEntry { text, model: i / 2, mark: mark(i) })
+            .collect();
+        let top = 12.0 + 20.0 * legend_rows(&entries) as f64;
+        let bottom = top + 220.0;
+        let mut svg = Svg::new(PLOT_WIDTH, bottom + 44.0, &format!("{} of each class", self.label));
+        legend(&mut svg, &entries);
+        let y = |share: f64| bottom - share * (bottom - top);
+        share_axis(&mut svg, &y, 1.0, self.label);
+        let group = (PLOT_WIDTH - LEFT - RIGHT) / self.classes.len() as f64;
+        let bars = 2 * self.models.len();
+        let bar = (0.8 * group / bars as f64).min(34.0);
+        for (class, (name, below)) in self.classes.iter().enumerate() {
+            let centre = LEFT + (class as f64 + 0.5) * group;
+            let first = centre - bar * self.models.len() as f64;
+            for i in 0..bars {
+                let Some(value) = (self.value)(i / 2, i % 2, class) else { continue };
+                let (left, c) = (first + i as f64 * bar, colour(i / 2));
+                let class = if i % 2 == 0 { format!("pale f{c}") } else { format!("f{c}") };
+                let size = [bar - 2.0, bottom - y(value.value)];
+                svg.rect(&class, [left + 1.0, y(value.value)], size, 1.0);
+                let middle = left + bar / 2.0;
+                svg.line("whisker", [middle, y(value.low)], [middle, y(value.high)]);
+            }
+            let limit = (group / 6.2).max(3.0) as usize;
+            svg.text("small", [centre, bottom + 17.0], Anchor::Middle, &shorten(name, limit));
+            svg.text("small muted", [centre, bottom + 33.0], Anchor::Middle, below);
+        }
+        Some(svg)
+    }
 }
 
 fn confusion(section: &Section) -> Drawn {
-    let models: Vec<(&ModelReport, [&Scores; 2])> =
-        section.models.iter().filter_map(|m| Some((m, both_scores(m)?))).collect();
-    if models.is_empty() {
-        return None;
-    }
-    let classes = section.dataset.class_names.len();
-    let cell = (200.0 / classes as f64).clamp(22.0, 56.0);
-    let side = cell * classes as f64;
-    let (panel, row) = ((side + 130.0).max(270.0), side + 74.0);
-    let height = row * models.len() as f64;
-    let mut svg = Svg::new(2.0 * panel, height, "confusion matrices");
-    for (i, (model, scores)) in models.iter().enumerate() {
-        for (j, (scores, what)) in scores.iter().zip(["unrotated", "rotated"]).enumerate() {
-            let corner = [j as f64 * panel + 118.0, i as f64 * row + 28.0];
-            let title = format!("{}, {what}", shorten(&model.name, 24));
-            svg.text("title", [corner[0], corner[1] - 10.0], Anchor::Start, &title);
-            matrix(&mut svg, section, &scores.confusion, corner, cell, i);
-        }
-    }
+    let counts = |model: &ModelReport| both_scores(model).map(|s| s.map(|s| s.confusion.clone()));
+    let models = section.models.iter().filter_map(|m| Some((&m.name[..], counts(m)?)));
+    let svg = matrices(&section.dataset.class_names, &models.collect::<Vec<_>>())?;
     let caption = format!(
         "Rows: true class; columns: predicted class; per cent of the row ({}). Left unrotated, \
          right at random rotations.",
@@ -447,16 +477,37 @@ fn confusion(section: &Section) -> Drawn {
     Some(("confusion", "Confusion matrices", caption, svg))
 }
 
+/// Confusion matrices \[true class\]\[predicted class\] of every model, unrotated and rotated; `None`
+/// without models.
+pub(super) fn matrices(classes: &[String], models: &[(&str, [Vec<Vec<u64>>; 2])]) -> Option<Svg> {
+    if models.is_empty() {
+        return None;
+    }
+    let cell = (200.0 / classes.len() as f64).clamp(22.0, 56.0);
+    let side = cell * classes.len() as f64;
+    let (panel, row) = ((side + 130.0).max(270.0), side + 74.0);
+    let height = row * models.len() as f64;
+    let mut svg = Svg::new(2.0 * panel, height, "confusion matrices");
+    for (i, (model, counts)) in models.iter().enumerate() {
+        for (j, (counts, what)) in counts.iter().zip(["unrotated", "rotated"]).enumerate() {
+            let corner = [j as f64 * panel + 118.0, i as f64 * row + 28.0];
+            let title = format!("{}, {what}", shorten(model, 24));
+            svg.text("title", [corner[0], corner[1] - 10.0], Anchor::Start, &title);
+            matrix(&mut svg, classes, counts, corner, cell, i);
+        }
+    }
+    Some(svg)
+}
+
 fn matrix(
     svg: &mut Svg,
-    section: &Section,
+    names: &[String],
     counts: &[Vec<u64>],
     [left, top]: [f64; 2],
     cell: f64,
     model: usize,
 ) {
     let c = colour(model);
-    let names = &section.dataset.class_names;
     let limit = (cell / 6.0).max(4.0) as usize;
     let text_class = if cell < 30.0 { "tiny" } else { "small" };
     for (row, line) in counts.iter().enumerate() {
@@ -574,6 +625,22 @@ mod tests {
     fn powers_of_ten() {
         assert_eq!(power_of_ten(-12), "10⁻¹²");
         assert_eq!(power_of_ten(0), "10⁰");
+    }
+
+    #[test]
+    fn an_axis_ends_at_a_round_number() {
+        let ends = [
+            (0.0, 1.0),
+            (1.0, 1.0),
+            (1.14, 2.0),
+            (2.5, 5.0),
+            (7.0, 10.0),
+            (10.0, 10.0),
+            (30.0, 50.0),
+        ];
+        for (largest, end) in ends {
+            assert_eq!(axis_end(largest), end, "{largest}");
+        }
     }
 
     #[test]

@@ -7,11 +7,14 @@ mod figures;
 mod html;
 mod learning;
 mod log_plot;
+mod outputs;
+mod page;
 mod picture;
 mod raster;
 mod reading;
 mod svg;
 mod tables;
+mod voxels;
 mod write;
 
 use serde::{Deserialize, Serialize};
@@ -23,9 +26,11 @@ pub use diff::{Change, diff, diff_table};
 pub use figures::{Figure, figures};
 pub use html::html;
 pub use learning::learning_curves;
+pub use outputs::{OUTPUTS_SCHEMA_VERSION, OutputsModel, OutputsReport};
 pub use picture::{GalleryItem, Verdict, View, gallery};
 pub use reading::reading;
 pub use tables::{predictions_csv, results_csv, terminal};
+pub use voxels::{VOXEL_SCHEMA_VERSION, VoxelAnswer, VoxelItem, VoxelReport, VoxelView};
 pub use write::{write_comparison, write_report};
 
 pub(crate) use log_plot::LogPlot;

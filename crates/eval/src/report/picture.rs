@@ -171,7 +171,7 @@ fn caption(prediction: &Prediction) -> String {
 }
 
 /// Elementwise maximum of consecutive blocks of `block` values.
-fn channel_maximum(values: &[f32], block: usize) -> Vec<f32> {
+pub(super) fn channel_maximum(values: &[f32], block: usize) -> Vec<f32> {
     let (first, others) = values.split_at(block);
     let mut largest = first.to_vec();
     for other in others.chunks_exact(block) {
@@ -182,21 +182,34 @@ fn channel_maximum(values: &[f32], block: usize) -> Vec<f32> {
     largest
 }
 
-fn extent(values: &[f32]) -> [f32; 2] {
+pub(super) fn extent(values: &[f32]) -> [f32; 2] {
     values
         .iter()
         .fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &v| [low.min(v), high.max(v)])
 }
 
 /// A grey picture, black at the lower end of `range` and white at the upper.
-fn png(values: &[f32], size: [usize; 2], [low, high]: [f32; 2]) -> Result<String, EvalError> {
+pub(super) fn png(
+    values: &[f32],
+    size: [usize; 2],
+    [low, high]: [f32; 2],
+) -> Result<String, EvalError> {
     let scale = 255.0 / (high - low).max(f32::MIN_POSITIVE);
     let pixels: Vec<u8> = values.iter().map(|v| ((v - low) * scale).round() as u8).collect();
+    data_uri(&pixels, size, png::ColorType::Grayscale)
+}
+
+/// A picture of red, green and blue.
+pub(super) fn colour_png(pixels: &[u8], size: [usize; 2]) -> Result<String, EvalError> {
+    data_uri(pixels, size, png::ColorType::Rgb)
+}
+
+fn data_uri(pixels: &[u8], size: [usize; 2], kind: png::ColorType) -> Result<String, EvalError> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, size[0] as u32, size[1] as u32);
-    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_color(kind);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.write_header()?.write_image_data(&pixels)?;
+    encoder.write_header()?.write_image_data(pixels)?;
     Ok(format!("data:image/png;base64,{}", STANDARD.encode(bytes)))
 }
 

@@ -38,7 +38,7 @@ fn of_model(section: &Section, model: &ModelReport) -> Option<String> {
 }
 
 /// `a fall of 3.1 points (95 % interval 0.4 to 5.9)`.
-fn change(e: Estimate) -> String {
+pub(super) fn change(e: Estimate) -> String {
     let interval = |low, high| format!("95 % interval {} to {}", percent(low), percent(high));
     let size = percent(e.value.abs());
     if e.low == 0.0 && e.high == 0.0 {

@@ -7,14 +7,6 @@ use crate::EvalError;
 use crate::metrics::{Estimate, argmax};
 use crate::protocol::{Condition, axis_name};
 
-/// One line of the headline table: a model with one source.
-#[derive(serde::Serialize)]
-pub(crate) struct HeadlineRow {
-    pub(crate) model: String,
-    pub(crate) source: String,
-    pub(crate) values: Vec<String>,
-}
-
 /// Columns of the headline table after model and source.
 pub(crate) const HEADLINE: [&str; 9] = [
     "unrotated %",
@@ -28,8 +20,9 @@ pub(crate) const HEADLINE: [&str; 9] = [
     "parameters",
 ];
 
-/// The headline table of a section; a dash stands for what was not measured.
-pub(crate) fn headline(section: &Section) -> Vec<HeadlineRow> {
+/// The rows of the headline table of a section: model, source and [`HEADLINE`]; a dash stands for what was not
+/// measured.
+pub(crate) fn headline(section: &Section) -> Vec<Vec<String>> {
     let row = |model: &ModelReport, source: &SourceReport| {
         let unrotated = source.condition(Condition::Unrotated).map(|c| &c.scores);
         let random = source.condition(Condition::Random);
@@ -37,7 +30,9 @@ pub(crate) fn headline(section: &Section) -> Vec<HeadlineRow> {
         let stability = random.and_then(|c| c.stability.as_ref());
         let dash = || "–".to_owned();
         let auc = |auc: Option<Estimate>| auc.map_or_else(dash, |e| format!("{:.3}", e.value));
-        let values = vec![
+        vec![
+            model.name.clone(),
+            source.source.to_string(),
             unrotated.map_or_else(dash, |s| percent_interval(s.accuracy)),
             rotated.map_or_else(dash, |s| percent_interval(s.accuracy)),
             stability.map_or_else(dash, |s| percent_interval(s.accuracy_change)),
@@ -47,15 +42,14 @@ pub(crate) fn headline(section: &Section) -> Vec<HeadlineRow> {
             stability.map_or_else(dash, |s| percent(s.worst_case_accuracy.value)),
             stability.map_or_else(dash, |s| format!("{:.3}", s.relative_deviation.value)),
             thousands(model.parameters),
-        ];
-        HeadlineRow { model: model.name.clone(), source: source.source.to_string(), values }
+        ]
     };
     let sources = section.models.iter().flat_map(|m| m.sources.iter().map(move |s| (m, s)));
     sources.map(|(model, source)| row(model, source)).collect()
 }
 
 /// `12 345`, with a narrow no-break space.
-fn thousands(number: usize) -> String {
+pub(super) fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()
@@ -72,20 +66,27 @@ pub fn terminal(report: &Report) -> String {
 }
 
 fn terminal_section(section: &Section) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["model", "source"].into_iter().chain(HEADLINE));
-    for row in headline(section) {
-        table.add_row([row.model, row.source].into_iter().chain(row.values));
-    }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    let table = text_table(&HEADLINE, headline(section));
     let data = &section.dataset;
     let items: usize = data.class_counts.iter().sum();
     let title = format!("{}, {} split, {items} items", data.name, data.split);
     let sentences: String = reading(section).iter().map(|s| format!("- {s}\n")).collect();
     format!("{title}\n{table}\n{sentences}")
+}
+
+pub(super) const RESULT_COLUMNS: [&str; 9] =
+    ["section", "model", "source", "condition", "parameter", "metric", "value", "low", "high"];
+
+/// A table for a terminal with the columns model, source and `others`.
+pub(super) fn text_table(others: &[&str], rows: Vec<Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["model", "source"].iter().chain(others));
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 /// Every number in long form: section, model, source, condition, parameter (degrees or voxels),
@@ -96,17 +97,7 @@ fn terminal_section(section: &Section) -> String {
 /// [`EvalError::Csv`] if a record cannot be formatted.
 pub fn results_csv(report: &Report) -> Result<String, EvalError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record([
-        "section",
-        "model",
-        "source",
-        "condition",
-        "parameter",
-        "metric",
-        "value",
-        "low",
-        "high",
-    ])?;
+    writer.write_record(RESULT_COLUMNS)?;
     for section in &report.sections {
         for model in &section.models {
             for source in &model.sources {
@@ -136,7 +127,7 @@ pub fn results_csv(report: &Report) -> Result<String, EvalError> {
 type Cell = (f64, Option<(f64, f64)>);
 
 /// The kind of a condition, with its axis where it has one: `about z`.
-fn kind(condition: Condition) -> String {
+pub(super) fn kind(condition: Condition) -> String {
     let axis = condition.axis().map_or_else(String::new, |axis| format!(" {}", axis_name(axis)));
     format!("{}{axis}", condition.kind())
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 use super::raster::png;
-use super::{Comparison, Report, figures, html, predictions_csv, results_csv};
+use super::{Comparison, Figure, Report, figures, html, predictions_csv, results_csv};
 use crate::EvalError;
 
 /// Writes `report.html`, `report.json`, `results.csv`, `predictions.csv` and every plot as
@@ -17,22 +17,28 @@ use crate::EvalError;
 /// # Errors
 /// [`EvalError::Write`] naming the file that could not be written, or an error of formatting.
 pub fn write_report(dir: &Path, report: &Report) -> Result<(), EvalError> {
-    let figure_dir = dir.join("figures");
-    fs::create_dir_all(&figure_dir)
-        .map_err(|source| EvalError::Write { path: figure_dir.clone(), source })?;
-    for (i, section) in report.sections.iter().enumerate() {
-        for figure in figures(section, &section_name(i, &section.dataset.name)) {
-            write_file(&figure_dir, &format!("{}.svg", figure.name), &figure.file)?;
-            let path = figure_dir.join(format!("{}.png", figure.name));
-            let fault = |source| EvalError::Write { path: path.clone(), source };
-            let picture = png(&figure.file).map_err(|e| fault(io::Error::other(e)))?;
-            replace(&figure_dir, &path, &picture).map_err(fault)?;
-        }
-    }
+    let sections = report.sections.iter().enumerate();
+    let figures = sections.flat_map(|(i, s)| figures(s, &section_name(i, &s.dataset.name)));
+    write_figures(dir, &figures.collect::<Vec<_>>())?;
     write_file(dir, "predictions.csv", &predictions_csv(report)?)?;
     write_file(dir, "results.csv", &results_csv(report)?)?;
     write_file(dir, "report.json", &report.to_json()?)?;
     write_file(dir, "report.html", &html(report)?)
+}
+
+/// Writes every plot as `figures/NAME.svg` and `figures/NAME.png` into the folder `dir`.
+pub(super) fn write_figures(dir: &Path, figures: &[Figure]) -> Result<(), EvalError> {
+    let figure_dir = dir.join("figures");
+    fs::create_dir_all(&figure_dir)
+        .map_err(|source| EvalError::Write { path: figure_dir.clone(), source })?;
+    for figure in figures {
+        write_file(&figure_dir, &format!("{}.svg", figure.name), &figure.file)?;
+        let path = figure_dir.join(format!("{}.png", figure.name));
+        let fault = |source| EvalError::Write { path: path.clone(), source };
+        let picture = png(&figure.file).map_err(|e| fault(io::Error::other(e)))?;
+        replace(&figure_dir, &path, &picture).map_err(fault)?;
+    }
+    Ok(())
 }
 
 /// Writes `comparison.json`, `comparison.csv` and `comparison.md` into the folder `dir`.

@@ -5,7 +5,9 @@ use std::process::Command;
 
 use steer3d_eval::report::html;
 
+use crate::outputs;
 use crate::report::report;
+use crate::voxels;
 
 const BROWSERS: [&str; 4] =
     ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
@@ -32,13 +34,27 @@ fn browser() -> Option<PathBuf> {
 
 #[test]
 fn a_browser_shows_every_figure_and_asks_the_network_for_nothing() {
+    // As many as html_refers_to_nothing_outside_and_escapes_names counts.
+    check(&html(&report()).unwrap(), 24);
+}
+
+#[test]
+fn a_browser_shows_every_figure_of_labels_of_voxels() {
+    check(&voxels::report().html().unwrap(), 6 + 32);
+}
+
+#[test]
+fn a_browser_shows_every_figure_of_vectors() {
+    check(&outputs::report().html().unwrap(), 2);
+}
+
+fn check(text: &str, figures: usize) {
     let Some(browser) = browser() else {
         eprintln!("SKIPPED: no browser in PATH; scripts/browser installs one");
         return;
     };
     let dir = tempfile::tempdir().unwrap();
     let page = dir.path().join("report.html");
-    let text = html(&report()).unwrap();
     std::fs::write(&page, text.replace("</body>", &format!("{COUNT}</body>"))).unwrap();
     let output = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
@@ -55,7 +71,7 @@ fn a_browser_shows_every_figure_and_asks_the_network_for_nothing() {
     assert!(output.status.success(), "{said}");
     let console: Vec<&str> = said.lines().filter(|line| line.contains("CONSOLE")).collect();
     assert!(console.is_empty(), "{console:?}");
-    // As many as html_refers_to_nothing_outside_and_escapes_names counts.
-    assert!(dom.contains("data-shown=\"24 of 24\""), "{}", &dom[dom.len().saturating_sub(900)..]);
+    let shown = format!("data-shown=\"{figures} of {figures}\"");
+    assert!(dom.contains(&shown), "{}", &dom[dom.len().saturating_sub(900)..]);
     assert!(dom.contains("data-fetched=\"\""), "{}", &dom[dom.len().saturating_sub(900)..]);
 }

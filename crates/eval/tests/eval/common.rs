@@ -8,7 +8,7 @@ use steer3d_nn::LayerField;
 use steer3d_so3::{Irreps, Rotation, Stream};
 use steer3d_volume::{
     Dataset, DatasetMeta, DatasetWriter, Item, Mesh, MeshField, MeshVoxeliser, PointCloud,
-    Provenance, Split, Storage, Voxeliser,
+    Provenance, Split, Storage, Tasks, Voxeliser,
 };
 
 pub(crate) const SIZE: usize = 13;
@@ -37,6 +37,17 @@ fn shape(class: usize, stream: &mut Stream) -> PointCloud {
 
 /// `items` shapes of the three classes in turn, all in the test split.
 pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
+    write(path, items, points, None)
+}
+
+/// The same with labels of voxels, empty (0) and dense (1), by the values of the volume and the index of a voxel.
+pub(crate) fn labelled(path: &Path, items: usize, label: impl Fn(&[f32], usize) -> u8) -> Dataset {
+    write(path, items, true, Some(&label))
+}
+
+type Label<'a> = &'a dyn Fn(&[f32], usize) -> u8;
+
+fn write(path: &Path, items: usize, points: bool, label: Option<Label<'_>>) -> Dataset {
     let meta = DatasetMeta {
         name: "three shapes".into(),
         class_names: CLASSES.map(String::from).to_vec(),
@@ -55,13 +66,20 @@ pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
         mesh_voxeliser: None,
     };
     let mut writer = DatasetWriter::create(path, meta).unwrap();
+    if label.is_some() {
+        let voxel_classes = vec!["empty".into(), "dense".into()];
+        writer = writer.with_tasks(Tasks { targets: None, voxel_classes }).unwrap();
+    }
     for i in 0..items {
         let class = i % CLASSES.len();
         let cloud = shape(class, &mut Stream::new(1, "shape", &[i as u64]));
         let volume = voxeliser().voxelise(&cloud, &Rotation::identity()).unwrap();
+        let voxels = 0..volume.data().len();
+        let labels = label.map(|label| voxels.map(|i| label(volume.data(), i)).collect::<Vec<_>>());
         writer
             .push(&Item {
                 volume: Some(&volume),
+                voxel_labels: labels.as_deref().unwrap_or_default(),
                 label: class as u32,
                 split: Split::Test,
                 id: &format!("{}-{i}", CLASSES[class]),

@@ -11,3 +11,4 @@ mod precomputed;
 mod report;
 #[cfg(unix)]
 mod subprocess;
+mod voxels;

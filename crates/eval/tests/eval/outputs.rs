@@ -1,5 +1,6 @@
 //! Models of numbers and vectors.
 
+use steer3d_eval::report::{OutputsModel, OutputsReport};
 use steer3d_eval::{
     Condition, EvalError, OutputScores, PointGroup, Protocol, Source, Targets, evaluate_outputs,
 };
@@ -84,4 +85,31 @@ fn targets_that_do_not_fit_are_refused() {
     assert_eq!(fail("1x0", &right), "expected 1 outputs of the model, found 3");
     assert!(fail("1x1", &right[..2]).contains("expected 3 targets"));
     assert!(fail("1x1", &[right[0].clone(), vec![], vec![]]).contains("components"));
+}
+
+/// Of the moment as a vector.
+pub(crate) fn report() -> OutputsReport {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dataset(&dir.path().join("a.h5"), 3, true);
+    let scores = run(&vector(), &data, "1x1", &vec![vec![1.0, 0.0, -1.0]; 3]);
+    let model = OutputsModel { name: "third <moment>".into(), parameters: 0, scores };
+    let protocol = Protocol { sources: vec![Source::Points], ..quick() };
+    OutputsReport::new(&data, Split::Test, "1x1".parse().unwrap(), protocol, vec![model])
+}
+
+#[test]
+fn the_report_has_every_number() {
+    let report = report();
+    let lines = report.csv().unwrap();
+    assert_eq!(lines.lines().count(), 1 + report.models[0].scores.len());
+    let page = report.html().unwrap();
+    assert!(!page.contains("third <moment>") && page.contains("third &lt;moment&gt;"));
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert!(report.terminal().contains("24 cube rotations"));
+    let dir = tempfile::tempdir().unwrap();
+    report.write(dir.path()).unwrap();
+    assert!(dir.path().join("figures/outputs-deviation-angle.png").is_file());
+    let json = std::fs::read_to_string(dir.path().join("outputs.json")).unwrap();
+    let read: OutputsReport = serde_json::from_str(&json).unwrap();
+    assert_eq!(read.models[0].scores.len(), report.models[0].scores.len());
 }

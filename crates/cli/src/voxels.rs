@@ -1,0 +1,40 @@
+//! `steer3d eval` of networks that label voxels.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use steer3d::eval::report::VoxelReport;
+use steer3d::eval::{Predictor, Protocol, evaluate_voxels};
+use steer3d::volume::{Dataset, Split};
+
+use crate::eval::{command_line, progress};
+use crate::output::Output;
+
+/// Measures networks against the labels of the voxels of a dataset; prints a table and writes the report to
+/// `out`.
+pub(crate) fn run(
+    models: &[Box<dyn Predictor>],
+    dataset: &Dataset,
+    split: Split,
+    protocol: Protocol,
+    out: Option<&Path>,
+    output: &Output,
+) -> Result<ExitCode> {
+    let measured = models.iter().map(|model| {
+        let progress = progress(model.as_ref(), dataset, output);
+        Ok(evaluate_voxels(model.as_ref(), dataset, split, &protocol, &progress)?)
+    });
+    let measured = measured.collect::<Result<Vec<_>>>()?;
+    let predictors: Vec<&dyn Predictor> = models.iter().map(AsRef::as_ref).collect();
+    let report = VoxelReport::new(dataset, split, protocol, measured, &predictors)?;
+    let report = VoxelReport { command: command_line(), ..report };
+    if let Some(folder) = out {
+        report.write(folder)?;
+    }
+    output.result(&report.terminal(), &report)?;
+    if let Some(folder) = out {
+        output.say(&format!("report: {}", folder.join("report.html").display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
