@@ -7,7 +7,7 @@ use serde::Serialize;
 use steer3d::eval::report::Spread;
 use steer3d::eval::{NetworkPredictor, Predictor, Protocol, evaluate};
 use steer3d::kernels::Family;
-use steer3d::nn::{Network, PlainConfig, SteerableBlock, SteerableConfig, TrainConfig};
+use steer3d::nn::{Monitor, Network, PlainConfig, SteerableBlock, SteerableConfig, TrainConfig};
 use steer3d::volume::{Dataset, ImportOptions, Split, Voxeliser, import_tetris};
 
 use crate::output::Output;
@@ -65,6 +65,7 @@ pub(crate) fn run(
                 batch_size: SHAPES,
                 learning_rate: 3e-2,
                 weight_decay: 1e-3,
+                monitor: Monitor::Accuracy,
                 seed,
                 ..TrainConfig::default()
             };
