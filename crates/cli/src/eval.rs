@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use steer3d::eval::report::{ModelReport, Report, Section, terminal, write_report};
 use steer3d::eval::{
     Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Progress, Protocol,
@@ -247,9 +248,15 @@ pub(crate) fn run(
     let (split, out) = (args.protocol.split(), args.out.as_deref());
     match answers {
         Answers::Classes => {}
-        Answers::Voxels => return voxels::run(&predictors, &dataset, split, protocol, out, output),
+        Answers::Voxels => {
+            let report = voxels::report(&predictors, &dataset, split, protocol, out, output)?;
+            show(&report.terminal(), &report, out, output)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Answers::Values => {
-            return outputs::run(&predictors, &dataset, split, protocol, out, output);
+            let report = outputs::report(&predictors, &dataset, split, protocol, out, output)?;
+            show(&report.terminal(), &report, out, output)?;
+            return Ok(ExitCode::SUCCESS);
         }
     }
     for command in &args.command {
@@ -294,10 +301,23 @@ fn export(
 
 /// What models answer with, which decides how they are measured.
 #[derive(Clone, Copy, PartialEq)]
-enum Answers {
+pub(crate) enum Answers {
     Classes,
     Voxels,
     Values,
+}
+
+impl Answers {
+    pub(crate) fn of(head: &Head) -> Result<Self> {
+        match head {
+            Head::Classes => Ok(Self::Classes),
+            Head::Voxels => Ok(Self::Voxels),
+            Head::Scalars | Head::Field { pooled: true, .. } => Ok(Self::Values),
+            Head::Field { pooled: false, .. } => bail!(
+                "gives a field; classes, labels of voxels and values of whole volumes are evaluated"
+            ),
+        }
+    }
 }
 
 /// What all models answer with; `classifiers` are among them.
@@ -305,13 +325,8 @@ fn answers(paths: &[PathBuf], networks: &[Option<Loaded>], classifiers: bool) ->
     let mut all = if classifiers { vec![Answers::Classes] } else { vec![] };
     for (path, network) in paths.iter().zip(networks) {
         all.push(match network.as_ref().map(|(_, card)| card.model.head()) {
-            None | Some(Head::Classes) => Answers::Classes,
-            Some(Head::Voxels) => Answers::Voxels,
-            Some(Head::Scalars | Head::Field { pooled: true, .. }) => Answers::Values,
-            Some(Head::Field { pooled: false, .. }) => bail!(
-                "{}: gives a field; classes, labels of voxels and values of whole volumes are evaluated",
-                path.display()
-            ),
+            None => Answers::Classes,
+            Some(head) => Answers::of(head).with_context(|| format!("{}", path.display()))?,
         });
     }
     match all.iter().all(|answers| *answers == all[0]) {
@@ -447,7 +462,12 @@ pub(crate) fn publish(
     if let Some(folder) = out {
         write_report(folder, &report)?;
     }
-    output.result(&terminal(&report), &report)?;
+    show(&terminal(&report), &report, out, output)
+}
+
+/// Prints a report, and where its page is.
+fn show(text: &str, report: &impl Serialize, out: Option<&Path>, output: &Output) -> Result<()> {
+    output.result(text, report)?;
     if let Some(folder) = out {
         output.say(&format!("report: {}", folder.join("report.html").display()));
     }

@@ -1,7 +1,6 @@
 //! `steer3d eval` of networks that give numbers, vectors or tensors for each volume.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use steer3d::eval::report::{OutputsModel, OutputsReport};
@@ -11,15 +10,15 @@ use steer3d::volume::{Dataset, Split};
 use crate::eval::{command_line, progress};
 use crate::output::Output;
 
-/// Measures networks against the targets of a dataset; prints a table and writes the report to `out`.
-pub(crate) fn run(
+/// Measures networks against the targets of a dataset and writes the report to `out`.
+pub(crate) fn report(
     models: &[Box<dyn Predictor>],
     dataset: &Dataset,
     split: Split,
     protocol: Protocol,
     out: Option<&Path>,
     output: &Output,
-) -> Result<ExitCode> {
+) -> Result<OutputsReport> {
     let name = &dataset.meta().name;
     let Some(irreps) = dataset.tasks().and_then(|tasks| tasks.targets.clone()) else {
         bail!(
@@ -42,9 +41,5 @@ pub(crate) fn run(
     if let Some(folder) = out {
         report.write(folder)?;
     }
-    output.result(&report.terminal(), &report)?;
-    if let Some(folder) = out {
-        output.say(&format!("report: {}", folder.join("report.html").display()));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(report)
 }

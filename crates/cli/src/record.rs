@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use steer3d::eval::report::{ConditionReport, ModelReport, SourceReport, learning_curves};
+use steer3d::eval::{VoxelModel, VoxelScores};
 use steer3d::nn::{EpochMetrics, Network, TrainConfig, TrainEvent, checkpoint};
 use steer3d::volume::Dataset;
 
@@ -45,7 +46,7 @@ pub(crate) struct RunRecord {
     pub(crate) test: Vec<TestScore>,
 }
 
-/// Accuracy of a network under one condition of an evaluation.
+/// Accuracy of a network, of classes or of labels of voxels, under one condition of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TestScore {
     /// What was rotated.
@@ -66,6 +67,15 @@ impl TestScore {
         };
         let sources = report.sources.iter();
         sources.flat_map(|s| s.conditions.iter().map(move |c| of(s, c))).collect()
+    }
+
+    /// Those of a network that labels voxels.
+    pub(crate) fn of_voxels(model: &VoxelModel) -> Vec<Self> {
+        let of = |s: &VoxelScores| {
+            let (source, condition) = (s.source.to_string(), s.condition.to_string());
+            Some(Self { source, condition, accuracy: s.accuracy?.value, auc: None })
+        };
+        model.scores.iter().filter_map(of).collect()
     }
 }
 

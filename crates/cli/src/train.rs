@@ -23,10 +23,11 @@ use steer3d::nn::{
 use steer3d::volume::{Dataset, Split, Turns};
 use toml::Table;
 
+use crate::eval::Answers;
 use crate::experiment::{Data, Evaluation, Experiment, Saving, Settings, read, strict};
 use crate::output::Output;
 use crate::record::{EXPERIMENT, Recorder, RunRecord, TestScore};
-use crate::{INTERRUPTED, eval, runs};
+use crate::{INTERRUPTED, eval, outputs, runs, voxels};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d init > cath.toml && steer3d train cath.toml
@@ -279,8 +280,14 @@ fn one(
     let was_finished = state.as_ref().is_some_and(|state| state.header.progress.finished);
     let dataset = experiment.dataset(output)?;
     let model = experiment.model(&dataset, device)?;
-    if experiment.evaluation.is_some() && !model.is_classifier() {
-        bail!("evaluation: is for networks that give classes of volumes; leave it out");
+    if let Some(evaluation) = &experiment.evaluation {
+        let answers = Answers::of(model.head()).context("evaluation")?;
+        evaluation.protocol.check(&dataset, evaluation.split).context("evaluation")?;
+        if answers != Answers::Classes && evaluation.protocol.search.is_some() {
+            bail!(
+                "evaluation.protocol.search: looks for wrong classes of whole volumes; leave it out"
+            );
+        }
     }
     let network = Network::new(&model, config.seed, DType::F32, device)?;
     let network = network.with_recomputation(experiment.recompute()?);
@@ -374,18 +381,36 @@ fn report(
     output: &Output,
 ) -> Result<Vec<TestScore>> {
     let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let answers = Answers::of(network.config().head())?;
     let predictors: [Box<dyn Predictor>; 1] = [Box::new(NetworkPredictor::new(name, network)?)];
     let Evaluation { split, protocol } = evaluation;
     let folder = out.join("report");
-    let journals = folder.join("unfinished");
-    fs::create_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
-    let section = eval::section(&predictors, dataset, split, protocol, Some(&journals), output)?;
-    let title = format!("{} on {}", out.display(), dataset.meta().name);
-    let scores = section.models.first().map(TestScore::of).unwrap_or_default();
-    let report = Report::new(&title, &eval::command_line(), vec![section]);
-    write_report(&folder, &report)?;
-    fs::remove_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
-    output.say(&terminal(&report));
+    let (text, scores) = match answers {
+        Answers::Classes => {
+            let title = format!("{} on {}", out.display(), dataset.meta().name);
+            let journals = folder.join("unfinished");
+            fs::create_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
+            let section =
+                eval::section(&predictors, dataset, split, protocol, Some(&journals), output)?;
+            let scores = section.models.first().map(TestScore::of).unwrap_or_default();
+            let report = Report::new(&title, &eval::command_line(), vec![section]);
+            write_report(&folder, &report)?;
+            fs::remove_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
+            (terminal(&report), scores)
+        }
+        Answers::Voxels => {
+            let report =
+                voxels::report(&predictors, dataset, split, protocol, Some(&folder), output)?;
+            let scores = report.models.first().map(TestScore::of_voxels).unwrap_or_default();
+            (report.terminal(), scores)
+        }
+        Answers::Values => {
+            let report =
+                outputs::report(&predictors, dataset, split, protocol, Some(&folder), output)?;
+            (report.terminal(), vec![])
+        }
+    };
+    output.say(&text);
     output.say(&format!("report: {}", folder.join("report.html").display()));
     Ok(scores)
 }

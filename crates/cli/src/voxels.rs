@@ -1,7 +1,6 @@
 //! `steer3d eval` of networks that label voxels.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use steer3d::eval::report::VoxelReport;
@@ -11,16 +10,15 @@ use steer3d::volume::{Dataset, Split};
 use crate::eval::{command_line, progress};
 use crate::output::Output;
 
-/// Measures networks against the labels of the voxels of a dataset; prints a table and writes the report to
-/// `out`.
-pub(crate) fn run(
+/// Measures networks against the labels of the voxels of a dataset and writes the report to `out`.
+pub(crate) fn report(
     models: &[Box<dyn Predictor>],
     dataset: &Dataset,
     split: Split,
     protocol: Protocol,
     out: Option<&Path>,
     output: &Output,
-) -> Result<ExitCode> {
+) -> Result<VoxelReport> {
     let measured = models.iter().map(|model| {
         let progress = progress(model.as_ref(), dataset, output);
         Ok(evaluate_voxels(model.as_ref(), dataset, split, &protocol, &progress)?)
@@ -32,9 +30,5 @@ pub(crate) fn run(
     if let Some(folder) = out {
         report.write(folder)?;
     }
-    output.result(&report.terminal(), &report)?;
-    if let Some(folder) = out {
-        output.say(&format!("report: {}", folder.join("report.html").display()));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(report)
 }

@@ -362,9 +362,25 @@ fn labels_of_voxels_and_vectors_are_trained_as_the_head_is() {
     train("model.head={ field = { irreps = '1x1', pooled = true } }", "vector");
     assert!(metrics(&at.join("vector"))[1].contains("\"validation_accuracy\":null"));
     assert!(succeeds(at, &["runs", "."]).contains("vector"));
-    let both = ["--set", "model.head=voxels", "--set", "evaluation.split=test"];
-    let message = refused(at, &[&["train", "exp.toml"][..], &both].concat());
-    assert!(message.contains("evaluation: is for networks"), "{message}");
+    let empty = ["--set", "model.head=voxels", "--set", "evaluation.split=test", "--out", "empty"];
+    let message = refused(at, &[&["train", "exp.toml"][..], &empty].concat());
+    assert!(message.contains("evaluation: ") && message.contains("no items in its test split"));
+    assert!(!at.join("empty/model.safetensors").exists());
+    let protocol = "evaluation={split = 'validation', protocol = {rotations = 1, angles = [], translations = [], groups = []}}";
+    for (head, data) in [
+        ("model.head=voxels", "voxels.json"),
+        ("model.head={ field = { irreps = '1x1', pooled = true } }", "outputs.json"),
+    ] {
+        let out = data.trim_end_matches(".json");
+        succeeds(
+            at,
+            &["train", "exp.toml", "--set", head, "--set", protocol, "--out", out, "--overwrite"],
+        );
+        assert!(at.join(out).join("report").join(data).exists());
+        assert!(at.join(out).join("report/report.html").exists());
+    }
+    let run = fs::read_to_string(at.join("voxels/run.json")).unwrap();
+    assert!(run.contains("\"condition\": \"random rotations\""), "{run}");
     vectors_are_evaluated_turned_back(at);
     labels_are_evaluated_turned_back(at);
 }

@@ -178,18 +178,12 @@ impl Run<'_> {
 
     /// Checks everything but the number of classes.
     pub(crate) fn check_data(&self, split: Split) -> Result<(), EvalError> {
-        self.protocol.validate()?;
+        self.protocol.check(self.dataset, split)?;
         let (model, meta) = (self.model, self.dataset.meta());
         let (name, dataset) = (model.name().to_owned(), meta.name.clone());
         let (expected, found) = (meta.channels, model.channels());
         if expected != found {
             return Err(EvalError::Channels { model: name, dataset, expected, found });
-        }
-        if self.items.is_empty() {
-            return Err(EvalError::EmptySplit { dataset, split: split.to_string() });
-        }
-        if self.protocol.sources.contains(&Source::Points) && !self.dataset.can_voxelise() {
-            return Err(EvalError::NoPoints { dataset });
         }
         Ok(())
     }

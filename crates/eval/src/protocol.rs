@@ -9,7 +9,7 @@ use steer3d_so3::groups::{cube_group, icosahedral_group, tetrahedral_group};
 use steer3d_so3::rotations::random_rotation;
 use steer3d_so3::sampling::super_fibonacci;
 use steer3d_so3::{Rotation, Stream};
-use steer3d_volume::Interpolation;
+use steer3d_volume::{Dataset, Interpolation, Split};
 
 use crate::EvalError;
 
@@ -115,6 +115,23 @@ impl Default for Protocol {
 }
 
 impl Protocol {
+    /// Checks every setting, and that a split of a dataset can be evaluated so.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate), [`EvalError::EmptySplit`], and [`EvalError::NoPoints`] where points are
+    /// to be turned that the dataset does not store.
+    pub fn check(&self, dataset: &Dataset, split: Split) -> Result<(), EvalError> {
+        self.validate()?;
+        let name = || dataset.meta().name.clone();
+        if dataset.indices(split).is_empty() {
+            return Err(EvalError::EmptySplit { dataset: name(), split: split.to_string() });
+        }
+        if self.sources.contains(&Source::Points) && !dataset.can_voxelise() {
+            return Err(EvalError::NoPoints { dataset: name() });
+        }
+        Ok(())
+    }
+
     /// Checks every field.
     ///
     /// # Errors
