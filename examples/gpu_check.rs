@@ -333,13 +333,14 @@ fn network(device: &Device, dtype: DType) -> Result<SteerableCnn> {
     Ok(SteerableCnn::new(config, 1, dtype, device)?)
 }
 
-fn losses(device: &Device, dtype: DType, steps: u64) -> Result<Vec<f64>> {
+/// Of weights of type `dtype` and fields of type `stored`.
+fn losses(device: &Device, dtype: DType, stored: DType, steps: u64) -> Result<Vec<f64>> {
     let network = network(device, dtype)?;
     let mut adam = AdamW::new(network.params(), 1e-3)?;
     let mut losses = vec![];
     for step in 0..steps {
         let mut stream = Stream::new(step, "training", &[]);
-        let x = normal(&mut stream, &[4, 1, 16, 16, 16])?.to_dtype(dtype)?.to_device(device)?;
+        let x = normal(&mut stream, &[4, 1, 16, 16, 16])?.to_dtype(stored)?.to_device(device)?;
         let labels = Tensor::new(&[0u32, 1, 2, 3], device)?;
         let loss = cross_entropy(&network.forward(&x, Mode::Train { seed: 3, step })?, &labels)?;
         adam.step(network.params(), &loss.backward()?, 1e-2)?;
@@ -349,17 +350,21 @@ fn losses(device: &Device, dtype: DType, steps: u64) -> Result<Vec<f64>> {
 }
 
 fn training(gpu: &Device) -> Result<String> {
-    let cpu = losses(&Device::Cpu, DType::F64, 8)?;
-    let double = losses(gpu, DType::F64, 8)?;
-    let single = losses(gpu, DType::F32, 8)?;
-    ensure!(single == losses(gpu, DType::F32, 8)?, "two runs of the same seed give other losses");
+    let [bf16, f32, f64] = [DType::BF16, DType::F32, DType::F64];
+    let cpu = losses(&Device::Cpu, f64, f64, 8)?;
+    let double = losses(gpu, f64, f64, 8)?;
+    let single = losses(gpu, f32, f32, 8)?;
+    let mixed = losses(gpu, f32, bf16, 8)?;
+    ensure!(single == losses(gpu, f32, f32, 8)?, "two runs of the same seed give other losses");
+    ensure!(mixed == losses(gpu, f32, bf16, 8)?, "two runs in bf16 give other losses");
     let worst =
         |a: &[f64]| a.iter().zip(&cpu).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs() / b.abs()));
-    let (double, single) = (worst(&double), worst(&single));
+    let (double, single, mixed) = (worst(&double), worst(&single), worst(&mixed));
     ensure!(double < 1e-8, "losses in f64 differ from the CPU's by {double:.1e}");
     ensure!(single < 1e-2, "losses in f32 differ from the CPU's by {single:.1e}");
+    ensure!(mixed < 5e-2, "losses with fields in bf16 differ from the CPU's by {mixed:.1e}");
     Ok(format!(
-        "8 steps, losses differ from the CPU's by f64 {double:.1e}, f32 {single:.1e}; two runs equal"
+        "8 steps, losses differ from the CPU's by f64 {double:.1e}, f32 {single:.1e}, bf16 {mixed:.1e}; two runs equal"
     ))
 }
 
@@ -396,6 +401,24 @@ fn both(gpu: &Device, run: &Operation, arguments: &[Var]) -> Result<[f64; 2]> {
         Ok(())
     })?;
     Ok([forward, all])
+}
+
+/// Milliseconds forward, and of a whole step with weights in f32.
+fn training_step(gpu: &Device, stored: DType) -> Result<[f64; 2]> {
+    let network = network(gpu, DType::F32)?;
+    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let x = Tensor::randn(0f32, 1f32, (8, 1, 64, 64, 64), gpu)?.to_dtype(stored)?;
+    let labels = Tensor::new(&[0u32, 1, 2, 3, 0, 1, 2, 3], gpu)?;
+    let forward = || network.forward(&x, Mode::Train { seed: 3, step: 0 });
+    let of_forward = milliseconds(gpu, || {
+        forward()?;
+        Ok(())
+    })?;
+    let of_step = milliseconds(gpu, || {
+        let loss = cross_entropy(&forward()?, &labels)?;
+        Ok(adam.step(network.params(), &loss.backward()?, 1e-2)?)
+    })?;
+    Ok([of_forward, of_step])
 }
 
 fn speed(gpu: &Device) -> Result<String> {
@@ -442,5 +465,8 @@ fn speed(gpu: &Device) -> Result<String> {
         Ok(field_batch_norm_gate(&a[0], &all, &a[1], &a[2], 1e-5, 16, Some(&gated))?.0)
     });
     line("batch norm and gate 176 channels 64^3 x8", DType::F32, both(gpu, &run, &arguments)?);
+    for stored in [DType::F32, DType::BF16] {
+        line("training step, 3 layers 64^3 x8", stored, training_step(gpu, stored)?);
+    }
     Ok(first)
 }

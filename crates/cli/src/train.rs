@@ -17,8 +17,8 @@ use steer3d::kernels::Family;
 use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
 use steer3d::nn::state::{self, TrainingState};
 use steer3d::nn::{
-    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, Save, States, SteerableConfig,
-    Symmetry, TrainConfig, TrainEvent, Training, TransformerConfig,
+    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, Precision, Save, States,
+    SteerableConfig, Symmetry, TrainConfig, TrainEvent, Training, TransformerConfig,
 };
 use steer3d::volume::{Dataset, Split, Turns};
 use toml::Table;
@@ -98,6 +98,10 @@ pub(crate) struct TrainingArgs {
     /// checkpointing): the same weights, less memory from about eight blocks on, steps half as long again
     #[arg(long)]
     pub(crate) recompute: bool,
+    /// How fields are stored in training: bfloat16 takes half the memory of a GPU; weights and the optimiser stay
+    /// in float32 [default: float32]
+    #[arg(long, value_enum)]
+    precision: Option<Stored>,
     /// Turn every training volume at random, anew in each epoch, by rotations about z or by any: its
     /// points where the dataset has them, else its voxels [default: so3 for the augmented network, none
     /// for others]
@@ -116,6 +120,12 @@ enum Augment {
     So3,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stored {
+    Float32,
+    Bfloat16,
+}
+
 impl TrainingArgs {
     /// Whether any of them is given.
     fn any(&self) -> bool {
@@ -124,6 +134,7 @@ impl TrainingArgs {
             || self.learning_rate.is_some()
             || self.weight_decay.is_some()
             || self.recompute
+            || self.precision.is_some()
             || self.augment.is_some()
             || self.augment_fraction < 1.0
     }
@@ -145,6 +156,10 @@ impl TrainingArgs {
             }),
             weight_decay: self.weight_decay.unwrap_or(standard.weight_decay),
             seed,
+            precision: match self.precision {
+                Some(Stored::Bfloat16) => Precision::Bfloat16,
+                Some(Stored::Float32) | None => Precision::Float32,
+            },
             augment: match self.augment.filter(|_| augment) {
                 Some(Augment::None) => None,
                 Some(Augment::Z) => Some(Turns::Z { fraction: self.augment_fraction }),

@@ -28,7 +28,7 @@ const AFFINE: &str = "field_affine";
 /// field (shape `num_fields`), `bias` one for each scalar field (possibly shape `[0]`, on any device).
 ///
 /// Returns the result, the means of the scalar fields and the variances of all fields (both
-/// detached; variances divide by the count, not by the count - 1).
+/// detached, in f32 for bf16; variances divide by the count, not by the count - 1).
 ///
 /// # Errors
 /// If shapes or element types do not agree or `eps` is negative or not finite.
@@ -61,8 +61,9 @@ pub(crate) fn batch_normalize(
     let x = x.contiguous()?;
     let stats: Vec<f64> = to_f64(&x.apply_op1_no_bwd(&Statistics(layout.clone()))?)?;
     let (mean, var) = stats.split_at(layout.fields.len());
-    let batch_mean = small_tensor(layout.of_invariant(mean), &x)?;
-    let batch_var = small_tensor(var.to_vec(), &x)?;
+    let dtype = if x.dtype() == DType::BF16 { DType::F32 } else { x.dtype() };
+    let batch_mean = small_tensor(layout.of_invariant(mean), dtype, &x)?;
+    let batch_var = small_tensor(var.to_vec(), dtype, &x)?;
     let std = var.iter().map(|v| (v + eps).sqrt()).collect();
     let op = Normalize { layout, mean: mean.to_vec(), std, from_batch: true };
     Ok((op, batch_mean, batch_var))
@@ -97,11 +98,11 @@ fn to_f64(x: &Tensor) -> Result<Vec<f64>> {
     x.to_dtype(DType::F64)?.to_vec1()
 }
 
-/// A tensor of rank 1 with the element type and device of `like`.
-fn small_tensor(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
+/// A tensor of rank 1 on the device of `like`.
+fn small_tensor(values: Vec<f64>, dtype: DType, like: &Tensor) -> Result<Tensor> {
     let length = values.len();
     let device = if length == 0 { &Device::Cpu } else { like.device() };
-    Tensor::from_vec(values, length, device)?.to_dtype(like.dtype())
+    Tensor::from_vec(values, length, device)?.to_dtype(dtype)
 }
 
 #[derive(Clone)]
@@ -190,7 +191,7 @@ impl CustomOp1 for Statistics {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!(sums of (x), OP, T => {
             let out = self.compute(elements::<T>(x, layout, OP)?);
             Ok((storage(out), (2 * self.0.fields.len()).into()))
         })
@@ -277,7 +278,7 @@ impl CustomOp3 for Normalize {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, weight, bias), OP, T => {
             let x = elements::<T>(x, x_layout, OP)?;
             let weight = elements(weight, weight_layout, OP)?;
             let bias = elements(bias, bias_layout, OP)?;
@@ -313,9 +314,9 @@ impl CustomOp3 for Normalize {
         });
         let of_weight = of_weight.then(|| {
             let values = moments.iter().zip(&self.std).map(|(m, s)| m / s).collect();
-            small_tensor(values, x)
+            small_tensor(values, x.dtype(), x)
         });
-        let of_bias = of_bias.then(|| small_tensor(totals.to_vec(), x));
+        let of_bias = of_bias.then(|| small_tensor(totals.to_vec(), x.dtype(), x));
         Ok((of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?))
     }
 }
@@ -360,7 +361,7 @@ impl CustomOp2 for GradientSums {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!(sums of (x, grad), OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             let out = self.compute(x, grad);
             let shape = out.len().into();
@@ -403,7 +404,7 @@ impl CustomOp2 for Combine {
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let shape = x_layout.shape().clone();
-        dispatch!(x, OP, T => {
+        dispatch!((x, grad), OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             Ok((storage(self.compute(x, grad)), shape))
         })

@@ -19,7 +19,7 @@ use crate::checkpoint::ModelCard;
 use crate::state::TrainingState;
 use crate::{Network, NnError};
 
-pub use config::{Monitor, TrainConfig};
+pub use config::{Monitor, Precision, TrainConfig};
 pub use gradients::{Gradients, global_norm};
 pub use loss::{Balance, ClassWeights, Loss, LossConfig};
 pub use run::Training;

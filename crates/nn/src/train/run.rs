@@ -74,6 +74,7 @@ impl<'a> Training<'a> {
         save: Option<Save<'a>>,
     ) -> Result<Self, NnError> {
         config.check()?;
+        config.precision.check(network.params().device())?;
         let items = training_items(dataset, config);
         if items.is_empty() {
             let problem = format!("dataset {} has no training items", dataset.meta().name);
@@ -201,7 +202,7 @@ impl<'a> Training<'a> {
     }
 
     fn batch(&mut self, mut batch: Batch) -> Result<(), NnError> {
-        let x = volumes(self.network, self.dataset, &mut batch)?;
+        let x = self.config.precision.of(volumes(self.network, self.dataset, &mut batch)?)?;
         let mode = Mode::Train { seed: self.config.seed, step: self.progress.batches };
         let out = self.network.forward(&x, mode)?;
         let Score { loss, weight, right, answers } = self.objective.training(&out, &batch)?;
@@ -368,7 +369,7 @@ impl<'a> Training<'a> {
         let mut count = 0;
         let (batch_size, rotation) = (self.config.batch_size, self.rotation());
         let waited = read_ahead(self.dataset, &order, batch_size, rotation, |mut batch| {
-            let x = volumes(self.network, self.dataset, &mut batch)?;
+            let x = self.config.precision.of(volumes(self.network, self.dataset, &mut batch)?)?;
             self.network.forward(&x, Mode::Calibrate { batch: count })?;
             count += 1;
             Ok(ControlFlow::Continue(()))

@@ -181,7 +181,7 @@ impl CustomOp2 for Conv3d {
         w: &CpuStorage,
         w_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, w), OP, T => {
             let (x, w) = (elements::<T>(x, x_layout, OP)?, elements(w, w_layout, OP)?);
             Ok((storage(cpu::forward(Arch::new(), &self.0, x, w, None)), self.out_shape()))
         })
@@ -214,7 +214,7 @@ impl CustomOp3 for Conv3d {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, w, bias), OP, T => {
             let (x, w) = (elements::<T>(x, x_layout, OP)?, elements(w, w_layout, OP)?);
             let bias = elements(bias, bias_layout, OP)?;
             Ok((storage(cpu::forward(Arch::new(), &self.0, x, w, Some(bias))), self.out_shape()))
@@ -252,7 +252,7 @@ impl CustomOp2 for InputGradient {
     ) -> Result<(CpuStorage, Shape)> {
         let g = &self.0;
         let shape = (g.batch, g.c_in, g.size[0], g.size[1], g.size[2]).into();
-        dispatch!(grad, OP, T => {
+        dispatch!((grad, w), OP, T => {
             let (w, grad) = (elements::<T>(w, w_layout, OP)?, elements(grad, grad_layout, OP)?);
             Ok((storage(cpu::input_gradient(Arch::new(), g, w, grad)), shape))
         })
@@ -275,7 +275,7 @@ impl CustomOp2 for WeightGradient {
     ) -> Result<(CpuStorage, Shape)> {
         let g = &self.0;
         let shape = (g.c_out, g.c_in, g.kernel[0], g.kernel[1], g.kernel[2]).into();
-        dispatch!(grad, OP, T => {
+        dispatch!((grad, x), OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             Ok((storage(cpu::weight_gradient(Arch::new(), g, x, grad)), shape))
         })
@@ -290,7 +290,7 @@ impl CustomOp1 for BiasGradient {
     }
 
     fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!(grad, OP, T => {
+        dispatch!((grad), OP, T => {
             let (batch, channels, ..) = layout.shape().dims5()?;
             let grad = elements::<T>(grad, layout, OP)?;
             Ok((storage(cpu::bias_gradient(batch, channels, grad)), channels.into()))
