@@ -1,8 +1,9 @@
 //! Checks and measures the operations on an NVIDIA GPU; `scripts/gpu-check` runs it.
 //!
 //! `gpu_check` runs all of: `operations` (against the CPU in f64, forward and gradients, with random
-//! irreps and sizes; two runs must give the same bits), `memory` (nothing stays allocated), `training` (some
-//! steps as on the CPU, and twice the same losses), `speed` (a table). Arguments name the parts to run.
+//! irreps and sizes; two runs must give the same bits), `cudnn` (dense convolutions with and without it),
+//! `memory` (nothing stays allocated), `training` (some steps as on the CPU, and twice the same losses), `speed`
+//! (a table). Arguments name the parts to run.
 //! It ends with a summary, and with exit code 1 if a part failed.
 
 use std::time::Instant;
@@ -18,6 +19,8 @@ use steer3d::ops::{
     gate, gaussian_pool3d, gaussian_upsample3d, global_avg_pool, grid_nonlinearity, max_pool3d,
     norm_relu, separable_conv3d,
 };
+#[cfg(feature = "cudnn")]
+use steer3d::ops::{CudnnUse, cudnn_version, set_cudnn_use};
 use steer3d::so3::{Irreps, Stream};
 
 type Part = fn(&Device) -> Result<String>;
@@ -26,8 +29,13 @@ type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
 fn main() -> Result<()> {
     let gpu = Device::new_cuda(0).context("no NVIDIA GPU can be used")?;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, Part); 4] =
-        [("operations", operations), ("memory", memory), ("training", training), ("speed", speed)];
+    let parts: [(&str, Part); 5] = [
+        ("operations", operations),
+        ("cudnn", cudnn),
+        ("memory", memory),
+        ("training", training),
+        ("speed", speed),
+    ];
     let (mut summary, mut failed) = (vec![], false);
     for (name, part) in parts {
         if !wanted.is_empty() && !wanted.iter().any(|w| w == name) {
@@ -248,55 +256,108 @@ fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(worst / scale)
 }
 
-fn operations(gpu: &Device) -> Result<String> {
-    let mut worst = [0f64; 3];
+/// Checks random cases of an operation: its name and the largest difference in f32, f64 and bf16.
+fn check(index: usize, gpu: &Device, problems: &mut Vec<String>) -> Result<(String, [f64; 3])> {
     let types = [(DType::F32, 1e-5), (DType::F64, 1e-11), (DType::BF16, 3e-2)];
-    let mut problems = vec![];
-    for index in 0..OPERATIONS {
-        let mut of_operation = [0f64; 3];
-        let mut name = String::new();
-        for round in 0..ROUNDS {
-            let mut stream = Stream::new(round as u64, "gpu-check", &[index as u64]);
-            let (title, run, arguments) = random_operation(index, &mut stream)?;
-            // Each kernel of a separable convolution is compiled for itself: f64 and bf16 for some.
-            for (t, (dtype, tolerance)) in types.into_iter().enumerate() {
-                if t > 0 && index == 0 && round > 1 {
-                    continue;
+    let mut worst = [0f64; 3];
+    let mut name = String::new();
+    for round in 0..ROUNDS {
+        let mut stream = Stream::new(round as u64, "gpu-check", &[index as u64]);
+        let (title, run, arguments) = random_operation(index, &mut stream)?;
+        // Each kernel of a separable convolution is compiled for itself: f64 and bf16 for some.
+        for (t, (dtype, tolerance)) in types.into_iter().enumerate() {
+            if t > 0 && index == 0 && round > 1 {
+                continue;
+            }
+            // What the element type holds.
+            let held = |a: &Tensor| Ok(a.to_dtype(dtype)?.to_dtype(DType::F64)?);
+            let arguments = arguments.iter().map(held).collect::<Result<Vec<_>>>()?;
+            let expected = results(&run, &arguments, DType::F64, &Device::Cpu)?;
+            let found = results(&run, &arguments, dtype, gpu).with_context(|| title.clone())?;
+            let again = results(&run, &arguments, dtype, gpu)?;
+            for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+                let d = difference(a, b)?;
+                worst[t] = worst[t].max(d);
+                // In bf16 the largest element of a window or the sign of a scalar can be another one.
+                if d > tolerance && (dtype != DType::BF16 || i == 0) {
+                    problems.push(format!("{title}, {dtype:?}, result {i}: {d:.1e}"));
                 }
-                // What the element type holds.
-                let held = |a: &Tensor| Ok(a.to_dtype(dtype)?.to_dtype(DType::F64)?);
-                let arguments = arguments.iter().map(held).collect::<Result<Vec<_>>>()?;
-                let expected = results(&run, &arguments, DType::F64, &Device::Cpu)?;
-                let found = results(&run, &arguments, dtype, gpu).with_context(|| title.clone())?;
-                let again = results(&run, &arguments, dtype, gpu)?;
-                for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
-                    let d = difference(a, b)?;
-                    of_operation[t] = of_operation[t].max(d);
-                    // In bf16 the largest element of a window or the sign of a scalar can be another one.
-                    if d > tolerance && (dtype != DType::BF16 || i == 0) {
-                        problems.push(format!("{title}, {dtype:?}, result {i}: {d:.1e}"));
-                    }
-                    let same = difference(a, &again[i])?;
-                    if same > 0.0 {
-                        problems.push(format!("{title}, {dtype:?}, result {i}: two runs differ"));
-                    }
+                let same = difference(a, &again[i])?;
+                if same > 0.0 {
+                    problems.push(format!("{title}, {dtype:?}, result {i}: two runs differ"));
                 }
             }
-            name = title;
         }
-        let [single, double, half] = of_operation;
-        let short: String = name.chars().take(60).collect();
-        say(&format!("{short:<60} f32 {single:.1e}  f64 {double:.1e}  bf16 {half:.1e}"));
+        name = title;
+    }
+    let [single, double, half] = worst;
+    let short: String = name.chars().take(60).collect();
+    say(&format!("{short:<60} f32 {single:.1e}  f64 {double:.1e}  bf16 {half:.1e}"));
+    Ok((name, worst))
+}
+
+fn no_problem(problems: &[String]) -> Result<()> {
+    ensure!(problems.is_empty(), "{} differences:\n  {}", problems.len(), problems.join("\n  "));
+    Ok(())
+}
+
+fn operations(gpu: &Device) -> Result<String> {
+    let (mut worst, mut problems) = ([0f64; 3], vec![]);
+    for index in 0..OPERATIONS {
+        let (_, of_operation) = check(index, gpu, &mut problems)?;
         (0..3).for_each(|t| worst[t] = worst[t].max(of_operation[t]));
     }
-    if !problems.is_empty() {
-        bail!("{} differences:\n  {}", problems.len(), problems.join("\n  "));
-    }
+    no_problem(&problems)?;
     let [single, double, half] = worst;
     let of = OPERATIONS * ROUNDS;
     Ok(format!(
         "{of} cases, largest difference f32 {single:.1e}, f64 {double:.1e}, bf16 {half:.1e}"
     ))
+}
+
+#[cfg(not(feature = "cudnn"))]
+fn cudnn(_gpu: &Device) -> Result<String> {
+    Ok("not in this build".into())
+}
+
+/// Dense convolutions with and without cuDNN: values, and a table of speeds.
+#[cfg(feature = "cudnn")]
+fn cudnn(gpu: &Device) -> Result<String> {
+    const CONV3D: usize = 1;
+    const ALL: [CudnnUse; 3] = [CudnnUse::Never, CudnnUse::Exact, CudnnUse::Tf32];
+    let Some((version, before)) = cudnn_version() else {
+        return Ok("libcudnn is not found: scripts/cuda-toolchain --cudnn installs it".into());
+    };
+    let mut problems = vec![];
+    for wanted in [CudnnUse::Never, CudnnUse::Exact] {
+        set_cudnn_use(wanted);
+        check(CONV3D, gpu, &mut problems)?;
+    }
+    no_problem(&problems)?;
+    let launches = cudnn_version().map_or(0, |(_, now)| now - before);
+    ensure!(launches > 0, "cuDNN {version} is there and computed none of the convolutions");
+    say("conv3d                        dtype  use     forward ms   with backward ms");
+    for (channels, k, stride, batch) in
+        [(32, 3, 1, 2), (144, 5, 1, 2), (64, 3, 2, 4), (128, 1, 1, 4)]
+    {
+        for dtype in [DType::F32, DType::BF16] {
+            let arguments = [
+                on_gpu(gpu, &[batch, channels, 64, 64, 64], dtype)?,
+                on_gpu(gpu, &[channels, channels, k, k, k], dtype)?,
+            ];
+            let config = Conv3dConfig::new(stride, k / 2);
+            let run: Operation = Box::new(move |a| conv3d(&a[0], &a[1], None, &config));
+            for wanted in ALL {
+                set_cudnn_use(wanted);
+                let [forward, all] = both(gpu, &run, &arguments)?;
+                say(&format!(
+                    "{channels:>3} to {channels:>3} 64^3 x{batch} k={k} stride {stride}  {dtype:?}  {wanted:<6?}  {forward:>8.2}  {all:>8.2}"
+                ));
+            }
+        }
+    }
+    set_cudnn_use(CudnnUse::Exact);
+    Ok(format!("version {version}, computed {launches} of the checked convolutions"))
 }
 
 fn free_bytes() -> Result<usize> {

@@ -11,6 +11,8 @@ mod affine;
 mod batch_norm;
 mod check;
 mod conv;
+#[cfg(feature = "cudnn")]
+mod cudnn;
 mod dropout;
 mod fields;
 mod float;
@@ -30,6 +32,8 @@ mod sphere;
 pub use affine::affine_resample3d;
 pub use batch_norm::{field_affine, field_batch_norm};
 pub use conv::{Conv3dConfig, conv3d};
+#[cfg(feature = "cudnn")]
+pub use cudnn::{CudnnUse, cudnn_use, cudnn_version, set_cudnn_use};
 pub use dropout::field_dropout;
 pub use gate::gate;
 pub use memory::reuse_memory;
