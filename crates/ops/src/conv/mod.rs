@@ -488,15 +488,16 @@ mod tests {
     use crate::gpu::cudnn::host::check_calls;
     use crate::gpu::host::{ALL, check, check1, check2, check3, normal};
 
-    const CASES: [([usize; 3], [usize; 3], [usize; 3], [usize; 3], [usize; 3]); 3] = [
-        ([2, 3, 5], [9, 6, 7], [3, 2, 1], [1, 2, 3], [1, 0, 2]),
-        ([1, 70, 66], [3, 3, 4], [1; 3], [1; 3], [0; 3]),
-        ([2, 2, 3], [8, 9, 10], [3; 3], [1; 3], [1; 3]),
+    /// Batch and channels, grid, kernel, stride, padding.
+    const CASES: [[[usize; 3]; 5]; 3] = [
+        [[2, 3, 5], [9, 6, 7], [3, 2, 1], [1, 2, 3], [1, 0, 2]],
+        [[1, 70, 66], [3, 3, 4], [1; 3], [1; 3], [0; 3]],
+        [[2, 2, 3], [8, 9, 10], [3; 3], [1; 3], [1; 3]],
     ];
 
     #[test]
     fn kernels_agree_with_the_cpu() {
-        for ([batch, c_in, c_out], [d, h, width], [a, b, c], stride, padding) in CASES {
+        for [[batch, c_in, c_out], [d, h, width], [a, b, c], stride, padding] in CASES {
             let x = normal(1, (batch, c_in, d, h, width));
             let w = normal(2, (c_out, c_in, a, b, c));
             let config = Conv3dConfig { stride, padding };
@@ -519,7 +520,7 @@ mod tests {
 
     #[test]
     fn what_cudnn_is_asked_for_agrees_with_the_cpu() {
-        for ([batch, c_in, c_out], [d, h, width], [a, b, c], stride, padding) in CASES {
+        for [[batch, c_in, c_out], [d, h, width], [a, b, c], stride, padding] in CASES {
             let x = normal(1, (batch, c_in, d, h, width));
             let w = normal(2, (c_out, c_in, a, b, c));
             let geometry = geometry(&x, &w, None, &Conv3dConfig { stride, padding }).unwrap();
