@@ -2,17 +2,21 @@
 //!
 //! `gpu_check` runs all of: `operations` (against the CPU in f64, forward and gradients, with random
 //! irreps and sizes; two runs must give the same bits), `cudnn` (dense convolutions with and without it),
-//! `memory` (nothing stays allocated), `training` (some steps as on the CPU, and twice the same losses), `speed`
-//! (a table). Arguments name the parts to run.
+//! `memory` (nothing stays allocated), `training` (some steps as on the CPU, and twice the same losses),
+//! `devices` (each batch in two parts, on two GPUs where there are two), `speed` (a table). Arguments name the parts to run.
 //! It ends with a summary, and with exit code 1 if a part failed.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
-use steer3d::nn::{AdamW, Mode, SteerableBlock, SteerableCnn, SteerableConfig};
+use steer3d::nn::{
+    AdamW, Mode, ModelConfig, Network, SteerableBlock, SteerableCnn, SteerableConfig, TrainConfig,
+    TrainEvent, Training,
+};
 use steer3d::ops::{
     Boundary, Conv3dConfig, GridTransform, ProductTerm, Separable, affine_resample3d, avg_pool3d,
     channel_product, conv3d, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout,
@@ -22,6 +26,7 @@ use steer3d::ops::{
 #[cfg(feature = "cudnn")]
 use steer3d::ops::{CudnnUse, cudnn_version, set_cudnn_use};
 use steer3d::so3::{Irreps, Stream};
+use steer3d::volume::{Dataset, ImportOptions, Voxeliser, import_tetris};
 
 type Part = fn(&Device) -> Result<String>;
 type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
@@ -29,11 +34,12 @@ type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
 fn main() -> Result<()> {
     let gpu = Device::new_cuda(0).context("no NVIDIA GPU can be used")?;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("operations", operations),
         ("cudnn", cudnn),
         ("memory", memory),
         ("training", training),
+        ("devices", devices),
         ("speed", speed),
     ];
     let (mut summary, mut failed) = (vec![], false);
@@ -427,6 +433,45 @@ fn training(gpu: &Device) -> Result<String> {
     Ok(format!(
         "8 steps, losses differ from the CPU's by f64 {double:.1e}, f32 {single:.1e}, bf16 {mixed:.1e}; two runs equal"
     ))
+}
+
+/// Losses of a training in parts on `devices`.
+fn losses_in_parts(devices: &[&Device], dataset: &Dataset) -> Result<Vec<f64>> {
+    let model = SteerableConfig::small(1, 8)?;
+    let model = ModelConfig::Steerable(SteerableConfig { dropout: 0.0, ..model });
+    let networks: Vec<Network> = devices
+        .iter()
+        .map(|device| Network::new(&model, 1, DType::F32, device))
+        .collect::<Result<_, _>>()?;
+    let config = TrainConfig { epochs: 6, batch_size: 4, ..TrainConfig::default() };
+    let training = Training::new(&networks[0], dataset, &config, None)?;
+    let mut losses = vec![];
+    training.on_devices(&networks[1..])?.run(&mut |event| {
+        if let TrainEvent::Step { loss, .. } = event {
+            losses.push(f64::from(loss));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(losses)
+}
+
+fn devices(gpu: &Device) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("tetris.h5");
+    import_tetris(&path, &Voxeliser::paper(24, 1.5), 1, &ImportOptions::default())?;
+    let dataset = Dataset::open(&path)?;
+    let (second, name) = match Device::new_cuda(1) {
+        Ok(second) => (second, "a second GPU"),
+        Err(_) => (Device::new_cuda(0)?, "the same GPU twice"),
+    };
+    let alone = losses_in_parts(&[gpu], &dataset)?;
+    let both = losses_in_parts(&[gpu, &second], &dataset)?;
+    let again = losses_in_parts(&[gpu, &second], &dataset)?;
+    ensure!(both == again, "two runs of the same seed give other losses");
+    let pairs = both.iter().zip(&alone);
+    let worst = pairs.fold(0.0, |m: f64, (a, b)| m.max((a - b).abs() / b.abs()));
+    ensure!(worst < 1e-2, "losses in parts differ from those of one device by {worst:.1e}");
+    Ok(format!("{} steps on {name}, losses differ from those of one by {worst:.1e}", both.len()))
 }
 
 /// Median milliseconds of a call, after warming up.

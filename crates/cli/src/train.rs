@@ -36,6 +36,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d train cath.h5 --model steerable --out runs/steerable
   steer3d train cath.h5 --model plain --epochs 50 --learning-rate 2e-3 --out runs/plain
   steer3d train cath.h5 --config model.toml --out runs/mine
+  steer3d train cath.toml --device cuda:0,cuda:1
 
 The run folder gets model.safetensors (weights of the best epoch), model.toml (what the model is),
 experiment.toml (all settings), run.json (version, seed, checksum of the data), metrics.jsonl (one
@@ -239,21 +240,21 @@ impl Summary {
 pub(crate) fn run(
     args: &TrainArgs,
     seed: Option<u64>,
-    device: &Device,
+    devices: &[Device],
     output: &Output,
 ) -> Result<ExitCode> {
     let (experiment, out) = plan(args, seed)?;
     let config = experiment.training(seed)?;
     let stop = stop_on_interrupt()?;
     let Some(seeds) = args.seeds else {
-        let summary = one(args, &experiment, &out, &config, device, output, &stop)?;
+        let summary = one(args, &experiment, &out, &config, devices, output, &stop)?;
         output.result(&summary.text(), &summary)?;
         return Ok(code(summary.stopped));
     };
     for seed in config.seed..config.seed + seeds {
         let config = TrainConfig { seed, ..config.clone() };
         let folder = out.join(format!("seed-{seed}"));
-        let summary = one(args, &experiment, &folder, &config, device, output, &stop)?;
+        let summary = one(args, &experiment, &folder, &config, devices, output, &stop)?;
         output.say(&summary.text());
         if summary.stopped {
             return Ok(code(true));
@@ -273,10 +274,11 @@ fn one(
     experiment: &Experiment,
     out: &Path,
     config: &TrainConfig,
-    device: &Device,
+    devices: &[Device],
     output: &Output,
     stop: &AtomicBool,
 ) -> Result<Summary> {
+    let device = &devices[0];
     let states = experiment.states.states(out)?;
     let before = RunRecord::read(out);
     let latest = state::latest(&states.folder)?;
@@ -297,11 +299,17 @@ fn one(
     if experiment.evaluation.is_some() && !model.is_classifier() {
         bail!("evaluation: is for networks that give classes of volumes; leave it out");
     }
-    let network = Network::new(&model, config.seed, DType::F32, device)?;
-    let network = network.with_recomputation(experiment.recompute()?);
+    let recompute = experiment.recompute()?;
+    let network_on = |device: &Device| -> Result<Network> {
+        let network = Network::new(&model, config.seed, DType::F32, device)?;
+        Ok(network.with_recomputation(recompute))
+    };
+    let network = network_on(device)?;
+    let replicas = devices[1..].iter().map(network_on).collect::<Result<Vec<_>>>()?;
     let resolved = toml::to_string_pretty(&experiment.resolved(&model, config)?)?;
     let known = fs::read_to_string(out.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
-    let keep = Keep { states: Some(&states), state, experiment: Some(&resolved) };
+    let (text, states) = (Some(&resolved[..]), Some(&states));
+    let keep = Keep { states, state, experiment: text, replicas: &replicas };
     let run = train_into(out, network, &dataset, config, keep, output, stop)?;
     let summary = Summary {
         schema_version: 1,
@@ -527,6 +535,8 @@ pub(crate) struct Keep<'a> {
     pub(crate) state: Option<TrainingState>,
     /// The resolved experiment file.
     pub(crate) experiment: Option<&'a str>,
+    /// The network on other devices.
+    pub(crate) replicas: &'a [Network],
 }
 
 /// Trains a network and keeps its best weights and its metrics in folder `out`. Nothing in the folder
@@ -568,6 +578,7 @@ pub(crate) fn train_into(
         None => Training::new(&network, dataset, config, save)?,
         Some(state) => Training::resumed(&network, dataset, config, save, state)?,
     };
+    let training = training.on_devices(keep.replicas)?;
     if let Some(text) = keep.experiment {
         checkpoint::write_atomically(&out.join(EXPERIMENT), text.as_bytes())?;
     }

@@ -9,8 +9,8 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_nn::checkpoint::{FORMAT, ModelCard};
 use steer3d_nn::{
     Balance, ClassWeights, EpochMetrics, LossConfig, ModelConfig, Network, NnError,
-    OptimiserConfig, Precision, Save, Schedule, States, TrainConfig, TrainEvent, Trained, resume,
-    state, train,
+    OptimiserConfig, Precision, Save, Schedule, States, TrainConfig, TrainEvent, Trained, Training,
+    resume, state, train,
 };
 use steer3d_volume::{Dataset, ImportOptions, Turns, Voxeliser, import_tetris};
 
@@ -396,6 +396,125 @@ fn steps_smaller_than_bf16_resolves_add_up() {
     // The distance of numbers of bf16 is at least 2^-8 of their size.
     let below = found.iter().filter(|[moved, then]| moved.abs() < then.abs() / 256.0).count();
     assert!(below > found.len() * 9 / 10, "{below} of {}", found.len());
+}
+
+/// As [`go_on`] on `devices` devices, all of which are this processor; the losses of the steps first.
+fn on_devices(
+    folder: &Path,
+    model: &ModelConfig,
+    config: &TrainConfig,
+    devices: usize,
+    steps: usize,
+) -> Result<(Vec<f32>, Network, Trained), NnError> {
+    let home = tempfile::tempdir().unwrap();
+    let dataset = tetris(home.path(), 1);
+    let replica = |i: usize| {
+        let network = Network::new(model, i as u64, DType::F32, &Device::Cpu).unwrap();
+        network.with_recomputation(devices == 3)
+    };
+    let (network, replicas) = (replica(1), (1..devices).map(|i| replica(100 + i)));
+    let (replicas, card) = (replicas.collect::<Vec<_>>(), card(model, &dataset));
+    let (path, folder) = (folder.join("model.safetensors"), folder.join("states"));
+    let latest = state::latest(&folder)?;
+    let states = States { folder, every_steps: None, every: None, keep: 2 };
+    let save = Some(Save { model: &path, card: &card, states: Some(&states) });
+    let training = match latest {
+        None => Training::new(&network, &dataset, config, save)?,
+        Some(path) => {
+            let state = state::read(&path, &Device::Cpu)?;
+            Training::resumed(&network, &dataset, config, save, state)?
+        }
+    };
+    let (mut losses, mut stop) = (vec![], stop_at(steps));
+    let trained = training.on_devices(&replicas)?.run(&mut |event| {
+        if let TrainEvent::Step { loss, .. } = event {
+            losses.push(loss);
+        }
+        stop(event)
+    })?;
+    Ok((losses, network, trained))
+}
+
+#[test]
+fn several_devices_train_as_one() {
+    let everything = TrainConfig {
+        loss: LossConfig {
+            class_weights: Some(ClassWeights::Given((0..8).map(|i| 1.0 + f64::from(i)).collect())),
+            label_smoothing: 0.1,
+            ..LossConfig::default()
+        },
+        clip_norm: Some(0.5),
+        average: Some(0.9),
+        accumulate: 2,
+        augment: Some(Turns::So3 { fraction: 1.0 }),
+        optimiser: OptimiserConfig::Sgd { momentum: 0.9, nesterov: true },
+        batch_size: 5,
+        ..small()
+    };
+    let smooth = steerable().to_toml().unwrap().replace("0.3", "0.0");
+    let smooth = ModelConfig::from_toml(&smooth).unwrap();
+    for (model, config) in [(smooth, everything.clone()), (plain(), small()), (plain(), everything)]
+    {
+        let run = |devices| {
+            let folder = tempfile::tempdir().unwrap();
+            on_devices(folder.path(), &model, &config, devices, usize::MAX).unwrap()
+        };
+        let (expected, one, trained_by_one) = run(1);
+        // Of the small training the last batch of an epoch has two items, fewer than three devices.
+        for devices in [2, 3] {
+            let (losses, network, trained) = run(devices);
+            assert_eq!(losses.len(), expected.len());
+            for (step, (found, expected)) in losses.iter().zip(&expected).enumerate() {
+                let tolerance = if step < 4 { 1e-6 } else { 1e-5 };
+                assert!((found - expected).abs() < tolerance * expected, "{found} {expected}");
+            }
+            let gaps = weights(&network).into_iter().zip(weights(&one)).map(|(a, b)| (a - b).abs());
+            assert!(gaps.fold(0.0, f32::max) < 1e-3);
+            let accuracies = |t: &Trained| t.epochs.last().unwrap().train_accuracy;
+            assert_eq!(accuracies(&trained), accuracies(&trained_by_one));
+            let (again, other, _) = run(devices);
+            assert_eq!(again, losses);
+            assert_eq!(bits(&other), bits(&network));
+        }
+    }
+}
+
+#[test]
+fn a_training_on_two_devices_goes_on_to_the_same_bits_on_two_only() {
+    let config = TrainConfig { average: Some(0.9), batch_size: 4, ..small() };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = |folder: &tempfile::TempDir, devices, steps| {
+        on_devices(folder.path(), &steerable(), &config, devices, steps)
+    };
+    let (losses, network, _) = run(&whole, 2, usize::MAX).unwrap();
+    let (mut found, ..) = run(&parts, 2, 3).unwrap();
+    let message = run(&parts, 1, usize::MAX).unwrap_err().to_string();
+    assert!(message.contains("trained on 2 devices and now on 1"), "{message}");
+    let (rest, resumed, _) = run(&parts, 2, usize::MAX).unwrap();
+    found.extend(rest);
+    assert_eq!(found, losses);
+    assert_eq!(bits(&resumed), bits(&network));
+    // Each device drops fields of its own.
+    let (alone, ..) = run(&tempfile::tempdir().unwrap(), 1, usize::MAX).unwrap();
+    assert_ne!(alone, losses);
+}
+
+#[test]
+fn replicas_of_another_network_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let (dataset, config) = (tetris(home.path(), 1), small());
+    let (one, other) = (network(&plain()), [network(&steerable())]);
+    let training = Training::new(&one, &dataset, &config, None).unwrap();
+    let message = training.on_devices(&other).unwrap_err().to_string();
+    assert!(message.contains("devices") && message.contains("other networks"), "{message}");
+    // A mistake on one device ends the training on all.
+    let weight = &one.params().trainable()[0];
+    weight.var.set(&weight.var.affine(0.0, f64::NAN).unwrap()).unwrap();
+    let other = [network(&plain())];
+    let training = Training::new(&one, &dataset, &config, None).unwrap();
+    let training = training.on_devices(&other).unwrap();
+    let message = training.run(&mut stop_at(9)).unwrap_err().to_string();
+    assert!(message.contains(&format!("in the parameter '{}'", weight.name)), "{message}");
 }
 
 #[test]

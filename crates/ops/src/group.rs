@@ -9,6 +9,9 @@ use crate::check::invalid;
 
 const OP: &str = "batch on several devices";
 
+/// In the message of an error that follows from that of another rank.
+pub const ANOTHER_FAILED: &str = "another device failed";
+
 /// One of the replicas that compute a batch together, in a fixed order.
 #[derive(Clone, Debug)]
 pub struct Rank {
@@ -97,7 +100,7 @@ impl Rank {
         let waiting = |meeting: &mut Meeting| !meeting.broken && !go_on(meeting);
         let meeting = self.group.changed.wait_while(meeting, waiting);
         let meeting = meeting.unwrap_or_else(PoisonError::into_inner);
-        if meeting.broken { Err(invalid(OP, "another device failed")) } else { Ok(meeting) }
+        if meeting.broken { Err(invalid(OP, ANOTHER_FAILED)) } else { Ok(meeting) }
     }
 
     /// What all ranks give, in their order.

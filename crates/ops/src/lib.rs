@@ -37,7 +37,7 @@ pub use conv::{Conv3dConfig, conv3d};
 pub use cudnn::{CudnnUse, cudnn_use, cudnn_version, set_cudnn_use};
 pub use dropout::field_dropout;
 pub use gate::gate;
-pub use group::Rank;
+pub use group::{ANOTHER_FAILED, Rank};
 pub use memory::reuse_memory;
 pub use norm_gate::field_batch_norm_gate;
 pub use norm_relu::norm_relu;

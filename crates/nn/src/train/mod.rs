@@ -5,6 +5,7 @@ mod config;
 mod gradients;
 mod loss;
 mod objective;
+mod replicas;
 mod run;
 mod schedule;
 
