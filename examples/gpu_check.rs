@@ -17,6 +17,8 @@ use steer3d::nn::{
     AdamW, Mode, ModelConfig, Network, SteerableBlock, SteerableCnn, SteerableConfig, TrainConfig,
     TrainEvent, Training,
 };
+#[cfg(feature = "nccl")]
+use steer3d::ops::DeviceLink;
 use steer3d::ops::{
     Boundary, Conv3dConfig, GridTransform, ProductTerm, Separable, affine_resample3d, avg_pool3d,
     channel_product, conv3d, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout,
@@ -464,6 +466,7 @@ fn devices(gpu: &Device) -> Result<String> {
         Ok(second) => (second, "a second GPU"),
         Err(_) => (Device::new_cuda(0)?, "the same GPU twice"),
     };
+    let exchange = exchange(gpu, &second)?;
     let alone = losses_in_parts(&[gpu], &dataset)?;
     let both = losses_in_parts(&[gpu, &second], &dataset)?;
     let again = losses_in_parts(&[gpu, &second], &dataset)?;
@@ -471,7 +474,54 @@ fn devices(gpu: &Device) -> Result<String> {
     let pairs = both.iter().zip(&alone);
     let worst = pairs.fold(0.0, |m: f64, (a, b)| m.max((a - b).abs() / b.abs()));
     ensure!(worst < 1e-2, "losses in parts differ from those of one device by {worst:.1e}");
-    Ok(format!("{} steps on {name}, losses differ from those of one by {worst:.1e}", both.len()))
+    Ok(format!(
+        "{} steps on {name}, losses differ from those of one by {worst:.1e}; {exchange}",
+        both.len()
+    ))
+}
+
+#[cfg(not(feature = "nccl"))]
+fn exchange(_gpu: &Device, _second: &Device) -> Result<String> {
+    Ok("NCCL is not in this build".into())
+}
+
+/// Sums and copies by NCCL: between two GPUs, or of one with itself.
+#[cfg(feature = "nccl")]
+fn exchange(gpu: &Device, second: &Device) -> Result<String> {
+    let (two, one) = ([gpu, second], [gpu]);
+    let (link, used) = match DeviceLink::between(&two) {
+        Some(link) => (link, &two[..]),
+        None => match DeviceLink::between(&one) {
+            Some(link) => (link, &one[..]),
+            None => {
+                return Ok("NCCL is not found: scripts/cuda-toolchain --nccl installs it".into());
+            }
+        },
+    };
+    for dtype in [DType::F32, DType::F64] {
+        let row = |i: usize| normal(&mut Stream::new(i as u64, "row", &[]), &[100_003]);
+        let rows = (0..used.len()).map(row).collect::<Result<Vec<_>>>()?;
+        let on_devices = rows
+            .iter()
+            .zip(used)
+            .map(|(row, device)| Ok(row.to_dtype(dtype)?.to_device(device)?));
+        let on_devices = on_devices.collect::<Result<Vec<_>>>()?;
+        let cpu =
+            |t: &Tensor| Ok::<_, anyhow::Error>(t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?);
+        let mut expected = rows[0].clone();
+        for row in &rows[1..] {
+            expected = (expected + row)?;
+        }
+        let off = difference(&cpu(&link.sum(&on_devices)?)?, &expected)?;
+        ensure!(off < 1e-6, "a sum by NCCL is off by {off:.1e}");
+        for copy in link.copies(&on_devices[0])? {
+            ensure!(
+                difference(&cpu(&copy)?, &cpu(&on_devices[0])?)? == 0.0,
+                "a copy by NCCL differs"
+            );
+        }
+    }
+    Ok(format!("NCCL sums and copies rows of {} devices", used.len()))
 }
 
 /// Median milliseconds of a call, after warming up.

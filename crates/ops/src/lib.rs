@@ -37,6 +37,8 @@ pub use conv::{Conv3dConfig, conv3d};
 pub use cudnn::{CudnnUse, cudnn_use, cudnn_version, set_cudnn_use};
 pub use dropout::field_dropout;
 pub use gate::gate;
+#[cfg(feature = "nccl")]
+pub use gpu::nccl::DeviceLink;
 pub use group::{ANOTHER_FAILED, Rank};
 pub use memory::reuse_memory;
 pub use norm_gate::field_batch_norm_gate;

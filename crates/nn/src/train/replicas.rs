@@ -4,6 +4,8 @@ use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::thread::Scope;
 
 use candle_core::{DType, Device, Tensor};
+#[cfg(feature = "nccl")]
+use steer3d_ops::DeviceLink;
 use steer3d_ops::Rank;
 use steer3d_volume::{Batch, Dataset};
 
@@ -100,11 +102,11 @@ struct Part {
     rank: Rank,
     batch: Batch,
     mode: Mode,
-    /// All weights in a row on the CPU, where they are other than before.
+    /// All weights in a row, where they are other than before.
     weights: Option<Tensor>,
 }
 
-/// A part that is computed, its gradients in a row on the CPU.
+/// A part that is computed, its gradients in a row: on its device if that is linked with the others, else on the CPU.
 type Answer = Result<(Tensor, Outcome), NnError>;
 
 /// The thread of a replica.
@@ -116,22 +118,51 @@ struct Replica {
 }
 
 /// The threads of all replicas beside the network itself.
-pub(super) struct Replicas(Vec<Replica>);
+pub(super) struct Replicas {
+    threads: Vec<Replica>,
+    /// By which rows get from device to device; else they go through the memory of the host.
+    link: Option<DeviceLink>,
+}
+
+/// Without NCCL no devices are linked.
+#[cfg(not(feature = "nccl"))]
+enum DeviceLink {}
+
+#[cfg(not(feature = "nccl"))]
+impl DeviceLink {
+    fn between(_devices: &[&Device]) -> Option<Self> {
+        None
+    }
+
+    fn sum(&self, _rows: &[Tensor]) -> candle_core::Result<Tensor> {
+        match *self {}
+    }
+
+    fn copies(&self, _row: &Tensor) -> candle_core::Result<Vec<Tensor>> {
+        match *self {}
+    }
+}
 
 impl Replicas {
-    /// Starts a thread for each of `networks`, which ends when this is dropped.
+    /// Starts a thread for each of `networks`, replicas of `first`, which ends when this is dropped.
     pub(super) fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
+        first: &Network,
         networks: &'env [Network],
         task: Task<'env>,
     ) -> Self {
+        let all = std::iter::once(first).chain(networks);
+        let devices: Vec<&Device> = all.map(|network| network.params().device()).collect();
+        let link = DeviceLink::between(&devices);
+        let linked = link.is_some();
         let start = |network: &'env Network| {
             let (parts, to_do) = channel::<Part>();
             let (done, answers) = channel();
             scope.spawn(move || {
                 for part in to_do {
                     let answer = task.part(network, part).and_then(|outcome| {
-                        let row = outcome.gradients.row()?.to_device(&Device::Cpu)?;
+                        let row = outcome.gradients.row()?;
+                        let row = if linked { row } else { row.to_device(&Device::Cpu)? };
                         Ok((row, outcome))
                     });
                     if done.send(answer).is_err() {
@@ -141,16 +172,16 @@ impl Replicas {
             });
             Replica { parts, answers, stale: true }
         };
-        Self(networks.iter().map(start).collect())
+        Self { threads: networks.iter().map(start).collect(), link }
     }
 
     /// Hears that the weights of the network have moved.
     pub(super) fn moved(&mut self) {
-        self.0.iter_mut().for_each(|replica| replica.stale = true);
+        self.threads.iter_mut().for_each(|replica| replica.stale = true);
     }
 
     /// The batch in parts, the first on the device of `network`: the same as [`Task::whole`] to rounding. Sums
-    /// are taken in the order of the devices.
+    /// are taken in a fixed order: that of the devices, or NCCL's.
     pub(super) fn compute(
         &mut self,
         task: Task<'_>,
@@ -159,15 +190,15 @@ impl Replicas {
         mode: Mode,
     ) -> Result<Outcome, NnError> {
         let params = network.params();
-        let mut batches = split(batch, 1 + self.0.len());
+        let mut batches = split(batch, 1 + self.threads.len());
         let mut ranks = Rank::group(batches.len());
         let rest = batches.split_off(1).into_iter().zip(ranks.split_off(1));
-        let stale = self.0.iter().take(rest.len()).any(|replica| replica.stale);
-        let weights =
-            if stale { Some(weights_row(params)?.to_device(&Device::Cpu)?) } else { None };
+        let stale = self.threads.iter().take(rest.len()).any(|replica| replica.stale);
+        let mut weights = if stale { self.copies(&weights_row(params)?)? } else { vec![] };
+        weights.reverse();
         let mut busy = vec![];
-        for ((replica, (batch, rank)), number) in self.0.iter_mut().zip(rest).zip(1..) {
-            let weights = weights.clone().filter(|_| replica.stale);
+        for ((replica, (batch, rank)), number) in self.threads.iter_mut().zip(rest).zip(1..) {
+            let weights = weights.pop().filter(|_| replica.stale);
             replica.stale = false;
             let part = Part { rank, batch, mode: of_rank(mode, number), weights };
             if let Err(SendError(part)) = replica.parts.send(part) {
@@ -184,12 +215,56 @@ impl Replicas {
             .into_iter()
             .map(|answers| answers.recv().unwrap_or_else(|_| Err(ended())))
             .collect();
-        sum(own, others)
+        self.mean(own, others)
+    }
+
+    /// A row for each replica, where it can take it from.
+    fn copies(&self, row: &Tensor) -> Result<Vec<Tensor>, NnError> {
+        Ok(match &self.link {
+            Some(link) => link.copies(row)?,
+            None => vec![row.to_device(&Device::Cpu)?; self.threads.len()],
+        })
+    }
+
+    /// The sum of rows, of which the first one is on the first device, there.
+    fn sum(&self, rows: &[Tensor]) -> Result<Tensor, NnError> {
+        match &self.link {
+            // A short batch has fewer parts than there are devices.
+            Some(link) if rows.len() == 1 + self.threads.len() => Ok(link.sum(rows)?),
+            _ => {
+                let mut sum = rows[0].clone();
+                for row in &rows[1..] {
+                    sum = (&sum + row.to_device(sum.device())?)?;
+                }
+                Ok(sum)
+            }
+        }
+    }
+
+    /// The mean over all parts; of several errors the one that the others follow from.
+    fn mean(&self, own: Result<Outcome, NnError>, others: Vec<Answer>) -> Result<Outcome, NnError> {
+        let (mut total, others) = all_well(own, others)?;
+        total.loss *= total.weight;
+        let mut rows = vec![total.gradients.row()?];
+        for (row, outcome) in others {
+            rows.push(row);
+            total.loss += outcome.loss * outcome.weight;
+            total.weight += outcome.weight;
+            total.right += outcome.right;
+            total.answers += outcome.answers;
+        }
+        total.loss /= total.weight;
+        let row = self.sum(&rows)?.affine(1.0 / total.weight, 0.0)?;
+        total.gradients = total.gradients.of_row(&row)?;
+        Ok(total)
     }
 }
 
-/// The mean over all parts; of several errors the one that the others follow from.
-fn sum(own: Result<Outcome, NnError>, others: Vec<Answer>) -> Result<Outcome, NnError> {
+/// What all devices give; of several errors the one that the others follow from.
+fn all_well(
+    own: Result<Outcome, NnError>,
+    others: Vec<Answer>,
+) -> Result<(Outcome, Vec<(Tensor, Outcome)>), NnError> {
     let follows = |error: &NnError| error.to_string().contains(steer3d_ops::ANOTHER_FAILED);
     let mut failed = None;
     let mut keep = |error: NnError| {
@@ -202,19 +277,7 @@ fn sum(own: Result<Outcome, NnError>, others: Vec<Answer>) -> Result<Outcome, Nn
     if let Some(error) = failed {
         return Err(error);
     }
-    let mut total = own.ok_or_else(ended)?;
-    total.loss *= total.weight;
-    let mut row = total.gradients.row()?;
-    for (other, outcome) in others {
-        row = (row + other.to_device(total.x.device())?)?;
-        total.loss += outcome.loss * outcome.weight;
-        total.weight += outcome.weight;
-        total.right += outcome.right;
-        total.answers += outcome.answers;
-    }
-    total.loss /= total.weight;
-    total.gradients = total.gradients.of_row(&row.affine(1.0 / total.weight, 0.0)?)?;
-    Ok(total)
+    Ok((own.ok_or_else(ended)?, others))
 }
 
 fn ended() -> NnError {

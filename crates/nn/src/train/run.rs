@@ -196,7 +196,7 @@ impl<'a> Training<'a> {
         std::thread::scope(|scope| {
             let (dataset, precision) = (self.dataset, self.config.precision);
             let task = Task { dataset, objective: &objective, precision };
-            self.threads = Some(Replicas::start(scope, self.replicas, task));
+            self.threads = Some(Replicas::start(scope, self.network, self.replicas, task));
             self.all_epochs(watch)
         })
     }

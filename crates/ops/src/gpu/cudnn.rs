@@ -1,12 +1,10 @@
-//! The dense convolution of NVIDIA's cuDNN. Its library is looked for when the program runs: one that is linked with
-//! it, as cudarc does together with candle, would not start without it.
+//! The dense convolution of NVIDIA's cuDNN.
 
-use std::ffi::{OsStr, c_int, c_uint, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::ptr::null_mut;
 
-use libloading::Library;
-
 use super::Element;
+use super::dynamic::dynamic_library;
 
 /// A handle or a descriptor.
 type Object = *mut c_void;
@@ -71,33 +69,7 @@ type Run = unsafe extern "C" fn(
     *mut c_void,
 ) -> c_int;
 
-macro_rules! functions {
-    ($($name:ident: $symbol:literal, $type:ty;)*) => {
-        /// The functions of a library.
-        #[derive(Debug)]
-        pub(crate) struct Cudnn {
-            $($name: $type,)*
-            /// Keeps the functions in memory.
-            _library: Library,
-        }
-
-        impl Cudnn {
-            fn of(library: Library) -> Option<Self> {
-                // SAFETY: these are the signatures of cudnn_ops.h and cudnn_cnn.h of cuDNN 8 and 9; a test
-                // compiles a library against them.
-                #[allow(unsafe_code)]
-                unsafe {
-                    Some(Self {
-                        $($name: *library.get::<$type>($symbol).ok()?,)*
-                        _library: library,
-                    })
-                }
-            }
-        }
-    };
-}
-
-functions! {
+dynamic_library! { Cudnn, "cuDNN 9";
     version: b"cudnnGetVersion\0", unsafe extern "C" fn() -> usize;
     create: b"cudnnCreate\0", Create;
     set_stream: b"cudnnSetStream\0", unsafe extern "C" fn(Object, *mut c_void) -> c_int;
@@ -187,16 +159,6 @@ fn ints<const N: usize>(sizes: [usize; N]) -> Option<[c_int; N]> {
 }
 
 impl Cudnn {
-    /// The first of the libraries that has all functions.
-    pub(crate) fn load<P: AsRef<OsStr>>(names: &[P]) -> Option<Self> {
-        names.iter().find_map(|name| {
-            // SAFETY: the initialisers of cuDNN ask nothing of the program.
-            #[allow(unsafe_code)]
-            let library = unsafe { Library::new(name.as_ref()) };
-            Self::of(library.ok()?)
-        })
-    }
-
     /// 10000 times the major and 100 times the minor version and the patch level.
     #[cfg_attr(not(feature = "cudnn"), allow(dead_code))]
     pub(crate) fn version(&self) -> usize {

@@ -6,8 +6,12 @@ pub(crate) mod cache;
 mod cuda;
 #[cfg(any(test, feature = "cudnn"))]
 pub(crate) mod cudnn;
+#[cfg(any(test, feature = "cudnn", feature = "nccl"))]
+mod dynamic;
 #[cfg(test)]
 pub(crate) mod host;
+#[cfg(any(test, feature = "nccl"))]
+pub(crate) mod nccl;
 pub(crate) mod separable;
 
 use std::hash::{DefaultHasher, Hash, Hasher};

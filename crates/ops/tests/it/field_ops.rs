@@ -387,8 +387,7 @@ fn batch_norm_of_several_ranks_is_that_of_the_whole_batch() {
     let x = smooth_field(1, &[4, 14, 5, 6, 7]);
     let (weight, bias) = (normal(2, &[6]), normal(3, &[3]));
     let gated: Irreps = "1x1".parse().unwrap();
-    type Outcome = Vec<Tensor>;
-    let run = |x: &Tensor, weighting: &Tensor, with_gate: bool| -> Outcome {
+    let run = |x: &Tensor, weighting: &Tensor, with_gate: bool| -> Vec<Tensor> {
         let vars = [x, &weight, &bias].map(|a| Var::from_tensor(a).unwrap());
         let [x, weight, bias] = vars.each_ref().map(Var::as_tensor);
         let (out, mean, var) = if with_gate {
@@ -408,7 +407,7 @@ fn batch_norm_of_several_ranks_is_that_of_the_whole_batch() {
     for with_gate in [false, true] {
         let whole = run(&x, &weighting, with_gate);
         let ranks = Rank::group(3).into_iter().zip([(0, 1), (1, 2), (3, 1)]);
-        let parts: Vec<Outcome> = std::thread::scope(|scope| {
+        let parts: Vec<Vec<Tensor>> = std::thread::scope(|scope| {
             let part = |(rank, (start, len)): (Rank, (usize, usize))| {
                 let [x, weighting] = [&x, &weighting].map(|t| t.narrow(0, start, len).unwrap());
                 let run = &run;
