@@ -83,11 +83,17 @@ impl Precision {
 
     /// Checks that a device has it.
     pub(super) fn check(self, device: &Device) -> Result<(), NnError> {
+        if self == Self::Float32 {
+            return Ok(());
+        }
         let one = Tensor::ones(1, DType::F32, device)?;
         let tried = self.of(one).and_then(|one| (&one + &one)?.to_dtype(DType::F32));
-        tried.map(|_| ()).map_err(|error| NnError::Train {
-            field: "precision",
-            problem: format!("this device has no bfloat16, use \"float32\": {error}"),
+        tried.map(|_| ()).map_err(|error| {
+            // What follows the first line is a trace of calls.
+            let error = error.to_string();
+            let error = error.lines().next().unwrap_or_default();
+            let problem = format!("this device has no bfloat16, use \"float32\": {error}");
+            NnError::Train { field: "precision", problem }
         })
     }
 }

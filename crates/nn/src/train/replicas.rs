@@ -36,22 +36,19 @@ pub(super) struct Outcome {
 }
 
 impl Task<'_> {
-    /// Forward and backward pass; the gradients are those of the loss times `factor(weight)`.
+    /// Forward and backward pass; with `of_sum` the gradients are those of the sum of the losses.
     fn compute(
         self,
         network: &Network,
         batch: &mut Batch,
         mode: Mode,
-        factor: impl Fn(f64) -> Option<f64>,
+        of_sum: bool,
     ) -> Result<Outcome, NnError> {
         let x = self.volumes(network, batch)?;
         let out = network.forward(&x, mode)?;
         let Score { loss, weight, right, answers } = self.objective.training(&out, batch)?;
         let value: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
-        let loss = match factor(weight) {
-            None => loss,
-            Some(factor) => loss.affine(factor, 0.0)?,
-        };
+        let loss = if of_sum { loss.affine(weight, 0.0)? } else { loss };
         let gradients = Gradients::of(network.params(), &loss.backward()?);
         Ok(Outcome { gradients, loss: value.into(), weight, right, answers, x })
     }
@@ -63,17 +60,17 @@ impl Task<'_> {
         mut batch: Batch,
         mode: Mode,
     ) -> Result<Outcome, NnError> {
-        self.compute(network, &mut batch, mode, |_| None)
+        self.compute(network, &mut batch, mode, false)
     }
 
-    /// A part of a batch, with the gradients of the sum of its losses instead of their mean.
+    /// A part of a batch, with the gradients of the sum of its losses.
     fn part(self, network: &Network, part: Part) -> Result<Outcome, NnError> {
         let Part { rank, mut batch, mode, weights } = part;
         rank.run(|| {
             if let Some(weights) = weights {
                 take_weights(network.params(), &weights)?;
             }
-            self.compute(network, &mut batch, mode, Some)
+            self.compute(network, &mut batch, mode, true)
         })
     }
 
