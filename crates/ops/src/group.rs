@@ -199,18 +199,19 @@ mod tests {
 
     #[test]
     fn other_layers_are_noticed() {
-        for result in three(|i| Rank::current().unwrap().sum(vec![0.0; 1 + i / 2])) {
-            assert!(result.unwrap_err().to_string().contains("different layers"));
-        }
+        // One that fails breaks the group, which the others may see before they look at what was given.
+        let noticed = |result: &Result<Vec<f64>>| {
+            let message = result.as_ref().unwrap_err().to_string();
+            assert!(message.contains("different layers") || message.contains(ANOTHER_FAILED));
+            message.contains("different layers")
+        };
+        let found = three(|i| Rank::current().unwrap().sum(vec![0.0; 1 + i / 2]));
+        assert!(found.iter().filter(|result| noticed(result)).count() > 0);
         let found = three(|i| {
             let rank = Rank::current().unwrap();
             (i..3).try_fold(vec![], |_, _| rank.sum(vec![]))
         });
         assert!(found[2].is_ok());
-        for result in &found[..2] {
-            // The second one ends by failing, which the first may see.
-            let message = result.as_ref().unwrap_err().to_string();
-            assert!(message.contains("different layers") || message.contains("failed"));
-        }
+        assert!(found[..2].iter().filter(|result| noticed(result)).count() > 0);
     }
 }
