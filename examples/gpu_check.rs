@@ -1,24 +1,34 @@
 //! Checks and measures the operations on an NVIDIA GPU; `scripts/gpu-check` runs it.
 //!
 //! `gpu_check` runs all of: `operations` (against the CPU in f64, forward and gradients, with random
-//! irreps and sizes; two runs must give the same bits), `memory` (nothing stays allocated), `training` (some
-//! steps as on the CPU, and twice the same losses), `speed` (a table). Arguments name the parts to run.
+//! irreps and sizes; two runs must give the same bits), `cudnn` (dense convolutions with and without it),
+//! `memory` (nothing stays allocated), `training` (some steps as on the CPU, and twice the same losses),
+//! `devices` (each batch in two parts, on two GPUs where there are two), `speed` (a table). Arguments name the parts to run.
 //! It ends with a summary, and with exit code 1 if a part failed.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
-use steer3d::nn::{AdamW, Mode, SteerableBlock, SteerableCnn, SteerableConfig};
+use steer3d::nn::{
+    AdamW, Mode, ModelConfig, Network, SteerableBlock, SteerableCnn, SteerableConfig, TrainConfig,
+    TrainEvent, Training,
+};
+#[cfg(feature = "nccl")]
+use steer3d::ops::DeviceLink;
 use steer3d::ops::{
     Boundary, Conv3dConfig, GridTransform, ProductTerm, Separable, affine_resample3d, avg_pool3d,
     channel_product, conv3d, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout,
     gate, gaussian_pool3d, gaussian_upsample3d, global_avg_pool, grid_nonlinearity, max_pool3d,
     norm_relu, separable_conv3d,
 };
+#[cfg(feature = "cudnn")]
+use steer3d::ops::{CudnnUse, cudnn_version, set_cudnn_use};
 use steer3d::so3::{Irreps, Stream};
+use steer3d::volume::{Dataset, ImportOptions, Voxeliser, import_tetris};
 
 type Part = fn(&Device) -> Result<String>;
 type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
@@ -26,8 +36,14 @@ type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
 fn main() -> Result<()> {
     let gpu = Device::new_cuda(0).context("no NVIDIA GPU can be used")?;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, Part); 4] =
-        [("operations", operations), ("memory", memory), ("training", training), ("speed", speed)];
+    let parts: [(&str, Part); 6] = [
+        ("operations", operations),
+        ("cudnn", cudnn),
+        ("memory", memory),
+        ("training", training),
+        ("devices", devices),
+        ("speed", speed),
+    ];
     let (mut summary, mut failed) = (vec![], false);
     for (name, part) in parts {
         if !wanted.is_empty() && !wanted.iter().any(|w| w == name) {
@@ -248,55 +264,108 @@ fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(worst / scale)
 }
 
-fn operations(gpu: &Device) -> Result<String> {
-    let mut worst = [0f64; 3];
+/// Checks random cases of an operation: its name and the largest difference in f32, f64 and bf16.
+fn check(index: usize, gpu: &Device, problems: &mut Vec<String>) -> Result<(String, [f64; 3])> {
     let types = [(DType::F32, 1e-5), (DType::F64, 1e-11), (DType::BF16, 3e-2)];
-    let mut problems = vec![];
-    for index in 0..OPERATIONS {
-        let mut of_operation = [0f64; 3];
-        let mut name = String::new();
-        for round in 0..ROUNDS {
-            let mut stream = Stream::new(round as u64, "gpu-check", &[index as u64]);
-            let (title, run, arguments) = random_operation(index, &mut stream)?;
-            // Each kernel of a separable convolution is compiled for itself: f64 and bf16 for some.
-            for (t, (dtype, tolerance)) in types.into_iter().enumerate() {
-                if t > 0 && index == 0 && round > 1 {
-                    continue;
+    let mut worst = [0f64; 3];
+    let mut name = String::new();
+    for round in 0..ROUNDS {
+        let mut stream = Stream::new(round as u64, "gpu-check", &[index as u64]);
+        let (title, run, arguments) = random_operation(index, &mut stream)?;
+        // Each kernel of a separable convolution is compiled for itself: f64 and bf16 for some.
+        for (t, (dtype, tolerance)) in types.into_iter().enumerate() {
+            if t > 0 && index == 0 && round > 1 {
+                continue;
+            }
+            // What the element type holds.
+            let held = |a: &Tensor| Ok(a.to_dtype(dtype)?.to_dtype(DType::F64)?);
+            let arguments = arguments.iter().map(held).collect::<Result<Vec<_>>>()?;
+            let expected = results(&run, &arguments, DType::F64, &Device::Cpu)?;
+            let found = results(&run, &arguments, dtype, gpu).with_context(|| title.clone())?;
+            let again = results(&run, &arguments, dtype, gpu)?;
+            for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+                let d = difference(a, b)?;
+                worst[t] = worst[t].max(d);
+                // In bf16 the largest element of a window or the sign of a scalar can be another one.
+                if d > tolerance && (dtype != DType::BF16 || i == 0) {
+                    problems.push(format!("{title}, {dtype:?}, result {i}: {d:.1e}"));
                 }
-                // What the element type holds.
-                let held = |a: &Tensor| Ok(a.to_dtype(dtype)?.to_dtype(DType::F64)?);
-                let arguments = arguments.iter().map(held).collect::<Result<Vec<_>>>()?;
-                let expected = results(&run, &arguments, DType::F64, &Device::Cpu)?;
-                let found = results(&run, &arguments, dtype, gpu).with_context(|| title.clone())?;
-                let again = results(&run, &arguments, dtype, gpu)?;
-                for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
-                    let d = difference(a, b)?;
-                    of_operation[t] = of_operation[t].max(d);
-                    // In bf16 the largest element of a window or the sign of a scalar can be another one.
-                    if d > tolerance && (dtype != DType::BF16 || i == 0) {
-                        problems.push(format!("{title}, {dtype:?}, result {i}: {d:.1e}"));
-                    }
-                    let same = difference(a, &again[i])?;
-                    if same > 0.0 {
-                        problems.push(format!("{title}, {dtype:?}, result {i}: two runs differ"));
-                    }
+                let same = difference(a, &again[i])?;
+                if same > 0.0 {
+                    problems.push(format!("{title}, {dtype:?}, result {i}: two runs differ"));
                 }
             }
-            name = title;
         }
-        let [single, double, half] = of_operation;
-        let short: String = name.chars().take(60).collect();
-        say(&format!("{short:<60} f32 {single:.1e}  f64 {double:.1e}  bf16 {half:.1e}"));
+        name = title;
+    }
+    let [single, double, half] = worst;
+    let short: String = name.chars().take(60).collect();
+    say(&format!("{short:<60} f32 {single:.1e}  f64 {double:.1e}  bf16 {half:.1e}"));
+    Ok((name, worst))
+}
+
+fn no_problem(problems: &[String]) -> Result<()> {
+    ensure!(problems.is_empty(), "{} differences:\n  {}", problems.len(), problems.join("\n  "));
+    Ok(())
+}
+
+fn operations(gpu: &Device) -> Result<String> {
+    let (mut worst, mut problems) = ([0f64; 3], vec![]);
+    for index in 0..OPERATIONS {
+        let (_, of_operation) = check(index, gpu, &mut problems)?;
         (0..3).for_each(|t| worst[t] = worst[t].max(of_operation[t]));
     }
-    if !problems.is_empty() {
-        bail!("{} differences:\n  {}", problems.len(), problems.join("\n  "));
-    }
+    no_problem(&problems)?;
     let [single, double, half] = worst;
     let of = OPERATIONS * ROUNDS;
     Ok(format!(
         "{of} cases, largest difference f32 {single:.1e}, f64 {double:.1e}, bf16 {half:.1e}"
     ))
+}
+
+#[cfg(not(feature = "cudnn"))]
+fn cudnn(_gpu: &Device) -> Result<String> {
+    Ok("not in this build".into())
+}
+
+/// Dense convolutions with and without cuDNN: values, and a table of speeds.
+#[cfg(feature = "cudnn")]
+fn cudnn(gpu: &Device) -> Result<String> {
+    const CONV3D: usize = 1;
+    const ALL: [CudnnUse; 3] = [CudnnUse::Never, CudnnUse::Exact, CudnnUse::Tf32];
+    let Some((version, before)) = cudnn_version() else {
+        return Ok("libcudnn is not found: scripts/cuda-toolchain --cudnn installs it".into());
+    };
+    let mut problems = vec![];
+    for wanted in [CudnnUse::Never, CudnnUse::Exact] {
+        set_cudnn_use(wanted);
+        check(CONV3D, gpu, &mut problems)?;
+    }
+    no_problem(&problems)?;
+    let launches = cudnn_version().map_or(0, |(_, now)| now - before);
+    ensure!(launches > 0, "cuDNN {version} is there and computed none of the convolutions");
+    say("conv3d                        dtype  use     forward ms   with backward ms");
+    for (channels, k, stride, batch) in
+        [(32, 3, 1, 2), (144, 5, 1, 2), (64, 3, 2, 4), (128, 1, 1, 4)]
+    {
+        for dtype in [DType::F32, DType::BF16] {
+            let arguments = [
+                on_gpu(gpu, &[batch, channels, 64, 64, 64], dtype)?,
+                on_gpu(gpu, &[channels, channels, k, k, k], dtype)?,
+            ];
+            let config = Conv3dConfig::new(stride, k / 2);
+            let run: Operation = Box::new(move |a| conv3d(&a[0], &a[1], None, &config));
+            for wanted in ALL {
+                set_cudnn_use(wanted);
+                let [forward, all] = both(gpu, &run, &arguments)?;
+                say(&format!(
+                    "{channels:>3} to {channels:>3} 64^3 x{batch} k={k} stride {stride}  {dtype:?}  {wanted:<6?}  {forward:>8.2}  {all:>8.2}"
+                ));
+            }
+        }
+    }
+    set_cudnn_use(CudnnUse::Exact);
+    Ok(format!("version {version}, computed {launches} of the checked convolutions"))
 }
 
 fn free_bytes() -> Result<usize> {
@@ -333,13 +402,14 @@ fn network(device: &Device, dtype: DType) -> Result<SteerableCnn> {
     Ok(SteerableCnn::new(config, 1, dtype, device)?)
 }
 
-fn losses(device: &Device, dtype: DType, steps: u64) -> Result<Vec<f64>> {
+/// Of weights of type `dtype` and fields of type `stored`.
+fn losses(device: &Device, dtype: DType, stored: DType, steps: u64) -> Result<Vec<f64>> {
     let network = network(device, dtype)?;
     let mut adam = AdamW::new(network.params(), 1e-3)?;
     let mut losses = vec![];
     for step in 0..steps {
         let mut stream = Stream::new(step, "training", &[]);
-        let x = normal(&mut stream, &[4, 1, 16, 16, 16])?.to_dtype(dtype)?.to_device(device)?;
+        let x = normal(&mut stream, &[4, 1, 16, 16, 16])?.to_dtype(stored)?.to_device(device)?;
         let labels = Tensor::new(&[0u32, 1, 2, 3], device)?;
         let loss = cross_entropy(&network.forward(&x, Mode::Train { seed: 3, step })?, &labels)?;
         adam.step(network.params(), &loss.backward()?, 1e-2)?;
@@ -349,18 +419,109 @@ fn losses(device: &Device, dtype: DType, steps: u64) -> Result<Vec<f64>> {
 }
 
 fn training(gpu: &Device) -> Result<String> {
-    let cpu = losses(&Device::Cpu, DType::F64, 8)?;
-    let double = losses(gpu, DType::F64, 8)?;
-    let single = losses(gpu, DType::F32, 8)?;
-    ensure!(single == losses(gpu, DType::F32, 8)?, "two runs of the same seed give other losses");
+    let [bf16, f32, f64] = [DType::BF16, DType::F32, DType::F64];
+    let cpu = losses(&Device::Cpu, f64, f64, 8)?;
+    let double = losses(gpu, f64, f64, 8)?;
+    let single = losses(gpu, f32, f32, 8)?;
+    let mixed = losses(gpu, f32, bf16, 8)?;
+    ensure!(single == losses(gpu, f32, f32, 8)?, "two runs of the same seed give other losses");
+    ensure!(mixed == losses(gpu, f32, bf16, 8)?, "two runs in bf16 give other losses");
     let worst =
         |a: &[f64]| a.iter().zip(&cpu).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs() / b.abs()));
-    let (double, single) = (worst(&double), worst(&single));
+    let (double, single, mixed) = (worst(&double), worst(&single), worst(&mixed));
     ensure!(double < 1e-8, "losses in f64 differ from the CPU's by {double:.1e}");
     ensure!(single < 1e-2, "losses in f32 differ from the CPU's by {single:.1e}");
+    ensure!(mixed < 5e-2, "losses with fields in bf16 differ from the CPU's by {mixed:.1e}");
     Ok(format!(
-        "8 steps, losses differ from the CPU's by f64 {double:.1e}, f32 {single:.1e}; two runs equal"
+        "8 steps, losses differ from the CPU's by f64 {double:.1e}, f32 {single:.1e}, bf16 {mixed:.1e}; two runs equal"
     ))
+}
+
+/// Losses of a training in parts on `devices`.
+fn losses_in_parts(devices: &[&Device], dataset: &Dataset) -> Result<Vec<f64>> {
+    let model = SteerableConfig::small(1, 8)?;
+    let model = ModelConfig::Steerable(SteerableConfig { dropout: 0.0, ..model });
+    let networks: Vec<Network> = devices
+        .iter()
+        .map(|device| Network::new(&model, 1, DType::F32, device))
+        .collect::<Result<_, _>>()?;
+    let config = TrainConfig { epochs: 6, batch_size: 4, ..TrainConfig::default() };
+    let training = Training::new(&networks[0], dataset, &config, None)?;
+    let mut losses = vec![];
+    training.on_devices(&networks[1..])?.run(&mut |event| {
+        if let TrainEvent::Step { loss, .. } = event {
+            losses.push(f64::from(loss));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(losses)
+}
+
+fn devices(gpu: &Device) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("tetris.h5");
+    import_tetris(&path, &Voxeliser::paper(24, 1.5), 1, &ImportOptions::default())?;
+    let dataset = Dataset::open(&path)?;
+    let (second, name) = match Device::new_cuda(1) {
+        Ok(second) => (second, "a second GPU"),
+        Err(_) => (Device::new_cuda(0)?, "the same GPU twice"),
+    };
+    let exchange = exchange(gpu, &second)?;
+    let alone = losses_in_parts(&[gpu], &dataset)?;
+    let both = losses_in_parts(&[gpu, &second], &dataset)?;
+    let again = losses_in_parts(&[gpu, &second], &dataset)?;
+    ensure!(both == again, "two runs of the same seed give other losses");
+    let pairs = both.iter().zip(&alone);
+    let worst = pairs.fold(0.0, |m: f64, (a, b)| m.max((a - b).abs() / b.abs()));
+    ensure!(worst < 1e-2, "losses in parts differ from those of one device by {worst:.1e}");
+    Ok(format!(
+        "{} steps on {name}, losses differ from those of one by {worst:.1e}; {exchange}",
+        both.len()
+    ))
+}
+
+#[cfg(not(feature = "nccl"))]
+fn exchange(_gpu: &Device, _second: &Device) -> Result<String> {
+    Ok("NCCL is not in this build".into())
+}
+
+/// Sums and copies by NCCL: between two GPUs, or of one with itself.
+#[cfg(feature = "nccl")]
+fn exchange(gpu: &Device, second: &Device) -> Result<String> {
+    let (two, one) = ([gpu, second], [gpu]);
+    let (link, used) = match DeviceLink::between(&two) {
+        Some(link) => (link, &two[..]),
+        None => match DeviceLink::between(&one) {
+            Some(link) => (link, &one[..]),
+            None => {
+                return Ok("NCCL is not found: scripts/cuda-toolchain --nccl installs it".into());
+            }
+        },
+    };
+    for dtype in [DType::F32, DType::F64] {
+        let row = |i: usize| normal(&mut Stream::new(i as u64, "row", &[]), &[100_003]);
+        let rows = (0..used.len()).map(row).collect::<Result<Vec<_>>>()?;
+        let on_devices = rows
+            .iter()
+            .zip(used)
+            .map(|(row, device)| Ok(row.to_dtype(dtype)?.to_device(device)?));
+        let on_devices = on_devices.collect::<Result<Vec<_>>>()?;
+        let cpu =
+            |t: &Tensor| Ok::<_, anyhow::Error>(t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?);
+        let mut expected = rows[0].clone();
+        for row in &rows[1..] {
+            expected = (expected + row)?;
+        }
+        let off = difference(&cpu(&link.sum(&on_devices)?)?, &expected)?;
+        ensure!(off < 1e-6, "a sum by NCCL is off by {off:.1e}");
+        for copy in link.copies(&on_devices[0])? {
+            ensure!(
+                difference(&cpu(&copy)?, &cpu(&on_devices[0])?)? == 0.0,
+                "a copy by NCCL differs"
+            );
+        }
+    }
+    Ok(format!("NCCL sums and copies rows of {} devices", used.len()))
 }
 
 /// Median milliseconds of a call, after warming up.
@@ -396,6 +557,24 @@ fn both(gpu: &Device, run: &Operation, arguments: &[Var]) -> Result<[f64; 2]> {
         Ok(())
     })?;
     Ok([forward, all])
+}
+
+/// Milliseconds forward, and of a whole step with weights in f32.
+fn training_step(gpu: &Device, stored: DType) -> Result<[f64; 2]> {
+    let network = network(gpu, DType::F32)?;
+    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let x = Tensor::randn(0f32, 1f32, (8, 1, 64, 64, 64), gpu)?.to_dtype(stored)?;
+    let labels = Tensor::new(&[0u32, 1, 2, 3, 0, 1, 2, 3], gpu)?;
+    let forward = || network.forward(&x, Mode::Train { seed: 3, step: 0 });
+    let of_forward = milliseconds(gpu, || {
+        forward()?;
+        Ok(())
+    })?;
+    let of_step = milliseconds(gpu, || {
+        let loss = cross_entropy(&forward()?, &labels)?;
+        Ok(adam.step(network.params(), &loss.backward()?, 1e-2)?)
+    })?;
+    Ok([of_forward, of_step])
 }
 
 fn speed(gpu: &Device) -> Result<String> {
@@ -442,5 +621,8 @@ fn speed(gpu: &Device) -> Result<String> {
         Ok(field_batch_norm_gate(&a[0], &all, &a[1], &a[2], 1e-5, 16, Some(&gated))?.0)
     });
     line("batch norm and gate 176 channels 64^3 x8", DType::F32, both(gpu, &run, &arguments)?);
+    for stored in [DType::F32, DType::BF16] {
+        line("training step, 3 layers 64^3 x8", stored, training_step(gpu, stored)?);
+    }
     Ok(first)
 }

@@ -172,7 +172,7 @@ fn trained(
     let network = network.with_recomputation(recompute);
     let states = Saving::default().states(folder)?;
     let state = unfinished(&states.folder, model, dataset, training, device)?;
-    let keep = Keep { states: Some(&states), state, experiment: None };
+    let keep = Keep { states: Some(&states), state, ..Keep::default() };
     let run = train_into(folder, network, dataset, training, keep, output, stop)?;
     if run.stopped {
         return Ok(None);

@@ -50,7 +50,8 @@ pub(crate) struct Global {
     /// Threads to use [default: all]
     #[arg(long, global = true, env = "STEER3D_THREADS")]
     threads: Option<usize>,
-    /// Where to compute: auto or cpu
+    /// Where to compute: auto, cpu or cuda:N; several for `train`, such as cuda:0,cuda:1, compute each batch in
+    /// parts
     #[arg(long, global = true, default_value = "auto", env = "STEER3D_DEVICE")]
     device: String,
     /// Print the result as one JSON object on standard output
@@ -151,13 +152,17 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
-    let device = device(&global.device)?;
+    let devices = global.device.split(',').map(device).collect::<Result<Vec<_>>>()?;
+    if devices.len() > 1 && !matches!(cli.command, Command::Train(_)) {
+        bail!("--device: only `steer3d train` computes on several devices");
+    }
+    let device = devices[0].clone();
     let output = Output::new(global.json, global.quiet);
     let seed = global.seed.unwrap_or(0);
     match &cli.command {
         Command::Demo(args) => demo::run(args, seed, &device, &output),
         Command::Dataset(command) => dataset::run(command, seed, &output),
-        Command::Train(args) => train::run(args, global.seed, &device, &output),
+        Command::Train(args) => train::run(args, global.seed, &devices, &output),
         Command::Init(args) => init::run(args),
         Command::Runs(args) => runs::run(args, &output),
         Command::Eval(args) => eval::run(args, seed, &device, &output),

@@ -17,8 +17,8 @@ use steer3d::kernels::Family;
 use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
 use steer3d::nn::state::{self, TrainingState};
 use steer3d::nn::{
-    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, Save, States, SteerableConfig,
-    Symmetry, TrainConfig, TrainEvent, Training, TransformerConfig,
+    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, Precision, Save, States,
+    SteerableConfig, Symmetry, TrainConfig, TrainEvent, Training, TransformerConfig,
 };
 use steer3d::volume::{Dataset, Split, Turns};
 use toml::Table;
@@ -37,6 +37,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d train cath.h5 --model steerable --out runs/steerable
   steer3d train cath.h5 --model plain --epochs 50 --learning-rate 2e-3 --out runs/plain
   steer3d train cath.h5 --config model.toml --out runs/mine
+  steer3d train cath.toml --device cuda:0,cuda:1
 
 The run folder gets model.safetensors (weights of the best epoch), model.toml (what the model is),
 experiment.toml (all settings), run.json (version, seed, checksum of the data), metrics.jsonl (one
@@ -99,6 +100,10 @@ pub(crate) struct TrainingArgs {
     /// checkpointing): the same weights, less memory from about eight blocks on, steps half as long again
     #[arg(long)]
     pub(crate) recompute: bool,
+    /// How fields are stored in training: bfloat16 takes half the memory of a GPU; weights and the optimiser stay
+    /// in float32 [default: float32]
+    #[arg(long, value_enum)]
+    precision: Option<Stored>,
     /// Turn every training volume at random, anew in each epoch, by rotations about z or by any: its
     /// points where the dataset has them, else its voxels [default: so3 for the augmented network, none
     /// for others]
@@ -117,6 +122,12 @@ enum Augment {
     So3,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stored {
+    Float32,
+    Bfloat16,
+}
+
 impl TrainingArgs {
     /// Whether any of them is given.
     fn any(&self) -> bool {
@@ -125,6 +136,7 @@ impl TrainingArgs {
             || self.learning_rate.is_some()
             || self.weight_decay.is_some()
             || self.recompute
+            || self.precision.is_some()
             || self.augment.is_some()
             || self.augment_fraction < 1.0
     }
@@ -146,6 +158,10 @@ impl TrainingArgs {
             }),
             weight_decay: self.weight_decay.unwrap_or(standard.weight_decay),
             seed,
+            precision: match self.precision {
+                Some(Stored::Bfloat16) => Precision::Bfloat16,
+                Some(Stored::Float32) | None => Precision::Float32,
+            },
             augment: match self.augment.filter(|_| augment) {
                 Some(Augment::None) => None,
                 Some(Augment::Z) => Some(Turns::Z { fraction: self.augment_fraction }),
@@ -225,21 +241,21 @@ impl Summary {
 pub(crate) fn run(
     args: &TrainArgs,
     seed: Option<u64>,
-    device: &Device,
+    devices: &[Device],
     output: &Output,
 ) -> Result<ExitCode> {
     let (experiment, out) = plan(args, seed)?;
     let config = experiment.training(seed)?;
     let stop = stop_on_interrupt()?;
     let Some(seeds) = args.seeds else {
-        let summary = one(args, &experiment, &out, &config, device, output, &stop)?;
+        let summary = one(args, &experiment, &out, &config, devices, output, &stop)?;
         output.result(&summary.text(), &summary)?;
         return Ok(code(summary.stopped));
     };
     for seed in config.seed..config.seed + seeds {
         let config = TrainConfig { seed, ..config.clone() };
         let folder = out.join(format!("seed-{seed}"));
-        let summary = one(args, &experiment, &folder, &config, device, output, &stop)?;
+        let summary = one(args, &experiment, &folder, &config, devices, output, &stop)?;
         output.say(&summary.text());
         if summary.stopped {
             return Ok(code(true));
@@ -259,10 +275,11 @@ fn one(
     experiment: &Experiment,
     out: &Path,
     config: &TrainConfig,
-    device: &Device,
+    devices: &[Device],
     output: &Output,
     stop: &AtomicBool,
 ) -> Result<Summary> {
+    let device = &devices[0];
     let states = experiment.states.states(out)?;
     let before = RunRecord::read(out);
     let latest = state::latest(&states.folder)?;
@@ -289,11 +306,17 @@ fn one(
             );
         }
     }
-    let network = Network::new(&model, config.seed, DType::F32, device)?;
-    let network = network.with_recomputation(experiment.recompute()?);
+    let recompute = experiment.recompute()?;
+    let network_on = |device: &Device| -> Result<Network> {
+        let network = Network::new(&model, config.seed, DType::F32, device)?;
+        Ok(network.with_recomputation(recompute))
+    };
+    let network = network_on(device)?;
+    let replicas = devices[1..].iter().map(network_on).collect::<Result<Vec<_>>>()?;
     let resolved = toml::to_string_pretty(&experiment.resolved(&model, config)?)?;
     let known = fs::read_to_string(out.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
-    let keep = Keep { states: Some(&states), state, experiment: Some(&resolved) };
+    let (text, states) = (Some(&resolved[..]), Some(&states));
+    let keep = Keep { states, state, experiment: text, replicas: &replicas };
     let run = train_into(out, network, &dataset, config, keep, output, stop)?;
     let summary = Summary {
         schema_version: 1,
@@ -537,6 +560,8 @@ pub(crate) struct Keep<'a> {
     pub(crate) state: Option<TrainingState>,
     /// The resolved experiment file.
     pub(crate) experiment: Option<&'a str>,
+    /// The network on other devices.
+    pub(crate) replicas: &'a [Network],
 }
 
 /// Trains a network and keeps its best weights and its metrics in folder `out`. Nothing in the folder
@@ -578,6 +603,7 @@ pub(crate) fn train_into(
         None => Training::new(&network, dataset, config, save)?,
         Some(state) => Training::resumed(&network, dataset, config, save, state)?,
     };
+    let training = training.on_devices(keep.replicas)?;
     if let Some(text) = keep.experiment {
         checkpoint::write_atomically(&out.join(EXPERIMENT), text.as_bytes())?;
     }

@@ -431,3 +431,19 @@ fn vectors_are_evaluated_turned_back(at: &Path) {
     let message = refused(at, &["eval", model, "voxels/model.safetensors", "tasks.h5"]);
     assert!(message.contains("evaluate them apart"), "{message}");
 }
+
+#[test]
+fn several_devices_are_for_trainings_only_and_belong_to_a_run() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    experiment(at);
+    let two = ["train", "exp.toml", "--set", "training.epochs=2", "--device", "cpu,cpu"];
+    succeeds(at, &two);
+    let one = ["train", "exp.toml", "--set", "training.epochs=2", "--device", "cpu", "--resume"];
+    let message = refused(at, &one);
+    assert!(message.contains("trained on 2 devices and now on 1"), "{message}");
+    let message = refused(at, &["runs", "runs", "--device", "cpu,cpu"]);
+    assert!(message.contains("only `steer3d train`"), "{message}");
+    let message = refused(at, &["train", "exp.toml", "--device", "cpu,gpu"]);
+    assert!(message.contains("found 'gpu'"), "{message}");
+}

@@ -3,7 +3,7 @@ use steer3d_ops::{gaussian_pool3d, global_avg_pool, max_pool3d};
 use steer3d_so3::Irreps;
 
 use crate::field::scalars;
-use crate::layers::{FusedActivation, FusedConv3d, GaussianPool, InvariantPool, Linear};
+use crate::layers::{FusedActivation, FusedConv3d, GaussianPool, InvariantPool, Linear, widened};
 use crate::transformer::FusedTransformer;
 use crate::{Field, NnError};
 
@@ -108,7 +108,7 @@ fn repeated(field: &Field, size: [usize; 3], n: usize) -> Result<Field, NnError>
 
 /// The mean over space and the orientations of each channel, N,C.
 pub(crate) fn pooled(field: &Field, orientations: usize) -> Result<Tensor, NnError> {
-    let values = InvariantPool.forward(field)?;
+    let values = widened(&InvariantPool.forward(field)?)?;
     let (n, channels) = values.dims2()?;
     Ok(values.reshape((n, channels / orientations, orientations))?.mean(2)?)
 }
@@ -160,7 +160,7 @@ pub(crate) fn mean(field: &Field, orientations: usize) -> Result<Field, NnError>
     }
     let (n, channels, d, h, w) = field.values().dims5()?;
     let c = channels / orientations;
-    let values = field.values().reshape((n, c, orientations, d * h * w))?.mean(2)?;
+    let values = widened(field.values())?.reshape((n, c, orientations, d * h * w))?.mean(2)?;
     Field::new(scalars(c)?, values.reshape((n, c, d, h, w))?)
 }
 

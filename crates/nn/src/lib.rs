@@ -106,6 +106,6 @@ pub use params::{Mode, Params};
 pub use plain::PlainCnn;
 pub use steerable::SteerableCnn;
 pub use train::{
-    Balance, ClassWeights, EpochMetrics, Gradients, Loss, LossConfig, Monitor, Save, Schedule,
-    States, TrainConfig, TrainEvent, Trained, Training, When, global_norm, resume, train,
+    Balance, ClassWeights, EpochMetrics, Gradients, Loss, LossConfig, Monitor, Precision, Save,
+    Schedule, States, TrainConfig, TrainEvent, Trained, Training, When, global_norm, resume, train,
 };

@@ -50,6 +50,9 @@ impl Network {
     /// Logits, shape N,classes, of volumes of shape N,C,D,H,W; with another [`Head`](crate::Head) what that
     /// says.
     ///
+    /// Volumes are of the type of the weights or bf16. Then fields are bf16 as well, sums are taken in f32, and
+    /// running statistics, answers and the gradients of the weights are of the type of the weights.
+    ///
     /// # Errors
     /// [`NnError::Channels`] for another number of channels.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, NnError> {

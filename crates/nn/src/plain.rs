@@ -252,7 +252,7 @@ impl PlainCnn {
             Output::Linear(linear) => linear.forward(features),
             Output::Voxels(map) => {
                 let field = Field::new(scalars(features.dim(1)?)?, features.clone())?;
-                Ok(map.forward(&field)?.values().clone())
+                Ok(map.forward(&field)?.values().to_dtype(self.params.dtype())?)
             }
         }
     }

@@ -43,8 +43,15 @@ pub struct StateHeader {
     pub dataset: String,
     /// [`Dataset::digest`](steer3d_volume::Dataset::digest) of it, in hexadecimal.
     pub digest: String,
+    /// On how many devices it is trained.
+    #[serde(default = "one")]
+    pub devices: usize,
     /// How far it has come.
     pub progress: Progress,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// A training that can go on.

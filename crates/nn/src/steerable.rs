@@ -7,7 +7,7 @@ use steer3d_so3::{Block as IrrepBlock, Irrep, Irreps, Parity};
 use crate::field::beside;
 use crate::fused::{FusedBlock, FusedHead, FusedLayer, FusedNetwork, FusedSkip, Pool, mapped};
 use crate::layers::{
-    Activation, FieldBatchNorm, FieldDropout, GaussianPool, Linear, SteerableConv3d,
+    Activation, FieldBatchNorm, FieldDropout, GaussianPool, Linear, SteerableConv3d, widened,
 };
 use crate::recompute::{Pass, recomputed};
 use crate::{
@@ -479,7 +479,7 @@ impl SteerableCnn {
         if !self.is_pooled() {
             return Ok(LayerField::features(field.irreps().clone(), field.values().clone()));
         }
-        let pooled = global_avg_pool(field.values())?;
+        let pooled = widened(&global_avg_pool(field.values())?)?;
         let irreps = field.irreps().clone();
         let Some(norm) = &self.head_norm else { return Ok(LayerField::features(irreps, pooled)) };
         let (items, channels) = pooled.dims2()?;
@@ -518,6 +518,7 @@ impl SteerableCnn {
             Output::Field { map, .. } => {
                 let values = mapped(|f| map.forward(f), &features.irreps, &features.values)?;
                 let name = if self.config.head == Head::Voxels { "logits" } else { "output" };
+                let values = values.to_dtype(self.params.dtype())?;
                 let irreps = map.irreps_out().clone();
                 Ok(LayerField { name: name.into(), irreps, values })
             }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use steer3d_ops::affine_resample3d;
 
 use crate::fused::FusedBlock;
-use crate::layers::Linear;
+use crate::layers::{Linear, widened};
 use crate::plain::{Block, Seen, stack, through};
 use crate::{Field, Mode, NnError, Params, PlainConfig, Symmetry, TransformerConfig};
 
@@ -98,7 +98,7 @@ impl PoseHead {
     /// The volume f(R p + t) of a volume f(p), both in voxels about the centre.
     fn forward(&self, field: &Field, features: &Field) -> Result<Field, NnError> {
         let (n, _, d, h, w) = field.values().dims5()?;
-        let pose = self.linear.forward(&cell_means(features.values(), self.cells)?)?;
+        let pose = self.linear.forward(&cell_means(&widened(features.values())?, self.cells)?)?;
         let pose = (pose * POSE_STEP)?;
         let constant = |values: &[f64]| {
             Tensor::new(values, pose.device())?.to_dtype(pose.dtype())?.unsqueeze(0)
@@ -108,7 +108,10 @@ impl PoseHead {
         let reach = constant(&[w, h, d].map(|n| REACH * n as f64))?;
         let shift = pose.narrow(1, 6, 3)?.tanh()?.broadcast_mul(&reach)?.reshape((n, 3, 1))?;
         let theta = Tensor::cat(&[rotation, shift], 2)?;
-        Field::new(field.irreps().clone(), affine_resample3d(field.values(), &theta)?)
+        // bf16 places voxels to a few tenths only.
+        let x = field.values();
+        let turned = affine_resample3d(&x.to_dtype(theta.dtype())?, &theta)?;
+        Field::new(field.irreps().clone(), turned.to_dtype(x.dtype())?)
     }
 }
 

@@ -13,7 +13,7 @@ use steer3d_nn::layers::{
 };
 use steer3d_nn::{
     Field, Head, Mode, ModelConfig, Network, NnError, Nonlinearity, Params, PlainBlock,
-    PlainConfig, Pooling, SteerableBlock, SteerableConfig, Symmetry,
+    PlainConfig, Pooling, SteerableBlock, SteerableConfig, Symmetry, TransformerConfig,
 };
 use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
 
@@ -252,6 +252,41 @@ fn recomputed_blocks_give_the_same_gradients() {
             &grads.iter().zip(&expected_grads).map(|(a, b)| (a - b).unwrap()).collect::<Vec<_>>(),
         );
         assert!(gap < 1e-5 * largest(&expected_grads), "{gap}: {model:?}");
+    }
+}
+
+#[test]
+fn fields_in_bf16_give_nearly_the_same_and_everything_else_in_f32() {
+    let plain = PlainConfig::like(&SteerableConfig::small(1, 3).unwrap());
+    let transformer =
+        PlainConfig { transformer: Some(TransformerConfig::small()), ..plain.clone() };
+    let more = [plain, transformer].map(ModelConfig::Plain);
+    for model in all_models().into_iter().chain(more) {
+        let run = |dtype, recompute| {
+            let network = prepared(&model).with_recomputation(recompute);
+            let x = pair(9).to_dtype(dtype).unwrap();
+            let y = network.forward(&x, Mode::Train { seed: 5, step: 0 }).unwrap();
+            let grads = (y.sqr().unwrap() + &y).unwrap().mean_all().unwrap().backward().unwrap();
+            let trainable = network.params().trainable().iter();
+            let grads: Vec<_> = trainable.map(|p| grads.get(&p.var).unwrap().clone()).collect();
+            let statistics = network.params().all().skip(grads.len());
+            let statistics = statistics.map(|(_, v)| v.as_tensor().clone()).collect();
+            let evaluated = network.forward(&x, Mode::Evaluate).unwrap();
+            [vec![y], statistics, vec![evaluated], grads]
+        };
+        let row = |all: &Vec<Tensor>| {
+            let flat: Vec<_> = all.iter().map(|t| t.flatten_all().unwrap()).collect();
+            Tensor::cat(&flat, 0).unwrap()
+        };
+        for recompute in [false, true] {
+            let pairs = run(DType::BF16, recompute).into_iter().zip(run(DType::F32, false));
+            for (found, expected) in pairs {
+                assert!(found.iter().all(|t| t.dtype() == DType::F32));
+                let gap = relative_gap(&row(&found), &row(&expected));
+                // Means over noise are small differences of large numbers.
+                assert!(gap > 0.0 && gap < 0.35, "{gap}: {model:?}");
+            }
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_nn::checkpoint::{FORMAT, ModelCard};
 use steer3d_nn::{
     Balance, ClassWeights, EpochMetrics, LossConfig, ModelConfig, Network, NnError,
-    OptimiserConfig, Save, Schedule, States, TrainConfig, TrainEvent, Trained, resume, state,
-    train,
+    OptimiserConfig, Precision, Save, Schedule, States, TrainConfig, TrainEvent, Trained, Training,
+    resume, state, train,
 };
 use steer3d_volume::{Dataset, ImportOptions, Turns, Voxeliser, import_tetris};
 
@@ -125,6 +125,7 @@ fn a_training_stopped_anywhere_goes_on_to_the_same_bits() {
     for (model, config, steps) in [
         (steerable(), augmented, 9),
         (steerable(), everything.clone(), 6),
+        (steerable(), TrainConfig { precision: Precision::Bfloat16, ..everything.clone() }, 6),
         (plain(), everything, 6),
     ] {
         let whole = tempfile::tempdir().unwrap();
@@ -203,6 +204,9 @@ fn what_is_not_the_same_training_is_refused_by_name() {
         TrainConfig { schedule: Schedule::Cosine { warm_up: 0.2, floor: 0.0 }, ..config.clone() };
     let message = refused(home.path(), &model, &dataset, &cosine);
     assert!(message.contains("schedule.warm_up was 0.1 and is now 0.2"), "{message}");
+    let half = TrainConfig { precision: Precision::Bfloat16, ..config.clone() };
+    let message = refused(home.path(), &model, &dataset, &half);
+    assert!(message.contains("precision was \"float32\" and is now \"bfloat16\""), "{message}");
     let ModelConfig::Steerable(mut other) = model.clone() else { unreachable!() };
     other.blocks[1].fields = "5x0".parse().unwrap();
     let message = refused(home.path(), &ModelConfig::Steerable(other), &dataset, &config);
@@ -315,6 +319,202 @@ fn a_clipped_step_is_as_long_as_the_limit() {
     let moved =
         before.iter().zip(values(&network)).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
     assert!((moved - 0.01).abs() < 1e-5, "{moved}");
+}
+
+/// A training on the Tetris shapes: losses of its steps, weights before it, the network after it.
+fn course(model: &ModelConfig, config: &TrainConfig) -> (Vec<f32>, Vec<f32>, Network) {
+    let home = tempfile::tempdir().unwrap();
+    let (dataset, network) = (tetris(home.path(), 1), network(model));
+    let before = weights(&network);
+    let mut losses = vec![];
+    train(&network, &dataset, config, None, &mut |event| {
+        if let TrainEvent::Step { loss, .. } = event {
+            losses.push(loss);
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    (losses, before, network)
+}
+
+fn weights(network: &Network) -> Vec<f32> {
+    let of = |t: &Tensor| t.flatten_all().unwrap().to_vec1().unwrap();
+    network.params().trainable().iter().flat_map(|p| of(p.var.as_tensor())).collect()
+}
+
+#[test]
+fn a_training_in_bf16_has_nearly_the_losses_of_one_in_f32() {
+    let single = TrainConfig { epochs: 30, batch_size: 8, learning_rate: 2e-2, ..small() };
+    let half = TrainConfig { precision: Precision::Bfloat16, ..single.clone() };
+    let steerable = "kind = 'steerable'\ninput = '1x0'\nclasses = 8\n\
+         kernel = { family = 'gaussian_jets', order = 3 }\n\
+         blocks = [{ fields = '8x0+4x1+2x2', size = 5, stride = 2 }, { fields = '32x0', size = 5 }]\n";
+    let plain = "kind = 'plain'\nchannels = 1\nclasses = 8\n\
+         blocks = [{ channels = 16, size = 5, pool = 2 }, { channels = 32, size = 3 }]\n";
+    for text in [steerable, plain] {
+        let model = ModelConfig::from_toml(text).unwrap();
+        let (expected, ..) = course(&model, &single);
+        let (found, _, trained) = course(&model, &half);
+        // Later the two are other trainings, as two seeds are.
+        for (found, expected) in found.iter().zip(&expected).take(12) {
+            assert!((found - expected).abs() < 0.03, "{found} {expected}");
+        }
+        assert_ne!(found, expected);
+        for losses in [&found, &expected] {
+            assert!(losses[29] < 0.8 * losses[0], "{losses:?}");
+        }
+        let x = Tensor::ones((1, 1, 9, 9, 9), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(trained.fused().unwrap().forward(&x).unwrap().dtype(), DType::F32);
+    }
+}
+
+/// Weights are f32: steps shorter than the distance of two numbers of bf16 add up.
+#[test]
+fn steps_smaller_than_bf16_resolves_add_up() {
+    let single = TrainConfig {
+        epochs: 20,
+        batch_size: 8,
+        learning_rate: 1e-5,
+        weight_decay: 0.0,
+        optimiser: OptimiserConfig::Sgd { momentum: 0.0, nesterov: false },
+        schedule: Schedule::Constant { warm_up: 0.0 },
+        ..small()
+    };
+    let half = TrainConfig { precision: Precision::Bfloat16, ..single.clone() };
+    let moved = |config| {
+        let (_, before, network) = course(&plain(), config);
+        let pairs = weights(&network).into_iter().zip(before);
+        pairs.map(|(now, then)| [now - then, then]).collect::<Vec<_>>()
+    };
+    let (found, expected) = (moved(&half), moved(&single));
+    let dot =
+        |a: &[[f32; 2]], b: &[[f32; 2]]| -> f32 { a.iter().zip(b).map(|(a, b)| a[0] * b[0]).sum() };
+    assert!(dot(&expected, &expected) > 0.0);
+    let cosine = dot(&found, &expected) / (dot(&found, &found) * dot(&expected, &expected)).sqrt();
+    let length = (dot(&found, &found) / dot(&expected, &expected)).sqrt();
+    assert!(cosine > 0.98 && (length - 1.0).abs() < 0.05, "{cosine} {length}");
+    // The distance of numbers of bf16 is at least 2^-8 of their size.
+    let below = found.iter().filter(|[moved, then]| moved.abs() < then.abs() / 256.0).count();
+    assert!(below > found.len() * 9 / 10, "{below} of {}", found.len());
+}
+
+/// As [`go_on`] on `devices` devices, all of which are this processor; the losses of the steps first.
+fn on_devices(
+    folder: &Path,
+    model: &ModelConfig,
+    config: &TrainConfig,
+    devices: usize,
+    steps: usize,
+) -> Result<(Vec<f32>, Network, Trained), NnError> {
+    let home = tempfile::tempdir().unwrap();
+    let dataset = tetris(home.path(), 1);
+    let replica = |i: usize| {
+        let network = Network::new(model, i as u64, DType::F32, &Device::Cpu).unwrap();
+        network.with_recomputation(devices == 3)
+    };
+    let (network, replicas) = (replica(1), (1..devices).map(|i| replica(100 + i)));
+    let (replicas, card) = (replicas.collect::<Vec<_>>(), card(model, &dataset));
+    let (path, folder) = (folder.join("model.safetensors"), folder.join("states"));
+    let latest = state::latest(&folder)?;
+    let states = States { folder, every_steps: None, every: None, keep: 2 };
+    let save = Some(Save { model: &path, card: &card, states: Some(&states) });
+    let training = match latest {
+        None => Training::new(&network, &dataset, config, save)?,
+        Some(path) => {
+            let state = state::read(&path, &Device::Cpu)?;
+            Training::resumed(&network, &dataset, config, save, state)?
+        }
+    };
+    let (mut losses, mut stop) = (vec![], stop_at(steps));
+    let trained = training.on_devices(&replicas)?.run(&mut |event| {
+        if let TrainEvent::Step { loss, .. } = event {
+            losses.push(loss);
+        }
+        stop(event)
+    })?;
+    Ok((losses, network, trained))
+}
+
+#[test]
+fn several_devices_train_as_one() {
+    let everything = TrainConfig {
+        loss: LossConfig {
+            class_weights: Some(ClassWeights::Given((0..8).map(|i| 1.0 + f64::from(i)).collect())),
+            label_smoothing: 0.1,
+            ..LossConfig::default()
+        },
+        clip_norm: Some(0.5),
+        average: Some(0.9),
+        accumulate: 2,
+        augment: Some(Turns::So3 { fraction: 1.0 }),
+        optimiser: OptimiserConfig::Sgd { momentum: 0.9, nesterov: true },
+        batch_size: 5,
+        ..small()
+    };
+    let smooth = steerable().to_toml().unwrap().replace("0.3", "0.0");
+    let smooth = ModelConfig::from_toml(&smooth).unwrap();
+    for (model, config) in [(smooth, everything.clone()), (plain(), small()), (plain(), everything)]
+    {
+        let run = |devices| {
+            let folder = tempfile::tempdir().unwrap();
+            on_devices(folder.path(), &model, &config, devices, usize::MAX).unwrap()
+        };
+        let (expected, one, trained_by_one) = run(1);
+        // Of the small training the last batch of an epoch has two items, fewer than three devices.
+        for devices in [2, 3] {
+            let (losses, network, trained) = run(devices);
+            assert_eq!(losses.len(), expected.len());
+            for (step, (found, expected)) in losses.iter().zip(&expected).enumerate() {
+                let tolerance = if step < 4 { 1e-6 } else { 1e-5 };
+                assert!((found - expected).abs() < tolerance * expected, "{found} {expected}");
+            }
+            let gaps = weights(&network).into_iter().zip(weights(&one)).map(|(a, b)| (a - b).abs());
+            assert!(gaps.fold(0.0, f32::max) < 1e-3);
+            let accuracies = |t: &Trained| t.epochs.last().unwrap().train_accuracy;
+            assert_eq!(accuracies(&trained), accuracies(&trained_by_one));
+            let (again, other, _) = run(devices);
+            assert_eq!(again, losses);
+            assert_eq!(bits(&other), bits(&network));
+        }
+    }
+}
+
+#[test]
+fn a_training_on_two_devices_goes_on_to_the_same_bits_on_two_only() {
+    let config = TrainConfig { average: Some(0.9), batch_size: 4, ..small() };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = |folder: &tempfile::TempDir, devices, steps| {
+        on_devices(folder.path(), &steerable(), &config, devices, steps)
+    };
+    let (losses, network, _) = run(&whole, 2, usize::MAX).unwrap();
+    let (mut found, ..) = run(&parts, 2, 3).unwrap();
+    let message = run(&parts, 1, usize::MAX).unwrap_err().to_string();
+    assert!(message.contains("trained on 2 devices and now on 1"), "{message}");
+    let (rest, resumed, _) = run(&parts, 2, usize::MAX).unwrap();
+    found.extend(rest);
+    assert_eq!(found, losses);
+    assert_eq!(bits(&resumed), bits(&network));
+    // Each device drops fields of its own.
+    let (alone, ..) = run(&tempfile::tempdir().unwrap(), 1, usize::MAX).unwrap();
+    assert_ne!(alone, losses);
+}
+
+#[test]
+fn replicas_of_another_network_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let (dataset, config) = (tetris(home.path(), 1), small());
+    let (one, other) = (network(&plain()), [network(&steerable())]);
+    let training = Training::new(&one, &dataset, &config, None).unwrap();
+    let message = training.on_devices(&other).unwrap_err().to_string();
+    assert!(message.contains("devices") && message.contains("other networks"), "{message}");
+    // A mistake on one device ends the training on all.
+    let weight = &one.params().trainable()[0];
+    weight.var.set(&weight.var.affine(0.0, f64::NAN).unwrap()).unwrap();
+    let other = [network(&plain())];
+    let training = Training::new(&one, &dataset, &config, None).unwrap();
+    let training = training.on_devices(&other).unwrap();
+    let message = training.run(&mut stop_at(9)).unwrap_err().to_string();
+    assert!(message.contains(&format!("in the parameter '{}'", weight.name)), "{message}");
 }
 
 #[test]

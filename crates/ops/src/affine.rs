@@ -175,7 +175,7 @@ impl CustomOp2 for AffineResample {
         theta: &CpuStorage,
         theta_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, theta), OP, T => {
             let (x, theta) = (elements::<T>(x, x_layout, OP)?, elements(theta, theta_layout, OP)?);
             Ok((storage(self.forward(x, theta)), x_layout.shape().clone()))
         })
@@ -209,7 +209,7 @@ impl CustomOp2 for InputGradient {
         theta: &CpuStorage,
         theta_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(grad, OP, T => {
+        dispatch!((grad, theta), OP, T => {
             let (grad, theta) =
                 (elements::<T>(grad, layout, OP)?, elements(theta, theta_layout, OP)?);
             Ok((storage(self.0.input_gradient(grad, theta)), layout.shape().clone()))
@@ -233,7 +233,7 @@ impl CustomOp3 for MapGradient {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, theta, grad), OP, T => {
             let (x, theta) = (elements::<T>(x, x_layout, OP)?, elements(theta, theta_layout, OP)?);
             let grad = elements(grad, grad_layout, OP)?;
             Ok((storage(self.0.map_gradient(x, theta, grad)), theta_layout.shape().clone()))

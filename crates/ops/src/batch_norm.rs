@@ -15,6 +15,7 @@ use crate::gate::Affine;
 use crate::gpu::{
     Call, Element, Limits, OnGpu, Routine, Slot, args, fields as source, sum_over_fields,
 };
+use crate::group::Rank;
 
 const OP: &str = "field_batch_norm";
 const AFFINE: &str = "field_affine";
@@ -28,7 +29,7 @@ const AFFINE: &str = "field_affine";
 /// field (shape `num_fields`), `bias` one for each scalar field (possibly shape `[0]`, on any device).
 ///
 /// Returns the result, the means of the scalar fields and the variances of all fields (both
-/// detached; variances divide by the count, not by the count - 1).
+/// detached, in f32 for bf16; variances divide by the count, not by the count - 1).
 ///
 /// # Errors
 /// If shapes or element types do not agree or `eps` is negative or not finite.
@@ -60,12 +61,35 @@ pub(crate) fn batch_normalize(
     let layout = FieldLayout::new(OP, x, irreps, weight, bias)?;
     let x = x.contiguous()?;
     let stats: Vec<f64> = to_f64(&x.apply_op1_no_bwd(&Statistics(layout.clone()))?)?;
+    let rank = Rank::current();
+    let (stats, batch) = match &rank {
+        None => (stats, layout.dims[0]),
+        Some(rank) => of_all_ranks(rank, layout.dims[0], stats)?,
+    };
     let (mean, var) = stats.split_at(layout.fields.len());
-    let batch_mean = small_tensor(layout.of_invariant(mean), &x)?;
-    let batch_var = small_tensor(var.to_vec(), &x)?;
+    let dtype = if x.dtype() == DType::BF16 { DType::F32 } else { x.dtype() };
+    let batch_mean = small_tensor(layout.of_invariant(mean), dtype, &x)?;
+    let batch_var = small_tensor(var.to_vec(), dtype, &x)?;
     let std = var.iter().map(|v| (v + eps).sqrt()).collect();
-    let op = Normalize { layout, mean: mean.to_vec(), std, from_batch: true };
+    let op = Normalize { layout, mean: mean.to_vec(), std, from_batch: true, batch, rank };
     Ok((op, batch_mean, batch_var))
+}
+
+/// Means and variances over the batches of all ranks, of those of the own batch, and the number of items of all.
+fn of_all_ranks(rank: &Rank, batch: usize, mut stats: Vec<f64>) -> Result<(Vec<f64>, usize)> {
+    stats.push(batch as f64);
+    let all = rank.gather(stats)?;
+    let fields = all[0].len() / 2;
+    let items: f64 = all.iter().map(|stats| stats[2 * fields]).sum();
+    let average = |of: &dyn Fn(&[f64]) -> f64| {
+        all.iter().map(|stats| stats[2 * fields] / items * of(stats)).sum::<f64>()
+    };
+    let mut found: Vec<f64> = (0..fields).map(|i| average(&|stats| stats[i])).collect();
+    for i in 0..fields {
+        let mean = found[i];
+        found.push(average(&|stats| stats[fields + i] + (stats[i] - mean).powi(2)));
+    }
+    Ok((found, items as usize))
 }
 
 /// Multiplies every field by a number and adds a number to every scalar field: batch normalisation
@@ -79,8 +103,8 @@ pub(crate) fn batch_normalize(
 pub fn field_affine(x: &Tensor, irreps: &Irreps, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let layout = FieldLayout::new(AFFINE, x, irreps, scale, shift)?;
     let fields = layout.fields.len();
-    let op =
-        Normalize { layout, mean: vec![0.0; fields], std: vec![1.0; fields], from_batch: false };
+    let (mean, std, batch) = (vec![0.0; fields], vec![1.0; fields], layout.dims[0]);
+    let op = Normalize { layout, mean, std, from_batch: false, batch, rank: None };
     let shift = present(shift, scale)?;
     x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op)
 }
@@ -97,11 +121,11 @@ fn to_f64(x: &Tensor) -> Result<Vec<f64>> {
     x.to_dtype(DType::F64)?.to_vec1()
 }
 
-/// A tensor of rank 1 with the element type and device of `like`.
-fn small_tensor(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
+/// A tensor of rank 1 on the device of `like`.
+fn small_tensor(values: Vec<f64>, dtype: DType, like: &Tensor) -> Result<Tensor> {
     let length = values.len();
     let device = if length == 0 { &Device::Cpu } else { like.device() };
-    Tensor::from_vec(values, length, device)?.to_dtype(like.dtype())
+    Tensor::from_vec(values, length, device)?.to_dtype(dtype)
 }
 
 #[derive(Clone)]
@@ -149,9 +173,9 @@ impl FieldLayout {
         })
     }
 
-    /// Number of values of one field in the batch.
-    fn count(&self, field: &Span) -> f64 {
-        (self.dims[0] * field.dim * self.voxels()) as f64
+    /// Number of values of one field in a batch of so many items.
+    fn count(&self, field: &Span, batch: usize) -> f64 {
+        (batch * field.dim * self.voxels()) as f64
     }
 
     /// Repeats the value of each field for its channels.
@@ -167,7 +191,7 @@ struct Statistics(FieldLayout);
 impl Statistics {
     fn compute<T: Float>(&self, x: &[T]) -> Vec<T> {
         let of_field = |field: &Span| {
-            let count = self.0.count(field);
+            let count = self.0.count(field, self.0.dims[0]);
             let mean = if field.invariant {
                 self.0.channels(x, field).map(|x| sum(x, x, |x, _| x)).sum::<f64>() / count
             } else {
@@ -190,7 +214,7 @@ impl CustomOp1 for Statistics {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!(sums of (x), OP, T => {
             let out = self.compute(elements::<T>(x, layout, OP)?);
             Ok((storage(out), (2 * self.0.fields.len()).into()))
         })
@@ -209,6 +233,10 @@ pub(crate) struct Normalize {
     std: Vec<f64>,
     /// Whether mean and std are those of x, and so depend on it.
     from_batch: bool,
+    /// Items of the batch, those of other ranks too.
+    batch: usize,
+    /// Where other ranks have the rest of the batch.
+    rank: Option<Rank>,
 }
 
 impl Normalize {
@@ -255,7 +283,7 @@ impl Normalize {
             if !self.from_batch {
                 return [a, 0.0, 0.0];
             }
-            let count = self.layout.count(field);
+            let count = self.layout.count(field, self.batch);
             let b = -a * moments[i] / (count * self.std[i] * self.std[i]);
             [a, b, -a * total.unwrap_or(0.0) / count - b * self.mean[i]]
         };
@@ -277,7 +305,7 @@ impl CustomOp3 for Normalize {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, weight, bias), OP, T => {
             let x = elements::<T>(x, x_layout, OP)?;
             let weight = elements(weight, weight_layout, OP)?;
             let bias = elements(bias, bias_layout, OP)?;
@@ -304,8 +332,13 @@ impl CustomOp3 for Normalize {
         } else {
             vec![0.0; fields + bias.elem_count()]
         };
+        let of_all = match &self.rank {
+            None => sums.clone(),
+            Some(rank) => rank.sum(sums.clone())?,
+        };
         let (moments, totals) = sums.split_at(fields);
         let of_x = x.track_op().then(|| {
+            let (moments, totals) = of_all.split_at(fields);
             let coefficients = self.input_coefficients(&to_f64(weight)?, moments, totals);
             let coefficients = self.layout.per_channel(coefficients);
             let op = Combine { voxels: self.layout.voxels(), coefficients };
@@ -313,9 +346,9 @@ impl CustomOp3 for Normalize {
         });
         let of_weight = of_weight.then(|| {
             let values = moments.iter().zip(&self.std).map(|(m, s)| m / s).collect();
-            small_tensor(values, x)
+            small_tensor(values, x.dtype(), x)
         });
-        let of_bias = of_bias.then(|| small_tensor(totals.to_vec(), x));
+        let of_bias = of_bias.then(|| small_tensor(totals.to_vec(), x.dtype(), x));
         Ok((of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?))
     }
 }
@@ -360,7 +393,7 @@ impl CustomOp2 for GradientSums {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!(sums of (x, grad), OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             let out = self.compute(x, grad);
             let shape = out.len().into();
@@ -403,7 +436,7 @@ impl CustomOp2 for Combine {
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let shape = x_layout.shape().clone();
-        dispatch!(x, OP, T => {
+        dispatch!((x, grad), OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             Ok((storage(self.compute(x, grad)), shape))
         })

@@ -10,7 +10,7 @@ pub(crate) fn invalid(op: &str, problem: impl std::fmt::Display) -> Error {
 /// The sizes N,C,D,H,W of a volume tensor.
 ///
 /// # Errors
-/// If the rank is not 5, a size is 0 or the elements are neither f32 nor f64, nor bf16 on a GPU.
+/// If the rank is not 5, a size is 0 or the elements are not f32, f64 or bf16.
 pub(crate) fn volume_dims(op: &'static str, x: &Tensor) -> Result<[usize; 5]> {
     let dims: [usize; 5] = x.dims().try_into().map_err(|_| {
         invalid(op, format_args!("expected a tensor N,C,D,H,W of rank 5, got {:?}", x.dims()))
@@ -18,8 +18,7 @@ pub(crate) fn volume_dims(op: &'static str, x: &Tensor) -> Result<[usize; 5]> {
     if dims.contains(&0) {
         return Err(invalid(op, format_args!("expected sizes of at least 1, got {dims:?}")));
     }
-    let half = x.dtype() == DType::BF16 && x.device().is_cuda();
-    if !half && !matches!(x.dtype(), DType::F32 | DType::F64) {
+    if !matches!(x.dtype(), DType::F32 | DType::F64 | DType::BF16) {
         return Err(Error::UnsupportedDTypeForOp(x.dtype(), op).bt());
     }
     Ok(dims)

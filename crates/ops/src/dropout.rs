@@ -64,7 +64,7 @@ impl CustomOp2 for Dropout {
         mask_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let shape = x_layout.shape().clone();
-        dispatch!(x, OP, T => {
+        dispatch!((x, mask), OP, T => {
             let (x, mask) = (elements::<T>(x, x_layout, OP)?, elements(mask, mask_layout, OP)?);
             Ok((storage(self.compute(x, mask)), shape))
         })

@@ -2,7 +2,8 @@
 
 use std::ops::Neg;
 
-use candle_core::{CpuStorage, Error, Layout, Result, WithDType};
+use candle_core::{CpuStorage, Error, Layout, Result, Shape, WithDType};
+use half::bf16;
 
 /// f32 or f64.
 pub(crate) trait Float: WithDType + Neg<Output = Self> {
@@ -30,10 +31,17 @@ macro_rules! impl_float {
 impl_float!(f32);
 impl_float!(f64);
 
-/// Evaluates `$body` with the type `$float` set to the element type of a CPU storage.
+/// Evaluates `$body` with the type `$float` set to the element type of CPU storages. bf16 is computed with in
+/// f32, as on a GPU: storages are widened and the result is rounded, or left in f32 after `sums of`.
 macro_rules! dispatch {
-    ($storage:expr, $op:expr, $float:ident => $body:expr) => {
-        match candle_core::backend::BackendStorage::dtype($storage) {
+    (sums of $storages:tt, $op:expr, $float:ident => $body:expr) => {
+        $crate::float::dispatch!(Ok, $storages, $op, $float => $body)
+    };
+    (($($storage:ident),+), $op:expr, $float:ident => $body:expr) => {
+        $crate::float::dispatch!($crate::float::rounded, ($($storage),+), $op, $float => $body)
+    };
+    ($finish:expr, ($first:ident $(, $other:ident)*), $op:expr, $float:ident => $body:expr) => {
+        match candle_core::backend::BackendStorage::dtype($first) {
             candle_core::DType::F32 => {
                 type $float = f32;
                 $body
@@ -42,11 +50,36 @@ macro_rules! dispatch {
                 type $float = f64;
                 $body
             }
+            candle_core::DType::BF16 => {
+                type $float = f32;
+                let $first = &$crate::float::widened($first);
+                $(let $other = &$crate::float::widened($other);)*
+                $body.and_then($finish)
+            }
             other => Err(candle_core::Error::UnsupportedDTypeForOp(other, $op).bt()),
         }
     };
 }
 pub(crate) use dispatch;
+
+/// bf16 as f32.
+pub(crate) fn widened(storage: &CpuStorage) -> CpuStorage {
+    match storage {
+        CpuStorage::BF16(values) => CpuStorage::F32(values.iter().map(|v| v.to_f32()).collect()),
+        other => other.clone(),
+    }
+}
+
+/// A result in f32 as bf16.
+pub(crate) fn rounded((storage, shape): (CpuStorage, Shape)) -> Result<(CpuStorage, Shape)> {
+    let storage = match storage {
+        CpuStorage::F32(values) => {
+            CpuStorage::BF16(values.into_iter().map(bf16::from_f32).collect())
+        }
+        other => other,
+    };
+    Ok((storage, shape))
+}
 
 /// Gives a custom operation its CUDA form; `$n` is its number of arguments.
 macro_rules! cuda_fwd {

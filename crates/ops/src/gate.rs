@@ -244,7 +244,7 @@ impl CustomOp1 for Gate {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x), OP, T => {
             let identity = vec![Affine::identity(); self.in_channels()];
             let out = self.forward(elements::<T>(x, layout, OP)?, &identity);
             Ok((storage(out), self.shape(self.out_channels())))
@@ -270,7 +270,7 @@ impl CustomOp2 for GateGradient {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, grad), OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             let identity = vec![Affine::identity(); self.0.in_channels()];
             let of_x = self.0.gradient(x, &identity, grad);

@@ -1,7 +1,8 @@
 //! Differentiable candle operations on N,C,D,H,W tensors: convolution, pooling, gates and norms.
 //!
 //! All operations run on the CPU in f32 or f64, parallel over rayon's current thread pool; results
-//! do not depend on the number of threads. D,H,W are z,y,x. Fields follow the channel layout of
+//! do not depend on the number of threads. bf16 is for GPUs: there fields take half the memory, and
+//! sums are taken in f32. A CPU does the same, more slowly than in f32, so that it can check a GPU. D,H,W are z,y,x. Fields follow the channel layout of
 //! [`Irreps`](steer3d_so3::Irreps): component m of copy u of a block is channel
 //! `offset + u (2l+1) + l + m`. Tensors need not be contiguous. Wrong shapes and element types give
 //! a [`candle_core::Error`] that names the operation, what was expected and what was found.
@@ -10,12 +11,15 @@ mod affine;
 mod batch_norm;
 mod check;
 mod conv;
+#[cfg(feature = "cudnn")]
+mod cudnn;
 mod dropout;
 mod fields;
 mod float;
 mod gate;
 #[cfg(any(test, feature = "cuda"))]
 mod gpu;
+mod group;
 mod matmul;
 mod memory;
 mod norm_gate;
@@ -29,8 +33,13 @@ mod sphere;
 pub use affine::affine_resample3d;
 pub use batch_norm::{field_affine, field_batch_norm};
 pub use conv::{Conv3dConfig, conv3d};
+#[cfg(feature = "cudnn")]
+pub use cudnn::{CudnnUse, cudnn_use, cudnn_version, set_cudnn_use};
 pub use dropout::field_dropout;
 pub use gate::gate;
+#[cfg(feature = "nccl")]
+pub use gpu::nccl::DeviceLink;
+pub use group::{ANOTHER_FAILED, Rank};
 pub use memory::reuse_memory;
 pub use norm_gate::field_batch_norm_gate;
 pub use norm_relu::norm_relu;

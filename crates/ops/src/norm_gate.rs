@@ -61,7 +61,7 @@ impl CustomOp3 for NormGate {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, weight, bias), OP, T => {
             let weight = elements::<T>(weight, weight_layout, OP)?;
             let affine = self.norm.affine(weight, elements(bias, bias_layout, OP)?);
             let out = self.gate.forward(elements(x, x_layout, OP)?, &affine);
@@ -101,7 +101,7 @@ impl CustomOp3 for GateGradient {
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let NormGate { norm: normalize, gate } = &self.0;
-        dispatch!(x, OP, T => {
+        dispatch!((x, norm, grad), OP, T => {
             let norm = elements::<T>(norm, norm_layout, OP)?;
             let (weight, bias) = norm.split_at(normalize.num_fields());
             let affine = normalize.affine(weight, bias);

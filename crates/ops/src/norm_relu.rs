@@ -183,7 +183,7 @@ impl CustomOp2 for NormRelu {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, bias), OP, T => {
             let (x, bias) = (elements::<T>(x, x_layout, OP)?, elements(bias, bias_layout, OP)?);
             Ok((storage(self.forward(x, bias)), self.shape()))
         })
@@ -221,7 +221,7 @@ impl CustomOp3 for InputGradient {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, bias, grad), OP, T => {
             let (x, bias) = (elements::<T>(x, x_layout, OP)?, elements(bias, bias_layout, OP)?);
             let grad = elements(grad, grad_layout, OP)?;
             Ok((storage(self.0.input_gradient(x, bias, grad)), self.0.shape()))
@@ -245,7 +245,7 @@ impl CustomOp3 for BiasGradient {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, bias, grad), OP, T => {
             let (x, bias) = (elements::<T>(x, x_layout, OP)?, elements(bias, bias_layout, OP)?);
             let grad = elements(grad, grad_layout, OP)?;
             Ok((storage(self.0.bias_gradient(x, bias, grad)), self.0.fields.len().into()))

@@ -118,7 +118,7 @@ impl CustomOp2 for ChannelProduct {
     ) -> Result<(CpuStorage, Shape)> {
         let dims = left_layout.dims();
         let voxels: usize = dims[2..].iter().product();
-        dispatch!(left, OP, T => {
+        dispatch!((left, right), OP, T => {
             let left = elements::<T>(left, left_layout, OP)?;
             let right = elements::<T>(right, right_layout, OP)?;
             let out = self.compute(left, right, voxels);

@@ -153,7 +153,7 @@ impl CustomOp1 for GridNonlinearity {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x), OP, T => {
             let x = elements::<T>(x, layout, OP)?;
             let out = self.0.run([x], sizes(layout), |[to, from], [x], out| {
                 spread(from, &combine(to, x).map(|v| squareplus(v).0), out);
@@ -182,7 +182,7 @@ impl CustomOp2 for GridGradient {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, grad), OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             let out = self.0.run([x, grad], sizes(x_layout), |[to, from], [x, grad], out| {
                 let mut slope = combine(to, x).map(|v| squareplus(v).1);

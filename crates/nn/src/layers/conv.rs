@@ -205,14 +205,16 @@ impl SteerableConv3d {
     /// [`NnError::FieldType`] for a field of another type.
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
         field.expect(&self.name, &self.irreps_in)?;
-        let bias = self.channel_bias()?;
-        let (x, bias) = (field.values(), bias.as_ref());
+        let x = field.values();
+        let bias = self.channel_bias()?.map(|bias| bias.to_dtype(x.dtype())).transpose()?;
+        let bias = bias.as_ref();
         let values = match (&self.separable, self.path) {
             (Some(kernel), ConvolutionPath::Separable) => {
                 let stride = self.config.stride[0];
-                separable_conv3d(x, &self.weight, bias, kernel, stride, Boundary::Zero)?
+                let weight = self.weight.to_dtype(x.dtype())?;
+                separable_conv3d(x, &weight, bias, kernel, stride, Boundary::Zero)?
             }
-            _ => conv3d(x, &self.filter()?, bias, &self.config)?,
+            _ => conv3d(x, &self.filter()?.to_dtype(x.dtype())?, bias, &self.config)?,
         };
         Field::new(self.irreps_out.clone(), values)
     }

@@ -108,6 +108,8 @@ impl NormNonlinearity {
     /// [`NnError::FieldType`] for a field of another type.
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
         field.expect("norm nonlinearity", &self.irreps)?;
-        Field::new(self.irreps.clone(), norm_relu(field.values(), &self.irreps, &self.bias)?)
+        let x = field.values();
+        let bias = self.bias.to_dtype(x.dtype())?;
+        Field::new(self.irreps.clone(), norm_relu(x, &self.irreps, &bias)?)
     }
 }

@@ -79,7 +79,8 @@ impl GroupConv {
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
         field.expect(&self.name, &self.irreps_in)?;
         let config = Conv3dConfig::same(self.size);
-        let values = conv3d(field.values(), &self.filter()?, None, &config)?;
+        let x = field.values();
+        let values = conv3d(x, &self.filter()?.to_dtype(x.dtype())?, None, &config)?;
         Field::new(self.irreps_out.clone(), values)
     }
 

@@ -83,11 +83,12 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    /// `x · W + b`.
+    /// `x · W + b`, in the element type of the weights.
     ///
     /// # Errors
     /// When the number of columns is not the number of inputs.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        let x = x.to_dtype(self.weight.dtype())?;
         Ok(x.matmul(&self.weight)?.broadcast_add(&self.bias)?)
     }
 }

@@ -28,13 +28,18 @@ pub use product::TensorProductNonlinearity;
 pub use radial::{RadialConv3d, RadialPerceptron};
 pub use sphere::SphereNonlinearity;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use steer3d_so3::{Irrep, Irreps, Parity};
 
 /// Whether an irrep is left unchanged by every rotation and reflection, so that a bias, a mean or
 /// a pointwise nonlinearity is allowed on it.
 pub(crate) fn is_invariant(irrep: Irrep) -> bool {
     irrep.l == 0 && irrep.parity != Some(Parity::Odd)
+}
+
+/// bf16 as f32, in which sums are taken; other types as they are.
+pub(crate) fn widened(x: &Tensor) -> candle_core::Result<Tensor> {
+    if x.dtype() == DType::BF16 { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
 /// Numbers of the invariant fields of `irreps` as numbers of its channels, with zeros where rotation

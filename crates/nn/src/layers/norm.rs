@@ -133,10 +133,11 @@ impl FieldBatchNorm {
         let (x, irreps) = (field.values(), &self.normalised_as);
         let values = if mode == Mode::Evaluate {
             let (scale, shift) = self.affine()?;
+            let (scale, shift) = (scale.to_dtype(x.dtype())?, shift.to_dtype(x.dtype())?);
             field_affine(x, irreps, &scale, &shift)?
         } else {
-            let (values, mean, var) =
-                field_batch_norm(x, irreps, &self.weight, &self.bias, self.epsilon)?;
+            let (weight, bias) = self.stored_as(x)?;
+            let (values, mean, var) = field_batch_norm(x, irreps, &weight, &bias, self.epsilon)?;
             if pass == Pass::First {
                 self.track(mode, &mean, &var)?;
             }
@@ -167,11 +168,12 @@ impl FieldBatchNorm {
         }
         self.expect(field.irreps())?;
         field.expect("gate", gate.irreps_in())?;
+        let (weight, bias) = self.stored_as(field.values())?;
         let (values, mean, var) = field_batch_norm_gate(
             field.values(),
             &self.normalised_as,
-            &self.weight,
-            &self.bias,
+            &weight,
+            &bias,
             self.epsilon,
             gate.scalars(),
             gate.gated(),
@@ -180,6 +182,11 @@ impl FieldBatchNorm {
             self.track(mode, &mean, &var)?;
         }
         Field::new(gate.irreps_out().clone(), values)
+    }
+
+    /// Weight and bias in the element type of `x`.
+    fn stored_as(&self, x: &Tensor) -> Result<(Tensor, Tensor), NnError> {
+        Ok((self.weight.to_dtype(x.dtype())?, self.bias.to_dtype(x.dtype())?))
     }
 
     /// Moves the running statistics towards those of a batch.

@@ -1,7 +1,7 @@
 use steer3d_ops::{ProductTerm, channel_product};
 use steer3d_so3::{Block, Irrep, Irreps, clebsch_gordan};
 
-use super::{FusedConv3d, SteerableConv3d};
+use super::{FusedConv3d, SteerableConv3d, widened};
 use crate::{Field, NnError, Params};
 
 /// Tensor-product nonlinearity (Kondor, Lin and Trivedi 2018, *Clebsch-Gordan Nets*,
@@ -98,7 +98,7 @@ impl Products {
         field.expect("tensor-product nonlinearity", &self.irreps_in)?;
         let (x, channels) = (field.values(), self.irreps_out.dim());
         let products = channel_product(x, x, channels, &self.terms)?;
-        let norm = (x.sqr()?.mean_keepdim(1)? + 1.0)?.sqrt()?;
+        let norm = (widened(x)?.sqr()?.mean_keepdim(1)? + 1.0)?.sqrt()?.to_dtype(x.dtype())?;
         Field::new(self.irreps_out.clone(), products.broadcast_div(&norm)?)
     }
 }

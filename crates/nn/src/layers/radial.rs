@@ -175,7 +175,8 @@ impl RadialConv3d {
     /// [`NnError::FieldType`] for a field of another type.
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
         field.expect(&self.name, self.irreps_in())?;
-        let values = conv3d(field.values(), &self.filter()?, None, &self.config())?;
+        let x = field.values();
+        let values = conv3d(x, &self.filter()?.to_dtype(x.dtype())?, None, &self.config())?;
         Field::new(self.irreps_out().clone(), values)
     }
 

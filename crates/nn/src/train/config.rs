@@ -1,3 +1,4 @@
+use candle_core::{DType, Device, Tensor};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use steer3d_volume::Turns;
@@ -40,6 +41,8 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Ends the training when so many epochs have passed since the best one.
     pub patience: Option<usize>,
+    /// How fields are stored in training.
+    pub precision: Precision,
     /// Share of the training items that is used, at least one, drawn with the seed; a smaller share
     /// is a part of a larger one.
     pub share: f64,
@@ -55,6 +58,44 @@ pub enum Monitor {
     /// The highest validation accuracy, and of equal ones the least loss. On few validation items an early
     /// epoch can win by chance.
     Accuracy,
+}
+
+/// The element type of the fields of a network in training. Weights, their gradients, the optimiser, averages
+/// and running statistics keep the type of the weights, and so does validation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// That of the weights, which is f32 in the program.
+    #[default]
+    Float32,
+    /// bf16, with sums in f32: half the memory, on a GPU. A CPU takes longer, for comparisons.
+    Bfloat16,
+}
+
+impl Precision {
+    /// The volumes of a batch in this type.
+    pub(super) fn of(self, x: Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Float32 => Ok(x),
+            Self::Bfloat16 => x.to_dtype(DType::BF16),
+        }
+    }
+
+    /// Checks that a device has it.
+    pub(super) fn check(self, device: &Device) -> Result<(), NnError> {
+        if self == Self::Float32 {
+            return Ok(());
+        }
+        let one = Tensor::ones(1, DType::F32, device)?;
+        let tried = self.of(one).and_then(|one| (&one + &one)?.to_dtype(DType::F32));
+        tried.map(|_| ()).map_err(|error| {
+            // What follows the first line is a trace of calls.
+            let error = error.to_string();
+            let error = error.lines().next().unwrap_or_default();
+            let problem = format!("this device has no bfloat16, use \"float32\": {error}");
+            NnError::Train { field: "precision", problem }
+        })
+    }
 }
 
 /// A set, or whether to take all rotations, as older versions wrote it.
@@ -84,6 +125,7 @@ impl Default for TrainConfig {
             average: None,
             accumulate: 1,
             patience: None,
+            precision: Precision::default(),
             share: 1.0,
         }
     }

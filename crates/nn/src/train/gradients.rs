@@ -22,6 +22,29 @@ impl Gradients {
         self.0.iter().map(Option::as_ref)
     }
 
+    /// All of them in a row.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub(crate) fn row(&self) -> Result<Tensor, NnError> {
+        let known = self.0.iter().flatten().map(Tensor::flatten_all);
+        Ok(Tensor::cat(&known.collect::<Result<Vec<_>, _>>()?, 0)?)
+    }
+
+    /// Gradients for the same tensors from a row of their numbers.
+    ///
+    /// # Errors
+    /// If the row is too short.
+    pub(crate) fn of_row(&self, row: &Tensor) -> Result<Self, NnError> {
+        let mut used = 0;
+        let mut next = |like: &Tensor| {
+            used += like.elem_count();
+            row.narrow(0, used - like.elem_count(), like.elem_count())?.reshape(like.shape())
+        };
+        let found = self.0.iter().map(|g| g.as_ref().map(&mut next).transpose());
+        Ok(Self(found.collect::<Result<_, _>>()?))
+    }
+
     /// All of them times `factor`.
     ///
     /// # Errors
@@ -88,6 +111,9 @@ mod tests {
         let norms = gradients.norms().unwrap();
         assert!((norms[0] - 20f64.sqrt()).abs() < 1e-12 && norms[1..] == [0.0, 1.0], "{norms:?}");
         assert!((global_norm(&norms) - 21f64.sqrt()).abs() < 1e-12);
+        let again = gradients.of_row(&gradients.row().unwrap()).unwrap();
+        assert_eq!(again.norms().unwrap(), norms);
+        assert!(again.iter().nth(1).unwrap().is_none());
         let twice = gradients.plus(&gradients).unwrap().scaled(0.25).unwrap();
         let halves = twice.norms().unwrap();
         assert!((global_norm(&halves) - 0.5 * 21f64.sqrt()).abs() < 1e-12);

@@ -5,6 +5,7 @@ mod config;
 mod gradients;
 mod loss;
 mod objective;
+mod replicas;
 mod run;
 mod schedule;
 
@@ -19,7 +20,7 @@ use crate::checkpoint::ModelCard;
 use crate::state::TrainingState;
 use crate::{Network, NnError};
 
-pub use config::{Monitor, TrainConfig};
+pub use config::{Monitor, Precision, TrainConfig};
 pub use gradients::{Gradients, global_norm};
 pub use loss::{Balance, ClassWeights, Loss, LossConfig};
 pub use run::Training;

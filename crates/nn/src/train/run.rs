@@ -1,7 +1,8 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
@@ -9,7 +10,8 @@ use steer3d_so3::Stream;
 use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
 
 use super::average::Average;
-use super::objective::{Objective, Score};
+use super::objective::Objective;
+use super::replicas::{Outcome, Replicas, Task, volumes};
 use super::{
     EpochMetrics, Gradients, Monitor, Progress, Save, TrainConfig, TrainEvent, Trained, When,
     global_norm,
@@ -35,7 +37,12 @@ pub struct Training<'a> {
     batches: usize,
     /// Optimiser steps in all.
     steps: usize,
-    objective: Objective,
+    objective: Arc<Objective>,
+    /// The network on other devices, and their threads while the training runs.
+    replicas: &'a [Network],
+    threads: Option<Replicas>,
+    /// Of the state that the training goes on from: the file and the number of devices.
+    before: Option<(PathBuf, usize)>,
     optimiser: Optimiser,
     average: Option<Average>,
     /// Tensors of the best epoch.
@@ -74,12 +81,13 @@ impl<'a> Training<'a> {
         save: Option<Save<'a>>,
     ) -> Result<Self, NnError> {
         config.check()?;
+        config.precision.check(network.params().device())?;
         let items = training_items(dataset, config);
         if items.is_empty() {
             let problem = format!("dataset {} has no training items", dataset.meta().name);
             return Err(NnError::Train { field: "dataset", problem });
         }
-        let objective = Objective::new(network, dataset, config, &items)?;
+        let objective = Arc::new(Objective::new(network, dataset, config, &items)?);
         let params = network.params();
         let batches = items.len().div_ceil(config.batch_size);
         let mut run = Self {
@@ -92,6 +100,9 @@ impl<'a> Training<'a> {
             batches,
             steps: config.epochs * batches.div_ceil(config.accumulate),
             objective,
+            replicas: &[],
+            threads: None,
+            before: None,
             optimiser: Optimiser::new(&config.optimiser, params, config.weight_decay)?,
             average: config.average.map(|decay| Average::new(params, decay)).transpose()?,
             best: None,
@@ -130,12 +141,67 @@ impl<'a> Training<'a> {
         Ok(training)
     }
 
+    /// Computes each batch in equal parts on the devices of the network and of `replicas`, which are the same network;
+    /// their weights are overwritten. Batch norms take their statistics over all parts, so a step is that of one
+    /// device to rounding, but that each device draws dropout masks of its own and has its own share of the Dice
+    /// loss. All else happens on the device of the network.
+    ///
+    /// # Errors
+    /// [`NnError::Train`] for a replica that is another network or whose device lacks the precision,
+    /// [`NnError::State`] if the training goes on from a state of another number of devices.
+    pub fn on_devices(mut self, replicas: &'a [Network]) -> Result<Self, NnError> {
+        for replica in replicas {
+            let params = replica.params();
+            if replica.config() != self.network.config()
+                || params.dtype() != self.network.params().dtype()
+            {
+                let problem = "the replicas are other networks than the one that is trained".into();
+                return Err(NnError::Train { field: "devices", problem });
+            }
+            self.config.precision.check(params.device())?;
+        }
+        self.replicas = replicas;
+        self.check_devices()?;
+        Ok(self)
+    }
+
+    /// A state is of as many devices: other parts round in other places.
+    fn check_devices(&self) -> Result<(), NnError> {
+        let now = 1 + self.replicas.len();
+        match &self.before {
+            Some((path, before)) if *before != now => {
+                let problem = format!(
+                    "it was trained on {before} devices and now on {now}; go on with as many, or train anew in another folder"
+                );
+                Err(fault(path, &problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Trains to the end, or until `watch` breaks. A training from the start removes older states from
     /// its folder first.
     ///
     /// # Errors
     /// As [`train`](super::train).
     pub fn run(
+        mut self,
+        watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
+    ) -> Result<Trained, NnError> {
+        self.check_devices()?;
+        if self.replicas.is_empty() {
+            return self.all_epochs(watch);
+        }
+        let objective = Arc::clone(&self.objective);
+        std::thread::scope(|scope| {
+            let (dataset, precision) = (self.dataset, self.config.precision);
+            let task = Task { dataset, objective: &objective, precision };
+            self.threads = Some(Replicas::start(scope, self.network, self.replicas, task));
+            self.all_epochs(watch)
+        })
+    }
+
+    fn all_epochs(
         mut self,
         watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
     ) -> Result<Trained, NnError> {
@@ -200,18 +266,26 @@ impl<'a> Training<'a> {
         Ok(flow)
     }
 
-    fn batch(&mut self, mut batch: Batch) -> Result<(), NnError> {
-        let x = volumes(self.network, self.dataset, &mut batch)?;
+    fn task<'b>(&self, objective: &'b Objective) -> Task<'b>
+    where
+        'a: 'b,
+    {
+        Task { dataset: self.dataset, objective, precision: self.config.precision }
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<(), NnError> {
         let mode = Mode::Train { seed: self.config.seed, step: self.progress.batches };
-        let out = self.network.forward(&x, mode)?;
-        let Score { loss, weight, right, answers } = self.objective.training(&out, &batch)?;
-        let value: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
+        let objective = Arc::clone(&self.objective);
+        let task = self.task(&objective);
+        let outcome = match &mut self.threads {
+            None => task.whole(self.network, batch, mode)?,
+            Some(replicas) => replicas.compute(task, self.network, &batch, mode)?,
+        };
+        let Outcome { gradients, loss: value, weight, right, answers, x } = outcome;
         if !value.is_finite() {
             let place = self.first_not_finite(&x)?;
             return Err(self.not_finite(&format!("the loss became {value}{place}")));
         }
-        let gradients = Gradients::of(self.network.params(), &loss.backward()?);
-        let value = f64::from(value);
         let terms = [value * weight, weight, right, answers];
         for (sum, term) in self.progress.sums.iter_mut().zip(terms) {
             *sum += term;
@@ -253,6 +327,9 @@ impl<'a> Training<'a> {
         }
         let learning_rate = self.learning_rate();
         self.optimiser.step(params, &gradients, learning_rate)?;
+        if let Some(replicas) = &mut self.threads {
+            replicas.moved();
+        }
         let progress = &mut self.progress;
         progress.step += 1;
         progress.learning_rate = learning_rate;
@@ -368,7 +445,7 @@ impl<'a> Training<'a> {
         let mut count = 0;
         let (batch_size, rotation) = (self.config.batch_size, self.rotation());
         let waited = read_ahead(self.dataset, &order, batch_size, rotation, |mut batch| {
-            let x = volumes(self.network, self.dataset, &mut batch)?;
+            let x = self.task(&self.objective).volumes(self.network, &mut batch)?;
             self.network.forward(&x, Mode::Calibrate { batch: count })?;
             count += 1;
             Ok(ControlFlow::Continue(()))
@@ -429,6 +506,7 @@ impl<'a> Training<'a> {
             config: self.config.clone(),
             dataset: self.dataset.meta().name.clone(),
             digest: self.dataset.digest(),
+            devices: 1 + self.replicas.len(),
             progress: Progress { optimiser_step, ..self.progress.clone() },
         };
         state::write(path, &header, &self.tensors()?)
@@ -490,6 +568,7 @@ impl<'a> Training<'a> {
             self.best = Some(best.collect::<Result<_, _>>()?);
         }
         self.progress = header.progress;
+        self.before = Some((path, header.devices));
         Ok(())
     }
 }
@@ -597,14 +676,4 @@ fn read_ahead(
         }
         Ok(loader.waited())
     })
-}
-
-/// The volumes of a batch, N,C,D,H,W, as the network takes them; taken out of the batch.
-fn volumes(network: &Network, dataset: &Dataset, batch: &mut Batch) -> Result<Tensor, NnError> {
-    let meta = dataset.meta();
-    let [d, h, w] = meta.dims;
-    let params = network.params();
-    let shape = (batch.items.len(), meta.channels, d, h, w);
-    let values = std::mem::take(&mut batch.values);
-    Ok(Tensor::from_vec(values, shape, params.device())?.to_dtype(params.dtype())?)
 }

@@ -11,6 +11,8 @@ use self::geometry::Geometry;
 use crate::check::{expect_argument, invalid, volume_dims};
 use crate::float::cuda_fwd;
 use crate::float::{dispatch, elements, storage};
+#[cfg(any(test, feature = "cudnn"))]
+use crate::gpu::cudnn::{Convolution, Pass};
 #[cfg(any(test, feature = "cuda"))]
 use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, dense, shares, sum_over_fields};
 
@@ -150,6 +152,10 @@ struct WeightGradient(Geometry);
 /// Output gradient N,C,D,H,W to the gradient of a bias of each channel.
 pub(crate) struct BiasGradient;
 
+/// N,C,D,H,W and a bias for each channel to their sum.
+#[cfg(any(test, feature = "cudnn"))]
+pub(crate) struct AddBias;
+
 impl Conv3d {
     fn out_shape(&self) -> Shape {
         let g = &self.0;
@@ -181,7 +187,7 @@ impl CustomOp2 for Conv3d {
         w: &CpuStorage,
         w_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, w), OP, T => {
             let (x, w) = (elements::<T>(x, x_layout, OP)?, elements(w, w_layout, OP)?);
             Ok((storage(cpu::forward(Arch::new(), &self.0, x, w, None)), self.out_shape()))
         })
@@ -214,7 +220,7 @@ impl CustomOp3 for Conv3d {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, w, bias), OP, T => {
             let (x, w) = (elements::<T>(x, x_layout, OP)?, elements(w, w_layout, OP)?);
             let bias = elements(bias, bias_layout, OP)?;
             Ok((storage(cpu::forward(Arch::new(), &self.0, x, w, Some(bias))), self.out_shape()))
@@ -252,7 +258,7 @@ impl CustomOp2 for InputGradient {
     ) -> Result<(CpuStorage, Shape)> {
         let g = &self.0;
         let shape = (g.batch, g.c_in, g.size[0], g.size[1], g.size[2]).into();
-        dispatch!(grad, OP, T => {
+        dispatch!((grad, w), OP, T => {
             let (w, grad) = (elements::<T>(w, w_layout, OP)?, elements(grad, grad_layout, OP)?);
             Ok((storage(cpu::input_gradient(Arch::new(), g, w, grad)), shape))
         })
@@ -275,7 +281,7 @@ impl CustomOp2 for WeightGradient {
     ) -> Result<(CpuStorage, Shape)> {
         let g = &self.0;
         let shape = (g.c_out, g.c_in, g.kernel[0], g.kernel[1], g.kernel[2]).into();
-        dispatch!(grad, OP, T => {
+        dispatch!((grad, x), OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             Ok((storage(cpu::weight_gradient(Arch::new(), g, x, grad)), shape))
         })
@@ -290,7 +296,7 @@ impl CustomOp1 for BiasGradient {
     }
 
     fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!(grad, OP, T => {
+        dispatch!((grad), OP, T => {
             let (batch, channels, ..) = layout.shape().dims5()?;
             let grad = elements::<T>(grad, layout, OP)?;
             Ok((storage(cpu::bias_gradient(batch, channels, grad)), channels.into()))
@@ -323,8 +329,30 @@ mod on_gpu {
         }
     }
 
+    #[cfg(any(test, feature = "cudnn"))]
+    impl Geometry {
+        fn convolution(&self, pass: Pass) -> Option<Convolution> {
+            let Self { batch, c_in, c_out, size, kernel, stride, padding, out } = *self;
+            let volume = |channels, [d, h, w]: [usize; 3]| [batch, channels, d, h, w];
+            let padding = padding.map(usize::try_from);
+            Some(Convolution {
+                pass,
+                input: volume(c_in, size),
+                filter: [c_out, c_in, kernel[0], kernel[1], kernel[2]],
+                output: volume(c_out, out),
+                padding: [padding[0].ok()?, padding[1].ok()?, padding[2].ok()?],
+                stride,
+            })
+        }
+    }
+
     impl OnGpu for Conv3d {
         const OP: &'static str = OP;
+
+        #[cfg(any(test, feature = "cudnn"))]
+        fn convolution(&self) -> Option<Convolution> {
+            self.0.convolution(Pass::Forward)
+        }
 
         fn routine(
             &self,
@@ -347,6 +375,11 @@ mod on_gpu {
     impl OnGpu for InputGradient {
         const OP: &'static str = "conv3d input gradient";
 
+        #[cfg(any(test, feature = "cudnn"))]
+        fn convolution(&self) -> Option<Convolution> {
+            self.0.convolution(Pass::InputGradient)
+        }
+
         fn routine(
             &self,
             _shapes: &[&Shape],
@@ -367,6 +400,11 @@ mod on_gpu {
 
     impl OnGpu for WeightGradient {
         const OP: &'static str = "conv3d weight gradient";
+
+        #[cfg(any(test, feature = "cudnn"))]
+        fn convolution(&self) -> Option<Convolution> {
+            self.0.convolution(Pass::WeightGradient)
+        }
 
         fn routine(
             &self,
@@ -390,6 +428,26 @@ mod on_gpu {
             let args = args![parts, out, count, len, 0i64];
             routine.call(Call::new(shares(element), "sum_shares", args).over(len));
             Ok((routine, (g.c_out, g.c_in, g.kernel[0], g.kernel[1], g.kernel[2]).into()))
+        }
+    }
+
+    #[cfg(any(test, feature = "cudnn"))]
+    impl OnGpu for AddBias {
+        const OP: &'static str = "conv3d bias";
+
+        fn routine(
+            &self,
+            shapes: &[&Shape],
+            element: Element,
+            _limits: Limits,
+        ) -> Result<(Routine, Shape)> {
+            let (_, channels, d, h, w) = shapes[0].dims5()?;
+            let count = shapes[0].elem_count();
+            let (mut routine, inputs) = Routine::new(element, 2);
+            let out = routine.output(count);
+            let args = args![inputs[0], inputs[1], out, channels, d * h * w, count as i64];
+            routine.call(Call::new(dense(element), "add_bias", args).over(count));
+            Ok((routine, shapes[0].clone()))
         }
     }
 
@@ -427,16 +485,19 @@ mod on_gpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check1, check2, check3, normal};
+    use crate::gpu::cudnn::host::check_calls;
+    use crate::gpu::host::{ALL, check, check1, check2, check3, normal};
+
+    /// Batch and channels, grid, kernel, stride, padding.
+    const CASES: [[[usize; 3]; 5]; 3] = [
+        [[2, 3, 5], [9, 6, 7], [3, 2, 1], [1, 2, 3], [1, 0, 2]],
+        [[1, 70, 66], [3, 3, 4], [1; 3], [1; 3], [0; 3]],
+        [[2, 2, 3], [8, 9, 10], [3; 3], [1; 3], [1; 3]],
+    ];
 
     #[test]
     fn kernels_agree_with_the_cpu() {
-        let cases = [
-            ([2, 3, 5], [9, 6, 7], [3, 2, 1], [1, 2, 3], [1, 0, 2]),
-            ([1, 70, 66], [3, 3, 4], [1; 3], [1; 3], [0; 3]),
-            ([2, 2, 3], [8, 9, 10], [3; 3], [1; 3], [1; 3]),
-        ];
-        for ([batch, c_in, c_out], [d, h, width], [a, b, c], stride, padding) in cases {
+        for [[batch, c_in, c_out], [d, h, width], [a, b, c], stride, padding] in CASES {
             let x = normal(1, (batch, c_in, d, h, width));
             let w = normal(2, (c_out, c_in, a, b, c));
             let config = Conv3dConfig { stride, padding };
@@ -448,6 +509,26 @@ mod tests {
             check2(&InputGradient(geometry), &w, &grad);
             check2(&WeightGradient(geometry), &x, &grad);
             check1(&BiasGradient, &grad);
+            let bias = normal(4, c_out);
+            check(&AddBias, &ALL, &[&grad, &bias], |_| {
+                let sum = grad.broadcast_add(&bias.reshape((1, c_out, 1, 1, 1))?)?;
+                let values = sum.flatten_all()?.to_vec1::<f64>()?;
+                Ok((CpuStorage::F64(values), sum.shape().clone()))
+            });
+        }
+    }
+
+    #[test]
+    fn what_cudnn_is_asked_for_agrees_with_the_cpu() {
+        for [[batch, c_in, c_out], [d, h, width], [a, b, c], stride, padding] in CASES {
+            let x = normal(1, (batch, c_in, d, h, width));
+            let w = normal(2, (c_out, c_in, a, b, c));
+            let geometry = geometry(&x, &w, None, &Conv3dConfig { stride, padding }).unwrap();
+            let out = geometry.out;
+            let grad = normal(3, (batch, c_out, out[0], out[1], out[2]));
+            check_calls(&Conv3d(geometry), &x, &w);
+            check_calls(&InputGradient(geometry), &w, &grad);
+            check_calls(&WeightGradient(geometry), &x, &grad);
         }
     }
 }

@@ -38,12 +38,35 @@ pub(crate) fn run<O: OnGpu>(op: &O, inputs: &[Argument<'_>]) -> Result<(CudaStor
     let element = Element::of(storage.dtype(), O::OP)?;
     let shapes: Vec<&Shape> = inputs.iter().map(|(_, layout)| layout.shape()).collect();
     let (routine, shape) = op.routine(&shapes, element, limits(device)?)?;
+    #[cfg(feature = "cudnn")]
+    if let Some(out) = by_cudnn(op, device, element, inputs, &shape) {
+        let Some(&bias) = inputs.get(2) else { return Ok((out, shape)) };
+        return run(&crate::conv::AddBias, &[(&out, &Layout::contiguous(shape)), bias]);
+    }
     let out = match element {
         Element::F32 => launch::<f32, f32>(&routine, device, inputs, O::OP),
         Element::F64 => launch::<f64, f64>(&routine, device, inputs, O::OP),
         Element::Bf16 => launch::<bf16, f32>(&routine, device, inputs, O::OP),
     }?;
     Ok((out, shape))
+}
+
+#[cfg(feature = "cudnn")]
+fn by_cudnn<O: OnGpu>(
+    op: &O,
+    device: &CudaDevice,
+    element: Element,
+    inputs: &[Argument<'_>],
+    shape: &Shape,
+) -> Option<CudaStorage> {
+    use crate::cudnn::{CudnnUse, cudnn_use};
+    let convolution = op.convolution()?;
+    let tf32 = match cudnn_use() {
+        CudnnUse::Never => return None,
+        CudnnUse::Exact => false,
+        CudnnUse::Tf32 => true,
+    };
+    super::cudnn::convolve(&convolution, device, element, tf32, inputs, shape.elem_count())
 }
 
 fn attribute(device: &CudaDevice, attribute: CUdevice_attribute) -> Result<usize> {
@@ -92,7 +115,10 @@ fn compiled(source: &Source, device: &CudaDevice) -> Result<Arc<str>> {
 }
 
 /// The elements of a contiguous argument.
-fn view<'a, T: CudaDType>(argument: Argument<'a>, op: &'static str) -> Result<CudaView<'a, T>> {
+pub(super) fn view<'a, T: CudaDType>(
+    argument: Argument<'a>,
+    op: &'static str,
+) -> Result<CudaView<'a, T>> {
     let (storage, layout) = argument;
     let (start, end) =
         layout.contiguous_offsets().ok_or_else(|| Error::RequiresContiguous { op }.bt())?;

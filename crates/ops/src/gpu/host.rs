@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_uint, c_void};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex};
 
@@ -19,7 +20,7 @@ const SHIM: &str = include_str!("kernels/host.h");
 type Entry = unsafe extern "C" fn(*mut *mut c_void, *const c_uint, c_uint, usize);
 
 /// Bytes of NaN before and after each buffer.
-const GUARD: usize = 256;
+pub(crate) const GUARD: usize = 256;
 
 const LIMITS: Limits = Limits {
     multiprocessors: 3,
@@ -47,11 +48,9 @@ pub(crate) fn available() -> bool {
     cfg!(target_os = "linux") && compiler().is_some()
 }
 
-fn library(text: &str, functions: &[&str]) -> Library {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, library) = (folder.path().join("kernel.cc"), folder.path().join("kernel.so"));
-    let entries: String = functions.iter().map(|f| format!("HOST_ENTRY({f})\n")).collect();
-    let text = format!("#define __constant__ static const\n{SHIM}\n{text}\n{entries}");
+/// Compiles a text to a library in `folder`.
+pub(crate) fn compile(text: &str, folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("text.cc"), folder.join("text.so"));
     std::fs::write(&source, text).unwrap();
     let output = Command::new(compiler().unwrap())
         .args(["-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-o"])
@@ -60,6 +59,14 @@ fn library(text: &str, functions: &[&str]) -> Library {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
+fn library(text: &str, functions: &[&str]) -> Library {
+    let folder = tempfile::tempdir().unwrap();
+    let entries: String = functions.iter().map(|f| format!("HOST_ENTRY({f})\n")).collect();
+    let text = format!("#define __constant__ static const\n{SHIM}\n{text}\n{entries}");
+    let library = compile(&text, folder.path());
     // SAFETY: the library is what was just compiled; it has no initialisers beyond those of C++.
     #[allow(unsafe_code)]
     unsafe {
@@ -114,14 +121,14 @@ fn launch(call: &Call, buffers: &mut [Vec<u64>]) {
 }
 
 /// A buffer of `bytes` with guards, all ones (NaN in every type).
-fn guarded(bytes: &[u8], len: usize) -> Vec<u64> {
+pub(crate) fn guarded(bytes: &[u8], len: usize) -> Vec<u64> {
     let mut all = vec![0xff; GUARD];
     all.extend_from_slice(bytes);
     all.resize(GUARD + len.next_multiple_of(8) + GUARD, 0xff);
     all.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
-fn bytes_of(values: &[f64], element: Element) -> Vec<u8> {
+pub(crate) fn bytes_of(values: &[f64], element: Element) -> Vec<u8> {
     match element {
         Element::F64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         Element::F32 => values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect(),
@@ -131,7 +138,7 @@ fn bytes_of(values: &[f64], element: Element) -> Vec<u8> {
     }
 }
 
-fn values_of(bytes: &[u8], element: Element) -> Vec<f64> {
+pub(crate) fn values_of(bytes: &[u8], element: Element) -> Vec<f64> {
     match element {
         Element::F64 => {
             bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()

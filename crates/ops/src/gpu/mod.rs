@@ -4,8 +4,14 @@
 pub(crate) mod cache;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(any(test, feature = "cudnn"))]
+pub(crate) mod cudnn;
+#[cfg(any(test, feature = "cudnn", feature = "nccl"))]
+mod dynamic;
 #[cfg(test)]
 pub(crate) mod host;
+#[cfg(any(test, feature = "nccl"))]
+pub(crate) mod nccl;
 pub(crate) mod separable;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -196,6 +202,13 @@ pub(crate) struct Routine {
 pub(crate) trait OnGpu {
     /// Name for messages.
     const OP: &'static str;
+
+    /// What cuDNN is asked for instead, with the first two arguments, where it is there; a third one is then added
+    /// to every channel of its result.
+    #[cfg(any(test, feature = "cudnn"))]
+    fn convolution(&self) -> Option<cudnn::Convolution> {
+        None
+    }
 
     /// The routine for contiguous arguments of these shapes, and the shape of its result.
     fn routine(

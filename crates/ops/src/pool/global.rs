@@ -34,7 +34,7 @@ impl CustomOp1 for GlobalAverage {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x), OP, T => {
             let rows = elements::<T>(x, layout, OP)?.par_chunks(self.voxels());
             Ok((storage(rows.map(mean).collect()), (self.dims[0], self.dims[1]).into()))
         })

@@ -112,7 +112,7 @@ impl CustomOp1 for MaxPool {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let [d, h, w] = self.out;
-        dispatch!(x, OP, T => {
+        dispatch!((x), OP, T => {
             let out = self.forward(elements::<T>(x, layout, OP)?);
             Ok((storage(out), (self.dims[0], self.dims[1], d, h, w).into()))
         })
@@ -137,7 +137,7 @@ impl CustomOp2 for MaxPoolGradient {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(x, OP, T => {
+        dispatch!((x, grad), OP, T => {
             let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
             Ok((storage(self.0.gradient(x, grad)), x_layout.shape().clone()))
         })

@@ -199,7 +199,7 @@ impl CustomOp1 for SeparablePool {
         let size = |axis: usize| {
             if self.transpose { self.axes[axis].size } else { self.axes[axis].out }
         };
-        dispatch!(x, self.name, T => {
+        dispatch!((x), self.name, T => {
             let out = self.compute(elements::<T>(x, layout, self.name)?);
             Ok((storage(out), (n, c, size(0), size(1), size(2)).into()))
         })

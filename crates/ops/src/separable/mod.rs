@@ -16,7 +16,7 @@ use self::geometry::Geometry;
 use crate::check::{expect_argument, invalid, volume_dims};
 use crate::conv::BiasGradient;
 use crate::float::cuda_fwd;
-use crate::float::{dispatch, elements, storage};
+use crate::float::{dispatch, elements, storage, widened};
 
 const OP: &str = "separable_conv3d";
 
@@ -143,12 +143,15 @@ impl Convolution {
     ) -> Result<(CpuStorage, Shape)> {
         let g = &self.geometry;
         let shape = (g.batch, self.c_out, g.out[0], g.out[1], g.out[2]).into();
-        dispatch!(x.0, OP, T => {
+        let ((x, x_layout), (w, w_layout)) = (x, w);
+        let bias = bias.map(|(bias, layout)| (widened(bias), layout));
+        dispatch!((x, w), OP, T => {
+            let bias = bias.as_ref();
             let bias = bias.map(|(bias, layout)| elements::<T>(bias, layout, OP)).transpose()?;
-            let mix = Some(elements::<T>(w.0, w.1, OP)?);
+            let mix = Some(elements::<T>(w, w_layout, OP)?);
             let work = Work { mix, bias, contract: None };
             let map = Map::new(self.kernel.plan());
-            let out = cpu::run(&map, g, elements::<T>(x.0, x.1, OP)?, &work);
+            let out = cpu::run(&map, g, elements::<T>(x, x_layout, OP)?, &work);
             Ok((storage(out), shape))
         })
     }
@@ -249,7 +252,7 @@ impl CustomOp3 for Gradients {
     ) -> Result<(CpuStorage, Shape)> {
         let Convolution { kernel, geometry, .. } = &self.0;
         let Plans { forward, adjoint, .. } = &*kernel.0;
-        dispatch!(grad, OP, T => {
+        dispatch!((grad, w, x), OP, T => {
             let w = exchanged(forward, elements::<T>(w, w_layout, OP)?);
             let contract = Some(elements::<T>(x, x_layout, OP)?);
             let work = Work { mix: Some(&w), bias: None, contract };
@@ -278,7 +281,7 @@ impl CustomOp2 for WeightGradient {
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let Convolution { kernel, geometry, .. } = &self.0;
-        dispatch!(grad, OP, T => {
+        dispatch!((grad, x), OP, T => {
             let contract = Some(elements::<T>(grad, grad_layout, OP)?);
             let work = Work { mix: None, bias: None, contract };
             let x = elements::<T>(x, x_layout, OP)?;

@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use proptest::prelude::*;
 use steer3d_ops::{
-    field_affine, field_batch_norm, field_batch_norm_gate, field_dropout, gate, norm_relu,
+    Rank, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout, gate, norm_relu,
 };
 use steer3d_so3::{Irrep, Irreps, Parity, random_rotations};
 
@@ -378,4 +378,53 @@ fn wrong_arguments_are_named() {
     assert!(found.contains("gate: expected 21 channels (1 scalars, 6 gates, 14 of 3x0+2x1+1x2)"));
     let single = weight.to_dtype(DType::F32).unwrap();
     assert!(message(norm_relu(&x, &irreps, &single)).contains("dtype mismatch in norm_relu"));
+}
+
+/// Parts of a batch on threads of their own, of one, two and one item.
+#[test]
+fn batch_norm_of_several_ranks_is_that_of_the_whole_batch() {
+    let irreps: Irreps = "3x0+2x1+1x2".parse().unwrap();
+    let x = smooth_field(1, &[4, 14, 5, 6, 7]);
+    let (weight, bias) = (normal(2, &[6]), normal(3, &[3]));
+    let gated: Irreps = "1x1".parse().unwrap();
+    let run = |x: &Tensor, weighting: &Tensor, with_gate: bool| -> Vec<Tensor> {
+        let vars = [x, &weight, &bias].map(|a| Var::from_tensor(a).unwrap());
+        let [x, weight, bias] = vars.each_ref().map(Var::as_tensor);
+        let (out, mean, var) = if with_gate {
+            let irreps: Irreps = "3x0+1x1".parse().unwrap();
+            let weight = weight.narrow(0, 0, 4).unwrap();
+            let x = x.narrow(1, 0, 6).unwrap();
+            field_batch_norm_gate(&x, &irreps, &weight, bias, 1e-5, 2, Some(&gated)).unwrap()
+        } else {
+            field_batch_norm(x, &irreps, weight, bias, 1e-5).unwrap()
+        };
+        let weighting = weighting.narrow(1, 0, out.dim(1).unwrap()).unwrap();
+        let grads = (&out * weighting).unwrap().sum_all().unwrap().backward().unwrap();
+        let grads = vars.iter().map(|v| grads.get(v).unwrap().clone());
+        [out, mean, var].into_iter().chain(grads).collect()
+    };
+    let weighting = normal(4, x.dims());
+    for with_gate in [false, true] {
+        let whole = run(&x, &weighting, with_gate);
+        let ranks = Rank::group(3).into_iter().zip([(0, 1), (1, 2), (3, 1)]);
+        let parts: Vec<Vec<Tensor>> = std::thread::scope(|scope| {
+            let part = |(rank, (start, len)): (Rank, (usize, usize))| {
+                let [x, weighting] = [&x, &weighting].map(|t| t.narrow(0, start, len).unwrap());
+                let run = &run;
+                scope.spawn(move || rank.run(|| Ok::<_, ()>(run(&x, &weighting, with_gate))))
+            };
+            let threads: Vec<_> = ranks.map(part).collect();
+            threads.into_iter().map(|t| t.join().unwrap().unwrap()).collect()
+        });
+        for (i, whole) in whole.iter().enumerate() {
+            let of_parts: Vec<&Tensor> = parts.iter().map(|part| &part[i]).collect();
+            let found = match i {
+                // Outputs and input gradients are beside one another, weight gradients add up.
+                0 | 3 => Tensor::cat(&of_parts, 0).unwrap(),
+                1 | 2 => of_parts[1].clone(),
+                _ => (of_parts[0] + of_parts[1] + of_parts[2]).unwrap(),
+            };
+            assert!(difference(&found, whole) < 1e-11, "result {i}");
+        }
+    }
 }

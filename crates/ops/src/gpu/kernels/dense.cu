@@ -104,6 +104,12 @@ extern "C" __global__ void __launch_bounds__(256) dense_forward(const store *x, 
         }
 }
 
+extern "C" __global__ void add_bias(const store *x, const store *bias, store *out, int channels, int voxels, i64 count) {
+    const i64 step = (i64)gridDim.x * blockDim.x;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)
+        out[i] = save(load(x[i]) + load(bias[i / voxels % channels]));
+}
+
 extern "C" __global__ void __launch_bounds__(256) dense_input_gradient(const store *w, const store *g, store *out, Dense d) {
     SHARED(real, shared);
     const int taps = product3(d.kernel), depth = d.c_out * taps, row = blockIdx.y * ROWS;
