@@ -343,6 +343,41 @@ fn tasks(file: &Path, voxel_classes: &[&str]) {
     writer.finish().unwrap();
 }
 
+/// A disk that fills up: files can grow to a few kilobytes only, which the state of this training is above.
+#[cfg(unix)]
+#[test]
+fn a_state_that_cannot_be_written_ends_the_training_and_goes_on_from_the_one_before() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    experiment(at);
+    let train = ["train", "exp.toml", "--set", "training.epochs=6"];
+    succeeds(at, &[&train[..], &["--out", "whole"]].concat());
+    let weights = fs::read(at.join("whole/model.safetensors")).unwrap();
+    let size = |file: &Path| fs::metadata(file).unwrap().len();
+    let states = |out: &str| -> Vec<_> {
+        let files = fs::read_dir(at.join(out).join("states")).unwrap().map(|f| f.unwrap().path());
+        files.filter(|f| f.file_name().unwrap() != "lock").collect()
+    };
+    // Between the largest other file and the state, in units of 512 bytes.
+    let state = states("whole").iter().map(|f| size(f)).max().unwrap();
+    let blocks = (state - 1) / 512;
+    let full = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f $1; shift; exec \"$@\"", "sh", &blocks.to_string()])
+        .arg(assert_cmd::cargo::cargo_bin!("steer3d"))
+        .args([&train[..], &["--out", "full"]].concat())
+        .current_dir(at)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(full.stderr).unwrap();
+    assert_eq!(full.status.code(), Some(2), "{errors}");
+    let line = errors.lines().find(|l| l.starts_with("steer3d: error: ")).unwrap();
+    assert!(line.contains("states/step-") && line.contains("large"), "{line}");
+    let left = states("full");
+    assert!(left.iter().all(|f| f.extension().is_some_and(|e| e == "state")), "{left:?}");
+    succeeds(at, &[&train[..], &["--out", "full", "--resume"]].concat());
+    assert_eq!(fs::read(at.join("full/model.safetensors")).unwrap(), weights);
+}
+
 #[test]
 fn labels_of_voxels_and_vectors_are_trained_as_the_head_is() {
     let home = tempfile::tempdir().unwrap();
