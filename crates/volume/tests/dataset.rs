@@ -15,6 +15,17 @@ use steer3d_volume::{
 
 const STORAGES: [Storage; 2] = [Storage::F32, Storage::U8 { scale: 1.0 }];
 
+#[cfg(all(unix, feature = "static-hdf5"))]
+#[test]
+fn a_lock_on_a_finished_file_does_not_keep_others_from_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.h5");
+    write_small(&path, Storage::F32, false).unwrap();
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    file.lock().unwrap();
+    assert_eq!(Dataset::open(&path).unwrap().len(), ITEMS);
+}
+
 #[test]
 fn what_is_written_is_read() {
     let folder = tempfile::tempdir().unwrap();

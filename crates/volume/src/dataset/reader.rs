@@ -15,6 +15,7 @@ use steer3d_so3::Rotation;
 use super::checksum::{Content, checksum};
 use super::chunks::Chunks;
 use super::tasks::Stored;
+use super::writer::file_builder;
 use super::{
     Context, DatasetError, DatasetMeta, FORMAT_NAME, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES,
     MAX_POINTS, MAX_SKIPPED_BYTES, MAX_SOURCE_BYTES, SCHEMA_VERSION, Skipped, Split, Storage,
@@ -83,7 +84,7 @@ impl Dataset {
         let path = path.into();
         hdf5::silence_errors(true);
         check_signature(&path)?;
-        let file = Reader { file: hdf5::File::open(&path).at(&path, "/")?, path: path.clone() };
+        let file = Reader { file: file_builder().open(&path).at(&path, "/")?, path: path.clone() };
         file.check_root()?;
         let meta = file.meta()?;
         let items = file.dataset("labels", &u32::type_descriptor(), &[], MAX_ITEMS)?.1;

@@ -530,10 +530,14 @@ impl DatasetWriter {
     }
 }
 
-/// Makes files whose headers and indices carry checksums and no times.
+/// Makes files whose headers and indices carry checksums and no times. Nobody reads a file before it has its name,
+/// so none is locked: not all network file systems can, and a program started meanwhile would hold the lock.
 pub(super) fn file_builder() -> hdf5::FileBuilder {
     let mut builder = hdf5::FileBuilder::new();
     builder.with_fapl(|plist| plist.libver_bounds(LibraryVersion::V110, LibraryVersion::V110));
+    // Libraries before 1.10.7 cannot be told so.
+    #[cfg(feature = "static-hdf5")]
+    builder.with_fapl(|plist| plist.file_locking(false));
     builder.with_fcpl(|plist| plist.obj_track_times(false));
     builder
 }
