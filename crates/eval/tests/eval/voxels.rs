@@ -15,7 +15,7 @@ use steer3d_volume::{Dataset, Interpolation, Split};
 use crate::common::{Mock, SIZE, dataset, labelled, quick};
 
 const CUBE: Condition = Condition::Group { group: PointGroup::Cube };
-const VOXELS: Source = Source::Voxels(Interpolation::Trilinear);
+const VOXELS: Source = Source::Voxels(Interpolation::Cubic);
 const N: f64 = SIZE as f64;
 const PLANE: usize = SIZE * SIZE;
 
