@@ -30,7 +30,7 @@ pub struct VoxelModel {
 
 /// How well voxels are labelled with one source under one condition.
 ///
-/// Logits are turned and moved back first, y(p) = f(R x)(R p + t) by trilinear interpolation, and the label of
+/// Logits are turned and moved back first, y(p) = f(R x)(R p + t) by cubic splines, and the label of
 /// a voxel is the largest of y, so that labels and answers are compared on the stored grid. Voxels whose place
 /// R p + t lies outside the grid (or, with [`Mask::Ball`], outside the ball) are left out. Counts of voxels are
 /// summed over items and transformations before ratios are taken. The first class is the background. `None`
@@ -183,7 +183,7 @@ fn count(
         }
     }
     let compare = |(job, logits): (&Job, &Vec<f32>)| {
-        let back = moved(logits, classes, grid, &job.transform.map(grid).inverse(), TRILINEAR)?;
+        let back = moved(logits, classes, grid, &job.transform.map(grid).inverse(), BACK)?;
         let compared = compared(grid, &job.transform, run.protocol.mask);
         let (answers, reference) = (largest(&back, classes), &references[&job.item]);
         let mut count = Count::new(classes, answers.len());
@@ -195,7 +195,8 @@ fn count(
     jobs.par_iter().zip(logits).map(compare).collect()
 }
 
-const TRILINEAR: Interpolation = Interpolation::Trilinear;
+/// Trilinear interpolation would blur what is as thin as a few voxels, and that is not the model's failure.
+const BACK: Interpolation = Interpolation::Cubic;
 
 /// Scalar fields, `channels` × D × H × W values, turned and moved.
 pub(crate) fn moved(

@@ -145,8 +145,8 @@ impl VoxelReport {
         vec![
             (
                 "labels",
-                "the logits f(R x) are turned and moved back, y(p) = f(R x)(R p + t), by trilinear \
-                 interpolation, and the label of a voxel is the largest of y; so labels and answers are compared \
+                "the logits f(R x) are turned and moved back, y(p) = f(R x)(R p + t), by cubic \
+                 splines, and the label of a voxel is the largest of y; so labels and answers are compared \
                  on the stored grid. Voxels whose place R p + t lies outside the grid are left out (“compared”: \
                  the others)."
                     .into(),
