@@ -28,7 +28,7 @@ pub(crate) fn run(command: &ReportCommand, output: &Output) -> Result<ExitCode> 
     let (before, after) = (read(before)?, read(after)?);
     let changes = diff(&before, &after);
     let protocols = |report: &Report| -> Vec<_> {
-        report.sections.iter().map(|section| section.protocol.clone()).collect()
+        report.sections.iter().map(|section| section.protocol.without_batch()).collect()
     };
     if protocols(&before) != protocols(&after) {
         output.say("note: the two reports were made with different protocols");

@@ -111,6 +111,15 @@ fn a_dataset_a_model_and_a_report() {
     assert_eq!(steer3d(at, &[&with[..], &["--even", "3"]].concat()).status.code(), Some(2));
     let diff = succeeds(at, &["report", "diff", "report/report.json", "report/report.json"]);
     assert!(diff.contains("rotated by 90°") && !diff.contains('*'), "{diff}");
+    // Another batch size measures the same, another seed does not.
+    let report = fs::read_to_string(at.join("report/report.json")).unwrap();
+    let mut report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    for (field, differs) in [("batch", false), ("seed", true)] {
+        report["sections"][0]["protocol"][field] = 77.into();
+        fs::write(at.join("other.json"), report.to_string()).unwrap();
+        let said = steer3d(at, &["report", "diff", "report/report.json", "other.json"]).stderr;
+        assert_eq!(String::from_utf8_lossy(&said).contains("different protocols"), differs);
+    }
     let lines = fs::read_to_string(at.join("run/metrics.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 2);
 }

@@ -188,9 +188,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What is evaluated, in one line; the batch size does not matter.
+    /// What is evaluated, in one line.
     fn identity(&self, split: Split) -> String {
-        let protocol = Protocol { batch: 0, ..self.protocol.clone() };
+        let protocol = self.protocol.without_batch();
         let [name, version] = [self.model.name(), env!("CARGO_PKG_VERSION")];
         let data = summarise(self.dataset, split);
         let model = json!({ "name": name, "parameters": self.model.parameters() });

@@ -115,6 +115,13 @@ impl Default for Protocol {
 }
 
 impl Protocol {
+    /// The protocol with a batch size of 0, which tells whether two protocols measure the same: the batch changes
+    /// speed and memory only.
+    #[must_use]
+    pub fn without_batch(&self) -> Self {
+        Self { batch: 0, ..self.clone() }
+    }
+
     /// Checks every setting, and that a split of a dataset can be evaluated so.
     ///
     /// # Errors
