@@ -242,9 +242,7 @@ pub(crate) fn run(
         .zip(networks)
         .map(|((path, name), loaded)| predictor(path, name, loaded, &dataset))
         .collect::<Result<Vec<_>>>()?;
-    if answers != Answers::Classes && protocol.search.is_some() {
-        bail!("--search: looks for wrong classes of whole volumes; leave it out for other answers");
-    }
+    answers.check(&protocol).context("--search")?;
     let (split, out) = (args.protocol.split(), args.out.as_deref());
     match answers {
         Answers::Classes => {}
@@ -317,6 +315,14 @@ impl Answers {
                 "gives a field; classes, labels of voxels and values of whole volumes are evaluated"
             ),
         }
+    }
+
+    /// Refuses a search for worst rotations where no classes can be wrong.
+    pub(crate) fn check(self, protocol: &Protocol) -> Result<()> {
+        if self != Self::Classes && protocol.search.is_some() {
+            bail!("looks for wrong classes of whole volumes; leave it out for other answers");
+        }
+        Ok(())
     }
 }
 

@@ -100,8 +100,8 @@ pub(crate) struct TrainingArgs {
     /// checkpointing): the same weights, less memory from about eight blocks on, steps half as long again
     #[arg(long)]
     pub(crate) recompute: bool,
-    /// How fields are stored in training: bfloat16 takes half the memory of a GPU; weights and the optimiser stay
-    /// in float32 [default: float32]
+    /// How fields are stored in training: bfloat16 halves what they take; weights and the optimiser stay in
+    /// float32 [default: float32]
     #[arg(long, value_enum)]
     precision: Option<Stored>,
     /// Turn every training volume at random, anew in each epoch, by rotations about z or by any: its
@@ -300,11 +300,7 @@ fn one(
     if let Some(evaluation) = &experiment.evaluation {
         let answers = Answers::of(model.head()).context("evaluation")?;
         evaluation.protocol.check(&dataset, evaluation.split).context("evaluation")?;
-        if answers != Answers::Classes && evaluation.protocol.search.is_some() {
-            bail!(
-                "evaluation.protocol.search: looks for wrong classes of whole volumes; leave it out"
-            );
-        }
+        answers.check(&evaluation.protocol).context("evaluation.protocol.search")?;
     }
     let recompute = experiment.recompute()?;
     let network_on = |device: &Device| -> Result<Network> {
@@ -315,8 +311,8 @@ fn one(
     let replicas = devices[1..].iter().map(network_on).collect::<Result<Vec<_>>>()?;
     let resolved = toml::to_string_pretty(&experiment.resolved(&model, config)?)?;
     let known = fs::read_to_string(out.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
-    let (text, states) = (Some(&resolved[..]), Some(&states));
-    let keep = Keep { states, state, experiment: text, replicas: &replicas };
+    let keep =
+        Keep { states: Some(&states), state, experiment: Some(&resolved), replicas: &replicas };
     let run = train_into(out, network, &dataset, config, keep, output, stop)?;
     let summary = Summary {
         schema_version: 1,

@@ -68,7 +68,7 @@ pub enum Precision {
     /// That of the weights, which is f32 in the program.
     #[default]
     Float32,
-    /// bf16, with sums in f32: half the memory, on a GPU. A CPU takes longer, for comparisons.
+    /// bf16, with sums in f32: half the memory for the fields. A CPU takes longer, for comparisons.
     Bfloat16,
 }
 
