@@ -20,13 +20,13 @@ use steer3d::nn::{
 #[cfg(feature = "nccl")]
 use steer3d::ops::DeviceLink;
 use steer3d::ops::{
-    Boundary, Conv3dConfig, GridTransform, ProductTerm, Separable, affine_resample3d, avg_pool3d,
-    channel_product, conv3d, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout,
-    gate, gaussian_pool3d, gaussian_upsample3d, global_avg_pool, grid_nonlinearity, max_pool3d,
-    norm_relu, separable_conv3d,
+    Boundary, Conv3dConfig, GridTransform, ProductTerm, Separable, Tf32Permit, affine_resample3d,
+    avg_pool3d, channel_product, conv3d, field_affine, field_batch_norm, field_batch_norm_gate,
+    field_dropout, gate, gaussian_pool3d, gaussian_upsample3d, global_avg_pool, grid_nonlinearity,
+    max_pool3d, norm_relu, separable_conv3d,
 };
 #[cfg(feature = "cudnn")]
-use steer3d::ops::{CudnnUse, cudnn_version, set_cudnn_use};
+use steer3d::ops::{cudnn_version, set_cudnn};
 use steer3d::so3::{Irreps, Stream};
 use steer3d::volume::{Dataset, ImportOptions, Voxeliser, import_tetris};
 
@@ -36,8 +36,9 @@ type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
 fn main() -> Result<()> {
     let gpu = Device::new_cuda(0).context("no NVIDIA GPU can be used")?;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 7] = [
         ("operations", operations),
+        ("tf32", rounded),
         ("cudnn", cudnn),
         ("memory", memory),
         ("training", training),
@@ -227,6 +228,9 @@ fn any_size(stream: &mut Stream) -> usize {
 
 const ROUNDS: usize = 12;
 
+/// Index of the dense convolution among the operations.
+const CONV3D: usize = 1;
+
 /// Output and gradients of all arguments, for a fixed weighting of the output, in f64 on the CPU.
 fn results(
     run: &Operation,
@@ -264,9 +268,16 @@ fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(worst / scale)
 }
 
+/// Element types with the largest difference that an operation may have, over the largest element.
+const TYPES: [(DType, f64); 3] = [(DType::F32, 1e-5), (DType::F64, 1e-11), (DType::BF16, 3e-2)];
+
 /// Checks random cases of an operation: its name and the largest difference in f32, f64 and bf16.
-fn check(index: usize, gpu: &Device, problems: &mut Vec<String>) -> Result<(String, [f64; 3])> {
-    let types = [(DType::F32, 1e-5), (DType::F64, 1e-11), (DType::BF16, 3e-2)];
+fn check(
+    index: usize,
+    gpu: &Device,
+    types: [(DType, f64); 3],
+    problems: &mut Vec<String>,
+) -> Result<(String, [f64; 3])> {
     let mut worst = [0f64; 3];
     let mut name = String::new();
     for round in 0..ROUNDS {
@@ -312,7 +323,7 @@ fn no_problem(problems: &[String]) -> Result<()> {
 fn operations(gpu: &Device) -> Result<String> {
     let (mut worst, mut problems) = ([0f64; 3], vec![]);
     for index in 0..OPERATIONS {
-        let (_, of_operation) = check(index, gpu, &mut problems)?;
+        let (_, of_operation) = check(index, gpu, TYPES, &mut problems)?;
         (0..3).for_each(|t| worst[t] = worst[t].max(of_operation[t]));
     }
     no_problem(&problems)?;
@@ -323,6 +334,18 @@ fn operations(gpu: &Device) -> Result<String> {
     ))
 }
 
+/// The convolutions on tensor cores.
+fn rounded(gpu: &Device) -> Result<String> {
+    let types = TYPES.map(|(dtype, exact)| (dtype, if dtype == DType::F32 { 3e-3 } else { exact }));
+    let mut problems = vec![];
+    let _permit = Tf32Permit::new();
+    let (_, [separable, ..]) = check(0, gpu, types, &mut problems)?;
+    let (_, [dense, ..]) = check(CONV3D, gpu, types, &mut problems)?;
+    no_problem(&problems)?;
+    ensure!(separable > 1e-5, "f32 was not rounded: this GPU has no TF32");
+    Ok(format!("largest difference f32 {separable:.1e} separable, {dense:.1e} dense"))
+}
+
 #[cfg(not(feature = "cudnn"))]
 fn cudnn(_gpu: &Device) -> Result<String> {
     Ok("not in this build".into())
@@ -331,15 +354,15 @@ fn cudnn(_gpu: &Device) -> Result<String> {
 /// Dense convolutions with and without cuDNN: values, and a table of speeds.
 #[cfg(feature = "cudnn")]
 fn cudnn(gpu: &Device) -> Result<String> {
-    const CONV3D: usize = 1;
-    const ALL: [CudnnUse; 3] = [CudnnUse::Never, CudnnUse::Exact, CudnnUse::Tf32];
+    const ALL: [(&str, bool, bool); 3] =
+        [("never", false, false), ("exact", true, false), ("tf32", true, true)];
     let Some((version, before)) = cudnn_version() else {
         return Ok("libcudnn is not found: scripts/cuda-toolchain --cudnn installs it".into());
     };
     let mut problems = vec![];
-    for wanted in [CudnnUse::Never, CudnnUse::Exact] {
-        set_cudnn_use(wanted);
-        check(CONV3D, gpu, &mut problems)?;
+    for wanted in [false, true] {
+        set_cudnn(wanted);
+        check(CONV3D, gpu, TYPES, &mut problems)?;
     }
     no_problem(&problems)?;
     let launches = cudnn_version().map_or(0, |(_, now)| now - before);
@@ -355,16 +378,16 @@ fn cudnn(gpu: &Device) -> Result<String> {
             ];
             let config = Conv3dConfig::new(stride, k / 2);
             let run: Operation = Box::new(move |a| conv3d(&a[0], &a[1], None, &config));
-            for wanted in ALL {
-                set_cudnn_use(wanted);
+            for (use_of, wanted, permitted) in ALL {
+                set_cudnn(wanted);
+                let _permit = permitted.then(Tf32Permit::new);
                 let [forward, all] = both(gpu, &run, &arguments)?;
                 say(&format!(
-                    "{channels:>3} to {channels:>3} 64^3 x{batch} k={k} stride {stride}  {dtype:?}  {wanted:<6?}  {forward:>8.2}  {all:>8.2}"
+                    "{channels:>3} to {channels:>3} 64^3 x{batch} k={k} stride {stride}  {dtype:?}  {use_of:<6}  {forward:>8.2}  {all:>8.2}"
                 ));
             }
         }
     }
-    set_cudnn_use(CudnnUse::Exact);
     Ok(format!("version {version}, computed {launches} of the checked convolutions"))
 }
 
@@ -580,9 +603,9 @@ fn training_step(gpu: &Device, stored: DType) -> Result<[f64; 2]> {
 fn speed(gpu: &Device) -> Result<String> {
     const FIELDS: &str = "16x0+16x1+16x2";
     let mut first = String::new();
-    say("operation                                   dtype   forward ms   with backward ms");
+    say("operation                                        dtype   forward ms   with backward ms");
     let mut line = |name: &str, dtype: DType, [forward, all]: [f64; 2]| {
-        say(&format!("{name:<42}  {dtype:?}   {forward:>10.2}   {all:>10.2}"));
+        say(&format!("{name:<47}  {dtype:?}   {forward:>10.2}   {all:>10.2}"));
         if first.is_empty() {
             first = format!("{name}: {all:.1} ms with backward");
         }
@@ -591,7 +614,9 @@ fn speed(gpu: &Device) -> Result<String> {
     let (batch, edge) = (8, 64);
     let shape = [batch, fields.dim(), edge, edge, edge];
     for (k, order) in [(5, 3), (5, 4), (7, 4)] {
-        for dtype in [DType::F32, DType::BF16] {
+        for (dtype, permitted) in
+            [(DType::F32, false), (DType::F32, true), (DType::BF16, false), (DType::BF16, true)]
+        {
             let family = Family::jets(order);
             let basis = KernelBasis::new(&fields, &fields, k, &family, [1.0; 3])?;
             let plan = SeparablePlan::new(&basis, &family)?.context("jets are separable")?;
@@ -600,7 +625,9 @@ fn speed(gpu: &Device) -> Result<String> {
                 Box::new(move |a| separable_conv3d(&a[0], &a[1], None, &kernel, 1, Boundary::Zero));
             let arguments =
                 [on_gpu(gpu, &shape, dtype)?, on_gpu(gpu, &[basis.num_weights()], dtype)?];
-            let name = format!("separable {FIELDS} {edge}^3 x{batch} k={k} N={order}");
+            let cores = if permitted { " tf32" } else { "" };
+            let name = format!("separable {FIELDS} {edge}^3 x{batch} k={k} N={order}{cores}");
+            let _permit = permitted.then(Tf32Permit::new);
             line(&name, dtype, both(gpu, &run, &arguments)?);
         }
     }

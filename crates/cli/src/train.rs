@@ -100,10 +100,10 @@ pub(crate) struct TrainingArgs {
     /// checkpointing): the same weights, less memory from about eight blocks on, steps half as long again
     #[arg(long)]
     pub(crate) recompute: bool,
-    /// How fields are stored in training: bfloat16 halves what they take; weights and the optimiser stay in
-    /// float32 [default: float32]
+    /// How a training computes: bfloat16 halves the memory that fields take, weights and the optimiser stay in
+    /// float32; tf32 has GPUs round the factors of float32 products to 10 bits [default: float32]
     #[arg(long, value_enum)]
-    precision: Option<Stored>,
+    precision: Option<Computing>,
     /// Turn every training volume at random, anew in each epoch, by rotations about z or by any: its
     /// points where the dataset has them, else its voxels [default: so3 for the augmented network, none
     /// for others]
@@ -123,9 +123,10 @@ enum Augment {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Stored {
+enum Computing {
     Float32,
     Bfloat16,
+    Tf32,
 }
 
 impl TrainingArgs {
@@ -159,8 +160,9 @@ impl TrainingArgs {
             weight_decay: self.weight_decay.unwrap_or(standard.weight_decay),
             seed,
             precision: match self.precision {
-                Some(Stored::Bfloat16) => Precision::Bfloat16,
-                Some(Stored::Float32) | None => Precision::Float32,
+                Some(Computing::Bfloat16) => Precision::Bfloat16,
+                Some(Computing::Tf32) => Precision::Tf32,
+                Some(Computing::Float32) | None => Precision::Float32,
             },
             augment: match self.augment.filter(|_| augment) {
                 Some(Augment::None) => None,

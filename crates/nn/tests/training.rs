@@ -12,6 +12,7 @@ use steer3d_nn::{
     OptimiserConfig, Precision, Save, Schedule, States, TrainConfig, TrainEvent, Trained, Training,
     resume, state, train,
 };
+use steer3d_ops::tf32_is_permitted;
 use steer3d_volume::{Dataset, ImportOptions, Turns, Voxeliser, import_tetris};
 
 fn tetris(folder: &Path, rotations: usize) -> Dataset {
@@ -185,6 +186,25 @@ fn states_are_saved_every_so_many_steps_and_only_the_last_are_kept() {
     let save = Some(Save { model: &path, card: &card, states: Some(&states) });
     train(&network(&model), &dataset, &config, save, &mut stop_at(7)).unwrap();
     assert_eq!(names().len(), 7);
+}
+
+#[test]
+fn tf32_is_permitted_while_a_training_runs_and_changes_nothing_on_a_cpu() {
+    let home = tempfile::tempdir().unwrap();
+    let dataset = tetris(home.path(), 1);
+    let weights = |precision| {
+        let (network, config) = (network(&steerable()), TrainConfig { precision, ..small() });
+        let mut permitted = false;
+        let mut watch = |_| {
+            permitted |= tf32_is_permitted();
+            ControlFlow::Continue(())
+        };
+        train(&network, &dataset, &config, None, &mut watch).unwrap();
+        assert_eq!(permitted, precision == Precision::Tf32);
+        bits(&network)
+    };
+    assert_eq!(weights(Precision::Float32), weights(Precision::Tf32));
+    assert!(!tf32_is_permitted());
 }
 
 /// The message with which going on from the only state of `folder` is refused.

@@ -1,42 +1,21 @@
 //! Whether dense convolutions on a GPU are computed by cuDNN.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// When [`conv3d`](crate::conv3d) is computed by cuDNN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CudnnUse {
-    /// Not at all.
-    Never,
-    /// Wherever its library is found and computes the convolution, f32 in f32.
-    Exact,
-    /// So, with the factors of f32 rounded to the 10 bits of TF32.
-    Tf32,
-}
+static USE: LazyLock<AtomicBool> =
+    LazyLock::new(|| AtomicBool::new(std::env::var("STEER3D_CUDNN").as_deref() != Ok("off")));
 
-/// `STEER3D_CUDNN` may be `off` or `tf32`.
-static USE: LazyLock<AtomicU8> = LazyLock::new(|| {
-    let wanted = std::env::var("STEER3D_CUDNN").unwrap_or_default();
-    AtomicU8::new(match wanted.as_str() {
-        "off" => CudnnUse::Never,
-        "tf32" => CudnnUse::Tf32,
-        _ => CudnnUse::Exact,
-    } as u8)
-});
-
-/// Decides it for all convolutions that follow, on all threads. At the start the variable `STEER3D_CUDNN` decides:
-/// `off` is [`CudnnUse::Never`], `tf32` [`CudnnUse::Tf32`], all else [`CudnnUse::Exact`].
-pub fn set_cudnn_use(wanted: CudnnUse) {
-    USE.store(wanted as u8, Ordering::Relaxed);
+/// Whether [`conv3d`](crate::conv3d) is computed by cuDNN from now on, on all threads, where its library is found and
+/// computes the convolution. At the start it is unless the variable `STEER3D_CUDNN` is `off`.
+/// f32 is computed in f32 unless TF32 is permitted ([`Tf32Permit`](crate::Tf32Permit)).
+pub fn set_cudnn(wanted: bool) {
+    USE.store(wanted, Ordering::Relaxed);
 }
 
 /// What is decided now.
-pub fn cudnn_use() -> CudnnUse {
-    match USE.load(Ordering::Relaxed) {
-        0 => CudnnUse::Never,
-        1 => CudnnUse::Exact,
-        _ => CudnnUse::Tf32,
-    }
+pub fn uses_cudnn() -> bool {
+    USE.load(Ordering::Relaxed)
 }
 
 /// The version of cuDNN that is used (10000 times the major and 100 times the minor version and the patch level) and

@@ -29,12 +29,13 @@ mod product;
 mod separable;
 mod simd;
 mod sphere;
+mod tf32;
 
 pub use affine::affine_resample3d;
 pub use batch_norm::{field_affine, field_batch_norm};
 pub use conv::{Conv3dConfig, conv3d};
 #[cfg(feature = "cudnn")]
-pub use cudnn::{CudnnUse, cudnn_use, cudnn_version, set_cudnn_use};
+pub use cudnn::{cudnn_version, set_cudnn, uses_cudnn};
 pub use dropout::field_dropout;
 pub use gate::gate;
 #[cfg(feature = "nccl")]
@@ -47,3 +48,4 @@ pub use pool::{avg_pool3d, gaussian_pool3d, gaussian_upsample3d, global_avg_pool
 pub use product::{ProductTerm, channel_product};
 pub use separable::{Boundary, Separable, separable_conv3d};
 pub use sphere::{GridTransform, grid_nonlinearity};
+pub use tf32::{Tf32Permit, tf32_is_permitted};

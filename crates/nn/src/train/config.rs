@@ -70,20 +70,23 @@ pub enum Precision {
     Float32,
     /// bf16, with sums in f32: half the memory for the fields. A CPU takes longer, for comparisons.
     Bfloat16,
+    /// That of the weights, with [TF32](steer3d_ops::Tf32Permit) permitted during the training: on a GPU convolutions
+    /// multiply f32 rounded to 10 bits on tensor cores, in validation too. A CPU computes as with [`Float32`](Self::Float32).
+    Tf32,
 }
 
 impl Precision {
     /// The volumes of a batch in this type.
     pub(super) fn of(self, x: Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Self::Float32 => Ok(x),
+            Self::Float32 | Self::Tf32 => Ok(x),
             Self::Bfloat16 => x.to_dtype(DType::BF16),
         }
     }
 
     /// Checks that a device has it.
     pub(super) fn check(self, device: &Device) -> Result<(), NnError> {
-        if self == Self::Float32 {
+        if self != Self::Bfloat16 {
             return Ok(());
         }
         let one = Tensor::ones(1, DType::F32, device)?;

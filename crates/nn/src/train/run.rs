@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
+use steer3d_ops::Tf32Permit;
 use steer3d_so3::Stream;
 use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
 
@@ -13,8 +14,8 @@ use super::average::Average;
 use super::objective::Objective;
 use super::replicas::{Outcome, Replicas, Task, volumes};
 use super::{
-    EpochMetrics, Gradients, Monitor, Progress, Save, TrainConfig, TrainEvent, Trained, When,
-    global_norm,
+    EpochMetrics, Gradients, Monitor, Precision, Progress, Save, TrainConfig, TrainEvent, Trained,
+    When, global_norm,
 };
 use crate::state::{self, StateHeader, TrainingState, fault};
 use crate::{Mode, Network, NnError, Optimiser, checkpoint};
@@ -189,6 +190,7 @@ impl<'a> Training<'a> {
         watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
     ) -> Result<Trained, NnError> {
         self.check_devices()?;
+        let _permit = (self.config.precision == Precision::Tf32).then(Tf32Permit::new);
         if self.replicas.is_empty() {
             return self.all_epochs(watch);
         }

@@ -59,13 +59,10 @@ fn by_cudnn<O: OnGpu>(
     inputs: &[Argument<'_>],
     shape: &Shape,
 ) -> Option<CudaStorage> {
-    use crate::cudnn::{CudnnUse, cudnn_use};
-    let convolution = op.convolution()?;
-    let tf32 = match cudnn_use() {
-        CudnnUse::Never => return None,
-        CudnnUse::Exact => false,
-        CudnnUse::Tf32 => true,
-    };
+    if !crate::cudnn::uses_cudnn() {
+        return None;
+    }
+    let (convolution, tf32) = (op.convolution()?, crate::tf32_is_permitted());
     super::cudnn::convolve(&convolution, device, element, tf32, inputs, shape.elem_count())
 }
 
@@ -86,6 +83,9 @@ fn limits(device: &CudaDevice) -> Result<Limits> {
             device,
             A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
         )?,
+        // Compute capability 8.0 brought TF32.
+        tf32: crate::tf32_is_permitted()
+            && attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= 8,
     })
 }
 

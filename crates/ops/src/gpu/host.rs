@@ -22,10 +22,11 @@ type Entry = unsafe extern "C" fn(*mut *mut c_void, *const c_uint, c_uint, usize
 /// Bytes of NaN before and after each buffer.
 pub(crate) const GUARD: usize = 256;
 
-const LIMITS: Limits = Limits {
+pub(crate) const LIMITS: Limits = Limits {
     multiprocessors: 3,
     shared_per_block: 227 << 10,
     shared_per_multiprocessor: 228 << 10,
+    tf32: false,
 };
 
 /// A library for each text; kernels have static state, so one launch at a time.
@@ -211,6 +212,17 @@ pub(crate) fn check<O: OnGpu>(
     inputs: &[&Tensor],
     cpu: impl Fn(&[(CpuStorage, Layout)]) -> Result<(CpuStorage, Shape)>,
 ) {
+    check_within(LIMITS, op, elements, inputs, cpu);
+}
+
+/// As [`check`], on a device of these limits.
+pub(crate) fn check_within<O: OnGpu>(
+    limits: Limits,
+    op: &O,
+    elements: &[(Element, f64)],
+    inputs: &[&Tensor],
+    cpu: impl Fn(&[(CpuStorage, Layout)]) -> Result<(CpuStorage, Shape)>,
+) {
     if !available() {
         return;
     }
@@ -235,7 +247,7 @@ pub(crate) fn check<O: OnGpu>(
         let (expected, shape) = cpu(&storages).unwrap();
         let expected = expected.as_slice::<f64>().unwrap().to_vec();
         let shapes: Vec<&Shape> = held.iter().map(Tensor::shape).collect();
-        let (routine, found_shape) = op.routine(&shapes, element, LIMITS).unwrap();
+        let (routine, found_shape) = op.routine(&shapes, element, limits).unwrap();
         assert_eq!(found_shape, shape);
         let values: Vec<Vec<f64>> =
             held.iter().map(|x| x.flatten_all().unwrap().to_vec1().unwrap()).collect();

@@ -26,10 +26,8 @@ pub(crate) use cuda::run;
 
 const COMMON: &str = include_str!("kernels/common.cuh");
 
-/// What device code needs before a text, as `host.h` on the host.
-const DEVICE: &str = "#define SHARED(type, name) extern __shared__ __align__(16) unsigned char shared_bytes[]; \
-     type *name = (type *)shared_bytes\n\
-     #define OPAQUE(pointer) asm volatile(\"\" : \"+l\"(pointer))\n";
+/// What stands before a text on a device, as `host.h` on the host.
+const DEVICE: &str = include_str!("kernels/device.h");
 
 /// Threads of a block, where nothing else decides.
 pub(crate) const BLOCK: u32 = 256;
@@ -78,6 +76,8 @@ pub(crate) struct Limits {
     /// Bytes of shared memory.
     pub(crate) shared_per_block: usize,
     pub(crate) shared_per_multiprocessor: usize,
+    /// Whether tensor cores may multiply f32 rounded to TF32.
+    pub(crate) tf32: bool,
 }
 
 /// The text of one or more kernels.
@@ -346,6 +346,7 @@ mod tests {
         multiprocessors: 132,
         shared_per_block: 227 << 10,
         shared_per_multiprocessor: 228 << 10,
+        tf32: true,
     };
 
     fn nvcc() -> Option<PathBuf> {
@@ -375,7 +376,10 @@ mod tests {
                 if element != Element::F32 && size == 7 {
                     continue;
                 }
-                for using in [Use::Mix, Use::Contract] {
+                for using in [Use::Mix, Use::MixTf32, Use::Contract] {
+                    if (using, element) == (Use::MixTf32, Element::F64) {
+                        continue;
+                    }
                     let plan = plan(irreps, size, order);
                     let kernels = kernels(&plan, false, using, 1, element, HOPPER).unwrap();
                     for (i, kernel) in kernels.into_iter().enumerate() {

@@ -30,8 +30,26 @@ const TILES: [[usize; 3]; 4] = [[4, 4, 8], [3, 4, 8], [2, 4, 8], [2, 4, 4]];
 pub(crate) enum Use {
     /// Mixes them with the weights.
     Mix,
+    /// So, on tensor cores, with features and weights rounded to TF32.
+    MixTf32,
     /// Multiplies them with a field of the output's type and sums over all voxels.
     Contract,
+}
+
+impl Use {
+    /// Multiple of copies of an output block for which shared memory has places.
+    fn places(self) -> usize {
+        match self {
+            Self::Mix => 4,
+            Self::MixTf32 => 8,
+            Self::Contract => 1,
+        }
+    }
+
+    /// Multiple of copies for which threads have registers.
+    fn unit(self) -> usize {
+        if self == Self::MixTf32 { 8 } else { 1 }
+    }
 }
 
 /// One kernel of a plan: what it does and for which output channels.
@@ -82,7 +100,7 @@ pub(crate) fn kernels(
     element: Element,
     limits: Limits,
 ) -> Option<Vec<Kernel>> {
-    let chunks = chunks(&plan.outputs);
+    let chunks = chunks(&plan.outputs, using.unit());
     let kernel = |groups: Vec<Vec<Slice>>| {
         let writer = |tile, together| Writer {
             plan,
@@ -111,29 +129,31 @@ pub(crate) fn kernels(
     chunks.into_iter().map(kernel).collect()
 }
 
-/// The output channels in kernels of at most [`GROUPS`] groups of at most [`CHANNELS_PER_THREAD`] channels.
-fn chunks(outputs: &[FieldBlock]) -> Vec<Vec<Vec<Slice>>> {
-    let total: usize = outputs.iter().map(|b| b.mul * b.dim).sum();
+/// The output channels in kernels of at most [`GROUPS`] groups of at most [`CHANNELS_PER_THREAD`] channels; where a
+/// block is divided, after a multiple of `unit` copies.
+fn chunks(outputs: &[FieldBlock], unit: usize) -> Vec<Vec<Vec<Slice>>> {
+    let total: usize = outputs.iter().map(|b| b.mul.next_multiple_of(unit) * b.dim).sum();
     let groups = total.div_ceil(CHANNELS_PER_THREAD).max(1);
     let share = total.div_ceil(groups);
     // Fill groups in order, with a little room for whole fields.
-    let room = (share + 4).min(CHANNELS_PER_THREAD);
+    let room = (share + 4 * unit).min(CHANNELS_PER_THREAD);
     let mut filled: Vec<Vec<Slice>> = vec![vec![]];
     let mut used = 0;
     for (block, b) in outputs.iter().enumerate() {
         let mut first = 0;
         while first < b.mul {
-            let most = room.saturating_sub(used) / b.dim;
+            let most = room.saturating_sub(used) / b.dim / unit * unit;
             let count = most.min(b.mul - first);
             if count == 0 {
                 let fresh = used == 0;
                 if fresh {
                     // A field wider than a thread's share has a group of its own.
+                    let count = unit.min(b.mul - first);
                     filled
                         .last_mut()
                         .into_iter()
-                        .for_each(|g| g.push(Slice { block, first, count: 1 }));
-                    first += 1;
+                        .for_each(|g| g.push(Slice { block, first, count }));
+                    first += count;
                 }
                 filled.push(vec![]);
                 used = 0;
@@ -141,7 +161,7 @@ fn chunks(outputs: &[FieldBlock]) -> Vec<Vec<Vec<Slice>>> {
             }
             filled.last_mut().into_iter().for_each(|g| g.push(Slice { block, first, count }));
             first += count;
-            used += count * b.dim;
+            used += count.next_multiple_of(unit) * b.dim;
         }
     }
     filled.retain(|group| !group.is_empty());
@@ -189,11 +209,9 @@ impl Writer<'_> {
         let lines = together * n * tz * spread(self.reach(ty) * line);
         let jets = self.widest() * self.jets() * self.voxels();
         let rows = (0..self.plan.inputs.len()).map(|i| self.rows_of(i)).max().unwrap_or(0);
-        let lines = lines.max((rows * self.voxels()).saturating_sub(planes));
-        let small = match self.using {
-            Use::Mix => (0..self.plan.inputs.len()).map(|i| self.weights_of(i)).max().unwrap_or(0),
-            Use::Contract => self.all_sums() * self.voxels() / 32,
-        };
+        let lines = lines.max((rows * self.row()).saturating_sub(planes));
+        let warps = if self.using == Use::Contract { self.voxels() / 32 } else { 1 };
+        let small = self.most_small() * warps;
         [together * self.tile_len(), planes, lines, jets, small].map(|n| n.next_multiple_of(4))
     }
 
@@ -244,17 +262,25 @@ impl Writer<'_> {
         self.fed_blocks(i).iter().map(|c| c.rows.len()).sum()
     }
 
-    /// Weights of one copy of input block `i`, copies of the output padded to whole vectors.
-    fn weights_of(&self, i: usize) -> usize {
-        self.fed(i).map(|(s, c)| c.paths * s.count.next_multiple_of(4)).sum()
+    /// Places for the weights, or the sums, of a coupling to a slice.
+    fn small(&self, paths: usize, count: usize) -> usize {
+        paths * count.next_multiple_of(self.using.places())
     }
 
-    fn sums_of(&self, i: usize) -> usize {
-        self.fed(i).map(|(s, c)| c.paths * s.count).sum()
+    /// Most places that a copy of any input block takes.
+    fn most_small(&self) -> usize {
+        let of = |i| self.fed(i).map(|(s, c)| self.small(c.paths, s.count)).sum();
+        (0..self.plan.inputs.len()).map(of).max().unwrap_or(0)
     }
 
-    fn all_sums(&self) -> usize {
-        (0..self.plan.inputs.len()).map(|i| self.sums_of(i)).max().unwrap_or(0)
+    /// Distance of features in shared memory, as the macro.
+    fn row(&self) -> usize {
+        self.voxels() + if self.using == Use::MixTf32 { 8 } else { 0 }
+    }
+
+    /// Registers of each thread for a slice.
+    fn registers_of(&self, s: Slice) -> usize {
+        s.count.next_multiple_of(self.using.unit()) * self.plan.outputs[s.block].dim
     }
 
     fn num_slices(&self) -> usize {
@@ -272,7 +298,7 @@ impl Writer<'_> {
 
     /// Channels of a group in registers.
     fn channels(&self, group: &[Slice]) -> usize {
-        group.iter().map(|s| s.count * self.plan.outputs[s.block].dim).sum()
+        group.iter().map(|&s| self.registers_of(s)).sum()
     }
 
     fn text(&self) -> String {
@@ -295,13 +321,16 @@ impl Writer<'_> {
             ("GROUPS", self.groups.len()),
             ("BLOCKS", self.blocks()),
             ("SLICES", self.num_slices()),
-            ("SUMS", self.all_sums()),
+            ("SUMS", self.most_small()),
             ("TILE_Z", z),
             ("TILE_Y", y),
             ("TILE_X", x),
         ];
         for (name, value) in defines {
             line(out, format_args!("#define {name} {value}"));
+        }
+        if self.using == Use::MixTf32 {
+            line(out, format_args!("#define TF32"));
         }
         let half = self.plan.size / 2;
         let [x, y, z] = &self.plan.taps;
@@ -351,10 +380,7 @@ impl Writer<'_> {
                 let weight = c.weight_offset + slice.first * v;
                 let (paths, count) = (c.paths, slice.count);
                 pairs.push(format!("{{{paths}, {count}, {rows}, {small}, {weight}, {v}, {u}}}"));
-                small += match self.using {
-                    Use::Mix => paths * count.next_multiple_of(4),
-                    Use::Contract => paths * count,
-                };
+                small += self.small(paths, count);
             }
             line(out, format_args!("    {{{}}},", pairs.join(", ")));
         }
@@ -420,7 +446,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     int *places = (int *)(small + {small});
     const int t = threadIdx.x, group = t / VOXELS;
     const real *own = jets + t % VOXELS;
-    real *features = planes + t % VOXELS;
+    real *features = planes + t % VOXELS, *of_warp = planes + t % VOXELS / WARP * WARP;
     real channel[{registers}];"
             ),
         );
@@ -440,7 +466,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         int first[3], origin[3];
         const int sample = place(g, number, first);
         for (int a = 0; a < 3; ++a) origin[a] = first[a] * STRIDE - HALF;
-        const i64 voxels = (i64)g.out[0] * g.out[1] * g.out[2], voxel = own_voxel(g, first);
+        const i64 voxels = (i64)g.out[0] * g.out[1] * g.out[2], voxel = place_of(g, first, t % VOXELS);
         __syncthreads();
         place_tile(g, origin, places);
         __syncthreads();"
@@ -448,7 +474,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         );
         self.begin(out);
         self.copies(out);
-        if self.using == Use::Mix {
+        if self.using != Use::Contract {
             self.finish(out);
         }
         line(out, format_args!("    }}\n}}"));
@@ -463,22 +489,24 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         group.iter().map(move |&s| {
             let block = self.plan.outputs[s.block];
             let at = register;
-            register += s.count * block.dim;
+            register += self.registers_of(s);
             (s, at, block.offset + s.first * block.dim)
         })
     }
 
     /// Registers at the bias, or at the values of the other field.
     fn begin(&self, out: &mut String) {
-        match self.using {
-            Use::Mix => self.for_slices(out, |register, channel, count| {
-                format!(
+        self.for_slices(out, |register, channel, copies, dim| {
+            let count = copies * dim;
+            match self.using {
+                Use::Mix => format!(
                     "#pragma unroll
             for (int i = 0; i < {count}; ++i) channel[{register} + i] = bias ? load(bias[{channel} + i]) : 0;"
-                )
-            }),
-            Use::Contract => self.for_slices(out, |register, channel, count| {
-                format!(
+                ),
+                Use::MixTf32 => format!(
+                    "            begin_tf32<{copies}, {dim}>(channel + {register}, bias ? bias + {channel} : bias);"
+                ),
+                Use::Contract => format!(
                     "            {{
                 const store *from = other + ((i64)sample * g.channels_out + {channel}) * voxels + voxel;
 #pragma unroll
@@ -487,18 +515,32 @@ separable(const store *x, const store *w, const store *bias, const store *other,
                     channel[{register} + i] = voxel < 0 ? 0 : load(*from);
                 }}
             }}"
-                )
-            }),
-        }
+                ),
+            }
+        });
     }
 
     fn finish(&self, out: &mut String) {
-        line(out, format_args!("        if (voxel < 0) continue;"));
+        let tf32 = self.using == Use::MixTf32;
+        let text = if tf32 {
+            "        i64 to_voxels[4];
+        for (int j = 0; j < 4; ++j) to_voxels[j] = place_of(g, first, t % VOXELS / WARP * WARP + voxel_of(j));"
+        } else {
+            "        if (voxel < 0) continue;"
+        };
+        line(out, format_args!("{text}"));
         // Without OPAQUE the compiler keeps all addresses, in registers that the channels need.
-        self.for_slices(out, |register, channel, count| {
+        self.for_slices(out, |register, channel, copies, dim| {
+            let count = copies * dim;
+            let of = format!("out + ((i64)sample * g.channels_out + {channel}) * voxels");
+            if tf32 {
+                return format!(
+                    "            finish_tf32<{copies}, {dim}>(channel + {register}, {of}, voxels, to_voxels);"
+                );
+            }
             format!(
                 "            {{
-                store *to = out + ((i64)sample * g.channels_out + {channel}) * voxels + voxel;
+                store *to = {of} + voxel;
 #pragma unroll
                 for (int i = 0; i < {count}; ++i, to += voxels) {{
                     OPAQUE(to);
@@ -509,13 +551,13 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         });
     }
 
-    /// Text for each slice of each group, from its first register, first channel and number of channels.
-    fn for_slices(&self, out: &mut String, text: impl Fn(usize, usize, usize) -> String) {
+    /// Text for each slice of each group, from its first register, first channel, copies and their dimension.
+    fn for_slices(&self, out: &mut String, text: impl Fn(usize, usize, usize, usize) -> String) {
         for (index, group) in self.groups.iter().enumerate() {
             line(out, format_args!("        if (group == {index}) {{"));
             for (s, register, channel) in self.registers(group) {
-                let count = s.count * self.plan.outputs[s.block].dim;
-                line(out, format_args!("{}", text(register, channel, count)));
+                let dim = self.plan.outputs[s.block].dim;
+                line(out, format_args!("{}", text(register, channel, s.count, dim)));
             }
             line(out, format_args!("        }}"));
         }
@@ -545,8 +587,8 @@ separable(const store *x, const store *w, const store *bias, const store *other,
             }}"
             ),
         );
-        let mix = self.using == Use::Mix;
-        if mix {
+        let contract = self.using == Use::Contract;
+        if !contract {
             line(out, format_args!("            load_weights(w, PAIR[block], u, small);"));
         }
         line(out, format_args!("            __syncthreads();"));
@@ -562,22 +604,21 @@ separable(const store *x, const store *w, const store *bias, const store *other,
             for (s, register, _) in self.registers(group) {
                 let (count, dim) = (s.count, self.plan.outputs[s.block].dim);
                 let pair = format!("PAIR[block][{slice}]");
-                let call = if mix {
-                    format!(
-                        "mix<{count}, {dim}>(channel + {register}, features + {pair}.rows * VOXELS, small + {pair}.small, {pair}.paths);"
-                    )
-                } else {
-                    format!(
-                        "contract<{count}, {dim}>(channel + {register}, features + {pair}.rows * VOXELS, \
-                         small + t % VOXELS / WARP * SUMS + {pair}.small, {pair}.paths);"
-                    )
+                let (function, features, small) = match self.using {
+                    Use::Mix => ("mix", "features", "small"),
+                    Use::MixTf32 => ("mix_tf32", "of_warp", "small"),
+                    Use::Contract => ("contract", "features", "small + t % VOXELS / WARP * SUMS"),
                 };
+                let call = format!(
+                    "{function}<{count}, {dim}>(channel + {register}, {features} + {pair}.rows * ROW, \
+                     {small} + {pair}.small, {pair}.paths);"
+                );
                 line(out, format_args!("                {call}"));
                 slice += 1;
             }
             line(out, format_args!("            }}"));
         }
-        if !mix {
+        if contract {
             line(
                 out,
                 format_args!(
@@ -604,7 +645,10 @@ separable(const store *x, const store *w, const store *bias, const store *other,
             }
             done += cost(row);
             let feature = self.feature(row);
-            line(out, format_args!("                    features[{index} * VOXELS] = {feature};"));
+            line(
+                out,
+                format_args!("                    features[{index} * ROW] = factor({feature});"),
+            );
         }
         line(out, format_args!("                }}"));
     }

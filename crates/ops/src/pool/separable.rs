@@ -14,6 +14,9 @@ use crate::gpu::{Arg, Call, Element, Limits, OnGpu, Routine, Slot, args, space a
 /// Half width of the Gaussian's taps in units of its sigma.
 const GAUSSIAN_REACH: f64 = 4.0;
 
+/// Lines along W that are filtered at once.
+const LINES: usize = 16;
+
 /// Largest sigma of the Gaussian, in voxels.
 const SIGMA_MAX: f64 = 1024.0;
 
@@ -112,39 +115,59 @@ impl AxisFilter {
 
     /// Filters the middle axis of `input` (outer, size, inner), or with `transpose` the middle axis
     /// of (outer, out, inner) back to (outer, size, inner).
+    #[inline(always)]
     fn apply<T: Float>(&self, input: &[T], inner: usize, transpose: bool) -> Vec<T> {
-        let (from, to) = if transpose { (self.out, self.size) } else { (self.size, self.out) };
+        let (from, to) = self.lengths(transpose);
         let mut output = vec![T::zero(); input.len() / from * to];
-        let slabs = output.chunks_exact_mut(to * inner).zip(input.chunks_exact(from * inner));
         let taps: Vec<T> = self.taps.iter().map(|&tap| T::from_f64(tap)).collect();
-        for (output, input) in slabs {
-            for j in 0..self.out {
-                let start = (j * self.stride) as isize + self.start;
-                let first = usize::try_from(-start).unwrap_or(0).min(taps.len());
-                let last = (self.size as isize - start).clamp(0, taps.len() as isize) as usize;
-                let taps = &taps[first..last.max(first)];
-                let i = ((start + first as isize) as usize).min(self.size);
-                match (inner, transpose) {
-                    (1, false) => {
-                        let pairs = taps.iter().zip(&input[i..]);
-                        output[j] = pairs.fold(T::zero(), |sum, (&tap, &x)| sum + tap * x);
-                    }
-                    (1, true) => {
-                        let pairs = output[i..].iter_mut().zip(taps);
-                        pairs.for_each(|(y, &tap)| *y += tap * input[j]);
-                    }
-                    _ => {
-                        for (i, &tap) in (i..).zip(taps) {
-                            let (source, target) = if transpose { (j, i) } else { (i, j) };
-                            let source = &input[source * inner..][..inner];
-                            let target = &mut output[target * inner..][..inner];
-                            target.iter_mut().zip(source).for_each(|(y, &x)| *y += tap * x);
-                        }
-                    }
-                }
+        if inner == 1 {
+            self.apply_to_lines(input, &mut output, &taps, transpose);
+            return output;
+        }
+        let slabs = output.chunks_exact_mut(to * inner).zip(input.chunks_exact(from * inner));
+        slabs.for_each(|(output, input)| self.apply_to_slab(input, output, &taps, transpose));
+        output
+    }
+
+    fn lengths(&self, transpose: bool) -> (usize, usize) {
+        if transpose { (self.out, self.size) } else { (self.size, self.out) }
+    }
+
+    /// Lines of adjacent values, turned several at a time into a slab so that vectors span lines.
+    #[inline(always)]
+    fn apply_to_lines<T: Float>(&self, input: &[T], output: &mut [T], taps: &[T], transpose: bool) {
+        let (from, to) = self.lengths(transpose);
+        let mut source = vec![T::zero(); from * LINES];
+        let mut target = vec![T::zero(); to * LINES];
+        for (output, input) in output.chunks_mut(to * LINES).zip(input.chunks(from * LINES)) {
+            for (line, values) in input.chunks_exact(from).enumerate() {
+                values.iter().enumerate().for_each(|(i, &x)| source[i * LINES + line] = x);
+            }
+            target.fill(T::zero());
+            self.apply_to_slab(&source, &mut target, taps, transpose);
+            for (line, values) in output.chunks_exact_mut(to).enumerate() {
+                values.iter_mut().enumerate().for_each(|(i, y)| *y = target[i * LINES + line]);
             }
         }
-        output
+    }
+
+    /// Adds to `output` (to, inner) the filter of `input` (from, inner).
+    #[inline(always)]
+    fn apply_to_slab<T: Float>(&self, input: &[T], output: &mut [T], taps: &[T], transpose: bool) {
+        let inner = input.len() / self.lengths(transpose).0;
+        for j in 0..self.out {
+            let start = (j * self.stride) as isize + self.start;
+            let first = usize::try_from(-start).unwrap_or(0).min(taps.len());
+            let last = (self.size as isize - start).clamp(0, taps.len() as isize) as usize;
+            let taps = &taps[first..last.max(first)];
+            let i = ((start + first as isize) as usize).min(self.size);
+            for (i, &tap) in (i..).zip(taps) {
+                let (source, target) = if transpose { (j, i) } else { (i, j) };
+                let source = &input[source * inner..][..inner];
+                let target = &mut output[target * inner..][..inner];
+                target.iter_mut().zip(source).for_each(|(y, &x)| *y += tap * x);
+            }
+        }
     }
 }
 
@@ -167,6 +190,7 @@ impl SeparablePool {
     }
 
     fn compute<T: Float>(&self, input: &[T]) -> Vec<T> {
+        let arch = pulp::Arch::new();
         let [z, y, x] = &self.axes;
         let in_voxels: usize = self.axes.iter().map(|a| a.size).product();
         let out_voxels: usize = self.axes.iter().map(|a| a.out).product();
@@ -174,16 +198,18 @@ impl SeparablePool {
             if self.transpose { (out_voxels, in_voxels) } else { (in_voxels, out_voxels) };
         let mut output = vec![T::zero(); input.len() / from * to];
         output.par_chunks_mut(to).zip(input.par_chunks(from)).for_each(|(output, input)| {
-            let filtered = if self.transpose {
-                let lines = x.apply(input, 1, true);
-                let planes = y.apply(&lines, x.size, true);
-                z.apply(&planes, y.size * x.size, true)
-            } else {
-                let planes = z.apply(input, y.size * x.size, false);
-                let lines = y.apply(&planes, x.size, false);
-                x.apply(&lines, 1, false)
+            let filter = || {
+                if self.transpose {
+                    let lines = x.apply(input, 1, true);
+                    let planes = y.apply(&lines, x.size, true);
+                    z.apply(&planes, y.size * x.size, true)
+                } else {
+                    let planes = z.apply(input, y.size * x.size, false);
+                    let lines = y.apply(&planes, x.size, false);
+                    x.apply(&lines, 1, false)
+                }
             };
-            output.copy_from_slice(&filtered);
+            output.copy_from_slice(&arch.dispatch(filter));
         });
         output
     }

@@ -50,7 +50,9 @@ impl Plans {
         bias: Option<Slot>,
         limits: Limits,
     ) -> Result<()> {
-        let key = (adjoint, Use::Mix, g.stride, routine.element);
+        let tf32 = limits.tf32 && routine.element != Element::F64;
+        let using = if tf32 { Use::MixTf32 } else { Use::Mix };
+        let key = (adjoint, using, g.stride, routine.element);
         for kernel in self.kernels(key, limits)?.iter() {
             let (sizes, tiles) = self.sizes(adjoint, g, kernel.tile);
             let unused = 0usize;
@@ -172,14 +174,14 @@ mod tests {
 
     use super::super::Separable;
     use super::*;
-    use crate::gpu::host::{ALL, check, normal};
+    use crate::gpu::host::{ALL, LIMITS, check_within, normal};
     use candle_core::{CustomOp2, CustomOp3};
 
     fn compare(
+        limits: Limits,
         elements: &[(Element, f64)],
         irreps: [&str; 2],
-        size: usize,
-        order: usize,
+        (size, order): (usize, usize),
         dims: [usize; 3],
         stride: usize,
         boundary: Boundary,
@@ -197,14 +199,14 @@ mod tests {
         let grad = normal(3, (2, o.dim(), d, h, w));
         let op = Convolution { kernel, geometry, c_out: o.dim() };
         let bias = normal(4, o.dim());
-        check(&op, elements, &[&x, &weights, &bias], |a| {
+        check_within(limits, &op, elements, &[&x, &weights, &bias], |a| {
             let [x, w, b] = [0, 1, 2].map(|i| (&a[i].0, &a[i].1));
             op.forward(x, w, Some(b))
         });
-        check(&Gradients(op.clone()), elements, &[&weights, &grad, &x], |a| {
+        check_within(limits, &Gradients(op.clone()), elements, &[&weights, &grad, &x], |a| {
             Gradients(op.clone()).cpu_fwd(&a[0].0, &a[0].1, &a[1].0, &a[1].1, &a[2].0, &a[2].1)
         });
-        check(&WeightGradient(op.clone()), elements, &[&x, &grad], |a| {
+        check_within(limits, &WeightGradient(op.clone()), elements, &[&x, &grad], |a| {
             WeightGradient(op.clone()).cpu_fwd(&a[0].0, &a[0].1, &a[1].0, &a[1].1)
         });
     }
@@ -212,13 +214,26 @@ mod tests {
     #[test]
     fn kernels_agree_with_the_cpu() {
         let (zero, circular, single) = (Boundary::Zero, Boundary::Circular, &ALL[1..2]);
-        compare(&ALL, ["2x0+1x1", "3x0+2x1+1x2"], 5, 3, [6, 5, 9], 1, zero);
-        compare(single, ["1x1+1x0", "1x3+5x0"], 7, 4, [5, 9, 7], 2, zero);
-        compare(single, ["1x0+1x2", "1x1"], 3, 2, [5, 6, 7], 3, circular);
+        compare(LIMITS, &ALL, ["2x0+1x1", "3x0+2x1+1x2"], (5, 3), [6, 5, 9], 1, zero);
+        compare(LIMITS, single, ["1x1+1x0", "1x3+5x0"], (7, 4), [5, 9, 7], 2, zero);
+        compare(LIMITS, single, ["1x0+1x2", "1x1"], (3, 2), [5, 6, 7], 3, circular);
+    }
+
+    #[test]
+    fn tensor_cores_agree_to_the_rounding_of_tf32() {
+        let limits = Limits { tf32: true, ..LIMITS };
+        let rounded = [(Element::F32, 2e-3), (Element::Bf16, 2e-2)];
+        let zero = Boundary::Zero;
+        compare(limits, &rounded, ["2x0+1x1", "3x0+9x1+1x2"], (5, 3), [6, 5, 9], 1, zero);
+        compare(limits, &rounded[..1], ["1x1+1x0", "1x3+17x0"], (7, 4), [5, 9, 7], 2, zero);
+        compare(limits, &ALL[..1], ["1x0", "1x1"], (3, 1), [3, 3, 4], 1, zero);
     }
 
     #[test]
     fn channels_beyond_those_of_one_block_have_kernels_of_their_own() {
-        compare(&ALL[1..2], ["1x0+1x1", "90x0+40x1+43x2"], 3, 2, [3, 3, 4], 1, Boundary::Zero);
+        let (wide, dims) = (["1x0+1x1", "90x0+40x1+43x2"], [3, 3, 4]);
+        compare(LIMITS, &ALL[1..2], wide, (3, 2), dims, 1, Boundary::Zero);
+        let limits = Limits { tf32: true, ..LIMITS };
+        compare(limits, &[(Element::F32, 2e-3)], wide, (3, 2), dims, 1, Boundary::Zero);
     }
 }

@@ -17,6 +17,8 @@
 #define __align__(n) alignas(n)
 #define OPAQUE(pointer)
 #define SHARED(type, name) type *name = (type *)host::shared
+#define ROUND_TF32(bits, x) ((bits) = host::round_tf32(x))
+#define MMA_TF32(c, a0, a1, b) host::multiply(c, a0, a1, b)
 
 struct Index { unsigned x, y, z; };
 static Index threadIdx, blockIdx, blockDim, gridDim;
@@ -120,6 +122,25 @@ template <class T> T __shfl_xor_sync(unsigned, T value, int mask) {
 }
 static unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
 static float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
+namespace host {
+// To the nearest of 10 bits, ties away from zero.
+static unsigned round_tf32(float x) { return (__float_as_uint(x) + 0x1000u) & ~0x1fffu; }
+// What `MMA_TF32` of device.h says; NaN for factors that are not rounded, which tensor cores cut off.
+static void multiply(float *c, float a0, float a1, float b) {
+    struct Factors { float a0, a1, b; };
+    static std::vector<Factors> factors;
+    const unsigned t = threadIdx.x, first = t / 32 * 32, row = t % 32 / 4, column = t % 4 * 2;
+    factors.resize(blockDim.x);
+    const bool rounded = ((__float_as_uint(a0) | __float_as_uint(a1) | __float_as_uint(b)) & 0x1fffu) == 0;
+    factors[t] = rounded ? Factors{a0, a1, b} : Factors{NAN, NAN, NAN};
+    __syncwarp();
+    for (int k = 0; k < 4; ++k) {
+        const Factors &a = factors[first + row * 4 + k];
+        for (int i = 0; i < 4; ++i) c[i] += (i < 2 ? a.a0 : a.a1) * factors[first + (column + i % 2) * 4 + k].b;
+    }
+    __syncwarp();
+}
+} // namespace host
 static unsigned long long atomicAdd(unsigned long long *p, unsigned long long v) {
     unsigned long long old = *p;
     *p += v;

@@ -29,6 +29,16 @@ struct Sizes {
 #define SPREAD(n) ((n) + (32 + LINE - (n) % 32) % 32)
 #define LINES_Z SPREAD(REACH_Y * LINE)
 #define PLANES_Z SPREAD(TILE_Y * LINE)
+#ifdef TF32
+// Distance of features, so that four of them at eight voxels lie in 32 banks; copies of a group of weights.
+#define ROW (VOXELS + 8)
+#define COPIES 8
+#else
+#define ROW VOXELS
+#define COPIES 4
+#endif
+// Weights of a path in shared memory.
+#define PADDED(count) (((count) + COPIES - 1) / COPIES * COPIES)
 
 // Filters of all orders at a window of 2 HALF + 1 values, the halves folded.
 template <class Taps, int COUNT>
@@ -216,9 +226,8 @@ __device__ __forceinline__ int place(const Sizes &g, i64 tile, int *first) {
     return (int)(tile / g.tiles[0]);
 }
 
-// Where this thread's voxel of a tile is in an output channel; -1 outside.
-__device__ __forceinline__ i64 own_voxel(const Sizes &g, const int *first) {
-    const int voxel = threadIdx.x % VOXELS;
+// Where a voxel of a tile is in an output channel; -1 outside.
+__device__ __forceinline__ i64 place_of(const Sizes &g, const int *first, int voxel) {
     const int z = first[0] + voxel / (TILE_Y * TILE_X), y = first[1] + voxel / TILE_X % TILE_Y, x = first[2] + voxel % TILE_X;
     return z < g.out[0] && y < g.out[1] && x < g.out[2] ? ((i64)z * g.out[1] + y) * g.out[2] + x : -1;
 }
@@ -226,14 +235,25 @@ __device__ __forceinline__ i64 own_voxel(const Sizes &g, const int *first) {
 // What is constant about a pair of an input block and a slice of an output block: see `Writer::tables`.
 struct Pair { int paths, count, rows, small, weight, v_stride, u_stride; };
 
-// The weights of copy u of an input block: small[pair][path][copy of the output, padded to fours].
+// A factor of the mixing.
+__device__ __forceinline__ real factor(real x) {
+#ifdef TF32
+    unsigned bits;
+    ROUND_TF32(bits, x);
+    return __uint_as_float(bits);
+#else
+    return x;
+#endif
+}
+
+// The weights of copy u of an input block: small[pair][path][copy of the output, padded].
 __device__ __forceinline__ void load_weights(const store *w, const Pair *pairs, int u, real *small) {
     for (int s = 0; s < SLICES; ++s) {
         const Pair p = pairs[s];
-        const int padded = (p.count + 3) / 4 * 4;
+        const int padded = PADDED(p.count);
         for (int i = threadIdx.x; i < p.paths * padded; i += THREADS) {
             const int path = i / padded, v = i % padded;
-            small[p.small + i] = v < p.count ? load(w[p.weight + v * p.v_stride + u * p.u_stride + path]) : 0;
+            small[p.small + i] = v < p.count ? factor(load(w[p.weight + v * p.v_stride + u * p.u_stride + path])) : 0;
         }
     }
 }
@@ -254,10 +274,10 @@ __device__ __forceinline__ void add_sums(real *share, const Pair *pairs, int u, 
 template <int COUNT, int DIM>
 __device__ __forceinline__ void mix(real *channel, const real *features, const real *weights, int paths) {
 #pragma unroll 1
-    for (int path = 0; path < paths; ++path, features += DIM * VOXELS, weights += (COUNT + 3) / 4 * 4) {
+    for (int path = 0; path < paths; ++path, features += DIM * ROW, weights += PADDED(COUNT)) {
         real f[DIM];
 #pragma unroll
-        for (int o = 0; o < DIM; ++o) f[o] = features[o * VOXELS];
+        for (int o = 0; o < DIM; ++o) f[o] = features[o * ROW];
 #pragma unroll
         for (int v = 0; v < COUNT; v += 4) {
             const vec4 four = *(const vec4 *)(weights + v);
@@ -288,7 +308,7 @@ __device__ __forceinline__ void contract(const real *channel, const real *featur
                 if (path + j >= paths) continue;
 #pragma unroll
                 for (int o = 0; o < DIM; ++o) {
-                    const real f = features[((path + j) * DIM + o) * VOXELS];
+                    const real f = features[((path + j) * DIM + o) * ROW];
 #pragma unroll
                     for (int i = 0; i < WIDTH; ++i)
                         if (v + i < COUNT) products[j * WIDTH + i] += f * channel[(v + i) * DIM + o];
@@ -299,3 +319,67 @@ __device__ __forceinline__ void contract(const real *channel, const real *featur
         }
     }
 }
+
+#ifdef TF32
+// A warp has 32 voxels and DIM channels of COUNT copies as matrices of 16 voxels and 8 copies. Element i of the matrix
+// of copies 8 n.., component o and voxels 16 half.. is channel[PART(n, o, half) + i].
+#define PART(n, o, half) ((((n) * DIM + (o)) * 2 + (half)) * 4)
+
+// This lane's voxels in the warp, for elements 2 j and 2 j + 1 of both halves, and its copy among eight for element i.
+__device__ __forceinline__ int voxel_of(int j) { return j * 8 + threadIdx.x % WARP / 4; }
+__device__ __forceinline__ int copy_of(int i) { return threadIdx.x % 4 * 2 + i % 2; }
+
+// Channels at the bias.
+template <int COUNT, int DIM>
+__device__ __forceinline__ void begin_tf32(real *channel, const store *bias) {
+#pragma unroll
+    for (int n = 0; n < COUNT; n += 8)
+#pragma unroll
+        for (int o = 0; o < DIM; ++o)
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                const int v = n + copy_of(i);
+                channel[PART(n / 8, o, 0) + i] = bias && v < COUNT ? load(bias[v * DIM + o]) : 0;
+            }
+}
+
+// As `mix`, four paths at a time; `features` begin at the warp's first voxel.
+template <int COUNT, int DIM>
+__device__ __forceinline__ void mix_tf32(real *channel, const real *features, const real *weights, int paths) {
+    const int row = threadIdx.x % WARP / 4;
+#pragma unroll 1
+    for (int first = 0; first < paths; first += 4) {
+        const int path = first + threadIdx.x % 4;
+        const bool there = path < paths;
+        real w[PADDED(COUNT) / 8];
+#pragma unroll
+        for (int n = 0; n < COUNT; n += 8) w[n / 8] = there ? weights[path * PADDED(COUNT) + n + row] : 0;
+#pragma unroll
+        for (int o = 0; o < DIM; ++o)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const real *f = features + (path * DIM + o) * ROW + half * 16 + row;
+                const real upper = there ? f[0] : 0, lower = there ? f[8] : 0;
+#pragma unroll
+                for (int n = 0; n < COUNT; n += 8) MMA_TF32(channel + PART(n / 8, o, half), upper, lower, w[n / 8]);
+            }
+    }
+}
+
+// Channels to the output, from the first copy's first one on; `places` has the voxels of `voxel_of`.
+template <int COUNT, int DIM>
+__device__ __forceinline__ void finish_tf32(const real *channel, store *out, i64 voxels, const i64 *places) {
+    store *to = out + copy_of(0) * DIM * voxels;
+#pragma unroll
+    for (int n = 0; n < COUNT; n += 8, to += 6 * DIM * voxels)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int o = 0; o < DIM; ++o, to += voxels) {
+                OPAQUE(to);
+#pragma unroll
+                for (int j = 0; j < 4; ++j)
+                    if (n + copy_of(i) < COUNT && places[j] >= 0) to[places[j]] = save(channel[PART(n / 8, o, 0) + 2 * j + i]);
+            }
+}
+#endif
