@@ -48,4 +48,4 @@ pub use pool::{avg_pool3d, gaussian_pool3d, gaussian_upsample3d, global_avg_pool
 pub use product::{ProductTerm, channel_product};
 pub use separable::{Boundary, Separable, separable_conv3d};
 pub use sphere::{GridTransform, grid_nonlinearity};
-pub use tf32::{Tf32Permit, tf32_is_permitted};
+pub use tf32::{Tf32Permit, permit_tf32, tf32_is_permitted};

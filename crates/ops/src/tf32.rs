@@ -13,21 +13,13 @@ static PERMITS: LazyLock<AtomicUsize> = LazyLock::new(|| {
 /// with weights so, in bf16 too, and cuDNN computes dense convolutions so. GPUs before compute capability 8.0,
 /// other operations, f64 and CPUs compute as ever. Where the variable `STEER3D_TF32` is 1, it is always permitted.
 #[derive(Debug)]
-#[must_use = "what is not held permits nothing"]
 pub struct Tf32Permit(());
 
-impl Tf32Permit {
-    /// A permit until it is dropped.
-    pub fn new() -> Self {
-        PERMITS.fetch_add(1, Ordering::Relaxed);
-        Self(())
-    }
-}
-
-impl Default for Tf32Permit {
-    fn default() -> Self {
-        Self::new()
-    }
+/// A permit until it is dropped.
+#[must_use = "what is not held permits nothing"]
+pub fn permit_tf32() -> Tf32Permit {
+    PERMITS.fetch_add(1, Ordering::Relaxed);
+    Tf32Permit(())
 }
 
 impl Drop for Tf32Permit {

@@ -41,7 +41,7 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Ends the training when so many epochs have passed since the best one.
     pub patience: Option<usize>,
-    /// How fields are stored in training.
+    /// How the training computes.
     pub precision: Precision,
     /// Share of the training items that is used, at least one, drawn with the seed; a smaller share
     /// is a part of a larger one.
@@ -60,17 +60,18 @@ pub enum Monitor {
     Accuracy,
 }
 
-/// The element type of the fields of a network in training. Weights, their gradients, the optimiser, averages
-/// and running statistics keep the type of the weights, and so does validation.
+/// How a training computes. Whatever the type of the fields, weights, their gradients, the optimiser, averages and
+/// running statistics keep the type of the weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// That of the weights, which is f32 in the program.
+    /// Fields have the type of the weights, which is f32 in the program.
     #[default]
     Float32,
-    /// bf16, with sums in f32: half the memory for the fields. A CPU takes longer, for comparisons.
+    /// bf16, with sums in f32: half the memory for the fields. Validation has the type of the weights. A CPU takes
+    /// longer, for comparisons.
     Bfloat16,
-    /// That of the weights, with [TF32](steer3d_ops::Tf32Permit) permitted during the training: on a GPU convolutions
+    /// So, with [TF32](steer3d_ops::Tf32Permit) permitted during the training: on a GPU convolutions
     /// multiply f32 rounded to 10 bits on tensor cores, in validation too. A CPU computes as with [`Float32`](Self::Float32).
     Tf32,
 }

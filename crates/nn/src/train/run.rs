@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
-use steer3d_ops::Tf32Permit;
+use steer3d_ops::permit_tf32;
 use steer3d_so3::Stream;
 use steer3d_volume::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
 
@@ -190,7 +190,7 @@ impl<'a> Training<'a> {
         watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
     ) -> Result<Trained, NnError> {
         self.check_devices()?;
-        let _permit = (self.config.precision == Precision::Tf32).then(Tf32Permit::new);
+        let _permit = (self.config.precision == Precision::Tf32).then(permit_tf32);
         if self.replicas.is_empty() {
             return self.all_epochs(watch);
         }

@@ -37,7 +37,7 @@ pub(crate) enum Use {
 }
 
 impl Use {
-    /// Multiple of copies of an output block for which shared memory has places.
+    /// Multiple of copies of an output block for which shared memory has places, in each path.
     fn places(self) -> usize {
         match self {
             Self::Mix => 4,
@@ -226,7 +226,7 @@ impl Writer<'_> {
 
     /// Blocks for which a multiprocessor has room.
     fn blocks(&self) -> usize {
-        let channels = self.groups.iter().map(|g| self.channels(g)).max().unwrap_or(1);
+        let channels = self.groups.iter().map(|g| self.registers_of_group(g)).max().unwrap_or(1);
         let registers = channels * self.element.real_bytes() / 4 + REGISTERS;
         let by_registers = ALL_REGISTERS / (registers.next_multiple_of(8) * self.threads());
         // CUDA takes a kilobyte of each block for itself.
@@ -273,7 +273,7 @@ impl Writer<'_> {
         (0..self.plan.inputs.len()).map(of).max().unwrap_or(0)
     }
 
-    /// Distance of features in shared memory, as the macro.
+    /// Distance of features in shared memory; for tensor cores four of them at eight voxels lie in 32 banks.
     fn row(&self) -> usize {
         self.voxels() + if self.using == Use::MixTf32 { 8 } else { 0 }
     }
@@ -296,8 +296,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Channels of a group in registers.
-    fn channels(&self, group: &[Slice]) -> usize {
+    /// Registers of each thread of a group.
+    fn registers_of_group(&self, group: &[Slice]) -> usize {
         group.iter().map(|&s| self.registers_of(s)).sum()
     }
 
@@ -325,6 +325,8 @@ impl Writer<'_> {
             ("TILE_Z", z),
             ("TILE_Y", y),
             ("TILE_X", x),
+            ("ROW", self.row()),
+            ("COPIES", self.using.places()),
         ];
         for (name, value) in defines {
             line(out, format_args!("#define {name} {value}"));
@@ -432,7 +434,7 @@ __device__ __forceinline__ Input input_of(int copy) {{
     }
 
     fn kernel(&self, out: &mut String) {
-        let registers = self.groups.iter().map(|g| self.channels(g)).max().unwrap_or(1);
+        let registers = self.groups.iter().map(|g| self.registers_of_group(g)).max().unwrap_or(1);
         let [tile, planes, lines, jets, small] = self.parts();
         line(
             out,
@@ -446,7 +448,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     int *places = (int *)(small + {small});
     const int t = threadIdx.x, group = t / VOXELS;
     const real *own = jets + t % VOXELS;
-    real *features = planes + t % VOXELS, *of_warp = planes + t % VOXELS / WARP * WARP;
+    real *features = planes + t % VOXELS, *warp_features = planes + t % VOXELS / WARP * WARP;
     real channel[{registers}];"
             ),
         );
@@ -481,7 +483,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     }
 
     /// For each group, its slices with the first register and the first channel of each.
-    fn registers<'a>(
+    fn placed<'a>(
         &'a self,
         group: &'a [Slice],
     ) -> impl Iterator<Item = (Slice, usize, usize)> + 'a {
@@ -521,28 +523,29 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     }
 
     fn finish(&self, out: &mut String) {
-        let tf32 = self.using == Use::MixTf32;
-        let text = if tf32 {
-            "        i64 to_voxels[4];
-        for (int j = 0; j < 4; ++j) to_voxels[j] = place_of(g, first, t % VOXELS / WARP * WARP + voxel_of(j));"
-        } else {
-            "        if (voxel < 0) continue;"
-        };
-        line(out, format_args!("{text}"));
+        if self.using == Use::MixTf32 {
+            line(
+                out,
+                format_args!(
+                    "        i64 targets[4];
+        for (int j = 0; j < 4; ++j) targets[j] = place_of(g, first, t % VOXELS / WARP * WARP + voxel_of(j));"
+                ),
+            );
+            return self.for_slices(out, |register, channel, copies, dim| {
+                format!(
+                    "            finish_tf32<{copies}, {dim}>(channel + {register}, \
+                     out + ((i64)sample * g.channels_out + {channel}) * voxels, voxels, targets);"
+                )
+            });
+        }
+        line(out, format_args!("        if (voxel < 0) continue;"));
         // Without OPAQUE the compiler keeps all addresses, in registers that the channels need.
         self.for_slices(out, |register, channel, copies, dim| {
-            let count = copies * dim;
-            let of = format!("out + ((i64)sample * g.channels_out + {channel}) * voxels");
-            if tf32 {
-                return format!(
-                    "            finish_tf32<{copies}, {dim}>(channel + {register}, {of}, voxels, to_voxels);"
-                );
-            }
             format!(
                 "            {{
-                store *to = {of} + voxel;
+                store *to = out + ((i64)sample * g.channels_out + {channel}) * voxels + voxel;
 #pragma unroll
-                for (int i = 0; i < {count}; ++i, to += voxels) {{
+                for (int i = 0; i < {copies} * {dim}; ++i, to += voxels) {{
                     OPAQUE(to);
                     *to = save(channel[{register} + i]);
                 }}
@@ -555,7 +558,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     fn for_slices(&self, out: &mut String, text: impl Fn(usize, usize, usize, usize) -> String) {
         for (index, group) in self.groups.iter().enumerate() {
             line(out, format_args!("        if (group == {index}) {{"));
-            for (s, register, channel) in self.registers(group) {
+            for (s, register, channel) in self.placed(group) {
                 let dim = self.plan.outputs[s.block].dim;
                 line(out, format_args!("{}", text(register, channel, s.count, dim)));
             }
@@ -601,12 +604,12 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         let mut slice = 0;
         for (index, group) in self.groups.iter().enumerate() {
             line(out, format_args!("            if (group == {index}) {{"));
-            for (s, register, _) in self.registers(group) {
+            for (s, register, _) in self.placed(group) {
                 let (count, dim) = (s.count, self.plan.outputs[s.block].dim);
                 let pair = format!("PAIR[block][{slice}]");
                 let (function, features, small) = match self.using {
                     Use::Mix => ("mix", "features", "small"),
-                    Use::MixTf32 => ("mix_tf32", "of_warp", "small"),
+                    Use::MixTf32 => ("mix_tf32", "warp_features", "small"),
                     Use::Contract => ("contract", "features", "small + t % VOXELS / WARP * SUMS"),
                 };
                 let call = format!(

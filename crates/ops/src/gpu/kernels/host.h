@@ -124,7 +124,7 @@ static unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return
 static float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
 namespace host {
 // To the nearest of 10 bits, ties away from zero.
-static unsigned round_tf32(float x) { return (__float_as_uint(x) + 0x1000u) & ~0x1fffu; }
+static unsigned round_tf32(float x) { return x == x ? (__float_as_uint(x) + 0x1000u) & ~0x1fffu : 0x7fc00000u; }
 // What `MMA_TF32` of device.h says; NaN for factors that are not rounded, which tensor cores cut off.
 static void multiply(float *c, float a0, float a1, float b) {
     struct Factors { float a0, a1, b; };

@@ -29,14 +29,6 @@ struct Sizes {
 #define SPREAD(n) ((n) + (32 + LINE - (n) % 32) % 32)
 #define LINES_Z SPREAD(REACH_Y * LINE)
 #define PLANES_Z SPREAD(TILE_Y * LINE)
-#ifdef TF32
-// Distance of features, so that four of them at eight voxels lie in 32 banks; copies of a group of weights.
-#define ROW (VOXELS + 8)
-#define COPIES 8
-#else
-#define ROW VOXELS
-#define COPIES 4
-#endif
 // Weights of a path in shared memory.
 #define PADDED(count) (((count) + COPIES - 1) / COPIES * COPIES)
 
@@ -366,9 +358,9 @@ __device__ __forceinline__ void mix_tf32(real *channel, const real *features, co
     }
 }
 
-// Channels to the output, from the first copy's first one on; `places` has the voxels of `voxel_of`.
+// Channels to the output, from the first copy's first one on; `targets` has the places of `voxel_of`.
 template <int COUNT, int DIM>
-__device__ __forceinline__ void finish_tf32(const real *channel, store *out, i64 voxels, const i64 *places) {
+__device__ __forceinline__ void finish_tf32(const real *channel, store *out, i64 voxels, const i64 *targets) {
     store *to = out + copy_of(0) * DIM * voxels;
 #pragma unroll
     for (int n = 0; n < COUNT; n += 8, to += 6 * DIM * voxels)
@@ -379,7 +371,7 @@ __device__ __forceinline__ void finish_tf32(const real *channel, store *out, i64
                 OPAQUE(to);
 #pragma unroll
                 for (int j = 0; j < 4; ++j)
-                    if (n + copy_of(i) < COUNT && places[j] >= 0) to[places[j]] = save(channel[PART(n / 8, o, 0) + 2 * j + i]);
+                    if (n + copy_of(i) < COUNT && targets[j] >= 0) to[targets[j]] = save(channel[PART(n / 8, o, 0) + 2 * j + i]);
             }
 }
 #endif
