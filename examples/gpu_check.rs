@@ -1,7 +1,7 @@
 //! Checks and measures the operations on an NVIDIA GPU; `scripts/gpu-check` runs it.
 //!
 //! `gpu_check` runs all of: `operations` (against the CPU in f64, forward and gradients, with random
-//! irreps and sizes; two runs must give the same bits), `tf32` (convolutions on
+//! irreps and sizes, in memory full of NaN; two runs must give the same bits), `tf32` (convolutions on
 //! tensor cores), `cudnn` (dense convolutions with and without it),
 //! `memory` (nothing stays allocated), `training` (some steps as on the CPU, and twice the same losses),
 //! `devices` (each batch in two parts, on two GPUs where there are two), `speed` (a table). Arguments name the parts to run.
@@ -233,6 +233,16 @@ const ROUNDS: usize = 12;
 /// Index of the dense convolution among the operations.
 const CONV3D: usize = 1;
 
+/// Leaves NaN of every type in the memory that the next operations on a GPU are given: frees of a stream are what its
+/// next allocations take.
+fn poison(device: &Device) -> Result<()> {
+    if device.is_cuda() {
+        const COUNT: usize = 4 << 20;
+        Tensor::from_vec(vec![f32::from_bits(u32::MAX); COUNT], COUNT, device)?;
+    }
+    Ok(())
+}
+
 /// Output and gradients of all arguments, for a fixed weighting of the output, in f64 on the CPU.
 fn results(
     run: &Operation,
@@ -245,10 +255,13 @@ fn results(
         .map(|a| Ok(Var::from_tensor(&a.to_dtype(dtype)?.to_device(device)?)?))
         .collect::<Result<Vec<_>>>()?;
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    poison(device)?;
     let out = run(&tensors)?;
     let weighting = normal(&mut Stream::new(99, "weighting", &[]), out.dims())?;
     let weighting = weighting.to_dtype(dtype)?.to_device(device)?;
-    let gradients = (&out * weighting)?.sum_all()?.backward()?;
+    let loss = (&out * weighting)?.sum_all()?;
+    poison(device)?;
+    let gradients = loss.backward()?;
     let mut all = vec![out];
     for var in &vars {
         if var.elem_count() > 0 {
