@@ -237,8 +237,7 @@ const CONV3D: usize = 1;
 /// next allocations take.
 fn poison(device: &Device) -> Result<()> {
     if device.is_cuda() {
-        const COUNT: usize = 4 << 20;
-        Tensor::from_vec(vec![f32::from_bits(u32::MAX); COUNT], COUNT, device)?;
+        Tensor::full(u32::MAX, 4 << 20, device)?;
     }
     Ok(())
 }

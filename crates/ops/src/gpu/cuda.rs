@@ -18,7 +18,9 @@ use candle_core::{CudaStorage, Error, Layout, Result, Shape};
 use half::bf16;
 
 use super::cache::{self, Cache};
-use super::{Arg, Buffer, Call, DEVICE, Element, Limits, OnGpu, Routine, Slot, Source};
+use super::{
+    Arg, Buffer, Call, DEVICE, Element, Limits, OnGpu, Routine, Slot, Source, nvrtc_options,
+};
 
 /// A parameter that is a struct of ints, no larger than this.
 #[repr(C)]
@@ -99,11 +101,7 @@ fn compiled(source: &Source, device: &CudaDevice) -> Result<Arc<str>> {
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("{:016x}-{major}{minor}-{version}.ptx", source.key);
     PTX.get(FOLDER.as_deref(), &name, || {
-        let options = vec![
-            format!("--gpu-architecture=compute_{major}{minor}"),
-            "--std=c++17".into(),
-            "--device-as-default-execution-space".into(),
-        ];
+        let options = nvrtc_options(&format!("compute_{major}{minor}")).into();
         let options = CompileOptions { options, ..CompileOptions::default() };
         let text = format!("{DEVICE}{}", source.text);
         let ptx = compile_ptx_with_opts(text, options).map_err(|error| match error {

@@ -69,6 +69,16 @@ impl Element {
     }
 }
 
+/// Options of NVRTC for a GPU (`compute_90` for text of Hopper, `sm_90` for its machine code).
+#[cfg(any(test, feature = "cuda"))]
+fn nvrtc_options(architecture: &str) -> [String; 3] {
+    [
+        format!("--gpu-architecture={architecture}"),
+        "--std=c++17".into(),
+        "--device-as-default-execution-space".into(),
+    ]
+}
+
 /// What a device has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -333,12 +343,15 @@ pub(crate) fn sum_over_fields(
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::{CString, c_char, c_int, c_void};
     use std::path::PathBuf;
-    use std::process::Command;
+    use std::ptr::{null, null_mut};
 
+    use libloading::Library;
     use steer3d_kernels::{Family, KernelBasis, SeparablePlan};
     use steer3d_so3::Irreps;
 
+    use super::dynamic::dynamic_library;
     use super::separable::{Use, kernels};
     use super::*;
 
@@ -349,12 +362,52 @@ mod tests {
         tf32: true,
     };
 
-    fn nvcc() -> Option<PathBuf> {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let mut folders = vec![root.join(".tools/cuda/bin")];
-        folders.extend(std::env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin")));
-        folders.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
-        folders.into_iter().map(|folder| folder.join("nvcc")).find(|nvcc| nvcc.is_file())
+    dynamic_library! { Nvrtc, "NVRTC 13";
+        create: b"nvrtcCreateProgram\0",
+            unsafe extern "C" fn(
+                *mut Object, *const c_char, *const c_char, c_int, *const c_void, *const c_void,
+            ) -> c_int;
+        compile: b"nvrtcCompileProgram\0",
+            unsafe extern "C" fn(Object, c_int, *const *const c_char) -> c_int;
+        log_size: b"nvrtcGetProgramLogSize\0", unsafe extern "C" fn(Object, *mut usize) -> c_int;
+        log: b"nvrtcGetProgramLog\0", unsafe extern "C" fn(Object, *mut c_char) -> c_int;
+        destroy: b"nvrtcDestroyProgram\0", unsafe extern "C" fn(*mut Object) -> c_int;
+    }
+
+    type Object = *mut c_void;
+
+    impl Nvrtc {
+        /// The status and what the compiler said.
+        #[allow(unsafe_code)]
+        fn compiled(&self, text: &str, architecture: &str) -> (c_int, String) {
+            let text = CString::new(text).unwrap();
+            let options = nvrtc_options(architecture).map(|o| CString::new(o).unwrap());
+            let pointers = options.each_ref().map(|o| o.as_ptr());
+            let (mut program, mut bytes) = (null_mut(), 0);
+            // SAFETY: strings that end with 0 and live longer than the calls; NVRTC writes a pointer, a number, and a
+            // text of that many bytes, which is destroyed last.
+            unsafe {
+                let created =
+                    (self.create)(&raw mut program, text.as_ptr(), null(), 0, null(), null());
+                assert_eq!(created, 0);
+                let status = (self.compile)(program, pointers.len() as c_int, pointers.as_ptr());
+                assert_eq!((self.log_size)(program, &raw mut bytes), 0);
+                let mut log = vec![0u8; bytes];
+                assert_eq!((self.log)(program, log.as_mut_ptr().cast()), 0);
+                assert_eq!((self.destroy)(&raw mut program), 0);
+                (status, String::from_utf8_lossy(&log).trim_matches(['\0', '\n']).into())
+            }
+        }
+    }
+
+    /// The compiler of .tools/cuda, or one that the loader finds, with what it takes by name alone.
+    fn nvrtc() -> Option<(Nvrtc, Option<Library>)> {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.tools/cuda/lib64");
+        // SAFETY: the initialisers of NVIDIA's libraries ask nothing of the program.
+        #[allow(unsafe_code)]
+        let builtins = unsafe { Library::new(folder.join("libnvrtc-builtins.so.13.0")).ok() };
+        let nvrtc = Nvrtc::load(&[folder.join("libnvrtc.so.13"), "libnvrtc.so.13".into()])?;
+        Some((nvrtc, builtins))
     }
 
     fn plan(irreps: &str, size: usize, order: usize) -> SeparablePlan {
@@ -364,26 +417,32 @@ mod tests {
         SeparablePlan::new(&basis, &family).unwrap().unwrap()
     }
 
-    /// The texts of all kernels, and those of two plans, with names for their files.
+    /// The texts of all kernels, and those of some plans, with names for their files.
     fn texts() -> Vec<(String, Source)> {
+        const ELEMENTS: [Element; 3] = [Element::F32, Element::F64, Element::Bf16];
         let mut texts = vec![];
-        for element in [Element::F32, Element::F64, Element::Bf16] {
+        for element in ELEMENTS {
             let all = [fields(element), space(element), shares(element), dense(element)];
             for (name, source) in ["fields", "space", "shares", "dense"].into_iter().zip(all) {
                 texts.push((format!("{name}-{element:?}"), source));
             }
-            for (irreps, size, order) in [("16x0+16x1+16x2", 5, 3), ("16x0+16x1+16x2", 7, 4)] {
-                if element != Element::F32 && size == 7 {
-                    continue;
-                }
+        }
+        let plans = [
+            ("16x0+16x1+16x2", 5, 3, 1, &ELEMENTS[..]),
+            ("16x0+16x1+16x2", 7, 4, 1, &ELEMENTS[..1]),
+            ("3x0+2x1+5x0+1x3", 3, 2, 2, &ELEMENTS[..]),
+            ("40x0+16x1", 5, 1, 1, &ELEMENTS[..1]),
+        ];
+        for (irreps, size, order, stride, elements) in plans {
+            let plan = plan(irreps, size, order);
+            for &element in elements {
                 for using in [Use::Mix, Use::MixTf32, Use::Contract] {
                     if (using, element) == (Use::MixTf32, Element::F64) {
                         continue;
                     }
-                    let plan = plan(irreps, size, order);
-                    let kernels = kernels(&plan, false, using, 1, element, HOPPER).unwrap();
-                    for (i, kernel) in kernels.into_iter().enumerate() {
-                        let name = format!("separable-{size}-{order}-{using:?}-{element:?}-{i}");
+                    let made = kernels(&plan, stride == 2, using, stride, element, HOPPER);
+                    for (i, kernel) in made.unwrap().into_iter().enumerate() {
+                        let name = format!("{irreps}-{size}-{order}-{using:?}-{element:?}-{i}");
                         texts.push((name, kernel.source));
                     }
                 }
@@ -392,27 +451,23 @@ mod tests {
         texts
     }
 
-    /// Compiles for a GPU without one; the files stay in the folder `STEER3D_KERNELS`, if it is set.
+    /// By the compiler and with the options that a GPU gets, down to machine code of the oldest with TF32 and without
+    /// a warning. The texts go to the folder `STEER3D_KERNELS`, if it is set.
     #[test]
     fn every_kernel_compiles_for_a_gpu() {
-        let Some(nvcc) = nvcc() else {
-            eprintln!("skipped: no nvcc; scripts/cuda-toolchain .tools/cuda installs one");
+        let Some((nvrtc, _builtins)) = nvrtc() else {
+            eprintln!("skipped: no libnvrtc.so.13; scripts/cuda-toolchain .tools/cuda installs it");
             return;
         };
-        let temporary = tempfile::tempdir().unwrap();
         let kept = std::env::var_os("STEER3D_KERNELS").map(PathBuf::from);
-        let folder = kept.unwrap_or_else(|| temporary.path().into());
         for (name, source) in texts() {
-            let file = folder.join(format!("{name}.cu"));
-            std::fs::write(&file, format!("{DEVICE}{}", source.text)).unwrap();
-            let output = Command::new(&nvcc)
-                .args(["-std=c++17", "-arch=sm_80", "-cubin", "-Xptxas=-v", "-o"])
-                .arg(file.with_extension("cubin"))
-                .arg(&file)
-                .output()
-                .unwrap();
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{name}: {said}");
+            let text = format!("{DEVICE}{}", source.text);
+            if let Some(folder) = &kept {
+                std::fs::write(folder.join(format!("{name}.cu")), &text).unwrap();
+            }
+            assert_eq!(nvrtc.compiled(&text, "sm_80"), (0, String::new()), "{name}");
         }
+        let (status, said) = nvrtc.compiled("__global__ void f() { g(); }", "sm_80");
+        assert!(status != 0 && said.contains("\"g\" is undefined"), "{status} {said}");
     }
 }

@@ -129,43 +129,37 @@ pub(crate) fn kernels(
     chunks.into_iter().map(kernel).collect()
 }
 
-/// The output channels in kernels of at most [`GROUPS`] groups of at most [`CHANNELS_PER_THREAD`] channels; where a
-/// block is divided, after a multiple of `unit` copies.
+/// The output channels in kernels of at most [`GROUPS`] groups, as few and as even as at most [`CHANNELS_PER_THREAD`]
+/// channels in each let them be; where a block is divided, after a multiple of `unit` copies.
 fn chunks(outputs: &[FieldBlock], unit: usize) -> Vec<Vec<Vec<Slice>>> {
-    let total: usize = outputs.iter().map(|b| b.mul.next_multiple_of(unit) * b.dim).sum();
-    let groups = total.div_ceil(CHANNELS_PER_THREAD).max(1);
-    let share = total.div_ceil(groups);
-    // Fill groups in order, with a little room for whole fields.
-    let room = (share + 4 * unit).min(CHANNELS_PER_THREAD);
-    let mut filled: Vec<Vec<Slice>> = vec![vec![]];
-    let mut used = 0;
+    let fewest = filled(outputs, unit, CHANNELS_PER_THREAD);
+    let even = (1..CHANNELS_PER_THREAD)
+        .map(|room| filled(outputs, unit, room))
+        .find(|groups| groups.len() == fewest.len());
+    even.unwrap_or(fewest).chunks(GROUPS).map(<[_]>::to_vec).collect()
+}
+
+/// Groups filled in order with `room` channels each, or with one unit of copies of a block that needs more.
+fn filled(outputs: &[FieldBlock], unit: usize, room: usize) -> Vec<Vec<Slice>> {
+    let mut groups: Vec<Vec<Slice>> = vec![vec![]];
+    let mut left = room;
     for (block, b) in outputs.iter().enumerate() {
         let mut first = 0;
         while first < b.mul {
-            let most = room.saturating_sub(used) / b.dim / unit * unit;
-            let count = most.min(b.mul - first);
-            if count == 0 {
-                let fresh = used == 0;
-                if fresh {
-                    // A field wider than a thread's share has a group of its own.
-                    let count = unit.min(b.mul - first);
-                    filled
-                        .last_mut()
-                        .into_iter()
-                        .for_each(|g| g.push(Slice { block, first, count }));
-                    first += count;
-                }
-                filled.push(vec![]);
-                used = 0;
+            let fits = left / b.dim / unit * unit;
+            if fits == 0 && left < room {
+                groups.push(vec![]);
+                left = room;
                 continue;
             }
-            filled.last_mut().into_iter().for_each(|g| g.push(Slice { block, first, count }));
+            let count = fits.max(unit).min(b.mul - first);
+            groups.last_mut().into_iter().for_each(|g| g.push(Slice { block, first, count }));
             first += count;
-            used += count.next_multiple_of(unit) * b.dim;
+            left = left.saturating_sub(count.next_multiple_of(unit) * b.dim);
         }
     }
-    filled.retain(|group| !group.is_empty());
-    filled.chunks(GROUPS).map(<[_]>::to_vec).collect()
+    groups.retain(|group| !group.is_empty());
+    groups
 }
 
 impl Writer<'_> {
@@ -226,8 +220,7 @@ impl Writer<'_> {
 
     /// Blocks for which a multiprocessor has room.
     fn blocks(&self) -> usize {
-        let channels = self.groups.iter().map(|g| self.registers_of_group(g)).max().unwrap_or(1);
-        let registers = channels * self.element.real_bytes() / 4 + REGISTERS;
+        let registers = self.channels() * self.element.real_bytes() / 4 + REGISTERS;
         let by_registers = ALL_REGISTERS / (registers.next_multiple_of(8) * self.threads());
         // CUDA takes a kilobyte of each block for itself.
         let by_memory = self.limits.shared_per_multiprocessor / (self.shared_bytes() + 1024);
@@ -296,9 +289,10 @@ impl Writer<'_> {
         }
     }
 
-    /// Registers of each thread of a group.
-    fn registers_of_group(&self, group: &[Slice]) -> usize {
-        group.iter().map(|&s| self.registers_of(s)).sum()
+    /// Registers of each thread for its channels.
+    fn channels(&self) -> usize {
+        let of = |group: &Vec<Slice>| group.iter().map(|&s| self.registers_of(s)).sum();
+        self.groups.iter().map(of).max().unwrap_or(1)
     }
 
     fn text(&self) -> String {
@@ -434,7 +428,7 @@ __device__ __forceinline__ Input input_of(int copy) {{
     }
 
     fn kernel(&self, out: &mut String) {
-        let registers = self.groups.iter().map(|g| self.registers_of_group(g)).max().unwrap_or(1);
+        let registers = self.channels();
         let [tile, planes, lines, jets, small] = self.parts();
         line(
             out,
@@ -448,10 +442,16 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     int *places = (int *)(small + {small});
     const int t = threadIdx.x, group = t / VOXELS;
     const real *own = jets + t % VOXELS;
-    real *features = planes + t % VOXELS, *warp_features = planes + t % VOXELS / WARP * WARP;
+    real *features = planes + t % VOXELS;
     real channel[{registers}];"
             ),
         );
+        if self.using == Use::MixTf32 {
+            line(
+                out,
+                format_args!("    const real *warp_features = planes + t % VOXELS / WARP * WARP;"),
+            );
+        }
         if self.using == Use::Contract {
             line(
                 out,
@@ -499,11 +499,10 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     /// Registers at the bias, or at the values of the other field.
     fn begin(&self, out: &mut String) {
         self.for_slices(out, |register, channel, copies, dim| {
-            let count = copies * dim;
             match self.using {
                 Use::Mix => format!(
                     "#pragma unroll
-            for (int i = 0; i < {count}; ++i) channel[{register} + i] = bias ? load(bias[{channel} + i]) : 0;"
+            for (int i = 0; i < {copies} * {dim}; ++i) channel[{register} + i] = bias ? load(bias[{channel} + i]) : 0;"
                 ),
                 Use::MixTf32 => format!(
                     "            begin_tf32<{copies}, {dim}>(channel + {register}, bias ? bias + {channel} : bias);"
@@ -512,7 +511,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
                     "            {{
                 const store *from = other + ((i64)sample * g.channels_out + {channel}) * voxels + voxel;
 #pragma unroll
-                for (int i = 0; i < {count}; ++i, from += voxels) {{
+                for (int i = 0; i < {copies} * {dim}; ++i, from += voxels) {{
                     OPAQUE(from);
                     channel[{register} + i] = voxel < 0 ? 0 : load(*from);
                 }}
