@@ -25,7 +25,7 @@ use crate::train::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct Experiment {
     pub(crate) data: Data,
-    /// A `preset`, or a network; what the dataset tells may be left out.
+    /// A `preset`, or a network, maybe that of a `file` with changes; what the dataset tells may be left out.
     pub(crate) model: Table,
     #[serde(default)]
     pub(crate) training: Settings,
@@ -178,8 +178,16 @@ impl Experiment {
             let networks = default_networks(dataset)?;
             return rival(architecture(&preset)?, networks, Budget::Parameters, device);
         }
+        if let Some(file) = table.remove("file") {
+            let Value::String(file) = file else {
+                bail!("model.file: expected the path of a network's TOML file, found {file}");
+            };
+            let mut whole = read(Path::new(&file)).context("model.file")?;
+            whole.extend(table);
+            table = whole;
+        }
         complete(&mut table, dataset)?;
-        strict(table, "model")
+        network(table, "model")
     }
 
     /// The experiment with nothing left out.
@@ -306,6 +314,22 @@ pub(crate) fn strict<T: DeserializeOwned>(table: Table, path: &str) -> Result<T>
     })
 }
 
+/// The network that a table describes; a mistake names its path below `path`.
+pub(crate) fn network(mut table: Table, path: &str) -> Result<ModelConfig> {
+    // Serde gives no path below the choice by `kind`.
+    match table.get("kind").and_then(Value::as_str) {
+        Some("steerable") => {
+            table.remove("kind");
+            strict(table, path).map(ModelConfig::Steerable)
+        }
+        Some("plain") => {
+            table.remove("kind");
+            strict(table, path).map(ModelConfig::Plain)
+        }
+        _ => strict(table, path),
+    }
+}
+
 /// The nearest of the known names in serde's "unknown field `a`, expected one of `b`, `c`".
 fn suggestion(message: &str) -> String {
     if !message.starts_with("unknown ") {
@@ -410,11 +434,14 @@ mod tests {
         let path = home.path().join("tetris.h5");
         import_tetris(&path, &Voxeliser::paper(9, 0.8), 1, &ImportOptions::default()).unwrap();
         let dataset = Dataset::open(path).unwrap();
-        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/experiments"));
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         let mut found = 0;
-        for entry in fs::read_dir(folder).unwrap() {
+        for entry in fs::read_dir(root.join("examples/experiments")).unwrap() {
             let file = entry.unwrap().path();
-            let experiment = Experiment::parse(read(&file).unwrap(), &[]).unwrap();
+            let mut experiment = Experiment::parse(read(&file).unwrap(), &[]).unwrap();
+            if let Some(Value::String(file)) = experiment.model.get_mut("file") {
+                *file = root.join(&file).display().to_string();
+            }
             experiment.training(None).unwrap().check().unwrap();
             experiment.states.states(Path::new("run")).unwrap();
             let model = experiment.model(&dataset, &Device::Cpu).unwrap();

@@ -24,7 +24,7 @@ use steer3d::volume::{Dataset, Split, Turns};
 use toml::Table;
 
 use crate::eval::Answers;
-use crate::experiment::{Data, Evaluation, Experiment, Saving, Settings, read, strict};
+use crate::experiment::{Data, Evaluation, Experiment, Saving, Settings, network, read};
 use crate::output::Output;
 use crate::record::{EXPERIMENT, Recorder, RunRecord, TestScore};
 use crate::{INTERRUPTED, eval, outputs, runs, voxels};
@@ -374,8 +374,7 @@ fn of_options(args: &TrainArgs, seed: u64) -> Result<Experiment> {
     let model = match &args.config {
         // With the defaults of a network, not with what the dataset tells.
         Some(path) => {
-            let model: ModelConfig =
-                strict(read(path)?, "").with_context(|| format!("{}", path.display()))?;
+            let model = network(read(path)?, "").with_context(|| format!("{}", path.display()))?;
             Table::try_from(model)?
         }
         None => Table::from_iter([("preset".to_owned(), architecture.to_string().into())]),

@@ -269,7 +269,13 @@ fn mistakes_in_an_experiment_are_named_with_the_nearest_key() {
     let cases = [
         ("training.epoch=3", "training.epoch: unknown field `epoch`", "did you mean `epochs`?"),
         ("traning.epochs=3", "unknown field `traning`", "did you mean `training`?"),
-        ("model.blocks.0.strid=2", "unknown field `strid`", "did you mean `stride`?"),
+        (
+            "model.blocks.0.strid=2",
+            "model.blocks[0].strid: unknown field",
+            "did you mean `stride`?",
+        ),
+        ("model={file = \"nowhere.toml\"}", "model.file: nowhere.toml", "No such file"),
+        ("model={file = 3}", "model.file", "path of a network's TOML file, found 3"),
         ("model.kind=stearable", "unknown variant `stearable`", "did you mean `steerable`?"),
         ("model={preset = \"plane\"}", "found \"plane\"", "did you mean `plain`?"),
         ("model.blocks.7.size=3", "--set model.blocks.7.size=3", "from 0 to below 2"),
@@ -281,6 +287,9 @@ fn mistakes_in_an_experiment_are_named_with_the_nearest_key() {
         let message = with(set);
         assert!(message.contains(place) && message.contains(hint), "{set}: {message}");
     }
+    fs::write(at.join("net.toml"), "kind = 'plain'\nblokcs = []\n").unwrap();
+    let message = with("model={file = \"net.toml\"}");
+    assert!(message.contains("model.blokcs") && message.contains("`blocks`?"), "{message}");
     let message = refused(at, &["train", "exp.toml", "--epochs", "3"]);
     assert!(message.contains("--set training.epochs=5"), "{message}");
     fs::write(at.join("broken.toml"), "[data\n").unwrap();
@@ -302,6 +311,26 @@ fn init_writes_experiments_and_overwrites_nothing() {
     let set = ["--set", "training.epochs=1", "--set", "evaluation="];
     succeeds(at, &[&["train", "tetris.toml"][..], &set].concat());
     assert!(at.join("runs/tetris/model.safetensors").exists());
+}
+
+#[test]
+fn an_experiment_takes_the_network_of_a_file_and_changes_it() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    experiment(at);
+    fs::write(
+        at.join("net.toml"),
+        "kind = 'plain'\ndropout = 0.1\n[[blocks]]\nchannels = 2\nsize = 3\npool = 2\n",
+    )
+    .unwrap();
+    let set = ["--set", "model={file = \"net.toml\", dropout = 0.3}", "--set", "training.epochs=1"];
+    succeeds(at, &[&["train", "exp.toml", "--out", "run"][..], &set].concat());
+    let model = fs::read_to_string(at.join("run/model.toml")).unwrap();
+    let experiment = fs::read_to_string(at.join("run/experiment.toml")).unwrap();
+    for text in [&model, &experiment] {
+        assert!(text.contains("dropout = 0.3") && text.contains("classes = 8"), "{text}");
+        assert!(text.contains("kind = \"plain\"") && !text.contains("net.toml"), "{text}");
+    }
 }
 
 /// Four volumes with a vector as a target and labels of voxels, if there are classes for them.
