@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
-use steer3d_volume::DatasetMeta;
+use steer3d_volume::{DatasetMeta, atomic};
 use tempfile::NamedTempFile;
 
 use crate::{EvalError, ModelError, Predictor};
@@ -60,7 +60,7 @@ impl Exporter {
         let shape = [meta.channels, d, h, w];
         let start = || {
             fs::create_dir_all(folder)?;
-            let mut file = BufWriter::new(NamedTempFile::new_in(folder)?);
+            let mut file = BufWriter::new(atomic::temporary_beside(&folder.join(VOLUMES))?);
             file.write_all(&header(0, shape))?;
             Ok(file)
         };
@@ -81,9 +81,7 @@ impl Exporter {
             file.rewind()?;
             file.write_all(&header(keys.len(), self.shape))?;
             let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
+            atomic::persist(file, &path)
         };
         volumes().map_err(|source| EvalError::Write { path: path.clone(), source })?;
         let hex =

@@ -6,14 +6,14 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
+use steer3d_volume::atomic;
 
 use crate::{ModelConfig, Network, NnError};
 
@@ -140,30 +140,12 @@ fn tensor(
     Ok(Tensor::from_vec(values, shape, device)?)
 }
 
-/// How the names of temporary files begin.
-pub(crate) const TEMPORARY: &str = ".steer3d-checkpoint-";
-
-/// Writes `bytes` to a temporary file beside `path`, syncs it and renames it to `path`.
+/// [`atomic::write`] with an error of this crate.
 ///
 /// # Errors
 /// [`NnError::Checkpoint`] when the folder is missing or not writable, or the disk is full.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    let write = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(TEMPORARY).suffix(".tmp");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-    };
-    write().map_err(|e: std::io::Error| fault(path, &format!("cannot be written: {e}")))
+    atomic::write(path, bytes).map_err(|e| fault(path, &format!("cannot be written: {e}")))
 }
 
 fn fault(path: &Path, problem: &dyn Display) -> NnError {

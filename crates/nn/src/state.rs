@@ -15,8 +15,9 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use steer3d_volume::atomic::{TEMPORARY, temporary_beside};
 
-use crate::checkpoint::{TEMPORARY, write_atomically};
+use crate::checkpoint::write_atomically;
 use crate::train::Progress;
 use crate::{ModelConfig, NnError, TrainConfig};
 
@@ -119,8 +120,7 @@ pub(crate) fn prepare(folder: &Path, bytes: u64) -> Result<File, NnError> {
             &"another training is writing here; wait for its end, or take another folder",
         ));
     }
-    let probe = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder);
-    probe.map_err(problem)?;
+    temporary_beside(&folder.join("lock")).map_err(problem)?;
     let free = fs4::available_space(folder).map_err(problem)?;
     if free < bytes {
         let mb = |bytes: u64| bytes as f64 / 1e6;

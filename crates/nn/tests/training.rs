@@ -172,14 +172,12 @@ fn states_are_saved_every_so_many_steps_and_only_the_last_are_kept() {
     // Three steps an epoch: saved after 2, 3, 4, 6, 6, 8, 9.
     train(&network(&model), &dataset, &config, save, &mut stop_at(7)).unwrap();
     assert_eq!(names(), ["step-00000004.state", "step-00000006.state", "step-00000007.state"]);
-    for half in
-        [folder.join(".steer3d-checkpoint-a.tmp"), home.path().join(".steer3d-checkpoint-b.tmp")]
-    {
+    for half in [folder.join(".steer3d-a.tmp"), home.path().join(".steer3d-b.tmp")] {
         fs::write(half, "half").unwrap();
     }
     train(&network(&model), &dataset, &config, save, &mut stop_at(1)).unwrap();
     assert_eq!(names(), ["step-00000001.state"]);
-    assert!(!home.path().join(".steer3d-checkpoint-b.tmp").exists());
+    assert!(!home.path().join(".steer3d-b.tmp").exists());
     // A time that has always passed: after each step.
     let states =
         States { every_steps: None, every: Some(Duration::ZERO), keep: 99, ..states.clone() };

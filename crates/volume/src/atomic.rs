@@ -1,15 +1,29 @@
 //! Files that appear under their name only when they are whole and on disk.
 
 use std::fs::File;
+use std::io::{Result, Write};
 use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile};
 
 /// How the names of temporary files begin.
-pub(crate) const TEMPORARY: &str = ".steer3d-";
+pub const TEMPORARY: &str = ".steer3d-";
+
+/// Writes the file `path`.
+///
+/// # Errors
+/// When the folder is missing or not writable, or the disk is full; the file is then as it was.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut temporary = temporary_beside(path)?;
+    temporary.write_all(bytes)?;
+    persist(temporary, path)
+}
 
 /// A new file in the folder of `path`, removed when dropped, with the permissions of a new file.
-pub(crate) fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
+///
+/// # Errors
+/// When the folder is missing or not writable.
+pub fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
     let mut builder = Builder::new();
     builder.prefix(TEMPORARY).suffix(".tmp");
     #[cfg(unix)]
@@ -22,13 +36,16 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Flushes the temporary file to disk, renames it to `path` and flushes the folder.
-pub(crate) fn persist(temporary: NamedTempFile, path: &Path) -> std::io::Result<()> {
+///
+/// # Errors
+/// When the disk is full or the name is that of a folder.
+pub fn persist(temporary: NamedTempFile, path: &Path) -> Result<()> {
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
     sync_folder_of(path)
 }
 
 /// Flushes the folder of `path`, so that a new name in it stays.
-pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+pub(crate) fn sync_folder_of(path: &Path) -> Result<()> {
     if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
 }

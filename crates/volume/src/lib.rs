@@ -13,7 +13,7 @@
 //! ([`MAX_VALUES`], [`dataset::MAX_ITEMS`], [`npz::MAX_ARRAY_BYTES`]), refuses values that are not
 //! finite, and reports what it expected and what it found in a typed error.
 
-mod atomic;
+pub mod atomic;
 pub mod build;
 pub mod dataset;
 pub mod density;

@@ -1,11 +1,10 @@
 //! Pictures of a volume: slices, projections and an isosurface.
 
-use std::io::Write;
 use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::atomic::{persist, temporary_beside};
+use crate::atomic;
 use crate::volume::Volume;
 
 /// Width and height of a panel in pixels.
@@ -62,9 +61,7 @@ impl Picture {
         let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
         encoder.set_color(png::ColorType::Rgb);
         encoder.write_header()?.write_image_data(&self.rgb)?;
-        let mut temporary = temporary_beside(path)?;
-        temporary.write_all(&bytes)?;
-        persist(temporary, path)
+        atomic::write(path, &bytes)
     }
 }
 

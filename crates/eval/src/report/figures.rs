@@ -3,7 +3,7 @@
 use super::svg::{Anchor, Svg, colour, shorten, text_width};
 use super::{ConditionReport, ModelReport, Section, SourceReport, axes};
 use crate::metrics::Estimate;
-use crate::protocol::{Condition, Protocol, axis_name};
+use crate::protocol::{Condition, Protocol, Source, axis_name};
 use crate::scores::{Scores, Stability};
 
 /// A plot with its words.
@@ -221,6 +221,25 @@ impl Curve {
             _ => format!("{} ({})", model.1, protocol.sources[rank]),
         };
         Self { name, model: model.0, dashed: rank > 0, points }
+    }
+
+    /// Those of all models, of which there are name and scores, and sources; `value` tells of each score where it
+    /// belongs.
+    pub(super) fn all<'a, S: 'a>(
+        models: impl Iterator<Item = (&'a str, &'a [S])>,
+        protocol: &Protocol,
+        kind: &str,
+        value: impl Fn(&S) -> (Source, Condition, Option<Estimate>),
+    ) -> Vec<Self> {
+        let mut curves = vec![];
+        for (i, (name, scores)) in models.enumerate() {
+            for (rank, source) in protocol.sources.iter().enumerate() {
+                let values = scores.iter().map(&value).filter(|v| v.0 == *source);
+                let values = values.map(|(_, condition, value)| (condition, value));
+                curves.push(Self::new((i, name), (rank, protocol), kind, values));
+            }
+        }
+        curves
     }
 }
 

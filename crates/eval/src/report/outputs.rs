@@ -162,14 +162,9 @@ impl OutputsReport {
         x_label: &'static str,
         ticks: Vec<f64>,
     ) -> Drawn {
-        let mut curves = vec![];
-        for (i, model) in self.models.iter().enumerate() {
-            for (rank, &source) in self.protocol.sources.iter().enumerate() {
-                let scores = model.scores.iter().filter(|s| s.source == source);
-                let values = scores.map(|s| (s.condition, Some(relative(s))));
-                curves.push(Curve::new((i, &model.name), (rank, &self.protocol), kind, values));
-            }
-        }
+        let models = self.models.iter().map(|m| (&m.name[..], &m.scores[..]));
+        let value = |s: &OutputScores| (s.source, s.condition, Some(relative(s)));
+        let curves = Curve::all(models, &self.protocol, kind, value);
         let plot = LinePlot { x_label, y_label: "deviation (%)", ticks, reference: None, curves };
         let caption = format!(
             "How far the outputs, turned back, are from those unrotated, over the root mean square of the \

@@ -1,10 +1,10 @@
 //! The files of a report.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
-use tempfile::NamedTempFile;
+use steer3d_volume::atomic;
 
 use super::raster::png;
 use super::{Comparison, Figure, Report, figures, html, predictions_csv, results_csv};
@@ -36,7 +36,7 @@ pub(super) fn write_figures(dir: &Path, figures: &[Figure]) -> Result<(), EvalEr
         let path = figure_dir.join(format!("{}.png", figure.name));
         let fault = |source| EvalError::Write { path: path.clone(), source };
         let picture = png(&figure.file).map_err(|e| fault(io::Error::other(e)))?;
-        replace(&figure_dir, &path, &picture).map_err(fault)?;
+        atomic::write(&path, &picture).map_err(fault)?;
     }
     Ok(())
 }
@@ -62,39 +62,7 @@ fn section_name(index: usize, name: &str) -> String {
 
 pub(crate) fn write_file(dir: &Path, name: &str, text: &str) -> Result<(), EvalError> {
     let path = dir.join(name);
-    replace(dir, &path, text.as_bytes()).map_err(|source| EvalError::Write { path, source })
-}
-
-fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = NamedTempFile::new_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    make_readable(file.as_file())?;
-    file.persist(path)?;
-    sync_folder(dir)
-}
-
-/// Temporary files are the owner's alone; reports are for everybody, as far as the folder is.
-#[cfg(unix)]
-fn make_readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_file: &File) -> io::Result<()> {
-    Ok(())
-}
-
-/// Makes the renaming itself durable.
-#[cfg(unix)]
-fn sync_folder(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_dir: &Path) -> io::Result<()> {
-    Ok(())
+    atomic::write(&path, text.as_bytes()).map_err(|source| EvalError::Write { path, source })
 }
 
 #[cfg(test)]

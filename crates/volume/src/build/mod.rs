@@ -11,7 +11,6 @@ mod recipe;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -22,7 +21,7 @@ use sha2::{Digest, Sha256};
 pub use layout::{Entry, Listing};
 pub use recipe::{Atoms, Fit, Made, Maker, Recipe, Store};
 
-use crate::atomic::{TEMPORARY, persist, sync_folder_of, temporary_beside};
+use crate::atomic::{self, TEMPORARY, sync_folder_of};
 use crate::dataset::{Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Skipped, hex};
 use crate::formats::FormatError;
 use crate::volume::VolumeError;
@@ -378,10 +377,6 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
 
 /// Writes JSON to a file that takes its place when it is on disk.
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), BuildError> {
-    let write = || {
-        let mut temporary = temporary_beside(path)?;
-        temporary.write_all(&json(value))?;
-        persist(temporary, path)
-    };
-    write().map_err(|source| BuildError::Io { path: path.to_owned(), source })
+    let written = atomic::write(path, &json(value));
+    written.map_err(|source| BuildError::Io { path: path.to_owned(), source })
 }

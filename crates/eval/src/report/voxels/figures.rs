@@ -68,14 +68,9 @@ impl VoxelReport {
         y_label: &'static str,
         measure: Measure,
     ) -> Option<Svg> {
-        let mut curves = vec![];
-        for (i, model) in self.models.iter().enumerate() {
-            for (rank, &source) in self.protocol.sources.iter().enumerate() {
-                let scores = model.scores.iter().filter(|s| s.source == source);
-                let values = scores.map(|s| (s.condition, measure(s)));
-                curves.push(Curve::new((i, &model.name), (rank, &self.protocol), kind, values));
-            }
-        }
+        let models = self.models.iter().map(|m| (&m.name[..], &m.scores[..]));
+        let value = |s: &VoxelScores| (s.source, s.condition, measure(s));
+        let curves = Curve::all(models, &self.protocol, kind, value);
         LinePlot { x_label, y_label, ticks, reference: None, curves }.draw()
     }
 
