@@ -26,6 +26,7 @@ use candle_core::Device;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use steer3d::eval::EvalError;
 use steer3d::nn::NnError;
+use steer3d::ops::gpu_device;
 
 use crate::output::Output;
 
@@ -184,7 +185,7 @@ fn device(name: &str) -> Result<Device> {
             None => bail!("--device: expected auto, cpu or cuda:N, found '{name}'"),
         },
     };
-    match Device::new_cuda(gpu) {
+    match gpu_device(gpu) {
         Ok(device) => Ok(device),
         Err(_) if name == "auto" => Ok(Device::Cpu),
         Err(_) if !cfg!(feature = "cuda") => {

@@ -96,11 +96,21 @@ impl Params {
     /// # Errors
     /// As [`Params::weight`].
     pub fn constant(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor, NnError> {
-        // CUDA has no empty tensors.
-        let device = if values.is_empty() { &Device::Cpu } else { &self.device };
+        let device = self.device_of(values.len());
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
             .to_dtype(self.dtype)?
             .to_device(device)?)
+    }
+
+    /// Places in other tensors, of rank 1.
+    pub(crate) fn indices(&self, values: Vec<u32>) -> Result<Tensor, NnError> {
+        let count = values.len();
+        Ok(Tensor::from_vec(values, count, self.device_of(count))?)
+    }
+
+    /// CUDA has no empty tensors.
+    fn device_of(&self, count: usize) -> &Device {
+        if count == 0 { &Device::Cpu } else { &self.device }
     }
 
     fn var(&self, values: Vec<f64>, shape: &[usize]) -> Result<Var, NnError> {

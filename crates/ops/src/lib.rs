@@ -1,8 +1,9 @@
 //! Differentiable candle operations on N,C,D,H,W tensors: convolution, pooling, gates and norms.
 //!
 //! All operations run on the CPU in f32 or f64, parallel over rayon's current thread pool; results
-//! do not depend on the number of threads. bf16 is for GPUs: there fields take half the memory, and
-//! sums are taken in f32. A CPU does the same, more slowly than in f32, so that it can check a GPU. D,H,W are z,y,x. Fields follow the channel layout of
+//! do not depend on the number of threads. [`gpu_device`] is a GPU for the feature `cuda`. bf16 is for
+//! GPUs: there fields take half the memory, and sums are taken in f32. A CPU does the same, more slowly
+//! than in f32, so that it can check a GPU. D,H,W are z,y,x. Fields follow the channel layout of
 //! [`Irreps`](steer3d_so3::Irreps): component m of copy u of a block is channel
 //! `offset + u (2l+1) + l + m`. Tensors need not be contiguous. Wrong shapes and element types give
 //! a [`candle_core::Error`] that names the operation, what was expected and what was found.
@@ -13,6 +14,7 @@ mod check;
 mod conv;
 #[cfg(feature = "cudnn")]
 mod cudnn;
+mod device;
 mod dropout;
 mod fields;
 mod float;
@@ -36,6 +38,7 @@ pub use batch_norm::{field_affine, field_batch_norm};
 pub use conv::{Conv3dConfig, conv3d};
 #[cfg(feature = "cudnn")]
 pub use cudnn::{cudnn_version, set_cudnn, uses_cudnn};
+pub use device::gpu_device;
 pub use dropout::field_dropout;
 pub use gate::gate;
 #[cfg(feature = "nccl")]

@@ -90,12 +90,11 @@ impl SteerableConv3d {
         let initial = basis.initial_weights(&mut params.stream(name));
         let count = initial.len();
         let weight = params.weight(&format!("{name}.weight"), initial, &[count], true)?;
-        let bias = bias
-            .then(|| {
-                let scalars: usize =
-                    irreps_out.blocks().filter(|b| is_invariant(b.irrep)).map(|b| b.mul).sum();
-                params.weight(&format!("{name}.bias"), vec![0.0; scalars], &[scalars], false)
-            })
+        let scalars: usize =
+            irreps_out.blocks().filter(|b| is_invariant(b.irrep)).map(|b| b.mul).sum();
+        let name_of_bias = format!("{name}.bias");
+        let bias = (bias && scalars > 0)
+            .then(|| params.weight(&name_of_bias, vec![0.0; scalars], &[scalars], false))
             .transpose()?;
         Ok(Self {
             name: name.into(),
@@ -261,7 +260,8 @@ impl SteerableConv3d {
 
     /// The bias of each output channel: zero where rotation would change it.
     fn channel_bias(&self) -> Result<Option<Tensor>, NnError> {
-        Ok(self.bias.as_ref().map(|bias| spread(&self.irreps_out, bias)).transpose()?)
+        let spread = |bias: &Tensor| spread(&self.irreps_out, bias, bias.device());
+        Ok(self.bias.as_ref().map(spread).transpose()?)
     }
 }
 

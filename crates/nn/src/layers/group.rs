@@ -1,4 +1,7 @@
-use candle_core::Tensor;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Storage, Tensor};
 use steer3d_ops::{Conv3dConfig, conv3d};
 use steer3d_so3::{Irreps, Rotation, cube_group};
 
@@ -19,8 +22,7 @@ use crate::{Field, NnError, Params, Symmetry};
 pub struct GroupConv {
     /// Outputs, (inputs, orientations), kd, kh, kw.
     weight: Tensor,
-    /// Where each element of the filters of all orientations of an output stands in its weights.
-    index: Option<Tensor>,
+    turned: Option<Turned>,
     name: String,
     irreps_in: Irreps,
     irreps_out: Irreps,
@@ -45,12 +47,9 @@ impl GroupConv {
         let std = (2.0 / fan_in as f64).sqrt();
         let mut stream = params.stream(name);
         let values = (0..outputs * fan_in).map(|_| std * stream.normal()).collect();
-        let index = match symmetry {
+        let turned = match symmetry {
             Symmetry::None => None,
-            Symmetry::Octahedral => {
-                let index = turned(inputs, orientations, size);
-                Some(Tensor::from_vec(index.clone(), index.len(), params.device())?)
-            }
+            Symmetry::Octahedral => Some(Turned::new(params, inputs, orientations, size)?),
         };
         Ok(Self {
             weight: params.weight(
@@ -59,7 +58,7 @@ impl GroupConv {
                 &[outputs, inputs * orientations, size, size, size],
                 true,
             )?,
-            index,
+            turned,
             name: name.into(),
             irreps_in: scalars(inputs * orientations)?,
             irreps_out: scalars(outputs * symmetry.order())?,
@@ -86,9 +85,9 @@ impl GroupConv {
 
     /// The filters of all orientations.
     fn filter(&self) -> Result<Tensor, NnError> {
-        let Some(index) = &self.index else { return Ok(self.weight.clone()) };
+        let Some(turned) = &self.turned else { return Ok(self.weight.clone()) };
         let (outputs, inputs, k) = (self.irreps_out.dim(), self.irreps_in.dim(), self.size);
-        let filter = self.weight.flatten_from(1)?.index_select(index, 1)?;
+        let filter = self.weight.flatten_from(1)?.apply_op1(turned.clone())?;
         Ok(filter.reshape((outputs, inputs, k, k, k))?)
     }
 
@@ -100,13 +99,100 @@ impl GroupConv {
     pub(crate) fn fused(&self, norm: &FieldBatchNorm) -> Result<FusedConv3d, NnError> {
         let irreps = [&self.irreps_in, &self.irreps_out];
         let config = Conv3dConfig::same(self.size);
-        let orientations = if self.index.is_some() { Symmetry::Octahedral.order() } else { 1 };
+        let orientations = if self.turned.is_some() { Symmetry::Octahedral.order() } else { 1 };
         FusedConv3d::dense(&self.name, irreps, &self.filter()?, None, config, norm, orientations)
     }
 
     /// Multiply-adds for each voxel.
     pub fn cost(&self) -> usize {
         self.irreps_in.dim() * self.irreps_out.dim() * self.size.pow(3)
+    }
+}
+
+/// From the weights of each output the filters of all its orientations, shapes outputs, n and outputs, 24 n. The
+/// gradient of candle's `index_select` would be summed by one thread of a GPU for each output.
+#[derive(Debug, Clone)]
+struct Turned {
+    /// Where each element of the filters stands in the weights.
+    index: Tensor,
+    /// Where each weight stands in the filter of each orientation, orientations first.
+    back: Tensor,
+}
+
+impl Turned {
+    fn new(
+        params: &Params,
+        inputs: usize,
+        orientations: usize,
+        size: usize,
+    ) -> Result<Self, NnError> {
+        let index = turned(inputs, orientations, size);
+        let count = inputs * orientations * size.pow(3);
+        let mut back = vec![0; index.len()];
+        for (place, &weight) in index.iter().enumerate() {
+            back[place / count * count + weight as usize] = place as u32;
+        }
+        Ok(Self { index: params.indices(index)?, back: params.indices(back)? })
+    }
+
+    fn select<S: BackendStorage>(
+        &self,
+        (weights, layout): (&S, &Layout),
+        (index, places): (&S, &Layout),
+    ) -> candle_core::Result<(S, Shape)> {
+        let (outputs, _) = layout.shape().dims2()?;
+        let filters = weights.index_select(index, layout, places, 1)?;
+        Ok((filters, (outputs, self.index.elem_count()).into()))
+    }
+
+    /// The gradient of the weights, of that of the filters: for each of them a sum over orientations.
+    fn gathered(&self, weights: &Tensor, grad: &Tensor) -> candle_core::Result<Tensor> {
+        let (outputs, count) = weights.dims2()?;
+        let orientations = self.back.elem_count() / count;
+        grad.index_select(&self.back, 1)?.reshape((outputs, orientations, count))?.sum(1)
+    }
+}
+
+impl CustomOp1 for Turned {
+    fn name(&self) -> &'static str {
+        "turned"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weights: &CpuStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (storage, places) = self.index.storage_and_layout();
+        match &*storage {
+            Storage::Cpu(index) => self.select((weights, layout), (index, places)),
+            _ => candle_core::bail!("turned: expected weights on a GPU, found them on the CPU"),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        weights: &CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (storage, places) = self.index.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(index) => self.select((weights, layout), (index, places)),
+            _ => candle_core::bail!("turned: expected weights on the CPU, found them on a GPU"),
+        }
+    }
+
+    fn bwd(
+        &self,
+        weights: &Tensor,
+        _filters: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        if weights.device().is_cuda() {
+            return Ok(Some(self.gathered(weights, grad)?));
+        }
+        Ok(Some(weights.zeros_like()?.index_add(&self.index, &grad.contiguous()?, 1)?))
     }
 }
 
@@ -139,4 +225,40 @@ fn turned_tap(rotation: &Rotation, tap: usize, size: usize) -> usize {
     let at = |axis: usize| (0..3).map(|j| rotation[(axis, j)] * position[j]).sum::<f64>();
     let place = |axis: usize| ((at(axis) + (size - 1) as f64) / 2.0) as usize;
     (place(2) * size + place(1)) * size + place(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Var};
+    use steer3d_so3::Stream;
+
+    use super::*;
+
+    /// The sum that a GPU takes is the gradient.
+    #[test]
+    fn the_gradient_of_turned_filters_is_a_sum_over_orientations() {
+        let params = Params::new(0, DType::F64, &Device::Cpu);
+        for (inputs, orientations, size) in [(2, 1, 3), (2, 24, 3), (1, 24, 4)] {
+            let turned = Turned::new(&params, inputs, orientations, size).unwrap();
+            let count = inputs * orientations * size.pow(3);
+            let mut stream = Stream::new(1, "turned", &[]);
+            let mut normal = |columns: usize| {
+                let values: Vec<f64> = (0..3 * columns).map(|_| stream.normal()).collect();
+                Tensor::from_vec(values, (3, columns), &Device::Cpu).unwrap()
+            };
+            let (weights, grad) = (Var::from_tensor(&normal(count)).unwrap(), normal(24 * count));
+            let filters = weights.apply_op1(turned.clone()).unwrap();
+            let expected = weights.index_select(&turned.index, 1).unwrap();
+            let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            assert_eq!(values(&filters), values(&expected));
+            let of = |out: &Tensor| {
+                let gradients = (out * &grad).unwrap().sum_all().unwrap().backward().unwrap();
+                values(gradients.get(&weights).unwrap())
+            };
+            assert_eq!(of(&filters), of(&expected));
+            let gathered = values(&turned.gathered(&weights, &grad).unwrap());
+            let off = gathered.iter().zip(of(&expected)).map(|(a, b)| (a - b).abs());
+            assert!(off.fold(0.0, f64::max) < 1e-12);
+        }
+    }
 }

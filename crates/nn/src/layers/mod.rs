@@ -28,7 +28,7 @@ pub use product::TensorProductNonlinearity;
 pub use radial::{RadialConv3d, RadialPerceptron};
 pub use sphere::SphereNonlinearity;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use steer3d_so3::{Irrep, Irreps, Parity};
 
 /// Whether an irrep is left unchanged by every rotation and reflection, so that a bias, a mean or
@@ -42,9 +42,13 @@ pub(crate) fn widened(x: &Tensor) -> candle_core::Result<Tensor> {
     if x.dtype() == DType::BF16 { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
-/// Numbers of the invariant fields of `irreps` as numbers of its channels, with zeros where rotation
+/// Numbers of the invariant fields of `irreps` as numbers of its channels on a device, with zeros where rotation
 /// would change a number.
-pub(crate) fn spread(irreps: &Irreps, of_invariant: &Tensor) -> candle_core::Result<Tensor> {
+pub(crate) fn spread(
+    irreps: &Irreps,
+    of_invariant: &Tensor,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
     let mut used = 0;
     let mut parts = vec![];
     for block in irreps.blocks() {
@@ -53,7 +57,7 @@ pub(crate) fn spread(irreps: &Irreps, of_invariant: &Tensor) -> candle_core::Res
             used += block.mul;
         } else {
             let channels = block.mul * block.irrep.dim();
-            parts.push(Tensor::zeros(channels, of_invariant.dtype(), of_invariant.device())?);
+            parts.push(Tensor::zeros(channels, of_invariant.dtype(), device)?);
         }
     }
     Tensor::cat(&parts, 0)

@@ -107,7 +107,7 @@ impl FieldBatchNorm {
                 vec![1.0; fields],
                 &[fields],
             )?,
-            invariant_fields: Tensor::from_vec(invariant, scalars, params.device())?,
+            invariant_fields: params.indices(invariant)?,
         })
     }
 
@@ -211,7 +211,9 @@ impl FieldBatchNorm {
     pub(crate) fn channel_affine(&self) -> Result<(Tensor, Tensor), NnError> {
         let (scale, shift) = self.affine()?;
         let scale = per_channel(&self.irreps, &scale)?;
-        Ok((scale.detach(), spread(&self.normalised_as, &shift)?.detach()))
+        // No shift at all is on the CPU.
+        let shift = spread(&self.normalised_as, &shift, scale.device())?;
+        Ok((scale.detach(), shift.detach()))
     }
 
     /// The scale of every field and the shift of every invariant channel at evaluation.

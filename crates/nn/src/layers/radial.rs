@@ -2,9 +2,7 @@ use std::collections::BTreeMap;
 use std::f64::consts::FRAC_PI_2;
 use std::sync::Arc;
 
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor};
 use steer3d_kernels::{AngularCutoff, Family, KernelBasis};
 use steer3d_ops::{Conv3dConfig, conv3d};
 use steer3d_so3::Irreps;
@@ -75,7 +73,7 @@ pub struct RadialConv3d {
     first: Tensor,
     /// W₂ᵀ, shape hidden, radial functions.
     second: Tensor,
-    /// Where the radial function of each weight of the basis stands in f, and its factor.
+    /// Where the radial function of each weight of the basis stands in f, and its factor, on the CPU.
     index: Tensor,
     scale: Tensor,
 }
@@ -121,14 +119,14 @@ impl RadialConv3d {
         let second = params.weight(&format!("{name}.second"), initial, &shape, true)?;
         let (index, radial) = columns.weights(&basis);
         // A function of the basis is Y_J at one radius over the root of the number of taps there.
-        let scale = radial.iter().map(|&radius| taps[radius].sqrt()).collect();
+        let scale: Vec<f64> = radial.iter().map(|&radius| taps[radius].sqrt()).collect();
         Ok(Self {
             name: name.into(),
             bumps,
             first,
             second,
-            index: Tensor::from_vec(index, radial.len(), params.device())?,
-            scale: params.constant(scale, &[radial.len()])?,
+            index: Tensor::from_vec(index, radial.len(), &Device::Cpu)?,
+            scale: Tensor::from_vec(scale, radial.len(), &Device::Cpu)?.to_dtype(params.dtype())?,
             basis: Arc::new(basis),
         })
     }
@@ -158,15 +156,17 @@ impl RadialConv3d {
         Ok(activations(&self.bumps, &self.first)?.matmul(&self.second)?)
     }
 
-    /// The dense filter, shape C_out,C_in,k,k,k, differentiable in the weights of the perceptron.
+    /// The dense filter, shape C_out,C_in,k,k,k, differentiable in the weights of the perceptron. The radial
+    /// functions, which are few, are expanded on the CPU.
     ///
     /// # Errors
     /// Only if the device runs out of memory.
     pub fn filter(&self) -> Result<Tensor, NnError> {
-        let weights = self.radial_functions()?.flatten_all()?.index_select(&self.index, 0)?;
-        let weights = (weights * &self.scale)?;
+        let radial = self.radial_functions()?;
+        let on_cpu = radial.to_device(&Device::Cpu)?;
+        let weights = (on_cpu.flatten_all()?.index_select(&self.index, 0)? * &self.scale)?;
         let filter = weights.to_dtype(DType::F64)?.apply_op1(Expand(self.basis.clone()))?;
-        Ok(filter.to_dtype(weights.dtype())?)
+        Ok(filter.to_dtype(weights.dtype())?.to_device(radial.device())?)
     }
 
     /// Convolves a field of type [`irreps_in`](Self::irreps_in), zero outside the volume.
@@ -298,15 +298,6 @@ impl CustomOp1 for Expand {
         Ok((CpuStorage::F64(filter.map_err(candle_core::Error::wrap)?), shape.into()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        weights: &CudaStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CudaStorage, Shape)> {
-        on_cpu(self, weights, layout)
-    }
-
     fn bwd(
         &self,
         _weights: &Tensor,
@@ -331,27 +322,6 @@ impl CustomOp1 for ExpandAdjoint {
         let weights = weights.map_err(candle_core::Error::wrap)?;
         Ok((CpuStorage::F64(weights), self.0.num_weights().into()))
     }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        filter: &CudaStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CudaStorage, Shape)> {
-        on_cpu(self, filter, layout)
-    }
-}
-
-/// An operation on what is small, on the CPU, for a tensor on a GPU.
-#[cfg(feature = "cuda")]
-fn on_cpu(
-    op: &impl CustomOp1,
-    x: &CudaStorage,
-    layout: &Layout,
-) -> candle_core::Result<(CudaStorage, Shape)> {
-    use candle_core::backend::{BackendDevice, BackendStorage};
-    let (out, shape) = op.cpu_fwd(&x.to_cpu_storage()?, layout)?;
-    Ok((x.device().storage_from_cpu_storage(&out)?, shape))
 }
 
 fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f64]> {

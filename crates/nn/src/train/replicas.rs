@@ -231,7 +231,8 @@ impl Replicas {
             _ => {
                 let mut sum = rows[0].clone();
                 for row in &rows[1..] {
-                    sum = (&sum + row.to_device(sum.device())?)?;
+                    let row = row.to_device(&Device::Cpu)?.to_device(sum.device())?;
+                    sum = (&sum + row)?;
                 }
                 Ok(sum)
             }

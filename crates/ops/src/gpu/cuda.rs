@@ -10,6 +10,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::{
 use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, CudaStream, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
 };
+use candle_core::cuda_backend::cudarc::nvrtc::sys::nvrtcVersion;
 use candle_core::cuda_backend::cudarc::nvrtc::{
     CompileError, CompileOptions, compile_ptx_with_opts,
 };
@@ -95,11 +96,18 @@ fn limits(device: &CudaDevice) -> Result<Limits> {
 fn compiled(source: &Source, device: &CudaDevice) -> Result<Arc<str>> {
     static PTX: LazyLock<Cache> = LazyLock::new(Cache::default);
     static FOLDER: LazyLock<Option<PathBuf>> = LazyLock::new(cache::folder);
+    // A driver may refuse what a later compiler gives than the one that is there.
+    static COMPILER: LazyLock<String> = LazyLock::new(|| {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: NVRTC writes two numbers.
+        #[allow(unsafe_code)]
+        let _ = unsafe { nvrtcVersion(&raw mut major, &raw mut minor) };
+        format!("nvrtc{major}.{minor}-{}", env!("CARGO_PKG_VERSION"))
+    });
     use CUdevice_attribute as A;
     let major = attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-    let version = env!("CARGO_PKG_VERSION");
-    let name = format!("{:016x}-{major}{minor}-{version}.ptx", source.key);
+    let name = format!("{:016x}-{major}{minor}-{}.ptx", source.key, *COMPILER);
     PTX.get(FOLDER.as_deref(), &name, || {
         let options = nvrtc_options(&format!("compute_{major}{minor}")).into();
         let options = CompileOptions { options, ..CompileOptions::default() };

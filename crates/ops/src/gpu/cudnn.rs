@@ -331,8 +331,8 @@ mod on_device {
 
     static CUDNN: LazyLock<Option<Cudnn>> = LazyLock::new(|| Cudnn::load(&NAMES));
 
-    /// A handle for each stream, which lives as long; none where cuDNN refused it.
-    type Handles = HashMap<usize, (Arc<CudaStream>, Option<Handle>)>;
+    /// A handle for each GPU and stream, which lives as long; none where cuDNN refused it.
+    type Handles = HashMap<(usize, usize), (Arc<CudaStream>, Option<Handle>)>;
     static HANDLES: LazyLock<Mutex<Handles>> = LazyLock::new(Mutex::default);
 
     static LAUNCHES: AtomicU64 = AtomicU64::new(0);
@@ -371,7 +371,7 @@ mod on_device {
         let stream = device.cuda_stream();
         stream.context().bind_to_thread().ok()?;
         let mut handles = HANDLES.lock().ok()?;
-        let place = handles.entry(stream.cu_stream() as usize);
+        let place = handles.entry((stream.context().ordinal(), stream.cu_stream() as usize));
         let (_, handle) = place.or_insert_with(|| {
             // SAFETY: the map keeps the stream, whose context is current.
             #[allow(unsafe_code)]

@@ -80,7 +80,7 @@ fn nvrtc_options(architecture: &str) -> [String; 3] {
 }
 
 /// What a device has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Limits {
     pub(crate) multiprocessors: usize,
     /// Bytes of shared memory.

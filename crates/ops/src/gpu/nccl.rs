@@ -182,7 +182,8 @@ mod on_device {
     }
 
     impl DeviceLink {
-        /// Connects devices; `None` where they are not different GPUs, or NCCL is not there or cannot.
+        /// Connects devices of [`gpu_device`](crate::gpu_device); `None` where they are not different GPUs, or NCCL
+        /// is not there or cannot. Sums and copies come after what was computed before, on any thread.
         pub fn between(devices: &[&Device]) -> Option<Self> {
             let nccl = NCCL.as_ref()?;
             let cuda = |device: &&Device| device.as_cuda_device().ok().cloned();
@@ -282,9 +283,7 @@ mod on_device {
     fn address<T: CudaDType>(row: &Tensor, stream: &Arc<CudaStream>) -> Result<u64> {
         let (storage, layout) = row.storage_and_layout();
         match &*storage {
-            Storage::Cuda(storage)
-                if storage.device().cuda_stream().cu_stream() == stream.cu_stream() =>
-            {
+            Storage::Cuda(storage) if storage.device().cuda_stream() == *stream => {
                 Ok(view::<T>((storage, layout), "NCCL")?.device_ptr(stream).0)
             }
             _ => Err(Error::msg("NCCL: a row lies on another device")),

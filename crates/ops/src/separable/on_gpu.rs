@@ -15,29 +15,27 @@ use crate::gpu::{Call, Element, Limits, OnGpu, Routine, Slot, args, shares};
 /// element type.
 type Key = (bool, Use, usize, Element);
 
+type Kernels = Arc<Vec<Kernel>>;
+
 /// The kernels that have been written for a plan.
 #[derive(Debug, Default)]
-pub(super) struct Written(Mutex<HashMap<Key, Arc<Vec<Kernel>>>>);
+pub(super) struct Written(Mutex<HashMap<(Key, Limits), Kernels>>);
 
 impl Plans {
-    fn kernels(
-        &self,
-        (adjoint, using, stride, element): Key,
-        limits: Limits,
-    ) -> Result<Arc<Vec<Kernel>>> {
+    fn kernels(&self, key: Key, limits: Limits) -> Result<Kernels> {
         let poisoned = |_| Error::msg("a thread failed while it wrote a kernel");
         let mut written = self.kernels.0.lock().map_err(poisoned)?;
-        let key = (adjoint, using, stride, element);
-        if let Some(kernels) = written.get(&key) {
+        if let Some(kernels) = written.get(&(key, limits)) {
             return Ok(kernels.clone());
         }
+        let (adjoint, using, stride, element) = key;
         let plan = if adjoint { &self.adjoint } else { &self.forward };
         let fresh = kernels(plan, adjoint, using, stride, element, limits).ok_or_else(|| {
             let problem = "the jets of one field do not fit the shared memory of this GPU; use a lower \
                            order or l";
             invalid(OP, problem)
         })?;
-        Ok(written.entry(key).or_insert(Arc::new(fresh)).clone())
+        Ok(written.entry((key, limits)).or_insert(Arc::new(fresh)).clone())
     }
 
     /// Weights mixed with the features of `x`, into the start of `out`.

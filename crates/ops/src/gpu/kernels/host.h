@@ -1,6 +1,9 @@
 // CUDA on the host, for tests: the threads of a block are fibers that run one after another and change
-// places at barriers and shuffles.
+// places at barriers and shuffles. A fiber begins as a context of its own; places are then changed by jumps, which
+// need no system call. The check of jumps that some systems switch on knows one stack only.
+#undef _FORTIFY_SOURCE
 #include <cmath>
+#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,9 +29,13 @@ static Index threadIdx, blockIdx, blockDim, gridDim;
 namespace host {
 const size_t STACK = 128 << 10;
 static unsigned char *shared;
-static ucontext_t scheduler;
-static std::vector<ucontext_t> fibers;
-static std::vector<char> finished;
+struct Fiber {
+    ucontext_t context;
+    jmp_buf place;
+    bool begun, finished;
+};
+static jmp_buf scheduler;
+static std::vector<Fiber *> fibers;
 static unsigned current, live, block_count, block_turn;
 static std::vector<unsigned> warp_count, warp_turn, warp_live;
 static std::vector<double> lanes;
@@ -36,29 +43,45 @@ static void (*body)(void **);
 static void **arguments;
 
 static void pause() {
-    unsigned me = current;
-    swapcontext(&fibers[me], &scheduler);
+    if (!_setjmp(fibers[current]->place)) _longjmp(scheduler, 1);
 }
 static void wait(unsigned &count, unsigned &turn, unsigned of) {
     unsigned mine = turn;
     if (++count == of) { count = 0; ++turn; }
     while (turn == mine) pause();
 }
+// A fiber runs the same thread of every block.
 static void enter() {
-    body(arguments);
-    finished[current] = 1;
-    // Threads that have returned do not take part in later barriers.
-    --live;
-    --warp_live[current / 32];
-    if (live && block_count == live) { block_count = 0; ++block_turn; }
-    swapcontext(&fibers[current], &scheduler);
+    for (;;) {
+        body(arguments);
+        fibers[current]->finished = true;
+        // Threads that have returned do not take part in later barriers.
+        --live;
+        --warp_live[current / 32];
+        if (live && block_count == live) { block_count = 0; ++block_turn; }
+        pause();
+    }
+}
+static Fiber *fresh() {
+    Fiber *fiber = new Fiber();
+    getcontext(&fiber->context);
+    fiber->context.uc_stack.ss_sp = malloc(STACK);
+    fiber->context.uc_stack.ss_size = STACK;
+    fiber->context.uc_link = nullptr;
+    makecontext(&fiber->context, (void (*)())enter, 0);
+    return fiber;
+}
+__attribute__((noinline)) static void resume(unsigned t) {
+    current = t;
+    threadIdx = {t, 0, 0};
+    if (_setjmp(scheduler)) return;
+    if (fibers[t]->begun) _longjmp(fibers[t]->place, 1);
+    fibers[t]->begun = true;
+    setcontext(&fibers[t]->context);
 }
 static void block() {
     const unsigned n = blockDim.x;
-    static std::vector<unsigned char> stacks;
-    stacks.resize(n * STACK);
-    fibers.assign(n, ucontext_t());
-    finished.assign(n, 0);
+    while (fibers.size() < n) fibers.push_back(fresh());
     warp_count.assign((n + 31) / 32, 0);
     warp_turn.assign((n + 31) / 32, 0);
     warp_live.assign((n + 31) / 32, 0);
@@ -66,22 +89,11 @@ static void block() {
     live = n; block_count = 0; block_turn = 0;
     for (unsigned t = 0; t < n; ++t) {
         ++warp_live[t / 32];
-        getcontext(&fibers[t]);
-        fibers[t].uc_stack.ss_sp = &stacks[t * STACK];
-        fibers[t].uc_stack.ss_size = STACK;
-        fibers[t].uc_link = nullptr;
-        makecontext(&fibers[t], (void (*)())enter, 0);
+        fibers[t]->finished = false;
     }
-    for (bool any = true; any;) {
-        any = false;
-        for (unsigned t = 0; t < n; ++t) {
-            if (finished[t]) continue;
-            any = true;
-            current = t;
-            threadIdx = {t, 0, 0};
-            swapcontext(&scheduler, &fibers[t]);
-        }
-    }
+    while (live)
+        for (unsigned t = 0; t < n; ++t)
+            if (!fibers[t]->finished) resume(t);
 }
 static void launch(void (*kernel)(void **), void **args, const unsigned *grid, unsigned threads, size_t bytes) {
     std::vector<double> memory(bytes / 8 + 2);

@@ -3,46 +3,42 @@
 //! `gpu_check` runs all of: `operations` (against the CPU in f64, forward and gradients, with random
 //! irreps and sizes, in memory full of NaN; two runs must give the same bits), `tf32` (convolutions on
 //! tensor cores), `cudnn` (dense convolutions with and without it),
-//! `memory` (nothing stays allocated), `training` (some steps as on the CPU, and twice the same losses),
-//! `devices` (each batch in two parts, on two GPUs where there are two), `speed` (a table). Arguments name the parts to run.
-//! It ends with a summary, and with exit code 1 if a part failed.
+//! `memory` (nothing stays allocated), `networks` (of all kinds, as on the CPU), `training` (some steps as on the
+//! CPU, and twice the same losses), `devices` (each batch in two parts, on two GPUs where there are two), `speed`
+//! (a table). Arguments name the parts to run. It ends with a summary, and with exit code 1 if a part failed.
 
-use std::ops::ControlFlow;
+mod networks;
+mod speed;
+
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::loss::cross_entropy;
 use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
-use steer3d::nn::{
-    AdamW, Mode, ModelConfig, Network, SteerableBlock, SteerableCnn, SteerableConfig, TrainConfig,
-    TrainEvent, Training,
-};
-#[cfg(feature = "nccl")]
-use steer3d::ops::DeviceLink;
 use steer3d::ops::{
     Boundary, Conv3dConfig, GridTransform, ProductTerm, Separable, affine_resample3d, avg_pool3d,
     channel_product, conv3d, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout,
-    gate, gaussian_pool3d, gaussian_upsample3d, global_avg_pool, grid_nonlinearity, max_pool3d,
-    norm_relu, permit_tf32, separable_conv3d, tf32_is_permitted,
+    gate, gaussian_pool3d, gaussian_upsample3d, global_avg_pool, gpu_device, grid_nonlinearity,
+    max_pool3d, norm_relu, permit_tf32, separable_conv3d, tf32_is_permitted,
 };
-#[cfg(feature = "cudnn")]
-use steer3d::ops::{cudnn_version, set_cudnn};
 use steer3d::so3::{Irreps, Stream};
-use steer3d::volume::{Dataset, ImportOptions, Voxeliser, import_tetris};
+
+use crate::networks::{devices, networks, training};
+use crate::speed::{cudnn, speed};
 
 type Part = fn(&Device) -> Result<String>;
 type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
 
 fn main() -> Result<()> {
-    let gpu = Device::new_cuda(0).context("no NVIDIA GPU can be used")?;
+    let gpu = gpu_device(0).context("no NVIDIA GPU can be used")?;
     ensure!(!tf32_is_permitted(), "STEER3D_TF32 rounds what is compared: unset it");
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, Part); 7] = [
+    let parts: [(&str, Part); 8] = [
         ("operations", operations),
         ("tf32", rounded),
         ("cudnn", cudnn),
         ("memory", memory),
+        ("networks", networks),
         ("training", training),
         ("devices", devices),
         ("speed", speed),
@@ -273,6 +269,7 @@ fn results(
 
 /// Largest difference over the largest element of the second.
 fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
+    ensure!(a.dims() == b.dims(), "expected shape {:?}, found {:?}", b.dims(), a.dims());
     let (a, b): (Vec<f64>, Vec<f64>) = (a.flatten_all()?.to_vec1()?, b.flatten_all()?.to_vec1()?);
     let scale = b.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
     let worst = a.iter().zip(&b).fold(0.0, |m: f64, (a, b)| {
@@ -348,6 +345,12 @@ fn operations(gpu: &Device) -> Result<String> {
     ))
 }
 
+fn has_tf32(gpu: &Device) -> Result<bool> {
+    use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute as Attribute;
+    let major = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+    Ok(gpu.as_cuda_device()?.cuda_stream().context().attribute(major)? >= 8)
+}
+
 /// The convolutions on tensor cores.
 fn rounded(gpu: &Device) -> Result<String> {
     let types = TYPES.map(|(dtype, exact)| (dtype, if dtype == DType::F32 { 3e-3 } else { exact }));
@@ -356,55 +359,14 @@ fn rounded(gpu: &Device) -> Result<String> {
     let (_, [separable, ..]) = check(0, gpu, types, &mut problems)?;
     let (_, [dense, ..]) = check(CONV3D, gpu, types, &mut problems)?;
     no_problem(&problems)?;
-    if separable < 1e-5 {
-        return Ok("this GPU has no TF32, f32 is exact".into());
+    if !has_tf32(gpu)? {
+        return Ok(format!(
+            "this GPU has no TF32, largest difference f32 {:.1e}",
+            separable.max(dense)
+        ));
     }
+    ensure!(separable > 1e-5, "this GPU has TF32 and the separable convolution does not use it");
     Ok(format!("largest difference f32 {separable:.1e} separable, {dense:.1e} dense"))
-}
-
-#[cfg(not(feature = "cudnn"))]
-fn cudnn(_gpu: &Device) -> Result<String> {
-    Ok("not in this build".into())
-}
-
-/// Dense convolutions with and without cuDNN: values, and a table of speeds.
-#[cfg(feature = "cudnn")]
-fn cudnn(gpu: &Device) -> Result<String> {
-    const ALL: [(&str, bool, bool); 3] =
-        [("never", false, false), ("exact", true, false), ("tf32", true, true)];
-    let Some((version, before)) = cudnn_version() else {
-        return Ok("libcudnn is not found: scripts/cuda-toolchain --cudnn installs it".into());
-    };
-    let mut problems = vec![];
-    for wanted in [false, true] {
-        set_cudnn(wanted);
-        check(CONV3D, gpu, TYPES, &mut problems)?;
-    }
-    no_problem(&problems)?;
-    let launches = cudnn_version().map_or(0, |(_, now)| now - before);
-    ensure!(launches > 0, "cuDNN {version} is there and computed none of the convolutions");
-    say("conv3d                        dtype  use     forward ms   with backward ms");
-    for (channels, k, stride, batch) in
-        [(32, 3, 1, 2), (144, 5, 1, 2), (64, 3, 2, 4), (128, 1, 1, 4)]
-    {
-        for dtype in [DType::F32, DType::BF16] {
-            let arguments = [
-                on_gpu(gpu, &[batch, channels, 64, 64, 64], dtype)?,
-                on_gpu(gpu, &[channels, channels, k, k, k], dtype)?,
-            ];
-            let config = Conv3dConfig::new(stride, k / 2);
-            let run: Operation = Box::new(move |a| conv3d(&a[0], &a[1], None, &config));
-            for (use_of, wanted, permitted) in ALL {
-                set_cudnn(wanted);
-                let _permit = permitted.then(permit_tf32);
-                let [forward, all] = both(gpu, &run, &arguments)?;
-                say(&format!(
-                    "{channels:>3} to {channels:>3} 64^3 x{batch} k={k} stride {stride}  {dtype:?}  {use_of:<6}  {forward:>8.2}  {all:>8.2}"
-                ));
-            }
-        }
-    }
-    Ok(format!("version {version}, computed {launches} of the checked convolutions"))
 }
 
 fn free_bytes() -> Result<usize> {
@@ -429,243 +391,4 @@ fn memory(gpu: &Device) -> Result<String> {
     let lost = before.saturating_sub(after);
     ensure!(lost <= 4 << 20, "{lost} bytes stayed allocated after 40 passes");
     Ok(format!("{lost} bytes stay allocated after 40 passes"))
-}
-
-fn network(device: &Device, dtype: DType) -> Result<SteerableCnn> {
-    let block = |fields: &str, stride| Ok(SteerableBlock::new(fields.parse()?, 5, stride));
-    let blocks = [block("8x0+4x1+2x2", 2), block("8x0+4x1+2x2", 1), block("16x0", 1)];
-    let config = SteerableConfig {
-        blocks: blocks.into_iter().collect::<Result<Vec<_>>>()?,
-        ..SteerableConfig::small(1, 4)?
-    };
-    Ok(SteerableCnn::new(config, 1, dtype, device)?)
-}
-
-/// Of weights of type `dtype` and fields of type `stored`.
-fn losses(device: &Device, dtype: DType, stored: DType, steps: u64) -> Result<Vec<f64>> {
-    let network = network(device, dtype)?;
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
-    let mut losses = vec![];
-    for step in 0..steps {
-        let mut stream = Stream::new(step, "training", &[]);
-        let x = normal(&mut stream, &[4, 1, 16, 16, 16])?.to_dtype(stored)?.to_device(device)?;
-        let labels = Tensor::new(&[0u32, 1, 2, 3], device)?;
-        let loss = cross_entropy(&network.forward(&x, Mode::Train { seed: 3, step })?, &labels)?;
-        adam.step(network.params(), &loss.backward()?, 1e-2)?;
-        losses.push(loss.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_scalar()?);
-    }
-    Ok(losses)
-}
-
-fn training(gpu: &Device) -> Result<String> {
-    let [bf16, f32, f64] = [DType::BF16, DType::F32, DType::F64];
-    let cpu = losses(&Device::Cpu, f64, f64, 8)?;
-    let double = losses(gpu, f64, f64, 8)?;
-    let single = losses(gpu, f32, f32, 8)?;
-    let mixed = losses(gpu, f32, bf16, 8)?;
-    ensure!(single == losses(gpu, f32, f32, 8)?, "two runs of the same seed give other losses");
-    ensure!(mixed == losses(gpu, f32, bf16, 8)?, "two runs in bf16 give other losses");
-    let worst =
-        |a: &[f64]| a.iter().zip(&cpu).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs() / b.abs()));
-    let (double, single, mixed) = (worst(&double), worst(&single), worst(&mixed));
-    ensure!(double < 1e-8, "losses in f64 differ from the CPU's by {double:.1e}");
-    ensure!(single < 1e-2, "losses in f32 differ from the CPU's by {single:.1e}");
-    ensure!(mixed < 5e-2, "losses with fields in bf16 differ from the CPU's by {mixed:.1e}");
-    Ok(format!(
-        "8 steps, losses differ from the CPU's by f64 {double:.1e}, f32 {single:.1e}, bf16 {mixed:.1e}; two runs equal"
-    ))
-}
-
-/// Losses of a training in parts on `devices`.
-fn losses_in_parts(devices: &[&Device], dataset: &Dataset) -> Result<Vec<f64>> {
-    let model = SteerableConfig::small(1, 8)?;
-    let model = ModelConfig::Steerable(SteerableConfig { dropout: 0.0, ..model });
-    let networks: Vec<Network> = devices
-        .iter()
-        .map(|device| Network::new(&model, 1, DType::F32, device))
-        .collect::<Result<_, _>>()?;
-    let config = TrainConfig { epochs: 6, batch_size: 4, ..TrainConfig::default() };
-    let training = Training::new(&networks[0], dataset, &config, None)?;
-    let mut losses = vec![];
-    training.on_devices(&networks[1..])?.run(&mut |event| {
-        if let TrainEvent::Step { loss, .. } = event {
-            losses.push(f64::from(loss));
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(losses)
-}
-
-fn devices(gpu: &Device) -> Result<String> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("tetris.h5");
-    import_tetris(&path, &Voxeliser::paper(24, 1.5), 1, &ImportOptions::default())?;
-    let dataset = Dataset::open(&path)?;
-    let (second, name) = match Device::new_cuda(1) {
-        Ok(second) => (second, "a second GPU"),
-        Err(_) => (Device::new_cuda(0)?, "the same GPU twice"),
-    };
-    let exchange = exchange(gpu, &second)?;
-    let alone = losses_in_parts(&[gpu], &dataset)?;
-    let both = losses_in_parts(&[gpu, &second], &dataset)?;
-    let again = losses_in_parts(&[gpu, &second], &dataset)?;
-    ensure!(both == again, "two runs of the same seed give other losses");
-    let pairs = both.iter().zip(&alone);
-    let worst = pairs.fold(0.0, |m: f64, (a, b)| m.max((a - b).abs() / b.abs()));
-    ensure!(worst < 1e-2, "losses in parts differ from those of one device by {worst:.1e}");
-    Ok(format!(
-        "{} steps on {name}, losses differ from those of one by {worst:.1e}; {exchange}",
-        both.len()
-    ))
-}
-
-#[cfg(not(feature = "nccl"))]
-fn exchange(_gpu: &Device, _second: &Device) -> Result<String> {
-    Ok("NCCL is not in this build".into())
-}
-
-/// Sums and copies by NCCL: between two GPUs, or of one with itself.
-#[cfg(feature = "nccl")]
-fn exchange(gpu: &Device, second: &Device) -> Result<String> {
-    let (two, one) = ([gpu, second], [gpu]);
-    let (link, used) = match DeviceLink::between(&two) {
-        Some(link) => (link, &two[..]),
-        None => match DeviceLink::between(&one) {
-            Some(link) => (link, &one[..]),
-            None => {
-                return Ok("NCCL is not found: scripts/cuda-toolchain --nccl installs it".into());
-            }
-        },
-    };
-    for dtype in [DType::F32, DType::F64] {
-        let row = |i: usize| normal(&mut Stream::new(i as u64, "row", &[]), &[100_003]);
-        let rows = (0..used.len()).map(row).collect::<Result<Vec<_>>>()?;
-        let on_devices = rows
-            .iter()
-            .zip(used)
-            .map(|(row, device)| Ok(row.to_dtype(dtype)?.to_device(device)?));
-        let on_devices = on_devices.collect::<Result<Vec<_>>>()?;
-        let cpu =
-            |t: &Tensor| Ok::<_, anyhow::Error>(t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?);
-        let mut expected = rows[0].clone();
-        for row in &rows[1..] {
-            expected = (expected + row)?;
-        }
-        let off = difference(&cpu(&link.sum(&on_devices)?)?, &expected)?;
-        ensure!(off < 1e-6, "a sum by NCCL is off by {off:.1e}");
-        for copy in link.copies(&on_devices[0])? {
-            ensure!(
-                difference(&cpu(&copy)?, &cpu(&on_devices[0])?)? == 0.0,
-                "a copy by NCCL differs"
-            );
-        }
-    }
-    Ok(format!("NCCL sums and copies rows of {} devices", used.len()))
-}
-
-/// Median milliseconds of a call, after warming up.
-fn milliseconds(gpu: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
-    call()?;
-    call()?;
-    gpu.synchronize()?;
-    let mut times = vec![];
-    for _ in 0..7 {
-        let start = Instant::now();
-        call()?;
-        gpu.synchronize()?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times[3])
-}
-
-fn on_gpu(gpu: &Device, shape: &[usize], dtype: DType) -> Result<Var> {
-    Ok(Var::from_tensor(&Tensor::randn(0f32, 1f32, shape, gpu)?.to_dtype(dtype)?)?)
-}
-
-/// Milliseconds forward, and forward and backward.
-fn both(gpu: &Device, run: &Operation, arguments: &[Var]) -> Result<[f64; 2]> {
-    let detached: Vec<Tensor> = arguments.iter().map(Var::as_detached_tensor).collect();
-    let forward = milliseconds(gpu, || {
-        run(&detached)?;
-        Ok(())
-    })?;
-    let tensors: Vec<Tensor> = arguments.iter().map(|v| v.as_tensor().clone()).collect();
-    let all = milliseconds(gpu, || {
-        run(&tensors)?.backward()?;
-        Ok(())
-    })?;
-    Ok([forward, all])
-}
-
-/// Milliseconds forward, and of a whole step with weights in f32.
-fn training_step(gpu: &Device, stored: DType) -> Result<[f64; 2]> {
-    let network = network(gpu, DType::F32)?;
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
-    let x = Tensor::randn(0f32, 1f32, (8, 1, 64, 64, 64), gpu)?.to_dtype(stored)?;
-    let labels = Tensor::new(&[0u32, 1, 2, 3, 0, 1, 2, 3], gpu)?;
-    let forward = || network.forward(&x, Mode::Train { seed: 3, step: 0 });
-    let of_forward = milliseconds(gpu, || {
-        forward()?;
-        Ok(())
-    })?;
-    let of_step = milliseconds(gpu, || {
-        let loss = cross_entropy(&forward()?, &labels)?;
-        Ok(adam.step(network.params(), &loss.backward()?, 1e-2)?)
-    })?;
-    Ok([of_forward, of_step])
-}
-
-fn speed(gpu: &Device) -> Result<String> {
-    const FIELDS: &str = "16x0+16x1+16x2";
-    let mut first = String::new();
-    say("operation                                        dtype   forward ms   with backward ms");
-    let mut line = |name: &str, dtype: DType, [forward, all]: [f64; 2]| {
-        say(&format!("{name:<47}  {dtype:?}   {forward:>10.2}   {all:>10.2}"));
-        if first.is_empty() {
-            first = format!("{name}: {all:.1} ms with backward");
-        }
-    };
-    let fields: Irreps = FIELDS.parse()?;
-    let (batch, edge) = (8, 64);
-    let shape = [batch, fields.dim(), edge, edge, edge];
-    for (k, order) in [(5, 3), (5, 4), (7, 4)] {
-        for (dtype, permitted) in
-            [(DType::F32, false), (DType::F32, true), (DType::BF16, false), (DType::BF16, true)]
-        {
-            let family = Family::jets(order);
-            let basis = KernelBasis::new(&fields, &fields, k, &family, [1.0; 3])?;
-            let plan = SeparablePlan::new(&basis, &family)?.context("jets are separable")?;
-            let kernel = Separable::new(plan)?;
-            let run: Operation =
-                Box::new(move |a| separable_conv3d(&a[0], &a[1], None, &kernel, 1, Boundary::Zero));
-            let arguments =
-                [on_gpu(gpu, &shape, dtype)?, on_gpu(gpu, &[basis.num_weights()], dtype)?];
-            let cores = if permitted { " tf32" } else { "" };
-            let name = format!("separable {FIELDS} {edge}^3 x{batch} k={k} N={order}{cores}");
-            let _permit = permitted.then(permit_tf32);
-            line(&name, dtype, both(gpu, &run, &arguments)?);
-        }
-    }
-    let arguments = [
-        on_gpu(gpu, &[2, 32, edge, edge, edge], DType::F32)?,
-        on_gpu(gpu, &[32, 32, 3, 3, 3], DType::F32)?,
-    ];
-    let run: Operation = Box::new(|a| conv3d(&a[0], &a[1], None, &Conv3dConfig::same(3)));
-    line("conv3d 32 to 32 64^3 x2 k=3", DType::F32, both(gpu, &run, &arguments)?);
-    let all: Irreps = "48x0+16x1+16x2".parse()?;
-    let gated: Irreps = "16x1+16x2".parse()?;
-    let arguments = [
-        on_gpu(gpu, &[batch, all.dim(), edge, edge, edge], DType::F32)?,
-        on_gpu(gpu, &[all.num_fields()], DType::F32)?,
-        on_gpu(gpu, &[48], DType::F32)?,
-    ];
-    let run: Operation = Box::new(move |a| {
-        Ok(field_batch_norm_gate(&a[0], &all, &a[1], &a[2], 1e-5, 16, Some(&gated))?.0)
-    });
-    line("batch norm and gate 176 channels 64^3 x8", DType::F32, both(gpu, &run, &arguments)?);
-    for stored in [DType::F32, DType::BF16] {
-        line("training step, 3 layers 64^3 x8", stored, training_step(gpu, stored)?);
-    }
-    Ok(first)
 }

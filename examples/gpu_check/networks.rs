@@ -1,0 +1,320 @@
+//! Networks and trainings.
+
+use std::ops::ControlFlow;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::loss::cross_entropy;
+use steer3d::kernels::Family;
+use steer3d::nn::checkpoint::{FORMAT, ModelCard, load, save};
+use steer3d::nn::layers::{RadialConv3d, RadialPerceptron};
+use steer3d::nn::{
+    AdamW, Field, Head, Mode, ModelConfig, Network, Nonlinearity, Params, PlainConfig, Pooling,
+    SteerableBlock, SteerableCnn, SteerableConfig, Symmetry, TrainConfig, TrainEvent, Training,
+    TransformerConfig,
+};
+#[cfg(feature = "nccl")]
+use steer3d::ops::DeviceLink;
+use steer3d::ops::gpu_device;
+use steer3d::so3::{Irreps, Stream};
+use steer3d::volume::{Dataset, ImportOptions, Voxeliser, import_tetris};
+
+use crate::{difference, normal, say};
+
+/// Networks of every kind of layer, norm and head, with their names.
+fn configurations() -> Result<Vec<(&'static str, ModelConfig)>> {
+    let small = SteerableConfig::small(1, 4)?;
+    let with = |change: &dyn Fn(&mut SteerableConfig)| {
+        let mut config = small.clone();
+        change(&mut config);
+        ModelConfig::Steerable(config)
+    };
+    let of = |nonlinearity| with(&|c| c.nonlinearity = nonlinearity);
+    let field = |irreps: &str, pooled| -> Result<ModelConfig> {
+        let head = Head::Field { irreps: irreps.parse()?, pooled };
+        Ok(with(&|c| {
+            c.blocks.truncate(2);
+            (c.classes, c.head) = (0, head.clone());
+        }))
+    };
+    let residual = SteerableBlock::residual("4x0+2x1".parse()?, 3, 2, 2);
+    let vectors = SteerableBlock::new("3x1+1x2".parse()?, 3, 1);
+    let plain = PlainConfig::small(1, 4);
+    let unet = SteerableConfig::unet(1, 3)?;
+    let plain_with = |change: &dyn Fn(&mut PlainConfig)| {
+        let mut config = plain.clone();
+        change(&mut config);
+        ModelConfig::Plain(config)
+    };
+    Ok(vec![
+        ("jets", with(&|_| ())),
+        ("shells", with(&|c| c.kernel = Family::shells())),
+        ("norm nonlinearity", of(Nonlinearity::Norm)),
+        ("tensor product", of(Nonlinearity::TensorProduct)),
+        ("nonlinearity on spheres", of(Nonlinearity::Sphere)),
+        ("zero kept", with(&|c| (c.keep_zero, c.head_norm, c.dropout) = (true, true, 0.2))),
+        (
+            "vectors only",
+            with(&|c| {
+                c.nonlinearity = Nonlinearity::Norm;
+                c.blocks.insert(1, vectors.clone());
+            }),
+        ),
+        ("residual", with(&|c| c.blocks.insert(1, residual.clone()))),
+        ("mirror symmetry", ModelConfig::Steerable(small.with_mirror_symmetry()?)),
+        ("numbers", with(&|c| c.head = Head::Scalars)),
+        ("a field of vectors", field("2x1", false)?),
+        ("a pooled field", field("1x0+1x2", true)?),
+        ("labels of voxels", ModelConfig::Steerable(unet.clone())),
+        ("plain", ModelConfig::Plain(PlainConfig { dropout: 0.2, ..plain.clone() })),
+        ("plain, antialiased", plain_with(&|c| c.pooling = Pooling::Antialiased)),
+        ("plain, labels of voxels", ModelConfig::Plain(PlainConfig::like(&unet))),
+        ("octahedral", plain_with(&|c| c.symmetry = Symmetry::Octahedral)),
+        ("transformer", plain_with(&|c| c.transformer = Some(TransformerConfig::small()))),
+    ])
+}
+
+/// Losses of two steps in f64, and then the answers of the network for evaluation.
+fn steps_and_answers(
+    config: &ModelConfig,
+    recompute: bool,
+    device: &Device,
+) -> Result<(Vec<f64>, Tensor)> {
+    let network = Network::new(config, 1, DType::F64, device)?.with_recomputation(recompute);
+    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let x = normal(&mut Stream::new(5, "volumes", &[]), &[3, 1, 15, 15, 15])?.to_device(device)?;
+    let mut losses = vec![];
+    for step in 0..2 {
+        let out = network.forward(&x, Mode::Train { seed: 3, step })?;
+        let loss = out.affine(1.0, -0.3)?.sqr()?.mean_all()?;
+        adam.step(network.params(), &loss.backward()?, 1e-2)?;
+        losses.push(loss.to_device(&Device::Cpu)?.to_scalar()?);
+    }
+    let answers = network.fused()?.forward(&x)?.to_device(&Device::Cpu)?;
+    let unfused = network.forward(&x, Mode::Evaluate)?.to_device(&Device::Cpu)?;
+    let apart = difference(&answers, &unfused)?;
+    ensure!(apart < 1e-9, "the network for evaluation gives other answers: {apart:.1e}");
+    Ok((losses, answers))
+}
+
+/// That a network with fields in bf16 and a file of it give finite answers.
+fn in_bf16_and_from_a_file(config: &ModelConfig, gpu: &Device) -> Result<()> {
+    let network = Network::new(config, 1, DType::F32, gpu)?;
+    let x = normal(&mut Stream::new(5, "volumes", &[]), &[3, 1, 15, 15, 15])?;
+    let x = x.to_dtype(DType::F32)?.to_device(gpu)?;
+    let out = network.forward(&x.to_dtype(DType::BF16)?, Mode::Train { seed: 3, step: 0 })?;
+    let loss: f64 = out.to_dtype(DType::F64)?.sqr()?.mean_all()?.to_scalar()?;
+    ensure!(loss.is_finite(), "with fields in bf16 the loss is {loss}");
+    out.to_dtype(DType::F32)?.sqr()?.mean_all()?.backward()?;
+    let card = ModelCard {
+        format: FORMAT,
+        version: String::new(),
+        dataset: String::new(),
+        seed: 1,
+        class_names: vec![],
+        dims: [15; 3],
+        voxel_size: [1.0; 3],
+        unit: "voxel".into(),
+        model: network.config(),
+    };
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.safetensors");
+    save(&path, &network, &card)?;
+    let answers = |network: &Network| -> Result<Tensor> {
+        let out = network.fused()?.forward(&x)?.to_device(&Device::Cpu)?;
+        Ok(out.to_dtype(DType::F64)?)
+    };
+    let apart = difference(&answers(&load(&path, gpu)?.0)?, &answers(&network)?)?;
+    ensure!(apart == 0.0, "from a file the network gives other answers: {apart:.1e}");
+    Ok(())
+}
+
+/// Output and gradient of the input of a convolution of learned radial functions, on the CPU.
+fn radial(device: &Device) -> Result<[Tensor; 2]> {
+    let (input, output): (Irreps, Irreps) = ("2x0+1x1".parse()?, "1x0+2x1+1x2".parse()?);
+    let mut params = Params::new(1, DType::F64, device);
+    let perceptron = RadialPerceptron::default();
+    let layer = RadialConv3d::new(&mut params, "radial", &input, &output, 5, perceptron, [1.0; 3])?;
+    let x = normal(&mut Stream::new(5, "volumes", &[]), &[2, input.dim(), 9, 9, 9])?;
+    let out = layer.forward(&Field::new(input, x.to_device(device)?)?)?;
+    let gradients = out.values().sqr()?.mean_all()?.backward()?;
+    let first = params.trainable().first().context("a layer without weights")?;
+    let gradient = gradients.get(first.var.as_tensor()).context("weights without gradient")?;
+    Ok([out.values().to_device(&Device::Cpu)?, gradient.to_device(&Device::Cpu)?])
+}
+
+/// Networks of all kinds train and answer as on the CPU.
+pub(crate) fn networks(gpu: &Device) -> Result<String> {
+    let (mut worst, mut problems) = (0f64, vec![]);
+    let all = configurations()?;
+    for (name, config) in &all {
+        for recompute in [false, true] {
+            let found = steps_and_answers(config, recompute, gpu).and_then(|(losses, answers)| {
+                let (expected, right) = steps_and_answers(config, recompute, &Device::Cpu)?;
+                let off = apart(&losses, &expected).max(difference(&answers, &right)?);
+                ensure!(off < 1e-8, "differs from the CPU by {off:.1e}");
+                in_bf16_and_from_a_file(config, gpu)?;
+                Ok(off)
+            });
+            match found {
+                Ok(off) => worst = worst.max(off),
+                Err(error) => problems.push(format!("{name}: {error:#}")),
+            }
+        }
+        say(name);
+    }
+    let [on_gpu, on_cpu] = [radial(gpu)?, radial(&Device::Cpu)?];
+    for (a, b) in on_gpu.iter().zip(&on_cpu) {
+        let off = difference(a, b)?;
+        worst = worst.max(off);
+        if off > 1e-9 {
+            problems.push(format!("learned radial functions: differs from the CPU by {off:.1e}"));
+        }
+    }
+    ensure!(problems.is_empty(), "{}", problems.join("\n  "));
+    Ok(format!(
+        "{} networks, two steps and answers differ from the CPU's by {worst:.1e}",
+        all.len()
+    ))
+}
+
+/// Largest difference of numbers, relative to the second ones; infinite where one is not a number or missing.
+fn apart(a: &[f64], b: &[f64]) -> f64 {
+    if a.len() != b.len() {
+        return f64::INFINITY;
+    }
+    a.iter().zip(b).fold(0.0, |m: f64, (a, b)| {
+        let d = (a - b).abs() / b.abs();
+        if d.is_nan() { f64::INFINITY } else { m.max(d) }
+    })
+}
+
+pub(crate) fn network(device: &Device, dtype: DType) -> Result<SteerableCnn> {
+    let block = |fields: &str, stride| Ok(SteerableBlock::new(fields.parse()?, 5, stride));
+    let blocks = [block("8x0+4x1+2x2", 2), block("8x0+4x1+2x2", 1), block("16x0", 1)];
+    let config = SteerableConfig {
+        blocks: blocks.into_iter().collect::<Result<Vec<_>>>()?,
+        ..SteerableConfig::small(1, 4)?
+    };
+    Ok(SteerableCnn::new(config, 1, dtype, device)?)
+}
+
+/// Of weights of type `dtype` and fields of type `stored`.
+fn losses(device: &Device, dtype: DType, stored: DType, steps: u64) -> Result<Vec<f64>> {
+    let network = network(device, dtype)?;
+    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let mut losses = vec![];
+    for step in 0..steps {
+        let mut stream = Stream::new(step, "training", &[]);
+        let x = normal(&mut stream, &[4, 1, 16, 16, 16])?.to_dtype(stored)?.to_device(device)?;
+        let labels = Tensor::new(&[0u32, 1, 2, 3], device)?;
+        let loss = cross_entropy(&network.forward(&x, Mode::Train { seed: 3, step })?, &labels)?;
+        adam.step(network.params(), &loss.backward()?, 1e-2)?;
+        losses.push(loss.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_scalar()?);
+    }
+    Ok(losses)
+}
+
+pub(crate) fn training(gpu: &Device) -> Result<String> {
+    let [bf16, f32, f64] = [DType::BF16, DType::F32, DType::F64];
+    let cpu = losses(&Device::Cpu, f64, f64, 8)?;
+    let double = losses(gpu, f64, f64, 8)?;
+    let single = losses(gpu, f32, f32, 8)?;
+    let mixed = losses(gpu, f32, bf16, 8)?;
+    ensure!(single == losses(gpu, f32, f32, 8)?, "two runs of the same seed give other losses");
+    ensure!(mixed == losses(gpu, f32, bf16, 8)?, "two runs in bf16 give other losses");
+    let worst = |a: &[f64]| apart(a, &cpu);
+    let (double, single, mixed) = (worst(&double), worst(&single), worst(&mixed));
+    ensure!(double < 1e-8, "losses in f64 differ from the CPU's by {double:.1e}");
+    ensure!(single < 1e-2, "losses in f32 differ from the CPU's by {single:.1e}");
+    ensure!(mixed < 5e-2, "losses with fields in bf16 differ from the CPU's by {mixed:.1e}");
+    Ok(format!(
+        "8 steps, losses differ from the CPU's by f64 {double:.1e}, f32 {single:.1e}, bf16 {mixed:.1e}; two runs equal"
+    ))
+}
+
+/// Losses of a training in parts on `devices`.
+fn losses_in_parts(devices: &[&Device], dataset: &Dataset) -> Result<Vec<f64>> {
+    let model = SteerableConfig::small(1, 8)?;
+    let model = ModelConfig::Steerable(SteerableConfig { dropout: 0.0, ..model });
+    let networks: Vec<Network> = devices
+        .iter()
+        .map(|device| Network::new(&model, 1, DType::F32, device))
+        .collect::<Result<_, _>>()?;
+    let config = TrainConfig { epochs: 6, batch_size: 4, ..TrainConfig::default() };
+    let training = Training::new(&networks[0], dataset, &config, None)?;
+    let mut losses = vec![];
+    training.on_devices(&networks[1..])?.run(&mut |event| {
+        if let TrainEvent::Step { loss, .. } = event {
+            losses.push(f64::from(loss));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(losses)
+}
+
+pub(crate) fn devices(gpu: &Device) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("tetris.h5");
+    import_tetris(&path, &Voxeliser::paper(24, 1.5), 1, &ImportOptions::default())?;
+    let dataset = Dataset::open(&path)?;
+    let (second, name) = match gpu_device(1) {
+        Ok(second) => (second, "a second GPU"),
+        Err(_) => (gpu_device(0)?, "the same GPU twice"),
+    };
+    let exchange = exchange(gpu, &second)?;
+    let alone = losses_in_parts(&[gpu], &dataset)?;
+    let both = losses_in_parts(&[gpu, &second], &dataset)?;
+    let again = losses_in_parts(&[gpu, &second], &dataset)?;
+    ensure!(both == again, "two runs of the same seed give other losses");
+    let worst = apart(&both, &alone);
+    ensure!(worst < 1e-2, "losses in parts differ from those of one device by {worst:.1e}");
+    Ok(format!(
+        "{} steps on {name}, losses differ from those of one by {worst:.1e}; {exchange}",
+        both.len()
+    ))
+}
+
+#[cfg(not(feature = "nccl"))]
+fn exchange(_gpu: &Device, _second: &Device) -> Result<String> {
+    Ok("NCCL is not in this build".into())
+}
+
+/// Sums and copies by NCCL: between two GPUs, or of one with itself.
+#[cfg(feature = "nccl")]
+fn exchange(gpu: &Device, second: &Device) -> Result<String> {
+    let (two, one) = ([gpu, second], [gpu]);
+    let (link, used) = match DeviceLink::between(&two) {
+        Some(link) => (link, &two[..]),
+        None => match DeviceLink::between(&one) {
+            Some(link) => (link, &one[..]),
+            None => {
+                return Ok("NCCL is not found: scripts/cuda-toolchain --nccl installs it".into());
+            }
+        },
+    };
+    for dtype in [DType::F32, DType::F64] {
+        let row = |i: usize| normal(&mut Stream::new(i as u64, "row", &[]), &[100_003]);
+        let rows = (0..used.len()).map(row).collect::<Result<Vec<_>>>()?;
+        let on_devices = rows
+            .iter()
+            .zip(used)
+            .map(|(row, device)| Ok(row.to_dtype(dtype)?.to_device(device)?));
+        let on_devices = on_devices.collect::<Result<Vec<_>>>()?;
+        let cpu =
+            |t: &Tensor| Ok::<_, anyhow::Error>(t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?);
+        let mut expected = rows[0].clone();
+        for row in &rows[1..] {
+            expected = (expected + row)?;
+        }
+        let off = difference(&cpu(&link.sum(&on_devices)?)?, &expected)?;
+        ensure!(off < 1e-6, "a sum by NCCL is off by {off:.1e}");
+        for copy in link.copies(&on_devices[0])? {
+            ensure!(
+                difference(&cpu(&copy)?, &cpu(&on_devices[0])?)? == 0.0,
+                "a copy by NCCL differs"
+            );
+        }
+    }
+    Ok(format!("NCCL sums and copies rows of {} devices", used.len()))
+}

@@ -1,0 +1,182 @@
+//! Tables of speeds.
+
+use std::time::Instant;
+
+#[cfg(feature = "cudnn")]
+use anyhow::ensure;
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::loss::cross_entropy;
+use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
+use steer3d::nn::{AdamW, Mode};
+use steer3d::ops::{
+    Boundary, Conv3dConfig, Separable, conv3d, field_batch_norm_gate, permit_tf32, separable_conv3d,
+};
+#[cfg(feature = "cudnn")]
+use steer3d::ops::{cudnn_version, set_cudnn};
+use steer3d::so3::Irreps;
+
+use crate::networks::network;
+#[cfg(feature = "cudnn")]
+use crate::{CONV3D, TYPES, check, no_problem};
+use crate::{Operation, say};
+
+#[cfg(not(feature = "cudnn"))]
+pub(crate) fn cudnn(_gpu: &Device) -> Result<String> {
+    Ok("not in this build".into())
+}
+
+/// Dense convolutions with and without cuDNN: values, and a table of speeds.
+#[cfg(feature = "cudnn")]
+pub(crate) fn cudnn(gpu: &Device) -> Result<String> {
+    const ALL: [(&str, bool, bool); 3] =
+        [("never", false, false), ("exact", true, false), ("tf32", true, true)];
+    let Some((version, before)) = cudnn_version() else {
+        return Ok("libcudnn is not found: scripts/cuda-toolchain --cudnn installs it".into());
+    };
+    let mut problems = vec![];
+    for wanted in [false, true] {
+        set_cudnn(wanted);
+        check(CONV3D, gpu, TYPES, &mut problems)?;
+    }
+    no_problem(&problems)?;
+    let launches = cudnn_version().map_or(0, |(_, now)| now - before);
+    ensure!(launches > 0, "cuDNN {version} is there and computed none of the convolutions");
+    for (dtype, _) in TYPES {
+        let arguments =
+            [on_gpu(gpu, &[1, 4, 8, 8, 8], dtype)?, on_gpu(gpu, &[4, 4, 3, 3, 3], dtype)?];
+        let before = cudnn_version().map_or(0, |(_, now)| now);
+        conv3d(&arguments[0], &arguments[1], None, &Conv3dConfig::same(3))?.backward()?;
+        let done = cudnn_version().map_or(0, |(_, now)| now - before);
+        say(&format!("{dtype:?}: cuDNN computes {done} of the 3 parts of a step"));
+    }
+    say("conv3d                        dtype  use     forward ms   with backward ms");
+    for (channels, k, stride, batch) in
+        [(32, 3, 1, 2), (144, 5, 1, 2), (64, 3, 2, 4), (128, 1, 1, 4)]
+    {
+        for dtype in [DType::F32, DType::BF16] {
+            let arguments = [
+                on_gpu(gpu, &[batch, channels, 64, 64, 64], dtype)?,
+                on_gpu(gpu, &[channels, channels, k, k, k], dtype)?,
+            ];
+            let config = Conv3dConfig::new(stride, k / 2);
+            let run: Operation = Box::new(move |a| conv3d(&a[0], &a[1], None, &config));
+            for (use_of, wanted, permitted) in ALL {
+                set_cudnn(wanted);
+                let _permit = permitted.then(permit_tf32);
+                let [forward, all] = both(gpu, &run, &arguments)?;
+                say(&format!(
+                    "{channels:>3} to {channels:>3} 64^3 x{batch} k={k} stride {stride}  {dtype:?}  {use_of:<6}  {forward:>8.2}  {all:>8.2}"
+                ));
+            }
+        }
+    }
+    Ok(format!("version {version}, computed {launches} of the checked convolutions"))
+}
+
+/// Median milliseconds of a call, after warming up.
+fn milliseconds(gpu: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
+    call()?;
+    call()?;
+    gpu.synchronize()?;
+    let mut times = vec![];
+    for _ in 0..7 {
+        let start = Instant::now();
+        call()?;
+        gpu.synchronize()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[3])
+}
+
+fn on_gpu(gpu: &Device, shape: &[usize], dtype: DType) -> Result<Var> {
+    Ok(Var::from_tensor(&Tensor::randn(0f32, 1f32, shape, gpu)?.to_dtype(dtype)?)?)
+}
+
+/// Milliseconds forward, and forward and backward.
+fn both(gpu: &Device, run: &Operation, arguments: &[Var]) -> Result<[f64; 2]> {
+    let detached: Vec<Tensor> = arguments.iter().map(Var::as_detached_tensor).collect();
+    let forward = milliseconds(gpu, || {
+        run(&detached)?;
+        Ok(())
+    })?;
+    let tensors: Vec<Tensor> = arguments.iter().map(|v| v.as_tensor().clone()).collect();
+    let all = milliseconds(gpu, || {
+        run(&tensors)?.backward()?;
+        Ok(())
+    })?;
+    Ok([forward, all])
+}
+
+/// Milliseconds forward, and of a whole step with weights in f32.
+fn training_step(gpu: &Device, stored: DType) -> Result<[f64; 2]> {
+    let network = network(gpu, DType::F32)?;
+    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let x = Tensor::randn(0f32, 1f32, (8, 1, 64, 64, 64), gpu)?.to_dtype(stored)?;
+    let labels = Tensor::new(&[0u32, 1, 2, 3, 0, 1, 2, 3], gpu)?;
+    let forward = || network.forward(&x, Mode::Train { seed: 3, step: 0 });
+    let of_forward = milliseconds(gpu, || {
+        forward()?;
+        Ok(())
+    })?;
+    let of_step = milliseconds(gpu, || {
+        let loss = cross_entropy(&forward()?, &labels)?;
+        Ok(adam.step(network.params(), &loss.backward()?, 1e-2)?)
+    })?;
+    Ok([of_forward, of_step])
+}
+
+pub(crate) fn speed(gpu: &Device) -> Result<String> {
+    const FIELDS: &str = "16x0+16x1+16x2";
+    let mut first = String::new();
+    say("operation                                        dtype   forward ms   with backward ms");
+    let mut line = |name: &str, dtype: DType, [forward, all]: [f64; 2]| {
+        say(&format!("{name:<47}  {dtype:?}   {forward:>10.2}   {all:>10.2}"));
+        if first.is_empty() {
+            first = format!("{name}: {all:.1} ms with backward");
+        }
+    };
+    let fields: Irreps = FIELDS.parse()?;
+    let (batch, edge) = (8, 64);
+    let shape = [batch, fields.dim(), edge, edge, edge];
+    for (k, order) in [(5, 3), (5, 4), (7, 4)] {
+        for (dtype, permitted) in
+            [(DType::F32, false), (DType::F32, true), (DType::BF16, false), (DType::BF16, true)]
+        {
+            let family = Family::jets(order);
+            let basis = KernelBasis::new(&fields, &fields, k, &family, [1.0; 3])?;
+            let plan = SeparablePlan::new(&basis, &family)?.context("jets are separable")?;
+            let kernel = Separable::new(plan)?;
+            let run: Operation =
+                Box::new(move |a| separable_conv3d(&a[0], &a[1], None, &kernel, 1, Boundary::Zero));
+            let arguments =
+                [on_gpu(gpu, &shape, dtype)?, on_gpu(gpu, &[basis.num_weights()], dtype)?];
+            let cores = if permitted { " tf32" } else { "" };
+            let name = format!("separable {FIELDS} {edge}^3 x{batch} k={k} N={order}{cores}");
+            let _permit = permitted.then(permit_tf32);
+            line(&name, dtype, both(gpu, &run, &arguments)?);
+        }
+    }
+    let arguments = [
+        on_gpu(gpu, &[2, 32, edge, edge, edge], DType::F32)?,
+        on_gpu(gpu, &[32, 32, 3, 3, 3], DType::F32)?,
+    ];
+    let run: Operation = Box::new(|a| conv3d(&a[0], &a[1], None, &Conv3dConfig::same(3)));
+    line("conv3d 32 to 32 64^3 x2 k=3", DType::F32, both(gpu, &run, &arguments)?);
+    let all: Irreps = "48x0+16x1+16x2".parse()?;
+    let gated: Irreps = "16x1+16x2".parse()?;
+    let arguments = [
+        on_gpu(gpu, &[batch, all.dim(), edge, edge, edge], DType::F32)?,
+        on_gpu(gpu, &[all.num_fields()], DType::F32)?,
+        on_gpu(gpu, &[48], DType::F32)?,
+    ];
+    let run: Operation = Box::new(move |a| {
+        Ok(field_batch_norm_gate(&a[0], &all, &a[1], &a[2], 1e-5, 16, Some(&gated))?.0)
+    });
+    line("batch norm and gate 176 channels 64^3 x8", DType::F32, both(gpu, &run, &arguments)?);
+    for stored in [DType::F32, DType::BF16] {
+        line("training step, 3 layers 64^3 x8", stored, training_step(gpu, stored)?);
+    }
+    Ok(first)
+}
