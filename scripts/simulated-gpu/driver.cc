@@ -109,7 +109,7 @@ static size_t used;
 
 static Status allocate(Pointer *pointer, size_t bytes, Context *context) {
     ALONE;
-    if (bytes == 0) return INVALID;
+
     if (!context) stop("memory is allocated without a context");
     auto *start = (unsigned char *)aligned_alloc(256, (bytes + 2 * GUARD + 255) / 256 * 256);
     if (!start) stop("no memory is left");
@@ -145,7 +145,7 @@ static void *reach(Pointer pointer, size_t bytes, Context *context) {
 
 extern "C" {
 Status cuMemAllocAsync(Pointer *p, size_t bytes, void *stream) { return allocate(p, bytes, context_of(stream)); }
-Status cuMemAlloc_v2(Pointer *p, size_t bytes) { return allocate(p, bytes, current); }
+Status cuMemAlloc_v2(Pointer *p, size_t bytes) { return bytes ? allocate(p, bytes, current) : INVALID; }
 Status cuMemFreeAsync(Pointer p, void *stream) { return release(p, context_of(stream)); }
 Status cuMemFree_v2(Pointer p) { return release(p, current); }
 Status cuMemGetInfo_v2(size_t *unused, size_t *total) { ALONE; *unused = TOTAL - used; *total = TOTAL; return OK; }

@@ -104,7 +104,11 @@ int fake_live() { return live; }
 size_t CUDNNWINAPI cudnnGetVersion(void) { return 92101; }
 cudnnStatus_t CUDNNWINAPI cudnnCreate(cudnnHandle_t *handle) { *(void **)handle = new int(7); return good; }
 cudnnStatus_t CUDNNWINAPI cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream) {
+#ifdef ANY_STREAM
+    return good;
+#else
     return *(int *)handle == 7 && stream == (cudaStream_t)0x5eed ? good : bad;
+#endif
 }
 
 #define MAKE(kind, type)                                                                     \
