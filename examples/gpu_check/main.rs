@@ -21,10 +21,14 @@ use steer3d::ops::{
     gate, gaussian_pool3d, gaussian_upsample3d, global_avg_pool, gpu_device, grid_nonlinearity,
     max_pool3d, norm_relu, permit_tf32, separable_conv3d, tf32_is_permitted,
 };
+#[cfg(feature = "cudnn")]
+use steer3d::ops::{cudnn_version, set_cudnn};
 use steer3d::so3::{Irreps, Stream};
 
 use crate::networks::{devices, networks, training};
-use crate::speed::{cudnn, speed};
+#[cfg(feature = "cudnn")]
+use crate::speed::on_gpu;
+use crate::speed::speed;
 
 type Part = fn(&Device) -> Result<String>;
 type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
@@ -367,6 +371,36 @@ fn rounded(gpu: &Device) -> Result<String> {
     }
     ensure!(separable > 1e-5, "this GPU has TF32 and the separable convolution does not use it");
     Ok(format!("largest difference f32 {separable:.1e} separable, {dense:.1e} dense"))
+}
+
+#[cfg(not(feature = "cudnn"))]
+fn cudnn(_gpu: &Device) -> Result<String> {
+    Ok("not in this build".into())
+}
+
+/// Dense convolutions with and without cuDNN.
+#[cfg(feature = "cudnn")]
+fn cudnn(gpu: &Device) -> Result<String> {
+    let Some((version, before)) = cudnn_version() else {
+        return Ok("libcudnn is not found: scripts/cuda-toolchain --cudnn installs it".into());
+    };
+    let mut problems = vec![];
+    for wanted in [false, true] {
+        set_cudnn(wanted);
+        check(CONV3D, gpu, TYPES, &mut problems)?;
+    }
+    no_problem(&problems)?;
+    let launches = cudnn_version().map_or(0, |(_, now)| now - before);
+    ensure!(launches > 0, "cuDNN {version} is there and computed none of the convolutions");
+    for (dtype, _) in TYPES {
+        let arguments =
+            [on_gpu(gpu, &[1, 4, 8, 8, 8], dtype)?, on_gpu(gpu, &[4, 4, 3, 3, 3], dtype)?];
+        let before = cudnn_version().map_or(0, |(_, now)| now);
+        conv3d(&arguments[0], &arguments[1], None, &Conv3dConfig::same(3))?.backward()?;
+        let done = cudnn_version().map_or(0, |(_, now)| now - before);
+        say(&format!("{dtype:?}: cuDNN computes {done} of the 3 parts of a step"));
+    }
+    Ok(format!("version {version}, computed {launches} of the checked convolutions"))
 }
 
 fn free_bytes() -> Result<usize> {

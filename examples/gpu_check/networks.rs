@@ -242,7 +242,7 @@ fn losses_in_parts(devices: &[&Device], dataset: &Dataset) -> Result<Vec<f64>> {
         .iter()
         .map(|device| Network::new(&model, 1, DType::F32, device))
         .collect::<Result<_, _>>()?;
-    let config = TrainConfig { epochs: 6, batch_size: 4, ..TrainConfig::default() };
+    let config = TrainConfig { epochs: 3, batch_size: 4, ..TrainConfig::default() };
     let training = Training::new(&networks[0], dataset, &config, None)?;
     let mut losses = vec![];
     training.on_devices(&networks[1..])?.run(&mut |event| {
@@ -257,7 +257,7 @@ fn losses_in_parts(devices: &[&Device], dataset: &Dataset) -> Result<Vec<f64>> {
 pub(crate) fn devices(gpu: &Device) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("tetris.h5");
-    import_tetris(&path, &Voxeliser::paper(24, 1.5), 1, &ImportOptions::default())?;
+    import_tetris(&path, &Voxeliser::paper(12, 0.8), 1, &ImportOptions::default())?;
     let dataset = Dataset::open(&path)?;
     let (second, name) = match gpu_device(1) {
         Ok(second) => (second, "a second GPU"),

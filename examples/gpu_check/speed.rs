@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-#[cfg(feature = "cudnn")]
-use anyhow::ensure;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
@@ -17,38 +15,20 @@ use steer3d::ops::{cudnn_version, set_cudnn};
 use steer3d::so3::Irreps;
 
 use crate::networks::network;
-#[cfg(feature = "cudnn")]
-use crate::{CONV3D, TYPES, check, no_problem};
 use crate::{Operation, say};
 
 #[cfg(not(feature = "cudnn"))]
-pub(crate) fn cudnn(_gpu: &Device) -> Result<String> {
-    Ok("not in this build".into())
+fn dense_speeds(_gpu: &Device) -> Result<()> {
+    Ok(())
 }
 
-/// Dense convolutions with and without cuDNN: values, and a table of speeds.
+/// Dense convolutions with and without cuDNN.
 #[cfg(feature = "cudnn")]
-pub(crate) fn cudnn(gpu: &Device) -> Result<String> {
+fn dense_speeds(gpu: &Device) -> Result<()> {
     const ALL: [(&str, bool, bool); 3] =
         [("never", false, false), ("exact", true, false), ("tf32", true, true)];
-    let Some((version, before)) = cudnn_version() else {
-        return Ok("libcudnn is not found: scripts/cuda-toolchain --cudnn installs it".into());
-    };
-    let mut problems = vec![];
-    for wanted in [false, true] {
-        set_cudnn(wanted);
-        check(CONV3D, gpu, TYPES, &mut problems)?;
-    }
-    no_problem(&problems)?;
-    let launches = cudnn_version().map_or(0, |(_, now)| now - before);
-    ensure!(launches > 0, "cuDNN {version} is there and computed none of the convolutions");
-    for (dtype, _) in TYPES {
-        let arguments =
-            [on_gpu(gpu, &[1, 4, 8, 8, 8], dtype)?, on_gpu(gpu, &[4, 4, 3, 3, 3], dtype)?];
-        let before = cudnn_version().map_or(0, |(_, now)| now);
-        conv3d(&arguments[0], &arguments[1], None, &Conv3dConfig::same(3))?.backward()?;
-        let done = cudnn_version().map_or(0, |(_, now)| now - before);
-        say(&format!("{dtype:?}: cuDNN computes {done} of the 3 parts of a step"));
+    if cudnn_version().is_none() {
+        return Ok(());
     }
     say("conv3d                        dtype  use     forward ms   with backward ms");
     for (channels, k, stride, batch) in
@@ -71,7 +51,8 @@ pub(crate) fn cudnn(gpu: &Device) -> Result<String> {
             }
         }
     }
-    Ok(format!("version {version}, computed {launches} of the checked convolutions"))
+    set_cudnn(true);
+    Ok(())
 }
 
 /// Median milliseconds of a call, after warming up.
@@ -90,7 +71,7 @@ fn milliseconds(gpu: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f6
     Ok(times[3])
 }
 
-fn on_gpu(gpu: &Device, shape: &[usize], dtype: DType) -> Result<Var> {
+pub(crate) fn on_gpu(gpu: &Device, shape: &[usize], dtype: DType) -> Result<Var> {
     Ok(Var::from_tensor(&Tensor::randn(0f32, 1f32, shape, gpu)?.to_dtype(dtype)?)?)
 }
 
@@ -178,5 +159,6 @@ pub(crate) fn speed(gpu: &Device) -> Result<String> {
     for stored in [DType::F32, DType::BF16] {
         line("training step, 3 layers 64^3 x8", stored, training_step(gpu, stored)?);
     }
+    dense_speeds(gpu)?;
     Ok(first)
 }

@@ -3,8 +3,8 @@
 // on; a module of candle arrives as PTX, and the text that it was made from is in the folder of candle-kernels. Both
 // are compiled for the host against crates/ops/src/gpu/kernels/host.h.
 //
-// Memory is NaN when it is given, has guards at both ends, and is only reached through its own device and with its own
-// sizes; the program ends with a message where this does not hold.
+// Memory is NaN when it is given, has guards at both ends, and is only reached through a stream of its own device and
+// within its size; the program ends with a message where this does not hold.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -51,9 +51,9 @@ static int devices() {
     static const int count = atoi(setting("SIMULATED_GPUS", "2").c_str());
     return count < 8 ? count : 8;
 }
-// Streams 0, 1 and 2 are those of the current context.
+// Streams 0, 1 and 2 are those of the current context and thread, which wait for no other one.
 static Context *context_of(void *stream) {
-    if ((uintptr_t)stream <= 2) return current;
+    if ((uintptr_t)stream <= 2) stop("work on no stream of its own: a device must be that of gpu_device");
     return ((Stream *)stream)->context;
 }
 

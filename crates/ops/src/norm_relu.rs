@@ -116,7 +116,7 @@ impl NormRelu {
         let mut out = vec![T::zero(); x.len()];
         self.for_fields(&mut out, |offset, field, out| {
             let (x, grad) = (&x[offset..][..out.len()], &grad[offset..][..out.len()]);
-            let b = bias[field];
+            let (b, alone) = (bias[field], x.len() == voxels);
             let (mut factors, mut radial) = ([T::zero(); CHUNK], [T::zero(); CHUNK]);
             for start in (0..voxels).step_by(CHUNK) {
                 let n = CHUNK.min(voxels - start);
@@ -125,14 +125,19 @@ impl NormRelu {
                 products(x, grad, voxels, start, radial);
                 for (factor, radial) in factors.iter_mut().zip(&mut *radial) {
                     let norm = *factor;
-                    let (active, shifted) = (norm + b > T::zero(), norm + epsilon);
-                    let slope = if active { T::one() } else { T::zero() };
-                    *factor = relu(norm + b) / shifted;
-                    *radial *= if norm > T::zero() {
-                        (slope - *factor) / shifted / norm
+                    let shifted = norm + epsilon;
+                    if norm + b <= T::zero() {
+                        (*factor, *radial) = (T::zero(), T::zero());
+                    } else if alone {
+                        // The sum of both parts, which have one direction, without its cancellation.
+                        let small = (norm + norm + b) * epsilon;
+                        (*factor, *radial) = ((norm * norm + small) / shifted / shifted, T::zero());
                     } else {
-                        T::zero()
-                    };
+                        *factor = (norm + b) / shifted;
+                        // The derivative of the factor, without its cancellation.
+                        let slope = (epsilon - b) / shifted / shifted;
+                        *radial *= if norm > T::zero() { slope / norm } else { T::zero() };
+                    }
                 }
                 for m in 0..x.len() / voxels {
                     let at = m * voxels + start;

@@ -198,10 +198,15 @@ extern "C" __global__ void norm_relu_gradient(const store *x, const store *bias,
         norm = sqrt(norm);
         const real shifted = norm + NORM_EPSILON;
         const bool active = norm + b > 0;
-        const real factor = active ? (norm + b) / shifted : 0;
+        real factor = active ? (norm + b) / shifted : 0;
         // The derivative of the factor, 1 - factor over shifted, without its cancellation.
         const real slope = active ? (NORM_EPSILON - b) / shifted / shifted : 0;
         radial *= norm > 0 ? slope / norm : 0;
+        if (dim == 1) {
+            // So for the sum of both parts, which have one direction.
+            factor = active ? (norm * (norm + 2 * NORM_EPSILON) + b * NORM_EPSILON) / shifted / shifted : 0;
+            radial = 0;
+        }
         for (int m = 0; m < dim; ++m) {
             const i64 at = start + (i64)m * voxels;
             out[at] = save(factor * load(grad[at]) + radial * load(x[at]));
