@@ -49,3 +49,22 @@ pub fn persist(temporary: NamedTempFile, path: &Path) -> Result<()> {
 pub(crate) fn sync_folder_of(path: &Path) -> Result<()> {
     if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_permissions_of_a_new_one_and_no_remains_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let [ours, plain] = ["ours", "plain"].map(|name| folder.path().join(name));
+        write(&ours, b"old").unwrap();
+        write(&ours, b"new").unwrap();
+        std::fs::write(&plain, b"new").unwrap();
+        assert_eq!(std::fs::read(&ours).unwrap(), b"new");
+        let permissions = |path| std::fs::metadata(path).unwrap().permissions();
+        assert_eq!(permissions(&ours), permissions(&plain));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert!(write(&folder.path().join("missing/file"), b"").is_err());
+    }
+}
