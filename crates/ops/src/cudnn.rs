@@ -8,6 +8,7 @@ static USE: LazyLock<AtomicBool> =
 
 /// Whether [`conv3d`](crate::conv3d) is computed by cuDNN from now on, on all threads, where its library is found and
 /// computes the convolution. At the start it is unless the variable `STEER3D_CUDNN` is `off`.
+/// Where its workspace does not fit into memory our kernels compute the convolution, whose last bits are others.
 /// f32 is computed in f32 unless TF32 is permitted ([`Tf32Permit`](crate::Tf32Permit)).
 pub fn set_cudnn(wanted: bool) {
     USE.store(wanted, Ordering::Relaxed);

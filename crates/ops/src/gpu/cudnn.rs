@@ -415,7 +415,7 @@ pub(crate) mod host {
 
     use super::super::OnGpu;
     use super::super::host::{ALL, GUARD, available, bytes_of, compile, guarded, values_of};
-    use super::{Cudnn, Element, Handle};
+    use super::{Convolution, Cudnn, Element, Handle, Pass};
 
     const STREAM: *mut c_void = 0x5eed as *mut c_void;
 
@@ -455,6 +455,35 @@ pub(crate) mod host {
         let end = GUARD + bytes_of(&[0.0], element).len() * len;
         assert!(bytes[..GUARD].iter().chain(&bytes[end..]).all(|b| *b == 0xff));
         values_of(&bytes[GUARD..end], element)
+    }
+
+    /// The library itself, which describes without a GPU.
+    #[test]
+    fn cudnn_takes_the_descriptors() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/cuda/lib64/libcudnn.so.9");
+        let Some(cudnn) = Cudnn::load(&[folder, "libcudnn.so.9"]) else {
+            eprintln!("skipped: no libcudnn.so.9; scripts/cuda-toolchain --cudnn installs it");
+            return;
+        };
+        assert!(cudnn.version() >= 90000);
+        for (stride, padding) in [([1; 3], [2; 3]), ([2, 1, 3], [0, 1, 2])] {
+            let convolution = Convolution {
+                pass: Pass::Forward,
+                input: [2, 3, 10, 11, 12],
+                filter: [4, 3, 5, 5, 5],
+                output: [2, 4, 10, 11, 12],
+                padding,
+                stride,
+            };
+            for (element, _) in ALL {
+                assert!(cudnn.tensor(convolution.input, element).is_some());
+                assert!(cudnn.filter(convolution.filter, element).is_some());
+                for tf32 in [false, true] {
+                    assert!(cudnn.convolution(&convolution, element, tf32).is_some());
+                }
+            }
+            assert!(cudnn.tensor([1 << 20, 1 << 12, 1, 1, 1], Element::F32).is_none());
+        }
     }
 
     /// Compares what cuDNN is asked for instead of `op` with the CPU.
