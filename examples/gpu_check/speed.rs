@@ -56,7 +56,7 @@ fn dense_speeds(gpu: &Device) -> Result<()> {
 }
 
 /// Median milliseconds of a call, after warming up.
-fn milliseconds(gpu: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
+fn milliseconds<T>(gpu: &Device, mut call: impl FnMut() -> Result<T>) -> Result<f64> {
     call()?;
     call()?;
     gpu.synchronize()?;
@@ -78,15 +78,9 @@ pub(crate) fn on_gpu(gpu: &Device, shape: &[usize], dtype: DType) -> Result<Var>
 /// Milliseconds forward, and forward and backward.
 fn both(gpu: &Device, run: &Operation, arguments: &[Var]) -> Result<[f64; 2]> {
     let detached: Vec<Tensor> = arguments.iter().map(Var::as_detached_tensor).collect();
-    let forward = milliseconds(gpu, || {
-        run(&detached)?;
-        Ok(())
-    })?;
+    let forward = milliseconds(gpu, || Ok(run(&detached)?))?;
     let tensors: Vec<Tensor> = arguments.iter().map(|v| v.as_tensor().clone()).collect();
-    let all = milliseconds(gpu, || {
-        run(&tensors)?.backward()?;
-        Ok(())
-    })?;
+    let all = milliseconds(gpu, || Ok(run(&tensors)?.backward()?))?;
     Ok([forward, all])
 }
 
@@ -97,10 +91,7 @@ fn training_step(gpu: &Device, stored: DType) -> Result<[f64; 2]> {
     let x = Tensor::randn(0f32, 1f32, (8, 1, 64, 64, 64), gpu)?.to_dtype(stored)?;
     let labels = Tensor::new(&[0u32, 1, 2, 3, 0, 1, 2, 3], gpu)?;
     let forward = || network.forward(&x, Mode::Train { seed: 3, step: 0 });
-    let of_forward = milliseconds(gpu, || {
-        forward()?;
-        Ok(())
-    })?;
+    let of_forward = milliseconds(gpu, || Ok(forward()?))?;
     let of_step = milliseconds(gpu, || {
         let loss = cross_entropy(&forward()?, &labels)?;
         Ok(adam.step(network.params(), &loss.backward()?, 1e-2)?)
@@ -108,9 +99,26 @@ fn training_step(gpu: &Device, stored: DType) -> Result<[f64; 2]> {
     Ok([of_forward, of_step])
 }
 
+/// What the GPU does at best: a copy, and a matrix product.
+fn ceilings(gpu: &Device) -> Result<()> {
+    let (count, edge) = (1 << 28, 4096);
+    let x = Tensor::zeros(count, DType::F32, gpu)?;
+    let copy = milliseconds(gpu, || Ok(x.affine(1.0, 1.0)?))?;
+    say(&format!("a copy: {:.0} GB/s", 8.0 * count as f64 / copy / 1e6));
+    for dtype in [DType::F32, DType::BF16] {
+        let [a, b] = [on_gpu(gpu, &[edge, edge], dtype)?, on_gpu(gpu, &[edge, edge], dtype)?];
+        let [a, b] = [a.as_detached_tensor(), b.as_detached_tensor()];
+        let product = milliseconds(gpu, || Ok(a.matmul(&b)?))?;
+        let rate = 2.0 * (edge as f64).powi(3) / product / 1e9;
+        say(&format!("a matrix product in {dtype:?}: {rate:.1} TFLOP/s"));
+    }
+    Ok(())
+}
+
 pub(crate) fn speed(gpu: &Device) -> Result<String> {
     const FIELDS: &str = "16x0+16x1+16x2";
     let mut first = String::new();
+    ceilings(gpu)?;
     say("operation                                        dtype   forward ms   with backward ms");
     let mut line = |name: &str, dtype: DType, [forward, all]: [f64; 2]| {
         say(&format!("{name:<47}  {dtype:?}   {forward:>10.2}   {all:>10.2}"));
@@ -128,6 +136,7 @@ pub(crate) fn speed(gpu: &Device) -> Result<String> {
             let family = Family::jets(order);
             let basis = KernelBasis::new(&fields, &fields, k, &family, [1.0; 3])?;
             let plan = SeparablePlan::new(&basis, &family)?.context("jets are separable")?;
+            let multiply_adds = plan.cost().total() as f64;
             let kernel = Separable::new(plan)?;
             let run: Operation =
                 Box::new(move |a| separable_conv3d(&a[0], &a[1], None, &kernel, 1, Boundary::Zero));
@@ -136,7 +145,12 @@ pub(crate) fn speed(gpu: &Device) -> Result<String> {
             let cores = if permitted { " tf32" } else { "" };
             let name = format!("separable {FIELDS} {edge}^3 x{batch} k={k} N={order}{cores}");
             let _permit = permitted.then(permit_tf32);
-            line(&name, dtype, both(gpu, &run, &arguments)?);
+            let times = both(gpu, &run, &arguments)?;
+            line(&name, dtype, times);
+            let (values, bytes) = ((batch * edge.pow(3)) as f64, dtype.size_in_bytes() as f64);
+            let rate = 2.0 * multiply_adds * values / times[0] / 1e9;
+            let traffic = 2.0 * fields.dim() as f64 * values * bytes / times[0] / 1e6;
+            say(&format!("    forward {rate:.1} TFLOP/s, {traffic:.0} GB/s of input and output"));
         }
     }
     let arguments = [
