@@ -37,12 +37,13 @@ pub(crate) enum Use {
 }
 
 impl Use {
-    /// Multiple of copies of an output block for which shared memory has places, in each path.
-    fn places(self) -> usize {
+    /// Places in shared memory for `count` copies of an output block, in each path. On tensor cores those of four
+    /// paths for eight copies lie in 32 banks.
+    fn padded(self, count: usize) -> usize {
         match self {
-            Self::Mix => 4,
-            Self::MixTf32 => 8,
-            Self::Contract => 1,
+            Self::Mix => count.next_multiple_of(4),
+            Self::MixTf32 => count.next_multiple_of(8) | 8,
+            Self::Contract => count,
         }
     }
 
@@ -257,7 +258,7 @@ impl Writer<'_> {
 
     /// Places for the weights, or the sums, of a coupling to a slice.
     fn small(&self, paths: usize, count: usize) -> usize {
-        paths * count.next_multiple_of(self.using.places())
+        paths * self.using.padded(count)
     }
 
     /// Most places that a copy of any input block takes.
@@ -320,7 +321,6 @@ impl Writer<'_> {
             ("TILE_Y", y),
             ("TILE_X", x),
             ("ROW", self.row()),
-            ("COPIES", self.using.places()),
         ];
         for (name, value) in defines {
             line(out, format_args!("#define {name} {value}"));

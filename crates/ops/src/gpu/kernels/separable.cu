@@ -29,8 +29,12 @@ struct Sizes {
 #define SPREAD(n) ((n) + (32 + LINE - (n) % 32) % 32)
 #define LINES_Z SPREAD(REACH_Y * LINE)
 #define PLANES_Z SPREAD(TILE_Y * LINE)
-// Weights of a path in shared memory.
-#define PADDED(count) (((count) + COPIES - 1) / COPIES * COPIES)
+// Places of a path's weights in shared memory.
+#ifdef TF32
+#define PADDED(count) (((count) + 7) / 8 * 8 | 8)
+#else
+#define PADDED(count) (((count) + 3) / 4 * 4)
+#endif
 
 // Filters of all orders at a window of 2 HALF + 1 values, the halves folded.
 template <class Taps, int COUNT>
@@ -343,7 +347,7 @@ __device__ __forceinline__ void mix_tf32(real *channel, const real *features, co
     for (int first = 0; first < paths; first += 4) {
         const int path = first + threadIdx.x % 4;
         const bool there = path < paths;
-        real w[PADDED(COUNT) / 8];
+        real w[(COUNT + 7) / 8];
 #pragma unroll
         for (int n = 0; n < COUNT; n += 8) w[n / 8] = there ? weights[path * PADDED(COUNT) + n + row] : 0;
 #pragma unroll
