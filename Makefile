@@ -20,7 +20,7 @@ results: setup
 test: setup
 	cargo test --workspace --locked
 
-# ONNX models, a heavy build (Rust 1.91 or newer).
+# ONNX models, a heavy build.
 test-onnx: setup
 	cargo test --workspace --locked --features steer3d-cli/onnx --test eval --test cli -- onnx makers
 
