@@ -224,6 +224,7 @@ fn random_operation(index: usize, stream: &mut Stream) -> Result<(String, Operat
 }
 
 const OPERATIONS: usize = 16;
+
 fn any_size(stream: &mut Stream) -> usize {
     3 + stream.below(13)
 }
@@ -267,8 +268,17 @@ fn results(
             all.push(gradients.get(var).context("an argument without gradient")?.clone());
         }
     }
-    let cpu = |t: &Tensor| Ok(t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?);
-    all.iter().map(cpu).collect()
+    all.iter().map(on_cpu).collect()
+}
+
+/// In f64.
+fn on_cpu(x: &Tensor) -> Result<Tensor> {
+    Ok(x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
+}
+
+/// The largest of some sizes; infinite where one is not a number.
+fn largest(sizes: impl Iterator<Item = f64>) -> f64 {
+    sizes.fold(0.0, |most: f64, d| if d.is_nan() { f64::INFINITY } else { most.max(d) })
 }
 
 /// Largest difference over the largest element of the second.
@@ -276,11 +286,7 @@ fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     ensure!(a.dims() == b.dims(), "expected shape {:?}, found {:?}", b.dims(), a.dims());
     let (a, b): (Vec<f64>, Vec<f64>) = (a.flatten_all()?.to_vec1()?, b.flatten_all()?.to_vec1()?);
     let scale = b.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
-    let worst = a.iter().zip(&b).fold(0.0, |m: f64, (a, b)| {
-        let d = (a - b).abs();
-        if d.is_nan() { f64::INFINITY } else { m.max(d) }
-    });
-    Ok(worst / scale)
+    Ok(largest(a.iter().zip(&b).map(|(a, b)| (a - b).abs())) / scale)
 }
 
 /// Element types with the largest difference that an operation may have, over the largest element.

@@ -19,7 +19,7 @@ use steer3d::ops::gpu_device;
 use steer3d::so3::{Irreps, Stream};
 use steer3d::volume::{Dataset, ImportOptions, Voxeliser, import_tetris};
 
-use crate::{difference, normal, say};
+use crate::{difference, largest, normal, on_cpu, say};
 
 /// Networks of every kind of layer, norm and head, with their names.
 fn configurations() -> Result<Vec<(&'static str, ModelConfig)>> {
@@ -80,10 +80,6 @@ fn volumes(dtype: DType, device: &Device) -> Result<Tensor> {
     Ok(x.to_dtype(dtype)?.to_device(device)?)
 }
 
-fn on_cpu(x: &Tensor) -> Result<Tensor> {
-    Ok(x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
-}
-
 /// Losses of two steps in f64, and then the answers of the network for evaluation.
 fn steps_and_answers(config: &ModelConfig, device: &Device) -> Result<(Vec<f64>, Tensor)> {
     let network = Network::new(config, 1, DType::F64, device)?;
@@ -94,7 +90,7 @@ fn steps_and_answers(config: &ModelConfig, device: &Device) -> Result<(Vec<f64>,
         let out = network.forward(&x, Mode::Train { seed: 3, step })?;
         let loss = out.affine(1.0, -0.3)?.sqr()?.mean_all()?;
         adam.step(network.params(), &loss.backward()?, 1e-2)?;
-        losses.push(loss.to_device(&Device::Cpu)?.to_scalar()?);
+        losses.push(on_cpu(&loss)?.to_scalar()?);
     }
     let answers = on_cpu(&network.fused()?.forward(&x)?)?;
     let unfused = on_cpu(&network.forward(&x, Mode::Evaluate)?)?;
@@ -132,7 +128,7 @@ fn in_bf16_and_from_a_file(config: &ModelConfig, gpu: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Output and gradient of the input of a convolution of learned radial functions, on the CPU.
+/// Output and gradient of the first weights of a convolution of learned radial functions.
 fn radial(device: &Device) -> Result<[Tensor; 2]> {
     let (input, output): (Irreps, Irreps) = ("2x0+1x1".parse()?, "1x0+2x1+1x2".parse()?);
     let mut params = Params::new(1, DType::F64, device);
@@ -184,10 +180,7 @@ fn apart(a: &[f64], b: &[f64]) -> f64 {
     if a.len() != b.len() {
         return f64::INFINITY;
     }
-    a.iter().zip(b).fold(0.0, |m: f64, (a, b)| {
-        let d = (a - b).abs() / b.abs();
-        if d.is_nan() { f64::INFINITY } else { m.max(d) }
-    })
+    largest(a.iter().zip(b).map(|(a, b)| (a - b).abs() / b.abs()))
 }
 
 pub(crate) fn network(device: &Device, dtype: DType) -> Result<SteerableCnn> {
@@ -211,7 +204,7 @@ fn losses(device: &Device, dtype: DType, stored: DType, steps: u64) -> Result<Ve
         let labels = Tensor::new(&[0u32, 1, 2, 3], device)?;
         let loss = cross_entropy(&network.forward(&x, Mode::Train { seed: 3, step })?, &labels)?;
         adam.step(network.params(), &loss.backward()?, 1e-2)?;
-        losses.push(loss.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_scalar()?);
+        losses.push(on_cpu(&loss)?.to_scalar()?);
     }
     Ok(losses)
 }
@@ -302,17 +295,15 @@ fn exchange(gpu: &Device, second: &Device) -> Result<String> {
             .zip(used)
             .map(|(row, device)| Ok(row.to_dtype(dtype)?.to_device(device)?));
         let on_devices = on_devices.collect::<Result<Vec<_>>>()?;
-        let cpu =
-            |t: &Tensor| Ok::<_, anyhow::Error>(t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?);
         let mut expected = rows[0].clone();
         for row in &rows[1..] {
             expected = (expected + row)?;
         }
-        let off = difference(&cpu(&link.sum(&on_devices)?)?, &expected)?;
+        let off = difference(&on_cpu(&link.sum(&on_devices)?)?, &expected)?;
         ensure!(off < 1e-6, "a sum by NCCL is off by {off:.1e}");
         for copy in link.copies(&on_devices[0])? {
             ensure!(
-                difference(&cpu(&copy)?, &cpu(&on_devices[0])?)? == 0.0,
+                difference(&on_cpu(&copy)?, &on_cpu(&on_devices[0])?)? == 0.0,
                 "a copy by NCCL differs"
             );
         }

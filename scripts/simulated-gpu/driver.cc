@@ -12,7 +12,6 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <fstream>
-#include <functional>
 #include <map>
 #include <mutex>
 #include <random>
@@ -290,64 +289,55 @@ Status cublasDestroy_v2(void *handle) { free(handle); return OK; }
 Status cublasSetStream_v2(void *, void *) { return OK; }
 } // extern "C"
 
-static double bf16(uint16_t bits) { uint32_t wide = uint32_t(bits) << 16; float x; memcpy(&x, &wide, 4); return x; }
-static uint16_t to_bf16(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-// Columns first: c (m, n) = alpha a (m, k) b (k, n) + beta c.
-template <class Load, class Save>
-static void product(bool turn_a, bool turn_b, int m, int n, int k, double alpha, double beta, const Load &a, const Load &b,
-                    const Load &c, const Save &save, int lda, int ldb, int ldc) {
-    for (int j = 0; j < n; ++j)
-        for (int i = 0; i < m; ++i) {
-            double sum = 0;
-            for (int l = 0; l < k; ++l)
-                sum += a(turn_a ? l + size_t(i) * lda : i + size_t(l) * lda) * b(turn_b ? j + size_t(l) * ldb : l + size_t(j) * ldb);
-            const size_t at = i + size_t(j) * ldc;
-            save(at, alpha * sum + (beta == 0 ? 0 : beta * c(at)));
-        }
+struct Bf16 {
+    uint16_t bits;
+    explicit Bf16(float x) {
+        uint32_t wide;
+        memcpy(&wide, &x, 4);
+        bits = (wide + 0x7fff + (wide >> 16 & 1)) >> 16;
+    }
+    operator float() const {
+        const uint32_t wide = uint32_t(bits) << 16;
+        float x;
+        memcpy(&x, &wide, 4);
+        return x;
+    }
+};
+
+// Columns first: c (m, n) = alpha a (m, k) b (k, n) + beta c, for each of a batch; factors are of type F.
+template <class T, class F>
+static Status products(int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int lda, long long sa,
+                       const void *b, int ldb, long long sb, const void *beta, void *c, int ldc, long long sc, int count) {
+    ALONE;
+    const F by = *(const F *)alpha, of_old = *(const F *)beta;
+    for (int i = 0; i < count; ++i) {
+        const T *p = (const T *)a + i * sa, *q = (const T *)b + i * sb;
+        T *r = (T *)c + i * sc;
+        for (int column = 0; column < n; ++column)
+            for (int row = 0; row < m; ++row) {
+                double sum = 0;
+                for (int l = 0; l < k; ++l)
+                    sum += double(p[ta ? l + size_t(row) * lda : row + size_t(l) * lda]) *
+                           double(q[tb ? column + size_t(l) * ldb : l + size_t(column) * ldb]);
+                T &to = r[row + size_t(column) * ldc];
+                to = T(by * sum + (of_old == 0 ? 0 : of_old * double(to)));
+            }
+    }
+    return OK;
 }
 
 extern "C" {
 Status cublasGemmStridedBatchedEx(void *, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int type, int lda,
                                   long long sa, const void *b, int, int ldb, long long sb, const void *beta, void *c, int, int ldc,
                                   long long sc, int count, int, int) {
-    ALONE;
-    for (int i = 0; i < count; ++i) {
-        std::function<double(size_t)> of_a, of_b, of_c;
-        std::function<void(size_t, double)> save;
-        double x, y;
-        if (type == 1) {
-            auto p = (const double *)a + i * sa, q = (const double *)b + i * sb;
-            auto r = (double *)c + i * sc;
-            of_a = [=](size_t j) { return p[j]; }; of_b = [=](size_t j) { return q[j]; }; of_c = [=](size_t j) { return r[j]; };
-            save = [=](size_t j, double v) { r[j] = v; };
-            x = *(const double *)alpha; y = *(const double *)beta;
-        } else if (type == 0) {
-            auto p = (const float *)a + i * sa, q = (const float *)b + i * sb;
-            auto r = (float *)c + i * sc;
-            of_a = [=](size_t j) { return p[j]; }; of_b = [=](size_t j) { return q[j]; }; of_c = [=](size_t j) { return r[j]; };
-            save = [=](size_t j, double v) { r[j] = float(v); };
-            x = *(const float *)alpha; y = *(const float *)beta;
-        } else if (type == 14) {
-            auto p = (const uint16_t *)a + i * sa, q = (const uint16_t *)b + i * sb;
-            auto r = (uint16_t *)c + i * sc;
-            of_a = [=](size_t j) { return bf16(p[j]); }; of_b = [=](size_t j) { return bf16(q[j]); }; of_c = [=](size_t j) { return bf16(r[j]); };
-            save = [=](size_t j, double v) { r[j] = to_bf16(float(v)); };
-            x = *(const float *)alpha; y = *(const float *)beta;
-        } else {
-            stop("a matrix product of type " + std::to_string(type));
-        }
-        product(ta != 0, tb != 0, m, n, k, x, y, of_a, of_b, of_c, save, lda, ldb, ldc);
-    }
-    return OK;
+    const auto of = type == 0 ? products<float, float> : type == 1 ? products<double, double> : products<Bf16, float>;
+    if (type != 0 && type != 1 && type != 14) stop("a matrix product of type " + std::to_string(type));
+    return of(ta, tb, m, n, k, alpha, a, lda, sa, b, ldb, sb, beta, c, ldc, sc, count);
 }
-Status cublasDgemmStridedBatched(void *handle, int ta, int tb, int m, int n, int k, const double *alpha, const double *a, int lda,
+Status cublasDgemmStridedBatched(void *, int ta, int tb, int m, int n, int k, const double *alpha, const double *a, int lda,
                                  long long sa, const double *b, int ldb, long long sb, const double *beta, double *c, int ldc,
                                  long long sc, int count) {
-    return cublasGemmStridedBatchedEx(handle, ta, tb, m, n, k, alpha, a, 1, lda, sa, b, 1, ldb, sb, beta, c, 1, ldc, sc, count, 0, 0);
+    return products<double, double>(ta, tb, m, n, k, alpha, a, lda, sa, b, ldb, sb, beta, c, ldc, sc, count);
 }
 
 // ---- cuRAND ---------------------------------------------------------------------------------------------------

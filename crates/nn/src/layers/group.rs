@@ -1,7 +1,7 @@
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Error, Layout, Shape, Storage, Tensor};
 use steer3d_ops::{Conv3dConfig, conv3d};
 use steer3d_so3::{Irreps, Rotation, cube_group};
 
@@ -135,12 +135,17 @@ impl Turned {
         Ok(Self { index: params.indices(index)?, back: params.indices(back)? })
     }
 
+    /// `on_device`: a storage, if it is on the device of the weights.
     fn select<S: BackendStorage>(
         &self,
-        (weights, layout): (&S, &Layout),
-        (index, places): (&S, &Layout),
+        weights: &S,
+        layout: &Layout,
+        on_device: impl Fn(&Storage) -> Option<&S>,
     ) -> candle_core::Result<(S, Shape)> {
         let (outputs, _) = layout.shape().dims2()?;
+        let (index, places) = self.index.storage_and_layout();
+        let index = on_device(&index)
+            .ok_or_else(|| Error::msg("turned: the weights are not on the device of the layer"))?;
         let filters = weights.index_select(index, layout, places, 1)?;
         Ok((filters, (outputs, self.index.elem_count()).into()))
     }
@@ -163,11 +168,7 @@ impl CustomOp1 for Turned {
         weights: &CpuStorage,
         layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (storage, places) = self.index.storage_and_layout();
-        match &*storage {
-            Storage::Cpu(index) => self.select((weights, layout), (index, places)),
-            _ => candle_core::bail!("turned: expected weights on a GPU, found them on the CPU"),
-        }
+        self.select(weights, layout, |s| if let Storage::Cpu(s) = s { Some(s) } else { None })
     }
 
     #[cfg(feature = "cuda")]
@@ -176,11 +177,7 @@ impl CustomOp1 for Turned {
         weights: &CudaStorage,
         layout: &Layout,
     ) -> candle_core::Result<(CudaStorage, Shape)> {
-        let (storage, places) = self.index.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(index) => self.select((weights, layout), (index, places)),
-            _ => candle_core::bail!("turned: expected weights on the CPU, found them on a GPU"),
-        }
+        self.select(weights, layout, |s| if let Storage::Cuda(s) = s { Some(s) } else { None })
     }
 
     fn bwd(
