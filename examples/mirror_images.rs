@@ -7,9 +7,11 @@
 
 use std::path::Path;
 
-use steer3d::nn::{AdamW, Nonlinearity, loss};
+use steer3d::dataset::{ImportOptions, import_cath};
+use steer3d::nn::Nonlinearity;
 use steer3d::prelude::*;
-use steer3d::volume::{ImportOptions, PointCloud, Voxeliser, import_cath};
+use steer3d::train::{AdamW, loss};
+use steer3d::volume::{PointCloud, Voxeliser};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

@@ -11,14 +11,15 @@ mod secondary_structure;
 use std::path::Path;
 
 use secondary_structure::{WINDOW, begins_helix};
+use steer3d::dataset::{
+    DatasetMeta, DatasetWriter, ImportOptions, Item, Loader, LoaderOptions, Tasks, import_cath,
+};
 use steer3d::eval::{NetworkPredictor, Source, Targets, evaluate_outputs};
-use steer3d::nn::{AdamW, Head, loss};
+use steer3d::nn::Head;
 use steer3d::prelude::*;
 use steer3d::so3::{Normalization, spherical_harmonics};
-use steer3d::volume::{
-    DatasetMeta, DatasetWriter, ImportOptions, Item, Loader, LoaderOptions, Tasks, Voxeliser,
-    import_cath,
-};
+use steer3d::train::{AdamW, loss};
+use steer3d::volume::Voxeliser;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

@@ -12,13 +12,14 @@ mod secondary_structure;
 use std::path::Path;
 
 use secondary_structure::{WINDOW, begins_helix, begins_strand, distance};
+use steer3d::dataset::{
+    Batch, DatasetMeta, DatasetWriter, ImportOptions, Item, Tasks, import_cath,
+};
 use steer3d::eval::report::VoxelReport;
 use steer3d::eval::{NetworkPredictor, PointGroup, Source, evaluate_voxels};
-use steer3d::nn::{AdamW, loss};
 use steer3d::prelude::*;
-use steer3d::volume::{
-    Batch, DatasetMeta, DatasetWriter, ImportOptions, Item, Tasks, Voxeliser, import_cath,
-};
+use steer3d::train::{AdamW, loss};
+use steer3d::volume::Voxeliser;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

@@ -4,16 +4,21 @@
 //! This crate re-exports the crates of the workspace; [`prelude`] has what most programs need.
 //! Conventions (harmonics, Wigner-D, axis order) stand in [`so3`].
 
+pub use steer3d_dataset as dataset;
 pub use steer3d_eval as eval;
+pub use steer3d_files as files;
+pub use steer3d_formats as formats;
 pub use steer3d_kernels as kernels;
 pub use steer3d_nn as nn;
 pub use steer3d_ops as ops;
 pub use steer3d_so3 as so3;
+pub use steer3d_train as train;
 pub use steer3d_volume as volume;
 
 /// The types and functions that most programs need.
 pub mod prelude {
     pub use candle_core::{DType, Device, Tensor};
+    pub use steer3d_dataset::{Dataset, Split};
     pub use steer3d_eval::equivariance::{FieldMap, assert_equivariant};
     pub use steer3d_eval::{Predictor, Protocol, evaluate};
     pub use steer3d_kernels::Family;
@@ -23,8 +28,9 @@ pub mod prelude {
     };
     pub use steer3d_nn::{
         Field, Mode, ModelConfig, Network, Params, PlainCnn, PlainConfig, SteerableBlock,
-        SteerableCnn, SteerableConfig, TrainConfig, TrainEvent, train,
+        SteerableCnn, SteerableConfig,
     };
     pub use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
-    pub use steer3d_volume::{Dataset, Grid, Interpolation, Split, Volume, rotate};
+    pub use steer3d_train::{TrainConfig, TrainEvent, train};
+    pub use steer3d_volume::{Grid, Interpolation, Volume, rotate};
 }

@@ -4,13 +4,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use steer3d::dataset::{DatasetMeta, DatasetWriter, Item, Provenance, Storage};
 use steer3d::eval::report::SourceReport;
 use steer3d::eval::{Condition, NetworkPredictor, Source};
 use steer3d::prelude::*;
 use steer3d::so3::Stream;
-use steer3d::volume::{
-    DatasetMeta, DatasetWriter, Item, PointCloud, Provenance, Storage, Voxeliser,
-};
+use steer3d::volume::{PointCloud, Voxeliser};
 
 const ARMS: [&[[f64; 3]]; 3] = [
     &[[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]],

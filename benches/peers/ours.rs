@@ -17,9 +17,10 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
-use steer3d::nn::{AdamW, Mode, SteerableBlock, SteerableCnn, SteerableConfig};
+use steer3d::nn::{Mode, SteerableBlock, SteerableCnn, SteerableConfig};
 use steer3d::ops::{Boundary, Conv3dConfig, Separable, conv3d, reuse_memory, separable_conv3d};
 use steer3d::so3::Irreps;
+use steer3d::train::AdamW;
 
 mod shares;
 

@@ -6,8 +6,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use steer3d::kernels::Family;
 use steer3d::nn::layers::{FieldBatchNorm, Gate, InvariantPool, Linear, SteerableConv3d};
-use steer3d::nn::{AdamW, Field, Mode, NnError, Params};
+use steer3d::nn::{Field, Mode, NnError, Params};
 use steer3d::so3::Irreps;
+use steer3d::train::AdamW;
 
 use super::{ORDER, SIZE, blocks, line, network, seconds, training_step, volume};
 

@@ -5,19 +5,20 @@ use std::ops::ControlFlow;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::loss::cross_entropy;
+use steer3d::dataset::{Dataset, ImportOptions, import_tetris};
 use steer3d::kernels::Family;
 use steer3d::nn::checkpoint::{FORMAT, ModelCard, load, save};
 use steer3d::nn::layers::{RadialConv3d, RadialPerceptron};
 use steer3d::nn::{
-    AdamW, Field, Head, Mode, ModelConfig, Network, Nonlinearity, Params, PlainConfig, Pooling,
-    SteerableBlock, SteerableCnn, SteerableConfig, Symmetry, TrainConfig, TrainEvent, Training,
-    TransformerConfig,
+    Field, Head, Mode, ModelConfig, Network, Nonlinearity, Params, PlainConfig, Pooling,
+    SteerableBlock, SteerableCnn, SteerableConfig, Symmetry, TransformerConfig,
 };
 #[cfg(feature = "nccl")]
 use steer3d::ops::DeviceLink;
 use steer3d::ops::gpu_device;
 use steer3d::so3::{Irreps, Stream};
-use steer3d::volume::{Dataset, ImportOptions, Voxeliser, import_tetris};
+use steer3d::train::{AdamW, TrainConfig, TrainEvent, Training};
+use steer3d::volume::Voxeliser;
 
 use crate::{difference, largest, normal, on_cpu, say};
 

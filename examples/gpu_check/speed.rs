@@ -6,13 +6,14 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
-use steer3d::nn::{AdamW, Mode};
+use steer3d::nn::Mode;
 use steer3d::ops::{
     Boundary, Conv3dConfig, Separable, conv3d, field_batch_norm_gate, permit_tf32, separable_conv3d,
 };
 #[cfg(feature = "cudnn")]
 use steer3d::ops::{cudnn_version, set_cudnn};
 use steer3d::so3::Irreps;
+use steer3d::train::AdamW;
 
 use crate::networks::network;
 use crate::{Operation, say};

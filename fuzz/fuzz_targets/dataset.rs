@@ -9,12 +9,10 @@ use std::sync::OnceLock;
 
 use hdf5::H5Type;
 use libfuzzer_sys::fuzz_target;
-use steer3d_volume::formats::import_hdf5;
+use steer3d_dataset::import_hdf5;
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
-use steer3d_volume::{
-    Dataset, DatasetMeta, DatasetWriter, Item, Mesh, PointCloud, PointValue, Provenance, Storage,
-    Volume, Voxeliser,
-};
+use steer3d_volume::{Mesh, PointCloud, PointValue, Volume, Voxeliser};
+use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Storage};
 
 /// Items whose volumes are read: larger ones are slow and come from the same code.
 const MAX_ITEM_LEN: usize = 1 << 14;
@@ -124,7 +122,7 @@ fn small(path: &PathBuf) -> Vec<u8> {
         };
         writer.push(&item).expect("a valid item");
     }
-    let skipped = steer3d_volume::Skipped { source: "b".to_owned(), problem: "broken".to_owned() };
+    let skipped = steer3d_dataset::Skipped { source: "b".to_owned(), problem: "broken".to_owned() };
     writer.finish_with(&[skipped]).expect("a writable folder");
     std::fs::read(path).expect("the file just written")
 }

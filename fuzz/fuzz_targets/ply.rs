@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use steer3d_volume::formats::{Format, read_as};
+use steer3d_formats::{Format, read_as};
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = read_as(bytes, Format::Ply);

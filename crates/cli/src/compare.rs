@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use steer3d::dataset::Dataset;
 use steer3d::eval::NetworkPredictor;
 use steer3d::eval::report::{Comparison, Report, Section, Trial, write_comparison, write_report};
-use steer3d::nn::state::{self, TrainingState};
-use steer3d::nn::{ModelConfig, Network, TrainConfig, checkpoint};
-use steer3d::volume::Dataset;
+use steer3d::nn::{ModelConfig, Network, checkpoint};
+use steer3d::train::TrainConfig;
+use steer3d::train::state::{self, TrainingState};
 
 use crate::INTERRUPTED;
 use crate::eval::{ProtocolArgs, command_line, measure};

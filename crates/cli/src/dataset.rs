@@ -6,15 +6,15 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use steer3d::so3::Irreps;
-use steer3d::volume::build::{Atoms, Built, Entry, Fit, Store, build};
-use steer3d::volume::dataset::{Broken, Fractions, group_splits, random_splits};
-use steer3d::volume::picture::overview;
-use steer3d::volume::{
-    ChannelScheme, Dataset, ImportOptions, Listing, MeshField, Provenance, Recipe, Split, Summary,
-    Voxeliser, Weight, import_arrays, import_cath, import_medmnist, import_tetris,
-    tetris_voxeliser,
+use steer3d::dataset::build::{Atoms, Built, Entry, Fit, Store, build};
+use steer3d::dataset::dataset::{Broken, Fractions, group_splits, random_splits};
+use steer3d::dataset::{
+    Dataset, ImportOptions, Listing, Provenance, Recipe, Split, Summary, import_arrays,
+    import_cath, import_medmnist, import_tetris, tetris_voxeliser,
 };
+use steer3d::so3::Irreps;
+use steer3d::volume::picture::overview;
+use steer3d::volume::{ChannelScheme, MeshField, Voxeliser, Weight};
 
 use crate::eval::command_line;
 use crate::output::Output;

@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
+use steer3d::dataset::{Dataset, ImportOptions, Split, import_cath, import_medmnist};
 use steer3d::eval::report::Section;
 use steer3d::eval::{NetworkPredictor, Predictor, Protocol, Source};
-use steer3d::nn::{Network, TrainConfig};
-use steer3d::volume::{
-    Dataset, ImportOptions, Interpolation, Split, Voxeliser, import_cath, import_medmnist,
-};
+use steer3d::nn::Network;
+use steer3d::train::TrainConfig;
+use steer3d::volume::{Interpolation, Voxeliser};
 
 use crate::output::Output;
 use crate::train::{Architecture, Budget, Keep, Pair, default_networks, rival, train_into};

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use steer3d::dataset::{Dataset, Split};
 use steer3d::eval::report::{ModelReport, Report, Section, terminal, write_report};
 use steer3d::eval::{
     Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Progress, Protocol,
@@ -14,7 +15,7 @@ use steer3d::eval::{
 };
 use steer3d::nn::checkpoint::{self, ModelCard};
 use steer3d::nn::{Head, Network};
-use steer3d::volume::{Dataset, Interpolation, Split};
+use steer3d::volume::Interpolation;
 
 use crate::output::Output;
 use crate::{outputs, voxels};

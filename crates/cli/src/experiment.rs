@@ -10,9 +10,10 @@ use candle_core::Device;
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use steer3d::dataset::{Dataset, Split};
 use steer3d::eval::Protocol;
-use steer3d::nn::{ModelConfig, States, TrainConfig};
-use steer3d::volume::{Dataset, Split};
+use steer3d::nn::ModelConfig;
+use steer3d::train::{States, TrainConfig};
 use toml::{Table, Value};
 
 use crate::output::Output;
@@ -427,9 +428,10 @@ mod tests {
 
     #[test]
     fn every_ready_experiment_describes_a_network_and_a_training() {
+        use steer3d::dataset::{ImportOptions, import_tetris};
         use steer3d::nn::Network;
         use steer3d::prelude::DType;
-        use steer3d::volume::{ImportOptions, Voxeliser, import_tetris};
+        use steer3d::volume::Voxeliser;
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("tetris.h5");
         import_tetris(&path, &Voxeliser::paper(9, 0.8), 1, &ImportOptions::default()).unwrap();

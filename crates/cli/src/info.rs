@@ -5,10 +5,10 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use clap::Args;
 use serde::Serialize;
+use steer3d::dataset::Dataset;
 use steer3d::nn::checkpoint;
 use steer3d::nn::layers::ConvolutionPath;
 use steer3d::so3::Irreps;
-use steer3d::volume::Dataset;
 
 use crate::dataset;
 use crate::output::Output;

@@ -27,6 +27,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use steer3d::eval::EvalError;
 use steer3d::nn::NnError;
 use steer3d::ops::gpu_device;
+use steer3d::train::TrainError;
 
 use crate::output::Output;
 
@@ -139,6 +140,7 @@ fn one_line(error: &anyhow::Error) -> String {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let of_program = |e: &(dyn std::error::Error + 'static)| {
         matches!(e.downcast_ref(), Some(NnError::Tensor(_)))
+            || matches!(e.downcast_ref(), Some(TrainError::Network(NnError::Tensor(_))))
             || matches!(e.downcast_ref(), Some(EvalError::Tensor(_)))
     };
     if error.chain().any(of_program) { 1 } else { 2 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use steer3d::dataset::{Dataset, Split};
 use steer3d::eval::report::{OutputsModel, OutputsReport};
 use steer3d::eval::{Predictor, Protocol, Targets, evaluate_outputs};
-use steer3d::volume::{Dataset, Split};
 
 use crate::eval::{command_line, progress};
 use crate::output::Output;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use steer3d::dataset::Dataset;
 use steer3d::eval::report::{ConditionReport, ModelReport, SourceReport, learning_curves};
 use steer3d::eval::{VoxelModel, VoxelScores};
-use steer3d::nn::{EpochMetrics, Network, TrainConfig, TrainEvent, checkpoint};
-use steer3d::volume::Dataset;
+use steer3d::nn::{Network, checkpoint};
+use steer3d::train::{EpochMetrics, TrainConfig, TrainEvent};
 
 use crate::eval::command_line;
 use crate::tensorboard::EventFile;

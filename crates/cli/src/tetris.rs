@@ -4,11 +4,13 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use candle_core::{DType, Device};
 use serde::Serialize;
+use steer3d::dataset::{Dataset, ImportOptions, Split, import_tetris};
 use steer3d::eval::report::Spread;
 use steer3d::eval::{NetworkPredictor, Predictor, Protocol, evaluate};
 use steer3d::kernels::Family;
-use steer3d::nn::{Monitor, Network, PlainConfig, SteerableBlock, SteerableConfig, TrainConfig};
-use steer3d::volume::{Dataset, ImportOptions, Split, Voxeliser, import_tetris};
+use steer3d::nn::{Network, PlainConfig, SteerableBlock, SteerableConfig};
+use steer3d::train::{Monitor, TrainConfig};
+use steer3d::volume::Voxeliser;
 
 use crate::output::Output;
 use crate::train::{Architecture, Budget, Keep, Pair, input_scale, rival, train_into};

@@ -11,16 +11,16 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use steer3d::dataset::{Dataset, Split, Turns};
 use steer3d::eval::report::{Report, terminal, write_report};
 use steer3d::eval::{NetworkPredictor, Predictor};
 use steer3d::kernels::Family;
 use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
-use steer3d::nn::state::{self, TrainingState};
 use steer3d::nn::{
-    EpochMetrics, ModelConfig, Network, PlainConfig, Pooling, Precision, Save, States,
-    SteerableConfig, Symmetry, TrainConfig, TrainEvent, Training, TransformerConfig,
+    ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry, TransformerConfig,
 };
-use steer3d::volume::{Dataset, Split, Turns};
+use steer3d::train::state::{self, TrainingState};
+use steer3d::train::{EpochMetrics, Precision, Save, States, TrainConfig, TrainEvent, Training};
 use toml::Table;
 
 use crate::eval::Answers;

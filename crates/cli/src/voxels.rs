@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
+use steer3d::dataset::{Dataset, Split};
 use steer3d::eval::report::VoxelReport;
 use steer3d::eval::{Predictor, Protocol, evaluate_voxels};
-use steer3d::volume::{Dataset, Split};
 
 use crate::eval::{command_line, progress};
 use crate::output::Output;

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use steer3d::dataset::{DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Tasks};
 use steer3d::so3::Stream;
-use steer3d::volume::{
-    DatasetMeta, DatasetWriter, Grid, Item, Provenance, Split, Storage, Tasks, Volume,
-};
+use steer3d::volume::{Grid, Volume};
 
 fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("steer3d"));

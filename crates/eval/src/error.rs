@@ -237,7 +237,7 @@ pub enum EvalError {
     Volume(#[from] steer3d_volume::VolumeError),
     /// An item of the dataset could not be read.
     #[error(transparent)]
-    Dataset(#[from] steer3d_volume::DatasetError),
+    Dataset(#[from] steer3d_dataset::DatasetError),
     /// A matrix is not a rotation, or is a reflection of fields without parity.
     #[error(transparent)]
     Rotation(#[from] steer3d_so3::RotationError),

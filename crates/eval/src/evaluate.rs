@@ -7,8 +7,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde_json::json;
+use steer3d_dataset::{Dataset, Split};
 use steer3d_so3::Rotation;
-use steer3d_volume::{Dataset, Split};
 
 use crate::EvalError;
 use crate::journal::Journal;

@@ -1,9 +1,10 @@
 //! Equivariance errors of the layers of a model.
 
 use candle_core::{Device, Tensor};
+use steer3d_dataset::Dataset;
 use steer3d_nn::LayerField;
 use steer3d_so3::{Rotation, Stream, cube_group, rotations::random_rotation};
-use steer3d_volume::{Dataset, Interpolation};
+use steer3d_volume::Interpolation;
 
 use crate::EvalError;
 use crate::material::Material;

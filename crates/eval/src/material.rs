@@ -1,9 +1,8 @@
 //! One item of a dataset and its transformed volumes.
 
+use steer3d_dataset::Dataset;
 use steer3d_so3::Irreps;
-use steer3d_volume::{
-    Dataset, Mesh, MeshVoxeliser, PointCloud, Rotator, Voxeliser, translate_into,
-};
+use steer3d_volume::{Mesh, MeshVoxeliser, PointCloud, Rotator, Voxeliser, translate_into};
 
 use crate::EvalError;
 use crate::protocol::{Mask, Protocol, Source, Transform};

@@ -1,8 +1,8 @@
 //! Models that predict numbers, vectors or tensors instead of classes.
 
 use serde::{Deserialize, Serialize};
+use steer3d_dataset::{Dataset, Split};
 use steer3d_so3::{Irreps, Rotation};
-use steer3d_volume::{Dataset, Split};
 
 use crate::EvalError;
 use crate::evaluate::{Progress, Run};

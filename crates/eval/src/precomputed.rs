@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
-use steer3d_volume::{DatasetMeta, atomic};
+use steer3d_dataset::DatasetMeta;
+use steer3d_files as atomic;
 use tempfile::NamedTempFile;
 
 use crate::{EvalError, ModelError, Predictor};

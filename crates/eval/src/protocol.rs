@@ -5,11 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use steer3d_dataset::{Dataset, Split};
 use steer3d_so3::groups::{cube_group, icosahedral_group, tetrahedral_group};
 use steer3d_so3::rotations::random_rotation;
 use steer3d_so3::sampling::super_fibonacci;
 use steer3d_so3::{Rotation, Stream};
-use steer3d_volume::{Dataset, Interpolation, Split};
+use steer3d_volume::Interpolation;
 
 use crate::EvalError;
 

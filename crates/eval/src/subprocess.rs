@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use steer3d_volume::DatasetMeta;
+use steer3d_dataset::DatasetMeta;
 
 use crate::{ModelError, Predictor};
 

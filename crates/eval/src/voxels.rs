@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use nalgebra::{Affine3, Point3, Translation3, Vector3};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use steer3d_dataset::{Dataset, Split};
 use steer3d_so3::{Irrep, Irreps};
-use steer3d_volume::{Dataset, Grid, Interpolation, Split, Volume, VolumeError, resample_to};
+use steer3d_volume::{Grid, Interpolation, Volume, VolumeError, resample_to};
 
 use crate::EvalError;
 use crate::evaluate::{Job, Progress, Run};

@@ -13,7 +13,6 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
-use steer3d_volume::atomic;
 
 use crate::{ModelConfig, Network, NnError};
 
@@ -140,12 +139,12 @@ fn tensor(
     Ok(Tensor::from_vec(values, shape, device)?)
 }
 
-/// [`atomic::write`] with an error of this crate.
+/// [`steer3d_files::write`] with an error of this crate.
 ///
 /// # Errors
 /// [`NnError::Checkpoint`] when the folder is missing or not writable, or the disk is full.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
-    atomic::write(path, bytes).map_err(|e| fault(path, &format!("cannot be written: {e}")))
+    steer3d_files::write(path, bytes).map_err(|e| fault(path, &format!("cannot be written: {e}")))
 }
 
 fn fault(path: &Path, problem: &dyn Display) -> NnError {

@@ -11,8 +11,7 @@
 //!   up-sampling, linear head.
 //! * [`SteerableCnn`] (also residual and U-Nets, with a [`Head`] for classes, numbers, labels of voxels or
 //!   fields) and [`PlainCnn`], described by a [`ModelConfig`] and joined in [`Network`].
-//! * [`train`] and [`resume`]: the training loop; [`state`]: a training on disk; [`checkpoint`]: weights
-//!   on disk; [`loss`]: losses for other heads.
+//! * [`checkpoint`]: weights on disk.
 //!
 //! # Five layers beside e3nn and escnn
 //!
@@ -82,15 +81,11 @@ mod error;
 mod field;
 mod fused;
 pub mod layers;
-pub mod loss;
 mod network;
-mod optimiser;
 mod params;
 mod plain;
 mod recompute;
-pub mod state;
 mod steerable;
-mod train;
 mod transformer;
 
 pub use config::{
@@ -101,11 +96,6 @@ pub use error::NnError;
 pub use field::{Field, LayerField};
 pub use fused::FusedNetwork;
 pub use network::{ConvolutionInfo, Network};
-pub use optimiser::{AdamW, Optimiser, OptimiserConfig, Sgd};
-pub use params::{Mode, Params};
+pub use params::{Mode, Parameter, Params};
 pub use plain::PlainCnn;
 pub use steerable::SteerableCnn;
-pub use train::{
-    Balance, ClassWeights, EpochMetrics, Gradients, Loss, LossConfig, Monitor, Precision, Save,
-    Schedule, States, TrainConfig, TrainEvent, Trained, Training, When, global_norm, resume, train,
-};

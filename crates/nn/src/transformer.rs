@@ -148,11 +148,12 @@ fn gram_schmidt(rows: &Tensor) -> candle_core::Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device, Tensor};
+    use candle_nn::{AdamW, Optimizer, ParamsAdamW};
     use steer3d_so3::Stream;
 
     use super::{Transformer, gram_schmidt};
     use crate::field::scalars;
-    use crate::{AdamW, Field, Mode, Params, PlainConfig, SteerableConfig, TransformerConfig};
+    use crate::{Field, Mode, Params, PlainConfig, SteerableConfig, TransformerConfig};
 
     #[test]
     fn any_six_numbers_give_a_rotation() {
@@ -192,7 +193,9 @@ mod tests {
         let mut params = Params::new(0, DType::F32, &Device::Cpu);
         let transformer =
             Transformer::new(&mut params, &TransformerConfig::small(), &classifier).unwrap();
-        let mut adam = AdamW::new(&params, 0.0).unwrap();
+        let vars = params.trainable().iter().map(|p| p.var.clone()).collect();
+        let settings = ParamsAdamW { lr: 1e-2, weight_decay: 0.0, ..Default::default() };
+        let mut adam = AdamW::new(vars, settings).unwrap();
         let mut stream = Stream::new(2, "angles", &[]);
         let upright = rods(&[0.0; 8]);
         let loss = |turned: &Field, mode| {
@@ -203,7 +206,7 @@ mod tests {
         for step in 0..80 {
             let angles = [0; 8].map(|_| 1.5 * (stream.uniform() - 0.5));
             let loss = loss(&rods(&angles), Mode::Train { seed: 0, step });
-            adam.step(&params, &loss.backward().unwrap(), 1e-2).unwrap();
+            adam.backward_step(&loss).unwrap();
             losses.push(loss.to_scalar::<f32>().unwrap());
         }
         let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;

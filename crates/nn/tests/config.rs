@@ -3,10 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use steer3d_kernels::Family;
 use steer3d_nn::{
-    ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry, TrainConfig,
-    TransformerConfig,
+    ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry, TransformerConfig,
 };
-use steer3d_volume::Turns;
 
 fn build_error(change: impl FnOnce(&mut SteerableConfig)) -> String {
     let mut config = SteerableConfig::small(1, 3).unwrap();
@@ -108,20 +106,4 @@ fn a_wider_steerable_network_has_more_of_every_field() {
     let config = SteerableConfig::small(1, 3).unwrap();
     let fields = |width: f64| config.with_width(width).unwrap().blocks[0].fields.to_string();
     assert_eq!([1.0, 2.0, 0.1].map(fields), ["4x0+3x1+1x2", "8x0+6x1+2x2", "1x0+1x1+1x2"]);
-}
-
-#[test]
-fn the_rotations_of_older_training_settings_are_understood() {
-    let of = |text: &str| {
-        let json = format!(
-            r#"{{"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "weight_decay": 0.0, "seed": 1{text}}}"#
-        );
-        serde_json::from_str::<TrainConfig>(&json).unwrap().augment
-    };
-    let all = Some(Turns::So3 { fraction: 1.0 });
-    assert_eq!([of(r#", "rotate": true"#), of(r#", "rotate": false"#), of("")], [all, None, None]);
-    let set = Some(Turns::Z { fraction: 0.5 });
-    let config = TrainConfig { augment: set, ..TrainConfig::default() };
-    let text = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), config);
 }

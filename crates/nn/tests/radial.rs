@@ -1,8 +1,9 @@
 //! Convolutions whose radial functions come from a perceptron.
 
 use candle_core::{DType, Device, Tensor};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use steer3d_nn::layers::{RadialConv3d, RadialPerceptron};
-use steer3d_nn::{AdamW, Field, NnError, Params};
+use steer3d_nn::{Field, NnError, Params};
 use steer3d_so3::{Irreps, Normalization, Stream, spherical_harmonics};
 
 const PERCEPTRON: RadialPerceptron = RadialPerceptron { functions: 3, hidden: 5 };
@@ -107,10 +108,11 @@ fn a_training_step_changes_the_radial_functions_and_lowers_the_loss() {
     };
     let before = values(&layer.radial_functions().unwrap());
     let first = loss().to_scalar::<f32>().unwrap();
-    let mut optimiser = AdamW::new(&params, 0.0).unwrap();
+    let vars = params.trainable().iter().map(|p| p.var.clone()).collect();
+    let settings = ParamsAdamW { lr: 2e-2, weight_decay: 0.0, ..Default::default() };
+    let mut optimiser = AdamW::new(vars, settings).unwrap();
     for _ in 0..20 {
-        let gradients = loss().backward().unwrap();
-        optimiser.step(&params, &gradients, 2e-2).unwrap();
+        optimiser.backward_step(&loss()).unwrap();
     }
     let after = values(&layer.radial_functions().unwrap());
     assert!(before.iter().zip(&after).all(|(a, b)| a != b));

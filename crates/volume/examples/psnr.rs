@@ -13,9 +13,9 @@
 use std::path::{Path, PathBuf};
 
 use nalgebra::Vector3;
+use steer3d_formats::npz::Npz;
+use steer3d_formats::{Source, read};
 use steer3d_so3::{Irreps, random_rotations};
-use steer3d_volume::formats::{Source, read};
-use steer3d_volume::npz::Npz;
 use steer3d_volume::{Grid, Interpolation, Volume, crop, rotate};
 
 const ROTATIONS: usize = 16;
@@ -83,9 +83,9 @@ fn bundled() -> Result<Vec<(String, Volume)>, Error> {
     let values = values.into_iter().map(|value| (value / 255.0) as f32).collect();
     let mask = Volume::centred(values, 1, grid)?;
     // A margin of zeros, so that the rotated map keeps its edges.
-    let map = volume(&here.join("tests/data/volumes/emd_3197.map.gz"))?;
+    let map = volume(&here.join("../formats/tests/data/volumes/emd_3197.map.gz"))?;
     let map = crop(&map, [-9; 3], [38; 3])?;
-    let image = volume(&here.join("tests/data/volumes/reoriented_anat_moved.nii.gz"))?;
+    let image = volume(&here.join("../formats/tests/data/volumes/reoriented_anat_moved.nii.gz"))?;
     Ok(vec![
         ("adrenal gland, mask (AdrenalMNIST3D, first item)".to_owned(), mask),
         ("EMD-3197, density map with a margin of 9".to_owned(), map),

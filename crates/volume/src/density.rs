@@ -103,7 +103,7 @@ pub enum Weight {
 
 impl Weight {
     /// What it is, for a person.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::One => "1",
             Self::Occupancy => "occupancy",
@@ -112,7 +112,8 @@ impl Weight {
         }
     }
 
-    pub(crate) fn of(self, atom: &Atom) -> f64 {
+    /// The weight of an atom.
+    pub fn of(self, atom: &Atom) -> f64 {
         match self {
             Self::One => 1.0,
             Self::Occupancy => atom.occupancy,

@@ -159,7 +159,7 @@ impl Cell {
     }
 
     /// The matrix whose columns are the edges.
-    pub(crate) fn matrix(&self) -> Matrix3<f64> {
+    pub fn matrix(&self) -> Matrix3<f64> {
         Matrix3::from_columns(&self.vectors.map(Vector3::from))
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::atomic;
 use crate::volume::Volume;
+use steer3d_files as atomic;
 
 /// Width and height of a panel in pixels.
 const PANEL: usize = 256;

@@ -149,7 +149,7 @@ impl PointCloud {
     }
 
     /// The first channel that a point needs and that is not below `channels`.
-    pub(crate) fn channel_beyond(&self, channels: usize) -> Option<usize> {
+    pub fn channel_beyond(&self, channels: usize) -> Option<usize> {
         let last = |point: usize| {
             usize::from(self.channels[point]) + self.value(point).components().len() - 1
         };

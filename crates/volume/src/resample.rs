@@ -317,7 +317,7 @@ const MAX_GROWTH: usize = 64;
 /// A volume on an upright grid whose voxel (x, y, z) is moved to `steps` · (x, y, z) + `origin`;
 /// `steps` is upper triangular with a positive diagonal. The new grid covers all of it and shares
 /// its planes of constant z and their rows.
-pub(crate) fn upright(
+pub fn upright(
     values: Vec<f32>,
     channels: usize,
     dims: [usize; 3],

@@ -63,8 +63,11 @@ pub enum VolumeError {
     NotARotation,
 }
 
-/// Index of the first value that is NaN or infinite, as an error.
-pub(crate) fn check_finite(what: &'static str, values: &[f32]) -> Result<(), VolumeError> {
+/// Checks that no value is NaN or infinite.
+///
+/// # Errors
+/// [`VolumeError::NotFinite`] with `what` and the index of the first such value.
+pub fn check_finite(what: &'static str, values: &[f32]) -> Result<(), VolumeError> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(index) => Err(VolumeError::NotFinite { what, index, value: f64::from(values[index]) }),
@@ -119,7 +122,10 @@ impl Grid {
 }
 
 /// Number of values of `channels` × `dims`, checked against [`MAX_VALUES`].
-pub(crate) fn checked_len(channels: usize, dims: [usize; 3]) -> Result<usize, VolumeError> {
+///
+/// # Errors
+/// [`VolumeError`] if there are none or more.
+pub fn checked_len(channels: usize, dims: [usize; 3]) -> Result<usize, VolumeError> {
     dims.iter()
         .try_fold(channels, |product, &n| product.checked_mul(n))
         .filter(|len| (1..=MAX_VALUES).contains(len))

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use nalgebra::Vector3;
 use serde_json::Value;
+use steer3d_formats::{Source, read};
 use steer3d_so3::{Rotation, Stream, cube_group, random_rotations};
-use steer3d_volume::formats::{Source, read};
 use steer3d_volume::{
     Inside, Interpolation, Mesh, MeshField, MeshVoxeliser, Volume, VolumeError, rotate,
 };
@@ -14,7 +14,7 @@ use steer3d_volume::{
 type V = Vector3<f64>;
 
 fn file(name: &str) -> Mesh {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/meshes").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/meshes").join(name);
     match read(&path).unwrap() {
         Source::Mesh(mesh) => mesh,
         other => panic!("{other:?}"),
@@ -163,7 +163,7 @@ fn the_distance_of_a_sphere() {
 
 #[test]
 fn distances_match_trimesh() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/meshes.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/reference/meshes.json");
     let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     for (name, expected) in reference["distance"].as_object().unwrap() {
         let mesh = file(name);

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use nalgebra::{Affine3, Matrix4};
+use steer3d_formats::npz::Npz;
 use steer3d_so3::Rotation;
-use steer3d_volume::npz::Npz;
 use steer3d_volume::{Grid, Interpolation, Volume, resample_to, rotate, translate};
 
 struct Reference(Npz);

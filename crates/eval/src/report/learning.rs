@@ -1,6 +1,6 @@
 //! The curves of trainings.
 
-use steer3d_nn::EpochMetrics;
+use steer3d_train::EpochMetrics;
 
 use super::figures::{LEFT, LegendEntry, Mark, PLOT_WIDTH, RIGHT, legend, legend_rows};
 use super::svg::{Anchor, Svg, colour, page_style};

@@ -18,7 +18,7 @@ mod voxels;
 mod write;
 
 use serde::{Deserialize, Serialize};
-use steer3d_volume::{Dataset, Split};
+use steer3d_dataset::{Dataset, Split};
 
 pub use axes::{AxisCell, failures_by_axis};
 pub use comparison::{Accuracy, Comparison, ComparisonRow, Spread, Trial};

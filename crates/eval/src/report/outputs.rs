@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use steer3d_dataset::{Dataset, Split};
 use steer3d_so3::Irreps;
-use steer3d_volume::{Dataset, Split};
 
 use super::figures::{ANGLES, BANDS, Curve, Drawn, Figure, LinePlot, dashes, distances, named};
 use super::html::columns;

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use steer3d_volume::Dataset;
+use steer3d_dataset::Dataset;
 
 use super::{ModelReport, Prediction};
 use crate::EvalError;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use steer3d_volume::atomic;
+use steer3d_files as atomic;
 
 use super::raster::png;
 use super::{Comparison, Figure, Report, figures, html, predictions_csv, results_csv};

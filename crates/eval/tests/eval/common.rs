@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use candle_core::Tensor;
+use steer3d_dataset::{
+    Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Tasks,
+};
 use steer3d_eval::{ModelError, Predictor, Protocol};
 use steer3d_nn::LayerField;
 use steer3d_so3::{Irreps, Rotation, Stream};
-use steer3d_volume::{
-    Dataset, DatasetMeta, DatasetWriter, Item, Mesh, MeshField, MeshVoxeliser, PointCloud,
-    Provenance, Split, Storage, Tasks, Voxeliser,
-};
+use steer3d_volume::{Mesh, MeshField, MeshVoxeliser, PointCloud, Voxeliser};
 
 pub(crate) const SIZE: usize = 13;
 pub(crate) const CLASSES: [&str; 3] = ["rod", "bent", "tripod"];

@@ -7,12 +7,13 @@ use crate::common::{
     CLASSES, Mock, SIZE, dataset, field, layers, mesh_dataset, nearest_mean, quick, shells,
 };
 use nalgebra::Vector3;
+use steer3d_dataset::{Dataset, Split};
 use steer3d_eval::report::{LayerError, Prediction, SourceReport};
 use steer3d_eval::{
     Condition, EvalError, Mask, ModelReport, PointGroup, Predictor, Progress, Protocol, Search,
     Source, Stability, evaluate,
 };
-use steer3d_volume::{Dataset, Interpolation, Split};
+use steer3d_volume::Interpolation;
 
 const CUBE: Condition = Condition::Group { group: PointGroup::Cube };
 

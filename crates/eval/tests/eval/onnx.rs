@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use steer3d_dataset::{DatasetMeta, Split};
 use steer3d_eval::report::{Report, Section, write_report};
 use steer3d_eval::{OnnxOptions, OnnxPredictor, Predictor, evaluate, summarise};
-use steer3d_volume::{DatasetMeta, Split};
 
 use crate::common::{CLASSES, dataset, quick};
 

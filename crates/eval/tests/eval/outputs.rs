@@ -1,11 +1,11 @@
 //! Models of numbers and vectors.
 
+use steer3d_dataset::{Dataset, Split};
 use steer3d_eval::report::{OutputsModel, OutputsReport};
 use steer3d_eval::{
     Condition, EvalError, OutputScores, PointGroup, Protocol, Source, Targets, evaluate_outputs,
 };
 use steer3d_so3::Irreps;
-use steer3d_volume::{Dataset, Split};
 
 use crate::common::{Mock, SIZE, dataset, quick};
 

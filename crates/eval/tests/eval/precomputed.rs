@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use steer3d_dataset::{Dataset, Split};
 use steer3d_eval::{EvalError, Exporter, Precomputed, Protocol, evaluate};
-use steer3d_volume::{Dataset, Split};
 
 use crate::common::{CLASSES, Mock, SIZE, dataset, quick, shells};
 

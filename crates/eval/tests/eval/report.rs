@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::{Mock, dataset, layers, nearest_mean, quick, shells};
+use steer3d_dataset::Split;
 use steer3d_eval::report::{figures, html, predictions_csv, reading, results_csv, terminal};
 use steer3d_eval::{EvalError, Protocol, Report, Section, Source, evaluate, write_report};
-use steer3d_volume::{Interpolation, Split};
+use steer3d_volume::Interpolation;
 
 /// A template and an invariant model on the three shapes.
 pub(crate) fn report() -> Report {

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use candle_core::{Device, Tensor};
+use steer3d_dataset::Split;
 use steer3d_eval::{EvalError, Predictor, SubprocessPredictor, evaluate};
-use steer3d_volume::Split;
 
 use crate::common::{dataset, quick};
 

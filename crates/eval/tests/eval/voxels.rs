@@ -5,12 +5,13 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use nalgebra::Vector3;
+use steer3d_dataset::{Dataset, Split};
 use steer3d_eval::report::VoxelReport;
 use steer3d_eval::{
     Condition, EvalError, Mask, ModelError, PointGroup, Predictor, Protocol, Source, VoxelModel,
     VoxelScores, evaluate_voxels,
 };
-use steer3d_volume::{Dataset, Interpolation, Split};
+use steer3d_volume::Interpolation;
 
 use crate::common::{Mock, SIZE, dataset, labelled, quick};
 

@@ -8,7 +8,7 @@ mod tables;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use steer3d_volume::{Dataset, Split};
+use steer3d_dataset::{Dataset, Split};
 
 pub use pictures::{VoxelAnswer, VoxelItem, VoxelView};
 

@@ -2,7 +2,8 @@
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use steer3d_volume::{Dataset, Interpolation};
+use steer3d_dataset::Dataset;
+use steer3d_volume::Interpolation;
 
 use super::super::picture::{channel_maximum, colour_png, extent, png};
 use crate::EvalError;

@@ -1,0 +1,376 @@
+//! Which files a dataset is made of: a tree of folders or a table of paths and labels.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::BuildError;
+use crate::dataset::{Fractions, MAX_ID_BYTES, Split, group_splits, random_splits};
+use steer3d_files::hex;
+use steer3d_formats::{self as formats, Format, Source};
+
+/// Deepest folder of a tree.
+const MAX_DEPTH: usize = 16;
+
+/// A file that becomes an item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The file.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// Which molecule of the file it is, from 1, where the file holds several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<usize>,
+    /// Its path below the folder of the tree or table, with `/` between the parts, and `#` and the
+    /// record if there is one.
+    pub source: String,
+    /// Identifier of the item, unique in its listing.
+    pub id: String,
+    /// Index of its class.
+    pub label: u32,
+    /// Its split; train where the listing gives none.
+    pub split: Split,
+    /// Its group, empty for none.
+    pub group: String,
+}
+
+/// The files of a dataset in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Names of the classes.
+    pub class_names: Vec<String>,
+    /// The files.
+    pub entries: Vec<Entry>,
+    /// Whether every entry has a split of its own.
+    pub has_splits: bool,
+    /// Files of the tree that are of no known format.
+    pub ignored: Vec<PathBuf>,
+}
+
+impl Listing {
+    /// Reads a folder with a folder for each class. The files of a class lie in its folder or in
+    /// folders `train`, `validation` (`val`, `valid`) and `test` there, or the tree begins with
+    /// these: `class/*`, `class/train/*` (as ModelNet) or `train/class/*`. Deeper folders are
+    /// searched too. Hidden files are left out, and so are files whose names are of no known
+    /// format.
+    ///
+    /// Classes are in order of name (of number where all are numbers), files in order of path.
+    ///
+    /// # Errors
+    /// If a folder cannot be read, a class has no files, a name is not UTF-8, or only some files
+    /// have a split.
+    pub fn of_tree(root: &Path) -> Result<Self, BuildError> {
+        let mut files = Vec::new();
+        let mut folders = children(root)?;
+        folders.retain(|child| child.is_dir());
+        if folders.is_empty() {
+            return Err(fault(root, "a folder for each class", "no folders"));
+        }
+        let names = folders.iter().map(|folder| name_of(folder)).collect::<Result<Vec<_>, _>>()?;
+        let splits_first = names.iter().all(|name| split_of(name).is_some());
+        let mut ignored = Vec::new();
+        let mut classes = BTreeSet::new();
+        for (folder, name) in folders.iter().zip(names) {
+            let (split, classes_here) = match split_of(&name) {
+                Some(split) if splits_first => {
+                    let mut inner = children(folder)?;
+                    inner.retain(|child| child.is_dir());
+                    (Some(split), inner)
+                }
+                _ => (None, vec![folder.clone()]),
+            };
+            for class_folder in classes_here {
+                let class = name_of(&class_folder)?;
+                let before = files.len();
+                walk(
+                    &class_folder,
+                    split,
+                    0,
+                    &mut |path, split| match Format::detect(&[], &path) {
+                        Some(_) => files.push((path, class.clone(), split)),
+                        None => ignored.push(path),
+                    },
+                )?;
+                if files.len() == before {
+                    return Err(fault(&class_folder, "files of a known format", "none"));
+                }
+                classes.insert(class);
+            }
+        }
+        let rows = files.into_iter().map(|(path, class, split)| {
+            let source = path.strip_prefix(root).unwrap_or(&path).to_owned();
+            Row { source, path, class, split, group: String::new(), id: None }
+        });
+        let listing = Self::of_rows(root, &rows.collect::<Vec<_>>(), in_order(classes))?;
+        Ok(Self { ignored, ..listing })
+    }
+
+    /// Reads a table (CSV) with a header and the columns `path` and `label`, and if present
+    /// `split` (train, validation, test), `group` and `id`. Paths are relative to the folder of
+    /// the table; classes are in order of name (of number where all are numbers).
+    ///
+    /// # Errors
+    /// If the table cannot be read, lacks a column, has another one, or holds a path twice.
+    pub fn of_table(table: &Path) -> Result<Self, BuildError> {
+        let csv = |source| BuildError::Csv { path: table.to_owned(), source };
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(table);
+        let reader =
+            reader.as_mut().map_err(|e| fault(table, "a readable table", e.to_string()))?;
+        let columns = reader.headers().map_err(csv)?.clone();
+        let known = ["path", "label", "split", "group", "id"];
+        let at = |name: &str| columns.iter().position(|column| column == name);
+        let header = columns.iter().collect::<Vec<_>>().join(",");
+        let (Some(path), Some(label)) = (at("path"), at("label")) else {
+            let expected = "a header with path and label (and split, group, id)";
+            return Err(fault(table, expected, format!("`{header}`")));
+        };
+        if let Some(other) = columns.iter().find(|column| !known.contains(column)) {
+            return Err(fault(table, known.join(", "), format!("the column `{other}`")));
+        }
+        let folder = table.parent().unwrap_or(Path::new(""));
+        let (mut rows, mut lines) = (Vec::new(), HashMap::new());
+        for record in reader.records() {
+            let record = record.map_err(csv)?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let text = |column: Option<usize>| column.map_or("", |column| &record[column]);
+            let place = |found: String, expected: &str| {
+                fault(table, expected, format!("{found} in line {line}"))
+            };
+            if record[path].is_empty() || record[label].is_empty() {
+                return Err(place("an empty one".to_owned(), "a path and a label in every row"));
+            }
+            if let Some(before) = lines.insert(record[path].to_owned(), line) {
+                let found = format!("`{}` of line {before} again", &record[path]);
+                return Err(place(found, "every path once"));
+            }
+            let split = match text(at("split")) {
+                "" => None,
+                name => Some(split_of(name).ok_or_else(|| {
+                    place(format!("the split `{name}`"), "train, validation or test")
+                })?),
+            };
+            rows.push(Row {
+                path: folder.join(&record[path]),
+                source: PathBuf::from(&record[path]),
+                class: record[label].to_owned(),
+                split,
+                group: text(at("group")).to_owned(),
+                id: Some(text(at("id")).to_owned()).filter(|id| !id.is_empty()),
+            });
+        }
+        let classes = rows.iter().map(|row| row.class.clone()).collect();
+        Self::of_rows(table, &rows, in_order(classes))
+    }
+
+    fn of_rows(place: &Path, rows: &[Row], classes: Vec<String>) -> Result<Self, BuildError> {
+        if rows.is_empty() {
+            return Err(fault(place, "at least one item", "none"));
+        }
+        let given = rows.iter().filter(|row| row.split.is_some()).count();
+        if given != 0 && given != rows.len() {
+            let found = format!("one for {given} of {}", rows.len());
+            return Err(fault(place, "a split for every item or for none", found));
+        }
+        let labels: HashMap<_, _> = classes.iter().zip(0..).collect();
+        let mut ids = HashMap::new();
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Some(source) = row.source.to_str() else {
+                return Err(fault(&row.path, "a name in UTF-8", "another one"));
+            };
+            let source = source.replace(std::path::MAIN_SEPARATOR, "/");
+            let id = row.id.clone().unwrap_or_else(|| short_id(&source));
+            if let Some(other) = ids.insert(id.clone(), source.clone()) {
+                let found = format!("`{id}` of {other} and {source}");
+                return Err(fault(place, "identifiers that differ", found));
+            }
+            entries.push(Entry {
+                path: row.path.clone(),
+                record: None,
+                source,
+                id,
+                label: labels[&row.class],
+                split: row.split.unwrap_or_default(),
+                group: row.group.clone(),
+            });
+        }
+        let has_splits = given > 0;
+        Ok(Self { class_names: classes, entries, has_splits, ignored: Vec::new() })
+    }
+
+    /// Puts an entry `FILE#1`, `FILE#2`, ... for each molecule in the place of a file that holds
+    /// several (SDF, MOL2, XYZ). Files that cannot be read stay, for the build to tell.
+    ///
+    /// # Errors
+    /// If two identifiers become the same.
+    pub fn expand_records(&mut self) -> Result<(), BuildError> {
+        let counts: Vec<usize> = self.entries.par_iter().map(|e| records(&e.path)).collect();
+        let mut entries = Vec::with_capacity(counts.iter().sum());
+        for (entry, &count) in self.entries.iter().zip(&counts) {
+            if count <= 1 {
+                entries.push(entry.clone());
+                continue;
+            }
+            entries.extend((1..=count).map(|record| Entry {
+                record: Some(record),
+                source: format!("{}#{record}", entry.source),
+                id: short_id(&format!("{}#{record}", entry.id)),
+                ..entry.clone()
+            }));
+        }
+        let mut ids = HashMap::new();
+        for Entry { id, source, path, .. } in &entries {
+            if let Some(other) = ids.insert(id, source) {
+                let found = format!("`{id}` of {other} and {source}");
+                return Err(fault(path, "identifiers that differ", found));
+            }
+        }
+        self.entries = entries;
+        Ok(())
+    }
+
+    /// Has any entry a group?
+    pub fn has_groups(&self) -> bool {
+        self.entries.iter().any(|entry| !entry.group.is_empty())
+    }
+
+    /// Settles the split of every entry and says how. A listing without splits gets random ones by
+    /// `fractions`, with groups kept together where there are any. One with splits keeps them; if
+    /// it has none for validation, the share of `fractions` for it is taken from each class (or
+    /// the groups) of the training split.
+    pub fn settle_splits(&mut self, fractions: &Fractions, seed: u64) -> String {
+        let [train, validation, test] = fractions.values();
+        let how = if self.has_groups() { "by group" } else { "within each class" };
+        if !self.has_splits {
+            let all: Vec<usize> = (0..self.entries.len()).collect();
+            self.draw(&all, fractions, seed);
+            return format!(
+                "splits drawn at random {how} (seed {seed}): {train}, {validation}, {test}"
+            );
+        }
+        let of = |split| self.entries.iter().filter(move |entry| entry.split == split).count();
+        if validation == 0.0 || of(Split::Validation) > 0 {
+            return "splits as given".to_owned();
+        }
+        let training: Vec<usize> =
+            (0..self.entries.len()).filter(|&i| self.entries[i].split == Split::Train).collect();
+        let rest = Fractions::new([1.0 - validation, validation, 0.0]).unwrap_or_default();
+        self.draw(&training, &rest, seed);
+        format!(
+            "training and test items as given; the share {validation} of the training items, \
+             drawn at random {how} (seed {seed}), is for validation"
+        )
+    }
+
+    fn draw(&mut self, items: &[usize], fractions: &Fractions, seed: u64) {
+        let labels: Vec<u32> = items.iter().map(|&i| self.entries[i].label).collect();
+        let splits = if self.has_groups() {
+            let groups: Vec<&str> = items.iter().map(|&i| self.entries[i].group.as_str()).collect();
+            group_splits(&labels, &groups, fractions, seed)
+        } else {
+            random_splits(&labels, fractions, seed)
+        };
+        for (&item, split) in items.iter().zip(splits) {
+            self.entries[item].split = split;
+        }
+    }
+}
+
+struct Row {
+    path: PathBuf,
+    source: PathBuf,
+    class: String,
+    split: Option<Split>,
+    group: String,
+    id: Option<String>,
+}
+
+fn fault(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> BuildError {
+    BuildError::Source { path: path.to_owned(), expected: expected.into(), found: found.into() }
+}
+
+/// The number of molecules of a file of a format that may hold several; else, or if it cannot be
+/// read, 1.
+fn records(path: &Path) -> usize {
+    match Format::detect(&[], path) {
+        Some(Format::Sdf | Format::Mol2 | Format::Xyz) => match formats::read(path) {
+            Ok(Source::Molecules(molecules)) => molecules.len(),
+            _ => 1,
+        },
+        _ => 1,
+    }
+}
+
+fn split_of(name: &str) -> Option<Split> {
+    match name.to_ascii_lowercase().as_str() {
+        "train" | "training" => Some(Split::Train),
+        "validation" | "val" | "valid" => Some(Split::Validation),
+        "test" | "testing" => Some(Split::Test),
+        _ => None,
+    }
+}
+
+/// Class names in order of number if all are numbers, else of text.
+fn in_order(names: BTreeSet<String>) -> Vec<String> {
+    let mut names: Vec<String> = names.into_iter().collect();
+    if names.iter().all(|name| name.parse::<i64>().is_ok()) {
+        names.sort_by_key(|name| name.parse::<i64>().unwrap_or(0));
+    }
+    names
+}
+
+/// Sorted children of a folder that are not hidden.
+fn children(folder: &Path) -> Result<Vec<PathBuf>, BuildError> {
+    let io = |source| BuildError::Io { path: folder.to_owned(), source };
+    let mut paths = fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
+        .map_err(io)?;
+    let hidden = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+    };
+    paths.retain(|path| !hidden(path));
+    paths.sort();
+    Ok(paths)
+}
+
+fn name_of(folder: &Path) -> Result<String, BuildError> {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned).ok_or_else(|| fault(folder, "a name in UTF-8", "another one"))
+}
+
+/// Hands every file below a folder to `take`, with the split that its first folder names.
+fn walk(
+    folder: &Path,
+    split: Option<Split>,
+    depth: usize,
+    take: &mut impl FnMut(PathBuf, Option<Split>),
+) -> Result<(), BuildError> {
+    if depth > MAX_DEPTH {
+        return Err(fault(folder, format!("at most {MAX_DEPTH} folders deep"), "a deeper one"));
+    }
+    for child in children(folder)? {
+        if child.is_dir() {
+            let named = || if depth == 0 { split_of(&name_of(&child).ok()?) } else { None };
+            walk(&child, split.or_else(named), depth + 1, take)?;
+        } else {
+            take(child, split);
+        }
+    }
+    Ok(())
+}
+
+/// The path itself where it is short enough, else its end after a part of its SHA-256.
+fn short_id(source: &str) -> String {
+    if source.len() <= MAX_ID_BYTES {
+        return source.to_owned();
+    }
+    let mut start = source.len() - (MAX_ID_BYTES - 17);
+    while !source.is_char_boundary(start) {
+        start += 1;
+    }
+    format!("{}~{}", hex(&Sha256::digest(source)[..8]), &source[start..])
+}

@@ -1,0 +1,112 @@
+//! Items and the list of items as files of other programs.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use zip::write::SimpleFileOptions;
+
+use super::{Context, Dataset, DatasetError};
+use steer3d_files::hex;
+use steer3d_files::{persist, temporary_beside};
+use steer3d_formats::{write_mrc, write_nifti};
+use steer3d_volume::volume::Volume;
+
+impl Dataset {
+    /// Writes the volume of an item to a file of the format that its extension names: `npy` (C, D,
+    /// H, W, f32), or `npz` with the arrays `volume`, `origin` and `voxel_size` (both x, y, z, f64)
+    /// and `label` (i64), `mrc` or `nii`.
+    ///
+    /// # Errors
+    /// If there is no such item, the extension names no such format, or the file cannot be written.
+    pub fn export(&self, item: usize, path: &Path) -> Result<(), DatasetError> {
+        let volume = self.read(item)?;
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let bytes = match extension {
+            "npy" => volume_npy(&volume),
+            "npz" => npz(&[
+                ("volume", volume_npy(&volume)),
+                ("origin", f64_npy(&volume.origin())),
+                ("voxel_size", f64_npy(&volume.voxel_size())),
+                ("label", npy("<i8", "()", &i64::from(self.labels()[item]).to_le_bytes())),
+            ])
+            .at(path, "")?,
+            "mrc" => return write_mrc(path, &volume).map_err(DatasetError::Export),
+            "nii" => return write_nifti(path, &volume).map_err(DatasetError::Export),
+            _ => {
+                return Err(DatasetError::Extension {
+                    path: path.to_owned(),
+                    expected: "npy, npz, mrc or nii",
+                });
+            }
+        };
+        write_file(path, |file| file.write_all(&bytes)).at(path, "")
+    }
+
+    /// Writes the list of items as a table (CSV) with the columns id, label, split, group, source
+    /// and sha256.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn export_list(&self, path: &Path) -> Result<(), DatasetError> {
+        let text = |list: Option<&[String]>, i: usize| list.map_or(String::new(), |l| l[i].clone());
+        write_file(path, |file| {
+            let mut table = csv::Writer::from_writer(file);
+            table.write_record(["id", "label", "split", "group", "source", "sha256"])?;
+            for (i, id) in self.ids().iter().enumerate() {
+                table.write_record([
+                    id,
+                    &self.meta().class_names[self.labels()[i] as usize],
+                    &self.splits()[i].to_string(),
+                    &text(self.groups(), i),
+                    &text(self.sources(), i),
+                    &self.checksums().map_or_else(String::new, |sums| hex(&sums[i])),
+                ])?;
+            }
+            table.flush()
+        })
+        .at(path, "")
+    }
+}
+
+/// Writes a file that takes its place when it is on disk.
+fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let mut temporary = temporary_beside(path)?;
+    let mut buffer = BufWriter::new(temporary.as_file_mut());
+    write(&mut buffer)?;
+    buffer.flush()?;
+    drop(buffer);
+    persist(temporary, path)
+}
+
+fn volume_npy(volume: &Volume) -> Vec<u8> {
+    let [d, h, w] = volume.dims();
+    let values: Vec<u8> = volume.data().iter().flat_map(|value| value.to_le_bytes()).collect();
+    npy("<f4", &format!("({}, {d}, {h}, {w})", volume.channels()), &values)
+}
+
+fn f64_npy(values: &[f64; 3]) -> Vec<u8> {
+    npy("<f8", "(3,)", values.map(f64::to_le_bytes).as_flattened())
+}
+
+/// A NumPy array, format version 1.0, its header padded to 64 bytes.
+fn npy(dtype: &str, shape: &str, values: &[u8]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}");
+    let padding = 63 - (10 + header.len()) % 64;
+    header.extend(std::iter::repeat_n(' ', padding));
+    header.push('\n');
+    let length = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", length.as_slice(), header.as_bytes(), values].concat()
+}
+
+fn npz(arrays: &[(&str, Vec<u8>)]) -> std::io::Result<Vec<u8>> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in arrays {
+        zip.start_file(format!("{name}.npy"), SimpleFileOptions::default())?;
+        zip.write_all(bytes)?;
+    }
+    Ok(zip.finish()?.into_inner())
+}

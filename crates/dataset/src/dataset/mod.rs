@@ -1,0 +1,174 @@
+//! HDF5 datasets of labelled volumes, schema version 1 (described in `FORMAT.md`).
+
+mod checksum;
+mod chunks;
+mod export;
+mod meta;
+mod reader;
+mod rows;
+mod split;
+mod summary;
+mod tasks;
+mod verify;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+pub use meta::{DatasetMeta, Provenance, Skipped, Split, Storage};
+pub use reader::Dataset;
+pub use split::{Fractions, group_splits, random_splits};
+pub use summary::{SplitSummary, Summary};
+pub use tasks::{MAX_TARGETS, Tasks};
+pub use verify::Broken;
+pub use writer::{DatasetWriter, Item};
+
+use steer3d_formats::FormatError;
+use steer3d_volume::volume::VolumeError;
+
+/// Version of the schema that this crate writes, and the only one that it reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Largest number of items in a dataset: 2²⁴.
+pub const MAX_ITEMS: usize = 1 << 24;
+
+/// Largest number of points, vertices or triangles in a dataset, all items together: 2²⁸.
+pub const MAX_POINTS: usize = 1 << 28;
+
+/// Longest identifier of an item, in bytes of UTF-8.
+pub const MAX_ID_BYTES: usize = 64;
+
+/// Longest path of the file that an item was made from, in bytes of UTF-8.
+pub const MAX_SOURCE_BYTES: usize = 512;
+
+/// Largest size of the description of a dataset, in bytes of JSON.
+pub const MAX_META_BYTES: usize = 1 << 20;
+
+/// Largest record of the files that a build left out, in bytes of JSON.
+pub const MAX_SKIPPED_BYTES: usize = 1 << 28;
+
+/// Value of the root attribute `format`.
+const FORMAT_NAME: &str = "steer3d-dataset";
+
+/// A dataset that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// An item cannot be written in the format of another program.
+    #[error(transparent)]
+    Export(FormatError),
+    /// The operating system refused to open, write or rename the file.
+    #[error("{path}: {source}; check the path and its permissions", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file does not begin as an HDF5 file does.
+    #[error("{path}: expected an HDF5 file, found {found}; \
+             build one with `steer3d dataset`", path = path.display())]
+    NotHdf5 {
+        /// The file.
+        path: PathBuf,
+        /// What the file is.
+        found: &'static str,
+    },
+    /// The HDF5 library failed, as it does on truncated or damaged files.
+    #[error("{path}: {object}: the HDF5 library reports: {source}; \
+             if the file is damaged or cut short, build it again", path = path.display())]
+    Hdf5 {
+        /// The file.
+        path: PathBuf,
+        /// The HDF5 object.
+        object: String,
+        /// The library's reason.
+        source: hdf5::Error,
+    },
+    /// An object of the file is not as the schema asks for.
+    #[error("{path}: {object}: expected {expected}, found {found}; \
+             build the dataset again from its source", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The HDF5 object or the field of the description.
+        object: String,
+        /// What the schema asks for.
+        expected: String,
+        /// What the file holds.
+        found: String,
+    },
+    /// The fields of the description contradict each other or are out of range.
+    #[error("{path}: description: {source}", path = path.display())]
+    Meta {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: VolumeError,
+    },
+    /// A volume of the file or to be written is not valid.
+    #[error("{path}: item {item}: {source}", path = path.display())]
+    Volume {
+        /// The file.
+        path: PathBuf,
+        /// Index of the item.
+        item: usize,
+        /// What is wrong.
+        source: VolumeError,
+    },
+    /// An item to be written does not fit the dataset.
+    #[error("{path}: item {item}: {field}: expected {expected}, found {found}",
+            path = path.display())]
+    Item {
+        /// The file.
+        path: PathBuf,
+        /// Index of the item.
+        item: usize,
+        /// Which part of the item.
+        field: &'static str,
+        /// What the dataset asks for.
+        expected: String,
+        /// What the item has.
+        found: String,
+    },
+    /// The name of a file to write does not tell a known format.
+    #[error("{path}: expected a name that ends in .{expected}", path = path.display())]
+    Extension {
+        /// The file.
+        path: PathBuf,
+        /// The known extensions.
+        expected: &'static str,
+    },
+    /// An index is beyond the end, or a buffer has the wrong length.
+    #[error("{path}: {field}: expected {expected}, found {found}", path = path.display())]
+    Argument {
+        /// The file.
+        path: PathBuf,
+        /// Which argument.
+        field: &'static str,
+        /// Its allowed values.
+        expected: String,
+        /// What was given.
+        found: usize,
+    },
+}
+
+/// Attaches the file and the object to an error of the HDF5 library.
+trait Context<T> {
+    fn at(self, path: &Path, object: &str) -> Result<T, DatasetError>;
+}
+
+impl<T> Context<T> for Result<T, hdf5::Error> {
+    fn at(self, path: &Path, object: &str) -> Result<T, DatasetError> {
+        self.map_err(|source| DatasetError::Hdf5 {
+            path: path.to_owned(),
+            object: object.to_owned(),
+            source,
+        })
+    }
+}
+
+impl<T> Context<T> for Result<T, std::io::Error> {
+    fn at(self, path: &Path, _object: &str) -> Result<T, DatasetError> {
+        self.map_err(|source| DatasetError::Io { path: path.to_owned(), source })
+    }
+}

@@ -1,0 +1,195 @@
+//! Drawing splits, and giving a dataset new ones.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+use hdf5::types::FixedUnicode;
+use steer3d_so3::Stream;
+
+use super::rows::write_list;
+use super::writer::{file_builder, fixed};
+use super::{Context, Dataset, DatasetError, MAX_ID_BYTES, Split};
+use steer3d_files::{persist, temporary_beside};
+use steer3d_volume::volume::VolumeError;
+
+/// Shares of the items for training, validation and testing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fractions([f64; 3]);
+
+impl Default for Fractions {
+    /// 0.8, 0.1, 0.1.
+    fn default() -> Self {
+        Self([0.8, 0.1, 0.1])
+    }
+}
+
+impl Fractions {
+    /// Shares for training, validation and testing.
+    ///
+    /// # Errors
+    /// If one is negative or not finite, or they do not sum to 1 (to 1e-6).
+    pub fn new(fractions: [f64; 3]) -> Result<Self, VolumeError> {
+        let sum: f64 = fractions.iter().sum();
+        if fractions.iter().all(|&f| f >= 0.0) && (sum - 1.0).abs() < 1e-6 {
+            return Ok(Self(fractions));
+        }
+        Err(VolumeError::Parameter {
+            field: "fractions",
+            expected: "three numbers, not negative, that sum to 1",
+            found: format!("{fractions:?}"),
+        })
+    }
+
+    /// Train, validation, test.
+    pub fn values(&self) -> [f64; 3] {
+        self.0
+    }
+}
+
+/// Draws a split for each item at random: every class is shared out by `fractions`, rounded.
+///
+/// The result depends on the labels, their order and the seed alone.
+pub fn random_splits(labels: &[u32], fractions: &Fractions, seed: u64) -> Vec<Split> {
+    let mut splits = vec![Split::Train; labels.len()];
+    let mut classes = BTreeMap::<u32, Vec<usize>>::new();
+    for (item, &label) in labels.iter().enumerate() {
+        classes.entry(label).or_default().push(item);
+    }
+    for (class, mut members) in classes {
+        Stream::new(seed, "random split", &[u64::from(class)]).shuffle(&mut members);
+        let count = |fraction: f64| (fraction * members.len() as f64).round() as usize;
+        let [_, validation, test] = fractions.0;
+        let validation_end = count(validation);
+        let test_end = count(validation + test);
+        for (rank, &item) in members.iter().enumerate() {
+            splits[item] = match rank {
+                r if r < validation_end => Split::Validation,
+                r if r < test_end => Split::Test,
+                _ => Split::Train,
+            };
+        }
+    }
+    splits
+}
+
+/// Draws a split for each group at random, so that the items of a group (homologous proteins, scans
+/// of one patient) stay together, with every class shared out as nearly by `fractions` as the
+/// groups allow. An item with an empty group is a group of its own.
+///
+/// Large groups are placed first, each where it leaves the smallest sum over classes and splits of
+/// squared differences from the wanted counts; groups of one size come in random order.
+///
+/// # Panics
+/// If there is not one group for each label.
+pub fn group_splits(
+    labels: &[u32],
+    groups: &[impl AsRef<str>],
+    fractions: &Fractions,
+    seed: u64,
+) -> Vec<Split> {
+    assert_eq!(labels.len(), groups.len(), "one group for each label");
+    let classes = labels.iter().map(|&label| label as usize + 1).max().unwrap_or(0);
+    let mut totals = vec![0.0; classes];
+    labels.iter().for_each(|&label| totals[label as usize] += 1.0);
+    let mut order = members_of_groups(groups);
+    Stream::new(seed, "group split", &[]).shuffle(&mut order);
+    order.sort_by_key(|members| std::cmp::Reverse(members.len()));
+    let mut counts = [(); 3].map(|()| vec![0.0; classes]);
+    let mut splits = vec![Split::Train; labels.len()];
+    for members in order {
+        let mut group = BTreeMap::<usize, f64>::new();
+        members.iter().for_each(|&item| *group.entry(labels[item] as usize).or_default() += 1.0);
+        let cost = |s: usize| -> f64 {
+            let added = |(&class, &n): (&usize, &f64)| {
+                n * (2.0 * (counts[s][class] - fractions.0[s] * totals[class]) + n)
+            };
+            group.iter().map(added).sum()
+        };
+        let open = (0..3).filter(|&s| fractions.0[s] > 0.0);
+        let best = open.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(0);
+        group.iter().for_each(|(&class, &n)| counts[best][class] += n);
+        members.iter().for_each(|&item| splits[item] = Split::ALL[best]);
+    }
+    splits
+}
+
+/// The items of each group, in the order of their first items.
+fn members_of_groups(groups: &[impl AsRef<str>]) -> Vec<Vec<usize>> {
+    let mut found = HashMap::new();
+    let mut members = Vec::<Vec<usize>>::new();
+    for (item, group) in groups.iter().map(AsRef::as_ref).enumerate() {
+        let place = if group.is_empty() {
+            members.len()
+        } else {
+            *found.entry(group).or_insert(members.len())
+        };
+        match members.get_mut(place) {
+            Some(items) => items.push(item),
+            None => members.push(vec![item]),
+        }
+    }
+    members
+}
+
+impl Dataset {
+    /// Writes a copy of the dataset with other splits, and other groups if given, to `out`, which
+    /// may be the dataset itself: the copy takes its place when it is complete. `note` replaces
+    /// what the description says of splits drawn by an earlier call.
+    ///
+    /// # Errors
+    /// If there is not one split (and group) for each item, or the copy cannot be written.
+    pub fn with_splits(
+        &self,
+        out: &Path,
+        splits: &[Split],
+        groups: Option<&[String]>,
+        note: &str,
+    ) -> Result<(), DatasetError> {
+        for (field, found) in
+            [("splits", splits.len()), ("groups", groups.map_or(self.len(), <[_]>::len))]
+        {
+            if found != self.len() {
+                let (path, expected) = (self.path().to_owned(), self.len().to_string());
+                return Err(DatasetError::Argument { path, field, expected, found });
+            }
+        }
+        let temporary = temporary_beside(out).at(out, "")?;
+        fs::copy(self.path(), temporary.path()).at(self.path(), "")?;
+        let file = file_builder().open_rw(temporary.path()).at(out, "/")?;
+        let bytes: Vec<u8> = splits.iter().map(|&split| split as u8).collect();
+        write_list(&file, "splits", &bytes).at(out, "splits")?;
+        if let Some(groups) = groups {
+            let groups = self.fixed_groups(groups)?;
+            write_list(&file, "groups", &groups).at(out, "groups")?;
+        }
+        let mut meta = self.meta().clone();
+        let notes = &mut meta.provenance.notes;
+        notes.truncate(notes.find(NOTE).unwrap_or(notes.len()));
+        notes.push_str(NOTE);
+        notes.push_str(note);
+        write_list(&file, "meta", &meta.to_json()).at(out, "meta")?;
+        file.close().at(out, "/")?;
+        persist(temporary, out).at(out, "")
+    }
+
+    fn fixed_groups(
+        &self,
+        groups: &[String],
+    ) -> Result<Vec<FixedUnicode<MAX_ID_BYTES>>, DatasetError> {
+        let long = groups.iter().position(|group| group.len() > MAX_ID_BYTES);
+        match long {
+            None => Ok(groups.iter().map(|group| fixed(group)).collect()),
+            Some(item) => Err(DatasetError::Item {
+                path: self.path().to_owned(),
+                item,
+                field: "group",
+                expected: format!("at most {MAX_ID_BYTES} bytes"),
+                found: format!("{:?}", groups[item]),
+            }),
+        }
+    }
+}
+
+/// Begins what the notes of a description say of splits drawn anew.
+const NOTE: &str = "; splits drawn anew: ";

@@ -1,0 +1,330 @@
+//! Reading batches ahead, on several threads.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use nalgebra::Vector3;
+use serde::{Deserialize, Serialize};
+use steer3d_so3::rotations::random_rotation_within;
+use steer3d_so3::{Rotation, Stream};
+
+use crate::dataset::{Dataset, DatasetError};
+use steer3d_volume::resample::{Interpolation, rotate_into};
+use steer3d_volume::volume::check_finite;
+
+/// A set of rotations, from which one is drawn uniformly.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "about", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Turns {
+    /// Rotations about the z axis by at most `fraction` (above 0, at most 1) of half a turn either way.
+    Z {
+        /// Share of the circle.
+        #[serde(default = "whole")]
+        fraction: f64,
+    },
+    /// The rotations of SO(3) by the smallest angles that make up `fraction` (above 0, at most 1) of
+    /// the group: 1 is all, 0.5 those by less than 132 degrees.
+    So3 {
+        /// Share of the group's volume.
+        #[serde(default = "whole")]
+        fraction: f64,
+    },
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+impl Turns {
+    /// Share of the whole group.
+    pub fn fraction(self) -> f64 {
+        match self {
+            Self::Z { fraction } | Self::So3 { fraction } => fraction,
+        }
+    }
+}
+
+/// Turns every volume by a random rotation, keyed by seed, epoch and item.
+///
+/// Where points and a voxeliser are stored, the points are turned and voxelised, without
+/// interpolation; else the volume is turned by trilinear interpolation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RandomRotation {
+    /// Seed of the rotations.
+    pub seed: u64,
+    /// Epoch: another one gives other rotations.
+    pub epoch: u64,
+    /// The rotations from which it is drawn.
+    pub turns: Turns,
+}
+
+impl RandomRotation {
+    /// The rotation of an item.
+    pub fn of(&self, item: usize) -> Rotation {
+        let mut stream = Stream::new(self.seed, "augment", &[self.epoch, item as u64]);
+        match self.turns {
+            Turns::So3 { fraction } => random_rotation_within(&mut stream, fraction),
+            Turns::Z { fraction } => {
+                let angle = std::f64::consts::PI * fraction * (2.0 * stream.uniform() - 1.0);
+                Rotation::from_axis_angle(&Vector3::z_axis(), angle)
+            }
+        }
+    }
+}
+
+/// How a [`Loader`] reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoaderOptions {
+    /// Threads that read; at least one is used.
+    pub threads: usize,
+    /// Batches that are read or ready before they are asked for; at least one is.
+    pub ahead: usize,
+    /// Random rotation of every volume.
+    pub rotation: Option<RandomRotation>,
+}
+
+impl Default for LoaderOptions {
+    /// As many threads as rayon uses, at most four; four batches ahead; no rotation.
+    fn default() -> Self {
+        Self { threads: rayon::current_num_threads().min(4), ahead: 4, rotation: None }
+    }
+}
+
+/// Some items of a dataset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Indices of the items.
+    pub items: Vec<usize>,
+    /// N × C × D × H × W values.
+    pub values: Vec<f32>,
+    /// Label of each item.
+    pub labels: Vec<u32>,
+    /// N × T target values, turned with the items; none where the dataset has no targets.
+    pub targets: Vec<f32>,
+    /// N × D × H × W labels of voxels, turned with the items (nearest voxel, 0 from outside); none where the
+    /// dataset has none.
+    pub voxel_labels: Vec<u8>,
+}
+
+impl Batch {
+    /// Reads the batch of some items, turned if asked for.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    pub fn read(
+        dataset: &Dataset,
+        items: &[usize],
+        rotation: Option<&RandomRotation>,
+    ) -> Result<Self, DatasetError> {
+        let len = dataset.meta().item_len();
+        let mut values = vec![0.0; items.len() * len];
+        match rotation {
+            None => dataset.read_many(items, &mut values)?,
+            Some(rotation) => {
+                for (&item, target) in items.iter().zip(values.chunks_exact_mut(len)) {
+                    dataset.read_rotated(item, &rotation.of(item), target)?;
+                }
+            }
+        }
+        let labels = items.iter().map(|&item| dataset.labels()[item]).collect();
+        let (mut targets, mut voxel_labels) = (vec![], vec![]);
+        if dataset.tasks().is_some() {
+            for &item in items {
+                let turn = rotation.map(|rotation| rotation.of(item));
+                match turn {
+                    None => {
+                        targets.extend(dataset.targets(item).iter().map(|&x| x as f32));
+                        voxel_labels.extend(dataset.voxel_labels(item)?);
+                    }
+                    Some(turn) => {
+                        targets
+                            .extend(dataset.rotated_targets(item, &turn).iter().map(|&x| x as f32));
+                        voxel_labels.extend(dataset.rotated_voxel_labels(item, &turn)?);
+                    }
+                }
+            }
+        }
+        Ok(Self { items: items.to_vec(), values, labels, targets, voxel_labels })
+    }
+}
+
+impl Dataset {
+    /// Reads a volume turned by `rotation` into C × D × H × W values: its points or mesh are turned
+    /// and voxelised where they and a voxeliser are stored, else it is turned by trilinear
+    /// interpolation.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`], and if `target` has another length or `rotation` is not a rotation.
+    pub fn read_rotated(
+        &self,
+        item: usize,
+        rotation: &Rotation,
+        target: &mut [f32],
+    ) -> Result<(), DatasetError> {
+        let meta = self.meta();
+        let made = self.made_from_source(item, rotation)?;
+        let made = made.filter(|made| made.data().len() == target.len());
+        let turned = if let Some(made) = made {
+            target.copy_from_slice(made.data());
+            Ok(())
+        } else {
+            let volume = self.read(item)?;
+            let (irreps, how) = (&meta.irreps, Interpolation::Trilinear);
+            rotate_into(volume.data(), &volume.grid(), irreps, rotation, how, target)
+        };
+        turned
+            .and_then(|()| check_finite("volume", target))
+            .map_err(|source| DatasetError::Volume { path: self.path().to_owned(), item, source })
+    }
+}
+
+/// Reads batches ahead of their use on threads of their own.
+///
+/// The batches come in the order and with the values of reading one after the other, whatever the
+/// number of threads. An error comes in the place of its batch. Dropped, it ends its threads once
+/// each has read its current batch.
+///
+/// ```no_run
+/// # use steer3d_volume::{Dataset, Loader, LoaderOptions, Split};
+/// let dataset = Dataset::open("cath.h5")?;
+/// let batches = dataset.indices(Split::Train).chunks(8).map(<[_]>::to_vec).collect();
+/// std::thread::scope(|scope| {
+///     for batch in Loader::new(scope, &dataset, batches, LoaderOptions::default()) {
+///         println!("{:?}", batch?.labels);
+///     }
+///     Ok::<(), steer3d_volume::DatasetError>(())
+/// })?;
+/// # Ok::<(), steer3d_volume::DatasetError>(())
+/// ```
+pub struct Loader {
+    shared: Arc<Shared>,
+    batches: usize,
+    taken: usize,
+    waited: Duration,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// The next batch that a thread will read.
+    next: usize,
+    /// Batches that were handed out.
+    taken: usize,
+    ready: BTreeMap<usize, Result<Batch, DatasetError>>,
+    stopped: bool,
+    panicked: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads batches until there are no more or the loader is dropped.
+    fn read(&self, dataset: &Dataset, batches: &[Vec<usize>], options: &LoaderOptions) {
+        let _alarm = Alarm(self);
+        loop {
+            let mut queue = self.lock();
+            let full = |queue: &Queue| queue.next >= queue.taken + options.ahead.max(1);
+            while !queue.stopped && queue.next < batches.len() && full(&queue) {
+                queue = self.wait(queue);
+            }
+            if queue.stopped || queue.next >= batches.len() {
+                return;
+            }
+            let index = queue.next;
+            queue.next += 1;
+            drop(queue);
+            let batch = Batch::read(dataset, &batches[index], options.rotation.as_ref());
+            self.lock().ready.insert(index, batch);
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// Tells the loader when its thread panics, so that it does not wait for ever.
+struct Alarm<'a>(&'a Shared);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().panicked = true;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl Loader {
+    /// Begins to read `batches`, each the indices of some items.
+    pub fn new<'scope, 'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        dataset: &'env Dataset,
+        batches: Vec<Vec<usize>>,
+        options: LoaderOptions,
+    ) -> Self {
+        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
+        let batches = Arc::new(batches);
+        for _ in 0..options.threads.clamp(1, batches.len().max(1)) {
+            let (shared, batches) = (Arc::clone(&shared), Arc::clone(&batches));
+            scope.spawn(move || shared.read(dataset, &batches, &options));
+        }
+        Self { shared, batches: batches.len(), taken: 0, waited: Duration::ZERO }
+    }
+
+    /// How long [`Loader::next`] has waited for batches that were not ready.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, DatasetError>;
+
+    /// The next batch.
+    ///
+    /// # Panics
+    /// If a reading thread has panicked.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.taken == self.batches {
+            return None;
+        }
+        let start = Instant::now();
+        let mut queue = self.shared.lock();
+        let batch = loop {
+            if let Some(batch) = queue.ready.remove(&self.taken) {
+                break batch;
+            }
+            assert!(!queue.panicked, "a loader thread has panicked");
+            queue = self.shared.wait(queue);
+        };
+        self.taken += 1;
+        queue.taken = self.taken;
+        drop(queue);
+        self.shared.changed.notify_all();
+        self.waited += start.elapsed();
+        Some(batch)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.lock().stopped = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Loader({} of {} batches taken)", self.taken, self.batches)
+    }
+}

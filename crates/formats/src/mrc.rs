@@ -1,0 +1,249 @@
+//! MRC2014 and CCP4 maps (Cheng et al. 2015, "MRC2014: Extensions to the MRC format header for
+//! electron cryo-microscopy and tomography", <https://doi.org/10.1016/j.jsb.2015.04.002>;
+//! <https://www.ccpem.ac.uk/mrc-format/mrc2014/>).
+//!
+//! - Modes 0 (i8), 1 (i16), 2 (f32), 6 (u16) and 12 (f16), in either byte order. Complex and packed
+//!   modes are refused.
+//! - Axes are put in x, y, z order, whatever MAPC, MAPR and MAPS say.
+//! - Voxel size is cell edge / MX, MY, MZ in ångström; an edge of 0 (unknown) gives voxels of 1 Å.
+//! - Voxel (0, 0, 0) lies at ORIGIN, or, where that is 0, at NSTART voxels from the cell's corner.
+//! - A stack of volumes (space group 401 to 630, MZ sections each) has one channel for each.
+//! - A map on a skewed lattice (a cell with angles other than 90°) is resampled, by a cubic spline
+//!   with zeros outside, onto an upright grid with a along x, b in the x, y plane. Its sections and
+//!   rows lie on those of the map, so that values move within them only.
+
+use std::path::Path;
+
+use nalgebra::{Matrix3, Vector3};
+
+use crate::samples::{Array, Axis, Element, Fields, fault, in_order, unusable};
+use crate::{Fault, FormatError, write_file};
+use steer3d_volume::resample::upright;
+use steer3d_volume::volume::Volume;
+
+/// Length of the header, in bytes.
+const HEADER: usize = 1024;
+
+/// Space group of a stack of volumes.
+const VOLUME_STACK: std::ops::RangeInclusive<i32> = 401..=630;
+
+/// Reads a map.
+///
+/// # Errors
+/// If the bytes are not a map, are cut short or go on behind the values, or a value is not finite.
+pub fn read(bytes: &[u8]) -> Result<Volume, Fault> {
+    let header = header(bytes)?;
+    let lens = counts(header, 0, 1)?.map(|n| n as usize);
+    let sampling = counts(header, 28, 0)?;
+    let element = element(header)?;
+    let stored = stored_axes(header)?;
+    let extended = header.i32(92);
+    if extended < 0 {
+        return fault(92, "the length of an extended header", &extended);
+    }
+
+    let depth = if VOLUME_STACK.contains(&header.i32(88)) { sampling[2] as usize } else { lens[2] };
+    if depth == 0 || !lens[2].is_multiple_of(depth) {
+        return fault(8, format!("sections in volumes of {depth}"), &lens[2]);
+    }
+    if depth != lens[2] && stored[2] != 2 {
+        return fault(72, "a stack of volumes along z", &format!("{stored:?}"));
+    }
+    let array = Array::new(header, 0, &lens, HEADER + extended as usize, element)?;
+    if array.end() != bytes.len() {
+        let expected = format!("the end, after {} × {} × {} values", lens[0], lens[1], lens[2]);
+        return fault(array.end(), expected, &format!("{} more bytes", bytes.len() - array.end()));
+    }
+    let axes = Axis::fastest_first([lens[0], lens[1], depth], 1);
+    let channels: Vec<_> = (0..lens[2] / depth).map(|c| c * lens[0] * lens[1] * depth).collect();
+    let lattice = Lattice::read(header, sampling, stored, axes.map(|axis| axis.len))?;
+    let values = in_order(array.values(|x| x)?, &channels, stored.map(|i| axes[i]));
+    lattice.volume(values, channels.len())
+}
+
+/// The file, its byte order and that it has a header.
+fn header(bytes: &[u8]) -> Result<Fields<'_>, Fault> {
+    if bytes.len() < HEADER {
+        return fault(bytes.len(), format!("a header of {HEADER} bytes"), &"the end");
+    }
+    if &bytes[208..211] != b"MAP" {
+        return fault(208, "\"MAP \"", &format!("\"{}\"", bytes[208..212].escape_ascii()));
+    }
+    // The machine stamp; where it says nothing, the order in which the mode is a small number.
+    let big_endian = match bytes[212] {
+        0x44 => false,
+        0x11 => true,
+        _ => bytes[12..14] == [0, 0],
+    };
+    Ok(Fields { bytes, big_endian })
+}
+
+/// Three numbers from byte `at` on, each at least `least`.
+fn counts(header: Fields<'_>, at: usize, least: i32) -> Result<[i32; 3], Fault> {
+    let counts = [0, 4, 8].map(|i| header.i32(at + i));
+    match counts.iter().position(|&n| n < least) {
+        None => Ok(counts),
+        Some(i) => fault(at + 4 * i, format!("a number of voxels of at least {least}"), &counts[i]),
+    }
+}
+
+fn element(header: Fields<'_>) -> Result<Element, Fault> {
+    Ok(match header.i32(12) {
+        0 => Element::I8,
+        1 => Element::I16,
+        2 => Element::F32,
+        6 => Element::U16,
+        12 => Element::F16,
+        mode => {
+            let kind = match mode {
+                3 | 4 => " (complex numbers)",
+                101 => " (packed in 4 bits)",
+                _ => "",
+            };
+            return fault(12, "mode 0, 1, 2, 6 or 12", &format!("mode {mode}{kind}"));
+        }
+    })
+}
+
+/// Which stored axis (0 the fastest) is x, y and z.
+fn stored_axes(header: Fields<'_>) -> Result<[usize; 3], Fault> {
+    let map = [64, 68, 72].map(|at| header.i32(at));
+    // Old programs leave all three 0.
+    let map = if map == [0; 3] { [1, 2, 3] } else { map };
+    let found = [1, 2, 3].map(|axis| map.iter().position(|&stored| stored == axis));
+    match found {
+        [Some(x), Some(y), Some(z)] => Ok([x, y, z]),
+        _ => fault(64, "MAPC, MAPR and MAPS to be 1, 2 and 3 in some order", &format!("{map:?}")),
+    }
+}
+
+/// Where the voxels are.
+struct Lattice {
+    /// Number of voxels along x, y, z.
+    lens: [usize; 3],
+    /// Steps to the next voxel along a, b, c as columns, upper triangular, in ångström.
+    steps: Matrix3<f64>,
+    origin: Vector3<f64>,
+}
+
+impl Lattice {
+    fn read(
+        header: Fields<'_>,
+        sampling: [i32; 3],
+        stored: [usize; 3],
+        lens: [usize; 3],
+    ) -> Result<Self, Fault> {
+        let lens = stored.map(|i| lens[i]);
+        let mut size = [1.0; 3];
+        for i in 0..3 {
+            let (at, edge) = (40 + 4 * i, header.f32(40 + 4 * i));
+            if !(edge.is_finite() && edge >= 0.0) {
+                return fault(at, "a cell edge in ångström", &edge);
+            }
+            if edge > 0.0 {
+                size[i] =
+                    edge / if sampling[i] > 0 { f64::from(sampling[i]) } else { lens[i] as f64 };
+            }
+        }
+        let steps = cell_directions(header)? * Matrix3::from_diagonal(&Vector3::from(size));
+        let origin = Vector3::from([196, 200, 204].map(|at| header.f32(at)));
+        if !origin.iter().all(|x| x.is_finite()) {
+            return fault(196, "an origin in ångström", &format!("{origin:?}"));
+        }
+        let start = stored.map(|i| f64::from(header.i32(16 + 4 * i)));
+        let at_start = origin == Vector3::zeros();
+        let origin = if at_start { steps * Vector3::from(start) } else { origin };
+        Ok(Self { lens, steps, origin })
+    }
+
+    fn volume(&self, values: Vec<f32>, channels: usize) -> Result<Volume, Fault> {
+        let [w, h, d] = self.lens;
+        upright(values, channels, [d, h, w], &self.steps, self.origin.into())
+            .map_err(|error| unusable(&error))
+    }
+}
+
+/// Directions of the cell's edges a, b, c as columns: a along x, b in the x, y plane.
+fn cell_directions(header: Fields<'_>) -> Result<Matrix3<f64>, Fault> {
+    let angles = [52, 56, 60].map(|at| header.f32(at));
+    // Old programs leave all three 0.
+    if angles == [0.0; 3] || angles.iter().all(|angle| (angle - 90.0).abs() < 1e-3) {
+        return Ok(Matrix3::identity());
+    }
+    let [cos_a, cos_b, cos_c] =
+        angles.map(|angle| if angle == 90.0 { 0.0 } else { angle.to_radians().cos() });
+    let sin_c = (1.0 - cos_c * cos_c).sqrt();
+    let y = (cos_a - cos_b * cos_c) / sin_c;
+    let z = (1.0 - cos_b * cos_b - y * y).sqrt();
+    // Below one tenth the cell is so flat that the upright grid would be huge.
+    if !(sin_c > 0.1 && z > 0.1) {
+        return fault(52, "the angles of a cell that is not flat", &format!("{angles:?}"));
+    }
+    Ok(Matrix3::new(1.0, cos_c, cos_b, 0.0, sin_c, y, 0.0, 0.0, z))
+}
+
+/// Writes a map of mode 2 (f32) with the volume's voxel size and origin in ångström, little-endian.
+/// Several channels become a stack of volumes (space group 401). The file at `path` is replaced
+/// only when the new one is on disk.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
+    let [d, h, w] = volume.dims();
+    let channels = volume.channels();
+    let lens = [w, h, d * channels];
+    // At most MAX_VALUES, which an i32 holds.
+    let [x, y, z] = lens.map(|n| n as i32);
+    let size = volume.voxel_size();
+    let (least, most, mean, deviation) = statistics(volume.data());
+    let mut header = vec![0; HEADER];
+    let mut put = |at: usize, value: [u8; 4]| header[at..at + 4].copy_from_slice(&value);
+    for (at, value) in [
+        (0, x),
+        (4, y),
+        (8, z),
+        (12, 2),
+        (28, x),
+        (32, y),
+        (36, d as i32),
+        (64, 1),
+        (68, 2),
+        (72, 3),
+        (88, if channels == 1 { 1 } else { *VOLUME_STACK.start() }),
+        (108, 20_141),
+        (220, 1),
+    ] {
+        put(at, value.to_le_bytes());
+    }
+    for (at, value) in [
+        (40, w as f64 * size[0]),
+        (44, h as f64 * size[1]),
+        (48, d as f64 * size[2]),
+        (52, 90.0),
+        (56, 90.0),
+        (60, 90.0),
+        (76, least),
+        (80, most),
+        (84, mean),
+        (196, volume.origin()[0]),
+        (200, volume.origin()[1]),
+        (204, volume.origin()[2]),
+        (216, deviation),
+    ] {
+        put(at, (value as f32).to_le_bytes());
+    }
+    put(208, *b"MAP ");
+    put(212, [0x44, 0x44, 0, 0]);
+    let label = b"written by steer3d";
+    header[224..224 + label.len()].copy_from_slice(label);
+    write_file(path, &header, volume.data())
+}
+
+/// Smallest and largest value, mean and standard deviation.
+fn statistics(values: &[f32]) -> (f64, f64, f64, f64) {
+    let least = values.iter().copied().fold(f32::INFINITY, f32::min);
+    let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
+    let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+    (least.into(), most.into(), mean, (squares / values.len() as f64).sqrt())
+}

@@ -1,0 +1,527 @@
+//! Reading NumPy's `.npz` archives (format:
+//! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
+//!
+//! The header of an array is parsed strictly and its declared size compared with a cap and with
+//! the size of the archive's member before anything is allocated; memory then grows only with the
+//! bytes that are really there. Arrays of Python objects (pickles) are refused.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use zip::ZipArchive;
+use zip::result::ZipError;
+
+/// Largest array, in bytes: 4 GiB.
+pub const MAX_ARRAY_BYTES: u64 = 1 << 32;
+
+/// Longest header of an array, in bytes; NumPy's own limit is 10,000.
+pub const MAX_HEADER_BYTES: usize = 1 << 14;
+
+/// Most members of an archive.
+const MAX_MEMBERS: usize = 1 << 12;
+
+/// An archive that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NpzError {
+    /// The file cannot be opened or read.
+    #[error("{path}: {source}; check the path and its permissions", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is not a zip archive, or is cut short.
+    #[error("{path}: not a readable npz archive: {source}; save it again with numpy.savez",
+            path = path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: ZipError,
+    },
+    /// An array is absent.
+    #[error("{path}: array `{key}` is missing; the file has {found}", path = path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Name of the array.
+        key: String,
+        /// The arrays that it has.
+        found: String,
+    },
+    /// An array is damaged, too large, or not of the type or shape asked for.
+    #[error("{path}: array `{key}`: expected {expected}, found {found}", path = path.display())]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// Name of the array.
+        key: String,
+        /// What was asked for.
+        expected: String,
+        /// What the file holds.
+        found: String,
+    },
+}
+
+/// An open archive.
+#[derive(Debug)]
+pub struct Npz {
+    path: PathBuf,
+    archive: Archive<BufReader<File>>,
+}
+
+/// An open archive, in a file or in memory.
+#[derive(Debug)]
+pub(crate) struct Archive<R>(ZipArchive<R>);
+
+/// Why an array cannot be read.
+pub(crate) enum Unread {
+    Missing,
+    Archive(ZipError),
+    Array(Problem),
+}
+
+impl<R: Read + Seek> Archive<R> {
+    pub(crate) fn open(reader: R) -> Result<Self, ZipError> {
+        let archive = ZipArchive::new(reader)?;
+        if archive.len() > MAX_MEMBERS {
+            return Err(ZipError::InvalidArchive("too many members".into()));
+        }
+        Ok(Self(archive))
+    }
+
+    /// Names of the arrays, sorted.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let names = self.0.file_names_raw().map(String::from_utf8_lossy);
+        let mut keys: Vec<String> =
+            names.filter_map(|name| name.strip_suffix(".npy").map(str::to_owned)).collect();
+        keys.sort();
+        keys
+    }
+
+    fn index(&self, key: &str) -> Option<usize> {
+        self.0.index_for_name_raw(format!("{key}.npy").as_bytes())
+    }
+
+    pub(crate) fn read(&mut self, key: &str) -> Result<NpyArray, Unread> {
+        let index = self.index(key).ok_or(Unread::Missing)?;
+        let mut member = self.0.by_index(index).map_err(Unread::Archive)?;
+        let declared = member.size();
+        let header = read_header(&mut member).map_err(Unread::Array)?;
+        read_values(header, member, declared).map_err(Unread::Array)
+    }
+}
+
+/// Expectation and finding of a problem in an array, without its file and name.
+pub type Problem = (String, String);
+
+pub(crate) fn problem<T>(
+    expected: impl Into<String>,
+    found: impl Into<String>,
+) -> Result<T, Problem> {
+    Err((expected.into(), found.into()))
+}
+
+impl Npz {
+    /// Opens an archive.
+    ///
+    /// # Errors
+    /// If the file is missing or not a zip archive.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, NpzError> {
+        let path = path.into();
+        let file =
+            File::open(&path).map_err(|source| NpzError::Io { path: path.clone(), source })?;
+        let archive = Archive::open(BufReader::new(file))
+            .map_err(|source| NpzError::Archive { path: path.clone(), source })?;
+        Ok(Self { path, archive })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the arrays, sorted.
+    pub fn keys(&self) -> Vec<String> {
+        self.archive.keys()
+    }
+
+    /// Is there an array of this name?
+    pub fn has(&self, key: &str) -> bool {
+        self.archive.index(key).is_some()
+    }
+
+    /// Reads an array.
+    ///
+    /// # Errors
+    /// If it is missing, damaged, pickled, or larger than [`MAX_ARRAY_BYTES`].
+    pub fn read(&mut self, key: &str) -> Result<NpyArray, NpzError> {
+        self.archive.read(key).map_err(|unread| match unread {
+            Unread::Missing => {
+                let (path, key) = (self.path.clone(), key.to_owned());
+                NpzError::Missing { path, key, found: self.keys().join(", ") }
+            }
+            Unread::Archive(source) => NpzError::Archive { path: self.path.clone(), source },
+            Unread::Array(problem) => self.error(key, problem),
+        })
+    }
+
+    /// An error about an array of this file: what was expected and what was found.
+    pub fn error(&self, key: &str, (expected, found): Problem) -> NpzError {
+        NpzError::Array { path: self.path.clone(), key: key.to_owned(), expected, found }
+    }
+
+    /// Reads an array whose shape satisfies `accepts`, described by `expected`.
+    ///
+    /// # Errors
+    /// As [`Npz::read`], and for another shape.
+    pub fn read_shaped(
+        &mut self,
+        key: &str,
+        expected: &str,
+        accepts: impl Fn(&[usize]) -> bool,
+    ) -> Result<NpyArray, NpzError> {
+        let array = self.read(key)?;
+        if accepts(&array.shape) {
+            return Ok(array);
+        }
+        Err(self.error(key, (expected.to_owned(), format!("shape {:?}", array.shape))))
+    }
+}
+
+/// Reads the values behind a header, from a stream that is declared to be `declared` bytes long.
+pub(crate) fn read_values(
+    header: Header,
+    stream: impl Read,
+    declared: u64,
+) -> Result<NpyArray, Problem> {
+    let bytes = header
+        .shape
+        .iter()
+        .try_fold(header.kind.size as u64, |bytes, &n| bytes.checked_mul(n as u64))
+        .filter(|&bytes| bytes <= MAX_ARRAY_BYTES);
+    let Some(bytes) = bytes else {
+        let found = format!("shape {:?} of {}", header.shape, header.kind);
+        return problem(format!("at most {MAX_ARRAY_BYTES} bytes"), found);
+    };
+    if bytes > declared {
+        let found = format!("{declared} bytes");
+        return problem(format!("{bytes} bytes of values"), found);
+    }
+    let mut data = Vec::new();
+    // One byte more makes the archive's reader reach the end and verify its checksum.
+    stream
+        .take(bytes + 1)
+        .read_to_end(&mut data)
+        .or_else(|e| problem("readable bytes", e.to_string()))?;
+    if data.len() as u64 != bytes {
+        let found = if data.len() as u64 > bytes { "more" } else { "fewer" };
+        return problem(format!("{bytes} bytes of values"), found);
+    }
+    let array = NpyArray { shape: header.shape, kind: header.kind, data };
+    Ok(if header.fortran { array.into_c_order() } else { array })
+}
+
+#[derive(Debug)]
+pub(crate) struct Header {
+    kind: Kind,
+    fortran: bool,
+    shape: Vec<usize>,
+}
+
+/// Type of the elements: NumPy's kind character, size in bytes and byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kind {
+    code: char,
+    size: usize,
+    big_endian: bool,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "dtype {}{}{}", if self.big_endian { '>' } else { '<' }, self.code, self.size)
+    }
+}
+
+pub(crate) fn read_header(stream: &mut impl Read) -> Result<Header, Problem> {
+    let mut start = [0; 8];
+    let mut bytes = |buffer: &mut [u8]| {
+        stream.read_exact(buffer).or_else(|e| problem("an npy header", e.to_string()))
+    };
+    bytes(&mut start)?;
+    let len = match &start {
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _] => {
+            let mut len = [0; 2];
+            bytes(&mut len)?;
+            u32::from(u16::from_le_bytes(len))
+        }
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 2 | 3, _] => {
+            let mut len = [0; 4];
+            bytes(&mut len)?;
+            u32::from_le_bytes(len)
+        }
+        [0x93, b'N', b'U', b'M', b'P', b'Y', version, _] => {
+            return problem("npy version 1 to 3", format!("version {version}"));
+        }
+        _ => return problem("an npy header", "other bytes"),
+    };
+    if len as usize > MAX_HEADER_BYTES {
+        return problem(format!("a header of at most {MAX_HEADER_BYTES} bytes"), len.to_string());
+    }
+    let mut text = vec![0; len as usize];
+    bytes(&mut text)?;
+    let Some((descr, fortran, shape)) = std::str::from_utf8(&text).ok().and_then(parse_header)
+    else {
+        let found: String = String::from_utf8_lossy(&text).trim().chars().take(80).collect();
+        return problem("a plain descr, fortran_order and shape", format!("{found:?}"));
+    };
+    Ok(Header { kind: parse_kind(descr)?, fortran, shape })
+}
+
+/// `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }` with the keys in any order.
+fn parse_header(text: &str) -> Option<(&str, bool, Vec<usize>)> {
+    let mut rest = text.trim().strip_prefix('{')?.strip_suffix('}')?.trim();
+    let (mut descr, mut fortran, mut shape) = (None, None, None);
+    while !rest.is_empty() {
+        let (key, after) = quoted(rest)?;
+        let value = after.trim_start().strip_prefix(':')?.trim_start();
+        rest = match key {
+            "descr" => {
+                let (text, after) = quoted(value)?;
+                descr = Some(text);
+                after
+            }
+            "fortran_order" => {
+                let (flag, len) = if value.starts_with("True") { (true, 4) } else { (false, 5) };
+                fortran = (flag || value.starts_with("False")).then_some(flag);
+                value.get(len..)?
+            }
+            "shape" => {
+                let (inside, after) = value.strip_prefix('(')?.split_once(')')?;
+                shape = Some(parse_shape(inside)?);
+                after
+            }
+            _ => return None,
+        }
+        .trim_start();
+        match rest.strip_prefix(',') {
+            Some(after) => rest = after.trim_start(),
+            None if rest.is_empty() => {}
+            None => return None,
+        }
+    }
+    Some((descr?, fortran?, shape?))
+}
+
+/// The text between two equal quotation marks and what follows.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let mark = text.chars().next().filter(|mark| matches!(mark, '\'' | '"'))?;
+    text[1..].split_once(mark)
+}
+
+fn parse_shape(inside: &str) -> Option<Vec<usize>> {
+    let inside = inside.trim();
+    let inside = inside.strip_suffix(',').unwrap_or(inside);
+    if inside.trim().is_empty() {
+        return Some(Vec::new());
+    }
+    let number = |text: &str| text.trim().trim_end_matches('L').parse().ok();
+    inside.split(',').map(number).collect()
+}
+
+fn parse_kind(descr: &str) -> Result<Kind, Problem> {
+    let mut chars = descr.chars();
+    let big_endian = match chars.next() {
+        Some('>') => true,
+        Some('<' | '|' | '=') => false,
+        _ => return problem("a plain dtype", format!("dtype {descr}")),
+    };
+    let code = chars.next().unwrap_or(' ');
+    let size = chars.as_str().parse().unwrap_or(0);
+    let kind = Kind { code, size, big_endian };
+    let known = match code {
+        'b' => size == 1,
+        'i' | 'u' => matches!(size, 1 | 2 | 4 | 8),
+        'f' => matches!(size, 2 | 4 | 8),
+        'S' => (1..=1 << 10).contains(&size),
+        'O' => return problem("plain values", "pickled Python objects, which are never read"),
+        _ => false,
+    };
+    if known { Ok(kind) } else { problem("bool, int, float or bytes", format!("dtype {descr}")) }
+}
+
+/// An array in C order (the last axis runs fastest).
+#[derive(Clone, Debug)]
+pub struct NpyArray {
+    shape: Vec<usize>,
+    kind: Kind,
+    data: Vec<u8>,
+}
+
+impl NpyArray {
+    /// Length of each axis.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The elements `range`, counted in C order, as an array with one axis.
+    ///
+    /// # Panics
+    /// If the range does not lie within the array.
+    pub fn elements(&self, range: Range<usize>) -> Self {
+        let (kind, len) = (self.kind, range.len());
+        let bytes = range.start * kind.size..range.end * kind.size;
+        Self { shape: vec![len], kind, data: self.data[bytes].to_vec() }
+    }
+
+    /// Are the elements booleans or unsigned bytes?
+    pub fn is_bytes(&self) -> bool {
+        self.kind.size == 1 && matches!(self.kind.code, 'b' | 'u')
+    }
+
+    /// The elements of an array of bytes or booleans, else `None`.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.is_bytes().then_some(self.data.as_slice())
+    }
+
+    /// Numbers of any kind as `f64`, else `None`. Integers beyond 2⁵³ are rounded.
+    pub fn to_f64(&self) -> Option<Vec<f64>> {
+        match (self.kind.code, self.kind.size) {
+            ('f', 2) => Some(self.map(|b| f16::from_be_bytes(b).to_f64())),
+            ('u', 8) => Some(self.map(|b| u64::from_be_bytes(b) as f64)),
+            ('f', 4) => Some(self.map(|b| f64::from(f32::from_be_bytes(b)))),
+            ('f', 8) => Some(self.map(f64::from_be_bytes)),
+            _ => Some(self.to_i64()?.into_iter().map(|i| i as f64).collect()),
+        }
+    }
+
+    /// Integers and booleans as `i64`, else `None` (so too if one is 2⁶³ or more).
+    pub fn to_i64(&self) -> Option<Vec<i64>> {
+        Some(match (self.kind.code, self.kind.size) {
+            ('b' | 'u', 1) => self.data.iter().map(|&b| i64::from(b)).collect(),
+            ('u', 2) => self.map(|b| i64::from(u16::from_be_bytes(b))),
+            ('u', 4) => self.map(|b| i64::from(u32::from_be_bytes(b))),
+            ('u', 8) => {
+                let wide = self.map(u64::from_be_bytes);
+                return wide.into_iter().map(|i| i.try_into().ok()).collect();
+            }
+            ('i', 1) => self.map(|b| i64::from(i8::from_be_bytes(b))),
+            ('i', 2) => self.map(|b| i64::from(i16::from_be_bytes(b))),
+            ('i', 4) => self.map(|b| i64::from(i32::from_be_bytes(b))),
+            ('i', 8) => self.map(i64::from_be_bytes),
+            _ => return None,
+        })
+    }
+
+    /// Byte strings without their zero padding as text, else `None`.
+    pub fn to_strings(&self) -> Option<Vec<String>> {
+        if self.kind.code != 'S' {
+            return None;
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+        Some(self.data.chunks_exact(self.kind.size).map(text).collect())
+    }
+
+    /// Decodes elements of N bytes, given in big-endian order.
+    fn map<const N: usize, T>(&self, decode: impl Fn([u8; N]) -> T) -> Vec<T> {
+        let (elements, _) = self.data.as_chunks::<N>();
+        elements
+            .iter()
+            .map(|&bytes| {
+                let mut bytes = bytes;
+                if !self.kind.big_endian {
+                    bytes.reverse();
+                }
+                decode(bytes)
+            })
+            .collect()
+    }
+
+    /// The array whose `data` are in Fortran order (the first axis runs fastest), in C order.
+    fn into_c_order(self) -> Self {
+        let size = self.kind.size;
+        let mut data = Vec::with_capacity(self.data.len());
+        let mut index = vec![0; self.shape.len()];
+        for _ in 0..self.data.len() / size {
+            let offset = index.iter().zip(&self.shape).rev().fold(0, |at, (i, n)| at * n + i);
+            data.extend_from_slice(&self.data[offset * size..(offset + 1) * size]);
+            for (i, n) in index.iter_mut().zip(&self.shape).rev() {
+                *i += 1;
+                if *i < *n {
+                    break;
+                }
+                *i = 0;
+            }
+        }
+        Self { data, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn npy(header: &str, data: &[u8]) -> Result<NpyArray, Problem> {
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        read_npy(&bytes)
+    }
+
+    fn read_npy(bytes: &[u8]) -> Result<NpyArray, Problem> {
+        let mut rest = bytes;
+        read_values(read_header(&mut rest)?, rest, bytes.len() as u64)
+    }
+
+    #[test]
+    fn byte_orders_and_axis_orders_are_understood() {
+        let header = "{'descr': '>i2', 'fortran_order': True, 'shape': (2, 3), }  \n";
+        let array = npy(header, &[0, 1, 0, 4, 0, 2, 0, 5, 0, 3, 0xff, 0xfa]).unwrap();
+        assert_eq!(array.shape(), [2, 3]);
+        assert_eq!(array.to_i64().unwrap(), [1, 2, 3, 4, 5, -6]);
+        let header = r#"{"shape": (), "fortran_order": False, "descr": "<f4"}"#;
+        assert_eq!(npy(header, &1.5f32.to_le_bytes()).unwrap().to_f64().unwrap(), [1.5]);
+        let header = "{'descr': '|S3', 'fortran_order': False, 'shape': (2L,)}";
+        assert_eq!(npy(header, b"CA\0CB\0").unwrap().to_strings().unwrap(), ["CA", "CB"]);
+    }
+
+    #[test]
+    fn hostile_headers_are_refused() {
+        let header = |descr: &str, shape: &str| {
+            format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}")
+        };
+        for (descr, shape) in [
+            ("'<f4'", "(18446744073709551615, 18446744073709551615)"),
+            ("'<f4'", "(4294967296, 4294967296)"),
+            ("'<f4'", "(1000000, 1000)"),
+            ("'<f4'", "(-1,)"),
+            ("'<f4'", "(2.5,)"),
+            ("'<f4'", "((((((("),
+            ("'|O'", "(1,)"),
+            ("'<f16'", "(1,)"),
+            ("'<c8'", "(1,)"),
+            ("'|S99999999999999999999'", "(1,)"),
+            ("'<U4'", "(1,)"),
+            ("[('a', '<f4')]", "(1,)"),
+            ("''", "(1,)"),
+            ("'é'", "(1,)"),
+        ] {
+            assert!(npy(&header(descr, shape), &[0; 64]).is_err(), "{descr} {shape}");
+        }
+        for bad in ["", "{}", "{'descr'", "{'descr': '<f4'}", "{'fortran_order': Tru", "{é: 1}"] {
+            assert!(npy(bad, &[0; 64]).is_err(), "{bad}");
+        }
+        let good = header("'<f4'", "(2,)");
+        assert!(npy(&good, &[0; 8]).is_ok());
+        assert!(npy(&good, &[0; 7]).is_err(), "too short");
+        assert!(npy(&good, &[0; 9]).is_err(), "too long");
+        let huge = [b"\x93NUMPY\x02\x00".as_slice(), &u32::MAX.to_le_bytes()].concat();
+        assert!(read_npy(&huge).is_err());
+    }
+}

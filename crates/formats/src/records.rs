@@ -1,0 +1,144 @@
+//! Lines, columns and numbers of the text formats of molecules.
+
+use crate::{Fault, Place};
+use steer3d_volume::molecule::Atom;
+
+/// Largest number of atoms in one file: 2²⁴.
+const MAX_ATOMS: usize = 1 << 24;
+
+/// A line without its end.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    /// Counted from 1.
+    pub(crate) number: usize,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn is_blank(self) -> bool {
+        self.bytes.trim_ascii().is_empty()
+    }
+
+    /// Columns `first..=last`, counted from 1, as far as the line goes, without blanks around.
+    pub(crate) fn columns(self, first: usize, last: usize) -> &'a [u8] {
+        let end = last.min(self.bytes.len());
+        self.bytes.get(first - 1..end).unwrap_or_default().trim_ascii()
+    }
+
+    /// The words of the line.
+    pub(crate) fn words(self) -> Vec<&'a [u8]> {
+        self.bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect()
+    }
+
+    pub(crate) fn fault(self, expected: impl Into<String>, found: &[u8]) -> Fault {
+        Fault::new(Place::Line(self.number), expected, show(found))
+    }
+
+    /// A finite number.
+    pub(crate) fn number(self, text: &[u8], what: &str) -> Result<f64, Fault> {
+        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        number
+            .filter(|number: &f64| number.is_finite())
+            .ok_or_else(|| self.fault(format!("a finite number as {what}"), text))
+    }
+
+    /// A finite number, or `default` where there is only blank space.
+    pub(crate) fn number_or(self, text: &[u8], what: &str, default: f64) -> Result<f64, Fault> {
+        if text.is_empty() { Ok(default) } else { self.number(text, what) }
+    }
+
+    /// A whole number.
+    pub(crate) fn integer<T: std::str::FromStr>(self, text: &[u8], what: &str) -> Result<T, Fault> {
+        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        number.ok_or_else(|| self.fault(format!("a whole number as {what}"), text))
+    }
+}
+
+/// The lines of a file one after the other.
+#[derive(Clone)]
+pub(crate) struct Lines<'a> {
+    rest: Option<&'a [u8]>,
+    number: usize,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: Some(bytes), number: 0 }
+    }
+
+    /// The next line, or a fault that says what is missing.
+    pub(crate) fn expect(&mut self, what: &str) -> Result<Line<'a>, Fault> {
+        let place = Place::Line(self.number + 1);
+        self.next().ok_or_else(|| Fault::new(place, what, "the end of the file"))
+    }
+
+    /// The next line, which stays.
+    pub(crate) fn peek(&self) -> Option<Line<'a>> {
+        self.clone().next()
+    }
+
+    /// Is only blank space left?
+    pub(crate) fn is_done(&self) -> bool {
+        self.rest.unwrap_or_default().iter().all(u8::is_ascii_whitespace)
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    fn next(&mut self) -> Option<Line<'a>> {
+        let rest = self.rest.filter(|rest| !rest.is_empty())?;
+        let (line, rest) = match rest.iter().position(|&byte| byte == b'\n') {
+            Some(end) => (&rest[..end], Some(&rest[end + 1..])),
+            None => (rest, None),
+        };
+        self.rest = rest;
+        self.number += 1;
+        Some(Line { number: self.number, bytes: line.strip_suffix(b"\r").unwrap_or(line) })
+    }
+}
+
+/// Some bytes of a file, for a message.
+pub(crate) fn show(bytes: &[u8]) -> String {
+    match bytes {
+        [] => "nothing".to_owned(),
+        _ if bytes.len() > 40 => format!("\"{}...\"", bytes[..40].escape_ascii()),
+        _ => format!("\"{}\"", bytes.escape_ascii()),
+    }
+}
+
+/// At most 256 characters of a name, which every model of a file gets.
+pub(crate) fn cut(name: &str) -> String {
+    name.chars().take(256).collect()
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The atomic number of a symbol, in any case.
+pub(crate) fn element(symbol: &[u8]) -> Option<u8> {
+    steer3d_volume::elements::atomic_number(std::str::from_utf8(symbol).ok()?)
+}
+
+/// The atomic number that a label such as `C12`, `CL1` or `O1'` begins with.
+pub(crate) fn element_of_label(label: &[u8]) -> u8 {
+    let letters = label.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(label.len());
+    let whole = element(&label[..letters]);
+    whole.or_else(|| element(label.get(..1)?)).unwrap_or(0)
+}
+
+/// Appends an atom, as long as there are not too many.
+pub(crate) fn push(
+    atoms: &mut Vec<Atom>,
+    before: usize,
+    atom: Atom,
+    line: usize,
+) -> Result<(), Fault> {
+    if before + atoms.len() >= MAX_ATOMS {
+        let expected = format!("at most {MAX_ATOMS} atoms in a file");
+        return Err(Fault::new(Place::Line(line), expected, "more; split the file"));
+    }
+    atoms.push(atom);
+    Ok(())
+}

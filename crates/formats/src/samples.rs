@@ -1,0 +1,237 @@
+//! What the readers of volumes share: fields at fixed offsets, values of any type, axes in any order.
+
+use std::fmt::Display;
+
+use half::f16;
+use rayon::prelude::*;
+
+use crate::{Fault, Place};
+use steer3d_volume::volume::{Grid, MAX_VALUES, Volume, VolumeError};
+
+/// The bytes of a file, or of its header, and their byte order.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) big_endian: bool,
+}
+
+impl Fields<'_> {
+    /// N bytes in big-endian order from offset `at`, zeros beyond the end.
+    fn at<const N: usize>(self, at: usize) -> [u8; N] {
+        let mut field =
+            self.bytes.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N]);
+        if !self.big_endian {
+            field.reverse();
+        }
+        field
+    }
+
+    pub(crate) fn i16(self, at: usize) -> i16 {
+        i16::from_be_bytes(self.at(at))
+    }
+
+    pub(crate) fn i32(self, at: usize) -> i32 {
+        i32::from_be_bytes(self.at(at))
+    }
+
+    pub(crate) fn i64(self, at: usize) -> i64 {
+        i64::from_be_bytes(self.at(at))
+    }
+
+    pub(crate) fn f32(self, at: usize) -> f64 {
+        f64::from(f32::from_be_bytes(self.at(at)))
+    }
+
+    pub(crate) fn f64(self, at: usize) -> f64 {
+        f64::from_be_bytes(self.at(at))
+    }
+}
+
+/// The fault that byte `at` is wrong.
+pub(crate) fn fault<T>(
+    at: usize,
+    expected: impl Into<String>,
+    found: &dyn Display,
+) -> Result<T, Fault> {
+    Err(Fault::new(Place::Byte(at as u64), expected, found.to_string()))
+}
+
+/// Type of a stored value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+    F16,
+    F32,
+    F64,
+}
+
+impl Element {
+    /// Bytes of a value.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Self::U8 | Self::I8 => 1,
+            Self::U16 | Self::I16 | Self::F16 => 2,
+            Self::U32 | Self::I32 | Self::F32 => 4,
+            Self::U64 | Self::I64 | Self::F64 => 8,
+        }
+    }
+}
+
+/// An array that lies in a file.
+pub(crate) struct Array<'a> {
+    bytes: &'a [u8],
+    start: usize,
+    element: Element,
+    big_endian: bool,
+}
+
+impl<'a> Array<'a> {
+    /// The array that a header, at byte `header`, declares to have `shape` and to begin at byte
+    /// `start`. Nothing is allocated, and the array is known to lie in the file.
+    pub(crate) fn new(
+        file: Fields<'a>,
+        header: u64,
+        shape: &[usize],
+        start: usize,
+        element: Element,
+    ) -> Result<Self, Fault> {
+        let len = checked_len(shape, Place::Byte(header))? * element.size();
+        let rest = file.bytes.get(start..).unwrap_or_default();
+        let Some(bytes) = rest.get(..len) else {
+            let expected = format!("{len} bytes of values from byte {start} on");
+            let place = Place::Byte(file.bytes.len() as u64);
+            return Err(Fault::new(place, expected, format!("the end after {}", rest.len())));
+        };
+        Ok(Self { bytes, start, element, big_endian: file.big_endian })
+    }
+
+    /// Offset of the byte behind the array.
+    pub(crate) fn end(&self) -> usize {
+        self.start + self.bytes.len()
+    }
+
+    /// The values in the order of the file, each sent through `scale`.
+    pub(crate) fn values(&self, scale: impl Fn(f64) -> f64 + Sync) -> Result<Vec<f32>, Fault> {
+        let values = match self.element {
+            Element::U8 => self.decode(|b| f64::from(u8::from_be_bytes(b)), scale),
+            Element::I8 => self.decode(|b| f64::from(i8::from_be_bytes(b)), scale),
+            Element::U16 => self.decode(|b| f64::from(u16::from_be_bytes(b)), scale),
+            Element::I16 => self.decode(|b| f64::from(i16::from_be_bytes(b)), scale),
+            Element::U32 => self.decode(|b| f64::from(u32::from_be_bytes(b)), scale),
+            Element::I32 => self.decode(|b| f64::from(i32::from_be_bytes(b)), scale),
+            Element::U64 => self.decode(|b| u64::from_be_bytes(b) as f64, scale),
+            Element::I64 => self.decode(|b| i64::from_be_bytes(b) as f64, scale),
+            Element::F16 => self.decode(|b| f16::from_be_bytes(b).to_f64(), scale),
+            Element::F32 => self.decode(|b| f64::from(f32::from_be_bytes(b)), scale),
+            Element::F64 => self.decode(f64::from_be_bytes, scale),
+        };
+        match values.par_iter().position_first(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(i) => {
+                let place = Place::Byte((self.start + i * self.element.size()) as u64);
+                Err(Fault::new(place, "a finite number within f32", values[i].to_string()))
+            }
+        }
+    }
+
+    /// Decodes values of N bytes, given in big-endian order.
+    fn decode<const N: usize>(
+        &self,
+        decode: impl Fn([u8; N]) -> f64 + Sync,
+        scale: impl Fn(f64) -> f64 + Sync,
+    ) -> Vec<f32> {
+        let (values, _) = self.bytes.as_chunks::<N>();
+        values
+            .par_iter()
+            .map(|&bytes| {
+                let mut bytes = bytes;
+                if !self.big_endian {
+                    bytes.reverse();
+                }
+                scale(decode(bytes)) as f32
+            })
+            .collect()
+    }
+}
+
+/// The number of values of a declared shape, at least one and at most [`MAX_VALUES`].
+///
+/// # Errors
+/// A [`Fault`] at `place` with the shape.
+pub fn checked_len(shape: &[usize], place: Place) -> Result<usize, Fault> {
+    let len = shape.iter().try_fold(1usize, |len, &n| len.checked_mul(n));
+    len.filter(|len| (1..=MAX_VALUES).contains(len)).ok_or_else(|| {
+        Fault::new(place, format!("1 to {MAX_VALUES} values"), format!("shape {shape:?}"))
+    })
+}
+
+/// An axis of an array: how far apart in memory its neighbours are, and how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Axis {
+    pub(crate) stride: usize,
+    pub(crate) len: usize,
+    /// Does the result run along it backwards?
+    pub(crate) flipped: bool,
+}
+
+impl Axis {
+    /// Axes of an array whose first axis runs fastest, `inner` values being one element.
+    pub(crate) fn fastest_first<const N: usize>(shape: [usize; N], inner: usize) -> [Self; N] {
+        let mut stride = inner;
+        shape.map(|len| {
+            let axis = Self { stride, len, flipped: false };
+            stride *= len;
+            axis
+        })
+    }
+
+    fn offset(self, index: usize) -> usize {
+        self.stride * if self.flipped { self.len - 1 - index } else { index }
+    }
+}
+
+/// The values in C, D, H, W order, of an array with channels that begin at the offsets `channels`
+/// and with the given x, y, z axes.
+pub(crate) fn in_order(values: Vec<f32>, channels: &[usize], [x, y, z]: [Axis; 3]) -> Vec<f32> {
+    let contiguous = |&(channel, &offset): &(usize, &usize)| offset == channel * z.stride * z.len;
+    if [x, y, z] == Axis::fastest_first([x.len, y.len, z.len], 1)
+        && channels.iter().enumerate().all(|channel| contiguous(&channel))
+    {
+        return values;
+    }
+    let mut target = vec![0.0; values.len()];
+    target.par_chunks_mut(x.len).enumerate().for_each(|(i, row)| {
+        let (j, iy) = (i / y.len, i % y.len);
+        let offset = channels[j / z.len] + z.offset(j % z.len) + y.offset(iy);
+        for (ix, value) in row.iter_mut().enumerate() {
+            *value = values[offset + x.offset(ix)];
+        }
+    });
+    target
+}
+
+/// A volume of checked parts.
+pub(crate) fn volume(
+    values: Vec<f32>,
+    channels: usize,
+    [w, h, d]: [usize; 3],
+    voxel_size: [f64; 3],
+    origin: [f64; 3],
+) -> Result<Volume, Fault> {
+    Grid::new([d, h, w], voxel_size)
+        .and_then(|grid| Volume::new(values, channels, grid, origin))
+        .map_err(|error| unusable(&error))
+}
+
+/// A file that is as its format asks for, but whose volume cannot be used.
+/// The fault of values of which no [`Volume`] can be made.
+pub fn unusable(error: &VolumeError) -> Fault {
+    Fault::new(Place::Whole, "a volume that can be used", error.to_string())
+}

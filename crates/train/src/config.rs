@@ -1,0 +1,181 @@
+use candle_core::{DType, Device, Tensor};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use steer3d_dataset::Turns;
+
+use crate::{LossConfig, Schedule};
+use crate::{OptimiserConfig, TrainError};
+
+/// Settings of the training loop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Volumes in a batch.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Weight decay: decoupled with AdamW, a part of the gradient with SGD.
+    pub weight_decay: f64,
+    /// Seed of the order of the data, of the dropout masks and of the rotations.
+    pub seed: u64,
+    /// Turn every training volume by a random rotation of this set, another one in each epoch: its
+    /// points where the dataset has them, else its voxels by trilinear interpolation.
+    #[serde(alias = "rotate", deserialize_with = "turns")]
+    pub augment: Option<Turns>,
+    /// How gradients become steps.
+    pub optimiser: OptimiserConfig,
+    /// The learning rate over the training.
+    pub schedule: Schedule,
+    /// What is minimised.
+    pub loss: LossConfig,
+    /// What tells the best epoch, whose weights are kept.
+    pub monitor: Monitor,
+    /// Largest norm of the gradient of all weights together; a longer one is shortened to it.
+    pub clip_norm: Option<f64>,
+    /// Decay of an exponential moving average of the weights, which then takes their place in
+    /// validation and in the finished network.
+    pub average: Option<f64>,
+    /// Batches whose gradients are added up for a step; batch norm and dropout see each batch alone.
+    pub accumulate: usize,
+    /// Ends the training when so many epochs have passed since the best one.
+    pub patience: Option<usize>,
+    /// How the training computes.
+    pub precision: Precision,
+    /// Share of the training items that is used, at least one, drawn with the seed; a smaller share
+    /// is a part of a larger one.
+    pub share: f64,
+}
+
+/// What tells the best epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Monitor {
+    /// The least validation loss.
+    #[default]
+    Loss,
+    /// The highest validation accuracy, and of equal ones the least loss. On few validation items an early
+    /// epoch can win by chance.
+    Accuracy,
+}
+
+/// How a training computes. Whatever the type of the fields, weights, their gradients, the optimiser, averages and
+/// running statistics keep the type of the weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Fields have the type of the weights, which is f32 in the program.
+    #[default]
+    Float32,
+    /// bf16, with sums in f32: half the memory for the fields. Validation has the type of the weights. A CPU takes
+    /// longer, for comparisons.
+    Bfloat16,
+    /// So, with [TF32](steer3d_ops::Tf32Permit) permitted during the training: on a GPU convolutions
+    /// multiply f32 rounded to 10 bits on tensor cores, in validation too. A CPU computes as with [`Float32`](Self::Float32).
+    Tf32,
+}
+
+impl Precision {
+    /// The volumes of a batch in this type.
+    pub(crate) fn of(self, x: Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Float32 | Self::Tf32 => Ok(x),
+            Self::Bfloat16 => x.to_dtype(DType::BF16),
+        }
+    }
+
+    /// Checks that a device has it.
+    pub(crate) fn check(self, device: &Device) -> Result<(), TrainError> {
+        if self != Self::Bfloat16 {
+            return Ok(());
+        }
+        let one = Tensor::ones(1, DType::F32, device)?;
+        let tried = self.of(one).and_then(|one| (&one + &one)?.to_dtype(DType::F32));
+        tried.map(|_| ()).map_err(|error| {
+            // What follows the first line is a trace of calls.
+            let error = error.to_string();
+            let error = error.lines().next().unwrap_or_default();
+            let problem = format!("this device has no bfloat16, use \"float32\": {error}");
+            TrainError::Settings { field: "precision", problem }
+        })
+    }
+}
+
+/// A set, or whether to take all rotations, as older versions wrote it.
+fn turns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Turns>, D::Error> {
+    use serde_json::Value;
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::Bool(all) => Ok(all.then_some(Turns::So3 { fraction: 1.0 })),
+        set => serde_json::from_value(set).map(Some).map_err(D::Error::custom),
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 30,
+            batch_size: 8,
+            learning_rate: 1e-2,
+            weight_decay: 1e-3,
+            seed: 0,
+            augment: None,
+            optimiser: OptimiserConfig::default(),
+            schedule: Schedule::default(),
+            loss: LossConfig::default(),
+            monitor: Monitor::default(),
+            clip_norm: None,
+            average: None,
+            accumulate: 1,
+            patience: None,
+            precision: Precision::default(),
+            share: 1.0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks every setting that does not depend on the data.
+    ///
+    /// # Errors
+    /// [`TrainError::Train`] for the first setting out of its range.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let fault = |field, problem| Err(TrainError::Settings { field, problem });
+        let counts = [
+            ("epochs", self.epochs),
+            ("batch size", self.batch_size),
+            ("accumulate", self.accumulate),
+        ];
+        if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return fault(field, "expected at least 1, found 0".into());
+        }
+        if self.patience == Some(0) {
+            return fault("patience", "expected at least 1, found 0".into());
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return fault("learning rate", format!("must be positive: {}", self.learning_rate));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return fault("weight decay", format!("must not be negative: {}", self.weight_decay));
+        }
+        let fraction = self.augment.map_or(1.0, Turns::fraction);
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            return fault("augment", format!("fraction must be above 0, at most 1: {fraction}"));
+        }
+        if let Some(norm) = self.clip_norm.filter(|norm| norm.is_nan() || *norm <= 0.0) {
+            return fault("clip_norm", format!("must be positive: {norm}"));
+        }
+        if let Some(decay) = self.average.filter(|decay| !(0.0..1.0).contains(decay)) {
+            return fault("average", format!("expected a decay in 0..1, found {decay}"));
+        }
+        if !(self.share > 0.0 && self.share <= 1.0) {
+            return fault("share", format!("must be above 0, at most 1: {}", self.share));
+        }
+        if let Some(delta) = self.loss.huber.filter(|delta| delta.is_nan() || *delta <= 0.0) {
+            return fault("huber", format!("must be positive: {delta}"));
+        }
+        self.optimiser.check()?;
+        self.schedule.check()
+    }
+}

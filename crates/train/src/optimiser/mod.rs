@@ -1,0 +1,220 @@
+//! Optimisers, whose state can be read and put back, so that a training goes on bit for bit.
+
+mod adamw;
+mod sgd;
+
+use std::collections::HashMap;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+pub use adamw::AdamW;
+pub use sgd::Sgd;
+
+use crate::Gradients;
+use crate::TrainError;
+use steer3d_nn::Params;
+
+/// How gradients become steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OptimiserConfig {
+    /// [`AdamW`].
+    Adamw {
+        /// Decay of the mean of the gradients.
+        #[serde(default = "beta1")]
+        beta1: f64,
+        /// Decay of the mean of their squares.
+        #[serde(default = "beta2")]
+        beta2: f64,
+        /// Added to the root of that mean.
+        #[serde(default = "epsilon")]
+        epsilon: f64,
+    },
+    /// [`Sgd`].
+    Sgd {
+        /// Share of the last step that goes on.
+        #[serde(default = "momentum")]
+        momentum: f64,
+        /// Whether the momentum is Nesterov's.
+        #[serde(default)]
+        nesterov: bool,
+    },
+}
+
+fn beta1() -> f64 {
+    0.9
+}
+
+fn beta2() -> f64 {
+    0.999
+}
+
+fn epsilon() -> f64 {
+    1e-8
+}
+
+fn momentum() -> f64 {
+    0.9
+}
+
+impl Default for OptimiserConfig {
+    /// AdamW with 0.9, 0.999 and 1e-8.
+    fn default() -> Self {
+        Self::Adamw { beta1: beta1(), beta2: beta2(), epsilon: epsilon() }
+    }
+}
+
+impl OptimiserConfig {
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
+        let share = |field: &'static str, value: f64| {
+            if (0.0..1.0).contains(&value) {
+                return Ok(());
+            }
+            let problem = format!("expected a number in 0..1, found {value}");
+            Err(TrainError::Settings { field, problem })
+        };
+        match *self {
+            Self::Adamw { beta1, beta2, epsilon } => {
+                share("beta1", beta1)?;
+                share("beta2", beta2)?;
+                if epsilon > 0.0 && epsilon.is_finite() {
+                    return Ok(());
+                }
+                let problem = format!("expected a positive number, found {epsilon}");
+                Err(TrainError::Settings { field: "epsilon", problem })
+            }
+            Self::Sgd { momentum, .. } => share("momentum", momentum),
+        }
+    }
+}
+
+/// Any optimiser that an [`OptimiserConfig`] describes.
+#[derive(Debug)]
+pub enum Optimiser {
+    /// Adam with decoupled weight decay.
+    Adamw(AdamW),
+    /// Gradient descent with momentum.
+    Sgd(Sgd),
+}
+
+impl Optimiser {
+    /// An optimiser for the trainable tensors of `params`.
+    ///
+    /// # Errors
+    /// [`TrainError::Train`] for a setting out of its range.
+    pub fn new(
+        config: &OptimiserConfig,
+        params: &Params,
+        weight_decay: f64,
+    ) -> Result<Self, TrainError> {
+        config.check()?;
+        Ok(match *config {
+            OptimiserConfig::Adamw { beta1, beta2, epsilon } => {
+                Self::Adamw(AdamW::new(params, weight_decay)?.with(beta1, beta2, epsilon))
+            }
+            OptimiserConfig::Sgd { momentum, nesterov } => {
+                Self::Sgd(Sgd::new(params, weight_decay, momentum, nesterov)?)
+            }
+        })
+    }
+
+    /// Moves every parameter that has a gradient one step.
+    ///
+    /// # Errors
+    /// Only if the device runs out of memory.
+    pub fn step(
+        &mut self,
+        params: &Params,
+        gradients: &Gradients,
+        learning_rate: f64,
+    ) -> Result<(), TrainError> {
+        match self {
+            Self::Adamw(adam) => adam.step_by(params, gradients, learning_rate),
+            Self::Sgd(sgd) => sgd.step(params, gradients, learning_rate),
+        }
+    }
+
+    /// Its tensors, each with the name of its parameter after its own, and the number of steps done.
+    pub fn state(&self, params: &Params) -> (Vec<(String, Tensor)>, i32) {
+        let named = |kind: &str, tensors: Vec<&Tensor>| -> Vec<(String, Tensor)> {
+            let names = params.trainable().iter().map(|p| format!("{kind}/{}", p.name));
+            names.zip(tensors.into_iter().cloned()).collect()
+        };
+        match self {
+            Self::Adamw(adam) => {
+                let (first, second, step) = adam.state();
+                ([named("first", first), named("second", second)].concat(), step)
+            }
+            Self::Sgd(sgd) => (named("velocity", sgd.velocities.iter().collect()), 0),
+        }
+    }
+
+    /// Puts back what [`state`](Self::state) gave; takes the tensors out of `state`. The name of the
+    /// first that is missing or has another shape is the error.
+    pub(crate) fn restore(
+        &mut self,
+        params: &Params,
+        state: &mut HashMap<String, Tensor>,
+        step: i32,
+    ) -> Result<(), String> {
+        let mut take = |kind: &str| -> Result<Vec<Tensor>, String> {
+            let one = |p: &steer3d_nn::Parameter| {
+                let name = format!("{kind}/{}", p.name);
+                let tensor = state.remove(&name).filter(|t| t.dims() == p.var.dims());
+                tensor.ok_or(name)
+            };
+            params.trainable().iter().map(one).collect()
+        };
+        match self {
+            Self::Adamw(adam) => adam.restore(take("first")?, take("second")?, step),
+            Self::Sgd(sgd) => sgd.velocities = take("velocity")?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    /// Ten steps on (x - t)² c from the same start as in PyTorch 2.15, whose values these are.
+    #[test]
+    fn steps_are_those_of_pytorch() {
+        let adamw = OptimiserConfig::Adamw { beta1: 0.8, beta2: 0.95, epsilon: 1e-6 };
+        let sgd = |nesterov| OptimiserConfig::Sgd { momentum: 0.9, nesterov };
+        let cases = [
+            (adamw, [0.4818857670410564, -1.4189023568900017, 0.49729457697309376]),
+            (sgd(false), [-0.5823566644412738, -0.6958748862257136, 0.41723438689878584]),
+            (sgd(true), [-0.3298716237426647, 0.6578877411705891, 0.4134902753373009]),
+        ];
+        for (config, expected) in cases {
+            let mut params = Params::new(0, DType::F64, &Device::Cpu);
+            let x = params.weight("x", vec![1.0, -2.0, 0.5], &[3], true).unwrap();
+            let target = params.constant(vec![0.0, 1.0, 0.5], &[3]).unwrap();
+            let factor = params.constant(vec![1.0, 3.0, 0.2], &[3]).unwrap();
+            let mut optimiser = Optimiser::new(&config, &params, 0.1).unwrap();
+            for _ in 0..10 {
+                let terms = ((&x - &target).unwrap().sqr().unwrap() * &factor).unwrap();
+                let gradients = terms.sum_all().unwrap().backward().unwrap();
+                optimiser.step(&params, &Gradients::of(&params, &gradients), 0.05).unwrap();
+            }
+            for (found, expected) in x.to_vec1::<f64>().unwrap().iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-12, "{config:?}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let params = Params::new(0, DType::F32, &Device::Cpu);
+        let message = |config| Optimiser::new(&config, &params, 0.0).unwrap_err().to_string();
+        let adamw = |beta1, epsilon| OptimiserConfig::Adamw { beta1, beta2: 0.9, epsilon };
+        assert!(message(adamw(1.0, 1e-8)).contains("beta1"));
+        assert!(message(adamw(0.9, 0.0)).contains("epsilon"));
+        let sgd = OptimiserConfig::Sgd { momentum: -0.1, nesterov: false };
+        assert!(message(sgd).contains("momentum"));
+    }
+}
