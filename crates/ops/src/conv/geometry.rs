@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
+use crate::check::Volume;
 use crate::float::Float;
+#[cfg(any(test, feature = "cudnn"))]
+use crate::gpu::cudnn::{Convolution, Pass};
 
 /// All sizes of one convolution; spatial triples are D,H,W.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,42 @@ struct Reach {
 }
 
 impl Geometry {
+    pub(super) fn input(&self) -> Volume {
+        Volume { batch: self.batch, channels: self.c_in, size: self.size }
+    }
+
+    pub(super) fn output(&self) -> Volume {
+        Volume { batch: self.batch, channels: self.c_out, size: self.out }
+    }
+
+    /// C_out,C_in,kd,kh,kw.
+    pub(super) fn filter(&self) -> Volume {
+        Volume { batch: self.c_out, channels: self.c_in, size: self.kernel }
+    }
+
+    /// The struct `Dense` of the kernels.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(super) fn ints(&self) -> Vec<i32> {
+        let Self { batch, c_in, c_out, size, kernel, stride, padding, out } = *self;
+        let counts = [batch, c_in, c_out].into_iter().chain(size).chain(kernel).chain(stride);
+        let padding = padding.map(|p| p as i32);
+        let before = counts.map(|n| n as i32).chain(padding);
+        before.chain(out.map(|n| n as i32)).collect()
+    }
+
+    #[cfg(any(test, feature = "cudnn"))]
+    pub(super) fn convolution(&self, pass: Pass) -> Option<Convolution> {
+        let padding = self.padding.map(usize::try_from);
+        Some(Convolution {
+            pass,
+            input: self.input().dims(),
+            filter: self.filter().dims(),
+            output: self.output().dims(),
+            padding: [padding[0].ok()?, padding[1].ok()?, padding[2].ok()?],
+            stride: self.stride,
+        })
+    }
+
     pub(super) fn taps(&self) -> usize {
         self.kernel.iter().product()
     }

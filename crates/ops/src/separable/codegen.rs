@@ -6,9 +6,9 @@ use std::fmt::Write;
 
 use steer3d_kernels::{Coupling, FieldBlock, JetTerm, SeparablePlan};
 
-use super::{Element, Limits, Source};
+use crate::gpu::{Element, Limits, Source};
 
-const TEMPLATE: &str = include_str!("kernels/separable.cu");
+const TEMPLATE: &str = include_str!("../gpu/kernels/separable.cu");
 
 /// Most output channels that one thread has in registers.
 const CHANNELS_PER_THREAD: usize = 80;
@@ -77,43 +77,32 @@ struct WeightLayout {
     u: usize,
 }
 
-struct Writer<'a> {
-    plan: &'a SeparablePlan,
-    element: Element,
-    using: Use,
-    /// Whether the weights are those of the plan whose adjoint this is.
-    exchanged: bool,
-    groups: Vec<Vec<Slice>>,
-    tile: [usize; 3],
-    stride: usize,
-    /// Components of a copy for which jets are computed together.
-    together: usize,
-    limits: Limits,
+/// What distinguishes the kernels of one plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Variant {
+    pub(crate) using: Use,
+    /// Whether the weights are laid out for the plan of which this one is the adjoint.
+    pub(crate) exchanged: bool,
+    pub(crate) stride: usize,
+    pub(crate) element: Element,
+    pub(crate) limits: Limits,
 }
 
-/// Kernels that together give all output channels of `plan`. `exchanged`: the weights are laid out for the
-/// plan of which this one is the adjoint.
-pub(crate) fn kernels(
-    plan: &SeparablePlan,
-    exchanged: bool,
-    using: Use,
-    stride: usize,
-    element: Element,
-    limits: Limits,
-) -> Option<Vec<Kernel>> {
-    let chunks = chunks(&plan.outputs, using.unit());
+struct Writer<'a> {
+    plan: &'a SeparablePlan,
+    variant: Variant,
+    groups: Vec<Vec<Slice>>,
+    tile: [usize; 3],
+    /// Components of a copy for which jets are computed together.
+    together: usize,
+}
+
+/// Kernels that together give all output channels of `plan`; `None` where one does not fit a block.
+pub(crate) fn kernels(plan: &SeparablePlan, variant: Variant) -> Option<Vec<Kernel>> {
+    let chunks = chunks(&plan.outputs, variant.using.unit());
     let kernel = |groups: Vec<Vec<Slice>>| {
-        let writer = |tile, together| Writer {
-            plan,
-            element,
-            using,
-            exchanged,
-            groups: groups.clone(),
-            tile,
-            stride,
-            together,
-            limits,
-        };
+        let writer =
+            |tile, together| Writer { plan, variant, groups: groups.clone(), tile, together };
         let widest = plan.inputs.iter().map(|b| b.dim).max().unwrap_or(1);
         let candidates =
             || TILES.iter().flat_map(|&tile| (1..=widest).rev().map(move |n| writer(tile, n)));
@@ -182,11 +171,11 @@ impl Writer<'_> {
     }
 
     fn reach(&self, n: usize) -> usize {
-        (n - 1) * self.stride + 1 + self.plan.size / 2 * 2
+        (n - 1) * self.variant.stride + 1 + self.plan.size / 2 * 2
     }
 
     fn line(&self) -> usize {
-        (self.tile[2] - 4) * self.stride + self.reach(4).next_multiple_of(4)
+        (self.tile[2] - 4) * self.variant.stride + self.reach(4).next_multiple_of(4)
     }
 
     fn widest(&self) -> usize {
@@ -205,7 +194,7 @@ impl Writer<'_> {
         let jets = self.widest() * self.jets() * self.voxels();
         let rows = (0..self.plan.inputs.len()).map(|i| self.rows_of(i)).max().unwrap_or(0);
         let lines = lines.max((rows * self.row()).saturating_sub(planes));
-        let warps = if self.using == Use::Contract { self.voxels() / 32 } else { 1 };
+        let warps = if self.variant.using == Use::Contract { self.voxels() / 32 } else { 1 };
         let small = self.most_small() * warps;
         [together * self.tile_len(), planes, lines, jets, small].map(|n| n.next_multiple_of(4))
     }
@@ -216,21 +205,22 @@ impl Writer<'_> {
     }
 
     fn fits(&self) -> bool {
-        self.shared_bytes() <= self.limits.shared_per_block
+        self.shared_bytes() <= self.variant.limits.shared_per_block
     }
 
     /// Blocks for which a multiprocessor has room.
     fn blocks(&self) -> usize {
-        let registers = self.channels() * self.element.real_bytes() / 4 + REGISTERS;
+        let registers = self.channels() * self.variant.element.real_bytes() / 4 + REGISTERS;
         let by_registers = ALL_REGISTERS / (registers.next_multiple_of(8) * self.threads());
         // CUDA takes a kilobyte of each block for itself.
-        let by_memory = self.limits.shared_per_multiprocessor / (self.shared_bytes() + 1024);
+        let by_memory =
+            self.variant.limits.shared_per_multiprocessor / (self.shared_bytes() + 1024);
         by_registers.min(by_memory).max(1)
     }
 
     fn shared_bytes(&self) -> usize {
         // At the end, the places of a tile's elements, which are C ints.
-        self.parts().iter().sum::<usize>() * self.element.real_bytes() + 4 * self.tile_len()
+        self.parts().iter().sum::<usize>() * self.variant.element.real_bytes() + 4 * self.tile_len()
     }
 
     fn coupling(&self, input: usize, output: usize) -> Option<&Coupling> {
@@ -258,7 +248,7 @@ impl Writer<'_> {
 
     /// Places for the weights, or the sums, of a coupling to a slice.
     fn small(&self, paths: usize, count: usize) -> usize {
-        paths * self.using.padded(count)
+        paths * self.variant.using.padded(count)
     }
 
     /// Most places that a copy of any input block takes.
@@ -269,12 +259,12 @@ impl Writer<'_> {
 
     /// Distance of features in shared memory; for tensor cores four of them at eight voxels lie in 32 banks.
     fn row(&self) -> usize {
-        self.voxels() + if self.using == Use::MixTf32 { 8 } else { 0 }
+        self.voxels() + if self.variant.using == Use::MixTf32 { 8 } else { 0 }
     }
 
     /// Registers of each thread for a slice.
     fn registers_of(&self, s: Slice) -> usize {
-        s.count.next_multiple_of(self.using.unit()) * self.plan.outputs[s.block].dim
+        s.count.next_multiple_of(self.variant.using.unit()) * self.plan.outputs[s.block].dim
     }
 
     fn num_slices(&self) -> usize {
@@ -283,7 +273,7 @@ impl Writer<'_> {
 
     fn weight_layout(&self, c: &Coupling) -> WeightLayout {
         let (i, o) = (self.plan.inputs[c.input].mul, self.plan.outputs[c.output].mul);
-        if self.exchanged {
+        if self.variant.exchanged {
             WeightLayout { v: c.paths, u: o * c.paths }
         } else {
             WeightLayout { v: i * c.paths, u: c.paths }
@@ -297,7 +287,7 @@ impl Writer<'_> {
     }
 
     fn text(&self) -> String {
-        let mut out = self.element.prelude();
+        let mut out = self.variant.element.prelude();
         self.constants(&mut out);
         out.push_str(TEMPLATE);
         self.tables(&mut out);
@@ -312,7 +302,7 @@ impl Writer<'_> {
             ("HALF", self.plan.size / 2),
             ("ORDERS", self.orders()),
             ("JETS", self.jets()),
-            ("STRIDE", self.stride),
+            ("STRIDE", self.variant.stride),
             ("GROUPS", self.groups.len()),
             ("BLOCKS", self.blocks()),
             ("SLICES", self.num_slices()),
@@ -325,7 +315,7 @@ impl Writer<'_> {
         for (name, value) in defines {
             line(out, format_args!("#define {name} {value}"));
         }
-        if self.using == Use::MixTf32 {
+        if self.variant.using == Use::MixTf32 {
             line(out, format_args!("#define TF32"));
         }
         let half = self.plan.size / 2;
@@ -446,13 +436,13 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     real channel[{registers}];"
             ),
         );
-        if self.using == Use::MixTf32 {
+        if self.variant.using == Use::MixTf32 {
             line(
                 out,
                 format_args!("    const real *warp_features = planes + t % VOXELS / WARP * WARP;"),
             );
         }
-        if self.using == Use::Contract {
+        if self.variant.using == Use::Contract {
             line(
                 out,
                 format_args!(
@@ -476,7 +466,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         );
         self.begin(out);
         self.copies(out);
-        if self.using != Use::Contract {
+        if self.variant.using != Use::Contract {
             self.finish(out);
         }
         line(out, format_args!("    }}\n}}"));
@@ -499,7 +489,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     /// Registers at the bias, or at the values of the other field.
     fn begin(&self, out: &mut String) {
         self.for_slices(out, |register, channel, copies, dim| {
-            match self.using {
+            match self.variant.using {
                 Use::Mix => format!(
                     "#pragma unroll
             for (int i = 0; i < {copies} * {dim}; ++i) channel[{register} + i] = bias ? load(bias[{channel} + i]) : 0;"
@@ -522,7 +512,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     }
 
     fn finish(&self, out: &mut String) {
-        if self.using == Use::MixTf32 {
+        if self.variant.using == Use::MixTf32 {
             line(
                 out,
                 format_args!(
@@ -589,7 +579,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
             }}"
             ),
         );
-        let contract = self.using == Use::Contract;
+        let contract = self.variant.using == Use::Contract;
         if !contract {
             line(out, format_args!("            load_weights(w, PAIR[block], u, small);"));
         }
@@ -606,7 +596,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
             for (s, register, _) in self.placed(group) {
                 let (count, dim) = (s.count, self.plan.outputs[s.block].dim);
                 let pair = format!("PAIR[block][{slice}]");
-                let (function, features, small) = match self.using {
+                let (function, features, small) = match self.variant.using {
                     Use::Mix => ("mix", "features", "small"),
                     Use::MixTf32 => ("mix_tf32", "warp_features", "small"),
                     Use::Contract => ("contract", "features", "small + t % VOXELS / WARP * SUMS"),
