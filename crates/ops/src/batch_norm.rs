@@ -143,10 +143,6 @@ impl FieldLayout {
         Ok(layout)
     }
 
-    fn voxels(&self) -> usize {
-        self.volume.voxels()
-    }
-
     /// The values of the invariant fields among those of all fields.
     fn of_invariant<T: Copy>(&self, values: &[T]) -> Vec<T> {
         let pairs = self.fields.iter().zip(values).filter(|(field, _)| field.invariant);
@@ -159,7 +155,7 @@ impl FieldLayout {
         x: &'a [T],
         field: &'a Span,
     ) -> impl Iterator<Item = &'a [T]> + 'a {
-        let voxels = self.voxels();
+        let voxels = self.volume.voxels();
         (0..self.volume.batch).flat_map(move |n| {
             let start = (n * self.volume.channels + field.offset) * voxels;
             x[start..start + field.dim * voxels].chunks_exact(voxels)
@@ -168,7 +164,7 @@ impl FieldLayout {
 
     /// Number of values of one field in a batch of so many items.
     fn count(&self, field: &Span, batch: usize) -> f64 {
-        (batch * field.dim * self.voxels()) as f64
+        (batch * field.dim * self.volume.voxels()) as f64
     }
 
     /// Repeats the value of each field for its channels.
@@ -197,7 +193,7 @@ impl FieldLayout {
         [x, grad, out]: [Slot; 3],
         mean: &[f64],
     ) {
-        let (count, voxels) = (self.fields.len(), self.voxels());
+        let (count, voxels) = (self.fields.len(), self.volume.voxels());
         let Volume { batch, channels, .. } = self.volume;
         let (spans, places) = (routine.spans(&self.fields), self.places(routine));
         let (mean, values) = (routine.doubles(mean.to_vec()), batch * voxels);
@@ -305,7 +301,7 @@ impl Op<3> for Normalize {
 
     fn cpu<T: Lanes>(&self, [x, weight, bias]: [&[T]; 3]) -> Vec<T> {
         let affine = self.affine(weight, bias);
-        let voxels = self.layout.voxels();
+        let voxels = self.layout.volume.voxels();
         let mut out = vec![T::zero(); x.len()];
         let rows = out.par_chunks_mut(voxels).zip(x.par_chunks(voxels)).enumerate();
         rows.for_each(|(row, (out, x))| {
@@ -318,7 +314,7 @@ impl Op<3> for Normalize {
     #[cfg(any(test, feature = "cuda"))]
     fn gpu(&self, routine: &mut Routine, [x, weight, bias]: [Slot; 3], out: Slot) -> Result<()> {
         let table = self.add_table(routine, weight, (bias, 0));
-        let (voxels, rows) = (self.layout.voxels(), self.layout.volume.rows());
+        let (voxels, rows) = (self.layout.volume.voxels(), self.layout.volume.rows());
         let args = args![x, table, out, self.layout.volume.channels, voxels, rows as i64];
         routine.call(fields, "apply_affine", args).over_rows(voxels, rows);
         Ok(())
@@ -345,7 +341,7 @@ impl Op<3> for Normalize {
             let (moments, totals) = of_all.split_at(fields);
             let coefficients = self.input_coefficients(&to_f64(weight)?, moments, totals);
             let coefficients = self.layout.per_channel(coefficients);
-            apply_constant(Combine { voxels: self.layout.voxels(), coefficients }, [x, grad])
+            apply_constant(Combine { voxels: self.layout.volume.voxels(), coefficients }, [x, grad])
         })?;
         let of_weight = if_tracked(weight, || {
             let values = moments.iter().zip(&self.std).map(|(m, s)| m / s).collect();
@@ -466,6 +462,6 @@ mod tests {
         let sums = GradientSums { layout: op.layout.clone(), mean: op.mean.clone() };
         check(&sums, [&x, &grad]);
         let coefficients = op.layout.per_channel((0..5).map(|i| [i as f64, 0.5, -1.0]));
-        check(&Combine { voxels: op.layout.voxels(), coefficients }, [&x, &grad]);
+        check(&Combine { voxels: op.layout.volume.voxels(), coefficients }, [&x, &grad]);
     }
 }

@@ -27,10 +27,8 @@ impl Volume {
             return Err(invalid(op, problem));
         };
         if x.dims().contains(&0) {
-            return Err(invalid(
-                op,
-                format_args!("expected sizes of at least 1, got {:?}", x.dims()),
-            ));
+            let problem = format!("expected sizes of at least 1, got {:?}", x.dims());
+            return Err(invalid(op, problem));
         }
         if !matches!(x.dtype(), DType::F32 | DType::F64 | DType::BF16) {
             return Err(Error::UnsupportedDTypeForOp(x.dtype(), op).bt());

@@ -61,13 +61,6 @@ impl<T: Float> Affine<T> {
     }
 }
 
-/// The channels of one sample of a tensor, in their three parts.
-struct Parts<'a, T> {
-    scalars: &'a [T],
-    gates: &'a [T],
-    fields: &'a [T],
-}
-
 fn sigmoid<T: Float>(x: T) -> T {
     T::one() / (T::one() + (-x).exp())
 }
@@ -89,15 +82,6 @@ impl Gate {
         Ok(Self { volume, scalars, fields, gated_dim })
     }
 
-    fn voxels(&self) -> usize {
-        self.volume.voxels()
-    }
-
-    /// Channels of the input.
-    fn in_channels(&self) -> usize {
-        self.volume.channels
-    }
-
     fn out_channels(&self) -> usize {
         self.scalars + self.gated_dim
     }
@@ -106,25 +90,29 @@ impl Gate {
         self.volume.with_channels(self.out_channels()).shape()
     }
 
-    fn parts<'a, T>(&self, x: &'a [T], sample: usize) -> Parts<'a, T> {
-        let voxels = self.voxels();
-        let x = &x[sample * self.in_channels() * voxels..][..self.in_channels() * voxels];
-        let (scalars, rest) = x.split_at(self.scalars * voxels);
-        let (gates, fields) = rest.split_at(self.fields.len() * voxels);
-        Parts { scalars, gates, fields }
+    /// What belongs to scalars, to gates and to fields of something with so many elements for each input channel.
+    fn parts<'a, T>(&self, all: &'a [T], elements: usize) -> [&'a [T]; 3] {
+        let (scalars, rest) = all.split_at(self.scalars * elements);
+        let (gates, fields) = rest.split_at(self.fields.len() * elements);
+        [scalars, gates, fields]
+    }
+
+    /// The parts of one sample of the input.
+    fn sample<'a, T>(&self, x: &'a [T], sample: usize) -> [&'a [T]; 3] {
+        let (voxels, len) = (self.volume.voxels(), self.volume.channels * self.volume.voxels());
+        self.parts(&x[sample * len..][..len], voxels)
     }
 
     /// The gate of what the input channels are after `affine`.
     pub(crate) fn forward<T: Float>(&self, x: &[T], affine: &[Affine<T>]) -> Vec<T> {
-        let voxels = self.voxels();
-        let (of_scalars, rest) = affine.split_at(self.scalars);
-        let (of_gates, of_fields) = rest.split_at(self.fields.len());
+        let voxels = self.volume.voxels();
+        let [of_scalars, of_gates, of_fields] = self.parts(affine, 1);
         let mut out = vec![T::zero(); self.volume.batch * self.out_channels() * voxels];
         let samples = out.par_chunks_mut(self.out_channels() * voxels).enumerate();
         samples.for_each(|(sample, out)| {
-            let x = self.parts(x, sample);
+            let [x_scalars, x_gates, x_fields] = self.sample(x, sample);
             let (scalars, fields) = out.split_at_mut(self.scalars * voxels);
-            let channels = scalars.par_chunks_mut(voxels).zip(x.scalars.par_chunks(voxels));
+            let channels = scalars.par_chunks_mut(voxels).zip(x_scalars.par_chunks(voxels));
             channels.zip(of_scalars).for_each(|((out, x), affine)| {
                 out.iter_mut().zip(x).for_each(|(out, &x)| {
                     let x = affine.of(x);
@@ -132,10 +120,10 @@ impl Gate {
                 });
             });
             let fields = split(fields, self.fields.iter().map(|f| f.dim * voxels));
-            let gates = x.gates.par_chunks(voxels).zip(of_gates);
+            let gates = x_gates.par_chunks(voxels).zip(of_gates);
             fields.into_par_iter().zip(&self.fields).zip(gates).for_each(
                 |((out, span), (gate, of_gate))| {
-                    let field = &x.fields[span.offset * voxels..][..out.len()];
+                    let field = &x_fields[span.offset * voxels..][..out.len()];
                     let field = Gated { field, affine: &of_fields[span.offset..], gate, of_gate };
                     field.forward(out);
                 },
@@ -146,23 +134,22 @@ impl Gate {
 
     /// The gradient of what the input channels are after `affine`.
     pub(crate) fn gradient<T: Float>(&self, x: &[T], affine: &[Affine<T>], grad: &[T]) -> Vec<T> {
-        let voxels = self.voxels();
-        let (affine_scalars, rest) = affine.split_at(self.scalars);
-        let (affine_gates, affine_fields) = rest.split_at(self.fields.len());
+        let voxels = self.volume.voxels();
+        let [affine_scalars, affine_gates, affine_fields] = self.parts(affine, 1);
         let mut out = vec![T::zero(); x.len()];
         let samples = out
-            .par_chunks_mut(self.in_channels() * voxels)
+            .par_chunks_mut(self.volume.channels * voxels)
             .zip(grad.par_chunks(self.out_channels() * voxels))
             .enumerate();
         samples.for_each(|(sample, (out, grad))| {
-            let x = self.parts(x, sample);
+            let [x_scalars, x_gates, x_fields] = self.sample(x, sample);
             let (of_scalars, rest) = out.split_at_mut(self.scalars * voxels);
             let (of_gates, of_fields) = rest.split_at_mut(self.fields.len() * voxels);
             let (grad_scalars, grad_fields) = grad.split_at(self.scalars * voxels);
             of_scalars
                 .par_chunks_mut(voxels)
                 .zip(grad_scalars.par_chunks(voxels))
-                .zip(x.scalars.par_chunks(voxels))
+                .zip(x_scalars.par_chunks(voxels))
                 .zip(affine_scalars)
                 .for_each(|(((out, grad), x), affine)| {
                     out.iter_mut().zip(grad).zip(x).for_each(|((out, &g), &x)| {
@@ -174,10 +161,10 @@ impl Gate {
                 .into_par_iter()
                 .zip(&self.fields)
                 .zip(of_gates.par_chunks_mut(voxels))
-                .zip(x.gates.par_chunks(voxels).zip(affine_gates))
+                .zip(x_gates.par_chunks(voxels).zip(affine_gates))
                 .for_each(|(((of_field, span), of_gate), (gate, affine_gate))| {
                     let start = span.offset * voxels;
-                    let field = &x.fields[start..][..of_field.len()];
+                    let field = &x_fields[start..][..of_field.len()];
                     let grad = &grad_fields[start..][..of_field.len()];
                     let affine = &affine_fields[span.offset..];
                     let field = Gated { field, affine, gate, of_gate: affine_gate };
@@ -253,12 +240,12 @@ impl Op<1> for Gate {
     }
 
     fn cpu<T: Lanes>(&self, [x]: [&[T]; 1]) -> Vec<T> {
-        self.forward(x, &vec![Affine::identity(); self.in_channels()])
+        self.forward(x, &vec![Affine::identity(); self.volume.channels])
     }
 
     #[cfg(any(test, feature = "cuda"))]
     fn gpu(&self, routine: &mut Routine, [x]: [Slot; 1], out: Slot) -> Result<()> {
-        self.add_forward(routine, x, None, out);
+        self.add(routine, "gate", args![x, Arg::Null], out);
         Ok(())
     }
 
@@ -271,41 +258,32 @@ impl Op<2> for GateGradient {
     const NAME: &'static str = "gate gradient";
 
     fn cpu<T: Lanes>(&self, [x, grad]: [&[T]; 2]) -> Vec<T> {
-        self.0.gradient(x, &vec![Affine::identity(); self.0.in_channels()], grad)
+        self.0.gradient(x, &vec![Affine::identity(); self.0.volume.channels], grad)
     }
 
     #[cfg(any(test, feature = "cuda"))]
     fn gpu(&self, routine: &mut Routine, [x, grad]: [Slot; 2], out: Slot) -> Result<()> {
-        self.0.add_gradient(routine, [x, grad], None, out);
+        self.0.add(routine, "gate_gradient", args![x, grad, Arg::Null], out);
         Ok(())
     }
 }
 
 #[cfg(any(test, feature = "cuda"))]
 impl Gate {
-    /// Adds the gate of what the channels of `x` are after the affine maps of `table`, which has mean, factor
-    /// and bias of each, to a routine.
-    pub(crate) fn add_forward(&self, to: &mut Routine, x: Slot, table: Option<Slot>, out: Slot) {
-        let spans = to.spans(&self.fields);
-        self.add(to, "gate", args![x, table, spans, out]);
-    }
-
-    /// Likewise the gradient from that of the result.
-    pub(crate) fn add_gradient(
+    /// Adds a kernel that computes `out` from arguments of its own to a routine. Among them is a table of mean,
+    /// factor and bias of each input channel, or none.
+    pub(crate) fn add(
         &self,
-        to: &mut Routine,
-        [x, grad]: [Slot; 2],
-        table: Option<Slot>,
+        routine: &mut Routine,
+        function: &'static str,
+        mut args: Vec<Arg>,
         out: Slot,
     ) {
-        let spans = to.spans(&self.fields);
-        self.add(to, "gate_gradient", args![x, grad, table, spans, out]);
-    }
-
-    fn add(&self, to: &mut Routine, function: &'static str, mut args: Vec<Arg>) {
-        let (gates, voxels, batch) = (self.fields.len(), self.voxels(), self.volume.batch);
-        args.extend(args![self.scalars, gates, self.gated_dim, voxels, batch]);
-        to.call(fields, function, args).over_rows(batch * voxels, self.scalars + gates);
+        let spans = routine.spans(&self.fields);
+        let (gates, voxels, batch) = (self.fields.len(), self.volume.voxels(), self.volume.batch);
+        args.extend(args![spans, out, self.scalars, gates, self.gated_dim, voxels, batch]);
+        let call = routine.call(fields, function, args);
+        call.over_rows(batch * voxels, self.scalars + gates);
     }
 }
 

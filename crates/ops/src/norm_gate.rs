@@ -6,7 +6,7 @@ use steer3d_so3::Irreps;
 use crate::batch_norm::{Normalize, batch_normalize, present};
 use crate::gate::Gate;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Routine, Slot};
+use crate::gpu::{Routine, Slot, args};
 use crate::op::{Op, apply, apply_constant};
 use crate::simd::Lanes;
 
@@ -59,7 +59,7 @@ impl Op<3> for NormGate {
     #[cfg(any(test, feature = "cuda"))]
     fn gpu(&self, routine: &mut Routine, [x, weight, bias]: [Slot; 3], out: Slot) -> Result<()> {
         let table = self.norm.add_table(routine, weight, (bias, 0));
-        self.gate.add_forward(routine, x, Some(table), out);
+        self.gate.add(routine, "gate", args![x, table], out);
         Ok(())
     }
 
@@ -87,7 +87,7 @@ impl Op<3> for GateGradient {
     fn gpu(&self, routine: &mut Routine, [x, both, grad]: [Slot; 3], out: Slot) -> Result<()> {
         let NormGate { norm, gate } = &self.0;
         let table = norm.add_table(routine, both, (both, norm.num_fields()));
-        gate.add_gradient(routine, [x, grad], Some(table), out);
+        gate.add(routine, "gate_gradient", args![x, grad, table], out);
         Ok(())
     }
 }

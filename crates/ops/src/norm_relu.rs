@@ -110,8 +110,7 @@ impl Op<2> for NormRelu {
 
     #[cfg(any(test, feature = "cuda"))]
     fn gpu(&self, routine: &mut Routine, [x, bias]: [Slot; 2], out: Slot) -> Result<()> {
-        let spans = routine.spans(&self.fields);
-        self.add(routine, "norm_relu", args![x, bias, spans, out]);
+        self.add(routine, "norm_relu", args![x, bias], out);
         Ok(())
     }
 
@@ -167,8 +166,7 @@ impl Op<3> for InputGradient {
 
     #[cfg(any(test, feature = "cuda"))]
     fn gpu(&self, routine: &mut Routine, [x, bias, grad]: [Slot; 3], out: Slot) -> Result<()> {
-        let spans = routine.spans(&self.0.fields);
-        self.0.add(routine, "norm_relu_gradient", args![x, bias, grad, spans, out]);
+        self.0.add(routine, "norm_relu_gradient", args![x, bias, grad], out);
         Ok(())
     }
 }
@@ -222,10 +220,11 @@ impl Op<3> for BiasGradient {
 
 #[cfg(any(test, feature = "cuda"))]
 impl NormRelu {
-    /// Adds the launch of a kernel for each voxel and field to a routine.
-    fn add(&self, routine: &mut Routine, function: &'static str, mut args: Vec<Arg>) {
+    /// Adds a kernel that computes `out` from arguments of its own to a routine.
+    fn add(&self, routine: &mut Routine, function: &'static str, mut args: Vec<Arg>, out: Slot) {
+        let spans = routine.spans(&self.fields);
         let (Volume { batch, channels, .. }, voxels) = (self.volume, self.volume.voxels());
-        args.extend(args![channels, voxels, batch]);
+        args.extend(args![spans, out, channels, voxels, batch]);
         routine.call(fields, function, args).over_rows(batch * voxels, self.fields.len());
     }
 }

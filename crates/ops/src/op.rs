@@ -73,34 +73,24 @@ pub(crate) trait Arguments<O> {
 /// An operation in candle's form.
 struct Candle<O>(O);
 
-impl<O: Op<1> + Send + Sync + 'static> Arguments<O> for [&Tensor; 1] {
-    fn apply(self, op: O, tracked: bool) -> Result<Tensor> {
-        let a = self[0].contiguous()?;
-        if tracked { a.apply_op1(Candle(op)) } else { a.apply_op1_no_bwd(&Candle(op)) }
-    }
-}
-
-impl<O: Op<2> + Send + Sync + 'static> Arguments<O> for [&Tensor; 2] {
-    fn apply(self, op: O, tracked: bool) -> Result<Tensor> {
-        let (a, b) = (self[0].contiguous()?, self[1].contiguous()?);
-        if tracked { a.apply_op2(&b, Candle(op)) } else { a.apply_op2_no_bwd(&b, &Candle(op)) }
-    }
-}
-
-impl<O: Op<3> + Send + Sync + 'static> Arguments<O> for [&Tensor; 3] {
-    fn apply(self, op: O, tracked: bool) -> Result<Tensor> {
-        let (a, b, c) = (self[0].contiguous()?, self[1].contiguous()?, self[2].contiguous()?);
-        if tracked {
-            a.apply_op3(&b, &c, Candle(op))
-        } else {
-            a.apply_op3_no_bwd(&b, &c, &Candle(op))
-        }
-    }
-}
-
-/// An implementation of one of candle's traits by an [`Op`]; the names are those of arguments and their layouts.
+/// One of candle's traits, by an [`Op`] of so many arguments. Names are those of arguments and their layouts.
 macro_rules! candle_form {
-    ($trait:ident, $count:literal: $($x:ident $layout:ident),+; $gradients:ty) => {
+    (
+        $trait:ident, $count:literal, $apply:ident, $apply_constant:ident, $gradients:ty = $given:expr;
+        $a:ident $a_layout:ident $(, $x:ident $layout:ident)*
+    ) => {
+        impl<O: Op<$count> + Send + Sync + 'static> Arguments<O> for [&Tensor; $count] {
+            fn apply(self, op: O, tracked: bool) -> Result<Tensor> {
+                let [$a $(, $x)*] = self;
+                let ($a, $($x,)*) = ($a.contiguous()?, $($x.contiguous()?,)*);
+                if tracked {
+                    $a.$apply($(&$x,)* Candle(op))
+                } else {
+                    $a.$apply_constant($(&$x,)* &Candle(op))
+                }
+            }
+        }
+
         impl<O: Op<$count>> $trait for Candle<O> {
             fn name(&self) -> &'static str {
                 O::NAME
@@ -108,33 +98,51 @@ macro_rules! candle_form {
 
             fn cpu_fwd(
                 &self,
-                $($x: &CpuStorage, $layout: &Layout),+
+                $a: &CpuStorage,
+                $a_layout: &Layout
+                $(, $x: &CpuStorage, $layout: &Layout)*
             ) -> Result<(CpuStorage, Shape)> {
-                on_cpu(&self.0, [$(($x, $layout)),+])
+                on_cpu(&self.0, [($a, $a_layout) $(, ($x, $layout))*])
             }
 
             #[cfg(feature = "cuda")]
             fn cuda_fwd(
                 &self,
-                $($x: &CudaStorage, $layout: &Layout),+
+                $a: &CudaStorage,
+                $a_layout: &Layout
+                $(, $x: &CudaStorage, $layout: &Layout)*
             ) -> Result<(CudaStorage, Shape)> {
-                on_gpu(&self.0, [$(($x, $layout)),+])
+                on_gpu(&self.0, [($a, $a_layout) $(, ($x, $layout))*])
             }
 
-            fn bwd(&self, $($x: &Tensor),+, _out: &Tensor, grad: &Tensor) -> Result<$gradients> {
-                let [$($x),+] = self.0.backward([$($x),+], &grad.contiguous()?)?;
-                Ok(($($x),+))
+            fn bwd(
+                &self,
+                $a: &Tensor
+                $(, $x: &Tensor)*,
+                _out: &Tensor,
+                grad: &Tensor,
+            ) -> Result<$gradients> {
+                let [$a $(, $x)*] = self.0.backward([$a $(, $x)*], &grad.contiguous()?)?;
+                Ok($given)
             }
         }
     };
 }
 
-candle_form!(CustomOp1, 1: a a_layout; Option<Tensor>);
-candle_form!(CustomOp2, 2: a a_layout, b b_layout; (Option<Tensor>, Option<Tensor>));
-candle_form!(
-    CustomOp3, 3: a a_layout, b b_layout, c c_layout;
-    (Option<Tensor>, Option<Tensor>, Option<Tensor>)
-);
+type Gradient = Option<Tensor>;
+
+candle_form! {
+    CustomOp1, 1, apply_op1, apply_op1_no_bwd, Gradient = a;
+    a a_layout
+}
+candle_form! {
+    CustomOp2, 2, apply_op2, apply_op2_no_bwd, (Gradient, Gradient) = (a, b);
+    a a_layout, b b_layout
+}
+candle_form! {
+    CustomOp3, 3, apply_op3, apply_op3_no_bwd, (Gradient, Gradient, Gradient) = (a, b, c);
+    a a_layout, b b_layout, c c_layout
+}
 
 /// The result on the CPU. bf16 is computed with in f32, as on a GPU.
 pub(crate) fn on_cpu<O: Op<N>, const N: usize>(

@@ -47,14 +47,8 @@ pub fn channel_product(
         let problem = format!("{term:?} is outside {channels} channels of {c1} and {c2}");
         return Err(invalid(OP, problem));
     }
-    apply(
-        ChannelProduct::new(
-            volume,
-            Channels { out: channels, left: c1, right: c2 },
-            terms.to_vec(),
-        ),
-        [left, right],
-    )
+    let channels = Channels { out: channels, left: c1, right: c2 };
+    apply(ChannelProduct::new(volume, channels, terms.to_vec()), [left, right])
 }
 
 /// Channels of the result and of both factors.
@@ -83,24 +77,19 @@ impl ChannelProduct {
         Self { volume: volume.with_channels(channels.out), channels, terms, starts }
     }
 
+    /// The same product with its factors exchanged.
+    fn exchanged(&self) -> Self {
+        let Channels { out, left, right } = self.channels;
+        let turned = |t: &ProductTerm| ProductTerm { left: t.right, right: t.left, ..*t };
+        let channels = Channels { out, left: right, right: left };
+        Self::new(self.volume, channels, self.terms.iter().map(turned).collect())
+    }
+
     /// The product that gives the gradient of the left factor, from that of the result and the right factor.
     fn of_left(&self) -> Self {
         let Channels { out, left, right } = self.channels;
         let turned = |t: &ProductTerm| ProductTerm { output: t.left, left: t.output, ..*t };
         let channels = Channels { out: left, left: out, right };
-        Self::new(self.volume, channels, self.terms.iter().map(turned).collect())
-    }
-
-    /// Likewise for the right factor, from the gradient of the result and the left factor.
-    fn of_right(&self) -> Self {
-        let Channels { out, left, right } = self.channels;
-        let turned = |t: &ProductTerm| ProductTerm {
-            output: t.right,
-            left: t.output,
-            right: t.left,
-            factor: t.factor,
-        };
-        let channels = Channels { out: right, left: out, right: left };
         Self::new(self.volume, channels, self.terms.iter().map(turned).collect())
     }
 }
@@ -147,7 +136,8 @@ impl Op<2> for ChannelProduct {
 
     fn backward(&self, [left, right]: [&Tensor; 2], grad: &Tensor) -> Result<[Option<Tensor>; 2]> {
         let of_left = apply_constant(self.of_left(), [grad, right])?;
-        Ok([Some(of_left), Some(apply_constant(self.of_right(), [grad, left])?)])
+        let of_right = apply_constant(self.exchanged().of_left(), [grad, left])?;
+        Ok([Some(of_left), Some(of_right)])
     }
 }
 

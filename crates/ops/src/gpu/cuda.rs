@@ -53,20 +53,15 @@ fn attribute(device: &CudaDevice, attribute: CUdevice_attribute) -> Result<usize
 }
 
 pub(crate) fn limits(device: &CudaDevice) -> Result<Limits> {
-    use CUdevice_attribute as A;
+    use CUdevice_attribute::*;
+    let of = |wanted| attribute(device, wanted);
     Ok(Limits {
-        multiprocessors: attribute(device, A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-        shared_per_block: attribute(
-            device,
-            A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-        )?,
-        shared_per_multiprocessor: attribute(
-            device,
-            A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
-        )?,
+        multiprocessors: of(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        shared_per_block: of(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        shared_per_multiprocessor: of(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
         // Compute capability 8.0 brought TF32.
         tf32: crate::tf32::tf32_is_permitted()
-            && attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= 8,
+            && of(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= 8,
     })
 }
 

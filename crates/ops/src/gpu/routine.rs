@@ -123,34 +123,22 @@ pub(crate) enum Arg {
     Ints(Vec<i32>),
 }
 
-impl From<Slot> for Arg {
-    fn from(slot: Slot) -> Self {
-        Self::Buffer(slot)
-    }
+macro_rules! impl_arg {
+    ($($type:ty: $value:ident => $arg:expr;)*) => {
+        $(impl From<$type> for Arg {
+            fn from($value: $type) -> Self {
+                $arg
+            }
+        })*
+    };
 }
 
-impl From<Option<Slot>> for Arg {
-    fn from(slot: Option<Slot>) -> Self {
-        slot.map_or(Self::Null, Self::Buffer)
-    }
-}
-
-impl From<usize> for Arg {
-    fn from(value: usize) -> Self {
-        Self::I32(i32::try_from(value).unwrap_or(i32::MAX))
-    }
-}
-
-impl From<i64> for Arg {
-    fn from(value: i64) -> Self {
-        Self::I64(value)
-    }
-}
-
-impl From<Vec<i32>> for Arg {
-    fn from(values: Vec<i32>) -> Self {
-        Self::Ints(values)
-    }
+impl_arg! {
+    Slot: slot => Self::Buffer(slot);
+    Option<Slot>: slot => slot.map_or(Self::Null, Self::Buffer);
+    usize: value => Self::I32(i32::try_from(value).unwrap_or(i32::MAX));
+    i64: value => Self::I64(value);
+    Vec<i32>: values => Self::Ints(values);
 }
 
 /// Memory of a routine.

@@ -10,6 +10,14 @@ use crate::gpu::{Element, Limits, Source};
 
 const TEMPLATE: &str = include_str!("../gpu/kernels/separable.cu");
 
+/// Adds a line to a text.
+macro_rules! line {
+    ($out:expr, $($text:tt)*) => {{
+        // Writing to a string does not fail.
+        let _ = writeln!($out, $($text)*);
+    }};
+}
+
 /// Most output channels that one thread has in registers.
 const CHANNELS_PER_THREAD: usize = 80;
 
@@ -68,13 +76,6 @@ struct Slice {
     block: usize,
     first: usize,
     count: usize,
-}
-
-/// How a weight is found: `offset + v v_stride + u u_stride + path`.
-#[derive(Clone, Copy)]
-struct WeightLayout {
-    v: usize,
-    u: usize,
 }
 
 /// What distinguishes the kernels of one plan.
@@ -271,15 +272,6 @@ impl Writer<'_> {
         self.groups.iter().map(Vec::len).sum()
     }
 
-    fn weight_layout(&self, c: &Coupling) -> WeightLayout {
-        let (i, o) = (self.plan.inputs[c.input].mul, self.plan.outputs[c.output].mul);
-        if self.variant.exchanged {
-            WeightLayout { v: c.paths, u: o * c.paths }
-        } else {
-            WeightLayout { v: i * c.paths, u: c.paths }
-        }
-    }
-
     /// Registers of each thread for its channels.
     fn channels(&self) -> usize {
         let of = |group: &Vec<Slice>| group.iter().map(|&s| self.registers_of(s)).sum();
@@ -313,25 +305,23 @@ impl Writer<'_> {
             ("ROW", self.row()),
         ];
         for (name, value) in defines {
-            line(out, format_args!("#define {name} {value}"));
+            line!(out, "#define {name} {value}");
         }
         if self.variant.using == Use::MixTf32 {
-            line(out, format_args!("#define TF32"));
+            line!(out, "#define TF32");
         }
         let half = self.plan.size / 2;
         let [x, y, z] = &self.plan.taps;
         for (name, taps) in [("TapsX", x), ("TapsY", y), ("TapsZ", z)] {
             let folded = taps.chunks_exact(self.plan.size).flat_map(|filter| &filter[half..]);
             let cases: String = folded.enumerate().fold(String::new(), |mut text, (i, tap)| {
-                line(&mut text, format_args!("        case {i}: return (real){tap:e};"));
+                line!(&mut text, "        case {i}: return (real){tap:e};");
                 text
             });
-            line(
+            line!(
                 out,
-                format_args!(
-                    "struct {name} {{\n    static __device__ __forceinline__ real at(int i) {{\n        \
+                "struct {name} {{\n    static __device__ __forceinline__ real at(int i) {{\n        \
                      switch (i) {{\n{cases}        }}\n        return 0;\n    }}\n}};"
-                ),
             );
         }
         let n = self.orders();
@@ -345,14 +335,14 @@ impl Writer<'_> {
             }
         }
         for (name, values) in [("FIRST_JET", first), ("JET_ORDERS", orders)] {
-            line(out, format_args!("__constant__ int {name}[] = {{{}}};", values.join(", ")));
+            line!(out, "__constant__ int {name}[] = {{{}}};", values.join(", "));
         }
     }
 
     /// For each input block and slice: paths, copies, first feature, first weight or sum in shared memory, first
     /// weight, and how far the weights of neighbouring copies of output and input are apart.
     fn tables(&self, out: &mut String) {
-        line(out, format_args!("__constant__ Pair PAIR[][SLICES] = {{"));
+        line!(out, "__constant__ Pair PAIR[][SLICES] = {{");
         for i in 0..self.plan.inputs.len() {
             let (mut small, mut pairs) = (0, vec![]);
             for slice in self.groups.iter().flatten() {
@@ -362,15 +352,22 @@ impl Writer<'_> {
                 };
                 let before = self.fed_blocks(i).into_iter().take_while(|b| b.output < c.output);
                 let rows: usize = before.map(|b| b.rows.len()).sum();
-                let WeightLayout { v, u } = self.weight_layout(c);
+                // How far the weights of neighbouring copies of output and input are apart.
+                let [mul_in, mul_out] =
+                    [self.plan.inputs[c.input].mul, self.plan.outputs[c.output].mul];
+                let (v, u) = if self.variant.exchanged {
+                    (c.paths, mul_out * c.paths)
+                } else {
+                    (mul_in * c.paths, c.paths)
+                };
                 let weight = c.weight_offset + slice.first * v;
                 let (paths, count) = (c.paths, slice.count);
                 pairs.push(format!("{{{paths}, {count}, {rows}, {small}, {weight}, {v}, {u}}}"));
                 small += self.small(paths, count);
             }
-            line(out, format_args!("    {{{}}},", pairs.join(", ")));
+            line!(out, "    {{{}}},", pairs.join(", "));
         }
-        line(out, format_args!("}};"));
+        line!(out, "}};");
     }
 
     /// The place of a jet (orders along x, y, z) among those of a component.
@@ -394,36 +391,29 @@ impl Writer<'_> {
 
     /// A function that finds a copy among those of all input blocks; beyond the last, one of no components.
     fn inputs(&self, out: &mut String) {
-        line(
+        line!(
             out,
-            format_args!(
-                "struct Input {{ int block, copy, dim, channel; }};
+            "struct Input {{ int block, copy, dim, channel; }};
 __device__ __forceinline__ Input input_of(int copy) {{
     Input found = {{0, 0, 0, 0}};"
-            ),
         );
         let mut first = 0;
         for i in self.feeding() {
             let FieldBlock { offset, mul, dim } = self.plan.inputs[i];
             let end = first + mul;
-            line(
+            line!(
                 out,
-                format_args!(
-                    "    if (copy >= {first} && copy < {end}) found = {{{i}, copy - {first}, {dim}, {offset} + (copy - {first}) * {dim}}};"
-                ),
+                "    if (copy >= {first} && copy < {end}) found = {{{i}, copy - {first}, {dim}, {offset} + (copy - {first}) * {dim}}};"
             );
             first = end;
         }
-        line(out, format_args!("    return found;\n}}"));
+        line!(out, "    return found;\n}}");
     }
 
     fn kernel(&self, out: &mut String) {
         let registers = self.channels();
         let [tile, planes, lines, jets, small] = self.parts();
-        line(
-            out,
-            format_args!(
-                "
+        line!(out, "
 extern \"C\" __global__ void __launch_bounds__(THREADS, BLOCKS)
 separable(const store *x, const store *w, const store *bias, const store *other, store *out, real *shares,
           Sizes g, i64 tiles, int weights, int first_share) {{
@@ -433,43 +423,31 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     const int t = threadIdx.x, group = t / VOXELS;
     const real *own = jets + t % VOXELS;
     real *features = planes + t % VOXELS;
-    real channel[{registers}];"
-            ),
-        );
+    real channel[{registers}];");
         if self.variant.using == Use::MixTf32 {
-            line(
-                out,
-                format_args!("    const real *warp_features = planes + t % VOXELS / WARP * WARP;"),
-            );
+            line!(out, "    const real *warp_features = planes + t % VOXELS / WARP * WARP;");
         }
         if self.variant.using == Use::Contract {
-            line(
+            line!(
                 out,
-                format_args!(
-                    "    real *share = shares + (i64)(first_share + blockIdx.x) * weights;
+                "    real *share = shares + (i64)(first_share + blockIdx.x) * weights;
     for (int i = t; i < weights; i += THREADS) share[i] = 0;"
-                ),
             );
         }
-        line(
-            out,
-            format_args!(
-                "    for (i64 number = blockIdx.x; number < tiles; number += gridDim.x) {{
+        line!(out, "    for (i64 number = blockIdx.x; number < tiles; number += gridDim.x) {{
         int first[3], origin[3];
         const int sample = place(g, number, first);
         for (int a = 0; a < 3; ++a) origin[a] = first[a] * STRIDE - HALF;
         const i64 voxels = (i64)g.out[0] * g.out[1] * g.out[2], voxel = place_of(g, first, t % VOXELS);
         __syncthreads();
         place_tile(g, origin, places);
-        __syncthreads();"
-            ),
-        );
+        __syncthreads();");
         self.begin(out);
         self.copies(out);
         if self.variant.using != Use::Contract {
             self.finish(out);
         }
-        line(out, format_args!("    }}\n}}"));
+        line!(out, "    }}\n}}");
     }
 
     /// For each group, its slices with the first register and the first channel of each.
@@ -513,13 +491,8 @@ separable(const store *x, const store *w, const store *bias, const store *other,
 
     fn finish(&self, out: &mut String) {
         if self.variant.using == Use::MixTf32 {
-            line(
-                out,
-                format_args!(
-                    "        i64 targets[4];
-        for (int j = 0; j < 4; ++j) targets[j] = place_of(g, first, t % VOXELS / WARP * WARP + voxel_of(j));"
-                ),
-            );
+            line!(out, "        i64 targets[4];
+        for (int j = 0; j < 4; ++j) targets[j] = place_of(g, first, t % VOXELS / WARP * WARP + voxel_of(j));");
             return self.for_slices(out, |register, channel, copies, dim| {
                 format!(
                     "            finish_tf32<{copies}, {dim}>(channel + {register}, \
@@ -527,7 +500,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
                 )
             });
         }
-        line(out, format_args!("        if (voxel < 0) continue;"));
+        line!(out, "        if (voxel < 0) continue;");
         // Without OPAQUE the compiler keeps all addresses, in registers that the channels need.
         self.for_slices(out, |register, channel, copies, dim| {
             format!(
@@ -546,12 +519,12 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     /// Text for each slice of each group, from its first register, first channel, copies and their dimension.
     fn for_slices(&self, out: &mut String, text: impl Fn(usize, usize, usize, usize) -> String) {
         for (index, group) in self.groups.iter().enumerate() {
-            line(out, format_args!("        if (group == {index}) {{"));
+            line!(out, "        if (group == {index}) {{");
             for (s, register, channel) in self.placed(group) {
                 let dim = self.plan.outputs[s.block].dim;
-                line(out, format_args!("{}", text(register, channel, s.count, dim)));
+                line!(out, "{}", text(register, channel, s.count, dim));
             }
-            line(out, format_args!("        }}"));
+            line!(out, "        }}");
         }
     }
 
@@ -560,10 +533,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         let fed = self.feeding();
         let total: usize = fed.iter().map(|&i| self.plan.inputs[i].mul).sum();
         let together = self.together;
-        line(
-            out,
-            format_args!(
-                "        const i64 in_voxels = (i64)g.size[0] * g.size[1] * g.size[2];
+        line!(out, "        const i64 in_voxels = (i64)g.size[0] * g.size[1] * g.size[2];
         const store *volume = x + (i64)sample * g.channels_in * in_voxels;
         const Input start = input_of(0);
         load_tile(min({together}, start.dim), volume + start.channel * in_voxels, in_voxels, places, tile);
@@ -576,23 +546,21 @@ separable(const store *x, const store *w, const store *bias, const store *other,
                 const int left = last ? after.dim : dim - m - {together};
                 jets_of(min({together}, dim - m), min({together}, left), volume + next * in_voxels, in_voxels, places,
                         tile, planes, lines, jets + m * JETS * VOXELS);
-            }}"
-            ),
-        );
+            }}");
         let contract = self.variant.using == Use::Contract;
         if !contract {
-            line(out, format_args!("            load_weights(w, PAIR[block], u, small);"));
+            line!(out, "            load_weights(w, PAIR[block], u, small);");
         }
-        line(out, format_args!("            __syncthreads();"));
+        line!(out, "            __syncthreads();");
         for &i in &fed {
-            line(out, format_args!("            if (block == {i}) {{"));
+            line!(out, "            if (block == {i}) {{");
             self.couple(i, out);
-            line(out, format_args!("            }}"));
+            line!(out, "            }}");
         }
-        line(out, format_args!("            __syncthreads();"));
+        line!(out, "            __syncthreads();");
         let mut slice = 0;
         for (index, group) in self.groups.iter().enumerate() {
-            line(out, format_args!("            if (group == {index}) {{"));
+            line!(out, "            if (group == {index}) {{");
             for (s, register, _) in self.placed(group) {
                 let (count, dim) = (s.count, self.plan.outputs[s.block].dim);
                 let pair = format!("PAIR[block][{slice}]");
@@ -605,20 +573,18 @@ separable(const store *x, const store *w, const store *bias, const store *other,
                     "{function}<{count}, {dim}>(channel + {register}, {features} + {pair}.rows * ROW, \
                      {small} + {pair}.small, {pair}.paths);"
                 );
-                line(out, format_args!("                {call}"));
+                line!(out, "                {call}");
                 slice += 1;
             }
-            line(out, format_args!("            }}"));
+            line!(out, "            }}");
         }
         if contract {
-            line(
+            line!(
                 out,
-                format_args!(
-                    "            __syncthreads();\n            add_sums(share, PAIR[block], u, small);"
-                ),
+                "            __syncthreads();\n            add_sums(share, PAIR[block], u, small);"
             );
         }
-        line(out, format_args!("        }}"));
+        line!(out, "        }}");
     }
 
     /// The features of a copy of input block `i`, some rows by each group of warps.
@@ -632,17 +598,14 @@ separable(const store *x, const store *w, const store *bias, const store *other,
             let of = done * self.groups.len() / total;
             if of != group {
                 let end = if group == usize::MAX { "" } else { "                }\n" };
-                line(out, format_args!("{end}                if (group == {of}) {{"));
+                line!(out, "{end}                if (group == {of}) {{");
                 group = of;
             }
             done += cost(row);
             let feature = self.feature(row);
-            line(
-                out,
-                format_args!("                    features[{index} * ROW] = factor({feature});"),
-            );
+            line!(out, "                    features[{index} * ROW] = factor({feature});");
         }
-        line(out, format_args!("                }}"));
+        line!(out, "                }}");
     }
 
     /// A feature as a sum over the jets of the thread's voxel.
@@ -656,9 +619,4 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         };
         row.iter().map(term).collect::<Vec<_>>().join(" + ")
     }
-}
-
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a string does not fail.
-    let _ = writeln!(out, "{text}");
 }

@@ -22,7 +22,7 @@ use crate::gpu::{Arg, Element, Routine, Slot, args, shares};
 
 pub(super) const OP: &str = "separable_conv3d";
 
-/// A [`SeparablePlan`] and its adjoint, ready for [`separable_conv3d`].
+/// A [`SeparablePlan`] and its adjoint, ready for [`separable_conv3d`](crate::separable_conv3d).
 #[derive(Clone, Debug)]
 pub struct Separable(pub(super) Arc<Plans>);
 
@@ -106,9 +106,8 @@ impl Plans {
         let using = if tf32 { Use::MixTf32 } else { Use::Mix };
         for kernel in self.kernels(adjoint, using, g.stride, routine)?.iter() {
             let (sizes, tiles) = self.sizes(adjoint, g, kernel.tile);
-            let none = Arg::Null;
-            let mut args = args![x, w, bias, none.clone(), out, none, sizes];
-            // What only the gradient of the weights needs.
+            // The other field, the shares and their places are for the gradient of the weights.
+            let mut args = args![x, w, bias, Arg::Null, out, Arg::Null, sizes];
             args.extend(args![tiles as i64, 0usize, 0usize]);
             add(routine, kernel, tiles, args);
         }
@@ -132,8 +131,7 @@ impl Plans {
         let mut share = 0;
         for kernel in kernels.iter() {
             let (sizes, tiles) = self.sizes(adjoint, g, kernel.tile);
-            let none = Arg::Null;
-            let mut args = args![x, none.clone(), none.clone(), other, none, parts, sizes];
+            let mut args = args![x, Arg::Null, Arg::Null, other, Arg::Null, parts, sizes];
             args.extend(args![tiles as i64, weights, share]);
             add(routine, kernel, slots(kernel), args);
             share += slots(kernel);
