@@ -1,21 +1,18 @@
 //! Equivariant batch normalisation: the training form and the evaluation form.
 
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Tensor,
-};
+use candle_core::{DType, Device, Result, Shape, Tensor};
 use rayon::prelude::*;
 use steer3d_so3::Irreps;
 
-use crate::check::{expect_argument, invalid};
-use crate::fields::{Span, field_dims, spans};
-use crate::float::cuda_fwd;
-use crate::float::{Float, dispatch, elements, storage, sum};
+use crate::check::{Volume, expect_argument, invalid};
+use crate::fields::{Span, field_volume, spans};
+use crate::float::{Float, sum};
 use crate::gate::Affine;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{
-    Call, Element, Limits, OnGpu, Routine, Slot, args, fields as source, sum_over_fields,
-};
+use crate::gpu::{Routine, Slot, args, fields};
 use crate::group::Rank;
+use crate::op::{Op, apply, apply_constant, if_tracked};
+use crate::simd::Lanes;
 
 const OP: &str = "field_batch_norm";
 const AFFINE: &str = "field_affine";
@@ -41,9 +38,7 @@ pub fn field_batch_norm(
     eps: f64,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (op, mean, var) = batch_normalize(x, irreps, weight, bias, eps)?;
-    let bias = present(bias, weight)?;
-    let out = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
-    Ok((out, mean, var))
+    Ok((apply(op, [x, weight, &present(bias, weight)?])?, mean, var))
 }
 
 /// The operation, the means of the scalar fields and the variances of all fields of
@@ -59,17 +54,16 @@ pub(crate) fn batch_normalize(
         return Err(invalid(OP, format_args!("expected a finite eps of at least 0, got {eps}")));
     }
     let layout = FieldLayout::new(OP, x, irreps, weight, bias)?;
-    let x = x.contiguous()?;
-    let stats: Vec<f64> = to_f64(&x.apply_op1_no_bwd(&Statistics(layout.clone()))?)?;
-    let rank = Rank::current();
+    let stats = to_f64(&apply_constant(Statistics(layout.clone()), [x])?)?;
+    let (rank, batch) = (Rank::current(), layout.volume.batch);
     let (stats, batch) = match &rank {
-        None => (stats, layout.dims[0]),
-        Some(rank) => of_all_ranks(rank, layout.dims[0], stats)?,
+        None => (stats, batch),
+        Some(rank) => of_all_ranks(rank, batch, stats)?,
     };
     let (mean, var) = stats.split_at(layout.fields.len());
     let dtype = if x.dtype() == DType::BF16 { DType::F32 } else { x.dtype() };
-    let batch_mean = small_tensor(layout.of_invariant(mean), dtype, &x)?;
-    let batch_var = small_tensor(var.to_vec(), dtype, &x)?;
+    let batch_mean = small_tensor(layout.of_invariant(mean), dtype, x)?;
+    let batch_var = small_tensor(var.to_vec(), dtype, x)?;
     let std = var.iter().map(|v| (v + eps).sqrt()).collect();
     let op = Normalize { layout, mean: mean.to_vec(), std, from_batch: true, batch, rank };
     Ok((op, batch_mean, batch_var))
@@ -103,10 +97,9 @@ fn of_all_ranks(rank: &Rank, batch: usize, mut stats: Vec<f64>) -> Result<(Vec<f
 pub fn field_affine(x: &Tensor, irreps: &Irreps, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let layout = FieldLayout::new(AFFINE, x, irreps, scale, shift)?;
     let fields = layout.fields.len();
-    let (mean, std, batch) = (vec![0.0; fields], vec![1.0; fields], layout.dims[0]);
+    let (mean, std, batch) = (vec![0.0; fields], vec![1.0; fields], layout.volume.batch);
     let op = Normalize { layout, mean, std, from_batch: false, batch, rank: None };
-    let shift = present(shift, scale)?;
-    x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op)
+    apply(op, [x, scale, &present(shift, scale)?])
 }
 
 /// On a GPU there are no empty tensors: one stands for biases that nothing reads.
@@ -130,7 +123,7 @@ fn small_tensor(values: Vec<f64>, dtype: DType, like: &Tensor) -> Result<Tensor>
 
 #[derive(Clone)]
 struct FieldLayout {
-    dims: [usize; 5],
+    volume: Volume,
     fields: Vec<Span>,
 }
 
@@ -142,16 +135,12 @@ impl FieldLayout {
         weight: &Tensor,
         bias: &Tensor,
     ) -> Result<Self> {
-        let layout = Self { dims: field_dims(op, x, irreps)?, fields: spans(irreps) };
+        let layout = Self { volume: field_volume(op, x, irreps)?, fields: spans(irreps) };
         let invariant = layout.fields.iter().filter(|f| f.invariant).count();
         let names = if op == AFFINE { ["scale", "shift"] } else { ["weight", "bias"] };
         expect_argument(op, names[0], weight, &[layout.fields.len()], x)?;
         expect_argument(op, names[1], bias, &[invariant], x)?;
         Ok(layout)
-    }
-
-    fn voxels(&self) -> usize {
-        self.dims[2..].iter().product()
     }
 
     /// The values of the invariant fields among those of all fields.
@@ -166,16 +155,16 @@ impl FieldLayout {
         x: &'a [T],
         field: &'a Span,
     ) -> impl Iterator<Item = &'a [T]> + 'a {
-        let voxels = self.voxels();
-        (0..self.dims[0]).flat_map(move |n| {
-            let start = (n * self.dims[1] + field.offset) * voxels;
+        let voxels = self.volume.voxels();
+        (0..self.volume.batch).flat_map(move |n| {
+            let start = (n * self.volume.channels + field.offset) * voxels;
             x[start..start + field.dim * voxels].chunks_exact(voxels)
         })
     }
 
     /// Number of values of one field in a batch of so many items.
     fn count(&self, field: &Span, batch: usize) -> f64 {
-        (batch * field.dim * self.voxels()) as f64
+        (batch * field.dim * self.volume.voxels()) as f64
     }
 
     /// Repeats the value of each field for its channels.
@@ -185,13 +174,50 @@ impl FieldLayout {
     }
 }
 
+#[cfg(any(test, feature = "cuda"))]
+impl FieldLayout {
+    /// Index of each field among the invariant ones.
+    fn places(&self, routine: &mut Routine) -> Slot {
+        let mut next = 0;
+        routine.places(self.fields.iter().map(|f| {
+            next += usize::from(f.invariant);
+            f.invariant.then(|| next - 1)
+        }))
+    }
+
+    /// The sums of kernel `field_sums` of this kind, and their totals.
+    fn add_sums(
+        &self,
+        routine: &mut Routine,
+        kind: usize,
+        [x, grad, out]: [Slot; 3],
+        mean: &[f64],
+    ) {
+        let (count, voxels) = (self.fields.len(), self.volume.voxels());
+        let Volume { batch, channels, .. } = self.volume;
+        let (spans, places) = (routine.spans(&self.fields), self.places(routine));
+        let (mean, values) = (routine.doubles(mean.to_vec()), batch * voxels);
+        let sums = |sums| args![x, grad, mean, spans, sums, kind, batch, channels, voxels];
+        let totals =
+            |(sums, shares)| args![sums, spans, places, out, kind, count, shares, values as i64];
+        routine.sum_over_fields((count, values), ("field_sums", &sums), ("field_totals", &totals));
+    }
+}
+
 /// Input to the means of all fields (0 for those that are not scalars), then the variances.
 struct Statistics(FieldLayout);
 
-impl Statistics {
-    fn compute<T: Float>(&self, x: &[T]) -> Vec<T> {
+impl Op<1> for Statistics {
+    const NAME: &'static str = "field statistics";
+    const WIDE: bool = true;
+
+    fn shape(&self, _: [&Shape; 1]) -> Shape {
+        (2 * self.0.fields.len()).into()
+    }
+
+    fn cpu<T: Lanes>(&self, [x]: [&[T]; 1]) -> Vec<T> {
         let of_field = |field: &Span| {
-            let count = self.0.count(field, self.0.dims[0]);
+            let count = self.0.count(field, self.0.volume.batch);
             let mean = if field.invariant {
                 self.0.channels(x, field).map(|x| sum(x, x, |x, _| x)).sum::<f64>() / count
             } else {
@@ -206,21 +232,12 @@ impl Statistics {
         mean.extend(var);
         mean
     }
-}
 
-impl CustomOp1 for Statistics {
-    fn name(&self) -> &'static str {
-        "field statistics"
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x]: [Slot; 1], out: Slot) -> Result<()> {
+        self.0.add_sums(routine, 0, [x, x, out], &vec![0.0; self.0.fields.len()]);
+        Ok(())
     }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!(sums of (x), OP, T => {
-            let out = self.compute(elements::<T>(x, layout, OP)?);
-            Ok((storage(out), (2 * self.0.fields.len()).into()))
-        })
-    }
-
-    cuda_fwd!(1);
 }
 
 /// x, weight and bias to `weight (x - mean) / std + bias`.
@@ -260,18 +277,6 @@ impl Normalize {
         self.layout.per_channel(fields)
     }
 
-    fn forward<T: Float>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-        let affine = self.affine(weight, bias);
-        let voxels = self.layout.voxels();
-        let mut out = vec![T::zero(); x.len()];
-        let rows = out.par_chunks_mut(voxels).zip(x.par_chunks(voxels)).enumerate();
-        rows.for_each(|(row, (out, x))| {
-            let affine = affine[row % affine.len()];
-            out.iter_mut().zip(x).for_each(|(out, &x)| *out = affine.of(x));
-        });
-        out
-    }
-
     /// The coefficients (a, b, c) for each field of the gradient of x, `a grad + b x + c`, from the
     /// sums of [`GradientSums`].
     fn input_coefficients(&self, weight: &[f64], moments: &[f64], totals: &[f64]) -> Vec<[f64; 3]> {
@@ -291,44 +296,39 @@ impl Normalize {
     }
 }
 
-impl CustomOp3 for Normalize {
-    fn name(&self) -> &'static str {
-        if self.from_batch { OP } else { AFFINE }
+impl Op<3> for Normalize {
+    const NAME: &'static str = OP;
+
+    fn cpu<T: Lanes>(&self, [x, weight, bias]: [&[T]; 3]) -> Vec<T> {
+        let affine = self.affine(weight, bias);
+        let voxels = self.layout.volume.voxels();
+        let mut out = vec![T::zero(); x.len()];
+        let rows = out.par_chunks_mut(voxels).zip(x.par_chunks(voxels)).enumerate();
+        rows.for_each(|(row, (out, x))| {
+            let affine = affine[row % affine.len()];
+            out.iter_mut().zip(x).for_each(|(out, &x)| *out = affine.of(x));
+        });
+        out
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x, weight, bias), OP, T => {
-            let x = elements::<T>(x, x_layout, OP)?;
-            let weight = elements(weight, weight_layout, OP)?;
-            let bias = elements(bias, bias_layout, OP)?;
-            Ok((storage(self.forward(x, weight, bias)), Shape::from(&self.layout.dims[..])))
-        })
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, weight, bias]: [Slot; 3], out: Slot) -> Result<()> {
+        let table = self.add_table(routine, weight, (bias, 0));
+        let (voxels, rows) = (self.layout.volume.voxels(), self.layout.volume.rows());
+        let args = args![x, table, out, self.layout.volume.channels, voxels, rows as i64];
+        routine.call(fields, "apply_affine", args).over_rows(voxels, rows);
+        Ok(())
     }
 
-    cuda_fwd!(3);
-
-    fn bwd(
+    fn backward(
         &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _out: &Tensor,
+        [x, weight, bias]: [&Tensor; 3],
         grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (of_weight, of_bias) = (weight.track_op(), bias.track_op());
+    ) -> Result<[Option<Tensor>; 3]> {
         let fields = self.layout.fields.len();
-        let sums = if of_weight || of_bias || self.from_batch {
+        let sums = if weight.track_op() || bias.track_op() || self.from_batch {
             let op = GradientSums { layout: self.layout.clone(), mean: self.mean.clone() };
-            to_f64(&x.apply_op2_no_bwd(&grad, &op)?)?
+            to_f64(&apply_constant(op, [x, grad])?)?
         } else {
             vec![0.0; fields + bias.elem_count()]
         };
@@ -337,19 +337,40 @@ impl CustomOp3 for Normalize {
             Some(rank) => rank.sum(sums.clone())?,
         };
         let (moments, totals) = sums.split_at(fields);
-        let of_x = x.track_op().then(|| {
+        let of_x = if_tracked(x, || {
             let (moments, totals) = of_all.split_at(fields);
             let coefficients = self.input_coefficients(&to_f64(weight)?, moments, totals);
             let coefficients = self.layout.per_channel(coefficients);
-            let op = Combine { voxels: self.layout.voxels(), coefficients };
-            x.apply_op2_no_bwd(&grad, &op)
-        });
-        let of_weight = of_weight.then(|| {
+            apply_constant(Combine { voxels: self.layout.volume.voxels(), coefficients }, [x, grad])
+        })?;
+        let of_weight = if_tracked(weight, || {
             let values = moments.iter().zip(&self.std).map(|(m, s)| m / s).collect();
             small_tensor(values, x.dtype(), x)
-        });
-        let of_bias = of_bias.then(|| small_tensor(totals.to_vec(), x.dtype(), x));
-        Ok((of_x.transpose()?, of_weight.transpose()?, of_bias.transpose()?))
+        })?;
+        let of_bias = if_tracked(bias, || small_tensor(totals.to_vec(), x.dtype(), x))?;
+        Ok([of_x, of_weight, of_bias])
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl Normalize {
+    /// Adds the table of mean, factor and bias of each channel to a routine, from the weights, and the biases
+    /// with the index of the first.
+    pub(crate) fn add_table(
+        &self,
+        routine: &mut Routine,
+        weight: Slot,
+        (bias, first): (Slot, usize),
+    ) -> Slot {
+        let channels = self.layout.volume.channels;
+        let field_of = routine.ints(self.layout.per_channel(0..self.num_fields()));
+        let places = self.layout.places(routine);
+        let mean = routine.doubles(self.mean.clone());
+        let std = routine.doubles(self.std.clone());
+        let table = routine.scratch(3 * channels);
+        let args = args![weight, bias, mean, std, field_of, places, table, channels, first];
+        routine.call(fields, "norm_table", args).over(channels);
+        table
     }
 }
 
@@ -360,8 +381,16 @@ struct GradientSums {
     mean: Vec<f64>,
 }
 
-impl GradientSums {
-    fn compute<T: Float>(&self, x: &[T], grad: &[T]) -> Vec<T> {
+impl Op<2> for GradientSums {
+    const NAME: &'static str = "field gradient sums";
+    const WIDE: bool = true;
+
+    fn shape(&self, _: [&Shape; 2]) -> Shape {
+        let fields = &self.layout.fields;
+        (fields.len() + fields.iter().filter(|f| f.invariant).count()).into()
+    }
+
+    fn cpu<T: Lanes>(&self, [x, grad]: [&[T]; 2]) -> Vec<T> {
         let layout = &self.layout;
         let of_field = |(field, &mean): (&Span, &f64)| {
             let mean = T::from_f64(mean);
@@ -379,29 +408,12 @@ impl GradientSums {
         moments.extend(layout.of_invariant(&totals));
         moments
     }
-}
 
-impl CustomOp2 for GradientSums {
-    fn name(&self) -> &'static str {
-        "field gradient sums"
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, grad]: [Slot; 2], out: Slot) -> Result<()> {
+        self.layout.add_sums(routine, 1, [x, grad, out], &self.mean);
+        Ok(())
     }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(sums of (x, grad), OP, T => {
-            let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
-            let out = self.compute(x, grad);
-            let shape = out.len().into();
-            Ok((storage(out), shape))
-        })
-    }
-
-    cuda_fwd!(2);
 }
 
 /// x and g to `a g + b x + c`, with (a, b, c) for each channel.
@@ -410,8 +422,10 @@ struct Combine {
     coefficients: Vec<[f64; 3]>,
 }
 
-impl Combine {
-    fn compute<T: Float>(&self, x: &[T], grad: &[T]) -> Vec<T> {
+impl Op<2> for Combine {
+    const NAME: &'static str = "field batch norm input gradient";
+
+    fn cpu<T: Lanes>(&self, [x, grad]: [&[T]; 2]) -> Vec<T> {
         let mut out = vec![T::zero(); x.len()];
         let rows = out.par_chunks_mut(self.voxels).zip(x.par_chunks(self.voxels));
         rows.zip(grad.par_chunks(self.voxels)).enumerate().for_each(|(row, ((out, x), grad))| {
@@ -421,177 +435,21 @@ impl Combine {
         });
         out
     }
-}
 
-impl CustomOp2 for Combine {
-    fn name(&self) -> &'static str {
-        "field batch norm input gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let shape = x_layout.shape().clone();
-        dispatch!((x, grad), OP, T => {
-            let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
-            Ok((storage(self.compute(x, grad)), shape))
-        })
-    }
-
-    cuda_fwd!(2);
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl FieldLayout {
-    /// Index of each field among the invariant ones.
-    fn places(&self, routine: &mut Routine) -> Slot {
-        let mut next = 0;
-        routine.places(self.fields.iter().map(|f| {
-            next += usize::from(f.invariant);
-            f.invariant.then(|| next - 1)
-        }))
-    }
-
-    /// The sums of kernel `field_sums` of this kind, and their totals.
-    fn add_sums(
-        &self,
-        routine: &mut Routine,
-        kind: usize,
-        [x, grad, out]: [Slot; 3],
-        mean: &[f64],
-        limits: Limits,
-    ) {
-        let (count, voxels, [batch, channels, ..]) = (self.fields.len(), self.voxels(), self.dims);
-        let (spans, places) = (routine.spans(&self.fields), self.places(routine));
-        let mean = routine.doubles(mean.to_vec());
-        let sums = |sums| args![x, grad, mean, spans, sums, kind, batch, channels, voxels];
-        let totals = |sums, shares| {
-            args![sums, spans, places, out, kind, count, shares, (batch * voxels) as i64]
-        };
-        sum_over_fields(
-            routine,
-            ("field_sums", &sums),
-            ("field_totals", &totals),
-            count,
-            batch * voxels,
-            limits,
-        );
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl Normalize {
-    /// Adds the table of mean, factor and bias of each channel to a routine, from the weights, and the biases
-    /// with the index of the first.
-    pub(crate) fn add_table(
-        &self,
-        routine: &mut Routine,
-        weight: Slot,
-        (bias, first): (Slot, usize),
-    ) -> Slot {
-        let channels = self.layout.dims[1];
-        let fields: Vec<usize> = (0..self.num_fields()).collect();
-        let field_of = routine.ints(self.layout.per_channel(fields));
-        let places = self.layout.places(routine);
-        let mean = routine.doubles(self.mean.clone());
-        let std = routine.doubles(self.std.clone());
-        let table = routine.scratch(3 * channels);
-        let args = args![weight, bias, mean, std, field_of, places, table, channels, first];
-        routine.call(Call::new(source(routine.element), "norm_table", args).over(channels));
-        table
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for Statistics {
-    const OP: &'static str = OP;
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 1);
-        let fields = self.0.fields.len();
-        let out = routine.real_output(2 * fields);
-        let slots = [inputs[0], inputs[0], out];
-        self.0.add_sums(&mut routine, 0, slots, &vec![0.0; fields], limits);
-        Ok((routine, (2 * fields).into()))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for Normalize {
-    const OP: &'static str = OP;
-
-    fn routine(
-        &self,
-        shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 3);
-        let table = self.add_table(&mut routine, inputs[1], (inputs[2], 0));
-        let (channels, voxels) = (self.layout.dims[1], self.layout.voxels());
-        let count = shapes[0].elem_count();
-        let (rows, out) = (count / voxels, routine.output(count));
-        let args = args![inputs[0], table, out, channels, voxels, rows as i64];
-        let call = Call::new(source(element), "apply_affine", args);
-        routine.call(call.over_rows(voxels, rows));
-        Ok((routine, shapes[0].clone()))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for GradientSums {
-    const OP: &'static str = "field gradient sums";
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 2);
-        let invariant = self.layout.fields.iter().filter(|f| f.invariant).count();
-        let len = self.layout.fields.len() + invariant;
-        let out = routine.real_output(len);
-        self.layout.add_sums(&mut routine, 1, [inputs[0], inputs[1], out], &self.mean, limits);
-        Ok((routine, len.into()))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for Combine {
-    const OP: &'static str = "field batch norm input gradient";
-
-    fn routine(
-        &self,
-        shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 2);
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, grad]: [Slot; 2], out: Slot) -> Result<()> {
         let table = routine.reals(self.coefficients.iter().flatten().copied().collect());
-        let count = shapes[0].elem_count();
-        let (rows, out) = (count / self.voxels, routine.output(count));
-        let channels = self.coefficients.len();
-        let args = args![inputs[0], inputs[1], table, out, channels, self.voxels, rows as i64];
-        let call = Call::new(source(element), "combine", args);
-        routine.call(call.over_rows(self.voxels, rows));
-        Ok((routine, shapes[0].clone()))
+        let (channels, rows) = (self.coefficients.len(), routine.len(out) / self.voxels);
+        let args = args![x, grad, table, out, channels, self.voxels, rows as i64];
+        routine.call(fields, "combine", args).over_rows(self.voxels, rows);
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check1, check2, check3, normal};
+    use crate::testing::{check, normal};
 
     #[test]
     fn kernels_agree_with_the_cpu() {
@@ -599,11 +457,11 @@ mod tests {
         let (x, grad) = (normal(1, (2, 13, 5, 14, 15)), normal(2, (2, 13, 5, 14, 15)));
         let (weight, bias) = (normal(3, 5), normal(4, 2));
         let (op, ..) = batch_normalize(&x, &irreps, &weight, &bias, 1e-5).unwrap();
-        check1(&Statistics(op.layout.clone()), &x);
-        check3(&op, &x, &weight, &bias);
+        check(&Statistics(op.layout.clone()), [&x]);
+        check(&op, [&x, &weight, &bias]);
         let sums = GradientSums { layout: op.layout.clone(), mean: op.mean.clone() };
-        check2(&sums, &x, &grad);
+        check(&sums, [&x, &grad]);
         let coefficients = op.layout.per_channel((0..5).map(|i| [i as f64, 0.5, -1.0]));
-        check2(&Combine { voxels: op.layout.voxels(), coefficients }, &x, &grad);
+        check(&Combine { voxels: op.layout.volume.voxels(), coefficients }, [&x, &grad]);
     }
 }

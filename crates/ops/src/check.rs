@@ -7,21 +7,57 @@ pub(crate) fn invalid(op: &str, problem: impl std::fmt::Display) -> Error {
     Error::Msg(format!("{op}: {problem}")).bt()
 }
 
-/// The sizes N,C,D,H,W of a volume tensor.
-///
-/// # Errors
-/// If the rank is not 5, a size is 0 or the elements are not f32, f64 or bf16.
-pub(crate) fn volume_dims(op: &'static str, x: &Tensor) -> Result<[usize; 5]> {
-    let dims: [usize; 5] = x.dims().try_into().map_err(|_| {
-        invalid(op, format_args!("expected a tensor N,C,D,H,W of rank 5, got {:?}", x.dims()))
-    })?;
-    if dims.contains(&0) {
-        return Err(invalid(op, format_args!("expected sizes of at least 1, got {dims:?}")));
+/// The sizes of a tensor N,C,D,H,W.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Volume {
+    pub(crate) batch: usize,
+    pub(crate) channels: usize,
+    /// D,H,W.
+    pub(crate) size: [usize; 3],
+}
+
+impl Volume {
+    /// Those of `x`.
+    ///
+    /// # Errors
+    /// If the rank is not 5, a size is 0 or the elements are not f32, f64 or bf16.
+    pub(crate) fn of(op: &'static str, x: &Tensor) -> Result<Self> {
+        let &[batch, channels, d, h, w] = x.dims() else {
+            let problem = format!("expected a tensor N,C,D,H,W of rank 5, got {:?}", x.dims());
+            return Err(invalid(op, problem));
+        };
+        if x.dims().contains(&0) {
+            let problem = format!("expected sizes of at least 1, got {:?}", x.dims());
+            return Err(invalid(op, problem));
+        }
+        if !matches!(x.dtype(), DType::F32 | DType::F64 | DType::BF16) {
+            return Err(Error::UnsupportedDTypeForOp(x.dtype(), op).bt());
+        }
+        Ok(Self { batch, channels, size: [d, h, w] })
     }
-    if !matches!(x.dtype(), DType::F32 | DType::F64 | DType::BF16) {
-        return Err(Error::UnsupportedDTypeForOp(x.dtype(), op).bt());
+
+    /// Voxels of a channel.
+    pub(crate) fn voxels(&self) -> usize {
+        self.size.iter().product()
     }
-    Ok(dims)
+
+    /// Channels of all items.
+    pub(crate) fn rows(&self) -> usize {
+        self.batch * self.channels
+    }
+
+    pub(crate) fn with_channels(self, channels: usize) -> Self {
+        Self { channels, ..self }
+    }
+
+    pub(crate) fn dims(&self) -> [usize; 5] {
+        let [d, h, w] = self.size;
+        [self.batch, self.channels, d, h, w]
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.dims().to_vec().into()
+    }
 }
 
 /// Checks that the argument called `name` has the shape `expected` and the element type of `x`.

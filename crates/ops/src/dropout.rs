@@ -1,15 +1,15 @@
 //! Dropout of whole fields.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use steer3d_so3::Irreps;
 
 use crate::check::expect_argument;
-use crate::fields::{field_dims, spans};
-use crate::float::cuda_fwd;
-use crate::float::{Float, dispatch, elements, storage};
+use crate::fields::{field_volume, spans};
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, fields as source};
+use crate::gpu::{Routine, Slot, args, fields};
+use crate::op::{Op, apply, apply_constant};
+use crate::simd::Lanes;
 
 const OP: &str = "field_dropout";
 
@@ -21,13 +21,13 @@ const OP: &str = "field_dropout";
 /// # Errors
 /// If shapes or element types do not agree.
 pub fn field_dropout(x: &Tensor, irreps: &Irreps, mask: &Tensor) -> Result<Tensor> {
-    let [batch, _, d, h, w] = field_dims(OP, x, irreps)?;
+    let volume = field_volume(OP, x, irreps)?;
     let fields = spans(irreps);
-    expect_argument(OP, "mask", mask, &[batch, fields.len()], x)?;
+    expect_argument(OP, "mask", mask, &[volume.batch, fields.len()], x)?;
     let spans = fields.iter().enumerate();
     let field_of_channel = spans.flat_map(|(i, field)| std::iter::repeat_n(i, field.dim)).collect();
-    let op = Dropout { voxels: d * h * w, fields: fields.len(), field_of_channel };
-    x.contiguous()?.apply_op2(&mask.detach().contiguous()?, op)
+    let op = Dropout { voxels: volume.voxels(), fields: fields.len(), field_of_channel };
+    apply(op, [x, &mask.detach()])
 }
 
 #[derive(Clone)]
@@ -37,8 +37,10 @@ struct Dropout {
     field_of_channel: Vec<usize>,
 }
 
-impl Dropout {
-    fn compute<T: Float>(&self, x: &[T], mask: &[T]) -> Vec<T> {
+impl Op<2> for Dropout {
+    const NAME: &'static str = OP;
+
+    fn cpu<T: Lanes>(&self, [x, mask]: [&[T]; 2]) -> Vec<T> {
         let channels = self.field_of_channel.len();
         let mut out = vec![T::zero(); x.len()];
         let rows = out.par_chunks_mut(self.voxels).zip(x.par_chunks(self.voxels));
@@ -49,79 +51,30 @@ impl Dropout {
         });
         out
     }
-}
 
-impl CustomOp2 for Dropout {
-    fn name(&self) -> &'static str {
-        OP
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, mask]: [Slot; 2], out: Slot) -> Result<()> {
+        let (channels, rows) = (self.field_of_channel.len(), routine.len(out) / self.voxels);
+        let field_of = routine.ints(self.field_of_channel.iter().copied());
+        let mut args = args![x, mask, field_of, out, channels, self.fields];
+        args.extend(args![self.voxels, rows as i64]);
+        routine.call(fields, "scale_fields", args).over_rows(self.voxels, rows);
+        Ok(())
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        mask: &CpuStorage,
-        mask_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let shape = x_layout.shape().clone();
-        dispatch!((x, mask), OP, T => {
-            let (x, mask) = (elements::<T>(x, x_layout, OP)?, elements(mask, mask_layout, OP)?);
-            Ok((storage(self.compute(x, mask)), shape))
-        })
-    }
-
-    cuda_fwd!(2);
-
-    fn bwd(
-        &self,
-        _x: &Tensor,
-        mask: &Tensor,
-        _out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(grad.contiguous()?.apply_op2_no_bwd(mask, self)?), None))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for Dropout {
-    const OP: &'static str = OP;
-
-    fn routine(
-        &self,
-        shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 2);
-        let (channels, count) = (self.field_of_channel.len(), shapes[0].elem_count());
-        let rows = count / self.voxels;
-        let (fields, out) =
-            (routine.ints(self.field_of_channel.iter().copied()), routine.output(count));
-        let args = args![
-            inputs[0],
-            inputs[1],
-            fields,
-            out,
-            channels,
-            self.fields,
-            self.voxels,
-            rows as i64
-        ];
-        let call = Call::new(source(element), "scale_fields", args);
-        routine.call(call.over_rows(self.voxels, rows));
-        Ok((routine, shapes[0].clone()))
+    fn backward(&self, [_, mask]: [&Tensor; 2], grad: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        Ok([Some(apply_constant(self.clone(), [grad, mask])?), None])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check2, normal};
+    use crate::testing::{check, normal};
 
     #[test]
     fn kernels_agree_with_the_cpu() {
         let op = Dropout { voxels: 60, fields: 3, field_of_channel: vec![0, 0, 0, 1, 2, 2, 2] };
-        check2(&op, &normal(1, (2, 7, 3, 4, 5)), &normal(2, (2, 3)));
+        check(&op, [&normal(1, (2, 7, 3, 4, 5)), &normal(2, (2, 3))]);
     }
 }

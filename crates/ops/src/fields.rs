@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use steer3d_so3::{Irreps, Parity};
 
-use crate::check::{invalid, volume_dims};
+use crate::check::{Volume, invalid};
 
 /// The channels of one irreducible field.
 #[derive(Clone, Copy, Debug)]
@@ -32,19 +32,16 @@ pub(crate) fn spans(irreps: &Irreps) -> Vec<Span> {
 ///
 /// # Errors
 /// If `x` is no volume tensor or the number of channels is not the dimension of `irreps`.
-pub(crate) fn field_dims(op: &'static str, x: &Tensor, irreps: &Irreps) -> Result<[usize; 5]> {
-    let dims = volume_dims(op, x)?;
-    if dims[1] != irreps.dim() {
-        return Err(invalid(
-            op,
-            format_args!(
-                "expected {} channels for irreps {irreps}, got {} in {dims:?}",
-                irreps.dim(),
-                dims[1]
-            ),
-        ));
+pub(crate) fn field_volume(op: &'static str, x: &Tensor, irreps: &Irreps) -> Result<Volume> {
+    let volume = Volume::of(op, x)?;
+    let (expected, found) = (irreps.dim(), volume.channels);
+    if found != expected {
+        let sizes = x.dims();
+        let problem =
+            format!("expected {expected} channels for irreps {irreps}, got {found} in {sizes:?}");
+        return Err(invalid(op, problem));
     }
-    Ok(dims)
+    Ok(volume)
 }
 
 /// Cuts `data` into consecutive slices of the given lengths.

@@ -1,9 +1,8 @@
-//! The element types of the operations and access to their CPU storage.
+//! The element types of the operations.
 
 use std::ops::Neg;
 
-use candle_core::{CpuStorage, Error, Layout, Result, Shape, WithDType};
-use half::bf16;
+use candle_core::WithDType;
 
 /// f32 or f64.
 pub(crate) trait Float: WithDType + Neg<Output = Self> {
@@ -30,116 +29,6 @@ macro_rules! impl_float {
 
 impl_float!(f32);
 impl_float!(f64);
-
-/// Evaluates `$body` with the type `$float` set to the element type of CPU storages. bf16 is computed with in
-/// f32, as on a GPU: storages are widened and the result is rounded, or left in f32 after `sums of`.
-macro_rules! dispatch {
-    (sums of $storages:tt, $op:expr, $float:ident => $body:expr) => {
-        $crate::float::dispatch!(Ok, $storages, $op, $float => $body)
-    };
-    (($($storage:ident),+), $op:expr, $float:ident => $body:expr) => {
-        $crate::float::dispatch!($crate::float::rounded, ($($storage),+), $op, $float => $body)
-    };
-    ($finish:expr, ($first:ident $(, $other:ident)*), $op:expr, $float:ident => $body:expr) => {
-        match candle_core::backend::BackendStorage::dtype($first) {
-            candle_core::DType::F32 => {
-                type $float = f32;
-                $body
-            }
-            candle_core::DType::F64 => {
-                type $float = f64;
-                $body
-            }
-            candle_core::DType::BF16 => {
-                type $float = f32;
-                let $first = &$crate::float::widened($first);
-                $(let $other = &$crate::float::widened($other);)*
-                $body.and_then($finish)
-            }
-            other => Err(candle_core::Error::UnsupportedDTypeForOp(other, $op).bt()),
-        }
-    };
-}
-pub(crate) use dispatch;
-
-/// bf16 as f32.
-pub(crate) fn widened(storage: &CpuStorage) -> CpuStorage {
-    match storage {
-        CpuStorage::BF16(values) => CpuStorage::F32(values.iter().map(|v| v.to_f32()).collect()),
-        other => other.clone(),
-    }
-}
-
-/// A result in f32 as bf16.
-pub(crate) fn rounded((storage, shape): (CpuStorage, Shape)) -> Result<(CpuStorage, Shape)> {
-    let storage = match storage {
-        CpuStorage::F32(values) => {
-            CpuStorage::BF16(values.into_iter().map(bf16::from_f32).collect())
-        }
-        other => other,
-    };
-    Ok((storage, shape))
-}
-
-/// Gives a custom operation its CUDA form; `$n` is its number of arguments.
-macro_rules! cuda_fwd {
-    (1) => {
-        #[cfg(feature = "cuda")]
-        fn cuda_fwd(
-            &self,
-            a: &candle_core::CudaStorage,
-            a_layout: &candle_core::Layout,
-        ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
-            $crate::gpu::run(self, &[(a, a_layout)])
-        }
-    };
-    (2) => {
-        #[cfg(feature = "cuda")]
-        fn cuda_fwd(
-            &self,
-            a: &candle_core::CudaStorage,
-            a_layout: &candle_core::Layout,
-            b: &candle_core::CudaStorage,
-            b_layout: &candle_core::Layout,
-        ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
-            $crate::gpu::run(self, &[(a, a_layout), (b, b_layout)])
-        }
-    };
-    (3) => {
-        #[cfg(feature = "cuda")]
-        fn cuda_fwd(
-            &self,
-            a: &candle_core::CudaStorage,
-            a_layout: &candle_core::Layout,
-            b: &candle_core::CudaStorage,
-            b_layout: &candle_core::Layout,
-            c: &candle_core::CudaStorage,
-            c_layout: &candle_core::Layout,
-        ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
-            $crate::gpu::run(self, &[(a, a_layout), (b, b_layout), (c, c_layout)])
-        }
-    };
-}
-pub(crate) use cuda_fwd;
-
-/// The elements of a contiguous tensor.
-///
-/// # Errors
-/// If the layout is not contiguous or the storage has another element type.
-pub(crate) fn elements<'a, T: Float>(
-    storage: &'a CpuStorage,
-    layout: &Layout,
-    op: &'static str,
-) -> Result<&'a [T]> {
-    let (start, end) =
-        layout.contiguous_offsets().ok_or_else(|| Error::RequiresContiguous { op }.bt())?;
-    Ok(&storage.as_slice::<T>()?[start..end])
-}
-
-/// The storage of a new tensor.
-pub(crate) fn storage<T: Float>(values: Vec<T>) -> CpuStorage {
-    T::to_cpu_storage_owned(values)
-}
 
 const LANES: usize = 16;
 const BLOCK: usize = 1024;

@@ -1,15 +1,18 @@
 //! The gated nonlinearity.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use std::ops::Range;
+
+use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 use steer3d_so3::Irreps;
 
-use crate::check::{invalid, volume_dims};
+use crate::check::{Volume, invalid};
 use crate::fields::{Span, spans, split};
-use crate::float::cuda_fwd;
-use crate::float::{Float, dispatch, elements, storage};
+use crate::float::Float;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Arg, Call, Element, Limits, OnGpu, Routine, Slot, args, fields as source};
+use crate::gpu::{Arg, Routine, Slot, args, fields};
+use crate::op::{Op, apply, apply_constant};
+use crate::simd::Lanes;
 
 const OP: &str = "gate";
 
@@ -26,16 +29,16 @@ const CHUNK: usize = 512;
 /// # Errors
 /// If `x` is no volume tensor or has another number of channels.
 pub fn gate(x: &Tensor, scalars: usize, gated: &Irreps) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Gate::new(x, scalars, Some(gated))?)
+    apply(Gate::new(x, scalars, Some(gated))?, [x])
 }
 
 #[derive(Clone)]
 pub(crate) struct Gate {
-    batch: usize,
+    /// Sizes of the input.
+    volume: Volume,
     scalars: usize,
     fields: Vec<Span>,
     gated_dim: usize,
-    size: [usize; 3],
 }
 
 struct GateGradient(Gate);
@@ -58,72 +61,58 @@ impl<T: Float> Affine<T> {
     }
 }
 
-/// The channels of one sample of a tensor, in their three parts.
-struct Parts<'a, T> {
-    scalars: &'a [T],
-    gates: &'a [T],
-    fields: &'a [T],
-}
-
 fn sigmoid<T: Float>(x: T) -> T {
     T::one() / (T::one() + (-x).exp())
 }
 
 impl Gate {
     pub(crate) fn new(x: &Tensor, scalars: usize, gated: Option<&Irreps>) -> Result<Self> {
-        let [batch, channels, d, h, w] = volume_dims(OP, x)?;
+        let volume = Volume::of(OP, x)?;
         let (fields, gated_dim) = gated.map_or((vec![], 0), |g| (spans(g), g.dim()));
-        let gates = fields.len();
+        let (gates, channels) = (fields.len(), volume.channels);
         let expected = scalars + gates + gated_dim;
         if channels != expected {
             let of = gated.map_or_else(String::new, |gated| format!(" of {gated}"));
-            return Err(invalid(
-                OP,
-                format_args!(
-                    "expected {expected} channels ({scalars} scalars, {gates} gates, \
-                     {gated_dim}{of}), got {channels}"
-                ),
-            ));
+            let problem = format!(
+                "expected {expected} channels ({scalars} scalars, {gates} gates, {gated_dim}{of}), \
+                 got {channels}"
+            );
+            return Err(invalid(OP, problem));
         }
-        Ok(Self { batch, scalars, fields, gated_dim, size: [d, h, w] })
+        Ok(Self { volume, scalars, fields, gated_dim })
     }
 
-    fn voxels(&self) -> usize {
-        self.size.iter().product()
-    }
-
-    pub(crate) fn in_channels(&self) -> usize {
-        self.scalars + self.fields.len() + self.gated_dim
-    }
-
-    pub(crate) fn out_channels(&self) -> usize {
+    fn out_channels(&self) -> usize {
         self.scalars + self.gated_dim
     }
 
-    pub(crate) fn shape(&self, channels: usize) -> Shape {
-        let [d, h, w] = self.size;
-        (self.batch, channels, d, h, w).into()
+    pub(crate) fn out_shape(&self) -> Shape {
+        self.volume.with_channels(self.out_channels()).shape()
     }
 
-    fn parts<'a, T>(&self, x: &'a [T], sample: usize) -> Parts<'a, T> {
-        let voxels = self.voxels();
-        let x = &x[sample * self.in_channels() * voxels..][..self.in_channels() * voxels];
-        let (scalars, rest) = x.split_at(self.scalars * voxels);
-        let (gates, fields) = rest.split_at(self.fields.len() * voxels);
-        Parts { scalars, gates, fields }
+    /// What belongs to scalars, to gates and to fields of something with so many elements for each input channel.
+    fn parts<'a, T>(&self, all: &'a [T], elements: usize) -> [&'a [T]; 3] {
+        let (scalars, rest) = all.split_at(self.scalars * elements);
+        let (gates, fields) = rest.split_at(self.fields.len() * elements);
+        [scalars, gates, fields]
+    }
+
+    /// The parts of one sample of the input.
+    fn sample<'a, T>(&self, x: &'a [T], sample: usize) -> [&'a [T]; 3] {
+        let (voxels, len) = (self.volume.voxels(), self.volume.channels * self.volume.voxels());
+        self.parts(&x[sample * len..][..len], voxels)
     }
 
     /// The gate of what the input channels are after `affine`.
     pub(crate) fn forward<T: Float>(&self, x: &[T], affine: &[Affine<T>]) -> Vec<T> {
-        let voxels = self.voxels();
-        let (of_scalars, rest) = affine.split_at(self.scalars);
-        let (of_gates, of_fields) = rest.split_at(self.fields.len());
-        let mut out = vec![T::zero(); self.batch * self.out_channels() * voxels];
+        let voxels = self.volume.voxels();
+        let [of_scalars, of_gates, of_fields] = self.parts(affine, 1);
+        let mut out = vec![T::zero(); self.volume.batch * self.out_channels() * voxels];
         let samples = out.par_chunks_mut(self.out_channels() * voxels).enumerate();
         samples.for_each(|(sample, out)| {
-            let x = self.parts(x, sample);
+            let [x_scalars, x_gates, x_fields] = self.sample(x, sample);
             let (scalars, fields) = out.split_at_mut(self.scalars * voxels);
-            let channels = scalars.par_chunks_mut(voxels).zip(x.scalars.par_chunks(voxels));
+            let channels = scalars.par_chunks_mut(voxels).zip(x_scalars.par_chunks(voxels));
             channels.zip(of_scalars).for_each(|((out, x), affine)| {
                 out.iter_mut().zip(x).for_each(|(out, &x)| {
                     let x = affine.of(x);
@@ -131,11 +120,12 @@ impl Gate {
                 });
             });
             let fields = split(fields, self.fields.iter().map(|f| f.dim * voxels));
-            let gates = x.gates.par_chunks(voxels).zip(of_gates);
+            let gates = x_gates.par_chunks(voxels).zip(of_gates);
             fields.into_par_iter().zip(&self.fields).zip(gates).for_each(
                 |((out, span), (gate, of_gate))| {
-                    let field = &x.fields[span.offset * voxels..][..out.len()];
-                    gate_field(out, field, &of_fields[span.offset..], gate, of_gate);
+                    let field = &x_fields[span.offset * voxels..][..out.len()];
+                    let field = Gated { field, affine: &of_fields[span.offset..], gate, of_gate };
+                    field.forward(out);
                 },
             );
         });
@@ -144,23 +134,22 @@ impl Gate {
 
     /// The gradient of what the input channels are after `affine`.
     pub(crate) fn gradient<T: Float>(&self, x: &[T], affine: &[Affine<T>], grad: &[T]) -> Vec<T> {
-        let voxels = self.voxels();
-        let (affine_scalars, rest) = affine.split_at(self.scalars);
-        let (affine_gates, affine_fields) = rest.split_at(self.fields.len());
+        let voxels = self.volume.voxels();
+        let [affine_scalars, affine_gates, affine_fields] = self.parts(affine, 1);
         let mut out = vec![T::zero(); x.len()];
         let samples = out
-            .par_chunks_mut(self.in_channels() * voxels)
+            .par_chunks_mut(self.volume.channels * voxels)
             .zip(grad.par_chunks(self.out_channels() * voxels))
             .enumerate();
         samples.for_each(|(sample, (out, grad))| {
-            let x = self.parts(x, sample);
+            let [x_scalars, x_gates, x_fields] = self.sample(x, sample);
             let (of_scalars, rest) = out.split_at_mut(self.scalars * voxels);
             let (of_gates, of_fields) = rest.split_at_mut(self.fields.len() * voxels);
             let (grad_scalars, grad_fields) = grad.split_at(self.scalars * voxels);
             of_scalars
                 .par_chunks_mut(voxels)
                 .zip(grad_scalars.par_chunks(voxels))
-                .zip(x.scalars.par_chunks(voxels))
+                .zip(x_scalars.par_chunks(voxels))
                 .zip(affine_scalars)
                 .for_each(|(((out, grad), x), affine)| {
                     out.iter_mut().zip(grad).zip(x).for_each(|((out, &g), &x)| {
@@ -172,182 +161,136 @@ impl Gate {
                 .into_par_iter()
                 .zip(&self.fields)
                 .zip(of_gates.par_chunks_mut(voxels))
-                .zip(x.gates.par_chunks(voxels).zip(affine_gates))
+                .zip(x_gates.par_chunks(voxels).zip(affine_gates))
                 .for_each(|(((of_field, span), of_gate), (gate, affine_gate))| {
                     let start = span.offset * voxels;
-                    let field = &x.fields[start..][..of_field.len()];
+                    let field = &x_fields[start..][..of_field.len()];
                     let grad = &grad_fields[start..][..of_field.len()];
                     let affine = &affine_fields[span.offset..];
-                    gate_field_gradient(of_field, of_gate, field, affine, gate, affine_gate, grad);
+                    let field = Gated { field, affine, gate, of_gate: affine_gate };
+                    field.gradient(grad, of_field, of_gate);
                 });
         });
         out
     }
 }
 
-/// `out = sigmoid(gate) field` for all components of one field.
-fn gate_field<T: Float>(
-    out: &mut [T],
-    field: &[T],
-    affine: &[Affine<T>],
-    gate: &[T],
-    affine_gate: &Affine<T>,
-) {
-    let voxels = gate.len();
-    let mut open = [T::zero(); CHUNK];
-    for start in (0..voxels).step_by(CHUNK) {
-        let end = (start + CHUNK).min(voxels);
-        let open = &mut open[..end - start];
-        open.iter_mut().zip(&gate[start..end]).for_each(|(s, &g)| *s = sigmoid(affine_gate.of(g)));
-        let components = out.chunks_exact_mut(voxels).zip(field.chunks_exact(voxels));
-        for ((out, x), affine) in components.zip(affine) {
-            let pairs = out[start..end].iter_mut().zip(&x[start..end]);
-            pairs.zip(&*open).for_each(|((out, &x), &s)| *out = s * affine.of(x));
-        }
-    }
+/// All components of one field of a sample, and its gate.
+struct Gated<'a, T> {
+    field: &'a [T],
+    /// Of each component.
+    affine: &'a [Affine<T>],
+    gate: &'a [T],
+    of_gate: &'a Affine<T>,
 }
 
-fn gate_field_gradient<T: Float>(
-    of_field: &mut [T],
-    of_gate: &mut [T],
-    field: &[T],
-    affine: &[Affine<T>],
-    gate: &[T],
-    affine_gate: &Affine<T>,
-    grad: &[T],
-) {
-    let voxels = gate.len();
-    let mut open = [T::zero(); CHUNK];
-    for start in (0..voxels).step_by(CHUNK) {
-        let end = (start + CHUNK).min(voxels);
-        let open = &mut open[..end - start];
-        let of_gate = &mut of_gate[start..end];
-        open.iter_mut().zip(&gate[start..end]).for_each(|(s, &g)| *s = sigmoid(affine_gate.of(g)));
-        let components = of_field
-            .chunks_exact_mut(voxels)
-            .zip(field.chunks_exact(voxels))
-            .zip(grad.chunks_exact(voxels));
-        for (((out, x), grad), affine) in components.zip(affine) {
-            let (out, x, grad) = (&mut out[start..end], &x[start..end], &grad[start..end]);
-            for i in 0..open.len() {
-                out[i] = open[i] * grad[i];
-                of_gate[i] += affine.of(x[i]) * grad[i];
+impl<T: Float> Gated<'_, T> {
+    /// Calls `each` with some voxels and the sigmoids of the gate there, until all are done.
+    #[inline(always)]
+    fn for_chunks(&self, mut each: impl FnMut(Range<usize>, &[T])) {
+        let mut open = [T::zero(); CHUNK];
+        for start in (0..self.gate.len()).step_by(CHUNK) {
+            let voxels = start..(start + CHUNK).min(self.gate.len());
+            let open = &mut open[..voxels.len()];
+            let gate = open.iter_mut().zip(&self.gate[voxels.clone()]);
+            gate.for_each(|(s, &g)| *s = sigmoid(self.of_gate.of(g)));
+            each(voxels, open);
+        }
+    }
+
+    /// `out = sigmoid(gate) field`.
+    fn forward(&self, out: &mut [T]) {
+        let len = self.gate.len();
+        self.for_chunks(|voxels, open| {
+            let components = out.chunks_exact_mut(len).zip(self.field.chunks_exact(len));
+            for ((out, x), affine) in components.zip(self.affine) {
+                let pairs = out[voxels.clone()].iter_mut().zip(&x[voxels.clone()]);
+                pairs.zip(open).for_each(|((out, &x), &s)| *out = s * affine.of(x));
             }
-        }
-        of_gate.iter_mut().zip(&*open).for_each(|(d, &s)| *d *= s * (T::one() - s));
+        });
+    }
+
+    /// The gradients of the field and, added to zeros, of the gate.
+    fn gradient(&self, grad: &[T], of_field: &mut [T], of_gate: &mut [T]) {
+        let len = self.gate.len();
+        self.for_chunks(|voxels, open| {
+            let of_gate = &mut of_gate[voxels.clone()];
+            let components = of_field
+                .chunks_exact_mut(len)
+                .zip(self.field.chunks_exact(len))
+                .zip(grad.chunks_exact(len));
+            for (((out, x), grad), affine) in components.zip(self.affine) {
+                let out = &mut out[voxels.clone()];
+                let (x, grad) = (&x[voxels.clone()], &grad[voxels.clone()]);
+                for i in 0..open.len() {
+                    out[i] = open[i] * grad[i];
+                    of_gate[i] += affine.of(x[i]) * grad[i];
+                }
+            }
+            of_gate.iter_mut().zip(open).for_each(|(d, &s)| *d *= s * (T::one() - s));
+        });
     }
 }
 
-impl CustomOp1 for Gate {
-    fn name(&self) -> &'static str {
-        OP
+impl Op<1> for Gate {
+    const NAME: &'static str = OP;
+
+    fn shape(&self, _: [&Shape; 1]) -> Shape {
+        self.out_shape()
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x), OP, T => {
-            let identity = vec![Affine::identity(); self.in_channels()];
-            let out = self.forward(elements::<T>(x, layout, OP)?, &identity);
-            Ok((storage(out), self.shape(self.out_channels())))
-        })
+    fn cpu<T: Lanes>(&self, [x]: [&[T]; 1]) -> Vec<T> {
+        self.forward(x, &vec![Affine::identity(); self.volume.channels])
     }
 
-    cuda_fwd!(1);
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x]: [Slot; 1], out: Slot) -> Result<()> {
+        self.add(routine, "gate", args![x, Arg::Null], out);
+        Ok(())
+    }
 
-    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(x.apply_op2_no_bwd(&grad.contiguous()?, &GateGradient(self.clone()))?))
+    fn backward(&self, [x]: [&Tensor; 1], grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(apply_constant(GateGradient(self.clone()), [x, grad])?)])
     }
 }
 
-impl CustomOp2 for GateGradient {
-    fn name(&self) -> &'static str {
-        "gate gradient"
+impl Op<2> for GateGradient {
+    const NAME: &'static str = "gate gradient";
+
+    fn cpu<T: Lanes>(&self, [x, grad]: [&[T]; 2]) -> Vec<T> {
+        self.0.gradient(x, &vec![Affine::identity(); self.0.volume.channels], grad)
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x, grad), OP, T => {
-            let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
-            let identity = vec![Affine::identity(); self.0.in_channels()];
-            let of_x = self.0.gradient(x, &identity, grad);
-            Ok((storage(of_x), self.0.shape(self.0.in_channels())))
-        })
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, grad]: [Slot; 2], out: Slot) -> Result<()> {
+        self.0.add(routine, "gate_gradient", args![x, grad, Arg::Null], out);
+        Ok(())
     }
-
-    cuda_fwd!(2);
 }
 
 #[cfg(any(test, feature = "cuda"))]
 impl Gate {
-    /// Adds the gate of what the channels of `x` are after the affine maps of `table`, which has mean, factor
-    /// and bias of each, to a routine.
-    pub(crate) fn add_forward(&self, routine: &mut Routine, x: Slot, table: Option<Slot>) {
-        let out = routine.output(self.shape(self.out_channels()).elem_count());
-        let args = args![x, table, routine.spans(&self.fields), out];
-        self.add(routine, "gate", args);
-    }
-
-    /// Likewise the gradient.
-    pub(crate) fn add_gradient(
+    /// Adds a kernel that computes `out` from arguments of its own to a routine. Among them is a table of mean,
+    /// factor and bias of each input channel, or none.
+    pub(crate) fn add(
         &self,
         routine: &mut Routine,
-        x: Slot,
-        grad: Slot,
-        table: Option<Slot>,
+        function: &'static str,
+        mut args: Vec<Arg>,
+        out: Slot,
     ) {
-        let out = routine.output(self.shape(self.in_channels()).elem_count());
-        let args = args![x, grad, table, routine.spans(&self.fields), out];
-        self.add(routine, "gate_gradient", args);
-    }
-
-    fn add(&self, routine: &mut Routine, function: &'static str, mut args: Vec<Arg>) {
-        let (gates, voxels) = (self.fields.len(), self.voxels());
-        args.extend(args![self.scalars, gates, self.gated_dim, voxels, self.batch]);
-        let call = Call::new(source(routine.element), function, args);
-        routine.call(call.over_rows(self.batch * voxels, self.scalars + gates));
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for Gate {
-    const OP: &'static str = OP;
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 1);
-        self.add_forward(&mut routine, inputs[0], None);
-        Ok((routine, self.shape(self.out_channels())))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for GateGradient {
-    const OP: &'static str = "gate gradient";
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 2);
-        self.0.add_gradient(&mut routine, inputs[0], inputs[1], None);
-        Ok((routine, self.0.shape(self.0.in_channels())))
+        let spans = routine.spans(&self.fields);
+        let (gates, voxels, batch) = (self.fields.len(), self.volume.voxels(), self.volume.batch);
+        args.extend(args![spans, out, self.scalars, gates, self.gated_dim, voxels, batch]);
+        let call = routine.call(fields, function, args);
+        call.over_rows(batch * voxels, self.scalars + gates);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check1, check2, normal};
+    use crate::testing::{check, normal};
 
     #[test]
     fn kernels_agree_with_the_cpu() {
@@ -356,8 +299,8 @@ mod tests {
             let (fields, dim) = gated.as_ref().map_or((0, 0), |g| (g.num_fields(), g.dim()));
             let x = normal(1, (2, scalars + fields + dim, 3, 4, 5));
             let gate = Gate::new(&x, scalars, gated.as_ref()).unwrap();
-            check1(&gate, &x);
-            check2(&GateGradient(gate), &x, &normal(2, (2, scalars + dim, 3, 4, 5)));
+            check(&gate, [&x]);
+            check(&GateGradient(gate), [&x, &normal(2, (2, scalars + dim, 3, 4, 5))]);
         }
     }
 }

@@ -26,11 +26,14 @@ mod matmul;
 mod memory;
 mod norm_gate;
 mod norm_relu;
+mod op;
 mod pool;
 mod product;
 mod separable;
 mod simd;
 mod sphere;
+#[cfg(test)]
+mod testing;
 mod tf32;
 
 pub use affine::affine_resample3d;

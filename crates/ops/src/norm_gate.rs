@@ -1,14 +1,14 @@
 //! Batch normalisation and gate in one operation.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Shape, Tensor};
 use steer3d_so3::Irreps;
 
 use crate::batch_norm::{Normalize, batch_normalize, present};
-use crate::float::cuda_fwd;
-use crate::float::{dispatch, elements, storage};
 use crate::gate::Gate;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Element, Limits, OnGpu, Routine};
+use crate::gpu::{Routine, Slot, args};
+use crate::op::{Op, apply, apply_constant};
+use crate::simd::Lanes;
 
 const OP: &str = "field_batch_norm_gate";
 
@@ -32,9 +32,7 @@ pub fn field_batch_norm_gate(
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let gate = Gate::new(x, scalars, gated)?;
     let (norm, mean, var) = batch_normalize(x, irreps, weight, bias, eps)?;
-    let op = NormGate { norm, gate };
-    let bias = present(bias, weight)?;
-    let out = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?;
+    let out = apply(NormGate { norm, gate }, [x, weight, &present(bias, weight)?])?;
     Ok((out, mean, var))
 }
 
@@ -47,112 +45,57 @@ struct NormGate {
 /// Input, norm (weights and then biases) and output gradient to the gradient of the normalised input.
 struct GateGradient(NormGate);
 
-impl CustomOp3 for NormGate {
-    fn name(&self) -> &'static str {
-        OP
+impl Op<3> for NormGate {
+    const NAME: &'static str = OP;
+
+    fn shape(&self, _: [&Shape; 3]) -> Shape {
+        self.gate.out_shape()
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x, weight, bias), OP, T => {
-            let weight = elements::<T>(weight, weight_layout, OP)?;
-            let affine = self.norm.affine(weight, elements(bias, bias_layout, OP)?);
-            let out = self.gate.forward(elements(x, x_layout, OP)?, &affine);
-            Ok((storage(out), self.gate.shape(self.gate.out_channels())))
-        })
+    fn cpu<T: Lanes>(&self, [x, weight, bias]: [&[T]; 3]) -> Vec<T> {
+        self.gate.forward(x, &self.norm.affine(weight, bias))
     }
 
-    cuda_fwd!(3);
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, weight, bias]: [Slot; 3], out: Slot) -> Result<()> {
+        let table = self.norm.add_table(routine, weight, (bias, 0));
+        self.gate.add(routine, "gate", args![x, table], out);
+        Ok(())
+    }
 
-    fn bwd(
+    fn backward(
         &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        out: &Tensor,
+        [x, weight, bias]: [&Tensor; 3],
         grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    ) -> Result<[Option<Tensor>; 3]> {
         let norm = Tensor::cat(&[weight, bias], 0)?;
-        let op = GateGradient(self.clone());
-        let of_normalised = x.apply_op3_no_bwd(&norm, &grad.contiguous()?, &op)?;
-        self.norm.bwd(x, weight, bias, out, &of_normalised)
+        let of_normalised = apply_constant(GateGradient(self.clone()), [x, &norm, grad])?;
+        self.norm.backward([x, weight, bias], &of_normalised)
     }
 }
 
-impl CustomOp3 for GateGradient {
-    fn name(&self) -> &'static str {
-        "field_batch_norm_gate gradient"
-    }
+impl Op<3> for GateGradient {
+    const NAME: &'static str = "field_batch_norm_gate gradient";
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        norm: &CpuStorage,
-        norm_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu<T: Lanes>(&self, [x, norm, grad]: [&[T]; 3]) -> Vec<T> {
         let NormGate { norm: normalize, gate } = &self.0;
-        dispatch!((x, norm, grad), OP, T => {
-            let norm = elements::<T>(norm, norm_layout, OP)?;
-            let (weight, bias) = norm.split_at(normalize.num_fields());
-            let affine = normalize.affine(weight, bias);
-            let (x, grad) = (elements(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
-            let shape = gate.shape(gate.in_channels());
-            Ok((storage(gate.gradient(x, &affine, grad)), shape))
-        })
+        let (weight, bias) = norm.split_at(normalize.num_fields());
+        gate.gradient(x, &normalize.affine(weight, bias), grad)
     }
 
-    cuda_fwd!(3);
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for NormGate {
-    const OP: &'static str = OP;
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 3);
-        let table = self.norm.add_table(&mut routine, inputs[1], (inputs[2], 0));
-        self.gate.add_forward(&mut routine, inputs[0], Some(table));
-        Ok((routine, self.gate.shape(self.gate.out_channels())))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for GateGradient {
-    const OP: &'static str = "field_batch_norm_gate gradient";
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, both, grad]: [Slot; 3], out: Slot) -> Result<()> {
         let NormGate { norm, gate } = &self.0;
-        let (mut routine, inputs) = Routine::new(element, 3);
-        let table = norm.add_table(&mut routine, inputs[1], (inputs[1], norm.num_fields()));
-        gate.add_gradient(&mut routine, inputs[0], inputs[2], Some(table));
-        Ok((routine, gate.shape(gate.in_channels())))
+        let table = norm.add_table(routine, both, (both, norm.num_fields()));
+        gate.add(routine, "gate_gradient", args![x, grad, table], out);
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check3, normal};
+    use crate::testing::{check, normal};
 
     #[test]
     fn kernels_agree_with_the_cpu() {
@@ -163,8 +106,8 @@ mod tests {
         let gate = Gate::new(&x, 2, Some(&gated)).unwrap();
         let (norm, ..) = batch_normalize(&x, &irreps, &weight, &bias, 1e-5).unwrap();
         let op = NormGate { norm, gate };
-        check3(&op, &x, &weight, &bias);
+        check(&op, [&x, &weight, &bias]);
         let both = Tensor::cat(&[&weight, &bias], 0).unwrap();
-        check3(&GateGradient(op), &x, &both, &normal(4, (2, 13, 3, 4, 5)));
+        check(&GateGradient(op), [&x, &both, &normal(4, (2, 13, 3, 4, 5))]);
     }
 }

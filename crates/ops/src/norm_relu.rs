@@ -1,15 +1,16 @@
 //! The norm nonlinearity.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 use steer3d_so3::Irreps;
 
-use crate::check::expect_argument;
-use crate::fields::{Span, field_dims, spans, split};
-use crate::float::cuda_fwd;
-use crate::float::{Float, dispatch, elements, storage};
+use crate::check::{Volume, expect_argument};
+use crate::fields::{Span, field_volume, spans, split};
+use crate::float::Float;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, fields as source, sum_over_fields};
+use crate::gpu::{Arg, Routine, Slot, args, fields};
+use crate::op::{Op, apply, apply_constant, if_tracked};
+use crate::simd::Lanes;
 
 const OP: &str = "norm_relu";
 
@@ -28,15 +29,14 @@ const CHUNK: usize = 256;
 /// # Errors
 /// If shapes or element types do not agree.
 pub fn norm_relu(x: &Tensor, irreps: &Irreps, bias: &Tensor) -> Result<Tensor> {
-    let dims = field_dims(OP, x, irreps)?;
+    let volume = field_volume(OP, x, irreps)?;
     expect_argument(OP, "bias", bias, &[irreps.num_fields()], x)?;
-    let op = NormRelu { dims, fields: spans(irreps) };
-    x.contiguous()?.apply_op2(&bias.contiguous()?, op)
+    apply(NormRelu { volume, fields: spans(irreps) }, [x, bias])
 }
 
 #[derive(Clone)]
 struct NormRelu {
-    dims: [usize; 5],
+    volume: Volume,
     fields: Vec<Span>,
 }
 
@@ -69,18 +69,11 @@ fn relu<T: Float>(x: T) -> T {
 }
 
 impl NormRelu {
-    fn voxels(&self) -> usize {
-        self.dims[2..].iter().product()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::from(&self.dims[..])
-    }
-
     /// Calls `each(element offset, index of field, out)` for every field of every sample.
     fn for_fields<T: Float>(&self, out: &mut [T], each: impl Fn(usize, usize, &mut [T]) + Sync) {
-        let voxels = self.voxels();
-        let lengths = (0..self.dims[0]).flat_map(|_| self.fields.iter().map(|f| f.dim * voxels));
+        let voxels = self.volume.voxels();
+        let lengths =
+            (0..self.volume.batch).flat_map(|_| self.fields.iter().map(|f| f.dim * voxels));
         let parts = split(out, lengths);
         parts.into_par_iter().enumerate().for_each(|(i, out)| {
             let (sample, field) = (i / self.fields.len(), i % self.fields.len());
@@ -89,11 +82,15 @@ impl NormRelu {
     }
 
     fn offset(&self, sample: usize, field: usize) -> usize {
-        (sample * self.dims[1] + self.fields[field].offset) * self.voxels()
+        (sample * self.volume.channels + self.fields[field].offset) * self.volume.voxels()
     }
+}
 
-    fn forward<T: Float>(&self, x: &[T], bias: &[T]) -> Vec<T> {
-        let (voxels, epsilon) = (self.voxels(), T::from_f64(EPSILON));
+impl Op<2> for NormRelu {
+    const NAME: &'static str = OP;
+
+    fn cpu<T: Lanes>(&self, [x, bias]: [&[T]; 2]) -> Vec<T> {
+        let (voxels, epsilon) = (self.volume.voxels(), T::from_f64(EPSILON));
         let mut out = vec![T::zero(); x.len()];
         self.for_fields(&mut out, |offset, field, out| {
             let (x, b) = (&x[offset..][..out.len()], bias[field]);
@@ -111,10 +108,26 @@ impl NormRelu {
         out
     }
 
-    fn input_gradient<T: Float>(&self, x: &[T], bias: &[T], grad: &[T]) -> Vec<T> {
-        let (voxels, epsilon) = (self.voxels(), T::from_f64(EPSILON));
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, bias]: [Slot; 2], out: Slot) -> Result<()> {
+        self.add(routine, "norm_relu", args![x, bias], out);
+        Ok(())
+    }
+
+    fn backward(&self, [x, bias]: [&Tensor; 2], grad: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let of_x = || apply_constant(InputGradient(self.clone()), [x, bias, grad]);
+        let of_bias = || apply_constant(BiasGradient(self.clone()), [x, bias, grad]);
+        Ok([if_tracked(x, of_x)?, if_tracked(bias, of_bias)?])
+    }
+}
+
+impl Op<3> for InputGradient {
+    const NAME: &'static str = "norm_relu input gradient";
+
+    fn cpu<T: Lanes>(&self, [x, bias, grad]: [&[T]; 3]) -> Vec<T> {
+        let (voxels, epsilon) = (self.0.volume.voxels(), T::from_f64(EPSILON));
         let mut out = vec![T::zero(); x.len()];
-        self.for_fields(&mut out, |offset, field, out| {
+        self.0.for_fields(&mut out, |offset, field, out| {
             let (x, grad) = (&x[offset..][..out.len()], &grad[offset..][..out.len()]);
             let (b, alone) = (bias[field], x.len() == voxels);
             let (mut factors, mut radial) = ([T::zero(); CHUNK], [T::zero(); CHUNK]);
@@ -151,14 +164,28 @@ impl NormRelu {
         out
     }
 
-    fn bias_gradient<T: Float>(&self, x: &[T], bias: &[T], grad: &[T]) -> Vec<T> {
-        let (voxels, epsilon) = (self.voxels(), T::from_f64(EPSILON));
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, bias, grad]: [Slot; 3], out: Slot) -> Result<()> {
+        self.0.add(routine, "norm_relu_gradient", args![x, bias, grad], out);
+        Ok(())
+    }
+}
+
+impl Op<3> for BiasGradient {
+    const NAME: &'static str = "norm_relu bias gradient";
+
+    fn shape(&self, [_, bias, _]: [&Shape; 3]) -> Shape {
+        bias.clone()
+    }
+
+    fn cpu<T: Lanes>(&self, [x, bias, grad]: [&[T]; 3]) -> Vec<T> {
+        let (voxels, epsilon) = (self.0.volume.voxels(), T::from_f64(EPSILON));
         let of_field = |(field, span): (usize, &Span)| {
             let b = bias[field];
             let (mut norm, mut dot) = ([T::zero(); CHUNK], [T::zero(); CHUNK]);
             let mut total = 0.0;
-            for sample in 0..self.dims[0] {
-                let range = self.offset(sample, field)..;
+            for sample in 0..self.0.volume.batch {
+                let range = self.0.offset(sample, field)..;
                 let length = span.dim * voxels;
                 let (x, grad) = (&x[range.clone()][..length], &grad[range][..length]);
                 for start in (0..voxels).step_by(CHUNK) {
@@ -172,181 +199,50 @@ impl NormRelu {
             }
             T::from_f64(total)
         };
-        self.fields.par_iter().enumerate().map(of_field).collect()
-    }
-}
-
-impl CustomOp2 for NormRelu {
-    fn name(&self) -> &'static str {
-        OP
+        self.0.fields.par_iter().enumerate().map(of_field).collect()
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x, bias), OP, T => {
-            let (x, bias) = (elements::<T>(x, x_layout, OP)?, elements(bias, bias_layout, OP)?);
-            Ok((storage(self.forward(x, bias)), self.shape()))
-        })
-    }
-
-    cuda_fwd!(2);
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        bias: &Tensor,
-        _out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let of_x =
-            x.track_op().then(|| x.apply_op3_no_bwd(bias, &grad, &InputGradient(self.clone())));
-        let of_bias =
-            bias.track_op().then(|| x.apply_op3_no_bwd(bias, &grad, &BiasGradient(self.clone())));
-        Ok((of_x.transpose()?, of_bias.transpose()?))
-    }
-}
-
-impl CustomOp3 for InputGradient {
-    fn name(&self) -> &'static str {
-        "norm_relu input gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x, bias, grad), OP, T => {
-            let (x, bias) = (elements::<T>(x, x_layout, OP)?, elements(bias, bias_layout, OP)?);
-            let grad = elements(grad, grad_layout, OP)?;
-            Ok((storage(self.0.input_gradient(x, bias, grad)), self.0.shape()))
-        })
-    }
-
-    cuda_fwd!(3);
-}
-
-impl CustomOp3 for BiasGradient {
-    fn name(&self) -> &'static str {
-        "norm_relu bias gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x, bias, grad), OP, T => {
-            let (x, bias) = (elements::<T>(x, x_layout, OP)?, elements(bias, bias_layout, OP)?);
-            let grad = elements(grad, grad_layout, OP)?;
-            Ok((storage(self.0.bias_gradient(x, bias, grad)), self.0.fields.len().into()))
-        })
-    }
-
-    cuda_fwd!(3);
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for NormRelu {
-    const OP: &'static str = OP;
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 2);
-        let out = routine.output(self.shape().elem_count());
-        let fields = routine.spans(&self.fields);
-        let ([batch, channels, ..], voxels) = (self.dims, self.voxels());
-        let args = args![inputs[0], inputs[1], fields, out, channels, voxels, batch];
-        let call = Call::new(source(element), "norm_relu", args);
-        routine.call(call.over_rows(batch * voxels, self.fields.len()));
-        Ok((routine, self.shape()))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for InputGradient {
-    const OP: &'static str = "norm_relu input gradient";
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 3);
-        let NormRelu { dims: [batch, channels, ..], fields } = &self.0;
-        let out = routine.output(self.0.shape().elem_count());
-        let spans = routine.spans(fields);
-        let voxels = self.0.voxels();
-        let args = args![inputs[0], inputs[1], inputs[2], spans, out, *channels, voxels, *batch];
-        let call = Call::new(source(element), "norm_relu_gradient", args);
-        routine.call(call.over_rows(batch * voxels, fields.len()));
-        Ok((routine, self.0.shape()))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for BiasGradient {
-    const OP: &'static str = "norm_relu bias gradient";
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 3);
-        let NormRelu { dims: [batch, channels, ..], fields } = &self.0;
-        let out = routine.output(fields.len());
-        let spans = routine.spans(fields);
-        let (voxels, count) = (self.0.voxels(), fields.len());
-        let sums =
-            |sums| args![inputs[0], inputs[1], inputs[2], spans, sums, *channels, voxels, *batch];
-        let totals = |sums, shares| args![sums, out, count, shares];
-        let values = batch * voxels;
-        sum_over_fields(
-            &mut routine,
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, bias, grad]: [Slot; 3], out: Slot) -> Result<()> {
+        let NormRelu { volume, fields } = &self.0;
+        let (Volume { batch, channels, .. }, voxels) = (*volume, volume.voxels());
+        let (spans, count) = (routine.spans(fields), fields.len());
+        let sums = |sums| args![x, bias, grad, spans, sums, channels, voxels, batch];
+        let totals = |(sums, shares)| args![sums, out, count, shares];
+        routine.sum_over_fields(
+            (count, batch * voxels),
             ("norm_relu_bias", &sums),
             ("first_totals", &totals),
-            count,
-            values,
-            limits,
         );
-        Ok((routine, count.into()))
+        Ok(())
+    }
+}
+
+#[cfg(any(test, feature = "cuda"))]
+impl NormRelu {
+    /// Adds a kernel that computes `out` from arguments of its own to a routine.
+    fn add(&self, routine: &mut Routine, function: &'static str, mut args: Vec<Arg>, out: Slot) {
+        let spans = routine.spans(&self.fields);
+        let (Volume { batch, channels, .. }, voxels) = (self.volume, self.volume.voxels());
+        args.extend(args![spans, out, channels, voxels, batch]);
+        routine.call(fields, function, args).over_rows(batch * voxels, self.fields.len());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check2, check3, normal};
+    use crate::testing::{check, normal};
 
     #[test]
     fn kernels_agree_with_the_cpu() {
         let irreps: Irreps = "2x0+2x1+1x2".parse().unwrap();
-        let op = NormRelu { dims: [2, 13, 3, 4, 5], fields: spans(&irreps) };
+        let volume = Volume { batch: 2, channels: 13, size: [3, 4, 5] };
+        let op = NormRelu { volume, fields: spans(&irreps) };
         let (x, bias, grad) =
             (normal(1, (2, 13, 3, 4, 5)), normal(2, 5), normal(3, (2, 13, 3, 4, 5)));
-        check2(&op, &x, &bias);
-        check3(&InputGradient(op.clone()), &x, &bias, &grad);
-        check3(&BiasGradient(op), &x, &bias, &grad);
+        check(&op, [&x, &bias]);
+        check(&InputGradient(op.clone()), [&x, &bias, &grad]);
+        check(&BiasGradient(op), [&x, &bias, &grad]);
     }
 }

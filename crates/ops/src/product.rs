@@ -1,15 +1,13 @@
 //! Sparse products of the channels of two tensors, of which tensor products of fields are made.
 
-use std::sync::Arc;
-
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::check::{expect_argument, invalid, volume_dims};
-use crate::float::cuda_fwd;
-use crate::float::{Float, dispatch, elements, storage};
+use crate::check::{Volume, expect_argument, invalid};
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, fields as source};
+use crate::gpu::{Routine, Slot, args, fields};
+use crate::op::{Op, apply, apply_constant};
+use crate::simd::Lanes;
 
 const OP: &str = "channel_product";
 
@@ -41,46 +39,78 @@ pub fn channel_product(
     channels: usize,
     terms: &[ProductTerm],
 ) -> Result<Tensor> {
-    let [n, c1, d, h, w] = volume_dims(OP, left)?;
-    let [_, c2, ..] = volume_dims(OP, right)?;
-    expect_argument(OP, "the right factor", right, &[n, c2, d, h, w], left)?;
+    let volume = Volume::of(OP, left)?;
+    let (c1, c2) = (volume.channels, Volume::of(OP, right)?.channels);
+    expect_argument(OP, "the right factor", right, &volume.with_channels(c2).dims(), left)?;
     let outside = |t: &&ProductTerm| t.output >= channels || t.left >= c1 || t.right >= c2;
     if let Some(term) = terms.iter().find(outside) {
         let problem = format!("{term:?} is outside {channels} channels of {c1} and {c2}");
         return Err(invalid(OP, problem));
     }
-    let op = ChannelProduct::new([channels, c1, c2], terms.to_vec());
-    left.contiguous()?.apply_op2(&right.contiguous()?, op)
+    let channels = Channels { out: channels, left: c1, right: c2 };
+    apply(ChannelProduct::new(volume, channels, terms.to_vec()), [left, right])
+}
+
+/// Channels of the result and of both factors.
+#[derive(Clone, Copy)]
+struct Channels {
+    out: usize,
+    left: usize,
+    right: usize,
 }
 
 struct ChannelProduct {
-    /// Channels of the result, of the left and of the right factor.
-    channels: [usize; 3],
+    /// Sizes of the result.
+    volume: Volume,
+    channels: Channels,
     /// Sorted by output.
-    terms: Arc<[ProductTerm]>,
+    terms: Vec<ProductTerm>,
     /// Where the terms of each output start, and where the last ones end.
     starts: Vec<usize>,
 }
 
 impl ChannelProduct {
-    fn new(channels: [usize; 3], mut terms: Vec<ProductTerm>) -> Self {
+    fn new(volume: Volume, channels: Channels, mut terms: Vec<ProductTerm>) -> Self {
         terms.sort_by_key(|t| t.output);
         let start = |output| terms.partition_point(|t| t.output < output);
-        let starts = (0..=channels[0]).map(start).collect();
-        Self { channels, terms: terms.into(), starts }
+        let starts = (0..=channels.out).map(start).collect();
+        Self { volume: volume.with_channels(channels.out), channels, terms, starts }
     }
 
-    fn compute<T: Float>(&self, left: &[T], right: &[T], voxels: usize) -> Vec<T> {
-        let [channels, c1, c2] = self.channels;
-        let n = left.len() / (c1 * voxels);
-        let mut out = vec![T::zero(); n * channels * voxels];
+    /// The same product with its factors exchanged.
+    fn exchanged(&self) -> Self {
+        let Channels { out, left, right } = self.channels;
+        let turned = |t: &ProductTerm| ProductTerm { left: t.right, right: t.left, ..*t };
+        let channels = Channels { out, left: right, right: left };
+        Self::new(self.volume, channels, self.terms.iter().map(turned).collect())
+    }
+
+    /// The product that gives the gradient of the left factor, from that of the result and the right factor.
+    fn of_left(&self) -> Self {
+        let Channels { out, left, right } = self.channels;
+        let turned = |t: &ProductTerm| ProductTerm { output: t.left, left: t.output, ..*t };
+        let channels = Channels { out: left, left: out, right };
+        Self::new(self.volume, channels, self.terms.iter().map(turned).collect())
+    }
+}
+
+impl Op<2> for ChannelProduct {
+    const NAME: &'static str = OP;
+
+    fn shape(&self, _: [&Shape; 2]) -> Shape {
+        self.volume.shape()
+    }
+
+    fn cpu<T: Lanes>(&self, [left, right]: [&[T]; 2]) -> Vec<T> {
+        let (channels, voxels) = (self.channels, self.volume.voxels());
+        let mut out = vec![T::zero(); self.volume.rows() * voxels];
         out.par_chunks_mut(voxels).enumerate().for_each(|(row, out)| {
-            let (sample, channel) = (row / channels, row % channels);
+            let (sample, channel) = (row / channels.out, row % channels.out);
             let terms = &self.terms[self.starts[channel]..self.starts[channel + 1]];
             for (i, out) in out.chunks_mut(CHUNK).enumerate() {
                 for term in terms {
-                    let a = &left[(sample * c1 + term.left) * voxels + i * CHUNK..];
-                    let b = &right[(sample * c2 + term.right) * voxels + i * CHUNK..];
+                    let a = &left[(sample * channels.left + term.left) * voxels + i * CHUNK..];
+                    let b = &right[(sample * channels.right + term.right) * voxels + i * CHUNK..];
                     let factor = T::from_f64(term.factor);
                     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
                         *out += factor * a * b;
@@ -91,89 +121,38 @@ impl ChannelProduct {
         out
     }
 
-    /// The gradient of the left factor (given the right one) or, with `right`, of the right one.
-    fn gradient(&self, grad: &Tensor, other: &Tensor, right: bool) -> Result<Tensor> {
-        let [channels, c1, c2] = self.channels;
-        let turned = |t: &ProductTerm| {
-            let (output, other) = if right { (t.right, t.left) } else { (t.left, t.right) };
-            ProductTerm { output, left: t.output, right: other, factor: t.factor }
-        };
-        let sizes = if right { [c2, channels, c1] } else { [c1, channels, c2] };
-        let op = Self::new(sizes, self.terms.iter().map(turned).collect());
-        grad.contiguous()?.apply_op2_no_bwd(other, &op)
-    }
-}
-
-impl CustomOp2 for ChannelProduct {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(
-        &self,
-        left: &CpuStorage,
-        left_layout: &Layout,
-        right: &CpuStorage,
-        right_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let dims = left_layout.dims();
-        let voxels: usize = dims[2..].iter().product();
-        dispatch!((left, right), OP, T => {
-            let left = elements::<T>(left, left_layout, OP)?;
-            let right = elements::<T>(right, right_layout, OP)?;
-            let out = self.compute(left, right, voxels);
-            Ok((storage(out), (dims[0], self.channels[0], dims[2], dims[3], dims[4]).into()))
-        })
-    }
-
-    cuda_fwd!(2);
-
-    fn bwd(
-        &self,
-        left: &Tensor,
-        right: &Tensor,
-        _out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(self.gradient(grad, right, false)?), Some(self.gradient(grad, left, true)?)))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for ChannelProduct {
-    const OP: &'static str = OP;
-
-    fn routine(
-        &self,
-        shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 2);
-        let (batch, _, d, h, w) = shapes[0].dims5()?;
-        let ([channels, c1, c2], voxels) = (self.channels, d * h * w);
-        let out = routine.output(batch * channels * voxels);
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [left, right]: [Slot; 2], out: Slot) -> Result<()> {
+        let (channels, Volume { batch, .. }) = (self.channels, self.volume);
+        let voxels = self.volume.voxels();
         let starts = routine.ints(self.starts.iter().copied());
         let pairs = routine.ints(self.terms.iter().flat_map(|t| [t.left, t.right]).chain([0]));
         let factors = routine.reals(self.terms.iter().map(|t| t.factor).chain([0.0]).collect());
-        let mut args = args![inputs[0], inputs[1], starts, pairs, factors, out];
-        args.extend(args![channels, c1, c2, voxels, batch]);
-        let call = Call::new(source(element), "channel_product", args);
-        routine.call(call.over_rows(batch * voxels, channels));
-        Ok((routine, (batch, channels, d, h, w).into()))
+        let mut args = args![left, right, starts, pairs, factors, out];
+        args.extend(args![channels.out, channels.left, channels.right, voxels, batch]);
+        routine.call(fields, "channel_product", args).over_rows(batch * voxels, channels.out);
+        Ok(())
+    }
+
+    fn backward(&self, [left, right]: [&Tensor; 2], grad: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let of_left = apply_constant(self.of_left(), [grad, right])?;
+        let of_right = apply_constant(self.exchanged().of_left(), [grad, left])?;
+        Ok([Some(of_left), Some(of_right)])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check2, normal};
+    use crate::testing::{check, normal};
 
     #[test]
     fn kernels_agree_with_the_cpu() {
         let term = |(output, left, right, factor)| ProductTerm { output, left, right, factor };
         let terms = [(0, 1, 2, 0.5), (2, 0, 0, -1.5), (0, 0, 1, 2.0), (2, 1, 1, 0.25)];
-        let op = ChannelProduct::new([4, 2, 3], terms.map(term).to_vec());
-        check2(&op, &normal(1, (2, 2, 3, 4, 5)), &normal(2, (2, 3, 3, 4, 5)));
+        let volume = Volume { batch: 2, channels: 2, size: [3, 4, 5] };
+        let channels = Channels { out: 4, left: 2, right: 3 };
+        let op = ChannelProduct::new(volume, channels, terms.map(term).to_vec());
+        check(&op, [&normal(1, (2, 2, 3, 4, 5)), &normal(2, (2, 3, 3, 4, 5))]);
     }
 }

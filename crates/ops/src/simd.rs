@@ -32,8 +32,8 @@ pub(crate) trait Lanes: Float {
 }
 
 macro_rules! impl_lanes {
-    ($type:ty, $vector:ident, $as:ident, $as_mut:ident, $splat:ident, $add:ident, $sub:ident,
-     $mul:ident, $mul_add:ident, $reduce:ident) => {
+    ($type:ty: $vector:ident $as:ident $as_mut:ident $splat:ident
+     $add:ident $sub:ident $mul:ident $mul_add:ident $reduce:ident) => {
         impl Lanes for $type {
             type Vector<S: Simd> = S::$vector;
 
@@ -78,30 +78,14 @@ macro_rules! impl_lanes {
     };
 }
 
-impl_lanes!(
-    f32,
-    f32s,
-    as_simd_f32s,
-    as_mut_simd_f32s,
-    splat_f32s,
-    add_f32s,
-    sub_f32s,
-    mul_f32s,
-    mul_add_e_f32s,
-    reduce_sum_f32s
-);
-impl_lanes!(
-    f64,
-    f64s,
-    as_simd_f64s,
-    as_mut_simd_f64s,
-    splat_f64s,
-    add_f64s,
-    sub_f64s,
-    mul_f64s,
-    mul_add_e_f64s,
-    reduce_sum_f64s
-);
+impl_lanes! {
+    f32: f32s as_simd_f32s as_mut_simd_f32s splat_f32s
+    add_f32s sub_f32s mul_f32s mul_add_e_f32s reduce_sum_f32s
+}
+impl_lanes! {
+    f64: f64s as_simd_f64s as_mut_simd_f64s splat_f64s
+    add_f64s sub_f64s mul_f64s mul_add_e_f64s reduce_sum_f64s
+}
 
 /// Every instruction set that this processor has.
 #[cfg(test)]

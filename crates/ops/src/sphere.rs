@@ -1,13 +1,14 @@
 //! A nonlinearity applied to functions on a grid, of which fields hold the coefficients.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use crate::check::{invalid, volume_dims};
-use crate::float::cuda_fwd;
-use crate::float::{Float, dispatch, elements, storage};
+use crate::check::{Volume, invalid};
+use crate::float::Float;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Call, Element, Limits, OnGpu, Routine, Slot, args, fields as source};
+use crate::gpu::{Routine, Slot, args, fields};
+use crate::op::{Op, apply, apply_constant};
+use crate::simd::Lanes;
 
 const OP: &str = "grid_nonlinearity";
 
@@ -37,7 +38,8 @@ pub struct GridTransform {
 /// If `x` is no volume tensor, its channels are not, each once, those of the signals, or the matrices
 /// differ in size.
 pub fn grid_nonlinearity(x: &Tensor, transform: &GridTransform) -> Result<Tensor> {
-    let [_, channels, ..] = volume_dims(OP, x)?;
+    let volume = Volume::of(OP, x)?;
+    let channels = volume.channels;
     let mut seen = vec![0; channels];
     let rows = transform.to_grid.first().map_or(0, Vec::len);
     for &(channel, row) in transform.signals.iter().flatten() {
@@ -55,12 +57,17 @@ pub fn grid_nonlinearity(x: &Tensor, transform: &GridTransform) -> Result<Tensor
     if from.len() != points || to.iter().chain(from).any(|r| r.len() != rows) {
         return Err(invalid(OP, "expected two matrices of the same size"));
     }
-    x.contiguous()?.apply_op1(GridNonlinearity(transform.clone()))
+    apply(GridNonlinearity { volume, transform: transform.clone() }, [x])
 }
 
-struct GridNonlinearity(GridTransform);
+#[derive(Clone)]
+struct GridNonlinearity {
+    volume: Volume,
+    transform: GridTransform,
+}
 
-struct GridGradient(GridTransform);
+/// Input and output gradient to input gradient.
+struct GridGradient(GridNonlinearity);
 
 /// φ(v) and φ'(v).
 fn squareplus<T: Float>(v: T) -> (T, T) {
@@ -69,10 +76,10 @@ fn squareplus<T: Float>(v: T) -> (T, T) {
     ((v + root - T::one()) * half, (T::one() + v / root) * half)
 }
 
-type Lanes<T> = [T; CHUNK];
+type Chunk<T> = [T; CHUNK];
 
 /// `sum_k row[k] inputs[k]`, for some voxels.
-fn combine<T: Float>(row: &[T], inputs: &[Lanes<T>]) -> Lanes<T> {
+fn combine<T: Float>(row: &[T], inputs: &[Chunk<T>]) -> Chunk<T> {
     let mut sum = [T::zero(); CHUNK];
     for (&factor, input) in row.iter().zip(inputs) {
         for (sum, &x) in sum.iter_mut().zip(input) {
@@ -83,7 +90,7 @@ fn combine<T: Float>(row: &[T], inputs: &[Lanes<T>]) -> Lanes<T> {
 }
 
 /// Adds `row[k] value` to every output k.
-fn spread<T: Float>(row: &[T], value: &Lanes<T>, outputs: &mut [Lanes<T>]) {
+fn spread<T: Float>(row: &[T], value: &Chunk<T>, outputs: &mut [Chunk<T>]) {
     for (&factor, output) in row.iter().zip(outputs) {
         for (y, &v) in output.iter_mut().zip(value) {
             *y += factor * v;
@@ -91,25 +98,26 @@ fn spread<T: Float>(row: &[T], value: &Lanes<T>, outputs: &mut [Lanes<T>]) {
     }
 }
 
-impl GridTransform {
+impl GridNonlinearity {
     /// For every sample and signal, from chunks of the signal's channels of each of `inputs` to those of
     /// the output; `point(rows of the two matrices, inputs, outputs)` does one point of the grid.
     fn run<T: Float, const INPUTS: usize>(
         &self,
         inputs: [&[T]; INPUTS],
-        [n, channels, voxels]: [usize; 3],
-        point: impl Fn([&[T]; 2], [&[Lanes<T>]; INPUTS], &mut [Lanes<T>]) + Sync,
+        point: impl Fn([&[T]; 2], [&[Chunk<T>]; INPUTS], &mut [Chunk<T>]) + Sync,
     ) -> Vec<T> {
+        let (Volume { batch, channels, .. }, voxels) = (self.volume, self.volume.voxels());
+        let GridTransform { signals, to_grid, from_grid } = &self.transform;
         let of_signal = |(sample, signal): (usize, &Vec<(usize, usize)>)| {
             let rows = |matrix: &[Vec<f64>]| -> Vec<Vec<T>> {
                 let row = |r: &Vec<f64>| signal.iter().map(|&(_, k)| T::from_f64(r[k])).collect();
                 matrix.iter().map(row).collect()
             };
-            let (to, from) = (rows(&self.to_grid), rows(&self.from_grid));
+            let (to, from) = (rows(to_grid), rows(from_grid));
             let mut out = vec![T::zero(); signal.len() * voxels];
             for start in (0..voxels).step_by(CHUNK) {
                 let length = CHUNK.min(voxels - start);
-                let inputs = inputs.map(|x| -> Vec<Lanes<T>> {
+                let inputs = inputs.map(|x| -> Vec<Chunk<T>> {
                     let lanes = |&(channel, _): &(usize, usize)| {
                         let mut lanes = [T::zero(); CHUNK];
                         let first = (sample * channels + channel) * voxels + start;
@@ -130,9 +138,9 @@ impl GridTransform {
             out
         };
         let tasks: Vec<_> =
-            (0..n).flat_map(|sample| self.signals.iter().map(move |s| (sample, s))).collect();
+            (0..batch).flat_map(|sample| signals.iter().map(move |s| (sample, s))).collect();
         let parts: Vec<Vec<T>> = tasks.par_iter().map(|&task| of_signal(task)).collect();
-        let mut out = vec![T::zero(); n * channels * voxels];
+        let mut out = vec![T::zero(); batch * channels * voxels];
         for ((sample, signal), part) in tasks.into_iter().zip(parts) {
             for (&(channel, _), values) in signal.iter().zip(part.chunks_exact(voxels)) {
                 out[(sample * channels + channel) * voxels..][..voxels].copy_from_slice(values);
@@ -142,59 +150,41 @@ impl GridTransform {
     }
 }
 
-fn sizes(layout: &Layout) -> [usize; 3] {
-    let dims = layout.dims();
-    [dims[0], dims[1], dims[2..].iter().product()]
-}
+impl Op<1> for GridNonlinearity {
+    const NAME: &'static str = OP;
 
-impl CustomOp1 for GridNonlinearity {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x), OP, T => {
-            let x = elements::<T>(x, layout, OP)?;
-            let out = self.0.run([x], sizes(layout), |[to, from], [x], out| {
-                spread(from, &combine(to, x).map(|v| squareplus(v).0), out);
-            });
-            Ok((storage(out), layout.shape().clone()))
+    fn cpu<T: Lanes>(&self, inputs: [&[T]; 1]) -> Vec<T> {
+        self.run(inputs, |[to, from], [x], out| {
+            spread(from, &combine(to, x).map(|v| squareplus(v).0), out);
         })
     }
 
-    cuda_fwd!(1);
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x]: [Slot; 1], out: Slot) -> Result<()> {
+        self.add(routine, x, None, out)
+    }
 
-    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let op = GridGradient(self.0.clone());
-        Ok(Some(x.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &op)?))
+    fn backward(&self, [x]: [&Tensor; 1], grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(apply_constant(GridGradient(self.clone()), [x, grad])?)])
     }
 }
 
-impl CustomOp2 for GridGradient {
-    fn name(&self) -> &'static str {
-        "grid_nonlinearity gradient"
-    }
+impl Op<2> for GridGradient {
+    const NAME: &'static str = "grid_nonlinearity gradient";
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x, grad), OP, T => {
-            let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
-            let out = self.0.run([x, grad], sizes(x_layout), |[to, from], [x, grad], out| {
-                let mut slope = combine(to, x).map(|v| squareplus(v).1);
-                let grad = combine(from, grad);
-                slope.iter_mut().zip(grad).for_each(|(s, g)| *s *= g);
-                spread(to, &slope, out);
-            });
-            Ok((storage(out), x_layout.shape().clone()))
+    fn cpu<T: Lanes>(&self, inputs: [&[T]; 2]) -> Vec<T> {
+        self.0.run(inputs, |[to, from], [x, grad], out| {
+            let mut slope = combine(to, x).map(|v| squareplus(v).1);
+            let grad = combine(from, grad);
+            slope.iter_mut().zip(grad).for_each(|(s, g)| *s *= g);
+            spread(to, &slope, out);
         })
     }
 
-    cuda_fwd!(2);
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, grad]: [Slot; 2], out: Slot) -> Result<()> {
+        self.0.add(routine, x, Some(grad), out)
+    }
 }
 
 /// Most channels of a signal on a GPU, as `SIGNAL` in `fields.cu`.
@@ -202,72 +192,36 @@ impl CustomOp2 for GridGradient {
 const SIGNAL: usize = 64;
 
 #[cfg(any(test, feature = "cuda"))]
-impl GridTransform {
-    /// The nonlinearity of `x` or, with the gradient of its result, the gradient of `x`.
-    fn routine_of(
-        &self,
-        shape: &Shape,
-        element: Element,
-        with_gradient: bool,
-    ) -> Result<(Routine, Shape)> {
-        if self.signals.iter().any(|signal| signal.len() > SIGNAL) {
+impl GridNonlinearity {
+    /// Adds the nonlinearity of `x` or, with the gradient of its result, the gradient of `x` to a routine.
+    fn add(&self, routine: &mut Routine, x: Slot, grad: Option<Slot>, out: Slot) -> Result<()> {
+        let GridTransform { signals, to_grid, from_grid } = &self.transform;
+        if signals.iter().any(|signal| signal.len() > SIGNAL) {
             let problem = format!("on a GPU a signal has at most {SIGNAL} channels");
             return Err(invalid(OP, problem));
         }
-        let (mut routine, inputs) = Routine::new(element, 1 + usize::from(with_gradient));
-        let (batch, channels, d, h, w) = shape.dims5()?;
-        let voxels = d * h * w;
-        let grad: Option<Slot> = inputs.get(1).copied();
-        let ends = self.signals.iter().scan(0, |end, signal| {
+        let (Volume { batch, channels, .. }, voxels) = (self.volume, self.volume.voxels());
+        let ends = signals.iter().scan(0, |end, signal| {
             *end += signal.len();
             Some(*end)
         });
         let starts = routine.ints([0].into_iter().chain(ends));
-        let members = self.signals.iter().flatten();
+        let members = signals.iter().flatten();
         let members = routine.ints(members.flat_map(|&(channel, row)| [channel, row]));
-        let [to, from] = [&self.to_grid, &self.from_grid].map(|m| routine.reals(m.concat()));
-        let out = routine.output(shape.elem_count());
-        let rows = self.to_grid.first().map_or(0, Vec::len);
-        let mut args = args![inputs[0], grad, starts, members, to, from, out];
-        args.extend(args![rows, self.to_grid.len(), channels, voxels, batch]);
-        let call = Call::new(source(element), "grid_nonlinearity", args);
-        routine.call(call.over_rows(batch * voxels, self.signals.len()));
-        Ok((routine, shape.clone()))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for GridNonlinearity {
-    const OP: &'static str = OP;
-
-    fn routine(
-        &self,
-        shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        self.0.routine_of(shapes[0], element, false)
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for GridGradient {
-    const OP: &'static str = "grid_nonlinearity gradient";
-
-    fn routine(
-        &self,
-        shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        self.0.routine_of(shapes[0], element, true)
+        let [to, from] = [to_grid, from_grid].map(|m| routine.reals(m.concat()));
+        let rows = to_grid.first().map_or(0, Vec::len);
+        let mut args = args![x, grad, starts, members, to, from, out];
+        args.extend(args![rows, to_grid.len(), channels, voxels, batch]);
+        let call = routine.call(fields, "grid_nonlinearity", args);
+        call.over_rows(batch * voxels, signals.len());
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check1, check2, normal};
+    use crate::testing::{check, normal};
     use steer3d_so3::Stream;
 
     #[test]
@@ -278,7 +232,9 @@ mod tests {
         let signals = vec![vec![(0, 0), (3, 2), (1, 3)], vec![(2, 1)]];
         let transform = GridTransform { signals, to_grid, from_grid };
         let (x, grad) = (normal(1, (2, 4, 3, 4, 5)), normal(2, (2, 4, 3, 4, 5)));
-        check1(&GridNonlinearity(transform.clone()), &x);
-        check2(&GridGradient(transform), &x, &grad);
+        let volume = Volume { batch: 2, channels: 4, size: [3, 4, 5] };
+        let op = GridNonlinearity { volume, transform };
+        check(&op, [&x]);
+        check(&GridGradient(op), [&x, &grad]);
     }
 }

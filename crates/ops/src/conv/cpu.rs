@@ -10,7 +10,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::geometry::{Geometry, Tile};
-use super::product::{MOST_VECTORS, Product, VectorLen};
+use super::microkernel::{MOST_VECTORS, Product, VectorLen};
 use crate::float::{Float, sum};
 use crate::matmul::{Matrix, matmul};
 use crate::simd::Lanes;
@@ -283,8 +283,15 @@ fn folded_input_gradient<T: Float>(g: &Geometry, w: &[T], grad: &[T]) -> Vec<T> 
     out
 }
 
-/// The gradient of the weights: each task has the rows of some input channels, for some output
-/// channels and a share of all tiles; the shares are added in order.
+/// A share of the gradient of the weights: rows of some input channels, for some output channels, summed over some
+/// tiles of samples.
+struct Share<'a> {
+    block: &'a Block,
+    input: &'a Range<usize>,
+    tiles: &'a [(usize, &'a Tile)],
+}
+
+/// The gradient of the weights: its shares are added in order.
 pub(super) fn weight_gradient<T: Lanes>(arch: Arch, g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
     let columns = channel_blocks::<T>(arch, g.c_out);
     let inputs: Vec<_> = blocks(g.c_in, (TASK_ROWS / g.taps()).max(1)).collect();
@@ -292,20 +299,20 @@ pub(super) fn weight_gradient<T: Lanes>(arch: Arch, g: &Geometry, x: &[T], grad:
     let tiles: Vec<_> = (0..g.batch).flat_map(|n| tiles.iter().map(move |t| (n, t))).collect();
     let shares = MIN_TASKS.div_ceil(columns.len() * inputs.len()).min(tiles.len());
     let shares: Vec<_> = tiles.chunks(tiles.len().div_ceil(shares)).collect();
-    let tasks: Vec<_> = columns
+    let shares: Vec<_> = columns
         .iter()
         .flat_map(|block| inputs.iter().map(move |input| (block, input)))
-        .flat_map(|(block, input)| shares.iter().map(move |share| (block, input, *share)))
+        .flat_map(|(block, input)| shares.iter().map(move |tiles| Share { block, input, tiles }))
         .collect();
-    let sums: Vec<_> = tasks
+    let sums: Vec<_> = shares
         .par_iter()
-        .map_init(Buffers::default, |buffers, (block, input, share)| {
-            weight_gradient_rows(arch, g, x, grad, block, input, share, buffers)
+        .map_init(Buffers::default, |buffers, share| {
+            weight_gradient_share(arch, g, x, grad, share, buffers)
         })
         .collect();
     let mut out = vec![T::zero(); g.c_out * g.rows()];
     out.par_chunks_exact_mut(g.rows()).enumerate().for_each(|(c, out)| {
-        for ((block, input, _), sums) in tasks.iter().zip(&sums) {
+        for (Share { block, input, .. }, sums) in shares.iter().zip(&sums) {
             if block.channels.contains(&c) {
                 let rows = &mut out[input.start * g.taps()..input.end * g.taps()];
                 let sums = sums[c - block.channels.start..].iter().step_by(block.width);
@@ -316,15 +323,13 @@ pub(super) fn weight_gradient<T: Lanes>(arch: Arch, g: &Geometry, x: &[T], grad:
     out
 }
 
-/// The gradient of the weights of some input channels, a row of output channels for each tap.
-fn weight_gradient_rows<T: Lanes>(
+/// One share: a row of output channels for each tap.
+fn weight_gradient_share<T: Lanes>(
     arch: Arch,
     g: &Geometry,
     x: &[T],
     grad: &[T],
-    block: &Block,
-    input: &Range<usize>,
-    tiles: &[(usize, &Tile)],
+    &Share { block, input, tiles }: &Share<'_>,
     buffers: &mut Buffers<T>,
 ) -> Vec<T> {
     let Buffers { patch, values, voxels, taps } = buffers;

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
+use crate::check::Volume;
 use crate::float::Float;
+#[cfg(any(test, feature = "cudnn"))]
+use crate::gpu::cudnn::{Convolution, Pass};
 
 /// All sizes of one convolution; spatial triples are D,H,W.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,14 @@ pub(super) struct Columns {
     reaches: Vec<Reach>,
 }
 
+/// Output voxels along x, from the first one.
+struct Run {
+    z: usize,
+    y: usize,
+    x: usize,
+    len: usize,
+}
+
 /// What one tap meets along a run.
 #[derive(Clone, Copy)]
 struct Reach {
@@ -40,6 +51,42 @@ struct Reach {
 }
 
 impl Geometry {
+    pub(super) fn input(&self) -> Volume {
+        Volume { batch: self.batch, channels: self.c_in, size: self.size }
+    }
+
+    pub(super) fn output(&self) -> Volume {
+        Volume { batch: self.batch, channels: self.c_out, size: self.out }
+    }
+
+    /// C_out,C_in,kd,kh,kw.
+    pub(super) fn filter(&self) -> Volume {
+        Volume { batch: self.c_out, channels: self.c_in, size: self.kernel }
+    }
+
+    /// The struct `Dense` of the kernels.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(super) fn ints(&self) -> Vec<i32> {
+        let Self { batch, c_in, c_out, size, kernel, stride, padding, out } = *self;
+        let counts = [batch, c_in, c_out].into_iter().chain(size).chain(kernel).chain(stride);
+        let padding = padding.map(|p| p as i32);
+        let before = counts.map(|n| n as i32).chain(padding);
+        before.chain(out.map(|n| n as i32)).collect()
+    }
+
+    #[cfg(any(test, feature = "cudnn"))]
+    pub(super) fn convolution(&self, pass: Pass) -> Option<Convolution> {
+        let padding = self.padding.map(usize::try_from);
+        Some(Convolution {
+            pass,
+            input: self.input().dims(),
+            filter: self.filter().dims(),
+            output: self.output().dims(),
+            padding: [padding[0].ok()?, padding[1].ok()?, padding[2].ok()?],
+            stride: self.stride,
+        })
+    }
+
     pub(super) fn taps(&self) -> usize {
         self.kernel.iter().product()
     }
@@ -78,14 +125,13 @@ impl Geometry {
     /// The columns of the unfolded input for consecutive output voxels.
     pub(super) fn columns(&self, voxels: &Range<usize>) -> Columns {
         let [_, height, width] = self.out;
-        let mut starts = vec![];
-        let mut runs = vec![];
+        let (mut starts, mut runs) = (vec![], vec![]);
         let mut v = voxels.start;
         while v < voxels.end {
             let x = v % width;
             let len = (width - x).min(voxels.end - v);
             starts.push(v - voxels.start);
-            runs.push((v / width / height, v / width % height, x, len));
+            runs.push(Run { z: v / width / height, y: v / width % height, x, len });
             v += len;
         }
         starts.push(voxels.len());
@@ -95,7 +141,7 @@ impl Geometry {
         Columns {
             starts,
             lines: plane_taps.map(|(tap, run)| self.line([tap / kh, tap % kh], run)).collect(),
-            reaches: line_taps.map(|(tap, &(.., x, len))| self.reach(tap, x, len)).collect(),
+            reaches: line_taps.map(|(tap, run)| self.reach(tap, run)).collect(),
         }
     }
 
@@ -104,13 +150,13 @@ impl Geometry {
         (out * self.stride[axis] + tap) as isize - self.padding[axis]
     }
 
-    fn line(&self, tap: [usize; 2], run: &(usize, usize, usize, usize)) -> Option<usize> {
-        let z = usize::try_from(self.position(0, run.0, tap[0])).ok()?;
-        let y = usize::try_from(self.position(1, run.1, tap[1])).ok()?;
+    fn line(&self, tap: [usize; 2], run: &Run) -> Option<usize> {
+        let z = usize::try_from(self.position(0, run.z, tap[0])).ok()?;
+        let y = usize::try_from(self.position(1, run.y, tap[1])).ok()?;
         (z < self.size[0] && y < self.size[1]).then_some(z * self.size[1] + y)
     }
 
-    fn reach(&self, tap: usize, x: usize, len: usize) -> Reach {
+    fn reach(&self, tap: usize, &Run { x, len, .. }: &Run) -> Reach {
         let (first, stride) = (self.position(2, x, tap), self.stride[2]);
         let start = ((-first).max(0) as usize).div_ceil(stride).min(len);
         let inside = (self.size[2] as isize - first).max(0) as usize;
@@ -128,36 +174,20 @@ impl Geometry {
         columns: &Columns,
         input: &mut [T],
     ) {
-        for (row, panel) in rows.zip(panel.chunks_exact(columns.len())) {
-            self.for_runs(row, columns, |run, reach, input_start| {
-                let panel = &panel[run][reach.start..reach.end];
-                let input = input[input_start..].iter_mut().step_by(self.stride[2]);
-                panel.iter().zip(input).for_each(|(&p, x)| *x += p);
-            });
-        }
-    }
-
-    /// Calls `each(columns, reach, first input element)` for the runs of one row.
-    fn for_runs(
-        &self,
-        row: usize,
-        columns: &Columns,
-        mut each: impl FnMut(Range<usize>, Reach, usize),
-    ) {
-        let kw = self.kernel[2];
-        let plane_taps = self.kernel[0] * self.kernel[1];
-        let channel_lines = row / self.taps() * self.size[0] * self.size[1];
+        let [kd, kh, kw] = self.kernel;
+        let [depth, height, width] = self.size;
         let count = columns.starts.len() - 1;
-        let lines = &columns.lines[row / kw % plane_taps * count..][..count];
-        let reaches = &columns.reaches[row % kw * count..][..count];
-        for i in 0..count {
-            let run = columns.starts[i]..columns.starts[i + 1];
-            match lines[i] {
-                Some(line) if reaches[i].end > reaches[i].start => {
-                    let line_start = (channel_lines + line) * self.size[2];
-                    each(run, reaches[i], line_start + reaches[i].input);
-                }
-                _ => each(run, Reach { start: 0, end: 0, input: 0 }, 0),
+        for (row, panel) in rows.zip(panel.chunks_exact(columns.len())) {
+            let channel_lines = row / self.taps() * depth * height;
+            let lines = &columns.lines[row / kw % (kd * kh) * count..][..count];
+            let reaches = &columns.reaches[row % kw * count..][..count];
+            for ((start, line), reach) in columns.starts.iter().zip(lines).zip(reaches) {
+                let Some(line) = line else { continue };
+                let panel = &panel[start + reach.start..start + reach.end];
+                let line = &mut input[(channel_lines + line) * width..][..width];
+                let Some(input) = line.get_mut(reach.input..) else { continue };
+                let input = input.iter_mut().step_by(self.stride[2]);
+                panel.iter().zip(input).for_each(|(&p, x)| *x += p);
             }
         }
     }

@@ -2,19 +2,25 @@
 
 mod cpu;
 mod geometry;
-mod product;
+mod microkernel;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+#[cfg(feature = "cudnn")]
+use candle_core::{CudaStorage, Layout};
+use candle_core::{Result, Shape, Tensor};
 use pulp::Arch;
 
 use self::geometry::Geometry;
-use crate::check::{expect_argument, invalid, volume_dims};
-use crate::float::cuda_fwd;
-use crate::float::{dispatch, elements, storage};
+use crate::check::{Volume, expect_argument, invalid};
+#[cfg(feature = "cudnn")]
+use crate::gpu::Argument;
 #[cfg(any(test, feature = "cudnn"))]
-use crate::gpu::cudnn::{Convolution, Pass};
+use crate::gpu::cudnn::Pass;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, dense, shares, sum_over_fields};
+use crate::gpu::{Element, Routine, Slot, args, dense, shares};
+#[cfg(feature = "cudnn")]
+use crate::op::on_gpu;
+use crate::op::{Op, apply, apply_constant, if_tracked};
+use crate::simd::Lanes;
 
 const OP: &str = "conv3d";
 
@@ -78,12 +84,10 @@ pub fn conv3d(
     bias: Option<&Tensor>,
     config: &Conv3dConfig,
 ) -> Result<Tensor> {
-    let geometry = geometry(x, w, bias, config)?;
-    let (x, w) = (x.contiguous()?, w.contiguous()?);
-    let op = Conv3d(geometry);
+    let op = Conv3d(geometry(x, w, bias, config)?);
     match bias {
-        Some(bias) => x.apply_op3(&w, &bias.contiguous()?, op),
-        None => x.apply_op2(&w, op),
+        Some(bias) => apply(op, [x, w, bias]),
+        None => apply(op, [x, w]),
     }
 }
 
@@ -93,38 +97,32 @@ fn geometry(
     bias: Option<&Tensor>,
     config: &Conv3dConfig,
 ) -> Result<Geometry> {
-    let [batch, c_in, d, h, width] = volume_dims(OP, x)?;
-    let [c_out, _, kd, kh, kw] = volume_dims(OP, w)?;
-    expect_argument(OP, "w", w, &[c_out, c_in, kd, kh, kw], x)?;
+    let Volume { batch, channels: c_in, size } = Volume::of(OP, x)?;
+    let filter = Volume::of(OP, w)?.with_channels(c_in);
+    let (c_out, kernel) = (filter.batch, filter.size);
+    expect_argument(OP, "w", w, &filter.dims(), x)?;
     if let Some(bias) = bias {
         expect_argument(OP, "bias", bias, &[c_out], x)?;
     }
     if config.stride.contains(&0) {
-        return Err(invalid(
-            OP,
-            format_args!("expected a stride of at least 1, got {:?}", config.stride),
-        ));
+        let problem = format!("expected a stride of at least 1, got {:?}", config.stride);
+        return Err(invalid(OP, problem));
     }
-    let (size, kernel) = ([d, h, width], [kd, kh, kw]);
     let mut out = [0; 3];
     for axis in 0..3 {
         let padding = config.padding[axis];
         if padding > PADDING_MAX {
-            return Err(invalid(
-                OP,
-                format_args!("expected a padding of at most {PADDING_MAX}, got {padding}"),
-            ));
+            let problem = format!("expected a padding of at most {PADDING_MAX}, got {padding}");
+            return Err(invalid(OP, problem));
         }
         let padded = size[axis] + 2 * padding;
         if kernel[axis] > padded {
-            return Err(invalid(
-                OP,
-                format_args!(
-                    "kernel {kernel:?} is larger than the input {size:?} with padding {:?}; \
-                     use a smaller kernel or more padding",
-                    config.padding
-                ),
-            ));
+            let problem = format!(
+                "kernel {kernel:?} is larger than the input {size:?} with padding {:?}; use a \
+                 smaller kernel or more padding",
+                config.padding
+            );
+            return Err(invalid(OP, problem));
         }
         out[axis] = (padded - kernel[axis]) / config.stride[axis] + 1;
     }
@@ -150,335 +148,182 @@ struct InputGradient(Geometry);
 struct WeightGradient(Geometry);
 
 /// Output gradient N,C,D,H,W to the gradient of a bias of each channel.
-pub(crate) struct BiasGradient;
+pub(crate) struct BiasGradient(Volume);
 
 /// N,C,D,H,W and a bias for each channel to their sum.
 #[cfg(any(test, feature = "cudnn"))]
-pub(crate) struct AddBias;
+struct AddBias(Volume);
 
-impl Conv3d {
-    fn out_shape(&self) -> Shape {
-        let g = &self.0;
-        (g.batch, g.c_out, g.out[0], g.out[1], g.out[2]).into()
-    }
-
-    /// The gradients of x and w, `None` where not needed.
-    fn gradients(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let of_x = x.track_op().then(|| w.apply_op2_no_bwd(grad, &InputGradient(self.0)));
-        let of_w = w.track_op().then(|| x.apply_op2_no_bwd(grad, &WeightGradient(self.0)));
-        Ok((of_x.transpose()?, of_w.transpose()?))
-    }
+/// The gradient of a bias of each channel, from that of the result of a convolution.
+pub(crate) fn bias_gradient(grad: &Tensor) -> Result<Tensor> {
+    apply_constant(BiasGradient(Volume::of("bias gradient", grad)?), [grad])
 }
 
-impl CustomOp2 for Conv3d {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x, w), OP, T => {
-            let (x, w) = (elements::<T>(x, x_layout, OP)?, elements(w, w_layout, OP)?);
-            Ok((storage(cpu::forward(Arch::new(), &self.0, x, w, None)), self.out_shape()))
-        })
-    }
-
-    cuda_fwd!(2);
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.gradients(x, w, &grad.contiguous()?)
-    }
-}
-
-impl CustomOp3 for Conv3d {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x, w, bias), OP, T => {
-            let (x, w) = (elements::<T>(x, x_layout, OP)?, elements(w, w_layout, OP)?);
-            let bias = elements(bias, bias_layout, OP)?;
-            Ok((storage(cpu::forward(Arch::new(), &self.0, x, w, Some(bias))), self.out_shape()))
-        })
-    }
-
-    cuda_fwd!(3);
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        bias: &Tensor,
-        _out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (of_x, of_w) = self.gradients(x, w, &grad)?;
-        let of_bias = bias.track_op().then(|| grad.apply_op1_no_bwd(&BiasGradient));
-        Ok((of_x, of_w, of_bias.transpose()?))
-    }
-}
-
-impl CustomOp2 for InputGradient {
-    fn name(&self) -> &'static str {
-        "conv3d input gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        w: &CpuStorage,
-        w_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let g = &self.0;
-        let shape = (g.batch, g.c_in, g.size[0], g.size[1], g.size[2]).into();
-        dispatch!((grad, w), OP, T => {
-            let (w, grad) = (elements::<T>(w, w_layout, OP)?, elements(grad, grad_layout, OP)?);
-            Ok((storage(cpu::input_gradient(Arch::new(), g, w, grad)), shape))
-        })
-    }
-
-    cuda_fwd!(2);
-}
-
-impl CustomOp2 for WeightGradient {
-    fn name(&self) -> &'static str {
-        "conv3d weight gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let g = &self.0;
-        let shape = (g.c_out, g.c_in, g.kernel[0], g.kernel[1], g.kernel[2]).into();
-        dispatch!((grad, x), OP, T => {
-            let (x, grad) = (elements::<T>(x, x_layout, OP)?, elements(grad, grad_layout, OP)?);
-            Ok((storage(cpu::weight_gradient(Arch::new(), g, x, grad)), shape))
-        })
-    }
-
-    cuda_fwd!(2);
-}
-
-impl CustomOp1 for BiasGradient {
-    fn name(&self) -> &'static str {
-        "bias gradient"
-    }
-
-    fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!((grad), OP, T => {
-            let (batch, channels, ..) = layout.shape().dims5()?;
-            let grad = elements::<T>(grad, layout, OP)?;
-            Ok((storage(cpu::bias_gradient(batch, channels, grad)), channels.into()))
-        })
-    }
-
-    cuda_fwd!(1);
-}
+/// Rows, columns and depth of a block's tile of a product, as in `dense.cu`.
+#[cfg(any(test, feature = "cuda"))]
+const TILE: [usize; 3] = [64, 128, 16];
 
 #[cfg(any(test, feature = "cuda"))]
-mod on_gpu {
-    use super::*;
+fn shared_bytes(element: Element) -> usize {
+    TILE[2] * (TILE[0] + TILE[1]) * element.real_bytes()
+}
 
-    /// Rows, columns and depth of a block's tile of a product, as in `dense.cu`.
-    const TILE: [usize; 3] = [64, 128, 16];
+#[cfg(feature = "cudnn")]
+impl Geometry {
+    /// What cuDNN gives for a pass, where it computes it.
+    fn by_cudnn(&self, pass: Pass, inputs: &[Argument<'_>]) -> Option<CudaStorage> {
+        if !crate::cudnn::uses_cudnn() {
+            return None;
+        }
+        let tf32 = crate::tf32::tf32_is_permitted();
+        crate::gpu::cudnn::convolve(&self.convolution(pass)?, tf32, inputs)
+    }
+}
 
-    fn shared_bytes(element: Element) -> usize {
-        TILE[2] * (TILE[0] + TILE[1]) * element.real_bytes()
+/// With or without a bias.
+impl<const N: usize> Op<N> for Conv3d {
+    const NAME: &'static str = OP;
+
+    fn shape(&self, _: [&Shape; N]) -> Shape {
+        self.0.output().shape()
     }
 
-    impl Geometry {
-        /// The struct `Dense` of the kernels.
-        fn ints(&self) -> Vec<i32> {
-            let Self { batch, c_in, c_out, size, kernel, stride, padding, out } = *self;
-            let counts = [batch, c_in, c_out].into_iter().chain(size).chain(kernel).chain(stride);
-            let mut ints: Vec<i32> = counts.map(|n| n as i32).collect();
-            ints.extend(padding.map(|p| p as i32));
-            ints.extend(out.map(|n| n as i32));
-            ints
-        }
+    fn cpu<T: Lanes>(&self, inputs: [&[T]; N]) -> Vec<T> {
+        cpu::forward(Arch::new(), &self.0, inputs[0], inputs[1], inputs.get(2).copied())
     }
 
-    #[cfg(any(test, feature = "cudnn"))]
-    impl Geometry {
-        fn convolution(&self, pass: Pass) -> Option<Convolution> {
-            let Self { batch, c_in, c_out, size, kernel, stride, padding, out } = *self;
-            let volume = |channels, [d, h, w]: [usize; 3]| [batch, channels, d, h, w];
-            let padding = padding.map(usize::try_from);
-            Some(Convolution {
-                pass,
-                input: volume(c_in, size),
-                filter: [c_out, c_in, kernel[0], kernel[1], kernel[2]],
-                output: volume(c_out, out),
-                padding: [padding[0].ok()?, padding[1].ok()?, padding[2].ok()?],
-                stride,
-            })
-        }
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, inputs: [Slot; N], out: Slot) -> Result<()> {
+        let (g, bytes) = (&self.0, shared_bytes(routine.element));
+        let columns = g.batch * g.out_voxels();
+        let args = args![inputs[0], inputs[1], inputs.get(2).copied(), out, g.ints()];
+        let call = routine.call(dense, "dense_forward", args).block(256, bytes);
+        call.grid(columns.div_ceil(TILE[1]), g.c_out.div_ceil(TILE[0]));
+        Ok(())
     }
 
-    impl OnGpu for Conv3d {
-        const OP: &'static str = OP;
-
-        #[cfg(any(test, feature = "cudnn"))]
-        fn convolution(&self) -> Option<Convolution> {
-            self.0.convolution(Pass::Forward)
-        }
-
-        fn routine(
-            &self,
-            shapes: &[&Shape],
-            element: Element,
-            _limits: Limits,
-        ) -> Result<(Routine, Shape)> {
-            let g = &self.0;
-            let (mut routine, inputs) = Routine::new(element, shapes.len());
-            let out = routine.output(self.out_shape().elem_count());
-            let columns = g.batch * g.out_voxels();
-            let args = args![inputs[0], inputs[1], inputs.get(2).copied(), out, g.ints()];
-            let call = Call::new(dense(element), "dense_forward", args);
-            let call = call.grid(columns.div_ceil(TILE[1]), g.c_out.div_ceil(TILE[0]));
-            routine.call(call.block(256, shared_bytes(element)));
-            Ok((routine, self.out_shape()))
-        }
+    #[cfg(feature = "cudnn")]
+    fn by_library(&self, inputs: [Argument<'_>; N]) -> Result<Option<CudaStorage>> {
+        let out = self.0.by_cudnn(Pass::Forward, &inputs);
+        let (Some(out), Some(&bias)) = (&out, inputs.get(2)) else { return Ok(out) };
+        let (add, layout) = (AddBias(self.0.output()), Layout::contiguous(self.0.output().shape()));
+        Ok(Some(on_gpu(&add, [(out, &layout), bias])?.0))
     }
 
-    impl OnGpu for InputGradient {
-        const OP: &'static str = "conv3d input gradient";
-
-        #[cfg(any(test, feature = "cudnn"))]
-        fn convolution(&self) -> Option<Convolution> {
-            self.0.convolution(Pass::InputGradient)
+    fn backward(&self, inputs: [&Tensor; N], grad: &Tensor) -> Result<[Option<Tensor>; N]> {
+        let (x, w) = (inputs[0], inputs[1]);
+        let mut gradients = [const { None }; N];
+        gradients[0] = if_tracked(x, || apply_constant(InputGradient(self.0), [w, grad]))?;
+        gradients[1] = if_tracked(w, || apply_constant(WeightGradient(self.0), [x, grad]))?;
+        if let Some(bias) = inputs.get(2) {
+            gradients[2] = if_tracked(bias, || bias_gradient(grad))?;
         }
+        Ok(gradients)
+    }
+}
 
-        fn routine(
-            &self,
-            _shapes: &[&Shape],
-            element: Element,
-            _limits: Limits,
-        ) -> Result<(Routine, Shape)> {
-            let g = &self.0;
-            let (mut routine, inputs) = Routine::new(element, 2);
-            let columns = g.batch * g.in_voxels();
-            let out = routine.output(columns * g.c_in);
-            let args = args![inputs[0], inputs[1], out, g.ints()];
-            let call = Call::new(dense(element), "dense_input_gradient", args);
-            let call = call.grid(columns.div_ceil(TILE[1]), g.c_in.div_ceil(TILE[0]));
-            routine.call(call.block(256, shared_bytes(element)));
-            Ok((routine, (g.batch, g.c_in, g.size[0], g.size[1], g.size[2]).into()))
-        }
+impl Op<2> for InputGradient {
+    const NAME: &'static str = "conv3d input gradient";
+
+    fn shape(&self, _: [&Shape; 2]) -> Shape {
+        self.0.input().shape()
     }
 
-    impl OnGpu for WeightGradient {
-        const OP: &'static str = "conv3d weight gradient";
-
-        #[cfg(any(test, feature = "cudnn"))]
-        fn convolution(&self) -> Option<Convolution> {
-            self.0.convolution(Pass::WeightGradient)
-        }
-
-        fn routine(
-            &self,
-            _shapes: &[&Shape],
-            element: Element,
-            limits: Limits,
-        ) -> Result<(Routine, Shape)> {
-            let g = &self.0;
-            let (mut routine, inputs) = Routine::new(element, 2);
-            let len = g.c_out * g.rows();
-            let (rows, columns) = (g.c_out.div_ceil(TILE[0]), g.rows().div_ceil(TILE[1]));
-            // Enough blocks for all multiprocessors, each with some work.
-            let wanted = (4 * limits.multiprocessors).div_ceil(rows * columns);
-            let count = wanted.clamp(1, (g.batch * g.out_voxels()).div_ceil(64 * TILE[2]));
-            let (parts, out) = (routine.scratch(count * len), routine.output(len));
-            let args = args![inputs[0], inputs[1], parts, g.ints()];
-            let call = Call::new(dense(element), "dense_weight_gradient", args);
-            let mut call = call.grid(columns, rows).block(256, shared_bytes(element));
-            call.grid[2] = count as u32;
-            routine.call(call);
-            let args = args![parts, out, count, len, 0i64];
-            routine.call(Call::new(shares(element), "sum_shares", args).over(len));
-            Ok((routine, (g.c_out, g.c_in, g.kernel[0], g.kernel[1], g.kernel[2]).into()))
-        }
+    fn cpu<T: Lanes>(&self, [w, grad]: [&[T]; 2]) -> Vec<T> {
+        cpu::input_gradient(Arch::new(), &self.0, w, grad)
     }
 
-    #[cfg(any(test, feature = "cudnn"))]
-    impl OnGpu for AddBias {
-        const OP: &'static str = "conv3d bias";
-
-        fn routine(
-            &self,
-            shapes: &[&Shape],
-            element: Element,
-            _limits: Limits,
-        ) -> Result<(Routine, Shape)> {
-            let (_, channels, d, h, w) = shapes[0].dims5()?;
-            let count = shapes[0].elem_count();
-            let (mut routine, inputs) = Routine::new(element, 2);
-            let out = routine.output(count);
-            let args = args![inputs[0], inputs[1], out, channels, d * h * w, count as i64];
-            routine.call(Call::new(dense(element), "add_bias", args).over(count));
-            Ok((routine, shapes[0].clone()))
-        }
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [w, grad]: [Slot; 2], out: Slot) -> Result<()> {
+        let (g, bytes) = (&self.0, shared_bytes(routine.element));
+        let columns = g.batch * g.in_voxels();
+        let args = args![w, grad, out, g.ints()];
+        let call = routine.call(dense, "dense_input_gradient", args).block(256, bytes);
+        call.grid(columns.div_ceil(TILE[1]), g.c_in.div_ceil(TILE[0]));
+        Ok(())
     }
 
-    impl OnGpu for BiasGradient {
-        const OP: &'static str = "bias gradient";
+    #[cfg(feature = "cudnn")]
+    fn by_library(&self, inputs: [Argument<'_>; 2]) -> Result<Option<CudaStorage>> {
+        Ok(self.0.by_cudnn(Pass::InputGradient, &inputs))
+    }
+}
 
-        fn routine(
-            &self,
-            shapes: &[&Shape],
-            element: Element,
-            limits: Limits,
-        ) -> Result<(Routine, Shape)> {
-            let (batch, channels, d, h, w) = shapes[0].dims5()?;
-            let voxels = d * h * w;
-            let (mut routine, inputs) = Routine::new(element, 1);
-            let out = routine.output(channels);
-            let spans = routine.ints((0..channels).flat_map(|c| [c, 1]));
-            let mean = routine.doubles(vec![0.0]);
-            let x = inputs[0];
-            let sums = |sums| args![x, x, mean, spans, sums, 0usize, batch, channels, voxels];
-            let totals = |sums, shares| args![sums, out, channels, shares];
-            sum_over_fields(
-                &mut routine,
-                ("field_sums", &sums),
-                ("first_totals", &totals),
-                channels,
-                batch * voxels,
-                limits,
-            );
-            Ok((routine, channels.into()))
-        }
+impl Op<2> for WeightGradient {
+    const NAME: &'static str = "conv3d weight gradient";
+
+    fn shape(&self, _: [&Shape; 2]) -> Shape {
+        self.0.filter().shape()
+    }
+
+    fn cpu<T: Lanes>(&self, [x, grad]: [&[T]; 2]) -> Vec<T> {
+        cpu::weight_gradient(Arch::new(), &self.0, x, grad)
+    }
+
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, grad]: [Slot; 2], out: Slot) -> Result<()> {
+        let (g, bytes) = (&self.0, shared_bytes(routine.element));
+        let len = g.c_out * g.rows();
+        let (rows, columns) = (g.c_out.div_ceil(TILE[0]), g.rows().div_ceil(TILE[1]));
+        // Enough blocks for all multiprocessors, each with some work.
+        let wanted = (4 * routine.limits.multiprocessors).div_ceil(rows * columns);
+        let count = wanted.clamp(1, (g.batch * g.out_voxels()).div_ceil(64 * TILE[2]));
+        let parts = routine.scratch(count * len);
+        let args = args![x, grad, parts, g.ints()];
+        let call = routine.call(dense, "dense_weight_gradient", args).block(256, bytes);
+        call.grid(columns, rows).grid[2] = count as u32;
+        routine.call(shares, "sum_shares", args![parts, out, count, len, 0i64]).over(len);
+        Ok(())
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn by_library(&self, inputs: [Argument<'_>; 2]) -> Result<Option<CudaStorage>> {
+        Ok(self.0.by_cudnn(Pass::WeightGradient, &inputs))
+    }
+}
+
+#[cfg(any(test, feature = "cudnn"))]
+impl Op<2> for AddBias {
+    const NAME: &'static str = "conv3d bias";
+
+    fn cpu<T: Lanes>(&self, [x, bias]: [&[T]; 2]) -> Vec<T> {
+        let rows = x.chunks_exact(self.0.voxels()).zip(bias.iter().cycle());
+        rows.flat_map(|(row, &bias)| row.iter().map(move |&x| x + bias)).collect()
+    }
+
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, bias]: [Slot; 2], out: Slot) -> Result<()> {
+        let (count, voxels) = (routine.len(out), self.0.voxels());
+        let args = args![x, bias, out, self.0.channels, voxels, count as i64];
+        routine.call(dense, "add_bias", args).over(count);
+        Ok(())
+    }
+}
+
+impl Op<1> for BiasGradient {
+    const NAME: &'static str = "bias gradient";
+
+    fn shape(&self, _: [&Shape; 1]) -> Shape {
+        self.0.channels.into()
+    }
+
+    fn cpu<T: Lanes>(&self, [grad]: [&[T]; 1]) -> Vec<T> {
+        cpu::bias_gradient(self.0.batch, self.0.channels, grad)
+    }
+
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x]: [Slot; 1], out: Slot) -> Result<()> {
+        let (Volume { batch, channels, .. }, voxels) = (self.0, self.0.voxels());
+        let spans = routine.ints((0..channels).flat_map(|c| [c, 1]));
+        let mean = routine.doubles(vec![0.0]);
+        let sums = |sums| args![x, x, mean, spans, sums, 0usize, batch, channels, voxels];
+        let totals = |(sums, shares)| args![sums, out, channels, shares];
+        routine.sum_over_fields(
+            (channels, batch * voxels),
+            ("field_sums", &sums),
+            ("first_totals", &totals),
+        );
+        Ok(())
     }
 }
 
@@ -486,7 +331,7 @@ mod on_gpu {
 mod tests {
     use super::*;
     use crate::gpu::cudnn::host::check_calls;
-    use crate::gpu::host::{ALL, check, check1, check2, check3, normal};
+    use crate::testing::{check, computed, normal, values};
 
     /// Batch and channels, grid, kernel, stride, padding.
     const CASES: [[[usize; 3]; 5]; 3] = [
@@ -504,17 +349,17 @@ mod tests {
             let geometry = geometry(&x, &w, None, &config).unwrap();
             let out = geometry.out;
             let grad = normal(3, (batch, c_out, out[0], out[1], out[2]));
-            check2(&Conv3d(geometry), &x, &w);
-            check3(&Conv3d(geometry), &x, &w, &normal(4, c_out));
-            check2(&InputGradient(geometry), &w, &grad);
-            check2(&WeightGradient(geometry), &x, &grad);
-            check1(&BiasGradient, &grad);
             let bias = normal(4, c_out);
-            check(&AddBias, &ALL, &[&grad, &bias], |_| {
-                let sum = grad.broadcast_add(&bias.reshape((1, c_out, 1, 1, 1))?)?;
-                let values = sum.flatten_all()?.to_vec1::<f64>()?;
-                Ok((CpuStorage::F64(values), sum.shape().clone()))
-            });
+            check(&Conv3d(geometry), [&x, &w]);
+            check(&Conv3d(geometry), [&x, &w, &bias]);
+            check(&InputGradient(geometry), [&w, &grad]);
+            check(&WeightGradient(geometry), [&x, &grad]);
+            check(&BiasGradient(geometry.output()), [&grad]);
+            check(&AddBias(geometry.output()), [&grad, &bias]);
+            let sum = grad.broadcast_add(&bias.reshape((1, c_out, 1, 1, 1)).unwrap()).unwrap();
+            let found = computed(&AddBias(geometry.output()), [&grad, &bias]);
+            assert_eq!(found.dims(), sum.dims());
+            assert_eq!(values(&found), values(&sum));
         }
     }
 
@@ -526,9 +371,14 @@ mod tests {
             let geometry = geometry(&x, &w, None, &Conv3dConfig { stride, padding }).unwrap();
             let out = geometry.out;
             let grad = normal(3, (batch, c_out, out[0], out[1], out[2]));
-            check_calls(&Conv3d(geometry), &x, &w);
-            check_calls(&InputGradient(geometry), &w, &grad);
-            check_calls(&WeightGradient(geometry), &x, &grad);
+            let asked = |pass| geometry.convolution(pass).unwrap();
+            check_calls(&asked(Pass::Forward), [&x, &w], |x| computed(&Conv3d(geometry), x));
+            check_calls(&asked(Pass::InputGradient), [&w, &grad], |x| {
+                computed(&InputGradient(geometry), x)
+            });
+            check_calls(&asked(Pass::WeightGradient), [&x, &grad], |x| {
+                computed(&WeightGradient(geometry), x)
+            });
         }
     }
 }

@@ -8,19 +8,19 @@ use candle_core::cuda_backend::cudarc::driver::sys::{
     CUdevice_attribute, CUfunction_attribute_enum,
 };
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaSlice, CudaStream, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+    CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::sys::nvrtcVersion;
 use candle_core::cuda_backend::cudarc::nvrtc::{
     CompileError, CompileOptions, compile_ptx_with_opts,
 };
 use candle_core::cuda_backend::{CudaDType, CudaDevice};
-use candle_core::{CudaStorage, Error, Layout, Result, Shape};
+use candle_core::{CudaStorage, Error, Layout, Result, WithDType};
 use half::bf16;
 
 use super::cache::{self, Cache};
-use super::{
-    Arg, Buffer, Call, DEVICE, Element, Limits, OnGpu, Routine, Slot, Source, nvrtc_options,
+use super::routine::{
+    Arg, Buffer, Call, DEVICE, Element, Limits, Routine, Slot, Source, nvrtc_options,
 };
 
 /// A parameter that is a struct of ints, no larger than this.
@@ -34,39 +34,17 @@ unsafe impl DeviceRepr for Ints {}
 
 pub(crate) type Argument<'a> = (&'a CudaStorage, &'a Layout);
 
-/// The result of an operation on the device of its arguments.
-pub(crate) fn run<O: OnGpu>(op: &O, inputs: &[Argument<'_>]) -> Result<(CudaStorage, Shape)> {
-    let storage = inputs[0].0;
-    let device = storage.device();
-    let element = Element::of(storage.dtype(), O::OP)?;
-    let shapes: Vec<&Shape> = inputs.iter().map(|(_, layout)| layout.shape()).collect();
-    let (routine, shape) = op.routine(&shapes, element, limits(device)?)?;
-    #[cfg(feature = "cudnn")]
-    if let Some(out) = by_cudnn(op, device, element, inputs, &shape) {
-        let Some(&bias) = inputs.get(2) else { return Ok((out, shape)) };
-        return run(&crate::conv::AddBias, &[(&out, &Layout::contiguous(shape)), bias]);
-    }
-    let out = match element {
-        Element::F32 => launch::<f32, f32>(&routine, device, inputs, O::OP),
-        Element::F64 => launch::<f64, f64>(&routine, device, inputs, O::OP),
-        Element::Bf16 => launch::<bf16, f32>(&routine, device, inputs, O::OP),
-    }?;
-    Ok((out, shape))
-}
-
-#[cfg(feature = "cudnn")]
-fn by_cudnn<O: OnGpu>(
-    op: &O,
-    device: &CudaDevice,
-    element: Element,
+/// The result of a routine, on the device of its arguments.
+pub(crate) fn launch(
+    routine: &Routine,
     inputs: &[Argument<'_>],
-    shape: &Shape,
-) -> Option<CudaStorage> {
-    if !crate::cudnn::uses_cudnn() {
-        return None;
+    op: &'static str,
+) -> Result<CudaStorage> {
+    match routine.element {
+        Element::F32 => launch_as::<f32, f32>(routine, inputs, op),
+        Element::F64 => launch_as::<f64, f64>(routine, inputs, op),
+        Element::Bf16 => launch_as::<bf16, f32>(routine, inputs, op),
     }
-    let (convolution, tf32) = (op.convolution()?, crate::tf32_is_permitted());
-    super::cudnn::convolve(&convolution, device, element, tf32, inputs, shape.elem_count())
 }
 
 fn attribute(device: &CudaDevice, attribute: CUdevice_attribute) -> Result<usize> {
@@ -74,21 +52,16 @@ fn attribute(device: &CudaDevice, attribute: CUdevice_attribute) -> Result<usize
     Ok(value as usize)
 }
 
-fn limits(device: &CudaDevice) -> Result<Limits> {
-    use CUdevice_attribute as A;
+pub(crate) fn limits(device: &CudaDevice) -> Result<Limits> {
+    use CUdevice_attribute::*;
+    let of = |wanted| attribute(device, wanted);
     Ok(Limits {
-        multiprocessors: attribute(device, A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-        shared_per_block: attribute(
-            device,
-            A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-        )?,
-        shared_per_multiprocessor: attribute(
-            device,
-            A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
-        )?,
+        multiprocessors: of(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        shared_per_block: of(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        shared_per_multiprocessor: of(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
         // Compute capability 8.0 brought TF32.
-        tf32: crate::tf32_is_permitted()
-            && attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= 8,
+        tf32: crate::tf32::tf32_is_permitted()
+            && of(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= 8,
     })
 }
 
@@ -131,56 +104,25 @@ pub(super) fn view<'a, T: CudaDType>(
     Ok(storage.as_cuda_slice::<T>()?.slice(start..end))
 }
 
-/// Memory of a routine on the device.
-enum Held<'a, T, R> {
-    Input(CudaView<'a, T>),
-    Bytes(CudaSlice<u8>),
-    Ints(CudaSlice<i32>),
-    Reals(CudaSlice<R>),
-    Doubles(CudaSlice<f64>),
-    Output(CudaSlice<T>),
-}
-
-impl<T, R> Held<'_, T, R> {
-    fn pointer(&self, stream: &CudaStream) -> u64 {
-        match self {
-            Self::Input(view) => view.device_ptr(stream).0,
-            Self::Bytes(slice) => slice.device_ptr(stream).0,
-            Self::Ints(slice) => slice.device_ptr(stream).0,
-            Self::Reals(slice) => slice.device_ptr(stream).0,
-            Self::Doubles(slice) => slice.device_ptr(stream).0,
-            Self::Output(slice) => slice.device_ptr(stream).0,
-        }
-    }
-}
-
-/// A number of the type of the arithmetic.
-trait Real: CudaDType + DeviceRepr {
-    fn from_f64(value: f64) -> Self;
-}
-
-impl Real for f32 {
-    fn from_f64(value: f64) -> Self {
-        value as f32
-    }
-}
-
-impl Real for f64 {
-    fn from_f64(value: f64) -> Self {
-        value
-    }
-}
-
-fn launch<T: CudaDType + DeviceRepr, R: Real + 'static>(
+/// A routine of tensors of `T` whose arithmetic is of `R`.
+fn launch_as<T: CudaDType + DeviceRepr, R: CudaDType + DeviceRepr + WithDType>(
     routine: &Routine,
-    device: &CudaDevice,
     inputs: &[Argument<'_>],
     op: &'static str,
 ) -> Result<CudaStorage> {
+    enum Held<'a, T, R> {
+        Input(CudaView<'a, T>),
+        Bytes(CudaSlice<u8>),
+        Ints(CudaSlice<i32>),
+        Reals(CudaSlice<R>),
+        Doubles(CudaSlice<f64>),
+        Output(CudaSlice<T>),
+    }
+    let device = inputs[0].0.device();
     let mut inputs = inputs.iter();
     let hold = |buffer: &Buffer| -> Result<Held<'_, T, R>> {
         Ok(match buffer {
-            Buffer::Input => {
+            Buffer::Input(_) => {
                 let input = inputs.next().ok_or_else(|| Error::msg("an argument is missing"))?;
                 Held::Input(view(*input, op)?)
             }
@@ -203,8 +145,16 @@ fn launch<T: CudaDType + DeviceRepr, R: Real + 'static>(
         })
     };
     let held: Vec<Held<'_, T, R>> = routine.buffers.iter().map(hold).collect::<Result<_>>()?;
-    let stream = device.cuda_stream();
-    let pointers: Vec<u64> = held.iter().map(|held| held.pointer(&stream)).collect();
+    let stream = &device.cuda_stream();
+    let pointer = |held: &Held<'_, T, R>| match held {
+        Held::Input(view) => view.device_ptr(stream).0,
+        Held::Bytes(slice) => slice.device_ptr(stream).0,
+        Held::Ints(slice) => slice.device_ptr(stream).0,
+        Held::Reals(slice) => slice.device_ptr(stream).0,
+        Held::Doubles(slice) => slice.device_ptr(stream).0,
+        Held::Output(slice) => slice.device_ptr(stream).0,
+    };
+    let pointers: Vec<u64> = held.iter().map(pointer).collect();
     for call in &routine.calls {
         start(call, &pointers, device)?;
     }

@@ -3,8 +3,8 @@
 use std::ffi::{c_int, c_uint, c_void};
 use std::ptr::null_mut;
 
-use super::Element;
 use super::dynamic::dynamic_library;
+use super::routine::Element;
 
 /// A handle or a descriptor.
 type Object = *mut c_void;
@@ -33,6 +33,19 @@ pub(crate) struct Convolution {
     pub(crate) output: [usize; 5],
     pub(crate) padding: [usize; 3],
     pub(crate) stride: [usize; 3],
+}
+
+impl Convolution {
+    /// Elements of the result.
+    #[cfg(feature = "cudnn")]
+    fn result_len(&self) -> usize {
+        let result = match self.pass {
+            Pass::Forward => self.output,
+            Pass::InputGradient => self.input,
+            Pass::WeightGradient => self.filter,
+        };
+        result.iter().product()
+    }
 }
 
 impl Pass {
@@ -320,8 +333,9 @@ mod on_device {
     use std::sync::{Arc, LazyLock, Mutex};
 
     use candle_core::CudaStorage;
+    use candle_core::backend::BackendStorage;
+    use candle_core::cuda_backend::CudaDType;
     use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr};
-    use candle_core::cuda_backend::{CudaDType, CudaDevice};
     use half::bf16;
 
     use super::super::cuda::{Argument, view};
@@ -342,32 +356,27 @@ mod on_device {
         CUDNN.as_ref().map(|cudnn| (cudnn.version(), LAUNCHES.load(Ordering::Relaxed)))
     }
 
-    /// The result of a convolution of the first two of `inputs`, of `len` elements; none where cuDNN is not there or
-    /// does not compute it.
+    /// The result of a convolution of the first two of `inputs`; none where cuDNN is not there or does not compute it.
     pub(crate) fn convolve(
         convolution: &Convolution,
-        device: &CudaDevice,
-        element: Element,
         tf32: bool,
         inputs: &[Argument<'_>],
-        len: usize,
     ) -> Option<CudaStorage> {
+        let element = Element::of(inputs[0].0.dtype(), "conv3d").ok()?;
         match element {
-            Element::F32 => of::<f32>(convolution, device, element, tf32, inputs, len),
-            Element::F64 => of::<f64>(convolution, device, element, tf32, inputs, len),
-            Element::Bf16 => of::<bf16>(convolution, device, element, tf32, inputs, len),
+            Element::F32 => of::<f32>(convolution, element, tf32, inputs),
+            Element::F64 => of::<f64>(convolution, element, tf32, inputs),
+            Element::Bf16 => of::<bf16>(convolution, element, tf32, inputs),
         }
     }
 
     fn of<T: CudaDType + DeviceRepr>(
         convolution: &Convolution,
-        device: &CudaDevice,
         element: Element,
         tf32: bool,
         inputs: &[Argument<'_>],
-        len: usize,
     ) -> Option<CudaStorage> {
-        let cudnn = CUDNN.as_ref()?;
+        let (cudnn, device) = (CUDNN.as_ref()?, inputs[0].0.device());
         let stream = device.cuda_stream();
         stream.context().bind_to_thread().ok()?;
         let mut handles = HANDLES.lock().ok()?;
@@ -382,7 +391,7 @@ mod on_device {
         let [a, b] = [view::<T>(inputs[0], "conv3d").ok()?, view::<T>(inputs[1], "conv3d").ok()?];
         // SAFETY: cuDNN writes the whole result, whose old values it is told to take none of.
         #[allow(unsafe_code)]
-        let out: CudaSlice<T> = unsafe { device.alloc(len).ok()? };
+        let out: CudaSlice<T> = unsafe { device.alloc(convolution.result_len()).ok()? };
         let pointers =
             [a.device_ptr(&stream).0, b.device_ptr(&stream).0, out.device_ptr(&stream).0];
         let mut workspaces: Vec<CudaSlice<u8>> = vec![];
@@ -410,11 +419,12 @@ pub(crate) mod host {
     use std::ffi::c_void;
     use std::sync::Mutex;
 
-    use candle_core::{CpuStorage, CustomOp2, DType, Layout, Tensor};
+    use candle_core::Tensor;
     use libloading::Library;
 
-    use super::super::OnGpu;
-    use super::super::host::{ALL, GUARD, available, bytes_of, compile, guarded, values_of};
+    use super::super::host::{
+        ALL, GUARD, available, bytes_of, compile, guarded, held, values, values_of,
+    };
     use super::{Convolution, Cudnn, Element, Handle, Pass};
 
     const STREAM: *mut c_void = 0x5eed as *mut c_void;
@@ -423,7 +433,7 @@ pub(crate) mod host {
     fn run(
         cudnn: &Cudnn,
         handle: &mut Handle,
-        op: &impl OnGpu,
+        convolution: &Convolution,
         [a, b]: [&[f64]; 2],
         len: usize,
         element: Element,
@@ -443,10 +453,7 @@ pub(crate) mod host {
         };
         // SAFETY: host memory of the sizes of the convolution, for a library that computes on the host.
         #[allow(unsafe_code)]
-        let done = unsafe {
-            let convolution = op.convolution().unwrap();
-            cudnn.run(handle, &convolution, element, tf32, pointers, allocate)
-        };
+        let done = unsafe { cudnn.run(handle, convolution, element, tf32, pointers, allocate) };
         assert!(done.is_some(), "{element:?}");
         assert!(buffers[..2] == before[..2], "an argument was written to");
         // All of the workspace was written to and nothing beside it.
@@ -486,8 +493,12 @@ pub(crate) mod host {
         }
     }
 
-    /// Compares what cuDNN is asked for instead of `op` with the CPU.
-    pub(crate) fn check_calls<O: OnGpu + CustomOp2>(op: &O, a: &Tensor, b: &Tensor) {
+    /// Compares what cuDNN is asked for with what `cpu` computes instead, in f64.
+    pub(crate) fn check_calls(
+        convolution: &Convolution,
+        inputs: [&Tensor; 2],
+        cpu: impl Fn([&Tensor; 2]) -> Tensor,
+    ) {
         // The library counts its descriptors.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         if !available() {
@@ -503,32 +514,22 @@ pub(crate) mod host {
         #[allow(unsafe_code)]
         let mut handle = unsafe { cudnn.handle(STREAM).unwrap() };
         for (element, tolerance) in ALL {
-            let dtype = match element {
-                Element::F64 => DType::F64,
-                Element::F32 => DType::F32,
-                Element::Bf16 => DType::BF16,
-            };
-            let held = |t: &Tensor| -> Vec<f64> {
-                let held = t.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap();
-                held.flatten_all().unwrap().to_vec1().unwrap()
-            };
-            let (p, q) = (held(a), held(b));
-            let [of_a, of_b] = [a, b].map(|t| Layout::contiguous(t.shape()));
-            let storages = [CpuStorage::F64(p.clone()), CpuStorage::F64(q.clone())];
-            let (expected, _) = op.cpu_fwd(&storages[0], &of_a, &storages[1], &of_b).unwrap();
-            let expected = expected.as_slice::<f64>().unwrap();
+            let held = inputs.map(|x| held(x, element));
+            let (p, q) = (values(&held[0]), values(&held[1]));
+            let expected = values(&cpu(held.each_ref()));
             let scale = expected.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
             let worst = |found: &[f64]| {
-                let differences = found.iter().zip(expected).map(|(f, e)| (f - e).abs() / scale);
+                let differences = found.iter().zip(&expected).map(|(f, e)| (f - e).abs() / scale);
                 differences.fold(0.0, f64::max)
             };
             let mut of = |tf32| {
-                worst(&run(&cudnn, &mut handle, op, [&p, &q], expected.len(), element, tf32))
+                let (inputs, len) = ([&p[..], &q[..]], expected.len());
+                worst(&run(&cudnn, &mut handle, convolution, inputs, len, element, tf32))
             };
             let exact = of(false);
-            assert!(exact <= tolerance, "{} {element:?}: {exact}", O::OP);
+            assert!(exact <= tolerance, "{:?} {element:?}: {exact}", convolution.pass);
             let coarse = of(true);
-            assert_eq!(coarse > exact, element == Element::F32, "{}: {coarse}", O::OP);
+            assert_eq!(coarse > exact, element == Element::F32, "{coarse}");
         }
         // SAFETY: the function takes nothing and gives a number.
         #[allow(unsafe_code)]

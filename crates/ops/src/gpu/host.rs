@@ -6,13 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex};
 
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Tensor,
-};
+use candle_core::{DType, Tensor};
 use libloading::Library;
-use steer3d_so3::Stream;
 
-use super::{Arg, Buffer, Call, Element, Limits, OnGpu, Routine, Slot};
+use super::routine::{Arg, Buffer, Call, Element, Limits, Routine, Slot};
 
 const SHIM: &str = include_str!("kernels/host.h");
 
@@ -165,7 +162,7 @@ pub(crate) fn run(routine: &Routine, inputs: &[Vec<f64>]) -> Vec<f64> {
     let mut buffers: Vec<Vec<u64>> = vec![];
     for (slot, buffer) in routine.buffers.iter().enumerate() {
         let (bytes, len) = match buffer {
-            Buffer::Input => (bytes_of(inputs.next().unwrap(), routine.element), None),
+            Buffer::Input(_) => (bytes_of(inputs.next().unwrap(), routine.element), None),
             Buffer::Ints(v) => (v.iter().flat_map(|i| i.to_le_bytes()).collect(), None),
             Buffer::Reals(v) => (bytes_of(v, real), None),
             Buffer::Doubles(v) => (bytes_of(v, Element::F64), None),
@@ -205,85 +202,16 @@ pub(crate) fn run(routine: &Routine, inputs: &[Vec<f64>]) -> Vec<f64> {
 pub(crate) const ALL: [(Element, f64); 3] =
     [(Element::F64, 1e-11), (Element::F32, 2e-5), (Element::Bf16, 2e-2)];
 
-/// Compares the routine of `op` on the host with `cpu`, its CPU form in f64.
-pub(crate) fn check<O: OnGpu>(
-    op: &O,
-    elements: &[(Element, f64)],
-    inputs: &[&Tensor],
-    cpu: impl Fn(&[(CpuStorage, Layout)]) -> Result<(CpuStorage, Shape)>,
-) {
-    check_within(LIMITS, op, elements, inputs, cpu);
+/// What a tensor of elements of this type holds of `x`, in f64.
+pub(crate) fn held(x: &Tensor, element: Element) -> Tensor {
+    let dtype = match element {
+        Element::F64 => DType::F64,
+        Element::F32 => DType::F32,
+        Element::Bf16 => DType::BF16,
+    };
+    x.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap().contiguous().unwrap()
 }
 
-/// As [`check`], on a device of these limits.
-pub(crate) fn check_within<O: OnGpu>(
-    limits: Limits,
-    op: &O,
-    elements: &[(Element, f64)],
-    inputs: &[&Tensor],
-    cpu: impl Fn(&[(CpuStorage, Layout)]) -> Result<(CpuStorage, Shape)>,
-) {
-    if !available() {
-        return;
-    }
-    for &(element, tolerance) in elements {
-        let dtype = match element {
-            Element::F64 => DType::F64,
-            Element::F32 => DType::F32,
-            Element::Bf16 => DType::BF16,
-        };
-        // What the element type holds of the inputs.
-        let held: Vec<Tensor> = inputs
-            .iter()
-            .map(|x| x.to_dtype(dtype).unwrap().to_dtype(DType::F64).unwrap().contiguous().unwrap())
-            .collect();
-        let storages: Vec<_> = held
-            .iter()
-            .map(|x| {
-                let values = x.flatten_all().unwrap().to_vec1().unwrap();
-                (CpuStorage::F64(values), Layout::contiguous(x.shape()))
-            })
-            .collect();
-        let (expected, shape) = cpu(&storages).unwrap();
-        let expected = expected.as_slice::<f64>().unwrap().to_vec();
-        let shapes: Vec<&Shape> = held.iter().map(Tensor::shape).collect();
-        let (routine, found_shape) = op.routine(&shapes, element, limits).unwrap();
-        assert_eq!(found_shape, shape);
-        let values: Vec<Vec<f64>> =
-            held.iter().map(|x| x.flatten_all().unwrap().to_vec1().unwrap()).collect();
-        let found = run(&routine, &values);
-        assert_eq!(found.len(), expected.len());
-        let scale = expected.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
-        for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
-            let difference = (a - b).abs() / scale;
-            assert!(
-                difference <= tolerance,
-                "{} {element:?}, element {i}: {a}, expected {b}",
-                O::OP
-            );
-        }
-        assert_eq!(found, run(&routine, &values), "a second run gives other bits");
-    }
-}
-
-pub(crate) fn check1<O: OnGpu + CustomOp1>(op: &O, a: &Tensor) {
-    check(op, &ALL, &[a], |x| op.cpu_fwd(&x[0].0, &x[0].1));
-}
-
-pub(crate) fn check2<O: OnGpu + CustomOp2>(op: &O, a: &Tensor, b: &Tensor) {
-    check(op, &ALL, &[a, b], |x| op.cpu_fwd(&x[0].0, &x[0].1, &x[1].0, &x[1].1));
-}
-
-pub(crate) fn check3<O: OnGpu + CustomOp3>(op: &O, a: &Tensor, b: &Tensor, c: &Tensor) {
-    check(op, &ALL, &[a, b, c], |x| {
-        op.cpu_fwd(&x[0].0, &x[0].1, &x[1].0, &x[1].1, &x[2].0, &x[2].1)
-    });
-}
-
-/// Standard normal numbers in f64.
-pub(crate) fn normal(seed: u64, shape: impl Into<Shape>) -> Tensor {
-    let shape = shape.into();
-    let mut stream = Stream::new(seed, "test", &[]);
-    let values: Vec<f64> = (0..shape.elem_count()).map(|_| stream.normal()).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+pub(crate) fn values(x: &Tensor) -> Vec<f64> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
 }

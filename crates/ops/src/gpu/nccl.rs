@@ -5,8 +5,8 @@ use std::ptr::null_mut;
 
 use candle_core::{Error, Result};
 
-use super::Element;
 use super::dynamic::dynamic_library;
+use super::routine::Element;
 
 /// A communicator.
 type Object = *mut c_void;
@@ -157,8 +157,8 @@ mod on_device {
     use candle_core::op::BackpropOp;
     use candle_core::{CudaStorage, Device, Error, Layout, Result, Storage, Tensor};
 
-    use super::super::Element;
     use super::super::cuda::view;
+    use super::super::routine::Element;
     use super::{Nccl, Place};
 
     static NCCL: LazyLock<Option<Nccl>> =
@@ -302,8 +302,8 @@ mod on_device {
 mod tests {
     use std::ffi::c_void;
 
-    use super::super::Element;
     use super::super::host::{GUARD, available, bytes_of, compile, guarded, values_of};
+    use super::super::routine::Element;
     use super::Nccl;
 
     /// Buffers of three devices with the numbers 1, 2, ..., 11, 12, ... and 21, 22, ..., and their places.

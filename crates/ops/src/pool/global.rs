@@ -1,11 +1,12 @@
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::check::volume_dims;
-use crate::float::cuda_fwd;
-use crate::float::{Float, dispatch, elements, storage, sum};
+use crate::check::Volume;
+use crate::float::sum;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Call, Element, Limits, OnGpu, Routine, args, space as source};
+use crate::gpu::{Routine, Slot, args, space};
+use crate::op::{Op, apply};
+use crate::simd::Lanes;
 
 const OP: &str = "global_avg_pool";
 
@@ -14,71 +15,45 @@ const OP: &str = "global_avg_pool";
 /// # Errors
 /// If `x` is no volume tensor.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
-    let dims = volume_dims(OP, x)?;
-    x.contiguous()?.apply_op1(GlobalAverage { dims })
+    apply(GlobalAverage(Volume::of(OP, x)?), [x])
 }
 
-struct GlobalAverage {
-    dims: [usize; 5],
-}
+struct GlobalAverage(Volume);
 
-impl GlobalAverage {
-    fn voxels(&self) -> usize {
-        self.dims[2..].iter().product()
-    }
-}
+impl Op<1> for GlobalAverage {
+    const NAME: &'static str = OP;
 
-impl CustomOp1 for GlobalAverage {
-    fn name(&self) -> &'static str {
-        OP
+    fn shape(&self, _: [&Shape; 1]) -> Shape {
+        (self.0.batch, self.0.channels).into()
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!((x), OP, T => {
-            let rows = elements::<T>(x, layout, OP)?.par_chunks(self.voxels());
-            Ok((storage(rows.map(mean).collect()), (self.dims[0], self.dims[1]).into()))
-        })
+    fn cpu<T: Lanes>(&self, [x]: [&[T]; 1]) -> Vec<T> {
+        let mean = |row: &[T]| T::from_f64(sum(row, row, |x, _| x) / row.len() as f64);
+        x.par_chunks(self.0.voxels()).map(mean).collect()
     }
 
-    cuda_fwd!(1);
-
-    fn bwd(&self, _x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let share = (grad / self.voxels() as f64)?;
-        let [n, c, ..] = self.dims;
-        Ok(Some(share.reshape((n, c, 1, 1, 1))?.broadcast_as(&self.dims)?))
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x]: [Slot; 1], out: Slot) -> Result<()> {
+        let call = routine.call(space, "row_means", args![x, out, self.0.voxels()]);
+        call.grid(self.0.rows(), 1).summing();
+        Ok(())
     }
-}
 
-fn mean<T: Float>(row: &[T]) -> T {
-    T::from_f64(sum(row, row, |x, _| x) / row.len() as f64)
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for GlobalAverage {
-    const OP: &'static str = OP;
-
-    fn routine(
-        &self,
-        _shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 1);
-        let [batch, channels, ..] = self.dims;
-        let out = routine.output(batch * channels);
-        let call = Call::new(source(element), "row_means", args![inputs[0], out, self.voxels()]);
-        routine.call(call.grid(batch * channels, 1).summing());
-        Ok((routine, (batch, channels).into()))
+    fn backward(&self, _: [&Tensor; 1], grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        let share = (grad / self.0.voxels() as f64)?;
+        let share = share.reshape((self.0.batch, self.0.channels, 1, 1, 1))?;
+        Ok([Some(share.broadcast_as(self.0.shape())?)])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check1, normal};
+    use crate::testing::{check, normal};
 
     #[test]
     fn kernels_agree_with_the_cpu() {
-        check1(&GlobalAverage { dims: [2, 3, 4, 7, 13] }, &normal(1, (2, 3, 4, 7, 13)));
+        let volume = Volume { batch: 2, channels: 3, size: [4, 7, 13] };
+        check(&GlobalAverage(volume), [&normal(1, volume.shape())]);
     }
 }

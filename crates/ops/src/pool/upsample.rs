@@ -2,10 +2,11 @@
 
 use candle_core::{Result, Tensor};
 
-use super::separable::{SeparablePool, gaussian_axes};
-use crate::check::{invalid, volume_dims};
+use super::axis_filter::{AxisFilters, gaussian_axes};
+use crate::check::{Volume, invalid};
+use crate::op::apply;
 
-/// Up-sampling to a grid of `size` = D,H,W voxels that lie as [`gaussian_pool3d`](super::gaussian_pool3d)
+/// Up-sampling to a grid of `size` = D,H,W voxels that lie as [`gaussian_pool3d`](crate::gaussian_pool3d)
 /// with the same `stride` and `sigma` takes them: stride³ times its adjoint, that is a Gaussian of width
 /// `sigma` (in voxels of the result) at every voxel of `x`. N,C,D',H',W' to N,C,D,H,W with D' = D / stride,
 /// rounded up. f32 or f64; differentiable.
@@ -23,14 +24,14 @@ pub fn gaussian_upsample3d(
     sigma: f64,
 ) -> Result<Tensor> {
     const OP: &str = "gaussian_upsample3d";
-    let [n, c, d, h, w] = volume_dims(OP, x)?;
+    let volume = Volume::of(OP, x)?;
     let axes = gaussian_axes(OP, size, stride, sigma)?;
     let expected = size.map(|n| n.div_ceil(stride));
-    if [d, h, w] != expected {
-        let problem = format!("expected a grid of {expected:?} for {size:?}, got {:?}", [d, h, w]);
+    if volume.size != expected {
+        let found = volume.size;
+        let problem = format!("expected a grid of {expected:?} for {size:?}, got {found:?}");
         return Err(invalid(OP, problem));
     }
-    let [depth, height, width] = size;
-    let pool = SeparablePool::new(OP, [n, c, depth, height, width], axes.map(|a| a.times(stride)));
-    x.contiguous()?.apply_op1(pool.transposed())
+    let filters = AxisFilters::new(Volume { size, ..volume }, axes.map(|a| a.times(stride)));
+    apply(filters.transposed(), [x])
 }

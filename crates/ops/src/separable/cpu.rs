@@ -135,6 +135,14 @@ pub(super) struct Work<'a, T> {
     pub(super) contract: Option<&'a [T]>,
 }
 
+/// What all tasks have in common.
+struct Job<'a, T> {
+    map: &'a Map<T>,
+    g: &'a Geometry,
+    x: &'a [T],
+    work: &'a Work<'a, T>,
+}
+
 /// Some output voxels of one sample: all of W, some of D and H.
 struct Task<'a, T> {
     sample: usize,
@@ -154,6 +162,7 @@ pub(super) fn run<T: Lanes>(map: &Map<T>, g: &Geometry, x: &[T], work: &Work<'_,
     let (out, total) = result.split_at_mut(out_len);
     let tile = g.tile(map.tile_voxels(), map.orders);
     let layout = Layout::new(map, g, tile);
+    let job = Job { map, g, x, work };
     let mut tasks = tasks(g, tile, channels, out);
     let share = if work.contract.is_some() { tasks.len().div_ceil(SHARES) } else { 1 };
     let shares: Vec<Vec<T>> = tasks
@@ -164,7 +173,7 @@ pub(super) fn run<T: Lanes>(map: &Map<T>, g: &Geometry, x: &[T], work: &Work<'_,
                 let mut scratch = Scratch::new(&layout, buffer.values());
                 let mut sums = vec![T::zero(); weights];
                 for task in tasks {
-                    scratch.task(map, g, x, work, tile[2], task, &mut sums);
+                    scratch.task(&job, tile[2], task, &mut sums);
                 }
                 sums
             },
@@ -293,16 +302,8 @@ impl<'a, T: Lanes> Scratch<'a, T> {
         Self { pitch: layout.pitch, input, after_z, after_y, line, jets, features, out, others }
     }
 
-    fn task(
-        &mut self,
-        map: &Map<T>,
-        g: &Geometry,
-        x: &[T],
-        work: &Work<'_, T>,
-        tile_x: usize,
-        task: &mut Task<'_, T>,
-        sums: &mut [T],
-    ) {
+    fn task(&mut self, job: &Job<'_, T>, tile_x: usize, task: &mut Task<'_, T>, sums: &mut [T]) {
+        let Job { map, g, work, .. } = *job;
         let width = g.out[2];
         for start in (0..width).step_by(tile_x) {
             let range = start..(start + tile_x).min(width);
@@ -312,7 +313,7 @@ impl<'a, T: Lanes> Scratch<'a, T> {
                 self.gather(map, g, other, &tile);
             }
             for (block, couplings) in &map.inputs {
-                self.block(map, g, x, work, &tile, block, couplings, sums);
+                self.block(job, &tile, block, couplings, sums);
             }
             if work.mix.is_some() {
                 self.scatter(g, &tile, work.bias, &mut task.out);
@@ -323,15 +324,13 @@ impl<'a, T: Lanes> Scratch<'a, T> {
     /// Everything that one block of the input does.
     fn block(
         &mut self,
-        map: &Map<T>,
-        g: &Geometry,
-        x: &[T],
-        work: &Work<'_, T>,
+        job: &Job<'_, T>,
         tile: &Tile,
         block: &FieldBlock,
         couplings: &[Coupling<T>],
         sums: &mut [T],
     ) {
+        let Job { map, work, .. } = *job;
         let (pitch, len) = (self.pitch, tile.voxels());
         let (_, at_once) = copies_at_once::<T>(block, couplings, pitch);
         for first in (0..if couplings.is_empty() { 0 } else { block.mul }).step_by(at_once) {
@@ -339,8 +338,8 @@ impl<'a, T: Lanes> Scratch<'a, T> {
             for copy in copies.clone() {
                 for component in 0..block.dim {
                     let channel = block.offset + copy * block.dim + component;
-                    self.load(map, g, x, tile, channel);
-                    self.filter(map, g, tile, component);
+                    self.load(job, tile, channel);
+                    self.filter(map, job.g, tile, component);
                 }
                 let mut offset = 0;
                 for c in couplings {
@@ -388,7 +387,8 @@ impl<'a, T: Lanes> Scratch<'a, T> {
     }
 
     /// Copies what the tile depends on of one channel.
-    fn load(&mut self, map: &Map<T>, g: &Geometry, x: &[T], tile: &Tile, channel: usize) {
+    fn load(&mut self, job: &Job<'_, T>, tile: &Tile, channel: usize) {
+        let Job { map, g, x, .. } = *job;
         let channel = tile.sample * map.channels_in + channel;
         map.arch.dispatch(Load {
             channel: &x[channel * g.in_voxels()..][..g.in_voxels()],
@@ -551,7 +551,7 @@ mod tests {
     use steer3d_kernels::{Family, KernelBasis};
     use steer3d_so3::Stream;
 
-    use super::super::Boundary;
+    use super::super::geometry::Boundary;
     use super::*;
     use crate::simd::arches;
 

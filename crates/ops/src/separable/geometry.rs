@@ -2,7 +2,15 @@
 
 use std::ops::Range;
 
-use super::Boundary;
+/// What lies beyond the border of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Boundary {
+    /// Zeros.
+    #[default]
+    Zero,
+    /// The volume again, as in a crystal.
+    Circular,
+}
 
 /// All sizes of one convolution; spatial triples are D,H,W.
 #[derive(Clone, Copy, Debug)]

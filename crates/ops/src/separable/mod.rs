@@ -1,77 +1,26 @@
 //! Separable steerable convolution as a differentiable operation.
 
+#[cfg(any(test, feature = "cuda"))]
+mod codegen;
 mod cpu;
 mod geometry;
 mod inner;
-#[cfg(any(test, feature = "cuda"))]
-mod on_gpu;
+mod plans;
 
-use std::sync::Arc;
-
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
-use steer3d_kernels::SeparablePlan;
+use candle_core::{Result, Shape, Tensor};
 
 use self::cpu::{Map, Work, exchanged};
 use self::geometry::Geometry;
-use crate::check::{expect_argument, invalid, volume_dims};
-use crate::conv::BiasGradient;
-use crate::float::cuda_fwd;
-use crate::float::{dispatch, elements, storage, widened};
+use self::plans::{OP, Plans};
+use crate::check::{Volume, expect_argument, invalid};
+use crate::conv::bias_gradient;
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::{Routine, Slot};
+use crate::op::{Op, apply, apply_constant, if_tracked};
+use crate::simd::Lanes;
 
-const OP: &str = "separable_conv3d";
-
-/// What lies beyond the border of a volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Boundary {
-    /// Zeros.
-    #[default]
-    Zero,
-    /// The volume again, as in a crystal.
-    Circular,
-}
-
-/// A [`SeparablePlan`] and its adjoint, ready for [`separable_conv3d`].
-#[derive(Clone, Debug)]
-pub struct Separable(Arc<Plans>);
-
-#[derive(Debug)]
-struct Plans {
-    forward: SeparablePlan,
-    adjoint: SeparablePlan,
-    #[cfg(any(test, feature = "cuda"))]
-    kernels: on_gpu::Written,
-}
-
-impl Separable {
-    /// Largest kernel size k.
-    pub const MAX_SIZE: usize = 2 * inner::MAX_HALF + 1;
-
-    /// Prepares a plan.
-    ///
-    /// # Errors
-    /// If its kernels are larger than [`MAX_SIZE`](Self::MAX_SIZE).
-    pub fn new(plan: SeparablePlan) -> Result<Self> {
-        if plan.size > Self::MAX_SIZE {
-            let max = Self::MAX_SIZE;
-            return Err(invalid(
-                OP,
-                format_args!("expected a kernel size of at most {max}, got {}", plan.size),
-            ));
-        }
-        let adjoint = plan.adjoint();
-        Ok(Self(Arc::new(Plans {
-            forward: plan,
-            adjoint,
-            #[cfg(any(test, feature = "cuda"))]
-            kernels: on_gpu::Written::default(),
-        })))
-    }
-
-    /// The plan.
-    pub fn plan(&self) -> &SeparablePlan {
-        &self.0.forward
-    }
-}
+pub use self::geometry::Boundary;
+pub use self::plans::Separable;
 
 /// Convolution with a steerable kernel of Gaussian jets, without its dense filter: equal to
 /// [`conv3d`](crate::conv3d) with the filter that the kernel basis expands `w` to and padding k/2,
@@ -99,11 +48,11 @@ pub fn separable_conv3d(
     stride: usize,
     boundary: Boundary,
 ) -> Result<Tensor> {
-    let plan = kernel.plan();
-    let [batch, channels, d, h, width] = volume_dims(OP, x)?;
+    let (plan, volume) = (kernel.plan(), Volume::of(OP, x)?);
     let (c_in, c_out) = (plan.channels_in(), plan.channels_out());
-    if channels != c_in {
-        return Err(invalid(OP, format_args!("expected {c_in} channels, got {channels}")));
+    if volume.channels != c_in {
+        let problem = format!("expected {c_in} channels, got {}", volume.channels);
+        return Err(invalid(OP, problem));
     }
     expect_argument(OP, "w", w, &[plan.num_weights], x)?;
     if let Some(bias) = bias {
@@ -112,20 +61,19 @@ pub fn separable_conv3d(
     if stride == 0 {
         return Err(invalid(OP, "expected a stride of at least 1, got 0"));
     }
-    let geometry = Geometry::forward(batch, [d, h, width], plan.size / 2, stride, boundary);
-    let op = Convolution { kernel: kernel.clone(), geometry, c_out };
-    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    let geometry = Geometry::forward(volume.batch, volume.size, plan.size / 2, stride, boundary);
+    let op = Convolution { kernel: kernel.clone(), geometry };
     match bias {
-        Some(bias) => x.apply_op3(&w, &bias.contiguous()?, op),
-        None => x.apply_op2(&w, op),
+        Some(bias) => apply(op, [x, w, bias]),
+        None => apply(op, [x, w]),
     }
 }
 
+/// Input, weights and (three arguments) bias to output.
 #[derive(Clone)]
 struct Convolution {
     kernel: Separable,
     geometry: Geometry,
-    c_out: usize,
 }
 
 /// Weights, output gradient and input to the gradient of the input, followed by that of the weights.
@@ -134,161 +82,154 @@ struct Gradients(Convolution);
 /// Input and output gradient to the gradient of the weights.
 struct WeightGradient(Convolution);
 
-impl Convolution {
-    fn forward(
-        &self,
-        x: (&CpuStorage, &Layout),
-        w: (&CpuStorage, &Layout),
-        bias: Option<(&CpuStorage, &Layout)>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let g = &self.geometry;
-        let shape = (g.batch, self.c_out, g.out[0], g.out[1], g.out[2]).into();
-        let ((x, x_layout), (w, w_layout)) = (x, w);
-        let bias = bias.map(|(bias, layout)| (widened(bias), layout));
-        dispatch!((x, w), OP, T => {
-            let bias = bias.as_ref();
-            let bias = bias.map(|(bias, layout)| elements::<T>(bias, layout, OP)).transpose()?;
-            let mix = Some(elements::<T>(w, w_layout, OP)?);
-            let work = Work { mix, bias, contract: None };
-            let map = Map::new(self.kernel.plan());
-            let out = cpu::run(&map, g, elements::<T>(x, x_layout, OP)?, &work);
-            Ok((storage(out), shape))
-        })
+/// With or without a bias.
+impl<const N: usize> Op<N> for Convolution {
+    const NAME: &'static str = OP;
+
+    fn shape(&self, _: [&Shape; N]) -> Shape {
+        let Geometry { batch, out, .. } = self.geometry;
+        Volume { batch, channels: self.kernel.plan().channels_out(), size: out }.shape()
     }
 
-    fn backward(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        if !x.track_op() {
-            let of_w =
-                w.track_op().then(|| x.apply_op2_no_bwd(&grad, &WeightGradient(self.clone())));
-            return Ok((None, of_w.transpose()?));
+    fn cpu<T: Lanes>(&self, inputs: [&[T]; N]) -> Vec<T> {
+        let work = Work { mix: Some(inputs[1]), bias: inputs.get(2).copied(), contract: None };
+        cpu::run(&Map::new(self.kernel.plan()), &self.geometry, inputs[0], &work)
+    }
+
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, inputs: [Slot; N], out: Slot) -> Result<()> {
+        let (slots, bias) = ([inputs[0], inputs[1], out], inputs.get(2).copied());
+        self.kernel.0.mix(routine, false, &self.geometry, slots, bias)
+    }
+
+    fn backward(&self, inputs: [&Tensor; N], grad: &Tensor) -> Result<[Option<Tensor>; N]> {
+        let (x, w) = (inputs[0], inputs[1]);
+        let mut gradients = [const { None }; N];
+        if x.track_op() {
+            let both = apply_constant(Gradients(self.clone()), [w, grad, x])?;
+            gradients[0] = Some(both.narrow(0, 0, x.elem_count())?.reshape(x.shape())?);
+            gradients[1] = Some(both.narrow(0, x.elem_count(), w.elem_count())?);
+        } else {
+            gradients[1] =
+                if_tracked(w, || apply_constant(WeightGradient(self.clone()), [x, grad]))?;
         }
-        let both = w.apply_op3_no_bwd(&grad, x, &Gradients(self.clone()))?;
-        let of_x = both.narrow(0, 0, x.elem_count())?.reshape(x.shape())?;
-        let of_w = both.narrow(0, x.elem_count(), w.elem_count())?;
-        Ok((Some(of_x), Some(of_w)))
+        if let Some(bias) = inputs.get(2) {
+            gradients[2] = if_tracked(bias, || bias_gradient(grad))?;
+        }
+        Ok(gradients)
     }
 }
 
-impl CustomOp2 for Convolution {
-    fn name(&self) -> &'static str {
-        OP
+impl Op<3> for Gradients {
+    const NAME: &'static str = "separable_conv3d gradients";
+
+    fn shape(&self, [w, _, x]: [&Shape; 3]) -> Shape {
+        (x.elem_count() + w.elem_count()).into()
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward((x, x_layout), (w, w_layout), None)
-    }
-
-    cuda_fwd!(2);
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.backward(x, w, grad)
-    }
-}
-
-impl CustomOp3 for Convolution {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward((x, x_layout), (w, w_layout), Some((bias, bias_layout)))
-    }
-
-    cuda_fwd!(3);
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        bias: &Tensor,
-        _out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (of_x, of_w) = self.backward(x, w, grad)?;
-        let of_bias = bias.track_op().then(|| grad.contiguous()?.apply_op1_no_bwd(&BiasGradient));
-        Ok((of_x, of_w, of_bias.transpose()?))
-    }
-}
-
-impl CustomOp3 for Gradients {
-    fn name(&self) -> &'static str {
-        "separable_conv3d gradients"
-    }
-
-    fn cpu_fwd(
-        &self,
-        w: &CpuStorage,
-        w_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-        x: &CpuStorage,
-        x_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let Convolution { kernel, geometry, .. } = &self.0;
+    fn cpu<T: Lanes>(&self, [w, grad, x]: [&[T]; 3]) -> Vec<T> {
+        let Convolution { kernel, geometry } = &self.0;
         let Plans { forward, adjoint, .. } = &*kernel.0;
-        dispatch!((grad, w, x), OP, T => {
-            let w = exchanged(forward, elements::<T>(w, w_layout, OP)?);
-            let contract = Some(elements::<T>(x, x_layout, OP)?);
-            let work = Work { mix: Some(&w), bias: None, contract };
-            let grad = elements::<T>(grad, grad_layout, OP)?;
-            let mut both = cpu::run(&Map::new(adjoint), &geometry.adjoint(), grad, &work);
-            let len = both.len();
-            let of_w = &mut both[len - adjoint.num_weights..];
-            of_w.copy_from_slice(&exchanged(adjoint, of_w));
-            Ok((storage(both), len.into()))
-        })
+        let w = exchanged(forward, w);
+        let work = Work { mix: Some(&w), bias: None, contract: Some(x) };
+        let mut both = cpu::run(&Map::new(adjoint), &geometry.adjoint(), grad, &work);
+        let len = both.len();
+        let of_w = &mut both[len - adjoint.num_weights..];
+        of_w.copy_from_slice(&exchanged(adjoint, of_w));
+        both
     }
 
-    cuda_fwd!(3);
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [w, grad, x]: [Slot; 3], out: Slot) -> Result<()> {
+        let Convolution { kernel, geometry } = &self.0;
+        let (adjoint, of_x) = (geometry.adjoint(), routine.len(x));
+        kernel.0.mix(routine, true, &adjoint, [grad, w, out], None)?;
+        kernel.0.contract(routine, true, &adjoint, [grad, x, out], of_x)
+    }
 }
 
-impl CustomOp2 for WeightGradient {
-    fn name(&self) -> &'static str {
-        "separable_conv3d weight gradient"
+impl Op<2> for WeightGradient {
+    const NAME: &'static str = "separable_conv3d weight gradient";
+
+    fn shape(&self, _: [&Shape; 2]) -> Shape {
+        self.0.kernel.plan().num_weights.into()
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let Convolution { kernel, geometry, .. } = &self.0;
-        dispatch!((grad, x), OP, T => {
-            let contract = Some(elements::<T>(grad, grad_layout, OP)?);
-            let work = Work { mix: None, bias: None, contract };
-            let x = elements::<T>(x, x_layout, OP)?;
-            let of_w = cpu::run(&Map::new(kernel.plan()), geometry, x, &work);
-            Ok((storage(of_w), kernel.plan().num_weights.into()))
-        })
+    fn cpu<T: Lanes>(&self, [x, grad]: [&[T]; 2]) -> Vec<T> {
+        let Convolution { kernel, geometry } = &self.0;
+        let work = Work { mix: None, bias: None, contract: Some(grad) };
+        cpu::run(&Map::new(kernel.plan()), geometry, x, &work)
     }
 
-    cuda_fwd!(2);
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x, grad]: [Slot; 2], out: Slot) -> Result<()> {
+        let Convolution { kernel, geometry } = &self.0;
+        kernel.0.contract(routine, false, geometry, [x, grad, out], 0)
+    }
+}
+
+#[cfg(test)]
+pub(crate) use codegen::{Use, Variant, kernels};
+
+#[cfg(test)]
+mod tests {
+    use steer3d_kernels::{Family, KernelBasis, SeparablePlan};
+    use steer3d_so3::Irreps;
+
+    use super::*;
+    use crate::gpu::host::{ALL, LIMITS};
+    use crate::gpu::{Element, Limits};
+    use crate::testing::{check_within, normal};
+
+    fn compare(
+        limits: Limits,
+        elements: &[(Element, f64)],
+        irreps: [&str; 2],
+        (size, order): (usize, usize),
+        dims: [usize; 3],
+        stride: usize,
+        boundary: Boundary,
+    ) {
+        let [i, o] = irreps.map(|text| text.parse::<Irreps>().unwrap());
+        let family = Family::jets(order);
+        let basis = KernelBasis::new(&i, &o, size, &family, [1.0; 3]).unwrap();
+        let plan = SeparablePlan::new(&basis, &family).unwrap().unwrap();
+        let kernel = Separable::new(plan).unwrap();
+        let geometry = Geometry::forward(2, dims, size / 2, stride, boundary);
+        let [d, h, w] = dims;
+        let x = normal(1, (2, i.dim(), d, h, w));
+        let weights = normal(2, basis.num_weights());
+        let [d, h, w] = geometry.out;
+        let grad = normal(3, (2, o.dim(), d, h, w));
+        let op = Convolution { kernel, geometry };
+        check_within(limits, &op, elements, [&x, &weights, &normal(4, o.dim())]);
+        check_within(limits, &Gradients(op.clone()), elements, [&weights, &grad, &x]);
+        check_within(limits, &WeightGradient(op), elements, [&x, &grad]);
+    }
+
+    #[test]
+    fn kernels_agree_with_the_cpu() {
+        let (zero, circular, single) = (Boundary::Zero, Boundary::Circular, &ALL[1..2]);
+        compare(LIMITS, &ALL, ["2x0+1x1", "3x0+2x1+1x2"], (5, 3), [6, 5, 9], 1, zero);
+        compare(LIMITS, single, ["1x1+1x0", "1x3+5x0"], (7, 4), [5, 9, 7], 2, zero);
+        compare(LIMITS, single, ["1x0+1x2", "1x1"], (3, 2), [5, 6, 7], 3, circular);
+    }
+
+    #[test]
+    fn tensor_cores_agree_to_the_rounding_of_tf32() {
+        let limits = Limits { tf32: true, ..LIMITS };
+        let rounded = [(Element::F32, 2e-3), (Element::Bf16, 2e-2)];
+        let zero = Boundary::Zero;
+        compare(limits, &rounded, ["2x0+1x1", "3x0+9x1+1x2"], (5, 3), [6, 5, 9], 1, zero);
+        compare(limits, &rounded[..1], ["1x1+1x0", "1x3+17x0"], (7, 4), [5, 9, 7], 2, zero);
+        compare(limits, &ALL[..1], ["1x0", "1x1"], (3, 1), [3, 3, 4], 1, zero);
+    }
+
+    #[test]
+    fn channels_beyond_those_of_one_block_have_kernels_of_their_own() {
+        let (wide, dims) = (["1x0+1x1", "90x0+40x1+43x2"], [3, 3, 4]);
+        compare(LIMITS, &ALL[1..2], wide, (3, 2), dims, 1, Boundary::Zero);
+        let limits = Limits { tf32: true, ..LIMITS };
+        compare(limits, &[(Element::F32, 2e-3)], wide, (3, 2), dims, 1, Boundary::Zero);
+    }
 }

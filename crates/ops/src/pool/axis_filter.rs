@@ -1,15 +1,16 @@
 //! Average and Gaussian pooling: one filter along each axis, of which every stride-th value is
 //! kept.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::window_grid;
-use crate::check::{invalid, volume_dims};
-use crate::float::cuda_fwd;
-use crate::float::{Float, dispatch, elements, storage};
+use super::window::Windows;
+use crate::check::{Volume, invalid};
+use crate::float::Float;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Arg, Call, Element, Limits, OnGpu, Routine, Slot, args, space as source};
+use crate::gpu::{Arg, Routine, Slot, args, space};
+use crate::op::{Op, apply, apply_constant};
+use crate::simd::Lanes;
 
 /// Half width of the Gaussian's taps in units of its sigma.
 const GAUSSIAN_REACH: f64 = 4.0;
@@ -28,15 +29,15 @@ const SIGMA_MAX: f64 = 1024.0;
 /// If `x` is no volume tensor, `kernel` or `stride` is 0, `padding` is more than half of `kernel`
 /// or a window is larger than the padded volume.
 pub fn avg_pool3d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
-    let (dims, out) = window_grid("avg_pool3d", x, kernel, stride, padding)?;
+    let Windows { volume, out, .. } = Windows::new("avg_pool3d", x, kernel, stride, padding)?;
     let axes = [0, 1, 2].map(|axis| AxisFilter {
         taps: vec![1.0 / kernel as f64; kernel],
         start: -(padding as isize),
         stride,
-        size: dims[2 + axis],
+        size: volume.size[axis],
         out: out[axis],
     });
-    x.contiguous()?.apply_op1(SeparablePool::new("avg_pool3d", dims, axes))
+    apply(AxisFilters::new(volume, axes), [x])
 }
 
 /// Antialiased subsampling: every channel is blurred by an isotropic Gaussian of width `sigma`
@@ -52,9 +53,8 @@ pub fn avg_pool3d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
 /// If `x` is no volume tensor, `stride` is 0 or `sigma` is not in 0..=1024 (0 excluded).
 pub fn gaussian_pool3d(x: &Tensor, stride: usize, sigma: f64) -> Result<Tensor> {
     const OP: &str = "gaussian_pool3d";
-    let dims = volume_dims(OP, x)?;
-    let axes = gaussian_axes(OP, [dims[2], dims[3], dims[4]], stride, sigma)?;
-    x.contiguous()?.apply_op1(SeparablePool::new(OP, dims, axes))
+    let volume = Volume::of(OP, x)?;
+    apply(AxisFilters::new(volume, gaussian_axes(OP, volume.size, stride, sigma)?), [x])
 }
 
 /// The filters of a Gaussian pool of a grid of D, H, W voxels.
@@ -173,29 +173,64 @@ impl AxisFilter {
 
 /// A filter along each of D,H,W, or its transpose.
 #[derive(Clone)]
-pub(super) struct SeparablePool {
-    name: &'static str,
-    dims: [usize; 5],
+pub(super) struct AxisFilters {
+    /// Batch and channels, and sizes before the filters.
+    volume: Volume,
     axes: [AxisFilter; 3],
     transpose: bool,
 }
 
-impl SeparablePool {
-    pub(super) fn new(name: &'static str, dims: [usize; 5], axes: [AxisFilter; 3]) -> Self {
-        Self { name, dims, axes, transpose: false }
+impl AxisFilters {
+    pub(super) fn new(volume: Volume, axes: [AxisFilter; 3]) -> Self {
+        Self { volume, axes, transpose: false }
     }
 
     pub(super) fn transposed(&self) -> Self {
         Self { transpose: !self.transpose, ..self.clone() }
     }
 
-    fn compute<T: Float>(&self, input: &[T]) -> Vec<T> {
+    /// Sizes of what the operation is given and of what it gives.
+    fn sizes(&self) -> [Volume; 2] {
+        let of = |kept: bool| {
+            let size = [0, 1, 2].map(|i| self.axes[i].lengths(kept).0);
+            Volume { size, ..self.volume }
+        };
+        [of(self.transpose), of(!self.transpose)]
+    }
+
+    /// Adds the filter of one axis of `from`, which has the sizes `size` along D,H,W, to a routine.
+    #[cfg(any(test, feature = "cuda"))]
+    fn add_axis(
+        &self,
+        routine: &mut Routine,
+        axis: usize,
+        size: [usize; 3],
+        (from, to): (Slot, Slot),
+    ) {
+        let filter = &self.axes[axis];
+        let inner: usize = size[axis + 1..].iter().product();
+        let outer = self.volume.rows() * size[..axis].iter().product::<usize>();
+        let taps = routine.reals(filter.taps.clone());
+        let mut args = args![from, taps, to, outer as i64, filter.size, filter.out, inner];
+        args.extend(args![filter.taps.len()]);
+        args.push(Arg::I32(filter.start as i32));
+        args.extend(args![filter.stride, usize::from(self.transpose)]);
+        let kept = filter.lengths(self.transpose).1;
+        routine.call(space, "axis_filter", args).over(outer * kept * inner);
+    }
+}
+
+impl Op<1> for AxisFilters {
+    const NAME: &'static str = "axis filters";
+
+    fn shape(&self, _: [&Shape; 1]) -> Shape {
+        self.sizes()[1].shape()
+    }
+
+    fn cpu<T: Lanes>(&self, [input]: [&[T]; 1]) -> Vec<T> {
         let arch = pulp::Arch::new();
         let [z, y, x] = &self.axes;
-        let in_voxels: usize = self.axes.iter().map(|a| a.size).product();
-        let out_voxels: usize = self.axes.iter().map(|a| a.out).product();
-        let (from, to) =
-            if self.transpose { (out_voxels, in_voxels) } else { (in_voxels, out_voxels) };
+        let [from, to] = self.sizes().map(|volume| volume.voxels());
         let mut output = vec![T::zero(); input.len() / from * to];
         output.par_chunks_mut(to).zip(input.par_chunks(from)).for_each(|(output, input)| {
             let filter = || {
@@ -213,107 +248,43 @@ impl SeparablePool {
         });
         output
     }
-}
 
-impl CustomOp1 for SeparablePool {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let [n, c, ..] = self.dims;
-        let size = |axis: usize| {
-            if self.transpose { self.axes[axis].size } else { self.axes[axis].out }
-        };
-        dispatch!((x), self.name, T => {
-            let out = self.compute(elements::<T>(x, layout, self.name)?);
-            Ok((storage(out), (n, c, size(0), size(1), size(2)).into()))
-        })
-    }
-
-    cuda_fwd!(1);
-
-    fn bwd(&self, _x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&self.transposed())?))
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl SeparablePool {
-    /// Sizes along D,H,W of what the operation gives.
-    fn result(&self) -> [usize; 3] {
-        [0, 1, 2].map(|i| if self.transpose { self.axes[i].size } else { self.axes[i].out })
-    }
-
-    /// Adds the filter of one axis of `from`, which has the sizes `size` along D,H,W, to a routine.
-    fn add_axis(
-        &self,
-        routine: &mut Routine,
-        axis: usize,
-        size: [usize; 3],
-        (from, to): (Slot, Slot),
-    ) {
-        let filter = &self.axes[axis];
-        let inner: usize = size[axis + 1..].iter().product();
-        let rows = self.dims[0] * self.dims[1];
-        let outer = rows * size[..axis].iter().product::<usize>();
-        let taps = routine.reals(filter.taps.clone());
-        let mut args = args![from, taps, to, outer as i64, filter.size, filter.out, inner];
-        args.extend(args![filter.taps.len()]);
-        args.push(Arg::I32(filter.start as i32));
-        args.extend(args![filter.stride, usize::from(self.transpose)]);
-        let kept = if self.transpose { filter.size } else { filter.out };
-        routine.call(
-            Call::new(source(routine.element), "axis_filter", args).over(outer * kept * inner),
-        );
-    }
-}
-
-#[cfg(any(test, feature = "cuda"))]
-impl OnGpu for SeparablePool {
-    const OP: &'static str = "separable pool";
-
-    fn routine(
-        &self,
-        shapes: &[&Shape],
-        element: Element,
-        _limits: Limits,
-    ) -> Result<(Routine, Shape)> {
-        let (mut routine, inputs) = Routine::new(element, 1);
-        let [batch, channels, ..] = self.dims;
-        let result = self.result();
-        let mut size: [usize; 3] = shapes[0].dims()[2..]
-            .try_into()
-            .map_err(|_| invalid(self.name, "expected a volume"))?;
-        let mut from = inputs[0];
+    #[cfg(any(test, feature = "cuda"))]
+    fn gpu(&self, routine: &mut Routine, [x]: [Slot; 1], out: Slot) -> Result<()> {
+        let [mut volume, result] = self.sizes();
+        let mut from = x;
         let order = if self.transpose { [2, 1, 0] } else { [0, 1, 2] };
         for (i, axis) in order.into_iter().enumerate() {
-            let before = size;
-            size[axis] = result[axis];
-            let len = batch * channels * size.iter().product::<usize>();
+            let before = volume.size;
+            volume.size[axis] = result.size[axis];
+            let len = volume.rows() * volume.voxels();
             // Between the passes tensors have the element type too, of at most 8 bytes.
-            let to = if i == 2 { routine.output(len) } else { routine.scratch_bytes(8 * len) };
-            self.add_axis(&mut routine, axis, before, (from, to));
+            let to = if i == 2 { out } else { routine.scratch_bytes(8 * len) };
+            self.add_axis(routine, axis, before, (from, to));
             from = to;
         }
-        Ok((routine, (batch, channels, result[0], result[1], result[2]).into()))
+        Ok(())
+    }
+
+    fn backward(&self, _: [&Tensor; 1], grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(apply_constant(self.transposed(), [grad])?)])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::host::{check1, normal};
+    use crate::testing::{check, normal};
 
     #[test]
     fn kernels_agree_with_the_cpu() {
         let x = normal(1, (2, 3, 7, 6, 5));
         let blurred = |stride, sigma| [7, 6, 5].map(|n| AxisFilter::gaussian(n, stride, sigma));
         for axes in [blurred(2, 0.8), blurred(3, 1.3), blurred(1, 0.5)] {
-            let op = SeparablePool::new("pool", [2, 3, 7, 6, 5], axes);
-            let [d, h, w] = op.result();
-            check1(&op, &x);
-            check1(&SeparablePool { transpose: true, ..op }, &normal(2, (2, 3, d, h, w)));
+            let volume = Volume { batch: 2, channels: 3, size: [7, 6, 5] };
+            let op = AxisFilters::new(volume, axes);
+            check(&op, [&x]);
+            check(&op.transposed(), [&normal(2, op.sizes()[1].shape())]);
         }
     }
 }

@@ -6,9 +6,17 @@ use std::fmt::Write;
 
 use steer3d_kernels::{Coupling, FieldBlock, JetTerm, SeparablePlan};
 
-use super::{Element, Limits, Source};
+use crate::gpu::{Element, Limits, Source};
 
-const TEMPLATE: &str = include_str!("kernels/separable.cu");
+const TEMPLATE: &str = include_str!("../gpu/kernels/separable.cu");
+
+/// Adds a line to a text.
+macro_rules! line {
+    ($out:expr, $($text:tt)*) => {{
+        // Writing to a string does not fail.
+        let _ = writeln!($out, $($text)*);
+    }};
+}
 
 /// Most output channels that one thread has in registers.
 const CHANNELS_PER_THREAD: usize = 80;
@@ -70,50 +78,32 @@ struct Slice {
     count: usize,
 }
 
-/// How a weight is found: `offset + v v_stride + u u_stride + path`.
-#[derive(Clone, Copy)]
-struct WeightLayout {
-    v: usize,
-    u: usize,
+/// What distinguishes the kernels of one plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Variant {
+    pub(crate) using: Use,
+    /// Whether the weights are laid out for the plan of which this one is the adjoint.
+    pub(crate) exchanged: bool,
+    pub(crate) stride: usize,
+    pub(crate) element: Element,
+    pub(crate) limits: Limits,
 }
 
 struct Writer<'a> {
     plan: &'a SeparablePlan,
-    element: Element,
-    using: Use,
-    /// Whether the weights are those of the plan whose adjoint this is.
-    exchanged: bool,
+    variant: Variant,
     groups: Vec<Vec<Slice>>,
     tile: [usize; 3],
-    stride: usize,
     /// Components of a copy for which jets are computed together.
     together: usize,
-    limits: Limits,
 }
 
-/// Kernels that together give all output channels of `plan`. `exchanged`: the weights are laid out for the
-/// plan of which this one is the adjoint.
-pub(crate) fn kernels(
-    plan: &SeparablePlan,
-    exchanged: bool,
-    using: Use,
-    stride: usize,
-    element: Element,
-    limits: Limits,
-) -> Option<Vec<Kernel>> {
-    let chunks = chunks(&plan.outputs, using.unit());
+/// Kernels that together give all output channels of `plan`; `None` where one does not fit a block.
+pub(crate) fn kernels(plan: &SeparablePlan, variant: Variant) -> Option<Vec<Kernel>> {
+    let chunks = chunks(&plan.outputs, variant.using.unit());
     let kernel = |groups: Vec<Vec<Slice>>| {
-        let writer = |tile, together| Writer {
-            plan,
-            element,
-            using,
-            exchanged,
-            groups: groups.clone(),
-            tile,
-            stride,
-            together,
-            limits,
-        };
+        let writer =
+            |tile, together| Writer { plan, variant, groups: groups.clone(), tile, together };
         let widest = plan.inputs.iter().map(|b| b.dim).max().unwrap_or(1);
         let candidates =
             || TILES.iter().flat_map(|&tile| (1..=widest).rev().map(move |n| writer(tile, n)));
@@ -182,11 +172,11 @@ impl Writer<'_> {
     }
 
     fn reach(&self, n: usize) -> usize {
-        (n - 1) * self.stride + 1 + self.plan.size / 2 * 2
+        (n - 1) * self.variant.stride + 1 + self.plan.size / 2 * 2
     }
 
     fn line(&self) -> usize {
-        (self.tile[2] - 4) * self.stride + self.reach(4).next_multiple_of(4)
+        (self.tile[2] - 4) * self.variant.stride + self.reach(4).next_multiple_of(4)
     }
 
     fn widest(&self) -> usize {
@@ -205,7 +195,7 @@ impl Writer<'_> {
         let jets = self.widest() * self.jets() * self.voxels();
         let rows = (0..self.plan.inputs.len()).map(|i| self.rows_of(i)).max().unwrap_or(0);
         let lines = lines.max((rows * self.row()).saturating_sub(planes));
-        let warps = if self.using == Use::Contract { self.voxels() / 32 } else { 1 };
+        let warps = if self.variant.using == Use::Contract { self.voxels() / 32 } else { 1 };
         let small = self.most_small() * warps;
         [together * self.tile_len(), planes, lines, jets, small].map(|n| n.next_multiple_of(4))
     }
@@ -216,21 +206,22 @@ impl Writer<'_> {
     }
 
     fn fits(&self) -> bool {
-        self.shared_bytes() <= self.limits.shared_per_block
+        self.shared_bytes() <= self.variant.limits.shared_per_block
     }
 
     /// Blocks for which a multiprocessor has room.
     fn blocks(&self) -> usize {
-        let registers = self.channels() * self.element.real_bytes() / 4 + REGISTERS;
+        let registers = self.channels() * self.variant.element.real_bytes() / 4 + REGISTERS;
         let by_registers = ALL_REGISTERS / (registers.next_multiple_of(8) * self.threads());
         // CUDA takes a kilobyte of each block for itself.
-        let by_memory = self.limits.shared_per_multiprocessor / (self.shared_bytes() + 1024);
+        let by_memory =
+            self.variant.limits.shared_per_multiprocessor / (self.shared_bytes() + 1024);
         by_registers.min(by_memory).max(1)
     }
 
     fn shared_bytes(&self) -> usize {
         // At the end, the places of a tile's elements, which are C ints.
-        self.parts().iter().sum::<usize>() * self.element.real_bytes() + 4 * self.tile_len()
+        self.parts().iter().sum::<usize>() * self.variant.element.real_bytes() + 4 * self.tile_len()
     }
 
     fn coupling(&self, input: usize, output: usize) -> Option<&Coupling> {
@@ -258,7 +249,7 @@ impl Writer<'_> {
 
     /// Places for the weights, or the sums, of a coupling to a slice.
     fn small(&self, paths: usize, count: usize) -> usize {
-        paths * self.using.padded(count)
+        paths * self.variant.using.padded(count)
     }
 
     /// Most places that a copy of any input block takes.
@@ -269,25 +260,16 @@ impl Writer<'_> {
 
     /// Distance of features in shared memory; for tensor cores four of them at eight voxels lie in 32 banks.
     fn row(&self) -> usize {
-        self.voxels() + if self.using == Use::MixTf32 { 8 } else { 0 }
+        self.voxels() + if self.variant.using == Use::MixTf32 { 8 } else { 0 }
     }
 
     /// Registers of each thread for a slice.
     fn registers_of(&self, s: Slice) -> usize {
-        s.count.next_multiple_of(self.using.unit()) * self.plan.outputs[s.block].dim
+        s.count.next_multiple_of(self.variant.using.unit()) * self.plan.outputs[s.block].dim
     }
 
     fn num_slices(&self) -> usize {
         self.groups.iter().map(Vec::len).sum()
-    }
-
-    fn weight_layout(&self, c: &Coupling) -> WeightLayout {
-        let (i, o) = (self.plan.inputs[c.input].mul, self.plan.outputs[c.output].mul);
-        if self.exchanged {
-            WeightLayout { v: c.paths, u: o * c.paths }
-        } else {
-            WeightLayout { v: i * c.paths, u: c.paths }
-        }
     }
 
     /// Registers of each thread for its channels.
@@ -297,7 +279,7 @@ impl Writer<'_> {
     }
 
     fn text(&self) -> String {
-        let mut out = self.element.prelude();
+        let mut out = self.variant.element.prelude();
         self.constants(&mut out);
         out.push_str(TEMPLATE);
         self.tables(&mut out);
@@ -312,7 +294,7 @@ impl Writer<'_> {
             ("HALF", self.plan.size / 2),
             ("ORDERS", self.orders()),
             ("JETS", self.jets()),
-            ("STRIDE", self.stride),
+            ("STRIDE", self.variant.stride),
             ("GROUPS", self.groups.len()),
             ("BLOCKS", self.blocks()),
             ("SLICES", self.num_slices()),
@@ -323,25 +305,23 @@ impl Writer<'_> {
             ("ROW", self.row()),
         ];
         for (name, value) in defines {
-            line(out, format_args!("#define {name} {value}"));
+            line!(out, "#define {name} {value}");
         }
-        if self.using == Use::MixTf32 {
-            line(out, format_args!("#define TF32"));
+        if self.variant.using == Use::MixTf32 {
+            line!(out, "#define TF32");
         }
         let half = self.plan.size / 2;
         let [x, y, z] = &self.plan.taps;
         for (name, taps) in [("TapsX", x), ("TapsY", y), ("TapsZ", z)] {
             let folded = taps.chunks_exact(self.plan.size).flat_map(|filter| &filter[half..]);
             let cases: String = folded.enumerate().fold(String::new(), |mut text, (i, tap)| {
-                line(&mut text, format_args!("        case {i}: return (real){tap:e};"));
+                line!(&mut text, "        case {i}: return (real){tap:e};");
                 text
             });
-            line(
+            line!(
                 out,
-                format_args!(
-                    "struct {name} {{\n    static __device__ __forceinline__ real at(int i) {{\n        \
+                "struct {name} {{\n    static __device__ __forceinline__ real at(int i) {{\n        \
                      switch (i) {{\n{cases}        }}\n        return 0;\n    }}\n}};"
-                ),
             );
         }
         let n = self.orders();
@@ -355,14 +335,14 @@ impl Writer<'_> {
             }
         }
         for (name, values) in [("FIRST_JET", first), ("JET_ORDERS", orders)] {
-            line(out, format_args!("__constant__ int {name}[] = {{{}}};", values.join(", ")));
+            line!(out, "__constant__ int {name}[] = {{{}}};", values.join(", "));
         }
     }
 
     /// For each input block and slice: paths, copies, first feature, first weight or sum in shared memory, first
     /// weight, and how far the weights of neighbouring copies of output and input are apart.
     fn tables(&self, out: &mut String) {
-        line(out, format_args!("__constant__ Pair PAIR[][SLICES] = {{"));
+        line!(out, "__constant__ Pair PAIR[][SLICES] = {{");
         for i in 0..self.plan.inputs.len() {
             let (mut small, mut pairs) = (0, vec![]);
             for slice in self.groups.iter().flatten() {
@@ -372,15 +352,22 @@ impl Writer<'_> {
                 };
                 let before = self.fed_blocks(i).into_iter().take_while(|b| b.output < c.output);
                 let rows: usize = before.map(|b| b.rows.len()).sum();
-                let WeightLayout { v, u } = self.weight_layout(c);
+                // How far the weights of neighbouring copies of output and input are apart.
+                let [mul_in, mul_out] =
+                    [self.plan.inputs[c.input].mul, self.plan.outputs[c.output].mul];
+                let (v, u) = if self.variant.exchanged {
+                    (c.paths, mul_out * c.paths)
+                } else {
+                    (mul_in * c.paths, c.paths)
+                };
                 let weight = c.weight_offset + slice.first * v;
                 let (paths, count) = (c.paths, slice.count);
                 pairs.push(format!("{{{paths}, {count}, {rows}, {small}, {weight}, {v}, {u}}}"));
                 small += self.small(paths, count);
             }
-            line(out, format_args!("    {{{}}},", pairs.join(", ")));
+            line!(out, "    {{{}}},", pairs.join(", "));
         }
-        line(out, format_args!("}};"));
+        line!(out, "}};");
     }
 
     /// The place of a jet (orders along x, y, z) among those of a component.
@@ -404,36 +391,29 @@ impl Writer<'_> {
 
     /// A function that finds a copy among those of all input blocks; beyond the last, one of no components.
     fn inputs(&self, out: &mut String) {
-        line(
+        line!(
             out,
-            format_args!(
-                "struct Input {{ int block, copy, dim, channel; }};
+            "struct Input {{ int block, copy, dim, channel; }};
 __device__ __forceinline__ Input input_of(int copy) {{
     Input found = {{0, 0, 0, 0}};"
-            ),
         );
         let mut first = 0;
         for i in self.feeding() {
             let FieldBlock { offset, mul, dim } = self.plan.inputs[i];
             let end = first + mul;
-            line(
+            line!(
                 out,
-                format_args!(
-                    "    if (copy >= {first} && copy < {end}) found = {{{i}, copy - {first}, {dim}, {offset} + (copy - {first}) * {dim}}};"
-                ),
+                "    if (copy >= {first} && copy < {end}) found = {{{i}, copy - {first}, {dim}, {offset} + (copy - {first}) * {dim}}};"
             );
             first = end;
         }
-        line(out, format_args!("    return found;\n}}"));
+        line!(out, "    return found;\n}}");
     }
 
     fn kernel(&self, out: &mut String) {
         let registers = self.channels();
         let [tile, planes, lines, jets, small] = self.parts();
-        line(
-            out,
-            format_args!(
-                "
+        line!(out, "
 extern \"C\" __global__ void __launch_bounds__(THREADS, BLOCKS)
 separable(const store *x, const store *w, const store *bias, const store *other, store *out, real *shares,
           Sizes g, i64 tiles, int weights, int first_share) {{
@@ -443,43 +423,31 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     const int t = threadIdx.x, group = t / VOXELS;
     const real *own = jets + t % VOXELS;
     real *features = planes + t % VOXELS;
-    real channel[{registers}];"
-            ),
-        );
-        if self.using == Use::MixTf32 {
-            line(
-                out,
-                format_args!("    const real *warp_features = planes + t % VOXELS / WARP * WARP;"),
-            );
+    real channel[{registers}];");
+        if self.variant.using == Use::MixTf32 {
+            line!(out, "    const real *warp_features = planes + t % VOXELS / WARP * WARP;");
         }
-        if self.using == Use::Contract {
-            line(
+        if self.variant.using == Use::Contract {
+            line!(
                 out,
-                format_args!(
-                    "    real *share = shares + (i64)(first_share + blockIdx.x) * weights;
+                "    real *share = shares + (i64)(first_share + blockIdx.x) * weights;
     for (int i = t; i < weights; i += THREADS) share[i] = 0;"
-                ),
             );
         }
-        line(
-            out,
-            format_args!(
-                "    for (i64 number = blockIdx.x; number < tiles; number += gridDim.x) {{
+        line!(out, "    for (i64 number = blockIdx.x; number < tiles; number += gridDim.x) {{
         int first[3], origin[3];
         const int sample = place(g, number, first);
         for (int a = 0; a < 3; ++a) origin[a] = first[a] * STRIDE - HALF;
         const i64 voxels = (i64)g.out[0] * g.out[1] * g.out[2], voxel = place_of(g, first, t % VOXELS);
         __syncthreads();
         place_tile(g, origin, places);
-        __syncthreads();"
-            ),
-        );
+        __syncthreads();");
         self.begin(out);
         self.copies(out);
-        if self.using != Use::Contract {
+        if self.variant.using != Use::Contract {
             self.finish(out);
         }
-        line(out, format_args!("    }}\n}}"));
+        line!(out, "    }}\n}}");
     }
 
     /// For each group, its slices with the first register and the first channel of each.
@@ -499,7 +467,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     /// Registers at the bias, or at the values of the other field.
     fn begin(&self, out: &mut String) {
         self.for_slices(out, |register, channel, copies, dim| {
-            match self.using {
+            match self.variant.using {
                 Use::Mix => format!(
                     "#pragma unroll
             for (int i = 0; i < {copies} * {dim}; ++i) channel[{register} + i] = bias ? load(bias[{channel} + i]) : 0;"
@@ -522,14 +490,9 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     }
 
     fn finish(&self, out: &mut String) {
-        if self.using == Use::MixTf32 {
-            line(
-                out,
-                format_args!(
-                    "        i64 targets[4];
-        for (int j = 0; j < 4; ++j) targets[j] = place_of(g, first, t % VOXELS / WARP * WARP + voxel_of(j));"
-                ),
-            );
+        if self.variant.using == Use::MixTf32 {
+            line!(out, "        i64 targets[4];
+        for (int j = 0; j < 4; ++j) targets[j] = place_of(g, first, t % VOXELS / WARP * WARP + voxel_of(j));");
             return self.for_slices(out, |register, channel, copies, dim| {
                 format!(
                     "            finish_tf32<{copies}, {dim}>(channel + {register}, \
@@ -537,7 +500,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
                 )
             });
         }
-        line(out, format_args!("        if (voxel < 0) continue;"));
+        line!(out, "        if (voxel < 0) continue;");
         // Without OPAQUE the compiler keeps all addresses, in registers that the channels need.
         self.for_slices(out, |register, channel, copies, dim| {
             format!(
@@ -556,12 +519,12 @@ separable(const store *x, const store *w, const store *bias, const store *other,
     /// Text for each slice of each group, from its first register, first channel, copies and their dimension.
     fn for_slices(&self, out: &mut String, text: impl Fn(usize, usize, usize, usize) -> String) {
         for (index, group) in self.groups.iter().enumerate() {
-            line(out, format_args!("        if (group == {index}) {{"));
+            line!(out, "        if (group == {index}) {{");
             for (s, register, channel) in self.placed(group) {
                 let dim = self.plan.outputs[s.block].dim;
-                line(out, format_args!("{}", text(register, channel, s.count, dim)));
+                line!(out, "{}", text(register, channel, s.count, dim));
             }
-            line(out, format_args!("        }}"));
+            line!(out, "        }}");
         }
     }
 
@@ -570,10 +533,7 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         let fed = self.feeding();
         let total: usize = fed.iter().map(|&i| self.plan.inputs[i].mul).sum();
         let together = self.together;
-        line(
-            out,
-            format_args!(
-                "        const i64 in_voxels = (i64)g.size[0] * g.size[1] * g.size[2];
+        line!(out, "        const i64 in_voxels = (i64)g.size[0] * g.size[1] * g.size[2];
         const store *volume = x + (i64)sample * g.channels_in * in_voxels;
         const Input start = input_of(0);
         load_tile(min({together}, start.dim), volume + start.channel * in_voxels, in_voxels, places, tile);
@@ -586,27 +546,25 @@ separable(const store *x, const store *w, const store *bias, const store *other,
                 const int left = last ? after.dim : dim - m - {together};
                 jets_of(min({together}, dim - m), min({together}, left), volume + next * in_voxels, in_voxels, places,
                         tile, planes, lines, jets + m * JETS * VOXELS);
-            }}"
-            ),
-        );
-        let contract = self.using == Use::Contract;
+            }}");
+        let contract = self.variant.using == Use::Contract;
         if !contract {
-            line(out, format_args!("            load_weights(w, PAIR[block], u, small);"));
+            line!(out, "            load_weights(w, PAIR[block], u, small);");
         }
-        line(out, format_args!("            __syncthreads();"));
+        line!(out, "            __syncthreads();");
         for &i in &fed {
-            line(out, format_args!("            if (block == {i}) {{"));
+            line!(out, "            if (block == {i}) {{");
             self.couple(i, out);
-            line(out, format_args!("            }}"));
+            line!(out, "            }}");
         }
-        line(out, format_args!("            __syncthreads();"));
+        line!(out, "            __syncthreads();");
         let mut slice = 0;
         for (index, group) in self.groups.iter().enumerate() {
-            line(out, format_args!("            if (group == {index}) {{"));
+            line!(out, "            if (group == {index}) {{");
             for (s, register, _) in self.placed(group) {
                 let (count, dim) = (s.count, self.plan.outputs[s.block].dim);
                 let pair = format!("PAIR[block][{slice}]");
-                let (function, features, small) = match self.using {
+                let (function, features, small) = match self.variant.using {
                     Use::Mix => ("mix", "features", "small"),
                     Use::MixTf32 => ("mix_tf32", "warp_features", "small"),
                     Use::Contract => ("contract", "features", "small + t % VOXELS / WARP * SUMS"),
@@ -615,20 +573,18 @@ separable(const store *x, const store *w, const store *bias, const store *other,
                     "{function}<{count}, {dim}>(channel + {register}, {features} + {pair}.rows * ROW, \
                      {small} + {pair}.small, {pair}.paths);"
                 );
-                line(out, format_args!("                {call}"));
+                line!(out, "                {call}");
                 slice += 1;
             }
-            line(out, format_args!("            }}"));
+            line!(out, "            }}");
         }
         if contract {
-            line(
+            line!(
                 out,
-                format_args!(
-                    "            __syncthreads();\n            add_sums(share, PAIR[block], u, small);"
-                ),
+                "            __syncthreads();\n            add_sums(share, PAIR[block], u, small);"
             );
         }
-        line(out, format_args!("        }}"));
+        line!(out, "        }}");
     }
 
     /// The features of a copy of input block `i`, some rows by each group of warps.
@@ -642,17 +598,14 @@ separable(const store *x, const store *w, const store *bias, const store *other,
             let of = done * self.groups.len() / total;
             if of != group {
                 let end = if group == usize::MAX { "" } else { "                }\n" };
-                line(out, format_args!("{end}                if (group == {of}) {{"));
+                line!(out, "{end}                if (group == {of}) {{");
                 group = of;
             }
             done += cost(row);
             let feature = self.feature(row);
-            line(
-                out,
-                format_args!("                    features[{index} * ROW] = factor({feature});"),
-            );
+            line!(out, "                    features[{index} * ROW] = factor({feature});");
         }
-        line(out, format_args!("                }}"));
+        line!(out, "                }}");
     }
 
     /// A feature as a sum over the jets of the thread's voxel.
@@ -666,9 +619,4 @@ separable(const store *x, const store *w, const store *bias, const store *other,
         };
         row.iter().map(term).collect::<Vec<_>>().join(" + ")
     }
-}
-
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a string does not fail.
-    let _ = writeln!(out, "{text}");
 }
