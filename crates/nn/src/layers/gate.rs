@@ -1,9 +1,9 @@
-use candle_core::Tensor;
-use steer3d_ops::{gate, norm_relu};
+use steer3d_ops::gate;
 use steer3d_so3::{Irrep, Irreps, Parity};
 
-use super::is_invariant;
-use crate::{Field, NnError, Params};
+use super::channels::is_invariant;
+use super::{FieldLayer, Gating};
+use crate::{Field, NnError, Pass};
 
 /// Gated nonlinearity (Weiler et al. 2018, section 4.3): invariant channels pass through ReLU,
 /// every other field is multiplied by the sigmoid of a scalar of its own.
@@ -38,78 +38,28 @@ impl Gate {
             scalars,
         })
     }
+}
 
-    /// The type of field that this layer takes.
-    pub fn irreps_in(&self) -> &Irreps {
-        &self.irreps_in
+impl FieldLayer for Gate {
+    fn irreps(&self) -> [&Irreps; 2] {
+        [&self.irreps_in, &self.irreps_out]
     }
 
-    /// The type of field that this layer gives.
-    pub fn irreps_out(&self) -> &Irreps {
-        &self.irreps_out
-    }
-
-    /// Number of invariant channels that pass through ReLU.
-    pub(crate) fn scalars(&self) -> usize {
-        self.scalars
-    }
-
-    /// The fields that have gates, if there are any.
-    pub(crate) fn gated(&self) -> Option<&Irreps> {
-        self.gated.as_ref()
-    }
-
-    /// Applies the nonlinearity.
-    ///
-    /// # Errors
-    /// [`NnError::FieldType`] for a field of another type than [`irreps_in`](Self::irreps_in).
-    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        field.expect("gate", &self.irreps_in)?;
+    fn forward_t(&self, field: &Field, _pass: Pass) -> Result<Field, NnError> {
+        let joined = field.joined()?;
+        joined.expect("gate", &self.irreps_in)?;
         let values = match &self.gated {
-            Some(gated) => gate(field.values(), self.scalars, gated)?,
-            None => field.values().relu()?,
+            Some(gated) => gate(joined.values(), self.scalars, gated)?,
+            None => joined.values().relu()?,
         };
-        Field::new(self.irreps_out.clone(), values)
-    }
-}
-
-/// Norm nonlinearity (Worrall et al. 2017, eq. 9): every field `f` becomes
-/// `f · relu(|f| + b) / |f|` with a learned `b` for each field.
-#[derive(Debug)]
-pub struct NormNonlinearity {
-    irreps: Irreps,
-    bias: Tensor,
-}
-
-impl NormNonlinearity {
-    /// A nonlinearity on fields of type `irreps`; the biases start at zero.
-    ///
-    /// # Errors
-    /// Only if the device runs out of memory.
-    pub fn new(params: &mut Params, name: &str, irreps: &Irreps) -> Result<Self, NnError> {
-        let count = irreps.num_fields();
-        let bias = params.weight(&format!("{name}.bias"), vec![0.0; count], &[count], false)?;
-        Ok(Self { irreps: irreps.clone(), bias })
+        Field::new(self.irreps_out.clone(), values)?.apart(field.kind().orientations)
     }
 
-    /// A copy without gradients for its biases.
-    pub(crate) fn fused(&self) -> Result<Self, NnError> {
-        Ok(Self { irreps: self.irreps.clone(), bias: self.bias.copy()?.detach() })
+    fn folded(&self) -> Result<Box<dyn FieldLayer>, NnError> {
+        Ok(Box::new(self.clone()))
     }
 
-    /// The type of field that this layer takes and gives.
-    pub fn irreps(&self) -> &Irreps {
-        &self.irreps
-    }
-
-    /// Applies the nonlinearity.
-    ///
-    /// # Errors
-    /// [`NnError::FieldType`] for a field of another type.
-    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        field.expect("norm nonlinearity", &self.irreps)?;
-        let x = field.values();
-        let bias = self.bias.to_dtype(x.dtype())?;
-        Field::new(self.irreps.clone(), norm_relu(x, &self.irreps, &bias)?)
+    fn gating(&self) -> Option<Gating<'_>> {
+        Some(Gating { scalars: self.scalars, gated: self.gated.as_ref() })
     }
 }
