@@ -138,7 +138,11 @@ impl Params {
         Ok(tensor)
     }
 
-    fn constant(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor, NnError> {
+    /// A constant tensor of the set's type and device.
+    ///
+    /// # Errors
+    /// When `values` does not fill `shape`, or the device has no room.
+    pub fn constant(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor, NnError> {
         let device = self.device_of(values.len());
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
             .to_dtype(self.dtype)?
@@ -272,10 +276,10 @@ impl Scope<'_> {
         Ok(var)
     }
 
-    /// A constant tensor of the set's type and device.
+    /// As [`Params::constant`].
     ///
     /// # Errors
-    /// When `values` does not fill `shape`, or the device has no room.
+    /// As [`Params::constant`].
     pub fn constant(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor, NnError> {
         self.set().constant(values, shape)
     }

@@ -2,7 +2,7 @@ use steer3d_ops::{GridTransform, grid_nonlinearity};
 use steer3d_so3::quadrature::lebedev_50;
 use steer3d_so3::{Irreps, Normalization, Parity, SphericalHarmonics};
 
-use super::FieldLayer;
+use crate::layers::FieldLayer;
 use crate::{Field, NnError, Pass};
 
 /// Spherical-grid (Fourier) nonlinearity (Cohen et al. 2018, *Spherical CNNs*,

@@ -1,21 +1,33 @@
+//! What may follow a convolution and its batch norm: one file each, and an entry of [`Nonlinearity`].
+
+mod gate;
+mod norm;
+mod product;
+mod sphere;
+
+pub use gate::Gate;
+pub use norm::NormNonlinearity;
+pub use product::TensorProductNonlinearity;
+pub use sphere::SphereNonlinearity;
+
 use serde::{Deserialize, Serialize};
 use steer3d_so3::Irreps;
 
-use super::{FieldLayer, Gate, NormNonlinearity, SphereNonlinearity, TensorProductNonlinearity};
+use crate::layers::FieldLayer;
 use crate::{NnError, Scope};
 
 /// The nonlinearity of a steerable network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Nonlinearity {
-    /// [`Gate`](crate::layers::Gate).
+    /// [`Gate`].
     #[default]
     Gate,
-    /// [`NormNonlinearity`](crate::layers::NormNonlinearity).
+    /// [`NormNonlinearity`].
     Norm,
-    /// [`TensorProductNonlinearity`](crate::layers::TensorProductNonlinearity).
+    /// [`TensorProductNonlinearity`].
     TensorProduct,
-    /// [`SphereNonlinearity`](crate::layers::SphereNonlinearity).
+    /// [`SphereNonlinearity`].
     Sphere,
 }
 

@@ -1,8 +1,8 @@
 use steer3d_ops::gate;
 use steer3d_so3::{Irrep, Irreps, Parity};
 
-use super::channels::is_invariant;
-use super::{FieldLayer, Gating};
+use crate::layers::channels::is_invariant;
+use crate::layers::{FieldLayer, Gating};
 use crate::{Field, NnError, Pass};
 
 /// Gated nonlinearity (Weiler et al. 2018, section 4.3): invariant channels pass through ReLU,

@@ -1,8 +1,8 @@
 use steer3d_ops::{ProductTerm, channel_product};
 use steer3d_so3::{Block, Irrep, Irreps, clebsch_gordan};
 
-use super::{ConvConfig, Convolution, FieldLayer, SteerableConv3d};
 use crate::field::widened;
+use crate::layers::{ConvConfig, Convolution, FieldLayer, SteerableConv3d};
 use crate::{Field, NnError, Pass, Scope};
 
 /// Tensor-product nonlinearity (Kondor, Lin and Trivedi 2018, *Clebsch-Gordan Nets*,

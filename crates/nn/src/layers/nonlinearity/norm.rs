@@ -2,7 +2,7 @@ use candle_core::Tensor;
 use steer3d_ops::norm_relu;
 use steer3d_so3::Irreps;
 
-use super::FieldLayer;
+use crate::layers::FieldLayer;
 use crate::{Field, NnError, Pass, Scope};
 
 /// Norm nonlinearity (Worrall et al. 2017, eq. 9): every field `f` becomes
