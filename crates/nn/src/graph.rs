@@ -52,7 +52,7 @@ impl Graph {
             field = front.forward(&field, pass, recompute, observe)?;
         }
         field = block::run(&self.blocks, &field, pass, recompute, observe)?;
-        let features = self.head.features(field, pass)?;
+        let features = self.head.features(&field, pass)?;
         let output = self.head.output(&features)?;
         Ok([features, output])
     }
@@ -95,14 +95,13 @@ impl Graph {
 }
 
 impl Output {
-    fn features(&self, field: Field, pass: Pass) -> Result<LayerField, NnError> {
+    fn features(&self, field: &Field, pass: Pass) -> Result<LayerField, NnError> {
         let irreps = field.irreps().clone();
         let values = match &self.map {
             Map::Field { pooled: false, .. } => field.mean_over_orientations()?.values().clone(),
-            Map::Field { pooled: true, .. } => pooled(&field)?,
-            Map::Linear { norm: None, .. } => pooled(&field)?,
+            Map::Field { pooled: true, .. } | Map::Linear { norm: None, .. } => pooled(field)?,
             Map::Linear { norm: Some(norm), .. } => {
-                voxelwise(&irreps, &pooled(&field)?, |f| norm.forward_t(f, pass))?
+                voxelwise(&irreps, &pooled(field)?, |f| norm.forward_t(f, pass))?
             }
         };
         Ok(LayerField { name: "features".into(), irreps, values })

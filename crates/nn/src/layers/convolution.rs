@@ -103,16 +103,12 @@ impl<C: Convolution> FieldLayer for C {
         let x = field.values();
         let bias = self.bias()?.map(|bias| bias.to_dtype(x.dtype())).transpose()?;
         let (weights, bias) = (self.weights()?.to_dtype(x.dtype())?, bias.as_ref());
-        let values = match self.plan() {
-            Some(plan) => {
-                let (plan, stride) = (&plan.separable, site.stride);
-                separable_conv3d(x, &weights, bias, plan, stride, Boundary::Zero)?
-            }
-            None => {
-                let config = Conv3dConfig::same(site.size);
-                let config = Conv3dConfig { stride: [site.stride; 3], ..config };
-                conv3d(x, &weights, bias, &config)?
-            }
+        let values = if let Some(plan) = self.plan() {
+            let (plan, stride) = (&plan.separable, site.stride);
+            separable_conv3d(x, &weights, bias, plan, stride, Boundary::Zero)?
+        } else {
+            let config = Conv3dConfig::same(site.size);
+            conv3d(x, &weights, bias, &Conv3dConfig { stride: [site.stride; 3], ..config })?
         };
         Field::of(site.kind_out.clone(), values)
     }
