@@ -126,7 +126,7 @@ fn main() -> Result<()> {
         ..SteerableConfig::new("1x0".parse()?, 0, Family::jets(2), blocks)
     };
     let device = Device::Cpu;
-    let count = SteerableCnn::new(steerable.clone(), 0, DType::F32, &device)?.params().count();
+    let count = Network::new(&steerable.clone().into(), 0, DType::F32, &device)?.params().count();
     let plain = PlainConfig { classes: 5, ..PlainConfig::like(&steerable) }.with_parameters(count);
     let test = dataset.indices(Split::Test);
     let values: Vec<Vec<f64>> = test.iter().map(|&item| dataset.targets(item).to_vec()).collect();

@@ -147,7 +147,7 @@ fn main() -> Result<()> {
     // Brings the density to a root mean square of about 1.
     let steerable =
         SteerableConfig { input_scale: 100.0, ..SteerableConfig::unet(1, CLASSES.len())? };
-    let count = SteerableCnn::new(steerable.clone(), 0, DType::F32, &device)?.params().count();
+    let count = Network::new(&steerable.clone().into(), 0, DType::F32, &device)?.params().count();
     let plain = PlainConfig::like(&steerable).with_parameters(count);
     let protocol = Protocol {
         seed: 1,

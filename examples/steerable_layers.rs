@@ -14,40 +14,28 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(
-        params: &mut Params,
-        name: &str,
-        input: &Irreps,
-        output: &Irreps,
-    ) -> Result<Self, NnError> {
+    fn new(mut params: Scope<'_>, input: &Irreps, output: &Irreps) -> Result<Self, NnError> {
         let gate = Gate::new(output)?;
+        let config = ConvConfig::new(input, gate.irreps_in());
+        let config = ConvConfig { kernel: Family::jets(3), ..config };
         Ok(Self {
-            conv: SteerableConv3d::new(
-                params,
-                &format!("{name}.conv"),
-                input,
-                gate.irreps_in(),
-                5,
-                &Family::jets(3),
-                [1.0; 3],
-                false,
-            )?,
-            norm: FieldBatchNorm::new(params, &format!("{name}.norm"), gate.irreps_in())?,
+            conv: SteerableConv3d::new(params.pp("conv"), config)?,
+            norm: FieldBatchNorm::new(params.pp("norm"), gate.irreps_in())?,
             gate,
         })
     }
 
     fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        self.gate.forward(&self.norm.forward(&self.conv.forward(field)?, Mode::Evaluate)?)
+        self.gate.forward(&self.norm.forward(&self.conv.forward(field)?)?)
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (input, hidden): (Irreps, Irreps) = ("1x0".parse()?, "4x0+3x1+2x2".parse()?);
     let mut params = Params::new(0, DType::F32, &Device::Cpu);
-    let mut layers = vec![Layer::new(&mut params, "layer1", &input, &hidden)?];
+    let mut layers = vec![Layer::new(params.pp("layer1"), &input, &hidden)?];
     for i in 2..=5 {
-        layers.push(Layer::new(&mut params, &format!("layer{i}"), &hidden, &hidden)?);
+        layers.push(Layer::new(params.pp(format!("layer{i}")), &hidden, &hidden)?);
     }
     let run = |volume: &Volume| -> Result<Volume, Box<dyn std::error::Error>> {
         let [d, h, w] = volume.dims();

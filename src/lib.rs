@@ -23,12 +23,12 @@ pub mod prelude {
     pub use steer3d_eval::{Predictor, Protocol, evaluate};
     pub use steer3d_kernels::Family;
     pub use steer3d_nn::layers::{
-        FieldBatchNorm, FieldDropout, Gate, GaussianPool, InvariantPool, Linear, NormNonlinearity,
-        RadialConv3d, RadialPerceptron, SteerableConv3d,
+        ConvConfig, FieldBatchNorm, FieldDropout, FieldLayer, Gate, GaussianPool, InvariantPool,
+        Linear, NormNonlinearity, RadialConv3d, RadialPerceptron, SteerableConv3d,
     };
     pub use steer3d_nn::{
-        Field, Mode, ModelConfig, Network, Params, PlainCnn, PlainConfig, SteerableBlock,
-        SteerableCnn, SteerableConfig,
+        Field, Mode, ModelConfig, Network, Params, PlainConfig, Scope, SteerableBlock,
+        SteerableConfig,
     };
     pub use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
     pub use steer3d_train::{TrainConfig, TrainEvent, train};

@@ -80,7 +80,7 @@ fn a_file_becomes_a_report() {
         dims: meta.dims,
         voxel_size: meta.voxel_size,
         unit: meta.unit.clone(),
-        model: network.config(),
+        model: network.config().clone(),
     };
     checkpoint::save(&path, &network, &card).unwrap();
     let (loaded, _) = checkpoint::load(&path, &Device::Cpu).unwrap();

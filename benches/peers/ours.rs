@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
-use steer3d::nn::{Mode, SteerableBlock, SteerableCnn, SteerableConfig};
+use steer3d::nn::{Mode, Network, SteerableBlock, SteerableConfig};
 use steer3d::ops::{Boundary, Conv3dConfig, Separable, conv3d, reuse_memory, separable_conv3d};
 use steer3d::so3::Irreps;
 use steer3d::train::AdamW;
@@ -115,14 +115,14 @@ const HIDDEN: &str = "16x0+16x1+16x2";
 const SIZE: usize = 5;
 const ORDER: usize = 3;
 
-fn network(layers: usize) -> Result<SteerableCnn> {
+fn network(layers: usize) -> Result<Network> {
     let block = |fields: &str| Ok(SteerableBlock::new(fields.parse()?, SIZE, 1));
     let config = SteerableConfig {
         blocks: blocks(layers).map(block).collect::<Result<_>>()?,
         kernel: Family::jets(ORDER),
         ..SteerableConfig::small(1, 3)?
     };
-    Ok(SteerableCnn::new(config, 0, DType::F32, &Device::Cpu)?)
+    Ok(Network::new(&config.into(), 0, DType::F32, &Device::Cpu)?)
 }
 
 fn training_step(
@@ -143,8 +143,8 @@ fn training_step(
 fn evaluate(layers: usize, edge: usize, repeats: usize, fused: bool) -> Result<()> {
     let (network, x) = (network(layers)?, volume(1, edge)?.as_detached_tensor());
     if fused {
-        let fused = network.fused()?;
-        return report(|| Ok(fused.forward(&x)?), repeats);
+        let folded = network.folded()?;
+        return report(|| Ok(folded.forward(&x)?), repeats);
     }
     report(|| Ok(network.forward(&x, Mode::Evaluate)?), repeats)
 }

@@ -5,7 +5,10 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use steer3d::kernels::Family;
-use steer3d::nn::layers::{FieldBatchNorm, Gate, InvariantPool, Linear, SteerableConv3d};
+use steer3d::nn::layers::{
+    ConvConfig, FieldBatchNorm, FieldLayer, Gate, InvariantPool, Linear, LinearConfig,
+    SteerableConv3d,
+};
 use steer3d::nn::{Field, Mode, NnError, Params};
 use steer3d::so3::Irreps;
 use steer3d::train::AdamW;
@@ -38,26 +41,17 @@ pub(super) fn print(edge: usize, repeats: usize) -> Result<()> {
     };
     for (i, fields) in blocks(LAYERS).enumerate() {
         let gate = Gate::new(&fields.parse()?)?;
-        let (family, inner) = (Family::jets(ORDER), gate.irreps_in());
-        let name = format!("{i}.conv");
-        let conv = SteerableConv3d::new(
-            &mut params,
-            &name,
-            &irreps,
-            inner,
-            SIZE,
-            &family,
-            [1.0; 3],
-            false,
-        )?;
-        let norm = FieldBatchNorm::new(&mut params, &format!("{i}.norm"), inner)?;
+        let (kernel, inner) = (Family::jets(ORDER), gate.irreps_in());
+        let config = ConvConfig { size: SIZE, kernel, ..ConvConfig::new(&irreps, inner) };
+        let conv = SteerableConv3d::new(params.pp(i).pp("conv"), config)?;
+        let norm = FieldBatchNorm::new(params.pp(i).pp("norm"), inner)?;
         let values = |field: Result<Field, NnError>| Ok(field?.values().clone());
         add(0, &irreps, i > 0, &|x| values(conv.forward(x)))?;
-        add(1, inner, true, &|x| values(norm.forward_gated(&gate, x, mode)))?;
+        add(1, inner, true, &|x| values(norm.forward_then(&gate, x, mode.into())))?;
         irreps = gate.irreps_out().clone();
     }
-    let (head, labels) =
-        (Linear::new(&mut params, "head", irreps.dim(), 3)?, Tensor::new(&[1u32], &Device::Cpu)?);
+    let head = Linear::new(params.pp("head"), LinearConfig::new(irreps.dim(), 3))?;
+    let labels = Tensor::new(&[1u32], &Device::Cpu)?;
     add(2, &irreps, true, &|x| {
         Ok(cross_entropy(&head.forward(&InvariantPool.forward(x)?)?, &labels)?)
     })?;

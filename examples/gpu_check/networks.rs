@@ -8,10 +8,10 @@ use candle_nn::loss::cross_entropy;
 use steer3d::dataset::{Dataset, ImportOptions, import_tetris};
 use steer3d::kernels::Family;
 use steer3d::nn::checkpoint::{FORMAT, ModelCard, load, save};
-use steer3d::nn::layers::{RadialConv3d, RadialPerceptron};
+use steer3d::nn::layers::{FieldLayer, RadialConv3d, RadialConvConfig};
 use steer3d::nn::{
     Field, Head, Mode, ModelConfig, Network, Nonlinearity, Params, PlainConfig, Pooling,
-    SteerableBlock, SteerableCnn, SteerableConfig, Symmetry, TransformerConfig,
+    SteerableBlock, SteerableConfig, Symmetry, TransformerConfig,
 };
 #[cfg(feature = "nccl")]
 use steer3d::ops::DeviceLink;
@@ -93,7 +93,7 @@ fn steps_and_answers(config: &ModelConfig, device: &Device) -> Result<(Vec<f64>,
         adam.step(network.params(), &loss.backward()?, 1e-2)?;
         losses.push(on_cpu(&loss)?.to_scalar()?);
     }
-    let answers = on_cpu(&network.fused()?.forward(&x)?)?;
+    let answers = on_cpu(&network.folded()?.forward(&x)?)?;
     let unfused = on_cpu(&network.forward(&x, Mode::Evaluate)?)?;
     let off = difference(&answers, &unfused)?;
     ensure!(off < 1e-9, "the network for evaluation gives other answers: {off:.1e}");
@@ -117,12 +117,12 @@ fn in_bf16_and_from_a_file(config: &ModelConfig, gpu: &Device) -> Result<()> {
         dims: [11; 3],
         voxel_size: [1.0; 3],
         unit: "voxel".into(),
-        model: network.config(),
+        model: network.config().clone(),
     };
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.safetensors");
     save(&path, &network, &card)?;
-    let answers = |network: &Network| on_cpu(&network.fused()?.forward(&x)?);
+    let answers = |network: &Network| on_cpu(&network.folded()?.forward(&x)?);
     // Not a number is infinitely far from itself.
     let off = difference(&answers(&load(&path, gpu)?.0)?, &answers(&network)?)?;
     ensure!(off == 0.0, "after a step in bf16, answers from a file differ by {off:.1e}");
@@ -133,8 +133,8 @@ fn in_bf16_and_from_a_file(config: &ModelConfig, gpu: &Device) -> Result<()> {
 fn radial(device: &Device) -> Result<[Tensor; 2]> {
     let (input, output): (Irreps, Irreps) = ("2x0+1x1".parse()?, "1x0+2x1+1x2".parse()?);
     let mut params = Params::new(1, DType::F64, device);
-    let perceptron = RadialPerceptron::default();
-    let layer = RadialConv3d::new(&mut params, "radial", &input, &output, 5, perceptron, [1.0; 3])?;
+    let config = RadialConvConfig::new(&input, &output);
+    let layer = RadialConv3d::new(params.pp("radial"), config)?;
     let x = normal(&mut Stream::new(5, "volumes", &[]), &[2, input.dim(), 9, 9, 9])?;
     let out = layer.forward(&Field::new(input, x.to_device(device)?)?)?;
     let gradients = out.values().sqr()?.mean_all()?.backward()?;
@@ -184,14 +184,14 @@ fn apart(a: &[f64], b: &[f64]) -> f64 {
     largest(a.iter().zip(b).map(|(a, b)| (a - b).abs() / b.abs()))
 }
 
-pub(crate) fn network(device: &Device, dtype: DType) -> Result<SteerableCnn> {
+pub(crate) fn network(device: &Device, dtype: DType) -> Result<Network> {
     let block = |fields: &str, stride| Ok(SteerableBlock::new(fields.parse()?, 5, stride));
     let blocks = [block("8x0+4x1+2x2", 2), block("8x0+4x1+2x2", 1), block("16x0", 1)];
     let config = SteerableConfig {
         blocks: blocks.into_iter().collect::<Result<Vec<_>>>()?,
         ..SteerableConfig::small(1, 4)?
     };
-    Ok(SteerableCnn::new(config, 1, dtype, device)?)
+    Ok(Network::new(&config.into(), 1, dtype, device)?)
 }
 
 /// Of weights of type `dtype` and fields of type `stored`.

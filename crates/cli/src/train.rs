@@ -39,7 +39,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d train cath.h5 --config model.toml --out runs/mine
   steer3d train cath.toml --device cuda:0,cuda:1
 
-The run folder gets model.safetensors (weights of the best epoch), model.toml (what the model is),
+The run folder gets model.safetensors (weights of the best epoch and what the model is),
 experiment.toml (all settings), run.json (version, seed, checksum of the data), metrics.jsonl (one
 line for each epoch), curves.html, tensorboard/ and states/, from which --resume goes on to the same
 bits. Ctrl-C and SIGTERM save the state and end with exit code 130; a second Ctrl-C ends at once.";
@@ -584,7 +584,7 @@ pub(crate) fn train_into(
         dims: meta.dims,
         voxel_size: meta.voxel_size,
         unit: meta.unit.clone(),
-        model: network.config(),
+        model: network.config().clone(),
     };
     let label = format!("train {} on {}", network.config().name(), meta.name);
     let mut record = RunRecord::new(&network, dataset, config);

@@ -1,5 +1,5 @@
 use candle_core::{DType, Device, Tensor};
-use steer3d_nn::{FusedNetwork, LayerField, Network, NnError};
+use steer3d_nn::{FoldedNetwork, LayerField, Network, NnError};
 
 use crate::{ModelError, Predictor};
 
@@ -8,7 +8,7 @@ use crate::{ModelError, Predictor};
 pub struct NetworkPredictor {
     name: String,
     network: Network,
-    fused: FusedNetwork,
+    folded: FoldedNetwork,
 }
 
 impl NetworkPredictor {
@@ -17,7 +17,7 @@ impl NetworkPredictor {
     /// # Errors
     /// Only if the device runs out of memory.
     pub fn new(name: String, network: Network) -> Result<Self, NnError> {
-        Ok(Self { name, fused: network.fused()?, network })
+        Ok(Self { name, folded: network.folded()?, network })
     }
 
     /// The network.
@@ -49,7 +49,7 @@ impl Predictor for NetworkPredictor {
     }
 
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
-        let logits = self.fused.forward(&self.moved(batch)?)?;
+        let logits = self.folded.forward(&self.moved(batch)?)?;
         Ok(logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
     }
 

@@ -1,14 +1,16 @@
-//! Networks on disk: `NAME.safetensors` holds the tensors, `NAME.toml` beside it the
-//! [`ModelCard`], so that the pair needs nothing else to be used.
+//! Networks on disk: one safetensors file holds the tensors and, as TOML text in its metadata under the key
+//! `steer3d`, the [`ModelCard`], so that it needs nothing else to be used.
 //!
-//! Both files are written under a temporary name in the same folder, synced and renamed: a reader
-//! finds the old pair or the new one, never half a file.
+//! The file is written under a temporary name in the same folder, synced and renamed: a reader finds the old model or
+//! the new one. Equal models are equal bytes. Models of two files, whose card lies beside the weights as `NAME.toml`,
+//! are read too.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -16,8 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ModelConfig, Network, NnError};
 
-/// Version of the layout of the two files.
+/// Version of the card.
 pub const FORMAT: u32 = 1;
+
+/// The key of the card in the metadata.
+const CARD: &str = "steer3d";
 
 /// What a network is, and what it was trained for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,32 +47,19 @@ pub struct ModelCard {
     pub model: ModelConfig,
 }
 
-/// The name under which a model's card lies beside its weights.
-pub fn card_path(weights: &Path) -> PathBuf {
-    weights.with_extension("toml")
-}
-
-/// Writes the network's tensors to `path` and `card` beside it.
+/// Writes the network's tensors and `card` to `path`.
 ///
 /// # Errors
-/// [`NnError::Checkpoint`] when a file cannot be written.
+/// [`NnError::Checkpoint`] when the file cannot be written.
 pub fn save(path: &Path, network: &Network, card: &ModelCard) -> Result<(), NnError> {
     let text = toml::to_string_pretty(card).map_err(|e| fault(path, &e))?;
-    let mut arrays = vec![];
-    for (name, var) in network.params().all() {
-        let values: Vec<f32> = var.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        arrays.push((name, var.dims().to_vec(), bytes));
-    }
-    let views = arrays
-        .iter()
-        .map(|(name, shape, bytes)| {
-            let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
-            Ok((*name, view.map_err(|e| fault(path, &e))?))
-        })
-        .collect::<Result<Vec<_>, NnError>>()?;
-    let bytes = safetensors::serialize(views, None).map_err(|e| fault(path, &e))?;
-    write_atomically(&card_path(path), text.as_bytes())?;
+    let tensors = network
+        .params()
+        .all()
+        .map(|(name, var)| Ok((name, var.detach().to_dtype(DType::F32)?.to_device(&Device::Cpu)?)));
+    let tensors = tensors.collect::<Result<Vec<_>, NnError>>()?;
+    let metadata = Some(HashMap::from([(CARD.into(), text)]));
+    let bytes = safetensors::serialize(tensors, metadata).map_err(|e| fault(path, &e))?;
     write_atomically(path, &bytes)
 }
 
@@ -80,40 +72,49 @@ pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnErro
     let bytes = fs::read(path).map_err(|e| fault(path, &e))?;
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|e| fault(path, &format!("not a safetensors file, or a damaged one: {e}")))?;
-    let card = load_card(path)?;
-    let network = Network::new(&card.model, card.seed, DType::F32, device)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| fault(path, &e))?;
+    let (card, home) = match header.metadata().as_ref().and_then(|metadata| metadata.get(CARD)) {
+        Some(text) => (card(path, text)?, "its metadata".into()),
+        None => card_beside(path)?,
+    };
+    let another = "the weights and the card are of different models";
     let mut unused: HashMap<String, TensorView<'_>> = tensors.tensors().into_iter().collect();
+    let network = Network::new(&card.model, card.seed, DType::F32, device)?;
     for (name, var) in network.params().all() {
         let view = unused.remove(name).ok_or_else(|| {
-            let problem = format!(
-                "has no tensor '{name}', which the model in {} needs; the two files are of different models",
-                card_path(path).display()
-            );
+            let problem =
+                format!("has no tensor '{name}', which the model in {home} needs; {another}");
             fault(path, &problem)
         })?;
         var.set(&tensor(path, name, &view, var.dims(), var.device())?)?;
     }
     if let Some(name) = unused.keys().min() {
-        let problem = format!(
-            "has a tensor '{name}' that the model in {} lacks; the two files are of different models",
-            card_path(path).display()
-        );
+        let problem = format!("has a tensor '{name}' that the model in {home} lacks; {another}");
         return Err(fault(path, &problem));
     }
     Ok((network, card))
 }
 
-fn load_card(weights: &Path) -> Result<ModelCard, NnError> {
-    let path = card_path(weights);
+/// The card of a model of two files, and the name of its file.
+fn card_beside(weights: &Path) -> Result<(ModelCard, String), NnError> {
+    let path = weights.with_extension("toml");
     let text = fs::read_to_string(&path).map_err(|e| {
-        fault(&path, &format!("{e}; the model's description must lie beside its weights"))
+        let problem = format!(
+            "{e}; the weights have no model's description in their metadata, so it must lie beside them"
+        );
+        fault(&path, &problem)
     })?;
-    let format = text.parse::<toml::Table>().map_err(|e| fault(&path, &e))?.get("format").cloned();
+    Ok((card(&path, &text)?, path.display().to_string()))
+}
+
+fn card(path: &Path, text: &str) -> Result<ModelCard, NnError> {
+    let table = text.parse::<toml::Table>();
+    let format = table.map_err(|e| fault(path, &format!("card: {e}")))?.remove("format");
     if format != Some(toml::Value::Integer(FORMAT.into())) {
         let found = format.map_or_else(|| "none".into(), |v| v.to_string());
-        return Err(fault(&path, &format!("expected format = {FORMAT}, found {found}")));
+        return Err(fault(path, &format!("card: expected format = {FORMAT}, found {found}")));
     }
-    toml::from_str(&text).map_err(|e| fault(&path, &e))
+    toml::from_str(text).map_err(|e| fault(path, &format!("card: {e}")))
 }
 
 fn tensor(
@@ -131,12 +132,11 @@ fn tensor(
         );
         return Err(fault(path, &problem));
     }
-    let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-    let values: Vec<f32> = view.data().chunks_exact(4).map(value).collect();
-    if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
+    let tensor = view.load(&Device::Cpu)?;
+    if let Some(bad) = tensor.flatten_all()?.to_vec1::<f32>()?.iter().find(|v| !v.is_finite()) {
         return Err(fault(path, &format!("tensor '{name}' holds {bad}")));
     }
-    Ok(Tensor::from_vec(values, shape, device)?)
+    Ok(tensor.to_device(device)?)
 }
 
 /// [`steer3d_files::write`] with an error of this crate.

@@ -2,9 +2,8 @@ use serde::{Deserialize, Serialize};
 use steer3d_kernels::{AngularCutoff, Family};
 use steer3d_so3::{Block, Irrep, Irreps, IrrepsError, Parity};
 
-use crate::NnError;
 use crate::field::scalars;
-use crate::transformer::POSE;
+use crate::{NnError, Nonlinearity, Symmetry};
 
 /// Everything needed to build a network; stored beside its weights as TOML.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,7 +15,8 @@ pub enum ModelConfig {
     Plain(PlainConfig),
 }
 
-/// A [`SteerableCnn`](crate::SteerableCnn).
+/// A steerable network (Weiler et al. 2018): blocks of steerable convolution, batch norm, nonlinearity and
+/// antialiased subsampling, and a [`Head`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SteerableConfig {
@@ -34,7 +34,7 @@ pub struct SteerableConfig {
     /// Probability of dropping a whole field after each block.
     #[serde(default)]
     pub dropout: f64,
-    /// Whether batch norm only scales ([`FieldBatchNorm::scaling_only`](crate::layers::FieldBatchNorm::scaling_only)),
+    /// Whether batch norm only scales ([`NormConfig::scaling_only`](crate::layers::NormConfig::scaling_only)),
     /// so that empty space stays zero.
     #[serde(default)]
     pub keep_zero: bool,
@@ -58,21 +58,6 @@ pub struct SteerableConfig {
     /// result has the grid of the input.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decoder: Vec<SteerableBlock>,
-}
-
-/// The nonlinearity of a [`SteerableCnn`](crate::SteerableCnn).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Nonlinearity {
-    /// [`Gate`](crate::layers::Gate).
-    #[default]
-    Gate,
-    /// [`NormNonlinearity`](crate::layers::NormNonlinearity).
-    Norm,
-    /// [`TensorProductNonlinearity`](crate::layers::TensorProductNonlinearity).
-    TensorProduct,
-    /// [`SphereNonlinearity`](crate::layers::SphereNonlinearity).
-    Sphere,
 }
 
 /// What a network gives: in a model file `head = "voxels"`, or a table
@@ -148,7 +133,14 @@ impl SteerableBlock {
     }
 }
 
-/// A [`PlainCnn`](crate::PlainCnn).
+/// The rivals: convolution, batch norm, ReLU and pooling, mean over space, linear head; with
+/// [`Symmetry::Octahedral`] a group-convolutional network, whose channels
+/// have 24 orientations each and whose answer does not change under the 24 rotations of the cube
+/// (exactly where pooling is antialiased; max pooling has no centre on odd grids). A
+/// [`TransformerConfig`] puts a spatial transformer in front.
+///
+/// Channels are ordinary numbers; for the measurement of equivariance they, or their means over
+/// orientations, count as scalars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlainConfig {
@@ -184,7 +176,7 @@ pub struct PlainConfig {
     pub decoder: Vec<PlainBlock>,
 }
 
-/// How a [`PlainCnn`](crate::PlainCnn) shrinks the grid.
+/// How a plain network shrinks the grid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
@@ -194,29 +186,6 @@ pub enum Pooling {
     /// Maximum over the 27 voxels around each, blur, subsampling (Zhang 2019, *Making Convolutional
     /// Networks Shift-Invariant Again*, <https://arxiv.org/abs/1904.11486>).
     Antialiased,
-}
-
-/// The group with whose rotations the layers of a [`PlainCnn`](crate::PlainCnn) commute.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Symmetry {
-    /// None.
-    #[default]
-    None,
-    /// The 24 rotations of the cube: convolutions over the group and space (Cohen and Welling 2016,
-    /// <https://arxiv.org/abs/1602.07576>; in 3-D Worrall and Brostow 2018,
-    /// <https://arxiv.org/abs/1804.04458>). Each channel of a block has 24 orientations.
-    Octahedral,
-}
-
-impl Symmetry {
-    /// Orientations of a channel.
-    pub fn order(self) -> usize {
-        match self {
-            Self::None => 1,
-            Self::Octahedral => 24,
-        }
-    }
 }
 
 /// Convolution, batch norm, ReLU, pooling where `pool > 1`, dropout. With `residual` (He et al. 2016,
@@ -300,6 +269,18 @@ fn unit() -> f64 {
 
 fn cubes() -> [f64; 3] {
     [1.0; 3]
+}
+
+impl From<SteerableConfig> for ModelConfig {
+    fn from(config: SteerableConfig) -> Self {
+        Self::Steerable(config)
+    }
+}
+
+impl From<PlainConfig> for ModelConfig {
+    fn from(config: PlainConfig) -> Self {
+        Self::Plain(config)
+    }
 }
 
 impl ModelConfig {
@@ -570,133 +551,4 @@ impl PlainConfig {
             decoder: vec![],
         }
     }
-
-    /// The same network with all widths scaled so that the number of parameters comes closest to
-    /// `parameters`.
-    #[must_use]
-    pub fn with_parameters(&self, parameters: usize) -> Self {
-        self.closest(parameters, Self::parameter_count)
-    }
-
-    /// The same network with all widths scaled so that its [`multiply_adds`](Self::multiply_adds) for a
-    /// volume of D, H, W voxels come closest to `wanted`.
-    #[must_use]
-    pub fn with_multiply_adds(&self, wanted: usize, dims: [usize; 3]) -> Self {
-        self.closest(wanted, |c| c.multiply_adds(dims))
-    }
-
-    fn closest(&self, wanted: usize, measure: impl Fn(&Self) -> usize) -> Self {
-        let with_width = |width: f64| {
-            let mut config = self.clone();
-            let localisation = config.transformer.iter_mut().flat_map(|t| &mut t.blocks);
-            let classifier = config.blocks.iter_mut().chain(&mut config.decoder);
-            for block in classifier.chain(localisation) {
-                block.channels = ((width * block.channels as f64).round() as usize).max(1);
-            }
-            config
-        };
-        let widths = (1..=3200).map(|i| with_width(f64::from(i) / 100.0));
-        widths.min_by_key(|c| measure(c).abs_diff(wanted)).unwrap_or_else(|| self.clone())
-    }
-
-    /// Number of trainable values.
-    pub fn parameter_count(&self) -> usize {
-        // Filter, and scale and shift of the batch norm.
-        let count = |s: &Shape| s.outputs * (s.inputs * s.size.pow(3) + 2);
-        let localisation = self.transformer.as_ref().map_or(0, |t| {
-            let width = t.blocks.last().map_or(self.channels, |b| b.channels);
-            let of_blocks: usize =
-                shapes(self.channels, [&t.blocks, &[]], 1).iter().map(count).sum();
-            of_blocks + (width * t.cells.pow(3) + 1) * POSE
-        });
-        let last = self.decoder.last().or(self.blocks.last());
-        let width = last.map_or(self.channels, |b| b.channels);
-        let all: usize = self.shapes().iter().map(count).sum();
-        localisation + all + (width + 1) * self.head.outputs(self.classes)
-    }
-
-    /// Multiply-adds of the convolutions for one volume of D, H, W voxels.
-    pub fn multiply_adds(&self, dims: [usize; 3]) -> usize {
-        let of = |shapes: &[Shape], order: usize| {
-            let (mut dims, mut kept, mut count) = (dims, vec![], 0);
-            for shape in shapes {
-                match shape.grid {
-                    Grid::Same => {}
-                    Grid::Kept => kept.push(dims),
-                    Grid::Regained => dims = kept.pop().unwrap_or(dims),
-                }
-                let taps = shape.inputs * shape.outputs * order * shape.size.pow(3);
-                count += taps * dims.iter().product::<usize>();
-                dims = dims.map(|n| match self.pooling {
-                    Pooling::Max => n / shape.pool,
-                    Pooling::Antialiased => n.div_ceil(shape.pool),
-                });
-            }
-            count
-        };
-        let localisation = self
-            .transformer
-            .as_ref()
-            .map_or(0, |t| of(&shapes(self.channels, [&t.blocks, &[]], 1), 1));
-        localisation + of(&self.shapes(), self.symmetry.order())
-    }
-
-    fn shapes(&self) -> Vec<Shape> {
-        shapes(self.channels, [&self.blocks, &self.decoder], self.symmetry.order())
-    }
-}
-
-/// A convolution of a plain network.
-struct Shape {
-    /// Channels of the input, all orientations counted.
-    inputs: usize,
-    /// Channels of the output, each counted once.
-    outputs: usize,
-    size: usize,
-    /// Factor by which the grid shrinks after it.
-    pool: usize,
-    grid: Grid,
-}
-
-/// What a convolution does with the grid that it is given.
-enum Grid {
-    Same,
-    /// A decoder comes back to it.
-    Kept,
-    /// It is on the last kept one.
-    Regained,
-}
-
-/// All convolutions of blocks and decoder, in the order in which they run; that of a skip stands after the
-/// pooling.
-fn shapes(channels: usize, [blocks, decoder]: [&[PlainBlock]; 2], order: usize) -> Vec<Shape> {
-    let (mut inputs, mut kept, mut all) = (channels, vec![], vec![]);
-    let on_the_way_down = blocks.iter().map(|block| (block, false));
-    for (block, rises) in on_the_way_down.chain(decoder.iter().map(|block| (block, true))) {
-        for i in 0..block.repeat {
-            let (outputs, size) = (block.channels, block.size);
-            let pool = if i == 0 { block.pool } else { 1 };
-            let grid = match (rises, i, pool) {
-                (true, 0, _) => Grid::Regained,
-                (false, 0, 2..) => Grid::Kept,
-                _ => Grid::Same,
-            };
-            match grid {
-                Grid::Same => {}
-                Grid::Kept => kept.push(inputs),
-                Grid::Regained => inputs += kept.pop().unwrap_or(0),
-            }
-            all.push(Shape { inputs, outputs, size, pool, grid });
-            if block.residual {
-                let same = Grid::Same;
-                let second = Shape { inputs: outputs * order, outputs, size, pool: 1, grid: same };
-                all.push(second);
-                if pool > 1 || inputs != outputs * order {
-                    all.push(Shape { inputs, outputs, size: 1, pool: 1, grid: Grid::Same });
-                }
-            }
-            inputs = outputs * order;
-        }
-    }
-    all
 }

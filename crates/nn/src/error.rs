@@ -1,27 +1,29 @@
 use std::path::PathBuf;
 
 use steer3d_kernels::KernelError;
-use steer3d_so3::{Irreps, IrrepsError};
+use steer3d_so3::IrrepsError;
+
+use crate::FieldType;
 
 /// What can go wrong when building, running, saving or loading a network.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NnError {
-    /// A field does not have the irreps that a layer was built for.
+    /// A field is not of the type that a layer was built for.
     #[error("{layer} expects a field of type {expected}, found {found}")]
     FieldType {
         /// The layer.
         layer: String,
-        /// The irreps it was built for.
-        expected: Irreps,
-        /// The irreps of the field it was given.
-        found: Irreps,
+        /// The type it was built for.
+        expected: FieldType,
+        /// The type of the field it was given.
+        found: FieldType,
     },
-    /// A tensor's channel count contradicts its irreps.
-    #[error("a field of type {irreps} has {} channels, but the tensor has shape {shape:?}", irreps.dim())]
+    /// A tensor's channel count contradicts its type.
+    #[error("a field of type {kind} has {} channels, but the tensor has shape {shape:?}", kind.dim())]
     Channels {
-        /// The irreps of the field.
-        irreps: Irreps,
+        /// The type of the field.
+        kind: FieldType,
         /// The tensor's shape.
         shape: Vec<usize>,
     },

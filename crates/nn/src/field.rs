@@ -1,76 +1,28 @@
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use steer3d_so3::{Irrep, Irreps};
 
-use crate::NnError;
+use crate::{FieldType, NnError};
 
-/// A feature field: values of shape N,C,D,H,W and the representation under which they rotate.
-#[derive(Debug, Clone)]
-pub struct Field {
-    irreps: Irreps,
-    values: Tensor,
-}
-
-impl Field {
-    /// Pairs values with their type.
-    ///
-    /// # Errors
-    /// [`NnError::Channels`] unless `values` has five dimensions with `irreps.dim()` channels.
-    pub fn new(irreps: Irreps, values: Tensor) -> Result<Self, NnError> {
-        let dims = values.dims();
-        if dims.len() != 5 || dims[1] != irreps.dim() {
-            return Err(NnError::Channels { irreps, shape: dims.to_vec() });
-        }
-        Ok(Self { irreps, values })
-    }
-
-    /// How the channels transform.
-    pub fn irreps(&self) -> &Irreps {
-        &self.irreps
-    }
-
-    /// The values, shape N,C,D,H,W.
-    pub fn values(&self) -> &Tensor {
-        &self.values
-    }
-
-    /// The sum of two fields of the same type.
-    pub(crate) fn plus(&self, other: &Self) -> Result<Self, NnError> {
-        other.expect("sum of fields", &self.irreps)?;
-        Self::new(self.irreps.clone(), (&self.values + &other.values)?)
-    }
-
-    /// The channels of this field and then those of `other`.
+impl FieldType {
+    /// The channels of this type and then those of `other`: the last and the first block are one if they are of the
+    /// same irrep.
     pub(crate) fn beside(&self, other: &Self) -> Result<Self, NnError> {
-        let irreps = beside(&self.irreps, &other.irreps)?;
-        Self::new(irreps, Tensor::cat(&[&self.values, &other.values], 1)?)
+        let expected = Self { irreps: other.irreps.clone(), ..*self };
+        expect("a join of fields", &expected, other)?;
+        let of = |irreps: &Irreps| irreps.blocks().map(|b| (b.mul, b.irrep)).collect::<Vec<_>>();
+        let (mut blocks, mut rest) = (of(&self.irreps), of(&other.irreps));
+        if let (Some(last), Some(next)) = (blocks.last_mut(), rest.first())
+            && last.1 == next.1
+        {
+            last.0 += rest.remove(0).0;
+        }
+        blocks.extend(rest);
+        Ok(Self { irreps: Irreps::new(blocks)?, orientations: self.orientations })
     }
-
-    /// D,H,W.
-    pub(crate) fn size(&self) -> [usize; 3] {
-        let dims = self.values.dims();
-        [dims[2], dims[3], dims[4]]
-    }
-
-    pub(crate) fn expect(&self, layer: &str, irreps: &Irreps) -> Result<(), NnError> {
-        expect(layer, irreps, &self.irreps)
-    }
-}
-
-/// The type of [`Field::beside`]: the last and the first block are one if they are of the same irrep.
-pub(crate) fn beside(first: &Irreps, second: &Irreps) -> Result<Irreps, NnError> {
-    let of = |irreps: &Irreps| irreps.blocks().map(|b| (b.mul, b.irrep)).collect::<Vec<_>>();
-    let (mut blocks, mut rest) = (of(first), of(second));
-    if let (Some(last), Some(next)) = (blocks.last_mut(), rest.first())
-        && last.1 == next.1
-    {
-        last.0 += rest.remove(0).0;
-    }
-    blocks.extend(rest);
-    Ok(Irreps::new(blocks)?)
 }
 
 /// Checks that `layer`, which takes fields of type `expected`, is given such.
-pub(crate) fn expect(layer: &str, expected: &Irreps, found: &Irreps) -> Result<(), NnError> {
+pub(crate) fn expect(layer: &str, expected: &FieldType, found: &FieldType) -> Result<(), NnError> {
     if expected == found {
         return Ok(());
     }
@@ -79,6 +31,124 @@ pub(crate) fn expect(layer: &str, expected: &Irreps, found: &Irreps) -> Result<(
         expected: expected.clone(),
         found: found.clone(),
     })
+}
+
+/// A feature field: values of shape N,C,D,H,W and the representation under which they rotate.
+#[derive(Debug, Clone)]
+pub struct Field {
+    kind: FieldType,
+    values: Tensor,
+}
+
+impl Field {
+    /// Pairs values with their representation.
+    ///
+    /// # Errors
+    /// [`NnError::Channels`] unless `values` has five dimensions with `irreps.dim()` channels.
+    pub fn new(irreps: Irreps, values: Tensor) -> Result<Self, NnError> {
+        Self::of(irreps.into(), values)
+    }
+
+    /// Pairs values with their type.
+    ///
+    /// # Errors
+    /// [`NnError::Channels`] unless `values` has five dimensions with [`FieldType::dim`] channels.
+    pub fn of(kind: FieldType, values: Tensor) -> Result<Self, NnError> {
+        let dims = values.dims();
+        if dims.len() != 5 || dims[1] != kind.dim() {
+            return Err(NnError::Channels { kind, shape: dims.to_vec() });
+        }
+        Ok(Self { kind, values })
+    }
+
+    /// How the channels transform.
+    pub fn kind(&self) -> &FieldType {
+        &self.kind
+    }
+
+    /// The representation of the channels.
+    pub fn irreps(&self) -> &Irreps {
+        &self.kind.irreps
+    }
+
+    /// The values, shape N,C,D,H,W.
+    pub fn values(&self) -> &Tensor {
+        &self.values
+    }
+
+    /// The same type with other values.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn with(&self, values: Tensor) -> Result<Self, NnError> {
+        Self::of(self.kind.clone(), values)
+    }
+
+    /// The sum of two fields of the same type.
+    pub(crate) fn plus(&self, other: &Self) -> Result<Self, NnError> {
+        other.expect_type("sum of fields", &self.kind)?;
+        self.with((&self.values + &other.values)?)
+    }
+
+    /// The channels of this field and then those of `other`.
+    pub(crate) fn beside(&self, other: &Self) -> Result<Self, NnError> {
+        let kind = self.kind.beside(&other.kind)?;
+        Self::of(kind, Tensor::cat(&[&self.values, &other.values], 1)?)
+    }
+
+    /// D,H,W.
+    pub(crate) fn size(&self) -> [usize; 3] {
+        let dims = self.values.dims();
+        [dims[2], dims[3], dims[4]]
+    }
+
+    /// The orientations of a channel as planes of one volume, so that they share norm and dropout.
+    pub(crate) fn joined(&self) -> Result<Self, NnError> {
+        let FieldType { irreps, orientations } = &self.kind;
+        if *orientations == 1 {
+            return Ok(self.clone());
+        }
+        let (n, _, d, h, w) = self.values.dims5()?;
+        let values = self.values.reshape((n, irreps.dim(), orientations * d, h, w))?;
+        Self::new(irreps.clone(), values)
+    }
+
+    /// The field of which this one is [`joined`](Self::joined), where that has `orientations`.
+    pub(crate) fn apart(self, orientations: usize) -> Result<Self, NnError> {
+        if orientations == 1 {
+            return Ok(self);
+        }
+        let (n, _, d, h, w) = self.values.dims5()?;
+        let kind = FieldType { irreps: self.kind.irreps, orientations };
+        let values = self.values.reshape((n, kind.dim(), d / orientations, h, w))?;
+        Self::of(kind, values)
+    }
+
+    /// The mean over the orientations of each channel, which rotates as its irreps say.
+    pub(crate) fn mean_over_orientations(&self) -> Result<Self, NnError> {
+        let FieldType { irreps, orientations } = &self.kind;
+        if *orientations == 1 {
+            return Ok(self.clone());
+        }
+        let (n, _, d, h, w) = self.values.dims5()?;
+        let c = irreps.dim();
+        let values = widened(&self.values)?.reshape((n, c, *orientations, d * h * w))?.mean(2)?;
+        Self::new(irreps.clone(), values.reshape((n, c, d, h, w))?)
+    }
+
+    /// Checks that this is a field of `irreps` without orientations, which is what `layer` takes.
+    pub(crate) fn expect(&self, layer: &str, irreps: &Irreps) -> Result<(), NnError> {
+        self.expect_type(layer, &irreps.into())
+    }
+
+    pub(crate) fn expect_type(&self, layer: &str, expected: &FieldType) -> Result<(), NnError> {
+        expect(layer, expected, &self.kind)
+    }
+}
+
+/// bf16 as f32, in which sums are taken; other types as they are.
+pub(crate) fn widened(x: &Tensor) -> candle_core::Result<Tensor> {
+    if x.dtype() == DType::BF16 { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
 /// The output of one layer of a network, with the way it transforms under rotation.
@@ -90,22 +160,6 @@ pub struct LayerField {
     pub irreps: Irreps,
     /// Values, shape N,C,D,H,W, or N,C once space has been pooled away.
     pub values: Tensor,
-}
-
-impl LayerField {
-    pub(crate) fn of(name: String, field: &Field) -> Self {
-        Self { name, irreps: field.irreps.clone(), values: field.values.clone() }
-    }
-
-    /// What the head is given, N,C.
-    pub(crate) fn features(irreps: Irreps, values: Tensor) -> Self {
-        Self { name: "features".into(), irreps, values }
-    }
-
-    pub(crate) fn logits(values: Tensor) -> Result<Self, NnError> {
-        let classes = values.dim(1)?;
-        Ok(Self { name: "logits".into(), irreps: scalars(classes)?, values })
-    }
 }
 
 /// `count` invariant channels of SO(3).

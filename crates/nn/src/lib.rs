@@ -8,10 +8,11 @@
 //! * [`Field`]: a tensor together with its irreps.
 //! * [`layers`]: steerable convolution, also with learned radial functions, intertwiners; gate, norm,
 //!   tensor-product and spherical-grid nonlinearities, batch norm, field dropout, antialiased pooling and
-//!   up-sampling, linear head.
-//! * [`SteerableCnn`] (also residual and U-Nets, with a [`Head`] for classes, numbers, labels of voxels or
-//!   fields) and [`PlainCnn`], described by a [`ModelConfig`] and joined in [`Network`].
-//! * [`checkpoint`]: weights on disk.
+//!   up-sampling, linear head. Each is a [`FieldLayer`](layers::FieldLayer), made at a place in [`Params`] or in a
+//!   candle `VarBuilder`.
+//! * [`Network`]: what a [`ModelConfig`] describes, steerable and plain, also residual and U-Nets, with a [`Head`]
+//!   for classes, numbers, labels of voxels or fields; a candle `ModuleT`, and [`FoldedNetwork`] a `Module`.
+//! * [`checkpoint`]: networks on disk.
 //!
 //! # Five layers beside e3nn and escnn
 //!
@@ -21,18 +22,18 @@
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use steer3d_kernels::Family;
-//! use steer3d_nn::layers::{FieldBatchNorm, Gate, SteerableConv3d};
-//! use steer3d_nn::{Field, Mode, Params};
+//! use steer3d_nn::layers::{ConvConfig, FieldBatchNorm, FieldLayer, Gate, SteerableConv3d};
+//! use steer3d_nn::{Field, Params};
 //!
 //! let mut params = Params::new(0, DType::F32, &Device::Cpu);
 //! let volume = Tensor::ones((1, 1, 13, 13, 13), DType::F32, &Device::Cpu)?;
-//! let (mut x, kernel, mode) = (Field::new("1x0".parse()?, volume)?, Family::jets(3), Mode::Evaluate);
+//! let mut x = Field::new("1x0".parse()?, volume)?;
 //! for i in 0..5 {
 //!     let gate = Gate::new(&"4x0+3x1+2x2".parse()?)?;
-//!     let (name, to) = (format!("conv{i}"), gate.irreps_in());
-//!     let conv = SteerableConv3d::new(&mut params, &name, x.irreps(), to, 5, &kernel, [1.0; 3], false)?;
-//!     let norm = FieldBatchNorm::new(&mut params, &format!("norm{i}"), to)?;
-//!     x = norm.forward_gated(&gate, &conv.forward(&x)?, mode)?;
+//!     let config = ConvConfig { kernel: Family::jets(3), ..ConvConfig::new(x.irreps(), gate.irreps_in()) };
+//!     let conv = SteerableConv3d::new(params.pp(format!("conv{i}")), config)?;
+//!     let norm = FieldBatchNorm::new(params.pp(format!("norm{i}")), gate.irreps_in())?;
+//!     x = gate.forward(&norm.forward(&conv.forward(&x)?)?)?;
 //! }
 //! assert_eq!(x.values().dims(), [1, 23, 13, 13, 13]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -75,27 +76,29 @@
 //!     x = gate(norm(conv(x)))
 //! ```
 
+mod architectures;
+mod block;
 pub mod checkpoint;
 mod config;
 mod error;
 mod field;
-mod fused;
+mod field_type;
+mod graph;
 pub mod layers;
 mod network;
 mod params;
-mod plain;
+mod plan;
 mod recompute;
-mod steerable;
 mod transformer;
 
+pub use block::ConvolutionInfo;
 pub use config::{
-    Head, ModelConfig, Nonlinearity, PlainBlock, PlainConfig, Pooling, SteerableBlock,
-    SteerableConfig, Symmetry, TransformerConfig,
+    Head, ModelConfig, PlainBlock, PlainConfig, Pooling, SteerableBlock, SteerableConfig,
+    TransformerConfig,
 };
 pub use error::NnError;
 pub use field::{Field, LayerField};
-pub use fused::FusedNetwork;
-pub use network::{ConvolutionInfo, Network};
-pub use params::{Mode, Parameter, Params};
-pub use plain::PlainCnn;
-pub use steerable::SteerableCnn;
+pub use field_type::FieldType;
+pub use layers::{Nonlinearity, Symmetry};
+pub use network::{FoldedNetwork, Network};
+pub use params::{Mode, Parameter, Params, Pass, Scope};

@@ -1,50 +1,80 @@
-use candle_core::{DType, Device, Tensor};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::layers::ConvolutionPath;
-use crate::{FusedNetwork, LayerField, Mode, ModelConfig, NnError, Params, PlainCnn, SteerableCnn};
+use candle_core::{DType, Device, Module, ModuleT, Tensor};
 
-/// Any network that a [`ModelConfig`] describes.
+use crate::architectures::{plain, steerable};
+use crate::block::ConvolutionInfo;
+use crate::graph::Graph;
+use crate::{LayerField, Mode, ModelConfig, NnError, Params, Pass};
+
+/// The network that a [`ModelConfig`] describes.
+///
+/// It is a [`ModuleT`] whose training steps count from 0 and draw dropout masks from the seed of its weights;
+/// [`forward`](Self::forward) takes seed and step as they come.
 #[derive(Debug)]
-pub enum Network {
-    /// A steerable network.
-    Steerable(SteerableCnn),
-    /// A plain network.
-    Plain(PlainCnn),
+pub struct Network {
+    config: ModelConfig,
+    params: Params,
+    graph: Graph,
+    recompute: bool,
+    /// Training passes as a [`ModuleT`].
+    steps: AtomicU64,
+}
+
+/// A network ready for evaluation: every batch norm is folded into the convolution before it
+/// ([`Convolution::folded_with`](crate::layers::Convolution::folded_with)), the one of the head into the linear
+/// layer, and dense filters are expanded.
+///
+/// It gives what the network that it was made of ([`Network::folded`]) gave at
+/// that moment in [`Mode::Evaluate`], up to rounding, and keeps no field longer
+/// than the next layer needs it. Training that network further does not change it.
+#[derive(Debug)]
+pub struct FoldedNetwork {
+    graph: Graph,
 }
 
 impl Network {
     /// Builds the network with initial weights drawn from `seed`.
     ///
     /// # Errors
-    /// [`NnError::Config`] naming the key that is wrong.
+    /// [`NnError::Config`] naming the key that is wrong, [`NnError::Kernel`] when the fields of two
+    /// neighbouring blocks have no kernel between them.
     pub fn new(
         config: &ModelConfig,
         seed: u64,
         dtype: DType,
         device: &Device,
     ) -> Result<Self, NnError> {
-        Ok(match config {
-            ModelConfig::Steerable(c) => {
-                Self::Steerable(SteerableCnn::new(c.clone(), seed, dtype, device)?)
-            }
-            ModelConfig::Plain(c) => Self::Plain(PlainCnn::new(c.clone(), seed, dtype, device)?),
+        Self::with_params(config, Params::new(seed, dtype, device))
+    }
+
+    /// Builds the network with the weights that `params` gives it, which may be those of a candle `VarBuilder`
+    /// ([`Params::from_var_builder`]).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`NnError::Tensor`] for a tensor that is missing or of another shape.
+    pub fn with_params(config: &ModelConfig, mut params: Params) -> Result<Self, NnError> {
+        let graph = match config {
+            ModelConfig::Steerable(config) => steerable(config, &mut params)?,
+            ModelConfig::Plain(config) => plain(config, &mut params)?,
+        };
+        Ok(Self {
+            config: config.clone(),
+            params: params.sealed(),
+            graph,
+            recompute: false,
+            steps: AtomicU64::new(0),
         })
     }
 
     /// The configuration it was built from.
-    pub fn config(&self) -> ModelConfig {
-        match self {
-            Self::Steerable(n) => ModelConfig::Steerable(n.config().clone()),
-            Self::Plain(n) => ModelConfig::Plain(n.config().clone()),
-        }
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
     }
 
     /// Its weights.
     pub fn params(&self) -> &Params {
-        match self {
-            Self::Steerable(n) => n.params(),
-            Self::Plain(n) => n.params(),
-        }
+        &self.params
     }
 
     /// Logits, shape N,classes, of volumes of shape N,C,D,H,W; with another [`Head`](crate::Head) what that
@@ -56,30 +86,25 @@ impl Network {
     /// # Errors
     /// [`NnError::Channels`] for another number of channels.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, NnError> {
-        match self {
-            Self::Steerable(n) => n.forward(x, mode),
-            Self::Plain(n) => n.forward(x, mode),
-        }
+        let [_, output] = self.graph.forward(x, mode.into(), self.recompute, &mut |_, _| ())?;
+        Ok(output.values)
     }
 
-    /// The output of every layer at evaluation, first to last, ending with what the head gives.
+    /// The output of every layer at evaluation, first to last, ending with what the head is given (`features`) and
+    /// what it gives (`logits`, or `output` for a [`Head::Field`](crate::Head::Field)).
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn layers(&self, x: &Tensor) -> Result<Vec<LayerField>, NnError> {
-        match self {
-            Self::Steerable(n) => n.layers(x),
-            Self::Plain(n) => n.layers(x),
-        }
+        self.graph.layers(x)
     }
 
-    /// As [`SteerableCnn::with_recomputation`].
+    /// Keeps only the inputs of the blocks for the backward pass, which runs each block again: the same
+    /// gradients, and with many blocks less memory. A step takes half as long again.
     #[must_use]
-    pub fn with_recomputation(self, recompute: bool) -> Self {
-        match self {
-            Self::Steerable(n) => Self::Steerable(n.with_recomputation(recompute)),
-            Self::Plain(n) => Self::Plain(n.with_recomputation(recompute)),
-        }
+    pub fn with_recomputation(mut self, recompute: bool) -> Self {
+        self.recompute = recompute;
+        self
     }
 
     /// The network at evaluation, as it is now; it takes less memory than [`forward`](Self::forward) in
@@ -87,37 +112,47 @@ impl Network {
     ///
     /// # Errors
     /// Only if the device runs out of memory.
-    pub fn fused(&self) -> Result<FusedNetwork, NnError> {
-        match self {
-            Self::Steerable(n) => n.fused(),
-            Self::Plain(n) => n.fused(),
-        }
+    pub fn folded(&self) -> Result<FoldedNetwork, NnError> {
+        Ok(FoldedNetwork { graph: self.graph.folded()? })
     }
 
     /// The convolutions, first to last.
     pub fn convolutions(&self) -> Vec<ConvolutionInfo> {
-        match self {
-            Self::Steerable(n) => n.convolutions(),
-            Self::Plain(n) => n.convolutions(),
-        }
+        self.graph.convolutions()
     }
 
     /// Multiply-adds of the convolutions for one volume of D, H, W voxels, each on the path that is taken.
     pub fn multiply_adds(&self, dims: [usize; 3]) -> usize {
-        match self {
-            Self::Steerable(n) => n.multiply_adds(dims),
-            Self::Plain(n) => n.config().multiply_adds(dims),
-        }
+        self.graph.multiply_adds(dims)
     }
 }
 
-/// What a convolution of a network costs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ConvolutionInfo {
-    /// The name that it has in [`Network::layers`].
-    pub layer: String,
-    /// How it is computed.
-    pub path: ConvolutionPath,
-    /// Multiply-adds for each output voxel.
-    pub cost: usize,
+impl ModuleT for Network {
+    fn forward_t(&self, x: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+        let mode = if train {
+            let step = self.steps.fetch_add(1, Ordering::Relaxed);
+            Mode::Train { seed: self.params.seed(), step }
+        } else {
+            Mode::Evaluate
+        };
+        self.forward(x, mode).map_err(candle_core::Error::wrap)
+    }
+}
+
+impl FoldedNetwork {
+    /// What the network gives for volumes of shape N,C,D,H,W; logits of shape N,classes of a classifier.
+    ///
+    /// # Errors
+    /// [`NnError::Channels`] for another number of channels.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        let pass = Pass::from(Mode::Evaluate);
+        let [_, output] = self.graph.forward(x, pass, false, &mut |_, _| ())?;
+        Ok(output.values)
+    }
+}
+
+impl Module for FoldedNetwork {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.forward(x).map_err(candle_core::Error::wrap)
+    }
 }

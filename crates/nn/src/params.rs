@@ -1,4 +1,7 @@
+use std::fmt::{self, Debug, Display, Formatter};
+
 use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarBuilder;
 use steer3d_so3::Stream;
 
 use crate::NnError;
@@ -24,6 +27,21 @@ pub enum Mode {
     },
 }
 
+/// One run of a network or a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// How it is run.
+    pub mode: Mode,
+    /// Whether the backward pass runs it again: the running statistics have had their share of this batch.
+    pub again: bool,
+}
+
+impl From<Mode> for Pass {
+    fn from(mode: Mode) -> Self {
+        Self { mode, again: false }
+    }
+}
+
 /// A trainable tensor of a network.
 #[derive(Debug, Clone)]
 pub struct Parameter {
@@ -37,32 +55,76 @@ pub struct Parameter {
 
 /// The trainable tensors and the running statistics of a network, in a fixed order.
 ///
-/// Initial values come from streams keyed by the seed and the tensor's name, so adding a layer
-/// does not change the others.
+/// Initial values come from streams keyed by the seed and the layer's name, so adding a layer
+/// does not change the others. A layer is given its place by [`pp`](Self::pp).
 #[derive(Debug)]
 pub struct Params {
     seed: u64,
     dtype: DType,
     device: Device,
+    prefix: String,
+    source: Option<Source>,
     trainable: Vec<Parameter>,
     buffers: Vec<(String, Var)>,
+}
+
+/// Where tensors come from that are not new.
+struct Source(VarBuilder<'static>);
+
+impl Debug for Source {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("VarBuilder")
+    }
+}
+
+/// A place in a set of parameters, where a layer finds or puts its tensors, as candle's [`VarBuilder`] is. It is
+/// made by [`Params::pp`] or, for a layer that needs no set of its own, from a [`VarBuilder`].
+#[derive(Debug)]
+pub struct Scope<'a> {
+    set: Set<'a>,
+    path: String,
+}
+
+#[derive(Debug)]
+enum Set<'a> {
+    Shared(&'a mut Params),
+    Own(Box<Params>),
 }
 
 impl Params {
     /// An empty set for tensors of `dtype` on `device`.
     pub fn new(seed: u64, dtype: DType, device: &Device) -> Self {
-        Self { seed, dtype, device: device.clone(), trainable: vec![], buffers: vec![] }
+        Self {
+            seed,
+            dtype,
+            device: device.clone(),
+            prefix: String::new(),
+            source: None,
+            trainable: vec![],
+            buffers: vec![],
+        }
     }
 
-    /// The stream from which the initial values of tensor `name` are drawn.
-    pub fn stream(&self, name: &str) -> Stream {
-        Stream::new(self.seed, &format!("init/{name}"), &[])
+    /// An empty set whose tensors are those of `source`, under its prefix: a `VarMap` holds every tensor that a
+    /// layer adds, with the initial value that `seed` gives unless the map has that tensor already; a safetensors
+    /// file must have every tensor of the right shape.
+    pub fn from_var_builder(source: &VarBuilder<'static>, seed: u64) -> Self {
+        Self {
+            prefix: source.prefix(),
+            source: Some(Source(source.root())),
+            ..Self::new(seed, source.dtype(), source.device())
+        }
+    }
+
+    /// The place `name` in this set.
+    pub fn pp(&mut self, name: impl Display) -> Scope<'_> {
+        Scope { path: joined(&self.prefix, name), set: Set::Shared(self) }
     }
 
     /// Adds a trainable tensor.
     ///
     /// # Errors
-    /// When `values` does not fill `shape`, or the device has no room.
+    /// When `values` does not fill `shape`, the device has no room, or a [`VarBuilder`] lacks the tensor.
     pub fn weight(
         &mut self,
         name: &str,
@@ -70,31 +132,16 @@ impl Params {
         shape: &[usize],
         decay: bool,
     ) -> Result<Tensor, NnError> {
-        let var = self.var(values, shape)?;
+        let var = self.var(name, values, shape)?;
         let tensor = var.as_tensor().clone();
         self.trainable.push(Parameter { name: name.into(), var, decay });
         Ok(tensor)
     }
 
-    /// Adds a tensor that is saved but not trained.
+    /// A constant tensor of the set's type and device.
     ///
     /// # Errors
-    /// As [`Params::weight`].
-    pub fn buffer(
-        &mut self,
-        name: &str,
-        values: Vec<f64>,
-        shape: &[usize],
-    ) -> Result<Var, NnError> {
-        let var = self.var(values, shape)?;
-        self.buffers.push((name.into(), var.clone()));
-        Ok(var)
-    }
-
-    /// A constant tensor of the network's type and device.
-    ///
-    /// # Errors
-    /// As [`Params::weight`].
+    /// When `values` does not fill `shape`, or the device has no room.
     pub fn constant(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor, NnError> {
         let device = self.device_of(values.len());
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
@@ -102,19 +149,25 @@ impl Params {
             .to_device(device)?)
     }
 
-    /// Places in other tensors, of rank 1.
-    pub(crate) fn indices(&self, values: Vec<u32>) -> Result<Tensor, NnError> {
-        let count = values.len();
-        Ok(Tensor::from_vec(values, count, self.device_of(count))?)
-    }
-
     /// CUDA has no empty tensors.
     fn device_of(&self, count: usize) -> &Device {
         if count == 0 { &Device::Cpu } else { &self.device }
     }
 
-    fn var(&self, values: Vec<f64>, shape: &[usize]) -> Result<Var, NnError> {
-        Ok(Var::from_tensor(&self.constant(values, shape)?)?)
+    fn var(&self, name: &str, values: Vec<f64>, shape: &[usize]) -> Result<Var, NnError> {
+        let initial = self.constant(values, shape)?;
+        let Some(Source(source)) = &self.source else { return Ok(Var::from_tensor(&initial)?) };
+        let known = source.contains_tensor(name);
+        let var = Var::from_tensor(&source.get(shape, name)?)?;
+        if !known {
+            var.set(&initial)?;
+        }
+        Ok(var)
+    }
+
+    /// Forgets where tensors came from.
+    pub(crate) fn sealed(self) -> Self {
+        Self { source: None, ..self }
     }
 
     /// The trainable tensors, in the order in which they were added.
@@ -138,6 +191,11 @@ impl Params {
         self.trainable.iter().map(|p| p.var.elem_count()).sum()
     }
 
+    /// The seed of the initial values.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -147,4 +205,97 @@ impl Params {
     pub fn device(&self) -> &Device {
         &self.device
     }
+}
+
+impl From<VarBuilder<'static>> for Scope<'static> {
+    fn from(source: VarBuilder<'static>) -> Self {
+        let set = Set::Own(Box::new(Params::from_var_builder(&source, 0)));
+        Self { path: source.prefix(), set }
+    }
+}
+
+impl Scope<'_> {
+    /// The place `name` in this one.
+    pub fn pp(&mut self, name: impl Display) -> Scope<'_> {
+        let path = joined(&self.path, name);
+        Scope { set: Set::Shared(self.set_mut()), path }
+    }
+
+    /// The names from the root to here, with points between them.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn set(&self) -> &Params {
+        match &self.set {
+            Set::Shared(params) => params,
+            Set::Own(params) => params,
+        }
+    }
+
+    fn set_mut(&mut self) -> &mut Params {
+        match &mut self.set {
+            Set::Shared(params) => params,
+            Set::Own(params) => params,
+        }
+    }
+
+    /// The stream from which the initial values of a layer here are drawn.
+    pub fn stream(&self) -> Stream {
+        Stream::new(self.set().seed, &format!("init/{}", self.path), &[])
+    }
+
+    /// Adds the trainable tensor `name`.
+    ///
+    /// # Errors
+    /// As [`Params::weight`].
+    pub fn weight(
+        &mut self,
+        name: &str,
+        values: Vec<f64>,
+        shape: &[usize],
+        decay: bool,
+    ) -> Result<Tensor, NnError> {
+        let name = joined(&self.path, name);
+        self.set_mut().weight(&name, values, shape, decay)
+    }
+
+    /// Adds the tensor `name`, which is saved but not trained.
+    ///
+    /// # Errors
+    /// As [`Params::weight`].
+    pub fn buffer(
+        &mut self,
+        name: &str,
+        values: Vec<f64>,
+        shape: &[usize],
+    ) -> Result<Var, NnError> {
+        let name = joined(&self.path, name);
+        let var = self.set().var(&name, values, shape)?;
+        self.set_mut().buffers.push((name, var.clone()));
+        Ok(var)
+    }
+
+    /// As [`Params::constant`].
+    ///
+    /// # Errors
+    /// As [`Params::constant`].
+    pub fn constant(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor, NnError> {
+        self.set().constant(values, shape)
+    }
+
+    /// Places in other tensors, of rank 1.
+    pub(crate) fn indices(&self, values: Vec<u32>) -> Result<Tensor, NnError> {
+        let count = values.len();
+        Ok(Tensor::from_vec(values, count, self.set().device_of(count))?)
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.set().dtype
+    }
+}
+
+fn joined(path: &str, name: impl Display) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }

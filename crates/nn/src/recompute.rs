@@ -11,36 +11,27 @@ use candle_core::{
 
 use crate::{Field, NnError};
 
-/// Which time a part of a network is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pass {
-    /// The forward pass.
-    First,
-    /// In the backward pass: the running statistics have had their share of this batch.
-    Again,
-}
-
 /// Gradient checkpointing (Chen et al. 2016, *Training deep nets with sublinear memory cost*): runs
 /// `forward` on `field` and keeps nothing of it but the result; the backward pass runs it again, and
 /// gives the same gradients.
 ///
-/// `weights` are all variables that `forward` depends on.
+/// `weights` are all variables that `forward` depends on, which is told whether it runs again.
 pub(crate) fn recomputed(
     field: &Field,
     weights: &[Tensor],
-    forward: impl Fn(&Field, Pass) -> std::result::Result<Field, NnError> + Send + Sync + 'static,
+    forward: impl Fn(&Field, bool) -> std::result::Result<Field, NnError> + Send + Sync + 'static,
 ) -> std::result::Result<Field, NnError> {
-    let irreps = field.irreps().clone();
-    let run = move |x: &Tensor, pass| forward(&Field::new(irreps.clone(), x.clone())?, pass);
-    let out = run(&field.values().detach(), Pass::First)?;
-    let (out_irreps, out) = (out.irreps().clone(), out.values().detach());
-    let again = move |x: &Tensor| Ok(run(x, Pass::Again).map_err(Error::wrap)?.values().clone());
+    let kind = field.kind().clone();
+    let run = move |x: &Tensor, again| forward(&Field::of(kind.clone(), x.clone())?, again);
+    let out = run(&field.values().detach(), false)?;
+    let (out_kind, out) = (out.kind().clone(), out.values().detach());
+    let again = move |x: &Tensor| Ok(run(x, true).map_err(Error::wrap)?.values().clone());
     let op = Recompute {
         weights: weights.to_vec(),
         out: Mutex::new(Some(out)),
         forward: Box::new(again),
     };
-    Field::new(out_irreps, field.values().apply_op2(&flat(weights)?, op)?)
+    Field::of(out_kind, field.values().apply_op2(&flat(weights)?, op)?)
 }
 
 /// All elements in one row.

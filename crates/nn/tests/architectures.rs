@@ -9,7 +9,8 @@ use nalgebra::Matrix3;
 use proptest::prelude::*;
 use steer3d_kernels::Family;
 use steer3d_nn::layers::{
-    Gate, NormNonlinearity, SphereNonlinearity, SteerableConv3d, TensorProductNonlinearity,
+    ConvConfig, FieldLayer, Gate, NormNonlinearity, SphereNonlinearity, SteerableConv3d,
+    TensorProductNonlinearity,
 };
 use steer3d_nn::{
     Field, Head, Mode, ModelConfig, Network, NnError, Nonlinearity, Params, PlainBlock,
@@ -211,13 +212,13 @@ fn all_models() -> Vec<ModelConfig> {
 }
 
 #[test]
-fn fused_networks_give_the_same_and_configurations_survive_toml() {
+fn folded_networks_give_the_same_and_configurations_survive_toml() {
     for model in all_models() {
         assert_eq!(ModelConfig::from_toml(&model.to_toml().unwrap()).unwrap(), model);
         let network = prepared(&model);
         let x = random_volume(1, 11);
         let expected = network.forward(&x, Mode::Evaluate).unwrap();
-        let found = network.fused().unwrap().forward(&x).unwrap();
+        let found = network.folded().unwrap().forward(&x).unwrap();
         assert!(!found.track_op());
         assert_eq!(found.dims(), expected.dims());
         let gap = relative_gap(&found, &expected);
@@ -417,13 +418,14 @@ proptest! {
         let o3 = with_parity(&so3, true);
         for (types, matrix) in [(&so3, *rotation.matrix()), (&o3, -rotation.matrix())] {
             let mut params = Params::new(seed, DType::F64, &Device::Cpu);
-            let product = TensorProductNonlinearity::new(&mut params, "product", types).unwrap();
+            let product = TensorProductNonlinearity::new(params.pp("product"), types).unwrap();
             let gap = pointwise_gap(types, seed, &matrix, |x| product.forward(x));
             prop_assert!(gap < 1e-12, "product, {}: {}", types, gap);
-            let map = SteerableConv3d::pointwise(&mut params, "map", types, types, true).unwrap();
+            let map = ConvConfig { bias: true, ..ConvConfig::pointwise(types, types) };
+            let map = SteerableConv3d::new(params.pp("map"), map).unwrap();
             let gap = pointwise_gap(types, seed, &matrix, |x| map.forward(x));
             prop_assert!(gap < 1e-12, "map, {}: {}", types, gap);
-            let norm = NormNonlinearity::new(&mut params, "norm", types).unwrap();
+            let norm = NormNonlinearity::new(params.pp("norm"), types).unwrap();
             let gap = pointwise_gap(types, seed, &matrix, |x| norm.forward(x));
             prop_assert!(gap < 1e-12, "norm, {}: {}", types, gap);
             let gate = Gate::new(types).unwrap();
@@ -456,7 +458,7 @@ fn a_sphere_nonlinearity_leaves_little_and_a_product_adds_something() {
         assert!((y - x / 2.0).abs() < 1e-10);
     }
     let mut params = Params::new(0, DType::F64, &Device::Cpu);
-    let product = TensorProductNonlinearity::new(&mut params, "p", &irreps("2x1")).unwrap();
+    let product = TensorProductNonlinearity::new(params.pp("p"), &irreps("2x1")).unwrap();
     // v x w is the only product.
     let parallel = [1.0, 2.0, -1.0, 2.0, 4.0, -2.0];
     let out = values(&product.forward(&field(&irreps("2x1"), &parallel)).unwrap());

@@ -1,10 +1,12 @@
 //! Networks on disk: round trip, and every way in which the files can be wrong.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use steer3d_nn::checkpoint::{FORMAT, ModelCard, card_path, load, save};
+use safetensors::SafeTensors;
+use steer3d_nn::checkpoint::{FORMAT, ModelCard, load, save};
 use steer3d_nn::{Mode, ModelConfig, Network, PlainConfig, SteerableConfig, TransformerConfig};
 
 fn card(model: ModelConfig) -> ModelCard {
@@ -47,6 +49,28 @@ fn saved(folder: &Path, model: ModelConfig) -> (PathBuf, Network) {
     (path, network)
 }
 
+/// The card in a file.
+fn card_in(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    header.metadata().as_ref().unwrap()["steer3d"].clone()
+}
+
+/// Puts another card, or none, into a file.
+fn replace_card(path: &Path, card: Option<String>) {
+    let bytes = fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let metadata = card.map(|card| HashMap::from([("steer3d".into(), card)]));
+    let bytes = safetensors::serialize(tensors.tensors(), metadata).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Makes of a model the two files that it was before: `card` beside the weights.
+fn two_files(path: &Path, card: &str) {
+    replace_card(path, None);
+    fs::write(path.with_extension("toml"), card).unwrap();
+}
+
 fn message(path: &Path) -> String {
     load(path, &Device::Cpu).unwrap_err().to_string()
 }
@@ -76,7 +100,7 @@ fn saving_leaves_no_temporary_file() {
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["model.safetensors", "model.toml"]);
+    assert_eq!(names, ["model.safetensors"]);
 }
 
 #[test]
@@ -84,17 +108,19 @@ fn weights_of_another_model_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = saved(folder.path(), plain());
     let other = toml::to_string(&card(steerable())).unwrap();
-    fs::write(card_path(&path), other).unwrap();
-    assert!(
-        message(&path).contains("different models") || message(&path).contains("another model")
-    );
+    let refused =
+        || message(&path).contains("different models") || message(&path).contains("another model");
+    replace_card(&path, Some(other.clone()));
+    assert!(refused());
+    two_files(&path, &other);
+    assert!(refused());
 }
 
 #[test]
 fn a_missing_card_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = saved(folder.path(), plain());
-    fs::remove_file(card_path(&path)).unwrap();
+    replace_card(&path, None);
     assert!(message(&path).contains("model.toml"), "{}", message(&path));
 }
 
@@ -102,9 +128,32 @@ fn a_missing_card_is_named() {
 fn a_card_of_another_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = saved(folder.path(), plain());
-    let text = fs::read_to_string(card_path(&path)).unwrap().replace("format = 1", "format = 9");
-    fs::write(card_path(&path), text).unwrap();
+    let text = card_in(&path).replace("format = 1", "format = 9");
+    replace_card(&path, Some(text.clone()));
     assert!(message(&path).contains("expected format = 1, found 9"), "{}", message(&path));
+    two_files(&path, &text);
+    assert!(message(&path).contains("expected format = 1, found 9"), "{}", message(&path));
+}
+
+#[test]
+fn a_model_of_two_files_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, network) = saved(folder.path(), steerable());
+    two_files(&path, &card_in(&path));
+    let (loaded, found) = load(&path, &Device::Cpu).unwrap();
+    assert_eq!(found, card(steerable()));
+    let values = |n: &Network| {
+        let all = n.params().all();
+        all.map(|(_, v)| v.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&network), values(&loaded));
+}
+
+#[test]
+fn equal_models_are_equal_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = || fs::read(saved(folder.path(), transformer()).0).unwrap();
+    assert_eq!(bytes(), bytes());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
-use steer3d_nn::layers::{RadialConv3d, RadialPerceptron};
+use steer3d_nn::layers::{FieldLayer, RadialConv3d, RadialConvConfig, RadialPerceptron};
 use steer3d_nn::{Field, NnError, Params};
 use steer3d_so3::{Irreps, Normalization, Stream, spherical_harmonics};
 
@@ -10,7 +10,9 @@ const PERCEPTRON: RadialPerceptron = RadialPerceptron { functions: 3, hidden: 5 
 
 fn layer(params: &mut Params, input: &str, output: &str, size: usize) -> RadialConv3d {
     let (input, output): (Irreps, Irreps) = (input.parse().unwrap(), output.parse().unwrap());
-    RadialConv3d::new(params, "radial", &input, &output, size, PERCEPTRON, [1.0; 3]).unwrap()
+    let config =
+        RadialConvConfig { size, perceptron: PERCEPTRON, ..RadialConvConfig::new(&input, &output) };
+    RadialConv3d::new(params.pp("radial"), config).unwrap()
 }
 
 fn values(x: &Tensor) -> Vec<f64> {
@@ -135,8 +137,10 @@ fn where_no_path_leads_the_output_is_zero() {
 fn voxels_that_are_not_cubes_have_more_radii() {
     let mut params = Params::new(0, DType::F64, &Device::Cpu);
     let irreps: Irreps = "1x0+1x1".parse().unwrap();
-    let size = [1.0, 1.0, 2.0];
-    let layer = RadialConv3d::new(&mut params, "r", &irreps, &irreps, 5, PERCEPTRON, size).unwrap();
+    let voxel_size = [1.0, 1.0, 2.0];
+    let config = RadialConvConfig { voxel_size, ..RadialConvConfig::new(&irreps, &irreps) };
+    let config = RadialConvConfig { perceptron: PERCEPTRON, ..config };
+    let layer = RadialConv3d::new(params.pp("r"), config).unwrap();
     // Squared: 0, 1, 2, 4 (twice), 5 (twice), 6.
     let squares: Vec<f64> = layer.radii().iter().map(|r| (r * r).round()).collect();
     assert_eq!(squares, [0.0, 1.0, 2.0, 4.0, 5.0, 6.0]);
@@ -153,7 +157,9 @@ fn settings_out_of_range_are_named() {
     let mut params = Params::new(0, DType::F32, &Device::Cpu);
     let mut new = |size, functions, hidden| {
         let perceptron = RadialPerceptron { functions, hidden };
-        RadialConv3d::new(&mut params, "radial", &irreps, &irreps, size, perceptron, [1.0; 3])
+        let config =
+            RadialConvConfig { size, perceptron, ..RadialConvConfig::new(&irreps, &irreps) };
+        RadialConv3d::new(params.pp("radial"), config)
     };
     for (functions, hidden, field) in [(0, 4, "functions"), (4, 0, "hidden"), (1 << 20, 4, "4096")]
     {

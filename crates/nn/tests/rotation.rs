@@ -5,9 +5,10 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{random_volume, relative_gap, turn, worst_gap};
 use steer3d_kernels::Family;
-use steer3d_nn::layers::GroupConv;
+use steer3d_nn::layers::{FieldLayer, GroupConv, GroupConvConfig};
 use steer3d_nn::{
-    Field, Mode, ModelConfig, Network, Params, PlainConfig, Pooling, SteerableConfig, Symmetry,
+    Field, FieldType, Mode, ModelConfig, Network, Params, PlainConfig, Pooling, SteerableConfig,
+    Symmetry,
 };
 use steer3d_so3::{Irreps, Rotation, cube_group};
 
@@ -69,10 +70,13 @@ fn every_layer_of_a_group_network_commutes_with_the_cube_group_and_not_with_othe
 #[test]
 fn orientations_turn_with_the_input() {
     let mut params = Params::new(3, DType::F32, &Device::Cpu);
-    let conv = GroupConv::new(&mut params, "conv", Symmetry::Octahedral, [2, 3, 24], 3).unwrap();
+    let symmetry = Symmetry::Octahedral;
+    let config = GroupConvConfig { orientations: 24, symmetry, ..GroupConvConfig::new(3, 2) };
+    let conv = GroupConv::new(params.pp("conv"), config).unwrap();
     let scalars = |channels: usize| format!("{channels}x0").parse::<Irreps>().unwrap();
     let x = random_volume(3 * 24, 5);
-    let apply = |x: Tensor| conv.forward(&Field::new(scalars(72), x).unwrap()).unwrap();
+    let kind = FieldType { irreps: scalars(3), orientations: 24 };
+    let apply = |x: Tensor| conv.forward(&Field::of(kind.clone(), x).unwrap()).unwrap();
     let group = cube_group();
     for rotation in group.iter().step_by(5) {
         // (R f)[c, h](x) = f[c, R^-1 h](R^-1 x).

@@ -405,7 +405,7 @@ impl<'a> Training<'a> {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        let fused = self.network.fused()?;
+        let fused = self.network.folded()?;
         let mut sums = [0.0; 4];
         read_ahead(self.dataset, &self.validation, batch_size, None, |mut batch| {
             let x = volumes(self.network, self.dataset, &mut batch)?;
@@ -505,7 +505,7 @@ impl<'a> Training<'a> {
         let (_, optimiser_step) = self.optimiser.state(self.network.params());
         let header = StateHeader {
             version: env!("CARGO_PKG_VERSION").into(),
-            model: self.network.config(),
+            model: self.network.config().clone(),
             config: self.config.clone(),
             dataset: self.dataset.meta().name.clone(),
             digest: self.dataset.digest(),
@@ -539,7 +539,7 @@ impl<'a> Training<'a> {
         if let Some(d) = difference(&header.config, self.config)? {
             return Err(change(format!("the setting {d}")));
         }
-        if let Some(d) = difference(&header.model, &self.network.config())? {
+        if let Some(d) = difference(&header.model, self.network.config())? {
             return Err(change(format!("of the model, {d}")));
         }
         let (name, digest) = (&self.dataset.meta().name, self.dataset.digest());

@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use steer3d_kernels::Family;
 use steer3d_nn::layers::{
-    Gate, GaussianPool, NormNonlinearity, SphereNonlinearity, SteerableConv3d,
-    TensorProductNonlinearity,
+    ConvConfig, FieldLayer, Gate, GaussianPool, NormNonlinearity, SphereNonlinearity,
+    SteerableConv3d, TensorProductNonlinearity,
 };
 use steer3d_nn::{Field, NnError, Params};
 use steer3d_so3::{Irrep, Irreps, Parity};
@@ -125,7 +125,10 @@ impl Subject {
                 Ok(last.values().clone())
             }));
         }
-        let mut conv = || convolution(&mut params, "conv", &irreps, &irreps, layer);
+        let mut conv = |stride| {
+            let config = ConvConfig { stride, ..convolution(&irreps, &irreps, layer) };
+            SteerableConv3d::new(params.pp("conv"), config)
+        };
         let forward: Box<FieldToField> = match self {
             Self::Gate => {
                 let gate = Gate::new(&layer.irreps)?;
@@ -135,13 +138,13 @@ impl Subject {
                 }));
             }
             Self::Norm => {
-                let norm = NormNonlinearity::new(&mut params, "norm", &irreps)?;
+                let norm = NormNonlinearity::new(params.pp("norm"), &irreps)?;
                 let bias = &params.trainable()[0].var;
                 bias.set(&bias.as_tensor().affine(0.0, -0.5 * standard_deviation(sample)?)?)?;
                 Box::new(move |f| norm.forward(f))
             }
             Self::TensorProduct => {
-                let product = TensorProductNonlinearity::new(&mut params, "product", &irreps)?;
+                let product = TensorProductNonlinearity::new(params.pp("product"), &irreps)?;
                 Box::new(move |f| product.forward(f))
             }
             Self::Sphere => {
@@ -153,15 +156,15 @@ impl Subject {
                 })
             }
             Self::Strided => {
-                let conv = conv()?.with_stride(2);
+                let conv = conv(2)?;
                 Box::new(move |f| conv.forward(f))
             }
             Self::Antialiased(sigma) => {
-                let conv = conv()?;
+                let conv = conv(1)?;
                 Box::new(move |f| GaussianPool { stride: 2, sigma }.forward(&conv.forward(f)?))
             }
             Self::Convolution | Self::Network(_) => {
-                let conv = conv()?;
+                let conv = conv(1)?;
                 Box::new(move |f| conv.forward(f))
             }
         };
@@ -215,24 +218,9 @@ fn scalars(count: usize, like: &Irreps) -> Result<Irreps, EvalError> {
     Ok(Irreps::new([(count, scalar)]).map_err(NnError::from)?)
 }
 
-fn convolution(
-    params: &mut Params,
-    name: &str,
-    irreps_in: &Irreps,
-    irreps_out: &Irreps,
-    layer: &LayerSpec,
-) -> Result<SteerableConv3d, NnError> {
-    let cubes = [1.0; 3];
-    SteerableConv3d::new(
-        params,
-        name,
-        irreps_in,
-        irreps_out,
-        layer.size,
-        &layer.family,
-        cubes,
-        false,
-    )
+fn convolution(irreps_in: &Irreps, irreps_out: &Irreps, layer: &LayerSpec) -> ConvConfig {
+    let (size, kernel) = (layer.size, layer.family.clone());
+    ConvConfig { size, kernel, ..ConvConfig::new(irreps_in, irreps_out) }
 }
 
 /// Convolution, division by a number, gate.
@@ -264,8 +252,9 @@ fn network(
     let mut stages = vec![];
     for i in 1..=depth {
         let gate = (i < depth).then(|| Gate::new(&layer.irreps)).transpose()?;
-        let out = gate.as_ref().map_or(&last, Gate::irreps_in);
-        let conv = convolution(params, &format!("conv{i}"), field.irreps(), out, layer)?;
+        let out = gate.as_ref().map_or(&last, |gate| gate.irreps_in());
+        let config = convolution(field.irreps(), out, layer);
+        let conv = SteerableConv3d::new(params.pp(format!("conv{i}")), config)?;
         let scale = 1.0 / standard_deviation(conv.forward(&field)?.values())?;
         let stage = Stage { conv, scale, gate };
         field = stage.forward(&field)?;

@@ -8,7 +8,9 @@ use steer3d_eval::equivariance::{
 };
 use steer3d_kernels::Family;
 use steer3d_kernels::equivariance::layer_error;
-use steer3d_nn::layers::{RadialConv3d, RadialPerceptron, SteerableConv3d};
+use steer3d_nn::layers::{
+    ConvConfig, FieldLayer, RadialConv3d, RadialConvConfig, SteerableConv3d,
+};
 use steer3d_nn::{Field, Params};
 use steer3d_so3::{Irreps, Stream, random_rotations};
 
@@ -46,9 +48,8 @@ fn convolutions_with_learned_radial_functions_pass() {
     for fields in ["3x0+2x1+1x2", "2x0e+1x0o+2x1o+1x1e"] {
         let fields = irreps(fields);
         let mut params = Params::new(1, DType::F32, &Device::Cpu);
-        let perceptron = RadialPerceptron::default();
-        let conv =
-            RadialConv3d::new(&mut params, "c", &fields, &fields, 5, perceptron, [1.0; 3]).unwrap();
+        let config = RadialConvConfig::new(&fields, &fields);
+        let conv = RadialConv3d::new(params.pp("c"), config).unwrap();
         let map = FieldMap::new("radial", &fields, &fields, |x| {
             Ok(conv.forward(&Field::new(fields.clone(), x.clone())?)?.values().clone())
         });
@@ -251,10 +252,9 @@ fn settings_out_of_range_are_named() {
 fn a_layer_of_ones_own_is_a_closure() {
     let fields = irreps("2x0+1x1");
     let mut params = Params::new(0, DType::F32, &Device::Cpu);
-    let cubes = [1.0; 3];
-    let conv =
-        SteerableConv3d::new(&mut params, "c", &fields, &fields, 5, &Family::jets(3), cubes, true)
-            .unwrap();
+    let config = ConvConfig::new(&fields, &fields);
+    let config = ConvConfig { kernel: Family::jets(3), bias: true, ..config };
+    let conv = SteerableConv3d::new(params.pp("c"), config).unwrap();
     let map = FieldMap::new("conv", &fields, &fields, |x| {
         Ok(conv.forward(&Field::new(fields.clone(), x.clone())?)?.values().clone())
     });

@@ -2,12 +2,57 @@
 use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Error, Layout, Shape, Storage, Tensor};
-use steer3d_ops::{Conv3dConfig, conv3d};
-use steer3d_so3::{Irreps, Rotation, cube_group};
+use serde::{Deserialize, Serialize};
+use steer3d_so3::{Rotation, cube_group};
 
-use super::{FieldBatchNorm, FusedConv3d};
+use super::{ConvSite, Convolution};
 use crate::field::scalars;
-use crate::{Field, NnError, Params, Symmetry};
+use crate::{FieldType, NnError, Scope};
+
+/// The group with whose rotations the layers of a plain network commute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Symmetry {
+    /// None.
+    #[default]
+    None,
+    /// The 24 rotations of the cube: convolutions over the group and space (Cohen and Welling 2016,
+    /// <https://arxiv.org/abs/1602.07576>; in 3-D Worrall and Brostow 2018,
+    /// <https://arxiv.org/abs/1804.04458>). Each channel of a block has 24 orientations.
+    Octahedral,
+}
+
+impl Symmetry {
+    /// Orientations of a channel.
+    pub fn order(self) -> usize {
+        match self {
+            Self::None => 1,
+            Self::Octahedral => 24,
+        }
+    }
+}
+
+/// What a [`GroupConv`] is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupConvConfig {
+    /// Channels of the input.
+    pub inputs: usize,
+    /// Orientations of each of them: 1 or the order of the group.
+    pub orientations: usize,
+    /// Channels of the output, each of which has all orientations of the group.
+    pub outputs: usize,
+    /// Edge of the kernel, odd; the volume is padded by `size / 2` zeros.
+    pub size: usize,
+    /// The group.
+    pub symmetry: Symmetry,
+}
+
+impl GroupConvConfig {
+    /// An ordinary convolution with kernels of 3³ voxels.
+    pub fn new(inputs: usize, outputs: usize) -> Self {
+        Self { inputs, orientations: 1, outputs, size: 3, symmetry: Symmetry::None }
+    }
+}
 
 /// A convolution over space and, with [`Symmetry::Octahedral`], over the rotations of the cube
 /// (Cohen and Welling 2016, eqs. 10 and 11). Output channel (o, g) has the filter of o turned by g:
@@ -23,89 +68,51 @@ pub struct GroupConv {
     /// Outputs, (inputs, orientations), kd, kh, kw.
     weight: Tensor,
     turned: Option<Turned>,
-    name: String,
-    irreps_in: Irreps,
-    irreps_out: Irreps,
-    size: usize,
+    site: ConvSite,
 }
 
 impl GroupConv {
-    /// A convolution of `[outputs, inputs, orientations]` with cubes of `size` voxels, zero padded;
-    /// `orientations` are those of the input, 1 or the order of the group. Initial weights as He et
-    /// al. 2015.
+    /// A convolution whose initial weights are as He et al. 2015 say.
     ///
     /// # Errors
     /// Only if the device runs out of memory.
-    pub fn new(
-        params: &mut Params,
-        name: &str,
-        symmetry: Symmetry,
-        [outputs, inputs, orientations]: [usize; 3],
-        size: usize,
-    ) -> Result<Self, NnError> {
+    pub fn new<'a>(params: impl Into<Scope<'a>>, config: GroupConvConfig) -> Result<Self, NnError> {
+        let mut params = params.into();
+        let GroupConvConfig { inputs, orientations, outputs, size, symmetry } = config;
         let fan_in = inputs * orientations * size.pow(3);
         let std = (2.0 / fan_in as f64).sqrt();
-        let mut stream = params.stream(name);
+        let mut stream = params.stream();
         let values = (0..outputs * fan_in).map(|_| std * stream.normal()).collect();
         let turned = match symmetry {
             Symmetry::None => None,
-            Symmetry::Octahedral => Some(Turned::new(params, inputs, orientations, size)?),
+            Symmetry::Octahedral => Some(Turned::new(&params, inputs, orientations, size)?),
         };
+        let shape = [outputs, inputs * orientations, size, size, size];
         Ok(Self {
-            weight: params.weight(
-                &format!("{name}.weight"),
-                values,
-                &[outputs, inputs * orientations, size, size, size],
-                true,
-            )?,
+            weight: params.weight("weight", values, &shape, true)?,
             turned,
-            name: name.into(),
-            irreps_in: scalars(inputs * orientations)?,
-            irreps_out: scalars(outputs * symmetry.order())?,
-            size,
+            site: ConvSite {
+                name: params.path().into(),
+                kind_in: FieldType { irreps: scalars(inputs)?, orientations },
+                kind_out: FieldType { irreps: scalars(outputs)?, orientations: symmetry.order() },
+                size,
+                stride: 1,
+            },
         })
     }
+}
 
-    /// The channels of the output, (outputs, orientations).
-    pub fn irreps_out(&self) -> &Irreps {
-        &self.irreps_out
-    }
-
-    /// Field of (inputs, orientations) to field of (outputs, orientations).
-    ///
-    /// # Errors
-    /// [`NnError::FieldType`] for another number of channels.
-    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        field.expect(&self.name, &self.irreps_in)?;
-        let config = Conv3dConfig::same(self.size);
-        let x = field.values();
-        let values = conv3d(x, &self.filter()?.to_dtype(x.dtype())?, None, &config)?;
-        Field::new(self.irreps_out.clone(), values)
+impl Convolution for GroupConv {
+    fn site(&self) -> &ConvSite {
+        &self.site
     }
 
     /// The filters of all orientations.
-    fn filter(&self) -> Result<Tensor, NnError> {
+    fn weights(&self) -> Result<Tensor, NnError> {
         let Some(turned) = &self.turned else { return Ok(self.weight.clone()) };
-        let (outputs, inputs, k) = (self.irreps_out.dim(), self.irreps_in.dim(), self.size);
+        let ConvSite { kind_in, kind_out, size: k, .. } = &self.site;
         let filter = self.weight.flatten_from(1)?.apply_op1(turned.clone())?;
-        Ok(filter.reshape((outputs, inputs, k, k, k))?)
-    }
-
-    /// This layer and the norm after it at evaluation in one, as they are now. The norm has a channel
-    /// for each output, which all its orientations share.
-    ///
-    /// # Errors
-    /// Only if the device runs out of memory.
-    pub(crate) fn fused(&self, norm: &FieldBatchNorm) -> Result<FusedConv3d, NnError> {
-        let irreps = [&self.irreps_in, &self.irreps_out];
-        let config = Conv3dConfig::same(self.size);
-        let orientations = if self.turned.is_some() { Symmetry::Octahedral.order() } else { 1 };
-        FusedConv3d::dense(&self.name, irreps, &self.filter()?, None, config, norm, orientations)
-    }
-
-    /// Multiply-adds for each voxel.
-    pub fn cost(&self) -> usize {
-        self.irreps_in.dim() * self.irreps_out.dim() * self.size.pow(3)
+        Ok(filter.reshape((kind_out.dim(), kind_in.dim(), *k, *k, *k))?)
     }
 }
 
@@ -121,7 +128,7 @@ struct Turned {
 
 impl Turned {
     fn new(
-        params: &Params,
+        params: &Scope<'_>,
         inputs: usize,
         orientations: usize,
         size: usize,
@@ -230,13 +237,14 @@ mod tests {
     use steer3d_so3::Stream;
 
     use super::*;
+    use crate::Params;
 
     /// The sum that a GPU takes is the gradient.
     #[test]
     fn the_gradient_of_turned_filters_is_a_sum_over_orientations() {
-        let params = Params::new(0, DType::F64, &Device::Cpu);
+        let mut params = Params::new(0, DType::F64, &Device::Cpu);
         for (inputs, orientations, size) in [(2, 1, 3), (2, 24, 3), (1, 24, 4)] {
-            let turned = Turned::new(&params, inputs, orientations, size).unwrap();
+            let turned = Turned::new(&params.pp("turned"), inputs, orientations, size).unwrap();
             let count = inputs * orientations * size.pow(3);
             let mut stream = Stream::new(1, "turned", &[]);
             let mut normal = |columns: usize| {

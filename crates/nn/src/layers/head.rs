@@ -2,7 +2,7 @@ use candle_core::Tensor;
 use steer3d_ops::global_avg_pool;
 
 use super::FieldBatchNorm;
-use crate::{Field, NnError, Params};
+use crate::{Field, NnError, Scope};
 
 /// Mean over space: N,C,D,H,W to N,C. What comes out does not change when the field rotates or (away
 /// from the boundary) moves. Pseudoscalars (`0o`) are allowed: they change sign with a reflection, so
@@ -29,6 +29,24 @@ impl InvariantPool {
     }
 }
 
+/// What a [`Linear`] layer is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct LinearConfig {
+    /// Columns of the input.
+    pub inputs: usize,
+    /// Columns of the output.
+    pub outputs: usize,
+    /// Whether the weights start at zero and not as normal numbers of variance 1/inputs.
+    pub zero: bool,
+}
+
+impl LinearConfig {
+    /// Weights that start as normal numbers.
+    pub fn new(inputs: usize, outputs: usize) -> Self {
+        Self { inputs, outputs, zero: false }
+    }
+}
+
 /// A fully connected layer, N,S to N,classes.
 #[derive(Debug)]
 pub struct Linear {
@@ -37,42 +55,26 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Weights from a normal distribution of variance 1/inputs; biases zero.
+    /// Biases start at zero.
     ///
     /// # Errors
     /// Only if the device runs out of memory.
-    pub fn new(
-        params: &mut Params,
-        name: &str,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<Self, NnError> {
-        let mut stream = params.stream(name);
+    pub fn new<'a>(params: impl Into<Scope<'a>>, config: LinearConfig) -> Result<Self, NnError> {
+        let mut params = params.into();
+        let LinearConfig { inputs, outputs, zero } = config;
+        let mut stream = params.stream();
         let std = (1.0 / inputs as f64).sqrt();
-        let weight = (0..inputs * outputs).map(|_| std * stream.normal()).collect();
+        let draw = |_| if zero { 0.0 } else { std * stream.normal() };
+        let weight = (0..inputs * outputs).map(draw).collect();
         Ok(Self {
-            weight: params.weight(&format!("{name}.weight"), weight, &[inputs, outputs], true)?,
-            bias: params.weight(&format!("{name}.bias"), vec![0.0; outputs], &[outputs], false)?,
-        })
-    }
-
-    /// Weights and biases of zero.
-    pub(crate) fn zeros(
-        params: &mut Params,
-        name: &str,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<Self, NnError> {
-        let (weight, bias) = (vec![0.0; inputs * outputs], vec![0.0; outputs]);
-        Ok(Self {
-            weight: params.weight(&format!("{name}.weight"), weight, &[inputs, outputs], true)?,
-            bias: params.weight(&format!("{name}.bias"), bias, &[outputs], false)?,
+            weight: params.weight("weight", weight, &[inputs, outputs], true)?,
+            bias: params.weight("bias", vec![0.0; outputs], &[outputs], false)?,
         })
     }
 
     /// `norm` at evaluation and this layer after it in one, as they are now; without gradients for the
     /// weights.
-    pub(crate) fn fused(&self, norm: Option<&FieldBatchNorm>) -> Result<Self, NnError> {
+    pub(crate) fn folded(&self, norm: Option<&FieldBatchNorm>) -> Result<Self, NnError> {
         let Some(norm) = norm else {
             let copy = |t: &Tensor| Ok::<_, NnError>(t.copy()?.detach());
             return Ok(Self { weight: copy(&self.weight)?, bias: copy(&self.bias)? });

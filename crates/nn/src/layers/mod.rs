@@ -1,72 +1,27 @@
 //! The pieces of which networks are made.
 //!
-//! Every layer states the irreps it takes and gives, and refuses a field of another type.
+//! A [`FieldLayer`] states the irreps it takes and gives, and refuses a field of another type.
 
-mod activation;
+mod channels;
 mod conv;
+mod convolution;
 mod dropout;
-mod fused;
-mod gate;
 mod group;
 mod head;
+mod layer;
+mod nonlinearity;
 mod norm;
 mod pool;
-mod product;
 mod radial;
-mod sphere;
 
-pub(crate) use activation::{Activation, FusedActivation};
-pub use conv::{ConvolutionPath, SteerableConv3d};
+pub use conv::{ConvConfig, SteerableConv3d};
+pub use convolution::{ConvPlan, ConvSite, Convolution, ConvolutionPath, FoldedConv3d};
 pub use dropout::FieldDropout;
-pub use fused::FusedConv3d;
-pub use gate::{Gate, NormNonlinearity};
-pub use group::GroupConv;
-pub use head::{InvariantPool, Linear};
-pub use norm::FieldBatchNorm;
+pub use group::{GroupConv, GroupConvConfig, Symmetry};
+pub use head::{InvariantPool, Linear, LinearConfig};
+pub use layer::{FieldLayer, Gating};
+pub use nonlinearity::*;
+pub use norm::{FieldBatchNorm, NormConfig};
 pub use pool::GaussianPool;
-pub use product::TensorProductNonlinearity;
-pub use radial::{RadialConv3d, RadialPerceptron};
-pub use sphere::SphereNonlinearity;
-
-use candle_core::{DType, Device, Tensor};
-use steer3d_so3::{Irrep, Irreps, Parity};
-
-/// Whether an irrep is left unchanged by every rotation and reflection, so that a bias, a mean or
-/// a pointwise nonlinearity is allowed on it.
-pub(crate) fn is_invariant(irrep: Irrep) -> bool {
-    irrep.l == 0 && irrep.parity != Some(Parity::Odd)
-}
-
-/// bf16 as f32, in which sums are taken; other types as they are.
-pub(crate) fn widened(x: &Tensor) -> candle_core::Result<Tensor> {
-    if x.dtype() == DType::BF16 { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
-}
-
-/// Numbers of the invariant fields of `irreps` as numbers of its channels on a device, with zeros where rotation
-/// would change a number.
-pub(crate) fn spread(
-    irreps: &Irreps,
-    of_invariant: &Tensor,
-    device: &Device,
-) -> candle_core::Result<Tensor> {
-    let mut used = 0;
-    let mut parts = vec![];
-    for block in irreps.blocks() {
-        if is_invariant(block.irrep) {
-            parts.push(of_invariant.narrow(0, used, block.mul)?);
-            used += block.mul;
-        } else {
-            let channels = block.mul * block.irrep.dim();
-            parts.push(Tensor::zeros(channels, of_invariant.dtype(), device)?);
-        }
-    }
-    Tensor::cat(&parts, 0)
-}
-
-/// Numbers of the fields of `irreps` as numbers of its channels.
-pub(crate) fn per_channel(irreps: &Irreps, of_field: &Tensor) -> candle_core::Result<Tensor> {
-    let dims = irreps.blocks().flat_map(|b| std::iter::repeat_n(b.irrep.dim(), b.mul));
-    let fields = (0u32..).zip(dims).flat_map(|(field, dim)| std::iter::repeat_n(field, dim));
-    let fields: Vec<u32> = fields.collect();
-    of_field.index_select(&Tensor::from_vec(fields, irreps.dim(), of_field.device())?, 0)
-}
+pub(crate) use pool::Pool;
+pub use radial::{RadialConv3d, RadialConvConfig, RadialPerceptron};

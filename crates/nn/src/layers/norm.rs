@@ -1,20 +1,40 @@
 use candle_core::{Tensor, Var};
 use steer3d_ops::{field_affine, field_batch_norm, field_batch_norm_gate};
-use steer3d_so3::{Irrep, Irreps, Parity};
+use steer3d_so3::{Block, Irrep, Irreps, Parity};
 
-use super::{Gate, is_invariant, per_channel, spread};
+use super::FieldLayer;
+use super::channels::{is_invariant, per_channel, spread};
 use crate::field::expect;
-use crate::recompute::Pass;
-use crate::{Field, Mode, NnError, Params};
+use crate::{Field, FieldType, Mode, NnError, Pass, Scope};
 
 /// Weight of a batch in the running statistics, once ten batches have been seen.
 const MOMENTUM: f64 = 0.1;
 const EPSILON: f64 = 1e-5;
 
+/// What a [`FieldBatchNorm`] is made of.
+#[derive(Debug, Clone)]
+pub struct NormConfig {
+    /// Type of the fields.
+    pub irreps: Irreps,
+    /// Whether invariant channels too are only divided by their root mean square, without a mean taken off or a
+    /// bias put on, so that a field that is zero in empty space stays zero there, and has no edge where the volume
+    /// ends.
+    pub scaling_only: bool,
+    /// What is added to the variances.
+    pub epsilon: f64,
+}
+
+/// Standardises invariant channels, with 1e-5 added to the variances.
+impl From<&Irreps> for NormConfig {
+    fn from(irreps: &Irreps) -> Self {
+        Self { irreps: irreps.clone(), scaling_only: false, epsilon: EPSILON }
+    }
+}
+
 /// Equivariant batch normalisation (Weiler et al. 2018, section 4.4): invariant channels are
 /// standardised as usual, every other field is divided by the root mean square of its norm, one
 /// number for each field, and scaled by a learned factor.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FieldBatchNorm {
     name: String,
     irreps: Irreps,
@@ -32,41 +52,22 @@ pub struct FieldBatchNorm {
 }
 
 impl FieldBatchNorm {
-    /// A normalisation of fields of type `irreps`.
+    /// A normalisation of the fields that `config` says.
     ///
     /// # Errors
     /// Only if the device runs out of memory.
-    pub fn new(params: &mut Params, name: &str, irreps: &Irreps) -> Result<Self, NnError> {
-        Self::normalising_as(params, name, irreps, irreps.clone())
-    }
-
-    /// A normalisation that only scales: invariant channels too are divided by their root mean
-    /// square, without a mean taken off or a bias put on, so that a field that is zero in empty space
-    /// stays zero there, and has no edge where the volume ends.
-    ///
-    /// # Errors
-    /// Only if the device runs out of memory.
-    pub fn scaling_only(params: &mut Params, name: &str, irreps: &Irreps) -> Result<Self, NnError> {
-        let scaled = irreps.blocks().map(|b| {
+    pub fn new<'a>(
+        params: impl Into<Scope<'a>>,
+        config: impl Into<NormConfig>,
+    ) -> Result<Self, NnError> {
+        let mut params = params.into();
+        let NormConfig { irreps, scaling_only, epsilon } = config.into();
+        let scaled = |b: Block| {
             let parity = if b.irrep.l == 0 { Parity::Odd } else { Parity::Even };
             (b.mul, Irrep::o3(b.irrep.l, parity))
-        });
-        Self::normalising_as(params, name, irreps, Irreps::new(scaled)?)
-    }
-
-    /// Adds `epsilon` to the variances instead of 1e-5.
-    #[must_use]
-    pub fn with_epsilon(mut self, epsilon: f64) -> Self {
-        self.epsilon = epsilon;
-        self
-    }
-
-    fn normalising_as(
-        params: &mut Params,
-        name: &str,
-        irreps: &Irreps,
-        normalised_as: Irreps,
-    ) -> Result<Self, NnError> {
+        };
+        let normalised_as =
+            if scaling_only { Irreps::new(irreps.blocks().map(scaled))? } else { irreps.clone() };
         let fields = irreps.num_fields();
         let mut invariant = vec![];
         let mut index = 0u32;
@@ -85,103 +86,54 @@ impl FieldBatchNorm {
         } else {
             let zeros = vec![0.0; scalars];
             (
-                params.weight(&format!("{name}.bias"), zeros.clone(), &[scalars], false)?,
-                Some(params.buffer(&format!("{name}.running_mean"), zeros, &[scalars])?),
+                params.weight("bias", zeros.clone(), &[scalars], false)?,
+                Some(params.buffer("running_mean", zeros, &[scalars])?),
             )
         };
+        let ones = vec![1.0; fields];
         Ok(Self {
-            name: name.into(),
-            irreps: irreps.clone(),
+            name: params.path().into(),
+            irreps,
             normalised_as,
-            epsilon: EPSILON,
-            weight: params.weight(
-                &format!("{name}.weight"),
-                vec![1.0; fields],
-                &[fields],
-                false,
-            )?,
+            epsilon,
+            weight: params.weight("weight", ones.clone(), &[fields], false)?,
             bias,
             running_mean,
-            running_var: params.buffer(
-                &format!("{name}.running_var"),
-                vec![1.0; fields],
-                &[fields],
-            )?,
+            running_var: params.buffer("running_var", ones, &[fields])?,
             invariant_fields: params.indices(invariant)?,
         })
     }
 
-    /// Normalises with the statistics of the batch when training, with the running ones otherwise.
-    ///
-    /// The running statistics are the mean over the batches of the first ten steps, and then move
-    /// towards each batch by a tenth.
-    ///
-    /// # Errors
-    /// [`NnError::FieldType`] for a field of another type.
-    pub fn forward(&self, field: &Field, mode: Mode) -> Result<Field, NnError> {
-        self.normalised(field, mode, Pass::First)
-    }
-
-    /// [`forward`](Self::forward), which moves the running statistics in the first pass only.
-    pub(crate) fn normalised(
-        &self,
-        field: &Field,
-        mode: Mode,
-        pass: Pass,
-    ) -> Result<Field, NnError> {
-        self.expect(field.irreps())?;
-        let (x, irreps) = (field.values(), &self.normalised_as);
-        let values = if mode == Mode::Evaluate {
-            let (scale, shift) = self.affine()?;
-            let (scale, shift) = (scale.to_dtype(x.dtype())?, shift.to_dtype(x.dtype())?);
-            field_affine(x, irreps, &scale, &shift)?
-        } else {
-            let (weight, bias) = self.stored_as(x)?;
-            let (values, mean, var) = field_batch_norm(x, irreps, &weight, &bias, self.epsilon)?;
-            if pass == Pass::First {
-                self.track(mode, &mean, &var)?;
-            }
-            values
-        };
-        Field::new(self.irreps.clone(), values)
-    }
-
-    /// [`forward`](Self::forward) and then `gate`; when training, the field between them is not kept in
+    /// This norm and then `next`; when training, the field between it and a [`Gate`](super::Gate) is not kept in
     /// memory.
     ///
     /// # Errors
-    /// [`NnError::FieldType`] for a field of another type, or a gate of one.
-    pub fn forward_gated(&self, gate: &Gate, field: &Field, mode: Mode) -> Result<Field, NnError> {
-        self.gated(gate, field, mode, Pass::First)
-    }
-
-    /// [`forward_gated`](Self::forward_gated), which moves the running statistics in the first pass only.
-    pub(crate) fn gated(
+    /// [`NnError::FieldType`] for a field of another type, or a `next` for one.
+    pub fn forward_then(
         &self,
-        gate: &Gate,
+        next: &dyn FieldLayer,
         field: &Field,
-        mode: Mode,
         pass: Pass,
     ) -> Result<Field, NnError> {
-        if mode == Mode::Evaluate {
-            return gate.forward(&self.forward(field, mode)?);
-        }
-        self.expect(field.irreps())?;
-        field.expect("gate", gate.irreps_in())?;
-        let (weight, bias) = self.stored_as(field.values())?;
+        let gating = next.gating().filter(|_| pass.mode != Mode::Evaluate);
+        let Some(gating) = gating else {
+            return next.forward_t(&self.forward_t(field, pass)?, pass);
+        };
+        let joined = field.joined()?;
+        joined.expect(&self.name, &self.irreps)?;
+        joined.expect("gate", next.irreps_in())?;
+        let (weight, bias) = self.stored_as(joined.values())?;
         let (values, mean, var) = field_batch_norm_gate(
-            field.values(),
+            joined.values(),
             &self.normalised_as,
             &weight,
             &bias,
             self.epsilon,
-            gate.scalars(),
-            gate.gated(),
+            gating.scalars,
+            gating.gated,
         )?;
-        if pass == Pass::First {
-            self.track(mode, &mean, &var)?;
-        }
-        Field::new(gate.irreps_out().clone(), values)
+        self.track(pass, &mean, &var)?;
+        Field::new(next.irreps_out().clone(), values)?.apart(field.kind().orientations)
     }
 
     /// Weight and bias in the element type of `x`.
@@ -189,10 +141,11 @@ impl FieldBatchNorm {
         Ok((self.weight.to_dtype(x.dtype())?, self.bias.to_dtype(x.dtype())?))
     }
 
-    /// Moves the running statistics towards those of a batch.
-    fn track(&self, mode: Mode, mean: &Tensor, var: &Tensor) -> Result<(), NnError> {
-        let momentum = match mode {
+    /// Moves the running statistics towards those of a batch, the first time that it is run.
+    fn track(&self, pass: Pass, mean: &Tensor, var: &Tensor) -> Result<(), NnError> {
+        let momentum = match pass.mode {
             Mode::Evaluate => return Ok(()),
+            _ if pass.again => return Ok(()),
             Mode::Train { step, .. } => MOMENTUM.max(1.0 / (step + 1) as f64),
             Mode::Calibrate { batch } => 1.0 / (batch + 1) as f64,
         };
@@ -204,7 +157,7 @@ impl FieldBatchNorm {
 
     /// Checks that fields of type `irreps` are those of this norm.
     pub(crate) fn expect(&self, irreps: &Irreps) -> Result<(), NnError> {
-        expect(&self.name, &self.irreps, irreps)
+        expect(&self.name, &FieldType::from(&self.irreps), &irreps.into())
     }
 
     /// The factor and the summand of each channel at evaluation, both detached.
@@ -224,6 +177,46 @@ impl FieldBatchNorm {
         let of_invariant = scale.index_select(&self.invariant_fields, 0)?;
         let shift = (&self.bias - (of_invariant * mean.as_tensor())?)?;
         Ok((scale, shift))
+    }
+}
+
+impl FieldLayer for FieldBatchNorm {
+    fn irreps(&self) -> [&Irreps; 2] {
+        [&self.irreps; 2]
+    }
+
+    /// Normalises with the statistics of the batch when training, with the running ones otherwise. All orientations
+    /// of a channel share them.
+    ///
+    /// The running statistics are the mean over the batches of the first ten steps, and then move
+    /// towards each batch by a tenth.
+    fn forward_t(&self, field: &Field, pass: Pass) -> Result<Field, NnError> {
+        let joined = field.joined()?;
+        joined.expect(&self.name, &self.irreps)?;
+        let (x, irreps) = (joined.values(), &self.normalised_as);
+        let values = if pass.mode == Mode::Evaluate {
+            let (scale, shift) = self.affine()?;
+            let (scale, shift) = (scale.to_dtype(x.dtype())?, shift.to_dtype(x.dtype())?);
+            field_affine(x, irreps, &scale, &shift)?
+        } else {
+            let (weight, bias) = self.stored_as(x)?;
+            let (values, mean, var) = field_batch_norm(x, irreps, &weight, &bias, self.epsilon)?;
+            self.track(pass, &mean, &var)?;
+            values
+        };
+        joined.with(values)?.apart(field.kind().orientations)
+    }
+
+    fn folded(&self) -> Result<Box<dyn FieldLayer>, NnError> {
+        let copy = |t: &Tensor| Ok::<_, NnError>(t.copy()?.detach());
+        let copy_of = |var: &Var| Ok::<_, NnError>(Var::from_tensor(&copy(var)?)?);
+        Ok(Box::new(Self {
+            weight: copy(&self.weight)?,
+            bias: copy(&self.bias)?,
+            running_mean: self.running_mean.as_ref().map(copy_of).transpose()?,
+            running_var: copy_of(&self.running_var)?,
+            ..self.clone()
+        }))
     }
 }
 

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor};
 use steer3d_kernels::{AngularCutoff, Family, KernelBasis};
-use steer3d_ops::{Conv3dConfig, conv3d};
 use steer3d_so3::Irreps;
 
-use super::{FieldBatchNorm, FusedConv3d};
-use crate::{Field, NnError, Params};
+use super::{ConvSite, Convolution};
+use crate::{NnError, Scope};
 
 /// The most bumps, and the most hidden neurons, of a [`RadialPerceptron`].
 const WIDTH_MAX: usize = 1 << 12;
@@ -56,6 +55,34 @@ impl RadialPerceptron {
     }
 }
 
+/// What a [`RadialConv3d`] is made of.
+#[derive(Debug, Clone)]
+pub struct RadialConvConfig {
+    /// Type of the input.
+    pub irreps_in: Irreps,
+    /// Type of the output.
+    pub irreps_out: Irreps,
+    /// Kernel size in voxels, odd; the volume is padded by `size / 2` zeros.
+    pub size: usize,
+    /// What gives the radial functions.
+    pub perceptron: RadialPerceptron,
+    /// Shape of the voxels (x, y, z) in units of the shortest edge; cubes are `[1.0; 3]`.
+    pub voxel_size: [f64; 3],
+}
+
+impl RadialConvConfig {
+    /// Kernels of 5³ cubic voxels.
+    pub fn new(irreps_in: &Irreps, irreps_out: &Irreps) -> Self {
+        Self {
+            irreps_in: irreps_in.clone(),
+            irreps_out: irreps_out.clone(),
+            size: 5,
+            perceptron: RadialPerceptron::default(),
+            voxel_size: [1.0; 3],
+        }
+    }
+}
+
 /// Convolution whose radial functions are learned: the kernel between two copies of irreps is
 /// Σ_J f_J(|x|) √(2l_o+1) C Y_J(x/|x|) (Weiler et al. 2018, eq. 8), with all f_J from one
 /// [`RadialPerceptron`] of the radius (Thomas et al. 2018, *Tensor field networks*, section 4.1; e3nn's
@@ -65,7 +92,7 @@ impl RadialPerceptron {
 /// radius k/2, in units of the shortest voxel edge.
 #[derive(Debug)]
 pub struct RadialConv3d {
-    name: String,
+    site: ConvSite,
     basis: Arc<KernelBasis>,
     /// e at each radius, shape radii, functions.
     bumps: Tensor,
@@ -79,49 +106,48 @@ pub struct RadialConv3d {
 }
 
 impl RadialConv3d {
-    /// A convolution of odd kernel size `size` voxels, stride 1 and padding `size / 2`.
-    ///
-    /// `voxel_size` (x, y, z) is the shape of the voxels in units of the shortest edge; cubes are
-    /// `[1.0; 3]`. W₁ starts with variance 1. W₂ starts such that an input of independent components
+    /// W₁ starts with variance 1. W₂ starts such that an input of independent components
     /// of unit variance gives outputs of unit variance.
     ///
     /// # Errors
     /// [`NnError::Kernel`] as [`KernelBasis::new`], [`NnError::Config`] for a perceptron of no width.
-    pub fn new(
-        params: &mut Params,
-        name: &str,
-        irreps_in: &Irreps,
-        irreps_out: &Irreps,
-        size: usize,
-        perceptron: RadialPerceptron,
-        voxel_size: [f64; 3],
+    pub fn new<'a>(
+        params: impl Into<Scope<'a>>,
+        config: RadialConvConfig,
     ) -> Result<Self, NnError> {
+        let mut params = params.into();
+        let RadialConvConfig { irreps_in, irreps_out, size, perceptron, voxel_size } = config;
         let RadialPerceptron { functions, hidden } = perceptron.check()?;
         let family = Family::Radii { cutoff: AngularCutoff::default() };
-        let basis = KernelBasis::new(irreps_in, irreps_out, size, &family, voxel_size)?;
+        let basis = KernelBasis::new(&irreps_in, &irreps_out, size, &family, voxel_size)?;
         let radii = basis.grid().radii();
         let cutoff = size as f64 / 2.0;
         let bumps = radii.iter().flat_map(|&r| perceptron.bumps(r, cutoff)).collect();
         let bumps = params.constant(bumps, &[radii.len(), functions])?;
-        let stream = |part: &str| params.stream(&format!("{name}.{part}"));
-        let mut draw = stream("first");
+        let mut draw = params.pp("first").stream();
         let initial = (0..functions * hidden).map(|_| draw.normal()).collect();
-        let mut draw = stream("second");
-        let first = params.weight(&format!("{name}.first"), initial, &[functions, hidden], true)?;
+        let first = params.weight("first", initial, &[functions, hidden], true)?;
 
         let taps = taps_at(&basis, &radii);
         let columns = Columns::new(&basis);
         let power = activations(&bumps, &first)?.sqr()?.sum(1)?;
         let power = power.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let std = columns.initial_std(&basis, |radius| taps[radius] * power[radius]);
+        let mut draw = params.pp("second").stream();
         let initial = (0..hidden).flat_map(|_| &std).map(|std| std * draw.normal()).collect();
         let shape = [hidden, columns.count()];
-        let second = params.weight(&format!("{name}.second"), initial, &shape, true)?;
+        let second = params.weight("second", initial, &shape, true)?;
         let (index, radial) = columns.weights(&basis);
         // A function of the basis is Y_J at one radius over the root of the number of taps there.
         let scale: Vec<f64> = radial.iter().map(|&radius| taps[radius].sqrt()).collect();
         Ok(Self {
-            name: name.into(),
+            site: ConvSite {
+                name: params.path().into(),
+                kind_in: irreps_in.into(),
+                kind_out: irreps_out.into(),
+                size,
+                stride: 1,
+            },
             bumps,
             first,
             second,
@@ -129,16 +155,6 @@ impl RadialConv3d {
             scale: Tensor::from_vec(scale, radial.len(), &Device::Cpu)?.to_dtype(params.dtype())?,
             basis: Arc::new(basis),
         })
-    }
-
-    /// The type of field that this layer takes.
-    pub fn irreps_in(&self) -> &Irreps {
-        self.basis.irreps_in()
-    }
-
-    /// The type of field that this layer gives.
-    pub fn irreps_out(&self) -> &Irreps {
-        self.basis.irreps_out()
     }
 
     /// The radii of the taps in the ball, ascending.
@@ -168,29 +184,15 @@ impl RadialConv3d {
         let filter = weights.to_dtype(DType::F64)?.apply_op1(Expand(self.basis.clone()))?;
         Ok(filter.to_dtype(weights.dtype())?.to_device(radial.device())?)
     }
+}
 
-    /// Convolves a field of type [`irreps_in`](Self::irreps_in), zero outside the volume.
-    ///
-    /// # Errors
-    /// [`NnError::FieldType`] for a field of another type.
-    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        field.expect(&self.name, self.irreps_in())?;
-        let x = field.values();
-        let values = conv3d(x, &self.filter()?.to_dtype(x.dtype())?, None, &self.config())?;
-        Field::new(self.irreps_out().clone(), values)
+impl Convolution for RadialConv3d {
+    fn site(&self) -> &ConvSite {
+        &self.site
     }
 
-    /// This convolution and `norm` after it at evaluation in one, as they are now.
-    ///
-    /// # Errors
-    /// [`NnError::FieldType`] when `norm` is for fields of another type.
-    pub fn fused(&self, norm: &FieldBatchNorm) -> Result<FusedConv3d, NnError> {
-        let irreps = [self.irreps_in(), self.irreps_out()];
-        FusedConv3d::dense(&self.name, irreps, &self.filter()?, None, self.config(), norm, 1)
-    }
-
-    fn config(&self) -> Conv3dConfig {
-        Conv3dConfig::same(self.basis.grid().size())
+    fn weights(&self) -> Result<Tensor, NnError> {
+        self.filter()
     }
 }
 

@@ -2,7 +2,8 @@ use steer3d_ops::{GridTransform, grid_nonlinearity};
 use steer3d_so3::quadrature::lebedev_50;
 use steer3d_so3::{Irreps, Normalization, Parity, SphericalHarmonics};
 
-use crate::{Field, NnError};
+use crate::layers::FieldLayer;
+use crate::{Field, NnError, Pass};
 
 /// Spherical-grid (Fourier) nonlinearity (Cohen et al. 2018, *Spherical CNNs*,
 /// <https://arxiv.org/abs/1801.10130>; Cesa, Lang and Weiler 2022): copy u of every irrep l together are
@@ -62,19 +63,20 @@ impl SphereNonlinearity {
             },
         })
     }
+}
 
-    /// The type of field that this layer takes and gives.
-    pub fn irreps(&self) -> &Irreps {
-        &self.irreps
+impl FieldLayer for SphereNonlinearity {
+    fn irreps(&self) -> [&Irreps; 2] {
+        [&self.irreps; 2]
     }
 
-    /// Applies the nonlinearity.
-    ///
-    /// # Errors
-    /// [`NnError::FieldType`] for a field of another type.
-    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
+    fn forward_t(&self, field: &Field, _pass: Pass) -> Result<Field, NnError> {
         field.expect("spherical-grid nonlinearity", &self.irreps)?;
-        Field::new(self.irreps.clone(), grid_nonlinearity(field.values(), &self.transform)?)
+        field.with(grid_nonlinearity(field.values(), &self.transform)?)
+    }
+
+    fn folded(&self) -> Result<Box<dyn FieldLayer>, NnError> {
+        Ok(Box::new(self.clone()))
     }
 }
 

@@ -3,7 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use steer3d_kernels::{AngularCutoff, BumpShape, Family};
 use steer3d_nn::layers::{
-    ConvolutionPath, FieldBatchNorm, FusedConv3d, RadialConv3d, RadialPerceptron, SteerableConv3d,
+    ConvConfig, Convolution, ConvolutionPath, FieldBatchNorm, FieldLayer, FoldedConv3d, NormConfig,
+    RadialConv3d, RadialConvConfig, SteerableConv3d,
 };
 use steer3d_nn::{
     Field, Mode, ModelConfig, Network, Params, PlainConfig, Pooling, SteerableConfig, Symmetry,
@@ -42,14 +43,14 @@ fn relative_gap(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 fn check(
-    fused: &FusedConv3d,
+    folded: &FoldedConv3d,
     conv: impl Fn(&Field) -> Field,
     norm: &FieldBatchNorm,
     input: &Field,
     what: &str,
 ) {
-    let found = fused.forward(input).unwrap();
-    let expected = norm.forward(&conv(input), Mode::Evaluate).unwrap();
+    let found = folded.forward(input).unwrap();
+    let expected = norm.forward(&conv(input)).unwrap();
     assert_eq!(found.irreps(), expected.irreps());
     let gap = relative_gap(found.values(), expected.values());
     let tolerance = if input.values().dtype() == DType::F32 { 1e-5 } else { 1e-13 };
@@ -84,28 +85,21 @@ fn a_convolution_with_its_norm_folded_in_gives_the_same() {
                             continue;
                         }
                         let mut params = Params::new(1, dtype, &Device::Cpu);
-                        let conv = SteerableConv3d::new(
-                            &mut params,
-                            "conv",
-                            &irreps[0],
-                            &irreps[1],
-                            5,
-                            family,
-                            [1.0; 3],
+                        let config = ConvConfig {
+                            kernel: family.clone(),
                             bias,
-                        );
-                        let conv = conv.unwrap().with_stride(stride).with_path(path).unwrap();
-                        let norm = if scaling_only {
-                            FieldBatchNorm::scaling_only(&mut params, "norm", &irreps[1])
-                        } else {
-                            FieldBatchNorm::new(&mut params, "norm", &irreps[1])
+                            stride,
+                            path: Some(path),
+                            ..ConvConfig::new(&irreps[0], &irreps[1])
                         };
-                        let norm = norm.unwrap();
+                        let conv = SteerableConv3d::new(params.pp("conv"), config).unwrap();
+                        let norm = NormConfig { scaling_only, ..(&irreps[1]).into() };
+                        let norm = FieldBatchNorm::new(params.pp("norm"), norm).unwrap();
                         disturb(&params);
-                        let fused = conv.fused(&norm).unwrap();
+                        let folded = conv.folded_with(&norm).unwrap();
                         let what = format!("{family:?} {path:?} {input} {stride} {scaling_only}");
                         let input = noise(2, &irreps[0], dtype);
-                        check(&fused, |x| conv.forward(x).unwrap(), &norm, &input, &what);
+                        check(&folded, |x| conv.forward(x).unwrap(), &norm, &input, &what);
                     }
                 }
             }
@@ -117,32 +111,22 @@ fn a_convolution_with_its_norm_folded_in_gives_the_same() {
 fn a_convolution_of_learned_radial_functions_too() {
     let irreps: [Irreps; 2] = PLAIN.map(|i| i.parse().unwrap());
     let mut params = Params::new(1, DType::F64, &Device::Cpu);
-    let perceptron = RadialPerceptron::default();
-    let conv = RadialConv3d::new(&mut params, "c", &irreps[0], &irreps[1], 3, perceptron, [1.0; 3]);
-    let conv = conv.unwrap();
-    let norm = FieldBatchNorm::new(&mut params, "norm", &irreps[1]).unwrap();
+    let config = RadialConvConfig { size: 3, ..RadialConvConfig::new(&irreps[0], &irreps[1]) };
+    let conv = RadialConv3d::new(params.pp("c"), config).unwrap();
+    let norm = FieldBatchNorm::new(params.pp("norm"), &irreps[1]).unwrap();
     disturb(&params);
     let input = noise(2, &irreps[0], DType::F64);
-    check(&conv.fused(&norm).unwrap(), |x| conv.forward(x).unwrap(), &norm, &input, "radial");
+    check(&conv.folded_with(&norm).unwrap(), |x| conv.forward(x).unwrap(), &norm, &input, "radial");
 }
 
 #[test]
 fn a_norm_of_another_type_is_refused() {
     let irreps: [Irreps; 2] = PLAIN.map(|i| i.parse().unwrap());
     let mut params = Params::new(1, DType::F32, &Device::Cpu);
-    let family = Family::jets(2);
-    let conv = SteerableConv3d::new(
-        &mut params,
-        "conv",
-        &irreps[0],
-        &irreps[1],
-        3,
-        &family,
-        [1.0; 3],
-        false,
-    );
-    let norm = FieldBatchNorm::new(&mut params, "norm", &irreps[0]).unwrap();
-    let message = conv.unwrap().fused(&norm).unwrap_err().to_string();
+    let config = ConvConfig { size: 3, ..ConvConfig::new(&irreps[0], &irreps[1]) };
+    let conv = SteerableConv3d::new(params.pp("conv"), config).unwrap();
+    let norm = FieldBatchNorm::new(params.pp("norm"), &irreps[0]).unwrap();
+    let message = conv.folded_with(&norm).unwrap_err().to_string();
     assert!(message.contains("norm expects a field of type"), "{message}");
 }
 
@@ -165,7 +149,7 @@ fn steerable(parity: bool) -> ModelConfig {
 }
 
 #[test]
-fn a_fused_network_gives_the_logits_of_its_moment() {
+fn a_folded_network_gives_the_logits_of_its_moment() {
     let ModelConfig::Steerable(small) = steerable(false) else { unreachable!() };
     let plain = PlainConfig::like(&small);
     let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
@@ -180,8 +164,8 @@ fn a_fused_network_gives_the_logits_of_its_moment() {
         network.forward(&x, Mode::Train { seed: 0, step: 0 }).unwrap();
         disturb(network.params());
         let logits = network.forward(&x, Mode::Evaluate).unwrap();
-        let fused = network.fused().unwrap();
-        let found = fused.forward(&x).unwrap();
+        let folded = network.folded().unwrap();
+        let found = folded.forward(&x).unwrap();
         assert!(!found.track_op());
         let gap = relative_gap(&found, &logits);
         assert!(gap < 1e-5, "{model:?}: {gap}");
@@ -190,6 +174,6 @@ fn a_fused_network_gives_the_logits_of_its_moment() {
         let later = network.forward(&x, Mode::Evaluate).unwrap();
         assert!(relative_gap(&later, &logits) > 1e-2);
         let values = |t: &Tensor| t.to_vec2::<f32>().unwrap();
-        assert_eq!(values(&fused.forward(&x).unwrap()), values(&found));
+        assert_eq!(values(&folded.forward(&x).unwrap()), values(&found));
     }
 }

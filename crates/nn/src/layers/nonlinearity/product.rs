@@ -1,8 +1,9 @@
 use steer3d_ops::{ProductTerm, channel_product};
 use steer3d_so3::{Block, Irrep, Irreps, clebsch_gordan};
 
-use super::{FusedConv3d, SteerableConv3d, widened};
-use crate::{Field, NnError, Params};
+use crate::field::widened;
+use crate::layers::{ConvConfig, Convolution, FieldLayer, SteerableConv3d};
+use crate::{Field, NnError, Pass, Scope};
 
 /// Tensor-product nonlinearity (Kondor, Lin and Trivedi 2018, *Clebsch-Gordan Nets*,
 /// <https://arxiv.org/abs/1806.09231>): every field becomes itself plus a learned combination of products
@@ -15,7 +16,7 @@ use crate::{Field, NnError, Params};
 #[derive(Debug)]
 pub struct TensorProductNonlinearity {
     products: Products,
-    mix: SteerableConv3d,
+    mix: Box<dyn Convolution>,
 }
 
 /// Products of the fields of a type.
@@ -26,45 +27,31 @@ struct Products {
     terms: Vec<ProductTerm>,
 }
 
-#[derive(Debug)]
-pub(crate) struct FusedTensorProduct {
-    products: Products,
-    mix: FusedConv3d,
-}
-
 impl TensorProductNonlinearity {
     /// A nonlinearity on fields of type `irreps`.
     ///
     /// # Errors
     /// [`NnError::Config`] when no product of two fields is of a type in `irreps`.
-    pub fn new(params: &mut Params, name: &str, irreps: &Irreps) -> Result<Self, NnError> {
+    pub fn new<'a>(params: impl Into<Scope<'a>>, irreps: &Irreps) -> Result<Self, NnError> {
         let products = Products::new(irreps)?;
-        let name = format!("{name}.mix");
-        let mix = SteerableConv3d::pointwise(params, &name, &products.irreps_out, irreps, false)?;
+        let config = ConvConfig::pointwise(&products.irreps_out, irreps);
+        let mix = Box::new(SteerableConv3d::new(params.into().pp("mix"), config)?);
         Ok(Self { products, mix })
-    }
-
-    /// The type of field that this layer takes and gives.
-    pub fn irreps(&self) -> &Irreps {
-        &self.products.irreps_in
-    }
-
-    /// Applies the nonlinearity.
-    ///
-    /// # Errors
-    /// [`NnError::FieldType`] for a field of another type.
-    pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        field.plus(&self.mix.forward(&self.products.of(field)?)?)
-    }
-
-    pub(crate) fn fused(&self) -> Result<FusedTensorProduct, NnError> {
-        Ok(FusedTensorProduct { products: self.products.clone(), mix: self.mix.frozen()? })
     }
 }
 
-impl FusedTensorProduct {
-    pub(crate) fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        field.plus(&self.mix.forward(&self.products.of(field)?)?)
+impl FieldLayer for TensorProductNonlinearity {
+    fn irreps(&self) -> [&Irreps; 2] {
+        [&self.products.irreps_in; 2]
+    }
+
+    fn forward_t(&self, field: &Field, pass: Pass) -> Result<Field, NnError> {
+        field.plus(&self.mix.forward_t(&self.products.of(field)?, pass)?)
+    }
+
+    fn folded(&self) -> Result<Box<dyn FieldLayer>, NnError> {
+        let mix = Box::new(self.mix.frozen()?);
+        Ok(Box::new(Self { products: self.products.clone(), mix }))
     }
 }
 

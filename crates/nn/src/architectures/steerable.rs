@@ -1,0 +1,162 @@
+use steer3d_so3::{Irrep, Irreps, Parity};
+
+use super::shared::{built, check_outputs, check_scale, fault, field_head};
+use crate::block::Layer;
+use crate::field::scalars;
+use crate::graph::{Graph, Map, Output};
+use crate::layers::{
+    ConvConfig, FieldBatchNorm, FieldDropout, GaussianPool, Linear, LinearConfig, NormConfig, Pool,
+    SteerableConv3d,
+};
+use crate::plan::{Entry, LayerPlan, Planner, Role};
+use crate::{FieldType, Head, NnError, Nonlinearity, Params, SteerableBlock, SteerableConfig};
+
+/// Added to the variances of the pooled channels: it keeps the norm of the head from amplifying what
+/// hardly differs between items, which is mostly noise of the grid.
+const HEAD_EPSILON: f64 = 1e-2;
+
+/// A steerable network (Weiler et al. 2018): blocks of steerable convolution, batch norm, nonlinearity and
+/// antialiased subsampling, residual or not; up-sampling blocks where configured, which make it a U-Net; and
+/// a [`Head`]. A classifier's head is the mean of the invariant channels over space, a norm of
+/// these where configured, and a linear layer.
+pub(crate) fn steerable(config: &SteerableConfig, params: &mut Params) -> Result<Graph, NnError> {
+    let pooled = matches!(config.head, Head::Classes | Head::Scalars);
+    if config.head_norm && !pooled {
+        return fault("head_norm", "is for heads of scalars of whole volumes only");
+    }
+    check_outputs(&config.head, config.classes)?;
+    check_scale(config.input_scale)?;
+    let voxel_size = relative(config.voxel_size)?;
+    let planner = Planner {
+        stride_key: "stride",
+        pool: &|stride| Pool::Gaussian(GaussianPool::new(stride)),
+        given: &|fields| Ok(config.nonlinearity.given(&fields.irreps)?.into()),
+        relu: false,
+    };
+    let (blocks, decoder) =
+        (entries("blocks", &config.blocks)?, entries("decoder", &config.decoder)?);
+    let input = FieldType::from(&config.input);
+    let (plan, last) = planner.plan(["blocks", "block"], input, &blocks, &decoder)?;
+    if plan.is_empty() {
+        return not_invariant("no block");
+    }
+    if pooled && last.irreps.blocks().any(|b| b.irrep.l > 0) {
+        return not_invariant(&last.to_string());
+    }
+    let blocks = built(&plan, params, |params, plan| layer(config, voxel_size, params, plan))?;
+    let head = head(config, params, &last.irreps)?;
+    let (input, input_scale) = (config.input.clone(), config.input_scale);
+    Ok(Graph { input, input_scale, front: None, blocks, head })
+}
+
+fn entries(key: &str, blocks: &[SteerableBlock]) -> Result<Vec<Entry>, NnError> {
+    let entry = |(i, block): (usize, &SteerableBlock)| {
+        if block.hidden.is_some() && !block.residual {
+            let problem = "only a residual block has two convolutions; add residual = true";
+            return fault(format!("{key}[{i}].hidden"), problem);
+        }
+        Ok(Entry {
+            fields: (&block.fields).into(),
+            hidden: block.hidden.as_ref().unwrap_or(&block.fields).into(),
+            size: block.size,
+            stride: block.stride,
+            residual: block.residual,
+            repeat: block.repeat,
+        })
+    };
+    blocks.iter().enumerate().map(entry).collect()
+}
+
+fn layer(
+    config: &SteerableConfig,
+    voxel_size: [f64; 3],
+    params: &mut Params,
+    plan: &LayerPlan,
+) -> Result<Layer, NnError> {
+    let norm = |irreps: &Irreps| NormConfig { scaling_only: config.keep_zero, ..irreps.into() };
+    let (input, output) = (&plan.input.irreps, &plan.output.irreps);
+    if plan.role == Role::Skip {
+        let map = ConvConfig::pointwise(input, output);
+        return Ok(Layer {
+            title: plan.title.clone(),
+            observed: false,
+            conv: Box::new(SteerableConv3d::new(params.pp(&plan.path), map)?),
+            norm: Some(FieldBatchNorm::new(params.pp(&plan.path).pp("norm"), norm(output))?),
+            nonlinearity: None,
+            norm_title: "norm",
+            pool: None,
+            dropout: None,
+        });
+    }
+    let mut params = params.pp(&plan.path);
+    let nonlinearity = config.nonlinearity.layer(params.pp("nonlinearity"), output)?;
+    let middle = nonlinearity.irreps_in();
+    let conv = ConvConfig {
+        size: plan.size,
+        kernel: config.kernel.clone(),
+        voxel_size,
+        ..ConvConfig::new(input, middle)
+    };
+    let given = nonlinearity.irreps_out();
+    Ok(Layer {
+        title: plan.title.clone(),
+        observed: true,
+        conv: Box::new(SteerableConv3d::new(params.pp("conv"), conv)?),
+        norm: Some(FieldBatchNorm::new(params.pp("norm"), norm(middle))?),
+        norm_title: match config.nonlinearity {
+            Nonlinearity::Gate => "norm and gate",
+            _ => "norm and nonlinearity",
+        },
+        pool: plan.pool,
+        dropout: Some(FieldDropout::new(params.pp("dropout"), given, config.dropout)?),
+        nonlinearity: Some(nonlinearity),
+    })
+}
+
+fn head(config: &SteerableConfig, params: &mut Params, last: &Irreps) -> Result<Output, NnError> {
+    let norm = NormConfig { epsilon: HEAD_EPSILON, ..last.into() };
+    let norm = config.head_norm.then(|| FieldBatchNorm::new(params.pp("head_norm"), norm));
+    let norm = norm.transpose()?;
+    let dtype = params.dtype();
+    let (irreps, pooled, name) = match &config.head {
+        Head::Classes | Head::Scalars => {
+            let linear = LinearConfig::new(last.dim(), config.classes);
+            let map = Map::Linear { norm, linear: Linear::new(params.pp("head"), linear)? };
+            return Ok(Output { map, name: "logits", irreps: scalars(config.classes)?, dtype });
+        }
+        Head::Voxels => (invariants(last, config.classes)?, false, "logits"),
+        Head::Field { irreps, pooled } => (irreps.clone(), *pooled, "output"),
+    };
+    let unknown = |b: &steer3d_so3::Block| last.blocks().all(|of_last| of_last.irrep != b.irrep);
+    if let Some(block) = irreps.blocks().find(unknown) {
+        let problem = format!(
+            "gives fields of type {}, but the last block gives {last} only; add some of that type there",
+            block.irrep
+        );
+        return fault("head", problem);
+    }
+    let map = Map::Field { map: field_head(params, last, &irreps)?, pooled };
+    Ok(Output { map, name, irreps, dtype })
+}
+
+/// Voxel edges in units of the shortest, since kernels are as wide as their taps.
+fn relative(voxel_size: [f64; 3]) -> Result<[f64; 3], NnError> {
+    let shortest = voxel_size.into_iter().fold(f64::INFINITY, f64::min);
+    if voxel_size.iter().all(|v| v.is_finite() && *v > 0.0) {
+        return Ok(voxel_size.map(|v| v / shortest));
+    }
+    fault("voxel_size", format!("expected three positive numbers, found {voxel_size:?}"))
+}
+
+fn not_invariant<T>(found: &str) -> Result<T, NnError> {
+    let problem = format!(
+        "the last block must give scalars and pseudoscalars only (such as \"64x0\"), found {found}"
+    );
+    fault("blocks", problem)
+}
+
+/// `count` invariant channels of the group that `irreps` are of.
+fn invariants(irreps: &Irreps, count: usize) -> Result<Irreps, NnError> {
+    let scalar = if irreps.has_parity() { Irrep::o3(0, Parity::Even) } else { Irrep::so3(0) };
+    Ok(Irreps::new([(count, scalar)])?)
+}

@@ -1,0 +1,243 @@
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::layers::{Convolution, ConvolutionPath, FieldBatchNorm, FieldDropout, FieldLayer, Pool};
+use crate::recompute::recomputed;
+use crate::{Field, Mode, NnError, Pass};
+
+/// Is shown the field that each layer gives, under the layer's name.
+pub(crate) type Observer<'a> = dyn FnMut(&str, &Field) + 'a;
+
+/// A convolution and what of batch norm, nonlinearity, pooling and dropout follows it, in this order.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// The beginning of the names under which it is observed.
+    pub(crate) title: String,
+    /// Whether it is observed.
+    pub(crate) observed: bool,
+    pub(crate) conv: Box<dyn Convolution>,
+    pub(crate) norm: Option<FieldBatchNorm>,
+    pub(crate) nonlinearity: Option<Box<dyn FieldLayer>>,
+    /// What an observer hears of norm and nonlinearity.
+    pub(crate) norm_title: &'static str,
+    pub(crate) pool: Option<Pool>,
+    pub(crate) dropout: Option<FieldDropout>,
+}
+
+/// One or, in a residual block, two layers `L`: built ones or plans of them.
+#[derive(Debug)]
+pub(crate) struct Block<L> {
+    pub(crate) title: String,
+    pub(crate) layers: Vec<L>,
+    /// What is added to the output of the layers, if anything is.
+    pub(crate) residual: Option<Residual<L>>,
+    /// How the first layer shrinks the grid.
+    pub(crate) pool: Option<Pool>,
+    /// Whether a later block joins what this one is given.
+    pub(crate) kept: bool,
+    /// The kept block whose input it is given beside the up-sampled field.
+    pub(crate) joins: Option<usize>,
+    /// All trainable tensors of the layers.
+    pub(crate) weights: Vec<Tensor>,
+}
+
+/// What a residual block adds: its input, on the new grid, of the new type.
+#[derive(Debug)]
+pub(crate) struct Residual<L> {
+    /// Takes the input to the new type.
+    pub(crate) skip: Option<L>,
+    /// Whether the sum passes through ReLU.
+    pub(crate) relu: bool,
+}
+
+pub(crate) type Blocks<L> = Vec<Arc<Block<L>>>;
+
+/// What a convolution of a network costs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvolutionInfo {
+    /// The name that it has in [`Network::layers`](crate::Network::layers).
+    pub layer: String,
+    /// How it is computed.
+    pub path: ConvolutionPath,
+    /// Multiply-adds for each output voxel.
+    pub cost: usize,
+}
+
+impl Layer {
+    fn forward(
+        &self,
+        field: &Field,
+        pass: Pass,
+        observe: &mut Observer<'_>,
+    ) -> Result<Field, NnError> {
+        let mut observe = |what: &str, field: &Field| {
+            if self.observed {
+                observe(&format!("{} {what}", self.title), field);
+            }
+        };
+        let mut field = self.conv.forward_t(field, pass)?;
+        observe("convolution", &field);
+        match (&self.norm, &self.nonlinearity) {
+            (Some(norm), Some(next)) => field = norm.forward_then(&**next, &field, pass)?,
+            (Some(norm), None) => field = norm.forward_t(&field, pass)?,
+            (None, Some(next)) => field = next.forward_t(&field, pass)?,
+            (None, None) => {}
+        }
+        observe(self.norm_title, &field);
+        if let Some(pool) = self.pool {
+            field = pool.forward(&field)?;
+            observe("pooling", &field);
+        }
+        self.dropout.as_ref().map_or(Ok(field.clone()), |d| d.forward_t(&field, pass))
+    }
+
+    /// For evaluation, with the norm in the convolution.
+    fn folded(&self) -> Result<Self, NnError> {
+        Ok(Self {
+            title: self.title.clone(),
+            observed: self.observed,
+            conv: Box::new(match &self.norm {
+                Some(norm) => self.conv.folded_with(norm)?,
+                None => self.conv.frozen()?,
+            }),
+            norm: None,
+            nonlinearity: self.nonlinearity.as_ref().map(|n| n.folded()).transpose()?,
+            norm_title: self.norm_title,
+            pool: self.pool,
+            dropout: None,
+        })
+    }
+
+    pub(crate) fn convolution(&self) -> ConvolutionInfo {
+        let layer =
+            if self.observed { format!("{} convolution", self.title) } else { self.title.clone() };
+        ConvolutionInfo { layer, path: self.conv.path(), cost: self.conv.cost() }
+    }
+}
+
+impl<L> Block<L> {
+    /// All layers, that of the skip last.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &L> {
+        let skip = self.residual.iter().filter_map(|residual| residual.skip.as_ref());
+        self.layers.iter().chain(skip)
+    }
+
+    /// The same block of other layers, without weights.
+    pub(crate) fn map<M>(
+        &self,
+        mut layer: impl FnMut(&L) -> Result<M, NnError>,
+    ) -> Result<Block<M>, NnError> {
+        let layers = self.layers.iter().map(&mut layer).collect::<Result<_, _>>()?;
+        let residual = |r: &Residual<L>| {
+            let skip = r.skip.as_ref().map(&mut layer).transpose()?;
+            Ok::<_, NnError>(Residual { skip, relu: r.relu })
+        };
+        Ok(Block {
+            title: self.title.clone(),
+            layers,
+            residual: self.residual.as_ref().map(residual).transpose()?,
+            pool: self.pool,
+            kept: self.kept,
+            joins: self.joins,
+            weights: vec![],
+        })
+    }
+}
+
+impl Block<Layer> {
+    fn forward(
+        &self,
+        input: &Field,
+        pass: Pass,
+        observe: &mut Observer<'_>,
+    ) -> Result<Field, NnError> {
+        let mut field = input.clone();
+        for layer in &self.layers {
+            field = layer.forward(&field, pass, observe)?;
+        }
+        let Some(Residual { skip, relu }) = &self.residual else { return Ok(field) };
+        let mut added = self.pool.map_or(Ok(input.clone()), |pool| pool.forward(input))?;
+        if let Some(skip) = skip {
+            added = skip.forward(&added, pass, observe)?;
+        }
+        let mut sum = added.plus(&field)?;
+        if *relu {
+            sum = sum.with(sum.values().relu()?)?;
+        }
+        let name = if *relu { "sum and ReLU" } else { "sum" };
+        observe(&format!("{} {name}", self.title), &sum);
+        Ok(sum)
+    }
+}
+
+/// What the last of `blocks` gives: `through` takes a value through a block, and `join` the value so far, up-sampled,
+/// beside one that a block with a pool was given.
+pub(crate) fn walk<L, T: Clone, E>(
+    blocks: &[Arc<Block<L>>],
+    start: T,
+    mut through: impl FnMut(&Arc<Block<L>>, &T) -> Result<T, E>,
+    join: impl Fn(&T, &T, Pool) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut kept: Vec<Option<T>> = blocks.iter().map(|_| None).collect();
+    let mut value = start;
+    for (i, block) in blocks.iter().enumerate() {
+        if let Some(from) = block.joins
+            && let (Some(before), Some(pool)) = (kept[from].take(), blocks[from].pool)
+        {
+            value = join(&value, &before, pool)?;
+        }
+        kept[i] = block.kept.then(|| value.clone());
+        value = through(block, &value)?;
+    }
+    Ok(value)
+}
+
+/// What the last of `blocks` makes of a field. With `recompute` the backward pass of a training step runs each block
+/// again and nothing but their inputs is kept for it.
+pub(crate) fn run(
+    blocks: &[Arc<Block<Layer>>],
+    field: &Field,
+    pass: Pass,
+    recompute: bool,
+    observe: &mut Observer<'_>,
+) -> Result<Field, NnError> {
+    let through = |block: &Arc<Block<Layer>>, field: &Field| {
+        if !recompute || pass.mode == Mode::Evaluate {
+            return block.forward(field, pass, observe);
+        }
+        let whole = Arc::clone(block);
+        recomputed(field, &block.weights, move |field, again| {
+            whole.forward(field, Pass { again, ..pass }, &mut |_, _| ())
+        })
+    };
+    walk(blocks, field.clone(), through, |field, before, pool| {
+        pool.upsample(field, before.size())?.beside(before)
+    })
+}
+
+/// `blocks` for evaluation.
+pub(crate) fn folded(blocks: &[Arc<Block<Layer>>]) -> Result<Blocks<Layer>, NnError> {
+    blocks.iter().map(|block| Ok(Arc::new(block.map(Layer::folded)?))).collect()
+}
+
+/// Multiply-adds for a volume of D, H, W voxels, where a layer takes `cost` for each voxel of its output before
+/// pooling.
+pub(crate) fn multiply_adds<L>(
+    blocks: &[Arc<Block<L>>],
+    dims: [usize; 3],
+    cost: impl Fn(&L) -> usize,
+) -> usize {
+    let mut total = 0;
+    let through = |block: &Arc<Block<L>>, dims: &[usize; 3]| {
+        let pooled = block.pool.map_or(*dims, |pool| pool.pooled(*dims));
+        for (i, layer) in block.layers().enumerate() {
+            let dims = if i == 0 { dims } else { &pooled };
+            total += cost(layer) * dims.iter().product::<usize>();
+        }
+        Ok::<_, Infallible>(pooled)
+    };
+    let Ok(_) = walk(blocks, dims, through, |_, kept, _| Ok(*kept));
+    total
+}

@@ -1,0 +1,166 @@
+//! What a network is built from, before there are any weights.
+
+use std::sync::Arc;
+
+use crate::block::{Block, Blocks, Residual};
+use crate::layers::Pool;
+use crate::{FieldType, NnError};
+
+/// What a layer is built from.
+#[derive(Debug)]
+pub(crate) struct LayerPlan {
+    /// The place of its weights.
+    pub(crate) path: String,
+    /// Its name in the list of layers.
+    pub(crate) title: String,
+    pub(crate) input: FieldType,
+    /// The type that is wanted; a nonlinearity may give it in another order.
+    pub(crate) output: FieldType,
+    /// Kernel size in voxels.
+    pub(crate) size: usize,
+    pub(crate) pool: Option<Pool>,
+    pub(crate) role: Role,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Main,
+    /// The last layer before the sum of a residual block.
+    Last,
+    /// The way past the layers of a residual block.
+    Skip,
+}
+
+/// An entry of a list of blocks in a configuration.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) fields: FieldType,
+    /// Type between the two layers of a residual block.
+    pub(crate) hidden: FieldType,
+    pub(crate) size: usize,
+    /// Factor by which the grid shrinks.
+    pub(crate) stride: usize,
+    pub(crate) residual: bool,
+    pub(crate) repeat: usize,
+}
+
+/// What all blocks of a network share.
+pub(crate) struct Planner<'a> {
+    /// The key of the factor by which a block shrinks the grid.
+    pub(crate) stride_key: &'a str,
+    /// How the grid shrinks by a factor.
+    pub(crate) pool: &'a dyn Fn(usize) -> Pool,
+    /// The type that a layer gives of which a type is wanted.
+    pub(crate) given: &'a dyn Fn(&FieldType) -> Result<FieldType, NnError>,
+    /// Whether the sum of a residual block passes through ReLU.
+    pub(crate) relu: bool,
+}
+
+impl Planner<'_> {
+    /// The blocks of a network or part of one, and the type that the last of them gives.
+    ///
+    /// `key` is that of `entries` in the configuration and of the weights, `title` begins the names of layers. Each
+    /// block of `decoder` joins what the last strided block before it was given.
+    pub(crate) fn plan(
+        &self,
+        [key, title]: [&str; 2],
+        input: FieldType,
+        entries: &[Entry],
+        decoder: &[Entry],
+    ) -> Result<(Blocks<LayerPlan>, FieldType), NnError> {
+        let falling = entries.iter().enumerate().map(|(i, e)| (key, title, i, e, false));
+        let rising =
+            decoder.iter().enumerate().map(|(i, e)| ("decoder", "decoder block", i, e, true));
+        let mut blocks: Vec<Block<LayerPlan>> = vec![];
+        // The strided blocks that nothing joins yet, and what they are given.
+        let mut strided: Vec<(usize, FieldType)> = vec![];
+        let mut field = input;
+        for (key, title, i, entry, rises) in falling.chain(rising) {
+            let stride_key = format!("{key}[{i}].{}", self.stride_key);
+            check(&stride_key, entry.stride, if rises { 1 } else { 8 })?;
+            check(&format!("{key}[{i}].repeat"), entry.repeat, 1000)?;
+            let mut joins = None;
+            if rises {
+                let (from, skipped) =
+                    strided.pop().ok_or_else(|| too_many_decoders(decoder.len()))?;
+                field = field.beside(&skipped)?;
+                blocks[from].kept = true;
+                joins = Some(from);
+            }
+            if entry.stride > 1 {
+                strided.push((blocks.len(), field.clone()));
+            }
+            for j in 0..entry.repeat {
+                let (mut path, mut title) = (format!("{key}.{i}"), format!("{title} {}", i + 1));
+                if entry.repeat > 1 {
+                    (path, title) = (format!("{path}.{j}"), format!("{title}.{}", j + 1));
+                }
+                let stride = if j == 0 { entry.stride } else { 1 };
+                let (block, given) = self.block(entry, &path, title, field, stride)?;
+                blocks.push(Block { joins: joins.take(), ..block });
+                field = given;
+            }
+        }
+        Ok((blocks.into_iter().map(Arc::new).collect(), field))
+    }
+
+    fn block(
+        &self,
+        entry: &Entry,
+        path: &str,
+        title: String,
+        input: FieldType,
+        stride: usize,
+    ) -> Result<(Block<LayerPlan>, FieldType), NnError> {
+        let pool = (stride > 1).then(|| (self.pool)(stride));
+        let given = (self.given)(&entry.fields)?;
+        let main = |path: String, title: String, input, output: &FieldType| LayerPlan {
+            path,
+            title,
+            input,
+            output: output.clone(),
+            size: entry.size,
+            pool,
+            role: Role::Main,
+        };
+        let (layers, residual) = if entry.residual {
+            let part =
+                |i: usize| (format!("{path}.layers.{i}"), format!("{title} layer {}", i + 1));
+            let ((path0, title0), (path1, title1)) = (part(0), part(1));
+            let between = (self.given)(&entry.hidden)?;
+            let first = main(path0, title0, input.clone(), &entry.hidden);
+            let last = main(path1, title1, between, &entry.fields);
+            let skip = (pool.is_some() || input != given).then(|| LayerPlan {
+                path: format!("{path}.skip"),
+                title: format!("{title} skip"),
+                input,
+                output: given.clone(),
+                size: 1,
+                pool: None,
+                role: Role::Skip,
+            });
+            let last = LayerPlan { pool: None, role: Role::Last, ..last };
+            (vec![first, last], Some(Residual { skip, relu: self.relu }))
+        } else {
+            (vec![main(path.into(), title.clone(), input, &entry.fields)], None)
+        };
+        let (kept, joins, weights) = (false, None, vec![]);
+        Ok((Block { title, layers, residual, pool, kept, joins, weights }, given))
+    }
+}
+
+fn check(field: &str, found: usize, most: usize) -> Result<(), NnError> {
+    if (1..=most).contains(&found) {
+        return Ok(());
+    }
+    let expected = if most == 1 { "1".into() } else { format!("1 to {most}") };
+    let problem = format!("expected {expected}, found {found}");
+    Err(NnError::Config { field: field.into(), problem })
+}
+
+fn too_many_decoders(found: usize) -> NnError {
+    NnError::Config {
+        field: "decoder".into(),
+        problem: format!("expected at most one block for each strided block, found {found}"),
+    }
+}
