@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use steer3d_formats::{Source, read};
+use steer3d_formats::{FileContents, read};
 
 fn main() -> std::io::Result<()> {
     let mut paths: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -37,15 +37,15 @@ fn main() -> std::io::Result<()> {
 
 fn described(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
     Ok(match read(path)? {
-        Source::Molecules(molecules) => {
+        FileContents::Molecules(molecules) => {
             let atoms: usize = molecules.iter().map(|molecule| molecule.atoms.len()).sum();
             format!("{} molecules, {atoms} atoms", molecules.len())
         }
-        Source::Mesh(mesh) => {
+        FileContents::Mesh(mesh) => {
             let (vertices, triangles) = (mesh.vertices().len(), mesh.triangles().len());
             format!("{vertices} vertices, {triangles} triangles")
         }
-        Source::Volume(volume) => {
+        FileContents::Volume(volume) => {
             let (channels, dims, size) = (volume.channels(), volume.dims(), volume.voxel_size());
             format!("{channels} x {dims:?} voxels (C, D, H, W) of {size:?}")
         }

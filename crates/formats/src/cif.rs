@@ -11,17 +11,24 @@
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
+use crate::fault::{Fault, Place};
 use crate::records::{cut, element, element_of_label, push, show, text};
-use crate::{Fault, Place};
+use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::molecule::{Atom, Cell, Molecule};
 
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    recognises,
+    several: Some(Several::Models),
+    ..FormatSpec::new("mmCIF", &["cif", "mmcif"], Read::Molecules(read))
+};
+
 /// Is the first thing of a file a data block?
-pub(crate) fn recognises(bytes: &[u8]) -> bool {
+fn recognises(bytes: &[u8]) -> bool {
     matches!(Tokens::new(bytes).next(), Ok(Some(Token::Data(_))))
 }
 
 /// The molecules of a file: one for each block and model.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
+fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
     let mut tokens = Tokens::new(bytes);
     let mut molecules = Vec::new();
     let mut block = None;

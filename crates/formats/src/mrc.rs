@@ -16,10 +16,18 @@ use std::path::Path;
 
 use nalgebra::{Matrix3, Vector3};
 
+use crate::bytes;
+use crate::error::FormatError;
+use crate::fault::Fault;
 use crate::samples::{Array, Axis, Element, Fields, fault, in_order, unusable};
-use crate::{Fault, FormatError, write_file};
+use crate::spec::{FormatSpec, Read};
 use steer3d_volume::resample::upright;
 use steer3d_volume::volume::Volume;
+
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    magics: &[(208, b"MAP ")],
+    ..FormatSpec::new("MRC/CCP4", &["mrc", "map", "ccp4", "msk", "rec", "st"], Read::Volume(read))
+};
 
 /// Length of the header, in bytes.
 const HEADER: usize = 1024;
@@ -31,7 +39,7 @@ const VOLUME_STACK: std::ops::RangeInclusive<i32> = 401..=630;
 ///
 /// # Errors
 /// If the bytes are not a map, are cut short or go on behind the values, or a value is not finite.
-pub fn read(bytes: &[u8]) -> Result<Volume, Fault> {
+fn read(bytes: &[u8]) -> Result<Volume, Fault> {
     let header = header(bytes)?;
     let lens = counts(header, 0, 1)?.map(|n| n as usize);
     let sampling = counts(header, 28, 0)?;
@@ -236,7 +244,7 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
     put(212, [0x44, 0x44, 0, 0]);
     let label = b"written by steer3d";
     header[224..224 + label.len()].copy_from_slice(label);
-    write_file(path, &header, volume.data())
+    bytes::write(path, &header, volume.data())
 }
 
 /// Smallest and largest value, mean and standard deviation.

@@ -1,7 +1,7 @@
 //! Lines, columns and numbers of the text formats of molecules.
 
-use crate::{Fault, Place};
-use steer3d_volume::molecule::Atom;
+use crate::fault::{Fault, Place};
+use steer3d_volume::molecule::{Atom, Molecule};
 
 /// Largest number of atoms in one file: 2²⁴.
 const MAX_ATOMS: usize = 1 << 24;
@@ -141,4 +141,20 @@ pub(crate) fn push(
     }
     atoms.push(atom);
     Ok(())
+}
+
+/// The molecules of a file whose records follow each other, at least one. `read` gets the number
+/// of atoms before its record.
+pub(crate) fn records(
+    bytes: &[u8],
+    read: impl Fn(&mut Lines<'_>, usize) -> Result<Molecule, Fault>,
+) -> Result<Vec<Molecule>, Fault> {
+    let mut lines = Lines::new(bytes);
+    let (mut molecules, mut done) = (Vec::new(), 0);
+    while molecules.is_empty() || !lines.is_done() {
+        let molecule = read(&mut lines, done)?;
+        done += molecule.atoms.len();
+        molecules.push(molecule);
+    }
+    Ok(molecules)
 }

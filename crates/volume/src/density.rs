@@ -139,11 +139,11 @@ pub enum Centring {
 /// ```
 /// use steer3d_so3::Rotation;
 /// use steer3d_volume::density::{ChannelScheme, MoleculeVoxeliser};
-/// use steer3d_volume::formats::{Format, Source, read_as};
+/// use steer3d_formats::{FileContents, Format, read_as};
 /// use steer3d_volume::Grid;
 ///
 /// let text = "3\nwater\nO 0.0 0.0 0.0\nH 0.76 0.59 0.0\nH -0.76 0.59 0.0\n";
-/// let Ok(Source::Molecules(molecules)) = read_as(text.as_bytes(), Format::Xyz) else { panic!() };
+/// let Ok(FileContents::Molecules(molecules)) = read_as(text.as_bytes(), Format::Xyz) else { panic!() };
 /// let voxeliser = MoleculeVoxeliser {
 ///     channels: ChannelScheme::Elements { listed: vec![8, 1], other: false },
 ///     ..MoleculeVoxeliser::new(Grid::new([16, 16, 20], [0.5; 3])?, 0.5)

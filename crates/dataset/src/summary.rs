@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Dataset, DatasetError, DatasetMeta, SCHEMA_VERSION, Split};
+use crate::error::{Context, DatasetError};
+use crate::meta::{DatasetMeta, SCHEMA_VERSION, Split};
+use crate::reader::Dataset;
 
 /// Items of one split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -93,7 +95,6 @@ impl Dataset {
         });
         let values = (self.len() * self.meta().item_len()) as f64;
         let file = std::fs::metadata(self.path());
-        let io = |source| DatasetError::Io { path: self.path().to_owned(), source };
         Ok(Summary {
             schema_version: SCHEMA_VERSION,
             meta: self.meta().clone(),
@@ -106,7 +107,7 @@ impl Dataset {
             max,
             mean: sum / values,
             occupancy: nonzero as f64 / values,
-            file_bytes: file.map_err(io)?.len(),
+            file_bytes: file.at(self.path(), "")?.len(),
             value_bytes: values as u64 * 4,
         })
     }

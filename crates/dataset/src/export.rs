@@ -6,7 +6,8 @@ use std::path::Path;
 
 use zip::write::SimpleFileOptions;
 
-use super::{Context, Dataset, DatasetError};
+use crate::error::{Context, DatasetError};
+use crate::reader::Dataset;
 use steer3d_files::hex;
 use steer3d_files::{persist, temporary_beside};
 use steer3d_formats::{write_mrc, write_nifti};

@@ -1,0 +1,302 @@
+//! Where the items of a dataset come from, what is wrong with those that cannot be used, and what
+//! a source does not say of itself.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use steer3d_files::{AtPath, FileError, hex};
+use steer3d_formats::FormatError;
+use steer3d_formats::npz::NpzError;
+use steer3d_so3::Irreps;
+use steer3d_volume::mesh::Mesh;
+use steer3d_volume::points::PointCloud;
+use steer3d_volume::volume::{Volume, VolumeError};
+
+use crate::error::DatasetError;
+use crate::meta::{DatasetMeta, Provenance, Split, Tasks};
+
+/// A source of items, which [`build`](crate::build::build) makes a dataset of.
+pub trait ItemSource: Sync {
+    /// What all items have in common, and where they come from.
+    fn meta(&self) -> &DatasetMeta;
+
+    /// What there is to predict beside the classes of items.
+    fn tasks(&self) -> Option<&Tasks> {
+        None
+    }
+
+    /// The items in order.
+    fn entries(&self) -> &[Entry];
+
+    /// The text of everything else that decides what [`ItemSource::item`] makes.
+    fn options(&self) -> String {
+        String::new()
+    }
+
+    /// Makes the data of an item. Items are made on all cores at once, in any order.
+    ///
+    /// # Errors
+    /// If the item cannot be read or does not suit the dataset; the error names file and item.
+    fn item(&self, index: usize) -> Result<ItemData, ItemError>;
+}
+
+/// What a source says of an item before it makes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The file, or the archive of all items; empty if there is none.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// Which molecule of the file it is, from 1, where the file holds several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<usize>,
+    /// Its path below the folder of the tree or table, with `/` between the parts, and `#` and the
+    /// record if there is one; empty for items of an archive.
+    pub source: String,
+    /// Identifier of the item.
+    pub id: String,
+    /// Index of its class.
+    pub label: u32,
+    /// Its split; train where the source gives none.
+    pub split: Split,
+    /// Its group, empty for none.
+    pub group: String,
+}
+
+/// What is stored of an item.
+#[derive(Clone, Debug, Default)]
+pub struct ItemData {
+    /// Its volume.
+    pub volume: Option<Volume>,
+    /// The points of the volume.
+    pub points: Option<PointCloud>,
+    /// The mesh of the volume.
+    pub mesh: Option<Mesh>,
+    /// Its target values, if [`ItemSource::tasks`] has some.
+    pub targets: Vec<f64>,
+    /// The labels of its voxels, D × H × W, if [`ItemSource::tasks`] has some.
+    pub voxel_labels: Vec<u8>,
+}
+
+/// An item that cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ItemError {
+    /// Its file cannot be read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// What its file holds cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    Volume {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: VolumeError,
+    },
+    /// What an archive holds of it cannot be used.
+    #[error("{path}: item {item}: {source}", path = path.display())]
+    Member {
+        /// The archive, or the name of generated items.
+        path: PathBuf,
+        /// Index of the item.
+        item: usize,
+        /// What is wrong.
+        source: VolumeError,
+    },
+    /// Its file holds something else than is wanted.
+    #[error("{path}: expected {expected}, found {found}", path = path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// What is wanted.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+}
+
+/// A source that cannot be used, or a dataset that cannot be built of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A file or folder cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] FileError),
+    /// An archive cannot be read.
+    #[error(transparent)]
+    Npz(#[from] NpzError),
+    /// A tree or table is not as it should be.
+    #[error("{path}: expected {expected}, found {found}", path = path.display())]
+    Source {
+        /// The folder, table or file.
+        path: PathBuf,
+        /// What a tree or table has there.
+        expected: String,
+        /// What it has.
+        found: String,
+    },
+    /// A table is not valid CSV.
+    #[error("{path}: {source}", path = path.display())]
+    Csv {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: csv::Error,
+    },
+    /// What a source and its options say of all items cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    Meta {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong.
+        source: VolumeError,
+    },
+    /// An option does not suit the source.
+    #[error("{option}: expected {expected}, found {found}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What suits.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// The first file does not suit the recipe.
+    #[error("the first file decides the kind of the dataset: {0}")]
+    First(ItemError),
+    /// An item cannot be made.
+    #[error("{0}; repair or remove the file, or leave out what is broken with --skip-broken")]
+    Item(ItemError),
+    /// The dataset cannot be written.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// No item could be made.
+    #[error("{path}: none of {count} files could be read; the first: {first}", path = path.display())]
+    Nothing {
+        /// The dataset.
+        path: PathBuf,
+        /// Number of items.
+        count: usize,
+        /// What is wrong with the first one.
+        first: String,
+    },
+    /// The folder of an unfinished build is of another build.
+    #[error(
+        "{path}: an unfinished build with other options; give the same ones to go on with it, or \
+         remove the folder to begin anew",
+        path = path.display()
+    )]
+    OtherBuild {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+impl BuildError {
+    /// The error that what an archive and its options say of all items cannot be used.
+    pub(crate) fn meta(path: &Path) -> impl Fn(VolumeError) -> Self + '_ {
+        |source| Self::Meta { path: path.to_owned(), source }
+    }
+}
+
+/// What a source does not say. `None` means the default of the source.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Name of the dataset; default: the stem of the file name.
+    pub name: Option<String>,
+    /// Source and credit; default: the file name.
+    pub source: Option<String>,
+    /// Licence of the data; default: `unstated`.
+    pub licence: Option<String>,
+    /// Names of the classes, one for each label.
+    pub class_names: Option<Vec<String>>,
+    /// Edges of a voxel along x, y, z; default: 1, 1, 1 (arrays only).
+    pub voxel_size: Option<[f64; 3]>,
+    /// Unit of the voxel size; default: `voxel` for arrays, `angstrom` for CATH.
+    pub unit: Option<String>,
+    /// Irreps of the channels; default: scalars (arrays only).
+    pub irreps: Option<Irreps>,
+    /// Irreps of the target values of items; default: scalars (arrays only).
+    pub target_irreps: Option<Irreps>,
+    /// The command line, for the record.
+    pub command: Option<String>,
+    /// Seed of everything drawn at random.
+    pub seed: u64,
+}
+
+/// What an archive, or a generator, says of the dataset that it becomes.
+pub(crate) struct ArchiveMeta<'a> {
+    pub(crate) importer: &'static str,
+    /// The archive, or the name of what is generated.
+    pub(crate) path: &'a Path,
+    pub(crate) is_file: bool,
+    pub(crate) class_names: Vec<String>,
+    pub(crate) unit: &'static str,
+    pub(crate) notes: String,
+}
+
+impl ImportOptions {
+    /// Where a dataset comes from; `source` is the default of the credit.
+    pub(crate) fn provenance(
+        &self,
+        importer: &str,
+        source: String,
+        sha256: Option<String>,
+        notes: String,
+    ) -> Provenance {
+        Provenance {
+            source: self.source.clone().unwrap_or(source),
+            licence: self.licence.clone().unwrap_or_else(|| "unstated".to_owned()),
+            sha256,
+            importer: importer.to_owned(),
+            command: self.command.clone().unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            notes,
+        }
+    }
+
+    /// Adds what an archive says of itself to the description of its volumes; these options go
+    /// before it.
+    ///
+    /// # Errors
+    /// If there is not one class name for each of the archive's, or the archive cannot be read.
+    pub(crate) fn describe(
+        &self,
+        said: ArchiveMeta<'_>,
+        volumes: DatasetMeta,
+    ) -> Result<DatasetMeta, BuildError> {
+        let text = |part: Option<&std::ffi::OsStr>| {
+            part.map_or_else(String::new, |part| part.to_string_lossy().into_owned())
+        };
+        let class_names = self.class_names.clone().unwrap_or_else(|| said.class_names.clone());
+        if class_names.len() != said.class_names.len() {
+            return Err(BuildError::Option {
+                option: "class names",
+                expected: format!("{} names, one for each label", said.class_names.len()),
+                found: class_names.len().to_string(),
+            });
+        }
+        let sha256 = said.is_file.then(|| sha256_of(said.path)).transpose()?;
+        let source = text(said.path.file_name());
+        Ok(DatasetMeta {
+            name: self.name.clone().unwrap_or_else(|| text(said.path.file_stem())),
+            class_names,
+            unit: self.unit.clone().unwrap_or_else(|| said.unit.to_owned()),
+            provenance: self.provenance(said.importer, source, sha256, said.notes),
+            ..volumes
+        })
+    }
+}
+
+fn sha256_of(path: &Path) -> Result<String, FileError> {
+    let mut file = File::open(path).at_path(path)?;
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer).at_path(path)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            len => hasher.update(&buffer[..len]),
+        }
+    }
+}
