@@ -52,17 +52,17 @@ pub struct BuildReport {
 /// other options, or the folder of `out` cannot be written. All leave an old file `out` as it was,
 /// and the finished batches to go on with.
 pub fn build(
-    source: &dyn ItemSource,
+    source: &ItemSource,
     out: &Path,
     skip_broken: bool,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<BuildReport, BuildError> {
-    let (meta, entries) = (source.meta(), source.entries());
+    let ItemSource { meta, entries, .. } = source;
     meta.check().map_err(BuildError::meta(out))?;
     let batch = (BATCH_VALUES / meta.item_len()).clamp(1, BATCH_ITEMS);
     let batches: Vec<&[Entry]> = entries.chunks(batch).collect();
     let build = Build {
-        partial: Partial::open(out, meta, &source.options())?,
+        partial: Partial::open(out, meta, &source.options)?,
         source,
         grouped: entries.iter().any(|entry| !entry.group.is_empty()),
         skip_broken,
@@ -185,7 +185,7 @@ impl Partial {
 /// A build that is going on.
 struct Build<'a> {
     partial: Partial,
-    source: &'a dyn ItemSource,
+    source: &'a ItemSource,
     /// Has any entry a group?
     grouped: bool,
     skip_broken: bool,
@@ -203,8 +203,8 @@ impl Build<'_> {
     }
 
     fn writer(&self, path: PathBuf) -> Result<DatasetWriter, BuildError> {
-        let writer = DatasetWriter::create(path, self.source.meta().clone())?;
-        Ok(match self.source.tasks() {
+        let writer = DatasetWriter::create(path, self.source.meta.clone())?;
+        Ok(match &self.source.tasks {
             Some(tasks) => writer.with_tasks(tasks.clone())?,
             None => writer,
         })

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hdf5::file::LibraryVersion;
 use hdf5::filters::Filter;
@@ -233,7 +233,12 @@ impl DatasetFile {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> DatasetError {
-        malformed(&self.path, object, expected, found)
+        DatasetError::Malformed {
+            path: self.path.clone(),
+            object: object.to_owned(),
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 
     /// Is there an object of this name at the root?
@@ -343,20 +348,5 @@ impl DatasetFile {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// The error that an object of the file is not as the schema asks for.
-pub(crate) fn malformed(
-    path: &Path,
-    object: &str,
-    expected: impl Into<String>,
-    found: impl Into<String>,
-) -> DatasetError {
-    DatasetError::Malformed {
-        path: path.to_owned(),
-        object: object.to_owned(),
-        expected: expected.into(),
-        found: found.into(),
     }
 }

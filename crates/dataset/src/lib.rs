@@ -36,14 +36,14 @@ pub use meta::{
     DatasetMeta, MAX_TARGETS, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
 };
 pub use reader::Dataset;
-pub use source::{BuildError, Entry, ImportOptions, ItemData, ItemError, ItemSource};
-pub use sources::arrays::{Arrays, import_arrays};
-pub use sources::cath::{Cath, import_cath};
-pub use sources::files::Files;
+pub use source::{BuildError, Entry, ImportOptions, ItemData, ItemError, ItemSource, MakeItem};
+pub use sources::arrays::{arrays, import_arrays};
+pub use sources::cath::{cath, import_cath};
+pub use sources::files::files;
 pub use sources::listing::Listing;
-pub use sources::medmnist::{Medmnist, import_medmnist};
+pub use sources::medmnist::{import_medmnist, medmnist};
 pub use sources::recipe::{Atoms, Fit, Recipe, SettledRecipe, Store};
-pub use sources::tetris::{Tetris, import_tetris, tetris_voxeliser};
+pub use sources::tetris::{import_tetris, tetris, tetris_voxeliser};
 pub use split::{Fractions, group_splits, random_splits};
 pub use summary::{SplitSummary, Summary};
 pub use verify::Broken;

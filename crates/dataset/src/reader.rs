@@ -15,7 +15,7 @@ use steer3d_volume::points::{PointCloud, PointValue};
 use steer3d_volume::volume::{Volume, VolumeError, check_finite};
 
 use crate::chunks::Chunks;
-use crate::columns::{self, Column, DatasetFile, file_builder, malformed};
+use crate::columns::{self, Column, DatasetFile, file_builder};
 use crate::error::{Context, DatasetError};
 use crate::item::{Item, PartHasher};
 use crate::meta::{DatasetMeta, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
@@ -28,7 +28,7 @@ use crate::writer::FORMAT_NAME;
 /// else the HDF5 library serves one thread at a time, whatever the number of datasets.
 #[derive(Debug)]
 pub struct Dataset {
-    path: PathBuf,
+    file: DatasetFile,
     meta: DatasetMeta,
     labels: Vec<u32>,
     splits: Vec<Split>,
@@ -121,14 +121,14 @@ impl Dataset {
             volumes,
             points,
             meshes,
-            path,
+            file,
             meta,
         })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
     /// The description.
@@ -233,7 +233,7 @@ impl Dataset {
         let len = self.meta.item_len();
         if target.len() != items.len() * len {
             return Err(DatasetError::Argument {
-                path: self.path.clone(),
+                path: self.file.path.clone(),
                 field: "length of the target",
                 expected: format!("{} × {len}", items.len()),
                 found: target.len(),
@@ -247,7 +247,7 @@ impl Dataset {
     }
 
     pub(crate) fn at_item(&self, item: usize, source: VolumeError) -> DatasetError {
-        DatasetError::Volume { path: self.path.clone(), item, source }
+        DatasetError::Volume { path: self.file.path.clone(), item, source }
     }
 
     /// Reads the points of an item; `None` if the dataset stores none.
@@ -269,14 +269,14 @@ impl Dataset {
             let value = |(&degree, &row): (&u8, &[f64; 3])| match degree {
                 0 => Ok(PointValue::Scalar(row[0])),
                 1 => Ok(PointValue::Vector(row)),
-                _ => Err(self.malformed("points/degrees", "0 or 1", degree.to_string())),
+                _ => Err(self.file.malformed("points/degrees", "0 or 1", degree.to_string())),
             };
             let values = degrees.iter().zip(values.as_chunks().0).map(value);
             cloud = cloud.with_values(values.collect::<Result<_, _>>()?).map_err(at_item)?;
         }
         if let Some(channel) = cloud.channel_beyond(self.meta.channels) {
             let expected = format!("channels below {}", self.meta.channels);
-            return Err(self.malformed("points/channels", expected, channel.to_string()));
+            return Err(self.file.malformed("points/channels", expected, channel.to_string()));
         }
         Ok(Some(cloud))
     }
@@ -303,16 +303,7 @@ impl Dataset {
         dataset: &hdf5::Dataset,
         rows: Range<usize>,
     ) -> Result<Vec<T>, DatasetError> {
-        column.read(dataset, rows).at(&self.path, column.name)
-    }
-
-    fn malformed(
-        &self,
-        object: &str,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> DatasetError {
-        malformed(&self.path, object, expected, found)
+        column.read(dataset, rows).at(&self.file.path, column.name)
     }
 
     pub(crate) fn check_item(&self, item: usize) -> Result<(), DatasetError> {
@@ -320,7 +311,7 @@ impl Dataset {
             return Ok(());
         }
         Err(DatasetError::Argument {
-            path: self.path.clone(),
+            path: self.file.path.clone(),
             field: "index of an item",
             expected: format!("below {}", self.len()),
             found: item,
@@ -429,7 +420,7 @@ impl Dataset {
             None => Ok(labels),
             Some(label) => {
                 let found = format!("{label} in item {item}");
-                Err(self.malformed("voxel_labels", format!("labels below {classes}"), found))
+                Err(self.file.malformed("voxel_labels", format!("labels below {classes}"), found))
             }
         }
     }

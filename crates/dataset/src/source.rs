@@ -1,6 +1,7 @@
 //! Where the items of a dataset come from, what is wrong with those that cannot be used, and what
 //! a source does not say of itself.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,29 +19,32 @@ use steer3d_volume::volume::{Volume, VolumeError};
 use crate::error::DatasetError;
 use crate::meta::{DatasetMeta, Provenance, Split, Tasks};
 
-/// A source of items, which [`build`](crate::build::build) makes a dataset of.
-pub trait ItemSource: Sync {
+/// Makes the data of an item by its index and entry.
+pub type MakeItem = dyn Fn(usize, &Entry) -> Result<ItemData, ItemError> + Send + Sync;
+
+/// A source of items, which [`build`](crate::build()) makes a dataset of.
+pub struct ItemSource {
     /// What all items have in common, and where they come from.
-    fn meta(&self) -> &DatasetMeta;
-
+    pub meta: DatasetMeta,
     /// What there is to predict beside the classes of items.
-    fn tasks(&self) -> Option<&Tasks> {
-        None
-    }
-
+    pub tasks: Option<Tasks>,
     /// The items in order.
-    fn entries(&self) -> &[Entry];
+    pub entries: Vec<Entry>,
+    /// The text of everything else that decides what `make` makes.
+    pub options: String,
+    /// Makes the data of an item; called on all cores at once, in any order. The error names file
+    /// and item.
+    pub make: Box<MakeItem>,
+}
 
-    /// The text of everything else that decides what [`ItemSource::item`] makes.
-    fn options(&self) -> String {
-        String::new()
-    }
-
-    /// Makes the data of an item. Items are made on all cores at once, in any order.
+impl ItemSource {
+    /// Makes the data of an item.
     ///
     /// # Errors
-    /// If the item cannot be read or does not suit the dataset; the error names file and item.
-    fn item(&self, index: usize) -> Result<ItemData, ItemError>;
+    /// If the item cannot be read or does not suit the dataset.
+    pub fn item(&self, index: usize) -> Result<ItemData, ItemError> {
+        (self.make)(index, &self.entries[index])
+    }
 }
 
 /// What a source says of an item before it makes it.
@@ -74,9 +78,9 @@ pub struct ItemData {
     pub points: Option<PointCloud>,
     /// The mesh of the volume.
     pub mesh: Option<Mesh>,
-    /// Its target values, if [`ItemSource::tasks`] has some.
+    /// Its target values, if the tasks of the [`ItemSource`] ask for them.
     pub targets: Vec<f64>,
-    /// The labels of its voxels, D × H × W, if [`ItemSource::tasks`] has some.
+    /// The labels of its voxels, D × H × W, if the tasks of the [`ItemSource`] ask for them.
     pub voxel_labels: Vec<u8>,
 }
 
@@ -227,7 +231,7 @@ pub struct ImportOptions {
 }
 
 /// What an archive, or a generator, says of the dataset that it becomes.
-pub(crate) struct ArchiveMeta<'a> {
+pub(crate) struct Archive<'a> {
     pub(crate) importer: &'static str,
     /// The archive, or the name of what is generated.
     pub(crate) path: &'a Path,
@@ -235,6 +239,11 @@ pub(crate) struct ArchiveMeta<'a> {
     pub(crate) class_names: Vec<String>,
     pub(crate) unit: &'static str,
     pub(crate) notes: String,
+    /// The description of the volumes, without what is above.
+    pub(crate) volumes: DatasetMeta,
+    pub(crate) tasks: Option<Tasks>,
+    /// The items, without their path.
+    pub(crate) entries: Vec<Entry>,
 }
 
 impl ImportOptions {
@@ -257,36 +266,44 @@ impl ImportOptions {
         }
     }
 
-    /// Adds what an archive says of itself to the description of its volumes; these options go
-    /// before it.
+    /// The items of an archive that `make` makes by their index. These options go before what the
+    /// archive says of itself.
     ///
     /// # Errors
     /// If there is not one class name for each of the archive's, or the archive cannot be read.
-    pub(crate) fn describe(
+    pub(crate) fn source_of(
         &self,
-        said: ArchiveMeta<'_>,
-        volumes: DatasetMeta,
-    ) -> Result<DatasetMeta, BuildError> {
-        let text = |part: Option<&std::ffi::OsStr>| {
+        archive: Archive<'_>,
+        make: impl Fn(usize) -> Result<ItemData, VolumeError> + Send + Sync + 'static,
+    ) -> Result<ItemSource, BuildError> {
+        let Archive { importer, path, is_file, tasks, mut entries, .. } = archive;
+        let text = |part: Option<&OsStr>| {
             part.map_or_else(String::new, |part| part.to_string_lossy().into_owned())
         };
-        let class_names = self.class_names.clone().unwrap_or_else(|| said.class_names.clone());
-        if class_names.len() != said.class_names.len() {
+        let classes = archive.class_names.len();
+        let class_names = self.class_names.clone().unwrap_or(archive.class_names);
+        if class_names.len() != classes {
             return Err(BuildError::Option {
                 option: "class names",
-                expected: format!("{} names, one for each label", said.class_names.len()),
+                expected: format!("{classes} names, one for each label"),
                 found: class_names.len().to_string(),
             });
         }
-        let sha256 = said.is_file.then(|| sha256_of(said.path)).transpose()?;
-        let source = text(said.path.file_name());
-        Ok(DatasetMeta {
-            name: self.name.clone().unwrap_or_else(|| text(said.path.file_stem())),
+        let sha256 = is_file.then(|| sha256_of(path)).transpose()?;
+        let meta = DatasetMeta {
+            name: self.name.clone().unwrap_or_else(|| text(path.file_stem())),
             class_names,
-            unit: self.unit.clone().unwrap_or_else(|| said.unit.to_owned()),
-            provenance: self.provenance(said.importer, source, sha256, said.notes),
-            ..volumes
-        })
+            unit: self.unit.clone().unwrap_or_else(|| archive.unit.to_owned()),
+            provenance: self.provenance(importer, text(path.file_name()), sha256, archive.notes),
+            ..archive.volumes
+        };
+        entries.iter_mut().for_each(|entry| entry.path = path.to_owned());
+        let options = tasks.as_ref().map_or_else(String::new, |tasks| format!("{tasks:?}"));
+        let make = Box::new(move |item: usize, entry: &Entry| {
+            let path = || entry.path.clone();
+            make(item).map_err(|source| ItemError::Member { path: path(), item, source })
+        });
+        Ok(ItemSource { meta, tasks, entries, options, make })
     }
 }
 

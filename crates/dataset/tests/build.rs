@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use steer3d_dataset::{
@@ -50,30 +51,15 @@ fn listing(root: &Path) -> Listing {
     listing
 }
 
-/// Items that a closure makes of entries.
-struct Source<'a, F> {
-    meta: DatasetMeta,
-    entries: &'a [Entry],
+/// The items that a closure makes of entries.
+fn source(
+    meta: &DatasetMeta,
+    entries: &[Entry],
     options: String,
-    make: F,
-}
-
-impl<F: Fn(&Entry) -> Result<ItemData, ItemError> + Sync> ItemSource for Source<'_, F> {
-    fn meta(&self) -> &DatasetMeta {
-        &self.meta
-    }
-
-    fn entries(&self) -> &[Entry] {
-        self.entries
-    }
-
-    fn options(&self) -> String {
-        self.options.clone()
-    }
-
-    fn item(&self, index: usize) -> Result<ItemData, ItemError> {
-        (self.make)(&self.entries[index])
-    }
+    make: impl Fn(&Entry) -> Result<ItemData, ItemError> + Send + Sync + 'static,
+) -> ItemSource {
+    let make = Box::new(move |_, entry: &_| make(entry));
+    ItemSource { meta: meta.clone(), tasks: None, entries: entries.to_vec(), options, make }
 }
 
 /// Builds with a recipe; `fail_at` makes the item of that source fail.
@@ -87,16 +73,17 @@ fn run(
     let settled = recipe.settled_by(&listing.entries[0].path).unwrap();
     let meta = settled.meta("set", listing.class_names.clone(), Provenance::default()).unwrap();
     let options = serde_json::to_string(recipe).unwrap();
-    let made = AtomicUsize::new(0);
-    let make = |entry: &Entry| {
-        made.fetch_add(1, Ordering::Relaxed);
+    let made = Arc::new(AtomicUsize::new(0));
+    let (count, fail_at) = (Arc::clone(&made), fail_at.to_owned());
+    let make = move |entry: &Entry| {
+        count.fetch_add(1, Ordering::Relaxed);
         if entry.source == fail_at {
             let (expected, found) = ("nothing".to_owned(), "a planted error".to_owned());
             return Err(ItemError::Kind { path: entry.path.clone(), expected, found });
         }
         settled.make(entry)
     };
-    let source = Source { meta, entries: &listing.entries, options, make };
+    let source = source(&meta, &listing.entries, options, make);
     let built = build(&source, out, skip_broken, &|_| {})?;
     Ok((built, made.load(Ordering::Relaxed)))
 }
@@ -193,9 +180,8 @@ fn broken_files_stop_the_build_or_are_recorded() {
             write(&at("tree").join(class).join(format!("{i:03}.xyz")), "");
         }
     }
-    let (meta, entries, options) = (dataset.meta().clone(), &listing.entries, String::new());
     let make = |entry: &Entry| small().settled_by(&entry.path).map(|_| ItemData::default());
-    let source = Source { meta, entries, options, make };
+    let source = source(dataset.meta(), &listing.entries, String::new(), make);
     let error = build(&source, &at("none.h5"), true, &|_| {}).unwrap_err();
     assert!(matches!(error, BuildError::Nothing { count: 6, .. }), "{error}");
 }
@@ -364,7 +350,7 @@ fn volumes_that_are_not_finite_do_not_get_in() {
         split: Split::Train,
         group: String::new(),
     };
-    let make = |entry: &Entry| {
+    let make = move |entry: &Entry| {
         let value = if entry.id == "bad" { f32::NAN } else { 1.0 };
         let volume = Volume::centred(vec![value; 8], 1, grid)
             .map_err(|source| ItemError::Volume { path: entry.path.clone(), source })?;
@@ -372,7 +358,7 @@ fn volumes_that_are_not_finite_do_not_get_in() {
     };
     let entries = [entry("good"), entry("bad")];
     let out = folder.path().join("set.h5");
-    let source = Source { meta, entries: &entries, options: String::new(), make };
+    let source = source(&meta, &entries, String::new(), make);
     let error = build(&source, &out, false, &|_| {}).unwrap_err();
     assert!(
         matches!(
@@ -483,7 +469,7 @@ fn a_cloud_of_another_channel_is_refused() {
         Ok(ItemData { points: Some(points), ..ItemData::default() })
     };
     let out = folder.path().join("set.h5");
-    let source = Source { meta, entries: &listing.entries, options: String::new(), make };
+    let source = source(&meta, &listing.entries, String::new(), make);
     let error = build(&source, &out, true, &|_| {}).unwrap_err();
     assert!(error.to_string().contains("a channel below 3"), "{error}");
 }

@@ -1,139 +1,97 @@
 //! Arrays of volumes, labels and targets.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use steer3d_formats::npz::{NpyArray, Npz, NpzError};
+use steer3d_formats::npz::{Npz, NpzError};
 use steer3d_volume::volume::{Grid, Volume};
 
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split, Storage, Tasks, scalars};
-use crate::source::{
-    ArchiveMeta, BuildError, Entry, ImportOptions, ItemData, ItemError, ItemSource,
-};
+use crate::source::{Archive, BuildError, Entry, ImportOptions, ItemData, ItemSource};
 use crate::sources::archive::{integers, labels, wrong};
 use crate::split::tenths;
 
-/// An archive of `volumes` (N, D, H, W) or (N, C, D, H, W) of any number type, `labels` (N) of
+/// Reads an archive of `volumes` (N, D, H, W) or (N, C, D, H, W) of any number type, `labels` (N) of
 /// integers from 0 and, if present, `split` (N) of 0, 1, 2 (train, validation, test), `targets` (N) or
 /// (N, T) of numbers and `voxel_labels` (N, D, H, W) of integers from 0 to 255. With one of the last two,
 /// `labels` may be missing; there is one class then.
 ///
 /// Bytes and booleans are stored as bytes, other numbers as 32-bit floats. Without `split`, a
 /// tenth of each class, drawn with the seed, is for validation and another for testing.
-pub struct Arrays {
-    path: PathBuf,
-    meta: DatasetMeta,
-    grid: Grid,
-    entries: Vec<Entry>,
-    volumes: NpyArray,
-    tasks: Option<Tasks>,
-    targets: Vec<f64>,
-    voxel_labels: Vec<u8>,
-}
-
-impl Arrays {
-    /// Reads an archive.
-    ///
-    /// # Errors
-    /// If it is damaged or of another layout, or an option does not suit it.
-    pub fn open(npz: &Path, options: &ImportOptions) -> Result<Self, BuildError> {
-        let mut archive = Npz::open(npz)?;
-        let volumes = archive.read_shaped(
-            "volumes",
-            "shape (N, D, H, W) or (N, C, D, H, W) without zeros",
-            |s| matches!(s.len(), 4 | 5) && !s.contains(&0),
-        )?;
-        let (items, channels, dims) = match *volumes.shape() {
-            [n, c, d, h, w] => (n, c, [d, h, w]),
-            [n, d, h, w] => (n, 1, [d, h, w]),
-            _ => return Err(wrong(&archive, "volumes", "four or five axes", "others").into()),
-        };
-        if volumes.elements(0..0).to_f64().is_none() {
-            return Err(wrong(&archive, "volumes", "numbers", "another dtype").into());
-        }
-        let mut tasks = Tasks::default();
-        let targets = targets(&mut archive, items, options, &mut tasks)?;
-        let voxel_labels = voxel_labels(&mut archive, items, dims, &mut tasks)?;
-        let tasks = Some(tasks).filter(|tasks| *tasks != Tasks::default());
-        let labels = match &tasks {
-            Some(_) if !archive.has("labels") => vec![0; items],
-            _ => labels(&mut archive, "labels", items)?,
-        };
-        let classes = 1 + labels.iter().max().copied().unwrap_or(0);
-        let (splits, notes) = splits(&mut archive, &labels, options.seed)?;
-        let grid = Grid::new(dims, options.voxel_size.unwrap_or([1.0; 3]));
-        let grid = grid.map_err(BuildError::meta(npz))?;
-        let mut meta = DatasetMeta::scalars(channels, &grid).map_err(BuildError::meta(npz))?;
-        meta.irreps = options.irreps.clone().unwrap_or(meta.irreps);
-        if volumes.is_bytes() {
-            meta.storage = Storage::U8 { scale: 1.0 };
-        }
-        let said = ArchiveMeta {
-            importer: "arrays",
-            path: npz,
-            is_file: true,
-            class_names: (0..classes).map(|class| class.to_string()).collect(),
-            unit: "voxel",
-            notes,
-        };
-        let entry = |(i, (label, split))| {
-            let (path, id) = (npz.to_owned(), format!("item_{i:06}"));
-            Entry { path, id, label, split, ..Entry::default() }
-        };
-        Ok(Self {
-            path: npz.to_owned(),
-            meta: options.describe(said, meta)?,
-            grid,
-            entries: labels.into_iter().zip(splits).enumerate().map(entry).collect(),
-            volumes,
-            tasks,
-            targets,
-            voxel_labels,
-        })
-    }
-}
-
-impl ItemSource for Arrays {
-    fn meta(&self) -> &DatasetMeta {
-        &self.meta
-    }
-
-    fn tasks(&self) -> Option<&Tasks> {
-        self.tasks.as_ref()
-    }
-
-    fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    fn options(&self) -> String {
-        self.tasks.as_ref().map_or_else(String::new, |tasks| format!("{tasks:?}"))
-    }
-
-    fn item(&self, item: usize) -> Result<ItemData, ItemError> {
-        let row = |len: usize| item * len..(item + 1) * len;
-        let values = self.volumes.elements(row(self.meta.item_len())).to_f64().unwrap_or_default();
-        let values = values.into_iter().map(|value| value as f32).collect();
-        let volume = Volume::centred(values, self.meta.channels, self.grid)
-            .map_err(|source| ItemError::Member { path: self.path.clone(), item, source })?;
-        let tasks = self.tasks.as_ref();
-        let targets = tasks.map_or(0, Tasks::target_len);
-        let voxels = tasks.map_or(0, |tasks| tasks.voxels(&self.meta));
-        Ok(ItemData {
-            volume: Some(volume),
-            targets: self.targets[row(targets)].to_vec(),
-            voxel_labels: self.voxel_labels[row(voxels)].to_vec(),
-            ..ItemData::default()
-        })
-    }
-}
-
-/// Builds the dataset `out` of an [`Arrays`] archive.
 ///
 /// # Errors
-/// As [`Arrays::open`] and [`build`].
+/// If the archive is damaged or of another layout, or an option does not suit it.
+pub fn arrays(npz: &Path, options: &ImportOptions) -> Result<ItemSource, BuildError> {
+    let mut archive = Npz::open(npz)?;
+    let volumes = archive.read_shaped(
+        "volumes",
+        "shape (N, D, H, W) or (N, C, D, H, W) without zeros",
+        |s| matches!(s.len(), 4 | 5) && !s.contains(&0),
+    )?;
+    let (items, channels, dims) = match *volumes.shape() {
+        [n, c, d, h, w] => (n, c, [d, h, w]),
+        [n, d, h, w] => (n, 1, [d, h, w]),
+        _ => return Err(wrong(&archive, "volumes", "four or five axes", "others").into()),
+    };
+    if volumes.elements(0..0).to_f64().is_none() {
+        return Err(wrong(&archive, "volumes", "numbers", "another dtype").into());
+    }
+    let mut tasks = Tasks::default();
+    let targets = targets(&mut archive, items, options, &mut tasks)?;
+    let voxel_labels = voxel_labels(&mut archive, items, dims, &mut tasks)?;
+    let tasks = Some(tasks).filter(|tasks| *tasks != Tasks::default());
+    let labels = match &tasks {
+        Some(_) if !archive.has("labels") => vec![0; items],
+        _ => labels(&mut archive, "labels", items)?,
+    };
+    let classes = 1 + labels.iter().max().copied().unwrap_or(0);
+    let (splits, notes) = splits(&mut archive, &labels, options.seed)?;
+    let grid = Grid::new(dims, options.voxel_size.unwrap_or([1.0; 3]));
+    let grid = grid.map_err(BuildError::meta(npz))?;
+    let mut meta = DatasetMeta::scalars(channels, &grid).map_err(BuildError::meta(npz))?;
+    meta.irreps = options.irreps.clone().unwrap_or(meta.irreps);
+    if volumes.is_bytes() {
+        meta.storage = Storage::U8 { scale: 1.0 };
+    }
+    let entry = |(i, (label, split))| Entry {
+        id: format!("item_{i:06}"),
+        label,
+        split,
+        ..Entry::default()
+    };
+    let len = meta.item_len();
+    let each_targets = tasks.as_ref().map_or(0, Tasks::target_len);
+    let each_voxels = tasks.as_ref().map_or(0, |tasks| tasks.voxels(&meta));
+    let archive = Archive {
+        importer: "arrays",
+        path: npz,
+        is_file: true,
+        class_names: (0..classes).map(|class| class.to_string()).collect(),
+        unit: "voxel",
+        notes,
+        volumes: meta,
+        tasks,
+        entries: labels.into_iter().zip(splits).enumerate().map(entry).collect(),
+    };
+    options.source_of(archive, move |item| {
+        let row = |len: usize| item * len..(item + 1) * len;
+        let values = volumes.elements(row(len)).to_f64().unwrap_or_default();
+        let values = values.into_iter().map(|value| value as f32).collect();
+        Ok(ItemData {
+            volume: Some(Volume::centred(values, channels, grid)?),
+            targets: targets[row(each_targets)].to_vec(),
+            voxel_labels: voxel_labels[row(each_voxels)].to_vec(),
+            ..ItemData::default()
+        })
+    })
+}
+
+/// Builds the dataset `out` of the archive that [`arrays`] reads.
+///
+/// # Errors
+/// As [`arrays`] and [`build`].
 pub fn import_arrays(npz: &Path, out: &Path, options: &ImportOptions) -> Result<(), BuildError> {
-    build(&Arrays::open(npz, options)?, out, false, &|_| {}).map(|_| ())
+    build(&arrays(npz, options)?, out, false, &|_| {}).map(|_| ())
 }
 
 /// The target values of all items, if the archive has some, and their irreps in `tasks`.

@@ -2,21 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use steer3d_formats::npz::{Npz, NpzError};
 use steer3d_so3::Rotation;
 use steer3d_volume::points::{PointCloud, Voxeliser};
-use steer3d_volume::volume::VolumeError;
 
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split};
-use crate::source::{
-    ArchiveMeta, BuildError, Entry, ImportOptions, ItemData, ItemError, ItemSource,
-};
+use crate::source::{Archive, BuildError, Entry, ImportOptions, ItemData, ItemSource};
 use crate::sources::archive::{integers, wrong};
 
-/// An archive of protein domains: `positions` (N, max, 3), `n_atoms` (N), `atom_types` (N, max),
+/// Reads an archive of protein domains: `positions` (N, max, 3), `n_atoms` (N), `atom_types` (N, max),
 /// `labels` (N, 1) or (N, 2), `split_start_indices` (K) and, if present, `domain_ids` (N).
 ///
 /// Each atom type is a channel, in the order of their names. Of ten splits, 0 to 6 are for
@@ -24,120 +21,88 @@ use crate::sources::archive::{integers, wrong};
 /// out as nearly so as it allows, at least one each; one split is for training, two are for
 /// training and testing. Classes are CATH classes such as `1 mainly alpha`, or architectures such
 /// as `2.40 beta barrel`. The points are stored beside the volumes.
-pub struct Cath {
-    path: PathBuf,
-    meta: DatasetMeta,
-    voxeliser: Voxeliser,
-    entries: Vec<Entry>,
-    clouds: Vec<Result<PointCloud, VolumeError>>,
-}
-
-impl Cath {
-    /// Reads an archive.
-    ///
-    /// # Errors
-    /// If it is damaged or of another layout, or the voxeliser is not valid or has not one channel
-    /// for each atom type.
-    pub fn open(
-        npz: &Path,
-        voxeliser: &Voxeliser,
-        options: &ImportOptions,
-    ) -> Result<Self, BuildError> {
-        let mut archive = Npz::open(npz)?;
-        let positions = archive.read_shaped("positions", "shape (N, max, 3)", |s| {
-            matches!(s, [_, _, 3]) && !s.contains(&0)
-        })?;
-        let (items, max) = (positions.shape()[0], positions.shape()[1]);
-        let n_atoms = integers(&mut archive, "n_atoms", items, |n| (1..=max as i64).contains(&n))?;
-        let atoms = |item: usize| item * max..item * max + n_atoms[item] as usize;
-        let (types, names) = atom_types(&mut archive, [items, max], &atoms)?;
-        let (labels, classes) = labels(&mut archive, items)?;
-        let (splits, split_notes) = splits(&mut archive, items)?;
-        let ids = ids(&mut archive, items)?;
-        if positions.elements(0..0).to_f64().is_none() {
-            return Err(wrong(&archive, "positions", "numbers", "another dtype").into());
-        }
-        let cloud = |item: usize| {
-            let rows = atoms(item);
-            let values = positions.elements(rows.start * 3..rows.end * 3).to_f64();
-            let positions = values.unwrap_or_default().as_chunks().0.to_vec();
-            PointCloud::new(positions, types[rows].to_vec())
-        };
-        let clouds: Vec<_> = (0..items).map(cloud).collect();
-        if names.len() != voxeliser.channels {
-            return Err(BuildError::Option {
-                option: "channels of the voxeliser",
-                expected: format!("one for each atom type ({})", names.join(", ")),
-                found: voxeliser.channels.to_string(),
-            });
-        }
-        let half = voxeliser.size as f64 * voxeliser.voxel_size / 2.0;
-        let outside = |cloud: &PointCloud| {
-            cloud.positions().iter().filter(|p| p.iter().any(|x| x.abs() > half)).count()
-        };
-        let notes = format!(
-            "channels are the atom types {}; {split_notes}; {} of {} points lie outside the grid",
-            names.join(", "),
-            clouds.iter().flatten().map(outside).sum::<usize>(),
-            clouds.iter().flatten().map(PointCloud::len).sum::<usize>(),
-        );
-        let volumes = voxeliser.grid().and_then(|g| DatasetMeta::scalars(voxeliser.channels, &g));
-        let volumes = volumes.map_err(BuildError::meta(npz))?;
-        let said = ArchiveMeta {
-            importer: "cath",
-            path: npz,
-            is_file: true,
-            class_names: classes.iter().map(|class| class_name(class)).collect(),
-            unit: "angstrom",
-            notes,
-        };
-        let volumes = DatasetMeta { voxeliser: Some(*voxeliser), ..volumes };
-        let entry = |((id, label), split)| Entry {
-            path: npz.to_owned(),
-            id,
-            label,
-            split,
-            ..Entry::default()
-        };
-        Ok(Self {
-            path: npz.to_owned(),
-            meta: options.describe(said, volumes)?,
-            voxeliser: *voxeliser,
-            entries: ids.into_iter().zip(labels).zip(splits).map(entry).collect(),
-            clouds,
-        })
-    }
-}
-
-impl ItemSource for Cath {
-    fn meta(&self) -> &DatasetMeta {
-        &self.meta
-    }
-
-    fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    fn item(&self, item: usize) -> Result<ItemData, ItemError> {
-        let made = self.clouds[item].clone().and_then(|cloud| {
-            let volume = self.voxeliser.voxelise(&cloud, &Rotation::identity())?;
-            Ok(ItemData { volume: Some(volume), points: Some(cloud), ..ItemData::default() })
-        });
-        made.map_err(|source| ItemError::Member { path: self.path.clone(), item, source })
-    }
-}
-
-/// Builds the dataset `out` of a [`Cath`] archive.
 ///
 /// # Errors
-/// As [`Cath::open`] and [`build`].
+/// If the archive is damaged or of another layout, or the voxeliser is not valid or has not one
+/// channel for each atom type.
+pub fn cath(
+    npz: &Path,
+    voxeliser: &Voxeliser,
+    options: &ImportOptions,
+) -> Result<ItemSource, BuildError> {
+    let mut archive = Npz::open(npz)?;
+    let positions = archive.read_shaped("positions", "shape (N, max, 3)", |s| {
+        matches!(s, [_, _, 3]) && !s.contains(&0)
+    })?;
+    let (items, max) = (positions.shape()[0], positions.shape()[1]);
+    let n_atoms = integers(&mut archive, "n_atoms", items, |n| (1..=max as i64).contains(&n))?;
+    let atoms = |item: usize| item * max..item * max + n_atoms[item] as usize;
+    let (types, names) = atom_types(&mut archive, [items, max], &atoms)?;
+    let (labels, classes) = labels(&mut archive, items)?;
+    let (splits, split_notes) = splits(&mut archive, items)?;
+    let ids = ids(&mut archive, items)?;
+    if positions.elements(0..0).to_f64().is_none() {
+        return Err(wrong(&archive, "positions", "numbers", "another dtype").into());
+    }
+    let cloud = |item: usize| {
+        let rows = atoms(item);
+        let values = positions.elements(rows.start * 3..rows.end * 3).to_f64();
+        let positions = values.unwrap_or_default().as_chunks().0.to_vec();
+        PointCloud::new(positions, types[rows].to_vec())
+    };
+    let clouds: Vec<_> = (0..items).map(cloud).collect();
+    if names.len() != voxeliser.channels {
+        return Err(BuildError::Option {
+            option: "channels of the voxeliser",
+            expected: format!("one for each atom type ({})", names.join(", ")),
+            found: voxeliser.channels.to_string(),
+        });
+    }
+    let half = voxeliser.size as f64 * voxeliser.voxel_size / 2.0;
+    let outside = |cloud: &PointCloud| {
+        cloud.positions().iter().filter(|p| p.iter().any(|x| x.abs() > half)).count()
+    };
+    let notes = format!(
+        "channels are the atom types {}; {split_notes}; {} of {} points lie outside the grid",
+        names.join(", "),
+        clouds.iter().flatten().map(outside).sum::<usize>(),
+        clouds.iter().flatten().map(PointCloud::len).sum::<usize>(),
+    );
+    let volumes = voxeliser.grid().and_then(|g| DatasetMeta::scalars(voxeliser.channels, &g));
+    let entry = |((id, label), split)| Entry { id, label, split, ..Entry::default() };
+    let archive = Archive {
+        importer: "cath",
+        path: npz,
+        is_file: true,
+        class_names: classes.iter().map(|class| class_name(class)).collect(),
+        unit: "angstrom",
+        notes,
+        volumes: DatasetMeta {
+            voxeliser: Some(*voxeliser),
+            ..volumes.map_err(BuildError::meta(npz))?
+        },
+        tasks: None,
+        entries: ids.into_iter().zip(labels).zip(splits).map(entry).collect(),
+    };
+    let voxeliser = *voxeliser;
+    options.source_of(archive, move |item| {
+        let cloud = clouds[item].clone()?;
+        let volume = Some(voxeliser.voxelise(&cloud, &Rotation::identity())?);
+        Ok(ItemData { volume, points: Some(cloud), ..ItemData::default() })
+    })
+}
+
+/// Builds the dataset `out` of the archive that [`cath`] reads.
+///
+/// # Errors
+/// As [`cath`] and [`build`].
 pub fn import_cath(
     npz: &Path,
     out: &Path,
     voxeliser: &Voxeliser,
     options: &ImportOptions,
 ) -> Result<(), BuildError> {
-    build(&Cath::open(npz, voxeliser, options)?, out, false, &|_| {}).map(|_| ())
+    build(&cath(npz, voxeliser, options)?, out, false, &|_| {}).map(|_| ())
 }
 
 /// Name of a CATH class or of one of the ten architectures of Weiler et al. 2018; else the number.

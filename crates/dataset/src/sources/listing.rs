@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use steer3d_files::{AtPath, hex};
-use steer3d_formats::{self as formats, FileContents, Format};
+use steer3d_formats::{self as formats, FileContents, Format, Several};
 
 use crate::columns::MAX_ID_BYTES;
 use crate::meta::Split;
@@ -284,11 +284,9 @@ fn fault(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> 
 /// The number of molecules of a file of a format that may hold several; else, or if it cannot be
 /// read, 1.
 fn records(path: &Path) -> usize {
-    match Format::detect(&[], path) {
-        Some(Format::Sdf | Format::Mol2 | Format::Xyz) => match formats::read(path) {
-            Ok(FileContents::Molecules(molecules)) => molecules.len(),
-            _ => 1,
-        },
+    let several = Format::detect(&[], path).and_then(Format::several);
+    match several.filter(|several| *several == Several::Records).map(|_| formats::read(path)) {
+        Some(Ok(FileContents::Molecules(molecules))) => molecules.len(),
         _ => 1,
     }
 }

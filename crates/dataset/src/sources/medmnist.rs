@@ -1,112 +1,78 @@
 //! The three-dimensional sets of MedMNIST.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use steer3d_formats::npz::{Npz, NpzError};
 use steer3d_volume::volume::{Grid, Volume};
 
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split, Storage};
-use crate::source::{
-    ArchiveMeta, BuildError, Entry, ImportOptions, ItemData, ItemError, ItemSource,
-};
+use crate::source::{Archive, BuildError, Entry, ImportOptions, ItemData, ItemSource};
 use crate::sources::archive::{labels, wrong};
 use crate::split::tenth_for_validation;
 
 /// Value of byte 1.
 const SCALE: f64 = 1.0 / 255.0;
 
-/// A 3D archive of MedMNIST: `train_images` (N, D, H, W) of bytes and `train_labels` (N, 1), the
+/// Reads a 3D archive of MedMNIST: `train_images` (N, D, H, W) of bytes and `train_labels` (N, 1), the
 /// same for `val_` and, if present, `test_`. Values are divided by 255.
 ///
 /// Without a test part, the validation part becomes the test split, and a tenth of each class of
 /// the training part, drawn with the seed, becomes the validation split; the provenance says so.
-pub struct Medmnist {
-    path: PathBuf,
-    meta: DatasetMeta,
-    grid: Grid,
-    entries: Vec<Entry>,
-    /// The bytes of all volumes, one after the other.
-    bytes: Vec<u8>,
-}
-
-impl Medmnist {
-    /// Reads an archive.
-    ///
-    /// # Errors
-    /// If it is damaged or of another layout, or an option does not suit it.
-    pub fn open(npz: &Path, options: &ImportOptions) -> Result<Self, BuildError> {
-        let mut archive = Npz::open(npz)?;
-        let mut parts = vec![Part::read(&mut archive, "train")?, Part::read(&mut archive, "val")?];
-        if archive.has("test_images") {
-            parts.push(Part::read(&mut archive, "test")?);
-        }
-        let dims = parts[0].dims;
-        if let Some(part) = parts.iter().find(|part| part.dims != dims) {
-            let (key, found) = (format!("{}_images", part.name), format!("{:?}", part.dims));
-            return Err(wrong(&archive, &key, &format!("volumes of {dims:?}"), &found).into());
-        }
-        let classes = 1 + parts.iter().flat_map(|part| &part.labels).max().copied().unwrap_or(0);
-        let (splits, notes) = splits(&parts, options.seed);
-        let grid = Grid::new(dims, options.voxel_size.unwrap_or([1.0; 3]));
-        let grid = grid.map_err(BuildError::meta(npz))?;
-        let volumes = DatasetMeta::scalars(1, &grid).map_err(BuildError::meta(npz))?;
-        let volumes = DatasetMeta { storage: Storage::U8 { scale: SCALE }, ..volumes };
-        let said = ArchiveMeta {
-            importer: "medmnist",
-            path: npz,
-            is_file: true,
-            class_names: (0..classes).map(|class| class.to_string()).collect(),
-            unit: "voxel",
-            notes,
-        };
-        let entries = parts.iter().zip(splits).flat_map(|(part, splits)| {
-            splits.into_iter().enumerate().map(|(i, split)| Entry {
-                path: npz.to_owned(),
-                id: format!("{}_{i:05}", part.name),
-                label: part.labels[i],
-                split,
-                ..Entry::default()
-            })
-        });
-        Ok(Self {
-            path: npz.to_owned(),
-            meta: options.describe(said, volumes)?,
-            grid,
-            entries: entries.collect(),
-            bytes: parts.iter().flat_map(|part| &part.bytes).copied().collect(),
-        })
-    }
-}
-
-impl ItemSource for Medmnist {
-    fn meta(&self) -> &DatasetMeta {
-        &self.meta
-    }
-
-    fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    fn item(&self, item: usize) -> Result<ItemData, ItemError> {
-        let len = self.grid.voxels();
-        let values = self.bytes[item * len..][..len].iter();
-        let values = values.map(|&byte| (f64::from(byte) * SCALE) as f32).collect();
-        let volume = Volume::centred(values, 1, self.grid).map_err(|source| ItemError::Member {
-            path: self.path.clone(),
-            item,
-            source,
-        })?;
-        Ok(ItemData { volume: Some(volume), ..ItemData::default() })
-    }
-}
-
-/// Builds the dataset `out` of a [`Medmnist`] archive.
 ///
 /// # Errors
-/// As [`Medmnist::open`] and [`build`].
+/// If the archive is damaged or of another layout, or an option does not suit it.
+pub fn medmnist(npz: &Path, options: &ImportOptions) -> Result<ItemSource, BuildError> {
+    let mut archive = Npz::open(npz)?;
+    let mut parts = vec![Part::read(&mut archive, "train")?, Part::read(&mut archive, "val")?];
+    if archive.has("test_images") {
+        parts.push(Part::read(&mut archive, "test")?);
+    }
+    let dims = parts[0].dims;
+    if let Some(part) = parts.iter().find(|part| part.dims != dims) {
+        let (key, found) = (format!("{}_images", part.name), format!("{:?}", part.dims));
+        return Err(wrong(&archive, &key, &format!("volumes of {dims:?}"), &found).into());
+    }
+    let classes = 1 + parts.iter().flat_map(|part| &part.labels).max().copied().unwrap_or(0);
+    let (splits, notes) = splits(&parts, options.seed);
+    let grid = Grid::new(dims, options.voxel_size.unwrap_or([1.0; 3]));
+    let grid = grid.map_err(BuildError::meta(npz))?;
+    let entries = parts.iter().zip(splits).flat_map(|(part, splits)| {
+        splits.into_iter().enumerate().map(|(i, split)| Entry {
+            id: format!("{}_{i:05}", part.name),
+            label: part.labels[i],
+            split,
+            ..Entry::default()
+        })
+    });
+    let archive = Archive {
+        importer: "medmnist",
+        path: npz,
+        is_file: true,
+        class_names: (0..classes).map(|class| class.to_string()).collect(),
+        unit: "voxel",
+        notes,
+        volumes: DatasetMeta {
+            storage: Storage::U8 { scale: SCALE },
+            ..DatasetMeta::scalars(1, &grid).map_err(BuildError::meta(npz))?
+        },
+        tasks: None,
+        entries: entries.collect(),
+    };
+    let bytes: Vec<u8> = parts.iter().flat_map(|part| &part.bytes).copied().collect();
+    options.source_of(archive, move |item| {
+        let values = bytes[item * grid.voxels()..][..grid.voxels()].iter();
+        let values = values.map(|&byte| (f64::from(byte) * SCALE) as f32).collect();
+        Ok(ItemData { volume: Some(Volume::centred(values, 1, grid)?), ..ItemData::default() })
+    })
+}
+
+/// Builds the dataset `out` of the archive that [`medmnist`] reads.
+///
+/// # Errors
+/// As [`medmnist`] and [`build`].
 pub fn import_medmnist(npz: &Path, out: &Path, options: &ImportOptions) -> Result<(), BuildError> {
-    build(&Medmnist::open(npz, options)?, out, false, &|_| {}).map(|_| ())
+    build(&medmnist(npz, options)?, out, false, &|_| {}).map(|_| ())
 }
 
 /// One part of an archive.

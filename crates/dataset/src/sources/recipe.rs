@@ -7,7 +7,7 @@ use nalgebra::Affine3;
 use serde::Serialize;
 use steer3d_so3::{Irrep, Irreps, Rotation};
 
-use steer3d_formats::{self as formats, FileContents, Format};
+use steer3d_formats::{self as formats, FileContents, Format, Several};
 use steer3d_volume::density::{ChannelScheme, Weight};
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
@@ -22,43 +22,48 @@ use crate::source::{Entry, ItemData, ItemError};
 /// Which atoms of a molecule become points. Water is left out, and so are all alternate locations
 /// but the first, unless [`Weight::Occupancy`] shares one atom out among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Atoms {
-    /// All of them.
+    /// All atoms.
     #[default]
     All,
     /// All but hydrogen.
     Heavy,
     /// N, CA, C and O of amino acids.
     Backbone,
-    /// The alpha carbons of amino acids.
+    /// Alpha carbons of amino acids.
     AlphaCarbons,
 }
 
 /// What becomes of a volume whose grid is not that of the dataset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Fit {
-    /// It is refused.
+    /// Stop with the file named.
     #[default]
     Refuse,
-    /// Its middle is kept and zeros are put around it; the voxel size must be that of the dataset.
+    /// Keep the middle, with zeros around it; voxels must be of the dataset's size.
     Crop,
-    /// Zeros are put around it; what is larger than the dataset's grid is refused.
+    /// Put zeros around it, and stop where a volume is larger.
     Pad,
-    /// Its values at the voxels of the dataset's grid about the same centre, by trilinear
-    /// interpolation; its middle is kept and zeros are put around it. Sizes stay those of the file:
-    /// nothing is stretched to the grid.
+    /// Interpolate to the dataset's voxels (trilinear), then crop.
+    ///
+    /// The grids have the same centre; sizes stay those of the file: nothing is stretched.
     Resample,
 }
 
 /// What is stored of each item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Store {
-    /// The volume, and the points or the mesh that it was made from.
+    /// Voxels and their sources.
     #[default]
     Both,
-    /// The volume.
+    /// Voxels.
     Voxels,
-    /// The points or the mesh: the volume is made whenever the item is read.
+    /// Atoms or meshes.
+    ///
+    /// The volume is made whenever the item is read.
     Sources,
 }
 
@@ -366,7 +371,8 @@ fn name_of(source: &FileContents) -> &'static str {
 /// The one molecule of a file, or its first model.
 fn only(path: &Path, molecules: Vec<Molecule>) -> Result<Molecule, ItemError> {
     let count = molecules.len();
-    let models = matches!(Format::detect(&[], path), Some(Format::Pdb | Format::Cif));
+    let several = Format::detect(&[], path).and_then(Format::several);
+    let models = several == Some(Several::Models);
     let mut molecules = molecules.into_iter();
     match molecules.next() {
         Some(molecule) if count == 1 || models => Ok(molecule),

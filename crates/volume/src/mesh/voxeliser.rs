@@ -13,18 +13,27 @@ use crate::volume::{Grid, Volume, VolumeError, checked_len};
 /// What a [`MeshVoxeliser`] computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum MeshField {
-    /// 1 in every voxel that a triangle touches, else 0. Touching includes the voxel's faces, to
-    /// 1e-9 of its edge.
-    Surface,
-    /// 1 in every voxel whose centre is inside, else 0.
+    /// 1 inside, 0 outside.
+    ///
+    /// A voxel is inside if its centre is.
     #[default]
     Solid,
-    /// Distance from the voxel's centre to the surface, in the mesh's unit, negative inside.
+    /// 1 where the surface passes, also of meshes without an inside.
+    ///
+    /// These are the voxels that a triangle touches; touching includes the voxel's faces, to 1e-9
+    /// of its edge.
+    Surface,
+    /// Distance to the surface, negative inside.
+    ///
+    /// It is that of the voxel's centre, in the mesh's unit.
     Distance,
-    /// Three channels x, y, z (one field of type l = 1): the sum of the outward area vectors of the
-    /// surface in the voxel, over the squared voxel size. A plane parallel to a face of the grid
-    /// gives its unit normal; a piece in the face between two voxels counts half in each.
+    /// Normals of the surface, a field of type 1x1.
+    ///
+    /// Three channels x, y, z: the sum of the outward area vectors of the surface in the voxel,
+    /// over the squared voxel size. A plane parallel to a face of the grid gives its unit normal; a
+    /// piece in the face between two voxels counts half in each.
     Normals,
 }
 
