@@ -359,15 +359,9 @@ fn listing(source: &Path, layout: BuildLayout) -> Result<Listing> {
 
 impl BuildArgs {
     fn recipe(&self) -> Result<Recipe> {
-        let size = match self.size.as_deref() {
-            None => None,
-            Some([edge]) => Some([*edge; 3]),
-            Some([d, h, w]) => Some([*d, *h, *w]),
-            Some(other) => bail!("--size: expected one number or d,h,w, found {}", other.len()),
-        };
         Ok(Recipe {
-            size,
-            voxel_size: self.voxel_size.as_deref().map(edges).transpose()?,
+            size: self.size.as_deref().map(|size| three("--size", size)).transpose()?,
+            voxel_size: edges(self.voxel_size.as_deref())?,
             sigma: self.sigma,
             channels: match self.elements.as_slice() {
                 [] => self.channels.clone(),
@@ -518,7 +512,7 @@ fn import(args: &ImportArgs, seed: u64, output: &Output) -> Result<()> {
         source: args.credit.clone(),
         licence: args.licence.clone(),
         class_names: args.class_names.clone(),
-        voxel_size: args.voxel_size.as_deref().map(edges).transpose()?,
+        voxel_size: edges(args.voxel_size.as_deref())?,
         unit: args.unit.clone(),
         irreps: args.irreps.clone(),
         target_irreps: args.target_irreps.clone(),
@@ -556,11 +550,16 @@ fn voxeliser(args: &ImportArgs, standard: Voxeliser) -> Result<Voxeliser> {
     })
 }
 
-fn edges(numbers: &[f64]) -> Result<[f64; 3]> {
+fn edges(numbers: Option<&[f64]>) -> Result<Option<[f64; 3]>> {
+    numbers.map(|numbers| three("--voxel-size", numbers)).transpose()
+}
+
+/// One number for three, or three.
+fn three<T: Copy>(option: &str, numbers: &[T]) -> Result<[T; 3]> {
     match *numbers {
-        [edge] => Ok([edge; 3]),
-        [x, y, z] => Ok([x, y, z]),
-        _ => bail!("--voxel-size: expected one number or three, found {}", numbers.len()),
+        [all] => Ok([all; 3]),
+        [a, b, c] => Ok([a, b, c]),
+        _ => bail!("{option}: expected one number or three, found {}", numbers.len()),
     }
 }
 

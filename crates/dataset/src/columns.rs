@@ -56,24 +56,51 @@ pub(crate) struct Column<T> {
 pub(crate) const META: Column<u8> = Column::list("meta", &[], MAX_META_BYTES);
 pub(crate) const SKIPPED: Column<u8> = Column::list("skipped", &[], MAX_SKIPPED_BYTES);
 pub(crate) const TASKS: Column<u8> = Column::list("tasks", &[], MAX_META_BYTES);
-pub(crate) const LABELS: Column<u32> = Column::list("labels", &[], MAX_ITEMS);
-pub(crate) const SPLITS: Column<u8> = Column::list("splits", &[], MAX_ITEMS);
-pub(crate) const IDS: Column<Id> = Column::list("ids", &[], MAX_ITEMS);
-pub(crate) const ORIGINS: Column<f64> = Column::list("origins", &[3], MAX_ITEMS);
-pub(crate) const CHECKSUMS: Column<u8> = Column::list("checksums", &[32], MAX_ITEMS);
-pub(crate) const GROUPS: Column<Id> = Column::list("groups", &[], MAX_ITEMS);
-pub(crate) const SOURCES: Column<SourcePath> = Column::list("sources", &[], MAX_ITEMS);
-pub(crate) const POINT_OFFSETS: Column<u64> = Column::list("points/offsets", &[], MAX_ITEMS + 1);
-pub(crate) const POSITIONS: Column<f64> = Column::list("points/positions", &[3], MAX_POINTS);
-pub(crate) const POINT_CHANNELS: Column<u16> = Column::list("points/channels", &[], MAX_POINTS);
-pub(crate) const DEGREES: Column<u8> = Column::list("points/degrees", &[], MAX_POINTS);
-pub(crate) const POINT_VALUES: Column<f64> = Column::list("points/values", &[3], MAX_POINTS);
-pub(crate) const VERTEX_OFFSETS: Column<u64> =
-    Column::list("meshes/vertex_offsets", &[], MAX_ITEMS + 1);
-pub(crate) const TRIANGLE_OFFSETS: Column<u64> =
-    Column::list("meshes/triangle_offsets", &[], MAX_ITEMS + 1);
-pub(crate) const VERTICES: Column<f64> = Column::list("meshes/vertices", &[3], MAX_POINTS);
-pub(crate) const TRIANGLES: Column<u32> = Column::list("meshes/triangles", &[3], MAX_POINTS);
+
+/// Makes a constant of each column and a field of [`ItemRows`].
+macro_rules! columns {
+    ($($field:ident $column:ident: $value:ty = $name:literal, $row:expr, $limit:expr;)*) => {
+        $(pub(crate) const $column: Column<$value> = Column::list($name, &$row, $limit);)*
+
+        /// The columns that are written item by item and whose rows are the same in all datasets.
+        /// Those of parts that no item has are not made.
+        #[derive(Debug)]
+        pub(crate) struct ItemRows {
+            $(pub(crate) $field: Rows<$value>,)*
+        }
+
+        impl ItemRows {
+            pub(crate) fn new() -> Self {
+                Self { $($field: Rows::new($column),)* }
+            }
+
+            /// Writes what is pending.
+            pub(crate) fn finish(self, file: &DatasetFile) -> Result<(), DatasetError> {
+                $(self.$field.finish(file)?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+columns! {
+    labels LABELS: u32 = "labels", [], MAX_ITEMS;
+    splits SPLITS: u8 = "splits", [], MAX_ITEMS;
+    ids IDS: Id = "ids", [], MAX_ITEMS;
+    origins ORIGINS: f64 = "origins", [3], MAX_ITEMS;
+    checksums CHECKSUMS: u8 = "checksums", [32], MAX_ITEMS;
+    groups GROUPS: Id = "groups", [], MAX_ITEMS;
+    sources SOURCES: SourcePath = "sources", [], MAX_ITEMS;
+    point_offsets POINT_OFFSETS: u64 = "points/offsets", [], MAX_ITEMS + 1;
+    positions POSITIONS: f64 = "points/positions", [3], MAX_POINTS;
+    channels POINT_CHANNELS: u16 = "points/channels", [], MAX_POINTS;
+    degrees DEGREES: u8 = "points/degrees", [], MAX_POINTS;
+    values POINT_VALUES: f64 = "points/values", [3], MAX_POINTS;
+    vertex_offsets VERTEX_OFFSETS: u64 = "meshes/vertex_offsets", [], MAX_ITEMS + 1;
+    triangle_offsets TRIANGLE_OFFSETS: u64 = "meshes/triangle_offsets", [], MAX_ITEMS + 1;
+    vertices VERTICES: f64 = "meshes/vertices", [3], MAX_POINTS;
+    triangles TRIANGLES: u32 = "meshes/triangles", [3], MAX_POINTS;
+}
 
 /// The target values of items.
 pub(crate) fn targets(each: usize) -> Column<f64> {
@@ -267,15 +294,6 @@ impl DatasetFile {
         count: Option<usize>,
     ) -> Result<Vec<T>, DatasetError> {
         self.open(column, count)?.0.read_raw().at(&self.path, column.name)
-    }
-
-    /// [`DatasetFile::list`] of a column that may be missing.
-    pub(crate) fn optional<T: H5Type>(
-        &self,
-        column: &Column<T>,
-        count: Option<usize>,
-    ) -> Result<Option<Vec<T>>, DatasetError> {
-        self.has(column.name).then(|| self.list(column, count)).transpose()
     }
 
     /// Opens a column of `count` rows (if given) and returns it with their number, having checked

@@ -82,15 +82,7 @@ pub enum DatasetError {
         /// What the item has.
         found: String,
     },
-    /// The name of a file to write does not tell a known format.
-    #[error("{path}: expected a name that ends in .{expected}", path = path.display())]
-    Extension {
-        /// The file.
-        path: PathBuf,
-        /// The known extensions.
-        expected: &'static str,
-    },
-    /// An index is beyond the end, or a buffer has the wrong length.
+    /// An index is beyond the end, a buffer has the wrong length, or a name no known extension.
     #[error("{path}: {field}: expected {expected}, found {found}", path = path.display())]
     Argument {
         /// The file.
@@ -100,7 +92,7 @@ pub enum DatasetError {
         /// Its allowed values.
         expected: String,
         /// What was given.
-        found: usize,
+        found: String,
     },
 }
 

@@ -35,9 +35,11 @@ impl Dataset {
             "mrc" => return write_mrc(path, &volume).map_err(DatasetError::Export),
             "nii" => return write_nifti(path, &volume).map_err(DatasetError::Export),
             _ => {
-                return Err(DatasetError::Extension {
+                return Err(DatasetError::Argument {
                     path: path.to_owned(),
-                    expected: "npy, npz, mrc or nii",
+                    field: "extension",
+                    expected: "npy, npz, mrc or nii".to_owned(),
+                    found: format!("`{extension}`"),
                 });
             }
         };

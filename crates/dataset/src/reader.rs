@@ -103,19 +103,17 @@ impl Dataset {
             _ => Some(volumes(&file, &meta, items)?),
         };
         let skipped = file.has("skipped").then(|| json(&file, &columns::SKIPPED)).transpose()?;
-        let optional_texts = file.optional(&columns::GROUPS, Some(items))?;
-        let groups = optional_texts.map(|groups| texts(&file, "groups", &groups)).transpose()?;
-        let optional_texts = file.optional(&columns::SOURCES, Some(items))?;
-        let sources = optional_texts.map(|paths| texts(&file, "sources", &paths)).transpose()?;
-        let checksums = file.optional(&columns::CHECKSUMS, Some(items))?;
+        let groups = file.has("groups").then(|| texts(&file, &columns::GROUPS, items));
+        let sources = file.has("sources").then(|| texts(&file, &columns::SOURCES, items));
+        let checksums = file.has("checksums").then(|| file.list(&columns::CHECKSUMS, Some(items)));
         Ok(Self {
             labels: labels(&file, items, meta.class_names.len())?,
             splits: splits(&file, items)?,
-            ids: texts(&file, "ids", &file.list(&columns::IDS, Some(items))?)?,
+            ids: texts(&file, &columns::IDS, items)?,
             origins: finite(&file, &columns::ORIGINS, items)?.as_chunks().0.to_vec(),
-            groups,
-            sources,
-            checksums: checksums.map(|bytes| bytes.as_chunks().0.to_vec()),
+            groups: groups.transpose()?,
+            sources: sources.transpose()?,
+            checksums: checksums.transpose()?.map(|bytes| bytes.as_chunks().0.to_vec()),
             skipped: skipped.unwrap_or_default(),
             tasks: file.has("tasks").then(|| stored_tasks(&file, &meta, items)).transpose()?,
             volumes,
@@ -236,7 +234,7 @@ impl Dataset {
                 path: self.file.path.clone(),
                 field: "length of the target",
                 expected: format!("{} × {len}", items.len()),
-                found: target.len(),
+                found: target.len().to_string(),
             });
         }
         for (&item, target) in items.iter().zip(target.chunks_exact_mut(len)) {
@@ -314,7 +312,7 @@ impl Dataset {
             path: self.file.path.clone(),
             field: "index of an item",
             expected: format!("below {}", self.len()),
-            found: item,
+            found: item.to_string(),
         })
     }
 
@@ -542,12 +540,12 @@ fn splits(file: &DatasetFile, items: usize) -> Result<Vec<Split>, DatasetError> 
 
 fn texts<const BYTES: usize>(
     file: &DatasetFile,
-    name: &str,
-    texts: &[FixedUnicode<BYTES>],
+    column: &Column<FixedUnicode<BYTES>>,
+    items: usize,
 ) -> Result<Vec<String>, DatasetError> {
     let text = |text: &FixedUnicode<BYTES>| String::from_utf8(text.as_bytes().to_vec());
-    let texts = texts.iter().map(text).collect::<Result<_, _>>();
-    texts.map_err(|e| file.malformed(name, "UTF-8 text", e.to_string()))
+    let texts = file.list(column, Some(items))?.iter().map(text).collect::<Result<_, _>>();
+    texts.map_err(|e| file.malformed(column.name, "UTF-8 text", e.to_string()))
 }
 
 fn finite(

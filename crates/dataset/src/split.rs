@@ -175,6 +175,7 @@ impl Dataset {
         {
             if found != self.len() {
                 let (path, expected) = (self.path().to_owned(), self.len().to_string());
+                let found = found.to_string();
                 return Err(DatasetError::Argument { path, field, expected, found });
             }
         }

@@ -9,7 +9,7 @@ use steer3d_volume::points::PointCloud;
 use steer3d_volume::volume::Volume;
 use tempfile::NamedTempFile;
 
-use crate::columns::{self, DatasetFile, Rows, file_builder};
+use crate::columns::{self, DatasetFile, ItemRows, Rows, file_builder};
 use crate::columns::{MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SOURCE_BYTES};
 use crate::error::{Context, DatasetError};
 use crate::item::{Item, Parts, row_of};
@@ -29,128 +29,11 @@ pub struct DatasetWriter {
     file: DatasetFile,
     items: usize,
     parts: Option<Parts>,
-    columns: Columns,
-}
-
-/// What is written item by item. Columns of parts that no item has are not made.
-#[derive(Debug)]
-struct Columns {
-    labels: Rows<u32>,
-    splits: Rows<u8>,
-    ids: Rows<columns::Id>,
-    origins: Rows<f64>,
-    checksums: Rows<u8>,
+    rows: ItemRows,
     targets: Rows<f64>,
     voxel_labels: Rows<u8>,
     volumes: Rows<f32>,
     volumes_of_bytes: Rows<u8>,
-    groups: Rows<columns::Id>,
-    sources: Rows<columns::SourcePath>,
-    point_offsets: Rows<u64>,
-    positions: Rows<f64>,
-    channels: Rows<u16>,
-    degrees: Rows<u8>,
-    values: Rows<f64>,
-    vertex_offsets: Rows<u64>,
-    triangle_offsets: Rows<u64>,
-    vertices: Rows<f64>,
-    triangles: Rows<u32>,
-}
-
-impl Columns {
-    fn new(meta: &DatasetMeta) -> Self {
-        Self {
-            labels: Rows::new(columns::LABELS),
-            splits: Rows::new(columns::SPLITS),
-            ids: Rows::new(columns::IDS),
-            origins: Rows::new(columns::ORIGINS),
-            checksums: Rows::new(columns::CHECKSUMS),
-            targets: Rows::new(columns::targets(1)),
-            voxel_labels: Rows::new(columns::voxel_labels(meta.dims)),
-            volumes: Rows::new(columns::volumes(meta.channels, meta.dims)),
-            volumes_of_bytes: Rows::new(columns::volumes(meta.channels, meta.dims)),
-            groups: Rows::new(columns::GROUPS),
-            sources: Rows::new(columns::SOURCES),
-            point_offsets: Rows::new(columns::POINT_OFFSETS),
-            positions: Rows::new(columns::POSITIONS),
-            channels: Rows::new(columns::POINT_CHANNELS),
-            degrees: Rows::new(columns::DEGREES),
-            values: Rows::new(columns::POINT_VALUES),
-            vertex_offsets: Rows::new(columns::VERTEX_OFFSETS),
-            triangle_offsets: Rows::new(columns::TRIANGLE_OFFSETS),
-            vertices: Rows::new(columns::VERTICES),
-            triangles: Rows::new(columns::TRIANGLES),
-        }
-    }
-
-    /// Appends the rows of a checked item, whose values are `bytes` where its volume is not stored
-    /// as floats.
-    fn push(
-        &mut self,
-        file: &DatasetFile,
-        item: &Item<'_>,
-        bytes: Option<&[u8]>,
-    ) -> Result<(), DatasetError> {
-        self.labels.push(file, &[item.label])?;
-        self.splits.push(file, &[item.split as u8])?;
-        self.ids.push(file, &[fixed(item.id)])?;
-        if !item.targets.is_empty() {
-            self.targets.push(file, item.targets)?;
-        }
-        if !item.voxel_labels.is_empty() {
-            self.voxel_labels.push(file, item.voxel_labels)?;
-        }
-        match (item.volume, bytes) {
-            (Some(_), Some(bytes)) => self.volumes_of_bytes.push(file, bytes)?,
-            (Some(volume), None) => self.volumes.push(file, volume.data())?,
-            (None, _) => {}
-        }
-        if let Some(group) = item.group {
-            self.groups.push(file, &[fixed(group)])?;
-        }
-        if let Some(source) = item.source {
-            self.sources.push(file, &[fixed(source)])?;
-        }
-        if let Some(cloud) = item.points {
-            let (degrees, values): (Vec<u8>, Vec<[f64; 3]>) =
-                (0..cloud.len()).map(|point| row_of(cloud.value(point))).unzip();
-            begin(file, &mut self.point_offsets)?;
-            self.positions.push(file, cloud.positions().as_flattened())?;
-            self.channels.push(file, cloud.channels())?;
-            self.degrees.push(file, &degrees)?;
-            self.values.push(file, values.as_flattened())?;
-            self.point_offsets.push(file, &[self.positions.len() as u64])?;
-        }
-        if let Some(mesh) = item.mesh {
-            begin(file, &mut self.vertex_offsets)?;
-            begin(file, &mut self.triangle_offsets)?;
-            self.vertices.push(file, mesh.vertices().as_flattened())?;
-            self.triangles.push(file, mesh.triangles().as_flattened())?;
-            self.vertex_offsets.push(file, &[self.vertices.len() as u64])?;
-            self.triangle_offsets.push(file, &[self.triangles.len() as u64])?;
-        }
-        Ok(())
-    }
-
-    fn finish(self, file: &DatasetFile) -> Result<(), DatasetError> {
-        self.labels.finish(file)?;
-        self.splits.finish(file)?;
-        self.ids.finish(file)?;
-        self.origins.finish(file)?;
-        self.checksums.finish(file)?;
-        self.targets.finish(file)?;
-        self.groups.finish(file)?;
-        self.sources.finish(file)?;
-        self.point_offsets.finish(file)?;
-        self.positions.finish(file)?;
-        self.channels.finish(file)?;
-        self.degrees.finish(file)?;
-        self.values.finish(file)?;
-        self.vertex_offsets.finish(file)?;
-        self.triangle_offsets.finish(file)?;
-        self.vertices.finish(file)?;
-        self.triangles.finish(file)
-    }
 }
 
 /// Puts the 0 with which offsets begin.
@@ -174,8 +57,19 @@ impl DatasetWriter {
         meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
         let temporary = temporary_beside(&path).at(&path, "")?;
         let file = file_builder().create(temporary.path()).at(&path, "/")?;
-        let (file, columns) = (DatasetFile { file, path }, Columns::new(&meta));
-        Ok(Self { meta, tasks: None, temporary, file, items: 0, parts: None, columns })
+        Ok(Self {
+            targets: Rows::new(columns::targets(1)),
+            voxel_labels: Rows::new(columns::voxel_labels(meta.dims)),
+            volumes: Rows::new(columns::volumes(meta.channels, meta.dims)),
+            volumes_of_bytes: Rows::new(columns::volumes(meta.channels, meta.dims)),
+            rows: ItemRows::new(),
+            file: DatasetFile { file, path },
+            items: 0,
+            parts: None,
+            tasks: None,
+            temporary,
+            meta,
+        })
     }
 
     /// Asks for what [`Tasks`] says of every item, before the first one is pushed.
@@ -186,7 +80,7 @@ impl DatasetWriter {
         if let Some((field, expected, found)) = tasks.fault() {
             return Err(self.item_error(field, expected, found));
         }
-        self.columns.targets = Rows::new(columns::targets(tasks.target_len()));
+        self.targets = Rows::new(columns::targets(tasks.target_len()));
         self.tasks = Some(tasks);
         Ok(self)
     }
@@ -200,12 +94,49 @@ impl DatasetWriter {
         self.check(item)?;
         let stored = self.stored(item)?;
         self.parts.get_or_insert(item.parts());
-        let bytes = matches!(self.meta.storage, Storage::U8 { .. }).then_some(stored.as_slice());
-        self.columns.push(&self.file, item, bytes)?;
         let origin = item.volume.map_or_else(|| self.meta.centred_origin(), Volume::origin);
-        self.columns.origins.push(&self.file, &origin)?;
         let sum = item.checksum(&origin, &stored, self.tasks.is_some());
-        self.columns.checksums.push(&self.file, &sum)?;
+        let (file, rows) = (&self.file, &mut self.rows);
+        rows.labels.push(file, &[item.label])?;
+        rows.splits.push(file, &[item.split as u8])?;
+        rows.ids.push(file, &[fixed(item.id)])?;
+        rows.origins.push(file, &origin)?;
+        rows.checksums.push(file, &sum)?;
+        if !item.targets.is_empty() {
+            self.targets.push(file, item.targets)?;
+        }
+        if !item.voxel_labels.is_empty() {
+            self.voxel_labels.push(file, item.voxel_labels)?;
+        }
+        match (item.volume, self.meta.storage) {
+            (Some(volume), Storage::F32) => self.volumes.push(file, volume.data())?,
+            (Some(_), Storage::U8 { .. }) => self.volumes_of_bytes.push(file, &stored)?,
+            (None, _) => {}
+        }
+        if let Some(group) = item.group {
+            rows.groups.push(file, &[fixed(group)])?;
+        }
+        if let Some(source) = item.source {
+            rows.sources.push(file, &[fixed(source)])?;
+        }
+        if let Some(cloud) = item.points {
+            let (degrees, values): (Vec<u8>, Vec<[f64; 3]>) =
+                (0..cloud.len()).map(|point| row_of(cloud.value(point))).unzip();
+            begin(file, &mut rows.point_offsets)?;
+            rows.positions.push(file, cloud.positions().as_flattened())?;
+            rows.channels.push(file, cloud.channels())?;
+            rows.degrees.push(file, &degrees)?;
+            rows.values.push(file, values.as_flattened())?;
+            rows.point_offsets.push(file, &[rows.positions.len() as u64])?;
+        }
+        if let Some(mesh) = item.mesh {
+            begin(file, &mut rows.vertex_offsets)?;
+            begin(file, &mut rows.triangle_offsets)?;
+            rows.vertices.push(file, mesh.vertices().as_flattened())?;
+            rows.triangles.push(file, mesh.triangles().as_flattened())?;
+            rows.vertex_offsets.push(file, &[rows.vertices.len() as u64])?;
+            rows.triangle_offsets.push(file, &[rows.triangles.len() as u64])?;
+        }
         self.items += 1;
         Ok(())
     }
@@ -237,7 +168,8 @@ impl DatasetWriter {
         if !skipped.is_empty() {
             file.write(columns::SKIPPED, &serde_json::to_vec(skipped).expect(json))?;
         }
-        self.columns.finish(&file)?;
+        self.rows.finish(&file)?;
+        self.targets.finish(&file)?;
         if let Some(tasks) = self.tasks {
             file.write(columns::TASKS, &serde_json::to_vec(&tasks).expect(json))?;
         }
@@ -323,11 +255,11 @@ impl DatasetWriter {
     }
 
     fn check_sources(&self, item: &Item<'_>) -> Result<(), DatasetError> {
-        let columns = &self.columns;
+        let rows = &self.rows;
         let after = [
-            columns.positions.len() + item.points.map_or(0, PointCloud::len),
-            columns.vertices.len() + item.mesh.map_or(0, |mesh| mesh.vertices().len()),
-            columns.triangles.len() + item.mesh.map_or(0, |mesh| mesh.triangles().len()),
+            rows.positions.len() + item.points.map_or(0, PointCloud::len),
+            rows.vertices.len() + item.mesh.map_or(0, |mesh| mesh.vertices().len()),
+            rows.triangles.len() + item.mesh.map_or(0, |mesh| mesh.triangles().len()),
         ];
         if after.iter().any(|&count| count > MAX_POINTS) {
             let expected = format!("at most {MAX_POINTS} in all");

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use common::{f32s, f64s, i64s, npy, repository, voxeliser, write_npz};
 use steer3d_dataset::{
-    BuildError, Dataset, ImportOptions, Split, Storage, import_arrays, import_cath,
-    import_medmnist, import_tetris, tetris_voxeliser,
+    BuildError, Dataset, ImportOptions, Split, Storage, arrays as arrays_source, build,
+    import_arrays, import_cath, import_medmnist, import_tetris, tetris_voxeliser,
 };
 use steer3d_formats::npz::{Npz, NpzError};
 use steer3d_so3::{Rotation, Stream};
@@ -364,6 +364,39 @@ fn broken_arrays_are_refused() {
         let name = array.0;
         refused(folder.arrays(&changed(arrays(), name, Some(array))), named);
     }
+}
+
+#[test]
+fn an_import_that_was_stopped_goes_on_and_may_leave_items_out() {
+    let folder = Folder::new();
+    let (npz, out, whole) = (folder.path("source.npz"), folder.path("out.h5"), folder.path("w.h5"));
+    let store = |broken: usize, value: f32| {
+        let volumes = (0..600).map(|i| if i == broken { value } else { i as f32 });
+        let targets = f64s((0..600).map(f64::from));
+        let arrays = [
+            ("volumes", "<f4", "(600, 1, 1, 1)", f32s(volumes)),
+            ("targets", "<f8", "(600,)", targets),
+        ];
+        write_npz(&npz, &arrays);
+        arrays_source(&npz, &options()).unwrap()
+    };
+    let source = store(300, f32::NAN);
+    let error = build(&source, &out, false, &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("source.npz: item 300") && error.contains("--skip-broken"), "{error}");
+    let built = build(&source, &out, true, &|_| {}).unwrap();
+    assert_eq!((built.items, built.resumed), (599, 256));
+    assert_eq!(built.skipped[0].source, "item_000300");
+    build(&source, &whole, true, &|_| {}).unwrap();
+    assert!(fs::read(&out).unwrap() == fs::read(&whole).unwrap(), "the same bytes");
+    let dataset = Dataset::open(&out).unwrap();
+    assert_eq!(dataset.targets(300), [301.0]);
+    assert!(dataset.verify(&|_| {}).is_empty());
+
+    // What is left of another archive does not hinder, and is not taken.
+    build(&source, &out, false, &|_| {}).unwrap_err();
+    let built = build(&store(300, -1.0), &out, false, &|_| {}).unwrap();
+    assert_eq!((built.items, built.resumed), (600, 0));
+    assert_eq!(Dataset::open(&out).unwrap().read(300).unwrap().data(), [-1.0]);
 }
 
 #[test]

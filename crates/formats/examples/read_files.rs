@@ -1,7 +1,7 @@
 //! Says of every file below the given folders what it holds, or why it cannot be read.
 //!
 //! ```sh
-//! cargo run --release --example read_files -p steer3d-volume -- FOLDER ...
+//! cargo run --release --example read_files -p steer3d-formats -- FOLDER ...
 //! ```
 
 #![allow(clippy::print_stdout, reason = "the list is the output")]

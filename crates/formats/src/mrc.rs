@@ -203,7 +203,7 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
     // At most MAX_VALUES, which an i32 holds.
     let [x, y, z] = lens.map(|n| n as i32);
     let size = volume.voxel_size();
-    let (least, most, mean, deviation) = statistics(volume.data());
+    let Statistics { least, most, mean, deviation } = Statistics::of(volume.data());
     let mut header = vec![0; HEADER];
     let mut put = |at: usize, value: [u8; 4]| header[at..at + 4].copy_from_slice(&value);
     for (at, value) in [
@@ -248,10 +248,19 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
 }
 
 /// Smallest and largest value, mean and standard deviation.
-fn statistics(values: &[f32]) -> (f64, f64, f64, f64) {
-    let least = values.iter().copied().fold(f32::INFINITY, f32::min);
-    let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
-    let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
-    (least.into(), most.into(), mean, (squares / values.len() as f64).sqrt())
+struct Statistics {
+    least: f64,
+    most: f64,
+    mean: f64,
+    deviation: f64,
+}
+
+impl Statistics {
+    fn of(values: &[f32]) -> Self {
+        let least = values.iter().copied().fold(f32::INFINITY, f32::min).into();
+        let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max).into();
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
+        let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+        Self { least, most, mean, deviation: (squares / values.len() as f64).sqrt() }
+    }
 }

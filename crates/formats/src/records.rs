@@ -36,10 +36,8 @@ impl<'a> Line<'a> {
 
     /// A finite number.
     pub(crate) fn number(self, text: &[u8], what: &str) -> Result<f64, Fault> {
-        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-        number
-            .filter(|number: &f64| number.is_finite())
-            .ok_or_else(|| self.fault(format!("a finite number as {what}"), text))
+        let number = parsed(text).filter(|number: &f64| number.is_finite());
+        number.ok_or_else(|| self.fault(format!("a finite number as {what}"), text))
     }
 
     /// A finite number, or `default` where there is only blank space.
@@ -49,8 +47,7 @@ impl<'a> Line<'a> {
 
     /// A whole number.
     pub(crate) fn integer<T: std::str::FromStr>(self, text: &[u8], what: &str) -> Result<T, Fault> {
-        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-        number.ok_or_else(|| self.fault(format!("a whole number as {what}"), text))
+        parsed(text).ok_or_else(|| self.fault(format!("a whole number as {what}"), text))
     }
 }
 
@@ -96,6 +93,11 @@ impl<'a> Iterator for Lines<'a> {
         self.number += 1;
         Some(Line { number: self.number, bytes: line.strip_suffix(b"\r").unwrap_or(line) })
     }
+}
+
+/// The number that some bytes are the text of.
+pub(crate) fn parsed<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 /// Some bytes of a file, for a message.

@@ -7,7 +7,7 @@
 //! frame the comment is the name, and columns after the position are passed over.
 
 use crate::fault::{Fault, Place};
-use crate::records::{Line, Lines, element, element_of_label, push, records, text};
+use crate::records::{Line, Lines, element, element_of_label, parsed, push, records, text};
 use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::elements;
 use steer3d_volume::molecule::{Atom, Cell, Molecule};
@@ -160,7 +160,7 @@ impl Layout {
         let species = self.species.map_or(&[][..], |at| words[at]);
         let number = match self.number {
             Some(at) => Some(line.integer::<u8>(words[at], "atomic number")?),
-            None => std::str::from_utf8(species).ok().and_then(|word| word.parse().ok()),
+            None => parsed(species),
         };
         let (element, name) = match number {
             Some(number) => {

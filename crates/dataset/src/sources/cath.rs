@@ -86,7 +86,8 @@ pub fn cath(
     };
     let voxeliser = *voxeliser;
     options.source_of(archive, move |item| {
-        let cloud = clouds[item].clone()?;
+        // Also makes -0 to 0, as the points of earlier versions are.
+        let cloud = clouds[item].clone()?.rotated(&Rotation::identity());
         let volume = Some(voxeliser.voxelise(&cloud, &Rotation::identity())?);
         Ok(ItemData { volume, points: Some(cloud), ..ItemData::default() })
     })

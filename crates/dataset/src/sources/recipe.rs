@@ -102,10 +102,15 @@ pub struct SettledRecipe {
     grid: Grid,
     channels: usize,
     /// The last file of several molecules: its records follow each other.
-    last: Arc<Mutex<Option<Records>>>,
+    last: Arc<Mutex<Option<RecordFile>>>,
 }
 
-type Records = (PathBuf, Arc<Vec<Molecule>>);
+/// All molecules of a file.
+#[derive(Debug)]
+struct RecordFile {
+    path: PathBuf,
+    molecules: Arc<Vec<Molecule>>,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -304,8 +309,8 @@ impl SettledRecipe {
     /// All molecules of a file. Others wait for the thread that reads it.
     fn records(&self, path: &Path) -> Result<Arc<Vec<Molecule>>, ItemError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, molecules)) = last.as_ref().filter(|(of, _)| of == path) {
-            return Ok(Arc::clone(molecules));
+        if let Some(file) = last.as_ref().filter(|file| file.path == path) {
+            return Ok(Arc::clone(&file.molecules));
         }
         let molecules = match read(path)? {
             FileContents::Molecules(molecules) => Arc::new(molecules),
@@ -314,7 +319,7 @@ impl SettledRecipe {
                 return Err(ItemError::Kind { path: path.to_owned(), expected, found });
             }
         };
-        *last = Some((path.to_owned(), Arc::clone(&molecules)));
+        *last = Some(RecordFile { path: path.to_owned(), molecules: Arc::clone(&molecules) });
         Ok(molecules)
     }
 

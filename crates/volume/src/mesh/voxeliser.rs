@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use steer3d_so3::Rotation;
 
-use super::inside::Interior;
+use super::inside::{Inside, Interior};
 use super::tree::Tree;
 use super::{Mesh, Triangle, clip};
 use crate::volume::{Grid, Volume, VolumeError, checked_len};
@@ -35,23 +35,6 @@ pub enum MeshField {
     /// over the squared voxel size. A plane parallel to a face of the grid gives its unit normal; a
     /// piece in the face between two voxels counts half in each.
     Normals,
-}
-
-/// How [`MeshField::Solid`] and the sign of [`MeshField::Distance`] tell inside from outside. A
-/// centre on the surface itself may fall on either side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Inside {
-    /// Where the generalised winding number (Jacobson, Kavan and Sorkine-Hornung 2013,
-    /// <https://doi.org/10.1145/2461912.2461916>) is above 1/2 in magnitude. It is a whole number
-    /// for a closed mesh and falls off smoothly through holes. Parts that overlap join; a part that
-    /// faces inwards within another is a cavity; a surface given twice, once facing each way, has
-    /// no inside.
-    #[default]
-    Winding,
-    /// Where a ray along x has crossed the surface an odd number of times: triangles may face
-    /// anywhere, and parts that overlap cancel. A hole leaves streaks along x.
-    Parity,
 }
 
 /// Turns a mesh into a field on a cubic grid centred on the origin.
