@@ -3,17 +3,17 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use steer3d::dataset::{
-    Atoms, Broken, BuildReport, Dataset, Fit, Fractions, ImportOptions, ItemSource, Listing,
-    Recipe, Split, Store, Summary, arrays, build, cath, files, group_splits, medmnist,
-    random_splits, tetris, tetris_voxeliser,
+    Atoms, Broken, BuildReport, Dataset, Fit, Fractions, IMPORTERS, ImportOptions, Importer,
+    ItemSource, Listing, Recipe, Split, Store, Summary, build, files, group_splits, random_splits,
 };
 use steer3d::so3::Irreps;
 use steer3d::volume::picture::overview;
-use steer3d::volume::{ChannelScheme, MeshField, Voxeliser, Weight};
+use steer3d::volume::{ChannelScheme, MeshField, Weight};
 
 use crate::eval::command_line;
 use crate::output::Output;
@@ -220,8 +220,8 @@ enum SplitBy {
 #[derive(Args)]
 pub(crate) struct ImportArgs {
     /// Layout of the source
-    #[arg(value_enum)]
-    layout: Layout,
+    #[arg(value_parser = importers())]
+    layout: Importer,
     /// Source file (.npz); none for tetris
     source: Option<PathBuf>,
     /// Dataset to write (HDF5)
@@ -269,12 +269,10 @@ pub(crate) struct ImportArgs {
     skip_broken: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Layout {
-    Cath,
-    Medmnist,
-    Arrays,
-    Tetris,
+fn importers() -> impl TypedValueParser<Value = Importer> {
+    let find = |name: String| IMPORTERS.into_iter().find(|importer| importer.name == name);
+    PossibleValuesParser::new(IMPORTERS.map(|importer| importer.name))
+        .map(move |name| find(name).expect("one of the possible values"))
 }
 
 pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Result<ExitCode> {
@@ -513,41 +511,18 @@ fn import(args: &ImportArgs, seed: u64, output: &Output) -> Result<()> {
         licence: args.licence.clone(),
         class_names: args.class_names.clone(),
         voxel_size: edges(args.voxel_size.as_deref())?,
+        size: args.size,
+        sigma: args.sigma,
+        channels: Some(args.channels),
+        test_rotations: Some(args.test_rotations),
         unit: args.unit.clone(),
         irreps: args.irreps.clone(),
         target_irreps: args.target_irreps.clone(),
         seed,
         command: Some(command_line()),
     };
-    let source = match (args.layout, &args.source) {
-        (Layout::Tetris, None) => {
-            tetris(&voxeliser(args, tetris_voxeliser())?, args.test_rotations, &options)?
-        }
-        (Layout::Tetris, Some(_)) => bail!("tetris is generated: give no source file"),
-        (_, None) => bail!("give the source file (.npz) after the layout"),
-        (Layout::Cath, Some(source)) => {
-            cath(source, &voxeliser(args, Voxeliser::paper(50, 2.0))?, &options)?
-        }
-        (Layout::Medmnist, Some(source)) => medmnist(source, &options)?,
-        (Layout::Arrays, Some(source)) => arrays(source, &options)?,
-    };
+    let source = args.layout.open(args.source.as_deref(), &options)?;
     build_and_inspect(&source, &args.out, args.skip_broken, "import", output)
-}
-
-fn voxeliser(args: &ImportArgs, standard: Voxeliser) -> Result<Voxeliser> {
-    let voxel_size = match args.voxel_size.as_deref() {
-        None => standard.voxel_size,
-        Some([edge]) => *edge,
-        Some(_) => bail!("--voxel-size: points are voxelised in cubes, give one number"),
-    };
-    let per_voxel = standard.sigma / standard.voxel_size;
-    Ok(Voxeliser {
-        size: args.size.unwrap_or(standard.size),
-        voxel_size,
-        sigma: args.sigma.unwrap_or(per_voxel * voxel_size),
-        channels: args.channels,
-        ..standard
-    })
 }
 
 fn edges(numbers: Option<&[f64]>) -> Result<Option<[f64; 3]>> {

@@ -36,7 +36,10 @@ pub use meta::{
     DatasetMeta, MAX_TARGETS, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
 };
 pub use reader::Dataset;
-pub use source::{BuildError, Entry, ImportOptions, ItemData, ItemError, ItemSource, MakeItem};
+pub use source::{
+    BuildError, Entry, ImportOptions, Importer, ItemData, ItemError, ItemSource, MakeItem,
+};
+pub use sources::IMPORTERS;
 pub use sources::arrays::{arrays, import_arrays};
 pub use sources::cath::{cath, import_cath};
 pub use sources::files::files;

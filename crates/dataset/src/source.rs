@@ -13,7 +13,7 @@ use steer3d_formats::FormatError;
 use steer3d_formats::npz::NpzError;
 use steer3d_so3::Irreps;
 use steer3d_volume::mesh::Mesh;
-use steer3d_volume::points::PointCloud;
+use steer3d_volume::points::{PointCloud, Voxeliser};
 use steer3d_volume::volume::{Volume, VolumeError};
 
 use crate::error::DatasetError;
@@ -216,8 +216,17 @@ pub struct ImportOptions {
     pub licence: Option<String>,
     /// Names of the classes, one for each label.
     pub class_names: Option<Vec<String>>,
-    /// Edges of a voxel along x, y, z; default: 1, 1, 1 (arrays only).
+    /// Edges of a voxel along x, y, z; default: 1, 1, 1 for arrays, that of the experiment of the
+    /// paper for points, which have cubes.
     pub voxel_size: Option<[f64; 3]>,
+    /// Voxels along an edge of the grid; default: that of the experiment of the paper (points only).
+    pub size: Option<usize>,
+    /// Width of a point's Gaussian; default: as many voxels as in the paper (points only).
+    pub sigma: Option<f64>,
+    /// Channels of points; default: 1 (CATH only).
+    pub channels: Option<usize>,
+    /// Rotated test items of each shape; default: 32 (Tetris only).
+    pub test_rotations: Option<usize>,
     /// Unit of the voxel size; default: `voxel` for arrays, `angstrom` for CATH.
     pub unit: Option<String>,
     /// Irreps of the channels; default: scalars (arrays only).
@@ -228,6 +237,51 @@ pub struct ImportOptions {
     pub command: Option<String>,
     /// Seed of everything drawn at random.
     pub seed: u64,
+}
+
+/// A source that `steer3d dataset import` knows by name.
+#[derive(Clone, Copy)]
+pub struct Importer {
+    /// Its name.
+    pub name: &'static str,
+    /// How it begins.
+    pub(crate) open: Open,
+}
+
+/// How a source begins.
+#[derive(Clone, Copy)]
+pub(crate) enum Open {
+    /// With an archive.
+    Archive(fn(&Path, &ImportOptions) -> Result<ItemSource, BuildError>),
+    /// From nothing.
+    Generated(fn(&ImportOptions) -> Result<ItemSource, BuildError>),
+}
+
+impl Importer {
+    /// Reads the archive, or generates the items.
+    ///
+    /// # Errors
+    /// If there is no archive where one is needed, or one where none is, it is damaged or of another
+    /// layout, or an option does not suit.
+    pub fn open(
+        &self,
+        path: Option<&Path>,
+        options: &ImportOptions,
+    ) -> Result<ItemSource, BuildError> {
+        let wrong = |expected: &str, found: String| {
+            Err(BuildError::Option { option: "source", expected: expected.to_owned(), found })
+        };
+        match (self.open, path) {
+            (Open::Archive(open), Some(path)) => open(path, options),
+            (Open::Generated(open), None) => open(options),
+            (Open::Archive(_), None) => {
+                wrong("the source file (.npz) after the layout", "none".to_owned())
+            }
+            (Open::Generated(_), Some(path)) => {
+                wrong("no file, since it is generated", path.display().to_string())
+            }
+        }
+    }
 }
 
 /// What an archive, or a generator, says of the dataset that it becomes.
@@ -247,6 +301,29 @@ pub(crate) struct Archive<'a> {
 }
 
 impl ImportOptions {
+    /// The voxeliser of points, `standard` where the options say nothing.
+    ///
+    /// # Errors
+    /// If voxels are no cubes.
+    pub(crate) fn voxeliser(&self, standard: Voxeliser) -> Result<Voxeliser, BuildError> {
+        let [x, y, z] = self.voxel_size.unwrap_or([standard.voxel_size; 3]);
+        if x != y || x != z {
+            return Err(BuildError::Option {
+                option: "voxel size",
+                expected: "one number, since points are voxelised in cubes".to_owned(),
+                found: format!("{x}, {y}, {z}"),
+            });
+        }
+        let per_voxel = standard.sigma / standard.voxel_size;
+        Ok(Voxeliser {
+            size: self.size.unwrap_or(standard.size),
+            voxel_size: x,
+            sigma: self.sigma.unwrap_or(per_voxel * x),
+            channels: self.channels.unwrap_or(standard.channels),
+            ..standard
+        })
+    }
+
     /// Where a dataset comes from; `source` is the default of the credit.
     pub(crate) fn provenance(
         &self,

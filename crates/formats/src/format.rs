@@ -7,7 +7,6 @@ use crate::bytes;
 use crate::error::FormatError;
 use crate::fault::Fault;
 use crate::spec::{FileContents, FormatSpec, Read, Several};
-use crate::{binvox, cif, mol2, mrc, nifti, numpy, obj, off, pdb, ply, sdf, stl, xyz};
 
 /// Makes [`Format`] and the table of what each format is.
 macro_rules! formats {
@@ -33,33 +32,33 @@ macro_rules! formats {
 
 formats! {
     /// Object File Format.
-    Off: off::FORMAT,
+    Off: crate::off::FORMAT,
     /// Stereolithography, ascii or binary.
-    Stl: stl::FORMAT,
+    Stl: crate::stl::FORMAT,
     /// mmCIF / PDBx and small-molecule CIF.
-    Cif: cif::FORMAT,
+    Cif: crate::cif::FORMAT,
     /// Tripos MOL2.
-    Mol2: mol2::FORMAT,
+    Mol2: crate::mol2::FORMAT,
     /// MDL molfile and SDF, V2000.
-    Sdf: sdf::FORMAT,
+    Sdf: crate::sdf::FORMAT,
     /// Protein Data Bank, version 3.3.
-    Pdb: pdb::FORMAT,
+    Pdb: crate::pdb::FORMAT,
     /// XYZ and extended XYZ.
-    Xyz: xyz::FORMAT,
+    Xyz: crate::xyz::FORMAT,
     /// Wavefront OBJ.
-    Obj: obj::FORMAT,
+    Obj: crate::obj::FORMAT,
     /// MRC 2014 / CCP4 map.
-    Mrc: mrc::FORMAT,
+    Mrc: crate::mrc::FORMAT,
     /// NIfTI-1 or NIfTI-2 in one file.
-    Nifti: nifti::FORMAT,
+    Nifti: crate::nifti::FORMAT,
     /// NumPy array.
-    Npy: numpy::NPY,
+    Npy: crate::numpy::NPY,
     /// NumPy archive.
-    Npz: numpy::NPZ,
+    Npz: crate::numpy::NPZ,
     /// Binvox.
-    Binvox: binvox::FORMAT,
+    Binvox: crate::binvox::FORMAT,
     /// Polygon file format.
-    Ply: ply::FORMAT,
+    Ply: crate::ply::FORMAT,
 }
 
 impl Format {

@@ -7,9 +7,13 @@ use steer3d_volume::volume::{Grid, Volume};
 
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split, Storage, Tasks, scalars};
-use crate::source::{Archive, BuildError, Entry, ImportOptions, ItemData, ItemSource};
+use crate::source::{
+    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open,
+};
 use crate::sources::archive::{integers, labels, wrong};
 use crate::split::tenths;
+
+pub(crate) const IMPORTER: Importer = Importer { name: "arrays", open: Open::Archive(arrays) };
 
 /// Reads an archive of `volumes` (N, D, H, W) or (N, C, D, H, W) of any number type, `labels` (N) of
 /// integers from 0 and, if present, `split` (N) of 0, 1, 2 (train, validation, test), `targets` (N) or

@@ -10,8 +10,17 @@ use steer3d_volume::points::{PointCloud, Voxeliser};
 
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split};
-use crate::source::{Archive, BuildError, Entry, ImportOptions, ItemData, ItemSource};
+use crate::source::{
+    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open,
+};
 use crate::sources::archive::{integers, wrong};
+
+pub(crate) const IMPORTER: Importer = Importer {
+    name: "cath",
+    open: Open::Archive(|npz, options| {
+        cath(npz, &options.voxeliser(Voxeliser::paper(50, 2.0))?, options)
+    }),
+};
 
 /// Reads an archive of protein domains: `positions` (N, max, 3), `n_atoms` (N), `atom_types` (N, max),
 /// `labels` (N, 1) or (N, 2), `split_start_indices` (K) and, if present, `domain_ids` (N).

@@ -7,9 +7,13 @@ use steer3d_volume::volume::{Grid, Volume};
 
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split, Storage};
-use crate::source::{Archive, BuildError, Entry, ImportOptions, ItemData, ItemSource};
+use crate::source::{
+    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open,
+};
 use crate::sources::archive::{labels, wrong};
 use crate::split::tenth_for_validation;
+
+pub(crate) const IMPORTER: Importer = Importer { name: "medmnist", open: Open::Archive(medmnist) };
 
 /// Value of byte 1.
 const SCALE: f64 = 1.0 / 255.0;

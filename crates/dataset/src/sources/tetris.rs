@@ -7,7 +7,17 @@ use steer3d_volume::points::{PointCloud, Voxeliser};
 
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split};
-use crate::source::{Archive, BuildError, Entry, ImportOptions, ItemData, ItemSource};
+use crate::source::{
+    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open,
+};
+
+pub(crate) const IMPORTER: Importer = Importer {
+    name: "tetris",
+    open: Open::Generated(|options| {
+        let voxeliser = options.voxeliser(tetris_voxeliser())?;
+        tetris(&voxeliser, options.test_rotations.unwrap_or(32), options)
+    }),
+};
 
 /// Name and cubes of the eight Tetris shapes of Thomas et al. 2018
 /// (<https://arxiv.org/abs/1802.08219>, section 5.1) and Weiler et al. 2018 (section 5.1).
