@@ -3,18 +3,17 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use steer3d::dataset::build::{Atoms, Built, Entry, Fit, Store, build};
-use steer3d::dataset::dataset::{Broken, Fractions, group_splits, random_splits};
 use steer3d::dataset::{
-    Dataset, ImportOptions, Listing, Provenance, Recipe, Split, Summary, import_arrays,
-    import_cath, import_medmnist, import_tetris, tetris_voxeliser,
+    Atoms, Broken, BuildReport, Dataset, Fit, Fractions, IMPORTERS, ImportOptions, Importer,
+    ItemSource, Listing, Recipe, Split, Store, Summary, build, files, group_splits, random_splits,
 };
 use steer3d::so3::Irreps;
 use steer3d::volume::picture::overview;
-use steer3d::volume::{ChannelScheme, MeshField, Voxeliser, Weight};
+use steer3d::volume::{ChannelScheme, MeshField, Weight};
 
 use crate::eval::command_line;
 use crate::output::Output;
@@ -154,25 +153,25 @@ pub(crate) struct BuildArgs {
     elements: Vec<String>,
     /// Channels of atoms, if they are not elements
     #[arg(long, value_enum, default_value = "single")]
-    channels: ChannelChoice,
+    channels: ChannelScheme,
     /// What each atom's Gaussian is multiplied by
     #[arg(long, value_enum, default_value = "one")]
-    weight: WeightChoice,
+    weight: Weight,
     /// Atoms to keep (water is left out, and alternate locations but the first)
     #[arg(long, value_enum, default_value = "all")]
-    atoms: AtomChoice,
+    atoms: Atoms,
     /// What a mesh becomes
     #[arg(long, value_enum, default_value = "solid")]
-    mesh_field: MeshChoice,
+    mesh_field: MeshField,
     /// Sub-voxels along each edge of a voxel, whose mean it is, for surfaces and solids [default: 2]
     #[arg(long)]
     supersampling: Option<usize>,
     /// What to do with volumes of another grid than the dataset's
     #[arg(long, value_enum, default_value = "refuse")]
-    fit: FitChoice,
+    fit: Fit,
     /// What to store of molecules and meshes; from sources alone, volumes are made when read
     #[arg(long, value_enum, default_value = "both")]
-    store: StoreChoice,
+    store: Store,
     /// Shares of training, validation and test items where the source has no splits; where it has
     /// none for validation, that share of the training items
     #[arg(long, value_delimiter = ',', default_value = "0.8,0.1,0.1")]
@@ -190,72 +189,6 @@ enum BuildLayout {
     Tree,
     /// A table of paths and labels
     Csv,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ChannelChoice {
-    /// One for all atoms
-    Single,
-    /// N, CA, C, O and CB of amino acids, each a channel; other atoms are left out
-    Backbone,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum WeightChoice {
-    /// 1
-    One,
-    /// Occupancy: alternate locations share one atom, and all of them are kept
-    Occupancy,
-    /// Partial or formal charge
-    Charge,
-    /// B factor
-    BFactor,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AtomChoice {
-    /// All atoms
-    All,
-    /// All but hydrogen
-    Heavy,
-    /// N, CA, C and O of amino acids
-    Backbone,
-    /// Alpha carbons of amino acids
-    AlphaCarbons,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum MeshChoice {
-    /// 1 inside, 0 outside
-    Solid,
-    /// 1 where the surface passes, also of meshes without an inside
-    Surface,
-    /// Distance to the surface, negative inside
-    Distance,
-    /// Normals of the surface, a field of type 1x1
-    Normals,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FitChoice {
-    /// Stop with the file named
-    Refuse,
-    /// Keep the middle, with zeros around it; voxels must be of the dataset's size
-    Crop,
-    /// Put zeros around it, and stop where a volume is larger
-    Pad,
-    /// Interpolate to the dataset's voxels (trilinear), then crop
-    Resample,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum StoreChoice {
-    /// Voxels and their sources
-    Both,
-    /// Voxels
-    Voxels,
-    /// Atoms or meshes
-    Sources,
 }
 
 #[derive(Args)]
@@ -287,8 +220,8 @@ enum SplitBy {
 #[derive(Args)]
 pub(crate) struct ImportArgs {
     /// Layout of the source
-    #[arg(value_enum)]
-    layout: Layout,
+    #[arg(value_parser = importers())]
+    layout: Importer,
     /// Source file (.npz); none for tetris
     source: Option<PathBuf>,
     /// Dataset to write (HDF5)
@@ -331,14 +264,15 @@ pub(crate) struct ImportArgs {
     /// Rotated test items of each shape (tetris)
     #[arg(long, default_value_t = 32)]
     test_rotations: usize,
+    /// Leave out items that cannot be used, and record them
+    #[arg(long)]
+    skip_broken: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Layout {
-    Cath,
-    Medmnist,
-    Arrays,
-    Tetris,
+fn importers() -> impl TypedValueParser<Value = Importer> {
+    let find = |name: String| IMPORTERS.into_iter().find(|importer| importer.name == name);
+    PossibleValuesParser::new(IMPORTERS.map(|importer| importer.name))
+        .map(move |name| find(name).expect("one of the possible values"))
 }
 
 pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Result<ExitCode> {
@@ -359,51 +293,40 @@ pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Resul
 }
 
 fn build_dataset(args: &BuildArgs, seed: u64, output: &Output) -> Result<()> {
-    let mut listing = listing(&args.source, args.layout)?;
+    let listing = listing(&args.source, args.layout)?;
     if !listing.ignored.is_empty() {
         let (count, first) = (listing.ignored.len(), listing.ignored[0].display());
         output.say(&format!("{count} files of no known format are left out, such as {first}"));
     }
-    listing.expand_records()?;
-    let notes = listing.settle_splits(&fractions(&args.fractions)?, seed);
-    let recipe = args.recipe()?;
-    let mut files = listing.entries.iter().filter(|entry| entry.record.unwrap_or(1) == 1);
-    let maker = files.find_map(|entry| match recipe.maker(&entry.path) {
-        Err(_) if args.skip_broken => None,
-        other => Some(other),
-    });
-    let Some(maker) = maker else {
-        bail!("{}: none of {} files can be read", args.source.display(), listing.entries.len());
+    let options = ImportOptions {
+        name: args.name.clone(),
+        source: args.credit.clone(),
+        licence: args.licence.clone(),
+        command: Some(command_line()),
+        seed,
+        ..ImportOptions::default()
     };
-    let maker = maker.context("the first file decides the kind of the dataset")?;
-    let stem = args
-        .source
-        .canonicalize()
-        .ok()
-        .and_then(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
-    let name = args.name.clone().or(stem).unwrap_or_default();
-    let provenance = Provenance {
-        source: args.credit.clone().unwrap_or_else(|| name.clone()),
-        licence: args.licence.clone().unwrap_or_else(|| "unstated".to_owned()),
-        sha256: None,
-        importer: "build".to_owned(),
-        command: command_line(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        notes,
-    };
-    let meta = maker.meta(&name, listing.class_names.clone(), provenance)?;
-    let progress = Mutex::new(output.progress("build", listing.entries.len()));
-    let done = |count: usize| progress.lock().expect("no thread panics").at(count, "");
-    let options = serde_json::to_string(&recipe)?;
-    let make = |entry: &Entry| maker.make(entry);
-    let built =
-        build(&args.out, &meta, &listing.entries, &options, args.skip_broken, &make, &done)?;
-    drop(progress);
-    tell(&built, output);
-    inspect(&Dataset::open(&args.out)?, output)
+    let (recipe, shares) = (args.recipe()?, fractions(&args.fractions)?);
+    let source = files(listing, &recipe, &shares, args.skip_broken, &options)?;
+    build_and_inspect(&source, &args.out, args.skip_broken, "build", output)
 }
 
-fn tell(built: &Built, output: &Output) {
+fn build_and_inspect(
+    source: &ItemSource,
+    out: &Path,
+    skip_broken: bool,
+    label: &str,
+    output: &Output,
+) -> Result<()> {
+    let progress = Mutex::new(output.progress(label, source.entries.len()));
+    let done = |count: usize| progress.lock().expect("no thread panics").at(count, "");
+    let built = build(source, out, skip_broken, &done)?;
+    drop(progress);
+    tell(&built, output);
+    inspect(&Dataset::open(out)?, output)
+}
+
+fn tell(built: &BuildReport, output: &Output) {
     const SHOWN: usize = 5;
     if built.resumed > 0 {
         let (resumed, items) = (built.resumed, built.items);
@@ -434,53 +357,20 @@ fn listing(source: &Path, layout: BuildLayout) -> Result<Listing> {
 
 impl BuildArgs {
     fn recipe(&self) -> Result<Recipe> {
-        let size = match self.size.as_deref() {
-            None => None,
-            Some([edge]) => Some([*edge; 3]),
-            Some([d, h, w]) => Some([*d, *h, *w]),
-            Some(other) => bail!("--size: expected one number or d,h,w, found {}", other.len()),
-        };
         Ok(Recipe {
-            size,
-            voxel_size: self.voxel_size.as_deref().map(edges).transpose()?,
+            size: self.size.as_deref().map(|size| three("--size", size)).transpose()?,
+            voxel_size: edges(self.voxel_size.as_deref())?,
             sigma: self.sigma,
-            channels: match self.channels {
-                _ if !self.elements.is_empty() => {
-                    ChannelScheme::of_elements(&self.elements).context("--elements")?
-                }
-                ChannelChoice::Single => ChannelScheme::Single,
-                ChannelChoice::Backbone => ChannelScheme::Backbone,
+            channels: match self.elements.as_slice() {
+                [] => self.channels.clone(),
+                elements => ChannelScheme::of_elements(elements).context("--elements")?,
             },
-            weight: match self.weight {
-                WeightChoice::One => Weight::One,
-                WeightChoice::Occupancy => Weight::Occupancy,
-                WeightChoice::Charge => Weight::Charge,
-                WeightChoice::BFactor => Weight::BFactor,
-            },
-            atoms: match self.atoms {
-                AtomChoice::All => Atoms::All,
-                AtomChoice::Heavy => Atoms::Heavy,
-                AtomChoice::Backbone => Atoms::Backbone,
-                AtomChoice::AlphaCarbons => Atoms::AlphaCarbons,
-            },
-            mesh_field: match self.mesh_field {
-                MeshChoice::Solid => MeshField::Solid,
-                MeshChoice::Surface => MeshField::Surface,
-                MeshChoice::Distance => MeshField::Distance,
-                MeshChoice::Normals => MeshField::Normals,
-            },
+            weight: self.weight,
+            atoms: self.atoms,
+            mesh_field: self.mesh_field,
             supersampling: self.supersampling,
-            fit: match self.fit {
-                FitChoice::Refuse => Fit::Refuse,
-                FitChoice::Crop => Fit::Crop,
-                FitChoice::Pad => Fit::Pad,
-                FitChoice::Resample => Fit::Resample,
-            },
-            store: match self.store {
-                StoreChoice::Both => Store::Both,
-                StoreChoice::Voxels => Store::Voxels,
-                StoreChoice::Sources => Store::Sources,
-            },
+            fit: self.fit,
+            store: self.store,
         })
     }
 }
@@ -620,51 +510,31 @@ fn import(args: &ImportArgs, seed: u64, output: &Output) -> Result<()> {
         source: args.credit.clone(),
         licence: args.licence.clone(),
         class_names: args.class_names.clone(),
-        voxel_size: args.voxel_size.as_deref().map(edges).transpose()?,
+        voxel_size: edges(args.voxel_size.as_deref())?,
+        size: args.size,
+        sigma: args.sigma,
+        channels: Some(args.channels),
+        test_rotations: Some(args.test_rotations),
         unit: args.unit.clone(),
         irreps: args.irreps.clone(),
         target_irreps: args.target_irreps.clone(),
         seed,
         command: Some(command_line()),
     };
-    match (args.layout, &args.source) {
-        (Layout::Tetris, None) => {
-            let voxeliser = voxeliser(args, tetris_voxeliser())?;
-            import_tetris(&args.out, &voxeliser, args.test_rotations, &options)?;
-        }
-        (Layout::Tetris, Some(_)) => bail!("tetris is generated: give no source file"),
-        (_, None) => bail!("give the source file (.npz) after the layout"),
-        (Layout::Cath, Some(source)) => {
-            let voxeliser = voxeliser(args, Voxeliser::paper(50, 2.0))?;
-            import_cath(source, &args.out, &voxeliser, &options)?;
-        }
-        (Layout::Medmnist, Some(source)) => import_medmnist(source, &args.out, &options)?,
-        (Layout::Arrays, Some(source)) => import_arrays(source, &args.out, &options)?,
-    }
-    inspect(&Dataset::open(&args.out)?, output)
+    let source = args.layout.open(args.source.as_deref(), &options)?;
+    build_and_inspect(&source, &args.out, args.skip_broken, "import", output)
 }
 
-fn voxeliser(args: &ImportArgs, standard: Voxeliser) -> Result<Voxeliser> {
-    let voxel_size = match args.voxel_size.as_deref() {
-        None => standard.voxel_size,
-        Some([edge]) => *edge,
-        Some(_) => bail!("--voxel-size: points are voxelised in cubes, give one number"),
-    };
-    let per_voxel = standard.sigma / standard.voxel_size;
-    Ok(Voxeliser {
-        size: args.size.unwrap_or(standard.size),
-        voxel_size,
-        sigma: args.sigma.unwrap_or(per_voxel * voxel_size),
-        channels: args.channels,
-        ..standard
-    })
+fn edges(numbers: Option<&[f64]>) -> Result<Option<[f64; 3]>> {
+    numbers.map(|numbers| three("--voxel-size", numbers)).transpose()
 }
 
-fn edges(numbers: &[f64]) -> Result<[f64; 3]> {
+/// One number for three, or three.
+fn three<T: Copy>(option: &str, numbers: &[T]) -> Result<[T; 3]> {
     match *numbers {
-        [edge] => Ok([edge; 3]),
-        [x, y, z] => Ok([x, y, z]),
-        _ => bail!("--voxel-size: expected one number or three, found {}", numbers.len()),
+        [all] => Ok([all; 3]),
+        [a, b, c] => Ok([a, b, c]),
+        _ => bail!("{option}: expected one number or three, found {}", numbers.len()),
     }
 }
 

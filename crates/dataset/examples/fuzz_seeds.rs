@@ -2,8 +2,8 @@
 //! datasets, and edits of one (see `fuzz/fuzz_targets/dataset.rs`).
 //!
 //! ```sh
-//! cargo run -p steer3d-volume --example fuzz_seeds                  # the files of the tests
-//! cargo run -p steer3d-volume --example fuzz_seeds -- FOLDER ...    # those of other folders too
+//! cargo run -p steer3d-dataset --example fuzz_seeds                  # the files of the tests
+//! cargo run -p steer3d-dataset --example fuzz_seeds -- FOLDER ...    # those of other folders too
 //! ```
 
 #![allow(clippy::print_stdout, reason = "the counts are the output")]

@@ -1,26 +1,53 @@
-//! HDF5 datasets of volumes: schema, reader, writer, loader, builds from files and imports of archives.
+//! HDF5 datasets of volumes: schema, reader, writer, loader, and builds of files, archives and generated shapes.
 //!
 //! # Files from strangers
 //!
 //! Every reader checks declared shapes and types against fixed limits before it allocates
-//! ([`MAX_VALUES`](steer3d_volume::MAX_VALUES), [`dataset::MAX_ITEMS`],
+//! ([`MAX_VALUES`](steer3d_volume::MAX_VALUES), [`MAX_ITEMS`],
 //! [`MAX_ARRAY_BYTES`](steer3d_formats::npz::MAX_ARRAY_BYTES)), refuses values that are not
 //! finite, and reports what it expected and what it found in a typed error.
 
-pub mod build;
-pub mod dataset;
-mod hdf5_array;
-pub mod import;
-pub mod loader;
+mod array;
+mod build;
+mod chunks;
+mod columns;
+mod error;
+mod export;
+mod item;
+mod loader;
+mod meta;
+mod reader;
+mod source;
+mod sources;
+mod split;
+mod summary;
+mod verify;
+mod writer;
 
-pub use build::{BuildError, Listing, Recipe};
-pub use dataset::{
-    Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Skipped, Split, Storage,
-    Summary, Tasks,
+pub use array::{ArrayError, import_hdf5};
+pub use build::{BuildReport, build};
+pub use columns::{
+    MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SKIPPED_BYTES, MAX_SOURCE_BYTES,
 };
-pub use hdf5_array::{ArrayError, import_hdf5};
-pub use import::{
-    ImportError, ImportOptions, import_arrays, import_cath, import_medmnist, import_tetris,
-    tetris_voxeliser,
-};
+pub use error::DatasetError;
+pub use item::Item;
 pub use loader::{Batch, Loader, LoaderOptions, RandomRotation, Turns};
+pub use meta::{
+    DatasetMeta, MAX_TARGETS, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
+};
+pub use reader::Dataset;
+pub use source::{
+    BuildError, Entry, ImportOptions, Importer, ItemData, ItemError, ItemSource, MakeItem,
+};
+pub use sources::IMPORTERS;
+pub use sources::arrays::{arrays, import_arrays};
+pub use sources::cath::{cath, import_cath};
+pub use sources::files::files;
+pub use sources::listing::Listing;
+pub use sources::medmnist::{import_medmnist, medmnist};
+pub use sources::recipe::{Atoms, Fit, Recipe, SettledRecipe, Store};
+pub use sources::tetris::{import_tetris, tetris, tetris_voxeliser};
+pub use split::{Fractions, group_splits, random_splits};
+pub use summary::{SplitSummary, Summary};
+pub use verify::Broken;
+pub use writer::DatasetWriter;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use nalgebra::Vector3;
 use serde::{Deserialize, Serialize};
 use steer3d_so3::rotations::random_rotation_within;
-use steer3d_so3::{Rotation, Stream};
+use steer3d_so3::{Irrep, Irreps, Rotation, Stream};
 
-use crate::dataset::{Dataset, DatasetError};
+use crate::error::DatasetError;
+use crate::reader::Dataset;
 use steer3d_volume::resample::{Interpolation, rotate_into};
 use steer3d_volume::volume::check_finite;
 
@@ -178,6 +179,34 @@ impl Dataset {
             .and_then(|()| check_finite("volume", target))
             .map_err(|source| DatasetError::Volume { path: self.path().to_owned(), item, source })
     }
+
+    /// Target values of an item after `rotation`.
+    fn rotated_targets(&self, item: usize, rotation: &Rotation) -> Vec<f64> {
+        let Some(irreps) = self.tasks().and_then(|tasks| tasks.targets.as_ref()) else {
+            return vec![];
+        };
+        let values = nalgebra::DVector::from_column_slice(self.targets(item));
+        (irreps.wigner_d(rotation) * values).as_slice().to_vec()
+    }
+
+    /// Labels of the voxels of an item after `rotation`: those of the nearest stored voxels, 0 outside.
+    fn rotated_voxel_labels(
+        &self,
+        item: usize,
+        rotation: &Rotation,
+    ) -> Result<Vec<u8>, DatasetError> {
+        let labels: Vec<f32> = self.voxel_labels(item)?.into_iter().map(f32::from).collect();
+        if labels.is_empty() {
+            return Ok(vec![]);
+        }
+        let at_item = |source| self.at_item(item, source);
+        let grid = self.meta().grid().map_err(at_item)?;
+        let scalar = Irreps::new([(1, Irrep::so3(0))]).expect("one scalar");
+        let mut turned = vec![0.0; labels.len()];
+        rotate_into(&labels, &grid, &scalar, rotation, Interpolation::Nearest, &mut turned)
+            .map_err(at_item)?;
+        Ok(turned.into_iter().map(|label| label as u8).collect())
+    }
 }
 
 /// Reads batches ahead of their use on threads of their own.
@@ -187,16 +216,16 @@ impl Dataset {
 /// each has read its current batch.
 ///
 /// ```no_run
-/// # use steer3d_volume::{Dataset, Loader, LoaderOptions, Split};
+/// # use steer3d_dataset::{Dataset, Loader, LoaderOptions, Split};
 /// let dataset = Dataset::open("cath.h5")?;
 /// let batches = dataset.indices(Split::Train).chunks(8).map(<[_]>::to_vec).collect();
 /// std::thread::scope(|scope| {
 ///     for batch in Loader::new(scope, &dataset, batches, LoaderOptions::default()) {
 ///         println!("{:?}", batch?.labels);
 ///     }
-///     Ok::<(), steer3d_volume::DatasetError>(())
+///     Ok::<(), steer3d_dataset::DatasetError>(())
 /// })?;
-/// # Ok::<(), steer3d_volume::DatasetError>(())
+/// # Ok::<(), steer3d_dataset::DatasetError>(())
 /// ```
 pub struct Loader {
     shared: Arc<Shared>,

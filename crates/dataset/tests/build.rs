@@ -4,11 +4,14 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use steer3d_dataset::build::{Entry, Fit, ItemError, Listing, Made, Maker, Recipe, Store, build};
-use steer3d_dataset::dataset::{Fractions, group_splits, random_splits};
-use steer3d_dataset::{BuildError, Dataset, DatasetMeta, Provenance, Split, Storage};
+use steer3d_dataset::{
+    BuildError, BuildReport, Dataset, DatasetMeta, Entry, Fit, Fractions, ItemData, ItemError,
+    ItemSource, Listing, Provenance, Recipe, SettledRecipe, Split, Storage, Store, build,
+    group_splits, random_splits,
+};
 use steer3d_volume::{ChannelScheme, Grid, PointCloud, PointValue, Volume, VolumeError, Weight};
 
 /// An XYZ file of a few atoms.
@@ -48,6 +51,17 @@ fn listing(root: &Path) -> Listing {
     listing
 }
 
+/// The items that a closure makes of entries.
+fn source(
+    meta: &DatasetMeta,
+    entries: &[Entry],
+    options: String,
+    make: impl Fn(&Entry) -> Result<ItemData, ItemError> + Send + Sync + 'static,
+) -> ItemSource {
+    let make = Box::new(move |_, entry: &_| make(entry));
+    ItemSource { meta: meta.clone(), tasks: None, entries: entries.to_vec(), options, make }
+}
+
 /// Builds with a recipe; `fail_at` makes the item of that source fail.
 fn run(
     out: &Path,
@@ -55,21 +69,23 @@ fn run(
     recipe: &Recipe,
     skip_broken: bool,
     fail_at: &str,
-) -> Result<(steer3d_dataset::build::Built, usize), BuildError> {
-    let maker = recipe.maker(&listing.entries[0].path).unwrap();
-    let meta = maker.meta("set", listing.class_names.clone(), Provenance::default()).unwrap();
+) -> Result<(BuildReport, usize), BuildError> {
+    let settled = recipe.settled_by(&listing.entries[0].path).unwrap();
+    let meta = settled.meta("set", listing.class_names.clone(), Provenance::default()).unwrap();
     let options = serde_json::to_string(recipe).unwrap();
-    let made = AtomicUsize::new(0);
-    let make = |entry: &Entry| {
-        made.fetch_add(1, Ordering::Relaxed);
+    let made = Arc::new(AtomicUsize::new(0));
+    let (count, fail_at) = (Arc::clone(&made), fail_at.to_owned());
+    let make = move |entry: &Entry| {
+        count.fetch_add(1, Ordering::Relaxed);
         if entry.source == fail_at {
             let (expected, found) = ("nothing".to_owned(), "a planted error".to_owned());
             return Err(ItemError::Kind { path: entry.path.clone(), expected, found });
         }
-        maker.make(entry)
+        settled.make(entry)
     };
-    let built = build(out, &meta, &listing.entries, &options, skip_broken, &make, &|_| {})?;
-    Ok((built, made.into_inner()))
+    let source = source(&meta, &listing.entries, options, make);
+    let built = build(&source, out, skip_broken, &|_| {})?;
+    Ok((built, made.load(Ordering::Relaxed)))
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -164,10 +180,9 @@ fn broken_files_stop_the_build_or_are_recorded() {
             write(&at("tree").join(class).join(format!("{i:03}.xyz")), "");
         }
     }
-    let meta = dataset.meta();
-    let make = |entry: &Entry| small().maker(&entry.path).map(|_| Made::default());
-    let error =
-        build(&at("none.h5"), meta, &listing.entries, "", true, &make, &|_| {}).unwrap_err();
+    let make = |entry: &Entry| small().settled_by(&entry.path).map(|_| ItemData::default());
+    let source = source(dataset.meta(), &listing.entries, String::new(), make);
+    let error = build(&source, &at("none.h5"), true, &|_| {}).unwrap_err();
     assert!(matches!(error, BuildError::Nothing { count: 6, .. }), "{error}");
 }
 
@@ -335,15 +350,16 @@ fn volumes_that_are_not_finite_do_not_get_in() {
         split: Split::Train,
         group: String::new(),
     };
-    let make = |entry: &Entry| {
+    let make = move |entry: &Entry| {
         let value = if entry.id == "bad" { f32::NAN } else { 1.0 };
         let volume = Volume::centred(vec![value; 8], 1, grid)
             .map_err(|source| ItemError::Volume { path: entry.path.clone(), source })?;
-        Ok(Made { volume: Some(volume), ..Made::default() })
+        Ok(ItemData { volume: Some(volume), ..ItemData::default() })
     };
     let entries = [entry("good"), entry("bad")];
     let out = folder.path().join("set.h5");
-    let error = build(&out, &meta, &entries, "", false, &make, &|_| {}).unwrap_err();
+    let source = source(&meta, &entries, String::new(), make);
+    let error = build(&source, &out, false, &|_| {}).unwrap_err();
     assert!(
         matches!(
             &error,
@@ -446,14 +462,15 @@ fn a_cloud_of_another_channel_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     tree(&folder.path().join("tree"), 1);
     let listing = listing(&folder.path().join("tree"));
-    let maker = small().maker(&listing.entries[0].path).unwrap();
+    let maker = small().settled_by(&listing.entries[0].path).unwrap();
     let meta = maker.meta("set", listing.class_names.clone(), Provenance::default()).unwrap();
     let make = |_: &Entry| {
         let points = PointCloud::new(vec![[0.0; 3]], vec![3]).unwrap();
-        Ok(Made { points: Some(points), ..Made::default() })
+        Ok(ItemData { points: Some(points), ..ItemData::default() })
     };
     let out = folder.path().join("set.h5");
-    let error = build(&out, &meta, &listing.entries, "", true, &make, &|_| {}).unwrap_err();
+    let source = source(&meta, &listing.entries, String::new(), make);
+    let error = build(&source, &out, true, &|_| {}).unwrap_err();
     assert!(error.to_string().contains("a channel below 3"), "{error}");
 }
 
@@ -466,7 +483,7 @@ fn recipes_that_do_not_suit_are_refused() {
         (Recipe { size: Some([8, 8, 9]), ..small() }, "a cube"),
         (Recipe { sigma: Some(-1.0), ..small() }, "sigma"),
     ] {
-        let error = bad.maker(&path).unwrap_err().to_string();
+        let error = bad.settled_by(&path).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("a.xyz"), "{error}");
     }
     let several = format!("{}{}", xyz(1), xyz(2));
@@ -476,7 +493,7 @@ fn recipes_that_do_not_suit_are_refused() {
         write(&table, "path,label\na.xyz,b\n");
         table
     });
-    let maker = small().maker(&path).unwrap();
+    let maker = small().settled_by(&path).unwrap();
     let error = maker.make(&entry.unwrap().entries[0]).unwrap_err().to_string();
     assert!(error.contains("one molecule") && error.contains("found 2"), "{error}");
 }
@@ -509,7 +526,7 @@ fn channels_and_weights_of_atoms_are_chosen_and_noted() {
     write(&path, RESIDUE);
     let made = |channels: ChannelScheme, weight| {
         let recipe = Recipe { channels, weight, ..small() };
-        let maker = recipe.maker(&path).unwrap();
+        let maker = recipe.settled_by(&path).unwrap();
         let meta = maker.meta("set", vec!["a".into()], Provenance::default()).unwrap();
         let points = maker.make(&entry(&path)).map(|made| made.points.unwrap());
         (points, meta.provenance.notes)
@@ -584,8 +601,8 @@ fn volumes_of_another_grid_are_refused_cut_padded_or_resampled() {
     store("small.nii", [4, 4, 4], 1.0);
     store("large.nii", [8, 8, 10], 1.0);
     store("fine.nii", [15, 15, 15], 0.5);
-    let maker = |fit| Recipe { fit, ..Recipe::default() }.maker(&at("first.nii")).unwrap();
-    let read = |maker: &Maker, name: &str| {
+    let maker = |fit| Recipe { fit, ..Recipe::default() }.settled_by(&at("first.nii")).unwrap();
+    let read = |maker: &SettledRecipe, name: &str| {
         maker.make(&entry(&at(name))).map(|made| made.volume.unwrap()).map_err(|e| e.to_string())
     };
     let row = |volume: Volume| volume.data()[(4 * 8 + 4) * 8..][..8].to_vec();

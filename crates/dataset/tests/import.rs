@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use common::{f32s, f64s, i64s, npy, repository, voxeliser, write_npz};
 use steer3d_dataset::{
-    Dataset, ImportError, ImportOptions, Split, Storage, import_arrays, import_cath,
-    import_medmnist, import_tetris, tetris_voxeliser,
+    BuildError, Dataset, ImportOptions, Split, Storage, arrays as arrays_source, build,
+    import_arrays, import_cath, import_medmnist, import_tetris, tetris_voxeliser,
 };
 use steer3d_formats::npz::{Npz, NpzError};
 use steer3d_so3::{Rotation, Stream};
@@ -157,30 +157,30 @@ impl Folder {
     fn import(
         &self,
         arrays: &[Array],
-        import: impl Fn(&Path, &Path) -> Result<(), ImportError>,
-    ) -> Result<Dataset, ImportError> {
+        import: impl Fn(&Path, &Path) -> Result<(), BuildError>,
+    ) -> Result<Dataset, BuildError> {
         let (source, out) = (self.path("source.npz"), self.path("out.h5"));
         write_npz(&source, arrays);
         import(&source, &out)?;
         Ok(Dataset::open(&out)?)
     }
 
-    fn cath(&self, arrays: &[Array]) -> Result<Dataset, ImportError> {
+    fn cath(&self, arrays: &[Array]) -> Result<Dataset, BuildError> {
         let voxeliser = Voxeliser { channels: 2, ..Voxeliser::paper(8, 2.0) };
         self.import(arrays, |source, out| import_cath(source, out, &voxeliser, &options()))
     }
 
-    fn medmnist(&self, arrays: &[Array]) -> Result<Dataset, ImportError> {
+    fn medmnist(&self, arrays: &[Array]) -> Result<Dataset, BuildError> {
         self.import(arrays, |source, out| import_medmnist(source, out, &options()))
     }
 
-    fn arrays(&self, arrays: &[Array]) -> Result<Dataset, ImportError> {
+    fn arrays(&self, arrays: &[Array]) -> Result<Dataset, BuildError> {
         self.import(arrays, |source, out| import_arrays(source, out, &options()))
     }
 }
 
 /// The message, which is one line and names the file and the array.
-fn refused(result: Result<Dataset, ImportError>, array: &str) {
+fn refused(result: Result<Dataset, BuildError>, array: &str) {
     let message = result.expect_err(array).to_string();
     assert!(message.contains("source.npz") && message.contains(array), "{message}");
     assert!(!message.contains('\n'), "{message}");
@@ -195,6 +195,27 @@ fn architectures_and_atom_types_become_classes_and_channels() {
     assert_eq!(dataset.points(1).unwrap().unwrap().channels(), [0, 1]);
     assert_eq!(dataset.indices(Split::Validation), [14, 15]);
     assert_eq!(dataset.ids()[3], "domain_3");
+}
+
+#[test]
+fn cath_archives_may_have_any_number_of_splits() {
+    let folder = Folder::new();
+    for (starts, counts, notes) in [
+        (vec![0], [20, 0, 0], "splits 0 train, none validation, none test"),
+        (vec![0, 15], [15, 0, 5], "splits 0 train, none validation, 1 test"),
+        (vec![0, 12, 15], [12, 3, 5], "splits 0 train, 1 validation, 2 test"),
+        ((0..9).collect(), [6, 1, 13], "splits 0-5 train, 6 validation, 7-8 test"),
+        ((0..10).map(|k| 2 * k).collect(), [14, 2, 4], "splits 0-6 train, 7 validation, 8-9 test"),
+        ((0..20).collect(), [14, 2, 4], "splits 0-13 train, 14-15 validation, 16-19 test"),
+    ] {
+        let shape: &'static str = format!("({},)", starts.len()).leak();
+        let array = ("split_start_indices", "<i8", shape, i64s(starts));
+        let dataset = folder.cath(&changed(cath(), "split_start_indices", Some(array))).unwrap();
+        let found = Split::ALL.map(|split| dataset.indices(split).len());
+        assert_eq!(found, counts, "{shape}");
+        let provenance = &dataset.meta().provenance.notes;
+        assert!(provenance.contains(notes), "{provenance}");
+    }
 }
 
 #[test]
@@ -220,7 +241,8 @@ fn broken_cath_archives_are_refused() {
         (("split_start_indices", "<i8", "(10,)", i64s([0; 10])), "split_start_indices"),
         (("split_start_indices", "<i8", "(10,)", i64s(1..11)), "split_start_indices"),
         (("split_start_indices", "<i8", "(10,)", i64s((0..10).map(|k| 3 * k))), "split_start"),
-        (("split_start_indices", "<i8", "(9,)", i64s(0..9)), "split_start_indices"),
+        (("split_start_indices", "<i8", "(0,)", i64s([])), "split_start_indices"),
+        (("split_start_indices", "<i8", "(21,)", i64s(0..21)), "split_start_indices"),
     ] {
         let name = array.0;
         refused(folder.cath(&changed(cath(), name, Some(array))), named);
@@ -260,7 +282,7 @@ fn broken_medmnist_archives_are_refused() {
     }
     let names = ImportOptions { class_names: Some(vec!["only".to_owned()]), ..options() };
     let result = folder.import(&medmnist(), |source, out| import_medmnist(source, out, &names));
-    assert!(matches!(result, Err(ImportError::Option { option: "class names", .. })));
+    assert!(matches!(result, Err(BuildError::Option { option: "class names", .. })));
 }
 
 #[test]
@@ -345,6 +367,39 @@ fn broken_arrays_are_refused() {
 }
 
 #[test]
+fn an_import_that_was_stopped_goes_on_and_may_leave_items_out() {
+    let folder = Folder::new();
+    let (npz, out, whole) = (folder.path("source.npz"), folder.path("out.h5"), folder.path("w.h5"));
+    let store = |broken: usize, value: f32| {
+        let volumes = (0..600).map(|i| if i == broken { value } else { i as f32 });
+        let targets = f64s((0..600).map(f64::from));
+        let arrays = [
+            ("volumes", "<f4", "(600, 1, 1, 1)", f32s(volumes)),
+            ("targets", "<f8", "(600,)", targets),
+        ];
+        write_npz(&npz, &arrays);
+        arrays_source(&npz, &options()).unwrap()
+    };
+    let source = store(300, f32::NAN);
+    let error = build(&source, &out, false, &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("source.npz: item 300") && error.contains("--skip-broken"), "{error}");
+    let built = build(&source, &out, true, &|_| {}).unwrap();
+    assert_eq!((built.items, built.resumed), (599, 256));
+    assert_eq!(built.skipped[0].source, "item_000300");
+    build(&source, &whole, true, &|_| {}).unwrap();
+    assert!(fs::read(&out).unwrap() == fs::read(&whole).unwrap(), "the same bytes");
+    let dataset = Dataset::open(&out).unwrap();
+    assert_eq!(dataset.targets(300), [301.0]);
+    assert!(dataset.verify(&|_| {}).is_empty());
+
+    // What is left of another archive does not hinder, and is not taken.
+    build(&source, &out, false, &|_| {}).unwrap_err();
+    let built = build(&store(300, -1.0), &out, false, &|_| {}).unwrap();
+    assert_eq!((built.items, built.resumed), (600, 0));
+    assert_eq!(Dataset::open(&out).unwrap().read(300).unwrap().data(), [-1.0]);
+}
+
+#[test]
 fn a_small_archive_cannot_claim_much_memory() {
     let folder = Folder::new();
     let path = folder.path("bomb.npz");
@@ -367,12 +422,12 @@ fn files_that_are_not_archives_are_refused() {
         fs::write(&source, contents).unwrap();
         assert!(matches!(
             import_arrays(&source, &out, &options()),
-            Err(ImportError::Npz(NpzError::Archive { .. }))
+            Err(BuildError::Npz(NpzError::Archive { .. }))
         ));
     }
 }
 
-type Import<'a> = &'a dyn Fn() -> Result<(), ImportError>;
+type Import<'a> = &'a dyn Fn() -> Result<(), BuildError>;
 
 #[test]
 fn truncated_and_mutated_archives_end_well_or_in_an_error() {

@@ -2,12 +2,37 @@
 
 use std::fs::File;
 use std::io::{Result, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
 /// How the names of temporary files begin.
 pub const TEMPORARY: &str = ".steer3d-";
+
+/// A file or folder that the operating system refuses to open, read, write or rename.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}; check the path and its permissions", path = path.display())]
+pub struct FileError {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// The system's reason.
+    pub source: std::io::Error,
+}
+
+/// Names the file in an error of the operating system.
+pub trait AtPath<T> {
+    /// The value, or the error with the file that it is about.
+    ///
+    /// # Errors
+    /// If there is an error.
+    fn at_path(self, path: &Path) -> std::result::Result<T, FileError>;
+}
+
+impl<T> AtPath<T> for Result<T> {
+    fn at_path(self, path: &Path) -> std::result::Result<T, FileError> {
+        self.map_err(|source| FileError { path: path.to_owned(), source })
+    }
+}
 
 /// Writes the file `path`.
 ///

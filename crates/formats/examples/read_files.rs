@@ -1,14 +1,14 @@
 //! Says of every file below the given folders what it holds, or why it cannot be read.
 //!
 //! ```sh
-//! cargo run --release --example read_files -p steer3d-volume -- FOLDER ...
+//! cargo run --release --example read_files -p steer3d-formats -- FOLDER ...
 //! ```
 
 #![allow(clippy::print_stdout, reason = "the list is the output")]
 
 use std::path::{Path, PathBuf};
 
-use steer3d_formats::{Source, read};
+use steer3d_formats::{FileContents, read};
 
 fn main() -> std::io::Result<()> {
     let mut paths: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -37,15 +37,15 @@ fn main() -> std::io::Result<()> {
 
 fn described(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
     Ok(match read(path)? {
-        Source::Molecules(molecules) => {
+        FileContents::Molecules(molecules) => {
             let atoms: usize = molecules.iter().map(|molecule| molecule.atoms.len()).sum();
             format!("{} molecules, {atoms} atoms", molecules.len())
         }
-        Source::Mesh(mesh) => {
+        FileContents::Mesh(mesh) => {
             let (vertices, triangles) = (mesh.vertices().len(), mesh.triangles().len());
             format!("{vertices} vertices, {triangles} triangles")
         }
-        Source::Volume(volume) => {
+        FileContents::Volume(volume) => {
             let (channels, dims, size) = (volume.channels(), volume.dims(), volume.voxel_size());
             format!("{channels} x {dims:?} voxels (C, D, H, W) of {size:?}")
         }

@@ -6,9 +6,15 @@
 //! outer corner of its first voxel lies at `translate`. (So says the specification; trimesh takes
 //! `scale` for the distance of the first voxel's centre from the last's.)
 
+use crate::fault::{Fault, Place};
 use crate::samples::{Axis, checked_len, in_order, volume};
-use crate::{Fault, Place};
+use crate::spec::{FormatSpec, Read};
 use steer3d_volume::volume::Volume;
+
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    magics: &[(0, b"#binvox")],
+    ..FormatSpec::new("binvox", &["binvox"], Read::Volume(read))
+};
 
 /// Longest header, in bytes.
 const MAX_HEADER_BYTES: usize = 1 << 14;
@@ -17,7 +23,7 @@ const MAX_HEADER_BYTES: usize = 1 << 14;
 ///
 /// # Errors
 /// If the header is not valid or the runs do not fill the grid exactly.
-pub fn read(bytes: &[u8]) -> Result<Volume, Fault> {
+fn read(bytes: &[u8]) -> Result<Volume, Fault> {
     let (header, start) = header(bytes)?;
     let [x, z, y] = header.dim;
     let len = checked_len(&header.dim, Place::Line(header.dim_line))?;

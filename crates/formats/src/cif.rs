@@ -11,17 +11,24 @@
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
-use crate::records::{cut, element, element_of_label, push, show, text};
-use crate::{Fault, Place};
+use crate::fault::{Fault, Place};
+use crate::records::{cut, element, element_of_label, parsed, push, show, text};
+use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::molecule::{Atom, Cell, Molecule};
 
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    recognises,
+    several: Some(Several::Models),
+    ..FormatSpec::new("mmCIF", &["cif", "mmcif"], Read::Molecules(read))
+};
+
 /// Is the first thing of a file a data block?
-pub(crate) fn recognises(bytes: &[u8]) -> bool {
+fn recognises(bytes: &[u8]) -> bool {
     matches!(Tokens::new(bytes).next(), Ok(Some(Token::Data(_))))
 }
 
 /// The molecules of a file: one for each block and model.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
+fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
     let mut tokens = Tokens::new(bytes);
     let mut molecules = Vec::new();
     let mut block = None;
@@ -328,15 +335,12 @@ impl Value<'_> {
             let digits = &rest[open + 1..];
             (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit)).then(|| &rest[..open])
         });
-        let number = std::str::from_utf8(bare.unwrap_or(whole)).ok().and_then(|t| t.parse().ok());
-        number
-            .filter(|number: &f64| number.is_finite())
-            .ok_or_else(|| self.fault(format!("a finite number as {what}")))
+        let number = parsed(bare.unwrap_or(whole)).filter(|number: &f64| number.is_finite());
+        number.ok_or_else(|| self.fault(format!("a finite number as {what}")))
     }
 
     fn integer<T: std::str::FromStr>(self, what: &str) -> Result<T, Fault> {
-        let number = std::str::from_utf8(self.bytes).ok().and_then(|text| text.parse().ok());
-        number.ok_or_else(|| self.fault(format!("a whole number as {what}")))
+        parsed(self.bytes).ok_or_else(|| self.fault(format!("a whole number as {what}")))
     }
 
     fn last_character(self) -> Result<char, Fault> {

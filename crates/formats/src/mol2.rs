@@ -4,14 +4,21 @@
 //! dot of a Sybyl type (`C.ar`), else, for the types of Amber and GAFF (`ca`, `H1`), its first
 //! letter, or `Cl` and `Br`. Continued lines (`\` at the end) are not read.
 
+use crate::fault::{Fault, Place};
 use crate::records::{Line, Lines, element, push, text};
-use crate::{Fault, Place};
+use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::molecule::{Atom, Molecule};
+
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    recognises,
+    several: Some(Several::Records),
+    ..FormatSpec::new("MOL2", &["mol2"], Read::Molecules(read))
+};
 
 const SECTION: &[u8] = b"@<TRIPOS>";
 
 /// Is the first line that is neither blank nor a comment a section of MOL2?
-pub(crate) fn recognises(bytes: &[u8]) -> bool {
+fn recognises(bytes: &[u8]) -> bool {
     let first = Lines::new(bytes).find(|line| !is_skipped(*line));
     first.is_some_and(|line| line.bytes.starts_with(SECTION))
 }
@@ -21,7 +28,7 @@ fn is_skipped(line: Line<'_>) -> bool {
 }
 
 /// The molecules of a file.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
+fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
     let mut lines = Lines::new(bytes);
     let mut molecules: Vec<Molecule> = Vec::new();
     let mut open: Option<Header> = None;

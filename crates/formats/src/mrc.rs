@@ -16,10 +16,18 @@ use std::path::Path;
 
 use nalgebra::{Matrix3, Vector3};
 
+use crate::bytes;
+use crate::error::FormatError;
+use crate::fault::Fault;
 use crate::samples::{Array, Axis, Element, Fields, fault, in_order, unusable};
-use crate::{Fault, FormatError, write_file};
+use crate::spec::{FormatSpec, Read};
 use steer3d_volume::resample::upright;
 use steer3d_volume::volume::Volume;
+
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    magics: &[(208, b"MAP ")],
+    ..FormatSpec::new("MRC/CCP4", &["mrc", "map", "ccp4", "msk", "rec", "st"], Read::Volume(read))
+};
 
 /// Length of the header, in bytes.
 const HEADER: usize = 1024;
@@ -31,7 +39,7 @@ const VOLUME_STACK: std::ops::RangeInclusive<i32> = 401..=630;
 ///
 /// # Errors
 /// If the bytes are not a map, are cut short or go on behind the values, or a value is not finite.
-pub fn read(bytes: &[u8]) -> Result<Volume, Fault> {
+fn read(bytes: &[u8]) -> Result<Volume, Fault> {
     let header = header(bytes)?;
     let lens = counts(header, 0, 1)?.map(|n| n as usize);
     let sampling = counts(header, 28, 0)?;
@@ -195,7 +203,7 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
     // At most MAX_VALUES, which an i32 holds.
     let [x, y, z] = lens.map(|n| n as i32);
     let size = volume.voxel_size();
-    let (least, most, mean, deviation) = statistics(volume.data());
+    let Statistics { least, most, mean, deviation } = Statistics::of(volume.data());
     let mut header = vec![0; HEADER];
     let mut put = |at: usize, value: [u8; 4]| header[at..at + 4].copy_from_slice(&value);
     for (at, value) in [
@@ -236,14 +244,23 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
     put(212, [0x44, 0x44, 0, 0]);
     let label = b"written by steer3d";
     header[224..224 + label.len()].copy_from_slice(label);
-    write_file(path, &header, volume.data())
+    bytes::write(path, &header, volume.data())
 }
 
 /// Smallest and largest value, mean and standard deviation.
-fn statistics(values: &[f32]) -> (f64, f64, f64, f64) {
-    let least = values.iter().copied().fold(f32::INFINITY, f32::min);
-    let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
-    let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
-    (least.into(), most.into(), mean, (squares / values.len() as f64).sqrt())
+struct Statistics {
+    least: f64,
+    most: f64,
+    mean: f64,
+    deviation: f64,
+}
+
+impl Statistics {
+    fn of(values: &[f32]) -> Self {
+        let least = values.iter().copied().fold(f32::INFINITY, f32::min).into();
+        let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max).into();
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
+        let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+        Self { least, most, mean, deviation: (squares / values.len() as f64).sqrt() }
+    }
 }

@@ -14,9 +14,23 @@ use std::path::Path;
 
 use nalgebra::{Matrix3, Quaternion, UnitQuaternion, Vector3};
 
+use crate::bytes;
+use crate::error::FormatError;
+use crate::fault::{Fault, Place};
 use crate::samples::{Array, Axis, Element, Fields, checked_len, fault, in_order, volume};
-use crate::{Fault, Format, FormatError, Place, write_file};
+use crate::spec::{FormatSpec, Read};
 use steer3d_volume::volume::{Volume, VolumeError};
+
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    magics: &[
+        (344, MAGIC_1),
+        (4, MAGIC_2),
+        // Headers of pairs, which the reader refuses.
+        (344, b"ni1\0"),
+        (4, b"ni2\0\r\n\x1a\n"),
+    ],
+    ..FormatSpec::new("NIfTI", &["nii"], Read::Volume(read))
+};
 
 const MAGIC_1: &[u8] = b"n+1\0";
 const MAGIC_2: &[u8] = b"n+2\0\r\n\x1a\n";
@@ -25,7 +39,7 @@ const MAGIC_2: &[u8] = b"n+2\0\r\n\x1a\n";
 ///
 /// # Errors
 /// If the bytes are not an image, are cut short, or a value is not finite.
-pub fn read(bytes: &[u8]) -> Result<Volume, Fault> {
+fn read(bytes: &[u8]) -> Result<Volume, Fault> {
     let header = Header::read(bytes)?;
     let (element, colours) = header.element()?;
     let lens = header.lens()?;
@@ -338,7 +352,7 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
     for (i, len) in lens.into_iter().enumerate() {
         dim[i + 1] = i16::try_from(len).map_err(|_| FormatError::Export {
             path: path.to_owned(),
-            format: Format::Nifti,
+            format: FORMAT.name,
             source: VolumeError::Parameter {
                 field: "length of an axis",
                 expected: "at most 32767",
@@ -368,5 +382,5 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
         put(NIFTI_1.srow + 16 * i + 12, &real(origin[i]));
     }
     put(344, MAGIC_1);
-    write_file(path, &header, volume.data())
+    bytes::write(path, &header, volume.data())
 }

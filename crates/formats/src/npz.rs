@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::f16;
+use steer3d_files::{AtPath, FileError};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
@@ -28,13 +29,8 @@ const MAX_MEMBERS: usize = 1 << 12;
 #[non_exhaustive]
 pub enum NpzError {
     /// The file cannot be opened or read.
-    #[error("{path}: {source}; check the path and its permissions", path = path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// The file is not a zip archive, or is cut short.
     #[error("{path}: not a readable npz archive: {source}; save it again with numpy.savez",
             path = path.display())]
@@ -134,8 +130,7 @@ impl Npz {
     /// If the file is missing or not a zip archive.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, NpzError> {
         let path = path.into();
-        let file =
-            File::open(&path).map_err(|source| NpzError::Io { path: path.clone(), source })?;
+        let file = File::open(&path).at_path(&path)?;
         let archive = Archive::open(BufReader::new(file))
             .map_err(|source| NpzError::Archive { path: path.clone(), source })?;
         Ok(Self { path, archive })

@@ -7,16 +7,29 @@ use std::path::Path;
 use rayon::prelude::*;
 use zip::result::ZipError;
 
+use crate::bytes;
+use crate::error::FormatError;
+use crate::fault::{Fault, Place};
 use crate::npz::{self, Archive, NpyArray, Problem, Unread, problem};
-use crate::{Fault, Format, FormatError, Place, gzip};
+use crate::spec::{FormatSpec, Read};
 use steer3d_volume::volume::{Grid, Volume, VolumeError, checked_len};
+
+pub(crate) const NPY: FormatSpec = FormatSpec {
+    magics: &[(0, b"\x93NUMPY")],
+    ..FormatSpec::new("NPY", &["npy"], Read::Volume(read_npy))
+};
+
+pub(crate) const NPZ: FormatSpec = FormatSpec {
+    magics: &[(0, b"PK\x03\x04")],
+    ..FormatSpec::new("NPZ", &["npz"], Read::Volume(read_npz))
+};
 
 /// Reads an array.
 ///
 /// # Errors
 /// If the bytes are not an array, are cut short or go on behind it, it has another number of axes,
 /// or a value is not finite.
-pub fn read_npy(bytes: &[u8]) -> Result<Volume, Fault> {
+fn read_npy(bytes: &[u8]) -> Result<Volume, Fault> {
     let at = |offset: usize| {
         move |(expected, found): Problem| Fault::new(Place::Byte(offset as u64), expected, found)
     };
@@ -31,7 +44,7 @@ pub fn read_npy(bytes: &[u8]) -> Result<Volume, Fault> {
 ///
 /// # Errors
 /// As [`read_npy`], and if the archive is damaged or has another number of arrays.
-pub fn read_npz(bytes: &[u8]) -> Result<Volume, Fault> {
+fn read_npz(bytes: &[u8]) -> Result<Volume, Fault> {
     let mut archive = Archive::open(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
     match archive.keys().as_slice() {
         [key] => member(&mut archive, key),
@@ -45,13 +58,13 @@ pub fn read_npz(bytes: &[u8]) -> Result<Volume, Fault> {
 /// Reads the array `key` of the archive at `path`.
 ///
 /// # Errors
-/// As [`read`](super::read), and if there is no such array.
+/// As [`read`](crate::read), and if there is no such array.
 pub fn read_npz_array(path: &Path, key: &str) -> Result<Volume, FormatError> {
-    let bytes = gzip::bytes(path)?;
-    Archive::open(Cursor::new(bytes.as_slice()))
+    let archive = bytes::read(path)?;
+    Archive::open(Cursor::new(archive.as_slice()))
         .map_err(|error| damaged(&error))
         .and_then(|mut archive| member(&mut archive, key))
-        .map_err(|fault| fault.of(path, Format::Npz))
+        .map_err(|fault| fault.of(path, NPZ.name))
 }
 
 fn member(archive: &mut Archive<Cursor<&[u8]>>, key: &str) -> Result<Volume, Fault> {

@@ -1,8 +1,12 @@
 //! Wavefront OBJ, polygons alone: <https://www.loc.gov/preservation/digital/formats/fdd/fdd000507.shtml>.
 
+use crate::fault::{Fault, Place};
 use crate::polygons::{Polygons, lines, position, quoted};
-use crate::{Fault, Place};
+use crate::spec::{FormatSpec, Read};
 use steer3d_volume::mesh::Mesh;
+
+pub(crate) const FORMAT: FormatSpec =
+    FormatSpec { recognises, ..FormatSpec::new("OBJ", &["obj"], Read::Mesh(read)) };
 
 /// Statements that say nothing of the positions of triangles.
 const SKIPPED: [&str; 19] = [
@@ -29,7 +33,7 @@ const SKIPPED: [&str; 19] = [
 
 /// Reads an OBJ file. All groups and objects become one mesh; materials, normals, texture
 /// coordinates, colours, points and lines are skipped; free-form surfaces are refused.
-pub(crate) fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
+fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
     let mut mesh = Polygons::default();
     for (place, line) in statements(bytes) {
         let mut tokens = line.split_whitespace();
@@ -51,8 +55,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
 }
 
 /// Is there a vertex, with nothing but OBJ statements before it?
-pub(crate) fn recognises(bytes: &[u8]) -> bool {
-    for (place, line) in statements(bytes) {
+fn recognises(bytes: &[u8]) -> bool {
+    let head = &bytes[..bytes.len().min(1 << 16)];
+    for (place, line) in statements(head) {
         let mut tokens = line.split_whitespace();
         match tokens.next() {
             Some("v") => return position(&mut tokens, place).is_ok(),

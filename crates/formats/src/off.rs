@@ -2,16 +2,20 @@
 
 use std::borrow::Cow;
 
-use crate::polygons::{Polygons, lines, position, quoted, whole};
-use crate::{Fault, Place};
+use crate::fault::{Fault, Place};
+use crate::polygons::{Polygons, lines, number, position, quoted};
+use crate::spec::{FormatSpec, Read};
 use steer3d_volume::mesh::Mesh;
+
+pub(crate) const FORMAT: FormatSpec =
+    FormatSpec { recognises, ..FormatSpec::new("OFF", &["off"], Read::Mesh(read)) };
 
 const KEYWORD: &str = "the keyword OFF, COFF, NOFF or STOFF (three coordinates)";
 const COUNTS: &str = "the numbers of vertices, faces and edges";
 
 /// Reads an OFF file. Normals, colours and texture coordinates are skipped; so is the number of
 /// edges. The counts may follow the keyword on its line, with or without a space.
-pub(crate) fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
+fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
     let mut lines = statements(bytes);
     let (place, line) = next(&mut lines, KEYWORD)?;
     let rest =
@@ -24,7 +28,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
         false => (place, Cow::Borrowed(rest)),
     };
     let mut tokens = counts.split_whitespace();
-    let mut count = || whole(&mut tokens, place, COUNTS);
+    let mut count = || number(&mut tokens, place, COUNTS);
     let [vertices, faces, _] = [count()?, count()?, count()?];
 
     let mut mesh = Polygons::default();
@@ -45,8 +49,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
 }
 
 /// Does the first statement hold the keyword of OFF?
-pub(crate) fn recognises(bytes: &[u8]) -> bool {
-    statements(bytes).next().is_some_and(|(_, line)| after_keyword(&line).is_some())
+fn recognises(bytes: &[u8]) -> bool {
+    let head = &bytes[..bytes.len().min(1 << 16)];
+    statements(head).next().is_some_and(|(_, line)| after_keyword(&line).is_some())
 }
 
 /// The lines without comments that are not blank.
@@ -78,11 +83,11 @@ fn after_keyword(line: &str) -> Option<&str> {
 
 fn corners(line: &str, place: Place) -> Result<Vec<usize>, Fault> {
     let mut tokens = line.split_whitespace();
-    let count = whole(&mut tokens, place, "the number of corners")?;
+    let count = number(&mut tokens, place, "the number of corners")?;
     let corners: Vec<usize> = tokens
         .by_ref()
         .take(count)
-        .map(|token| whole(&mut [token].into_iter(), place, "the index of a vertex"))
+        .map(|token| number(&mut [token].into_iter(), place, "the index of a vertex"))
         .collect::<Result<_, _>>()?;
     match corners.len() == count {
         true => Ok(corners),

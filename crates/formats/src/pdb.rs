@@ -11,12 +11,19 @@
 //!   cell or title are passed over.
 //! - A cell of edges of at most 1 Å, which the PDB writes where there is no crystal, is none.
 
+use crate::fault::{Fault, Place};
 use crate::records::{Line, Lines, cut, element, push, text};
-use crate::{Fault, Place};
+use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::molecule::{Atom, Cell, Molecule};
 
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    recognises,
+    several: Some(Several::Models),
+    ..FormatSpec::new("PDB", &["pdb", "ent"], Read::Molecules(read))
+};
+
 /// Does a file begin with a record of the PDB?
-pub(crate) fn recognises(bytes: &[u8]) -> bool {
+fn recognises(bytes: &[u8]) -> bool {
     const FIRST: [&[u8]; 15] = [
         b"HEADER", b"OBSLTE", b"TITLE ", b"SPLIT ", b"CAVEAT", b"COMPND", b"SOURCE", b"KEYWDS",
         b"EXPDTA", b"NUMMDL", b"AUTHOR", b"REVDAT", b"REMARK", b"CRYST1", b"MODEL ",
@@ -30,7 +37,7 @@ pub(crate) fn recognises(bytes: &[u8]) -> bool {
 }
 
 /// The molecules of a file: one, or one for each model.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
+fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
     let mut reader = Reader::default();
     for line in Lines::new(bytes) {
         reader.line(line)?;

@@ -1,8 +1,15 @@
 //! Polygon file format, ascii and binary: <https://paulbourke.net/dataformats/ply/>.
 
+use crate::fault::{Fault, Place};
 use crate::polygons::{Polygons, quoted};
-use crate::{Fault, Place};
+use crate::samples::Element as Scalar;
+use crate::spec::{FormatSpec, Read};
 use steer3d_volume::mesh::Mesh;
+
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    magics: &[(0, b"ply\n"), (0, b"ply\r")],
+    ..FormatSpec::new("PLY", &["ply"], Read::Mesh(read))
+};
 
 /// Most kinds of elements that a header may declare.
 const MAX_ELEMENTS: usize = 64;
@@ -10,7 +17,7 @@ const MAX_ELEMENTS: usize = 64;
 /// Reads a PLY file: x, y and z of the element `vertex` and the list `vertex_indices` (or
 /// `vertex_index`) of the element `face`, of any number type and in any order. Everything else is
 /// skipped.
-pub(crate) fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
+fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
     let header = Header::read(bytes)?;
     let count = header.element("vertex")?.count;
     header.element("face")?;
@@ -81,57 +88,19 @@ fn whole(value: f64, place: Place, expected: &str) -> Result<usize, Fault> {
     }
 }
 
-/// A number type of PLY.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Scalar {
-    I8,
-    U8,
-    I16,
-    U16,
-    I32,
-    U32,
-    F32,
-    F64,
-}
-
-impl Scalar {
-    fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "char" | "int8" => Self::I8,
-            "uchar" | "uint8" => Self::U8,
-            "short" | "int16" => Self::I16,
-            "ushort" | "uint16" => Self::U16,
-            "int" | "int32" => Self::I32,
-            "uint" | "uint32" => Self::U32,
-            "float" | "float32" => Self::F32,
-            "double" | "float64" => Self::F64,
-            _ => return None,
-        })
-    }
-
-    fn size(self) -> usize {
-        match self {
-            Self::I8 | Self::U8 => 1,
-            Self::I16 | Self::U16 => 2,
-            Self::I32 | Self::U32 | Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
-
-    /// The value of as many bytes as [`Scalar::size`] says, least significant first.
-    fn value(self, bytes: [u8; 8]) -> f64 {
-        let [a, b, c, d, ..] = bytes;
-        match self {
-            Self::I8 => f64::from(a.cast_signed()),
-            Self::U8 => f64::from(a),
-            Self::I16 => f64::from(i16::from_le_bytes([a, b])),
-            Self::U16 => f64::from(u16::from_le_bytes([a, b])),
-            Self::I32 => f64::from(i32::from_le_bytes([a, b, c, d])),
-            Self::U32 => f64::from(u32::from_le_bytes([a, b, c, d])),
-            Self::F32 => f64::from(f32::from_le_bytes([a, b, c, d])),
-            Self::F64 => f64::from_le_bytes(bytes),
-        }
-    }
+/// A number type by its name in PLY.
+fn scalar(name: &str) -> Option<Scalar> {
+    Some(match name {
+        "char" | "int8" => Scalar::I8,
+        "uchar" | "uint8" => Scalar::U8,
+        "short" | "int16" => Scalar::I16,
+        "ushort" | "uint16" => Scalar::U16,
+        "int" | "int32" => Scalar::I32,
+        "uint" | "uint32" => Scalar::U32,
+        "float" | "float32" => Scalar::F32,
+        "double" | "float64" => Scalar::F64,
+        _ => return None,
+    })
 }
 
 #[derive(Debug)]
@@ -254,11 +223,11 @@ fn parse_encoding(name: &str, place: Place) -> Result<Encoding, Fault> {
 
 fn parse_property(words: &[&str]) -> Option<Property> {
     let (length, item, name) = match words {
-        ["list", length, item, name] => (Some(Scalar::parse(length)?), item, name),
+        ["list", length, item, name] => (Some(scalar(length)?), item, name),
         [item, name] => (None, item, name),
         _ => return None,
     };
-    Some(Property { name: (*name).to_owned(), length, item: Scalar::parse(item)? })
+    Some(Property { name: (*name).to_owned(), length, item: scalar(item)? })
 }
 
 /// The values behind the header, one after another.

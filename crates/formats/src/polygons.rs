@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Fault, Place};
+use crate::fault::{Fault, Place};
 use steer3d_volume::mesh::Mesh;
 
 /// The lines of `bytes` with their places. Bytes that are not UTF-8 become U+FFFD: they may stand
@@ -13,11 +13,11 @@ pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = (Place, Cow<'_, str>)>
 }
 
 /// The next of `tokens` as a number called `what`.
-pub(crate) fn number<'a>(
+pub(crate) fn number<'a, T: std::str::FromStr>(
     tokens: &mut impl Iterator<Item = &'a str>,
     place: Place,
     what: &str,
-) -> Result<f64, Fault> {
+) -> Result<T, Fault> {
     let token = tokens.next().ok_or_else(|| Fault::new(place, what, "the end of the line"))?;
     token.parse().map_err(|_| Fault::new(place, what, quoted(token)))
 }
@@ -29,16 +29,6 @@ pub(crate) fn position<'a>(
 ) -> Result<[f64; 3], Fault> {
     let mut coordinate = || number(tokens, place, "three coordinates");
     Ok([coordinate()?, coordinate()?, coordinate()?])
-}
-
-/// The next of `tokens` as a whole number called `what`.
-pub(crate) fn whole<'a>(
-    tokens: &mut impl Iterator<Item = &'a str>,
-    place: Place,
-    what: &str,
-) -> Result<usize, Fault> {
-    let token = tokens.next().ok_or_else(|| Fault::new(place, what, "the end of the line"))?;
-    token.parse().map_err(|_| Fault::new(place, what, quoted(token)))
 }
 
 /// A piece of the file in quotation marks, cut short if it is long.

@@ -1,7 +1,7 @@
 //! Lines, columns and numbers of the text formats of molecules.
 
-use crate::{Fault, Place};
-use steer3d_volume::molecule::Atom;
+use crate::fault::{Fault, Place};
+use steer3d_volume::molecule::{Atom, Molecule};
 
 /// Largest number of atoms in one file: 2²⁴.
 const MAX_ATOMS: usize = 1 << 24;
@@ -36,10 +36,8 @@ impl<'a> Line<'a> {
 
     /// A finite number.
     pub(crate) fn number(self, text: &[u8], what: &str) -> Result<f64, Fault> {
-        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-        number
-            .filter(|number: &f64| number.is_finite())
-            .ok_or_else(|| self.fault(format!("a finite number as {what}"), text))
+        let number = parsed(text).filter(|number: &f64| number.is_finite());
+        number.ok_or_else(|| self.fault(format!("a finite number as {what}"), text))
     }
 
     /// A finite number, or `default` where there is only blank space.
@@ -49,8 +47,7 @@ impl<'a> Line<'a> {
 
     /// A whole number.
     pub(crate) fn integer<T: std::str::FromStr>(self, text: &[u8], what: &str) -> Result<T, Fault> {
-        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-        number.ok_or_else(|| self.fault(format!("a whole number as {what}"), text))
+        parsed(text).ok_or_else(|| self.fault(format!("a whole number as {what}"), text))
     }
 }
 
@@ -98,6 +95,11 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
+/// The number that some bytes are the text of.
+pub(crate) fn parsed<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
 /// Some bytes of a file, for a message.
 pub(crate) fn show(bytes: &[u8]) -> String {
     match bytes {
@@ -141,4 +143,20 @@ pub(crate) fn push(
     }
     atoms.push(atom);
     Ok(())
+}
+
+/// The molecules of a file whose records follow each other, at least one. `read` gets the number
+/// of atoms before its record.
+pub(crate) fn records(
+    bytes: &[u8],
+    read: impl Fn(&mut Lines<'_>, usize) -> Result<Molecule, Fault>,
+) -> Result<Vec<Molecule>, Fault> {
+    let mut lines = Lines::new(bytes);
+    let (mut molecules, mut done) = (Vec::new(), 0);
+    while molecules.is_empty() || !lines.is_done() {
+        let molecule = read(&mut lines, done)?;
+        done += molecule.atoms.len();
+        molecules.push(molecule);
+    }
+    Ok(molecules)
 }

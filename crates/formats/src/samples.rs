@@ -5,7 +5,7 @@ use std::fmt::Display;
 use half::f16;
 use rayon::prelude::*;
 
-use crate::{Fault, Place};
+use crate::fault::{Fault, Place};
 use steer3d_volume::volume::{Grid, MAX_VALUES, Volume, VolumeError};
 
 /// The bytes of a file, or of its header, and their byte order.
@@ -82,6 +82,24 @@ impl Element {
             Self::U64 | Self::I64 | Self::F64 => 8,
         }
     }
+
+    /// The value of as many bytes as [`Element::size`] says, least significant first.
+    pub(crate) fn value(self, bytes: [u8; 8]) -> f64 {
+        let [a, b, c, d, ..] = bytes;
+        match self {
+            Self::U8 => f64::from(a),
+            Self::I8 => f64::from(a.cast_signed()),
+            Self::U16 => f64::from(u16::from_le_bytes([a, b])),
+            Self::I16 => f64::from(i16::from_le_bytes([a, b])),
+            Self::U32 => f64::from(u32::from_le_bytes([a, b, c, d])),
+            Self::I32 => f64::from(i32::from_le_bytes([a, b, c, d])),
+            Self::U64 => u64::from_le_bytes(bytes) as f64,
+            Self::I64 => i64::from_le_bytes(bytes) as f64,
+            Self::F16 => f16::from_le_bytes([a, b]).to_f64(),
+            Self::F32 => f64::from(f32::from_le_bytes([a, b, c, d])),
+            Self::F64 => f64::from_le_bytes(bytes),
+        }
+    }
 }
 
 /// An array that lies in a file.
@@ -119,18 +137,11 @@ impl<'a> Array<'a> {
 
     /// The values in the order of the file, each sent through `scale`.
     pub(crate) fn values(&self, scale: impl Fn(f64) -> f64 + Sync) -> Result<Vec<f32>, Fault> {
-        let values = match self.element {
-            Element::U8 => self.decode(|b| f64::from(u8::from_be_bytes(b)), scale),
-            Element::I8 => self.decode(|b| f64::from(i8::from_be_bytes(b)), scale),
-            Element::U16 => self.decode(|b| f64::from(u16::from_be_bytes(b)), scale),
-            Element::I16 => self.decode(|b| f64::from(i16::from_be_bytes(b)), scale),
-            Element::U32 => self.decode(|b| f64::from(u32::from_be_bytes(b)), scale),
-            Element::I32 => self.decode(|b| f64::from(i32::from_be_bytes(b)), scale),
-            Element::U64 => self.decode(|b| u64::from_be_bytes(b) as f64, scale),
-            Element::I64 => self.decode(|b| i64::from_be_bytes(b) as f64, scale),
-            Element::F16 => self.decode(|b| f16::from_be_bytes(b).to_f64(), scale),
-            Element::F32 => self.decode(|b| f64::from(f32::from_be_bytes(b)), scale),
-            Element::F64 => self.decode(f64::from_be_bytes, scale),
+        let values = match self.element.size() {
+            1 => self.decode::<1>(scale),
+            2 => self.decode::<2>(scale),
+            4 => self.decode::<4>(scale),
+            _ => self.decode::<8>(scale),
         };
         match values.par_iter().position_first(|value| !value.is_finite()) {
             None => Ok(values),
@@ -141,21 +152,18 @@ impl<'a> Array<'a> {
         }
     }
 
-    /// Decodes values of N bytes, given in big-endian order.
-    fn decode<const N: usize>(
-        &self,
-        decode: impl Fn([u8; N]) -> f64 + Sync,
-        scale: impl Fn(f64) -> f64 + Sync,
-    ) -> Vec<f32> {
+    /// Decodes values of N bytes.
+    fn decode<const N: usize>(&self, scale: impl Fn(f64) -> f64 + Sync) -> Vec<f32> {
         let (values, _) = self.bytes.as_chunks::<N>();
         values
             .par_iter()
             .map(|&bytes| {
-                let mut bytes = bytes;
-                if !self.big_endian {
+                let (mut bytes, mut word) = (bytes, [0; 8]);
+                if self.big_endian {
                     bytes.reverse();
                 }
-                scale(decode(bytes)) as f32
+                word[..N].copy_from_slice(&bytes);
+                scale(self.element.value(word)) as f32
             })
             .collect()
     }
@@ -230,7 +238,6 @@ pub(crate) fn volume(
         .map_err(|error| unusable(&error))
 }
 
-/// A file that is as its format asks for, but whose volume cannot be used.
 /// The fault of values of which no [`Volume`] can be made.
 pub fn unusable(error: &VolumeError) -> Fault {
     Fault::new(Place::Whole, "a volume that can be used", error.to_string())

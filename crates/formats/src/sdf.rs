@@ -4,26 +4,26 @@
 //! `M  CHG` lines, or those of the atom lines if there are none. Bonds are checked, not kept.
 //! V3000 is refused.
 
-use crate::Fault;
-use crate::records::{Line, Lines, element, push, text};
+use crate::fault::Fault;
+use crate::records::{Line, Lines, element, push, records, text};
+use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::molecule::{Atom, Molecule};
 
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    recognises,
+    several: Some(Several::Records),
+    ..FormatSpec::new("SDF", &["sdf", "sd", "mol"], Read::Molecules(read))
+};
+
 /// Is the fourth line of a file a counts line?
-pub(crate) fn recognises(bytes: &[u8]) -> bool {
+fn recognises(bytes: &[u8]) -> bool {
     let counts = Lines::new(bytes).nth(3).map(|line| line.bytes.trim_ascii_end());
     counts.is_some_and(|line| line.ends_with(b"V2000") || line.ends_with(b"V3000"))
 }
 
 /// The molecules of a file, one for each record.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
-    let mut lines = Lines::new(bytes);
-    let (mut molecules, mut done) = (Vec::new(), 0);
-    while molecules.is_empty() || !lines.is_done() {
-        let molecule = record(&mut lines, done)?;
-        done += molecule.atoms.len();
-        molecules.push(molecule);
-    }
-    Ok(molecules)
+fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
+    records(bytes, record)
 }
 
 fn record(lines: &mut Lines<'_>, done: usize) -> Result<Molecule, Fault> {

@@ -3,16 +3,20 @@
 
 use std::borrow::Cow;
 
+use crate::fault::{Fault, Place};
 use crate::polygons::{Polygons, lines, position, quoted};
-use crate::{Fault, Place};
+use crate::spec::{FormatSpec, Read};
 use steer3d_volume::mesh::Mesh;
+
+pub(crate) const FORMAT: FormatSpec =
+    FormatSpec { recognises, ..FormatSpec::new("STL", &["stl"], Read::Mesh(read)) };
 
 const HEADER: usize = 84;
 const FACET: usize = 50;
 
 /// Reads an STL file. Equal vertices (-0 equals 0) become one; all solids become one mesh; normals,
 /// names and attributes are skipped.
-pub(crate) fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
+fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
     let mut mesh = Polygons::default();
     match is_text(bytes) {
         true => read_text(bytes, &mut mesh)?,
@@ -22,7 +26,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
 }
 
 /// Is the size that of a binary file, or is it text whose second statement is one of STL?
-pub(crate) fn recognises(bytes: &[u8]) -> bool {
+fn recognises(bytes: &[u8]) -> bool {
     let second = || {
         let mut lines = lines(bytes).filter(|(_, line)| !line.trim().is_empty());
         lines.nth(1).map(|(_, line)| keyword(&line))

@@ -6,13 +6,20 @@
 //! charge (`charge`, `charges`, `initial_charges`) are taken, and `Lattice` is the cell. In a plain
 //! frame the comment is the name, and columns after the position are passed over.
 
-use crate::records::{Line, Lines, element, element_of_label, push, text};
-use crate::{Fault, Place};
+use crate::fault::{Fault, Place};
+use crate::records::{Line, Lines, element, element_of_label, parsed, push, records, text};
+use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::elements;
 use steer3d_volume::molecule::{Atom, Cell, Molecule};
 
+pub(crate) const FORMAT: FormatSpec = FormatSpec {
+    recognises,
+    several: Some(Several::Records),
+    ..FormatSpec::new("XYZ", &["xyz", "extxyz"], Read::Molecules(read))
+};
+
 /// Is the first line of a file a count and the third one an atom?
-pub(crate) fn recognises(bytes: &[u8]) -> bool {
+fn recognises(bytes: &[u8]) -> bool {
     let mut lines = Lines::new(bytes);
     let (count, atom) = (lines.next(), lines.nth(1));
     count.zip(atom).is_some_and(|(count, atom)| {
@@ -23,15 +30,8 @@ pub(crate) fn recognises(bytes: &[u8]) -> bool {
 }
 
 /// The molecules of a file, one for each frame.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
-    let mut lines = Lines::new(bytes);
-    let (mut molecules, mut done) = (Vec::new(), 0);
-    while molecules.is_empty() || !lines.is_done() {
-        let molecule = frame(&mut lines, done)?;
-        done += molecule.atoms.len();
-        molecules.push(molecule);
-    }
-    Ok(molecules)
+fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
+    records(bytes, frame)
 }
 
 fn frame(lines: &mut Lines<'_>, done: usize) -> Result<Molecule, Fault> {
@@ -160,7 +160,7 @@ impl Layout {
         let species = self.species.map_or(&[][..], |at| words[at]);
         let number = match self.number {
             Some(at) => Some(line.integer::<u8>(words[at], "atomic number")?),
-            None => std::str::from_utf8(species).ok().and_then(|word| word.parse().ok()),
+            None => parsed(species),
         };
         let (element, name) = match number {
             Some(number) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use steer3d_formats::{Fault, Format, FormatError, Place, Source, read, read_as};
+use steer3d_formats::{Fault, FileContents, Format, FormatError, Place, read, read_as};
 use steer3d_so3::{Rotation, Stream, random_rotations};
 use steer3d_volume::Mesh;
 
@@ -12,9 +12,9 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-fn mesh(source: Source) -> Mesh {
+fn mesh(source: FileContents) -> Mesh {
     match source {
-        Source::Mesh(mesh) => mesh,
+        FileContents::Mesh(mesh) => mesh,
         other => panic!("{other:?} is not a mesh"),
     }
 }

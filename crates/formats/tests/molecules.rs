@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use serde::Deserialize;
-use steer3d_formats::{self as formats, Fault, Format, FormatError, Place, Source};
+use steer3d_formats::{self as formats, Fault, FileContents, Format, FormatError, Place};
 use steer3d_so3::Stream;
 use steer3d_volume::molecule::{Atom, Cell, Molecule};
 
@@ -15,9 +15,9 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/molecules")
 }
 
-fn molecules(source: Source) -> Vec<Molecule> {
+fn molecules(source: FileContents) -> Vec<Molecule> {
     match source {
-        Source::Molecules(molecules) => molecules,
+        FileContents::Molecules(molecules) => molecules,
         other => panic!("molecules expected, found {other:?}"),
     }
 }
@@ -510,7 +510,7 @@ fn samples() -> [(Format, Vec<u8>); 7] {
 /// What a reader gives must be of finite numbers and at least one atom per molecule line.
 fn check_sane(bytes: &[u8], format: Format) {
     Format::detect(bytes, Path::new("file"));
-    if let Ok(Source::Molecules(found)) = formats::read_as(bytes, format) {
+    if let Ok(FileContents::Molecules(found)) = formats::read_as(bytes, format) {
         for molecule in found {
             assert!(molecule.atoms.len() <= bytes.len());
             for atom in &molecule.atoms {

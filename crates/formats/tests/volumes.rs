@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nalgebra::{Matrix3, Vector3};
 use steer3d_formats::npz::Npz;
 use steer3d_formats::{
-    Fault, Format, FormatError, Place, Source, read, read_as, read_npz_array, write_mrc,
+    Fault, FileContents, Format, FormatError, Place, read, read_as, read_npz_array, write_mrc,
     write_nifti,
 };
 use steer3d_so3::Stream;
@@ -18,7 +18,7 @@ fn file(name: &str) -> PathBuf {
 
 fn volume(name: &str) -> Result<Volume, FormatError> {
     match read(&file(name))? {
-        Source::Volume(volume) => Ok(volume),
+        FileContents::Volume(volume) => Ok(volume),
         other => panic!("{name}: {other:?}"),
     }
 }
@@ -105,7 +105,9 @@ fn skewed_maps_are_resampled_where_their_density_is() {
     let bytes = skewed([angle(1, 2), angle(0, 2), angle(0, 1)], edges, lens, |index| {
         density(steps * Vector3::from(index)) as f32
     });
-    let Source::Volume(map) = read_as(&bytes, Format::Mrc).unwrap() else { panic!("no volume") };
+    let FileContents::Volume(map) = read_as(&bytes, Format::Mrc).unwrap() else {
+        panic!("no volume")
+    };
     let [d, h, w] = map.dims();
     assert_eq!(d, 34);
     let mut largest = 0.0f64;
@@ -206,7 +208,7 @@ fn npz() -> Vec<u8> {
 fn formats_are_known_by_content_in_both_byte_orders() {
     for (format, bytes) in samples() {
         assert_eq!(Format::detect(&bytes, Path::new("nameless")), Some(format));
-        assert!(matches!(read_as(&bytes, format), Ok(Source::Volume(_))), "{format}");
+        assert!(matches!(read_as(&bytes, format), Ok(FileContents::Volume(_))), "{format}");
     }
     let pair = std::fs::read(file("broken/minimal.hdr")).unwrap();
     assert_eq!(Format::detect(&pair, Path::new("minimal.hdr")), Some(Format::Nifti));
@@ -247,7 +249,7 @@ fn damaged_bytes_never_panic() {
                 };
             }
             match read_as(&bytes, format) {
-                Ok(Source::Volume(volume)) => {
+                Ok(FileContents::Volume(volume)) => {
                     assert!(volume.data().len() <= MAX_VALUES);
                     read += 1;
                 }
@@ -299,7 +301,9 @@ fn headers_that_declare_huge_arrays_are_refused_at_once() {
 fn faults_of_binvox_files_name_the_line_or_the_byte() {
     let good =
         b"#binvox 1\ndim 1 2 3\n# y fastest\nscale 3\ntranslate 1 2 3\ndata\n\x00\x05\x01\x01";
-    let Ok(Source::Volume(volume)) = read_as(good, Format::Binvox) else { panic!("not read") };
+    let Ok(FileContents::Volume(volume)) = read_as(good, Format::Binvox) else {
+        panic!("not read")
+    };
     // Dimensions of the file are x, z, y; the last voxel is the last in each.
     assert_eq!(volume.dims(), [2, 3, 1]);
     assert_eq!(volume.data(), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
@@ -322,7 +326,9 @@ fn faults_of_binvox_files_name_the_line_or_the_byte() {
         assert_eq!(fault.place, place, "{}: {fault}", bytes.escape_ascii());
     }
     let second = b"#binvox 2\ndim 1 1 1\ndata\n\x07\x01";
-    let Ok(Source::Volume(volume)) = read_as(second, Format::Binvox) else { panic!("not read") };
+    let Ok(FileContents::Volume(volume)) = read_as(second, Format::Binvox) else {
+        panic!("not read")
+    };
     assert_eq!(volume.data(), [7.0]);
 }
 
@@ -384,7 +390,7 @@ fn written_maps_and_images_are_read_back() {
         ] {
             let path = folder.path().join(name);
             write(&path, &volume).unwrap();
-            let Source::Volume(found) = read(&path).unwrap() else { panic!("no volume") };
+            let FileContents::Volume(found) = read(&path).unwrap() else { panic!("no volume") };
             assert_eq!(found, volume, "{name}");
         }
     }

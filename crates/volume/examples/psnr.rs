@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nalgebra::Vector3;
 use steer3d_formats::npz::Npz;
-use steer3d_formats::{Source, read};
+use steer3d_formats::{FileContents, read};
 use steer3d_so3::{Irreps, random_rotations};
 use steer3d_volume::{Grid, Interpolation, Volume, crop, rotate};
 
@@ -99,7 +99,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<(String, Volume)>, Error> {
 
 fn volume(path: &Path) -> Result<Volume, Error> {
     match read(path)? {
-        Source::Volume(volume) => Ok(volume),
+        FileContents::Volume(volume) => Ok(volume),
         _ => Err(format!("{}: not a volume", path.display()).into()),
     }
 }

@@ -10,20 +10,23 @@ use crate::volume::{Grid, Volume, VolumeError, checked_len};
 
 /// Which channel an atom adds to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum ChannelScheme {
-    /// One channel for all atoms.
+    /// One for all atoms.
     #[default]
     Single,
     /// A channel for each of the atomic numbers `listed`, in their order, and with `other` one more
     /// for all other elements, which else are left out.
+    #[cfg_attr(feature = "clap", value(skip))]
     Elements {
         /// Atomic numbers.
         listed: Vec<u8>,
         /// Is there a channel for the others?
         other: bool,
     },
-    /// The channels N, CA, C, O and CB for the atoms of these names; all others, hetero atoms such
-    /// as calcium included, are left out.
+    /// N, CA, C, O and CB of amino acids, each a channel; other atoms are left out.
+    ///
+    /// Hetero atoms such as calcium are others.
     Backbone,
 }
 
@@ -89,15 +92,16 @@ impl ChannelScheme {
 
 /// The weight of an atom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Weight {
     /// 1.
     #[default]
     One,
-    /// Its occupancy, so that alternate locations share one atom.
+    /// Occupancy: alternate locations share one atom, and all of them are kept.
     Occupancy,
-    /// Its partial or formal charge.
+    /// Partial or formal charge.
     Charge,
-    /// Its B factor.
+    /// B factor.
     BFactor,
 }
 
@@ -139,11 +143,11 @@ pub enum Centring {
 /// ```
 /// use steer3d_so3::Rotation;
 /// use steer3d_volume::density::{ChannelScheme, MoleculeVoxeliser};
-/// use steer3d_volume::formats::{Format, Source, read_as};
+/// use steer3d_formats::{FileContents, Format, read_as};
 /// use steer3d_volume::Grid;
 ///
 /// let text = "3\nwater\nO 0.0 0.0 0.0\nH 0.76 0.59 0.0\nH -0.76 0.59 0.0\n";
-/// let Ok(Source::Molecules(molecules)) = read_as(text.as_bytes(), Format::Xyz) else { panic!() };
+/// let Ok(FileContents::Molecules(molecules)) = read_as(text.as_bytes(), Format::Xyz) else { panic!() };
 /// let voxeliser = MoleculeVoxeliser {
 ///     channels: ChannelScheme::Elements { listed: vec![8, 1], other: false },
 ///     ..MoleculeVoxeliser::new(Grid::new([16, 16, 20], [0.5; 3])?, 0.5)

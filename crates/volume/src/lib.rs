@@ -20,7 +20,8 @@ pub mod volume;
 
 pub use density::{Centring, ChannelScheme, MoleculeVoxeliser, Weight};
 pub use mesh::Mesh;
-pub use mesh::voxeliser::{Inside, MeshField, MeshVoxeliser};
+pub use mesh::inside::Inside;
+pub use mesh::voxeliser::{MeshField, MeshVoxeliser};
 pub use points::{Gaussian, Normalisation, PointCloud, PointValue, Voxeliser};
 pub use resample::{
     Interpolation, Rotator, change_voxel_size, crop, resample_to, rotate, rotate_into, translate,

@@ -37,7 +37,7 @@ impl PointValue {
 }
 
 /// Points with a channel each, for example the atoms of a molecule with their type, and values.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PointCloud {
     positions: Vec<[f64; 3]>,
     channels: Vec<u16>,

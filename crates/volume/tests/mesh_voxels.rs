@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nalgebra::Vector3;
 use serde_json::Value;
-use steer3d_formats::{Source, read};
+use steer3d_formats::{FileContents, read};
 use steer3d_so3::{Rotation, Stream, cube_group, random_rotations};
 use steer3d_volume::{
     Inside, Interpolation, Mesh, MeshField, MeshVoxeliser, Volume, VolumeError, rotate,
@@ -16,7 +16,7 @@ type V = Vector3<f64>;
 fn file(name: &str) -> Mesh {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/meshes").join(name);
     match read(&path).unwrap() {
-        Source::Mesh(mesh) => mesh,
+        FileContents::Mesh(mesh) => mesh,
         other => panic!("{other:?}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use nalgebra::{Affine3, Rotation3, Scale3, Translation3, Vector3};
 use proptest::prelude::*;
-use steer3d_formats::{Source, read};
+use steer3d_formats::{FileContents, read};
 use steer3d_so3::spherical_harmonics;
 use steer3d_so3::{Irreps, Normalization, Rotation, Stream, cube_group, random_rotations};
 use steer3d_volume::{
@@ -222,7 +222,7 @@ fn there_and_back_again_cubic_beats_trilinear() {
 fn there_and_back_again_cubic_beats_trilinear_on_a_density_map() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = path.join("../formats/tests/data/volumes/emd_3197.map.gz");
-    let Ok(Source::Volume(map)) = read(&path) else { panic!("no map") };
+    let Ok(FileContents::Volume(map)) = read(&path) else { panic!("no map") };
     let map = crop(&map, [-9; 3], [38; 3]).unwrap();
     let error = |interpolation| -> f64 {
         let errors = random_rotations(18, 2).into_iter().map(|rotation| {

@@ -4,10 +4,28 @@ use std::collections::HashMap;
 
 use nalgebra::{Vector2, Vector3};
 use robust::{Coord, orient2d};
+use serde::{Deserialize, Serialize};
 
 use super::tree::Tree;
-use super::voxeliser::Inside;
 use super::{Mesh, Triangle};
+
+/// How [`MeshField::Solid`](crate::MeshField::Solid) and the sign of
+/// [`MeshField::Distance`](crate::MeshField::Distance) tell inside from outside. A centre on the
+/// surface itself may fall on either side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inside {
+    /// Where the generalised winding number (Jacobson, Kavan and Sorkine-Hornung 2013,
+    /// <https://doi.org/10.1145/2461912.2461916>) is above 1/2 in magnitude. It is a whole number
+    /// for a closed mesh and falls off smoothly through holes. Parts that overlap join; a part that
+    /// faces inwards within another is a cavity; a surface given twice, once facing each way, has
+    /// no inside.
+    #[default]
+    Winding,
+    /// Where a ray along x has crossed the surface an odd number of times: triangles may face
+    /// anywhere, and parts that overlap cancel. A hole leaves streaks along x.
+    Parity,
+}
 
 /// A mesh that answers which voxel centres it has inside.
 ///

@@ -1,7 +1,7 @@
 //! Triangle meshes and their volumes.
 
 mod clip;
-mod inside;
+pub(crate) mod inside;
 mod tree;
 pub mod voxeliser;
 

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use steer3d_so3::Rotation;
 
-use super::inside::Interior;
+use super::inside::{Inside, Interior};
 use super::tree::Tree;
 use super::{Mesh, Triangle, clip};
 use crate::volume::{Grid, Volume, VolumeError, checked_len};
@@ -13,36 +13,28 @@ use crate::volume::{Grid, Volume, VolumeError, checked_len};
 /// What a [`MeshVoxeliser`] computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum MeshField {
-    /// 1 in every voxel that a triangle touches, else 0. Touching includes the voxel's faces, to
-    /// 1e-9 of its edge.
-    Surface,
-    /// 1 in every voxel whose centre is inside, else 0.
+    /// 1 inside, 0 outside.
+    ///
+    /// A voxel is inside if its centre is.
     #[default]
     Solid,
-    /// Distance from the voxel's centre to the surface, in the mesh's unit, negative inside.
+    /// 1 where the surface passes, also of meshes without an inside.
+    ///
+    /// These are the voxels that a triangle touches; touching includes the voxel's faces, to 1e-9
+    /// of its edge.
+    Surface,
+    /// Distance to the surface, negative inside.
+    ///
+    /// It is that of the voxel's centre, in the mesh's unit.
     Distance,
-    /// Three channels x, y, z (one field of type l = 1): the sum of the outward area vectors of the
-    /// surface in the voxel, over the squared voxel size. A plane parallel to a face of the grid
-    /// gives its unit normal; a piece in the face between two voxels counts half in each.
+    /// Normals of the surface, a field of type 1x1.
+    ///
+    /// Three channels x, y, z: the sum of the outward area vectors of the surface in the voxel,
+    /// over the squared voxel size. A plane parallel to a face of the grid gives its unit normal; a
+    /// piece in the face between two voxels counts half in each.
     Normals,
-}
-
-/// How [`MeshField::Solid`] and the sign of [`MeshField::Distance`] tell inside from outside. A
-/// centre on the surface itself may fall on either side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Inside {
-    /// Where the generalised winding number (Jacobson, Kavan and Sorkine-Hornung 2013,
-    /// <https://doi.org/10.1145/2461912.2461916>) is above 1/2 in magnitude. It is a whole number
-    /// for a closed mesh and falls off smoothly through holes. Parts that overlap join; a part that
-    /// faces inwards within another is a cavity; a surface given twice, once facing each way, has
-    /// no inside.
-    #[default]
-    Winding,
-    /// Where a ray along x has crossed the surface an odd number of times: triangles may face
-    /// anywhere, and parts that overlap cancel. A hole leaves streaks along x.
-    Parity,
 }
 
 /// Turns a mesh into a field on a cubic grid centred on the origin.

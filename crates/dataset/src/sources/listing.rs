@@ -5,42 +5,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::BuildError;
-use crate::dataset::{Fractions, MAX_ID_BYTES, Split, group_splits, random_splits};
-use steer3d_files::hex;
-use steer3d_formats::{self as formats, Format, Source};
+use steer3d_files::{AtPath, hex};
+use steer3d_formats::{self as formats, FileContents, Format, Several};
+
+use crate::columns::MAX_ID_BYTES;
+use crate::meta::Split;
+use crate::source::{BuildError, Entry};
+use crate::split::{Fractions, group_splits, random_splits};
 
 /// Deepest folder of a tree.
 const MAX_DEPTH: usize = 16;
 
-/// A file that becomes an item.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Entry {
-    /// The file.
-    #[serde(skip)]
-    pub path: PathBuf,
-    /// Which molecule of the file it is, from 1, where the file holds several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub record: Option<usize>,
-    /// Its path below the folder of the tree or table, with `/` between the parts, and `#` and the
-    /// record if there is one.
-    pub source: String,
-    /// Identifier of the item, unique in its listing.
-    pub id: String,
-    /// Index of its class.
-    pub label: u32,
-    /// Its split; train where the listing gives none.
-    pub split: Split,
-    /// Its group, empty for none.
-    pub group: String,
-}
-
 /// The files of a dataset in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
+    /// The folder or table.
+    pub place: PathBuf,
     /// Names of the classes.
     pub class_names: Vec<String>,
     /// The files.
@@ -176,30 +158,31 @@ impl Listing {
             return Err(fault(place, "a split for every item or for none", found));
         }
         let labels: HashMap<_, _> = classes.iter().zip(0..).collect();
-        let mut ids = HashMap::new();
         let mut entries = Vec::with_capacity(rows.len());
         for row in rows {
             let Some(source) = row.source.to_str() else {
                 return Err(fault(&row.path, "a name in UTF-8", "another one"));
             };
             let source = source.replace(std::path::MAIN_SEPARATOR, "/");
-            let id = row.id.clone().unwrap_or_else(|| short_id(&source));
-            if let Some(other) = ids.insert(id.clone(), source.clone()) {
-                let found = format!("`{id}` of {other} and {source}");
-                return Err(fault(place, "identifiers that differ", found));
-            }
             entries.push(Entry {
                 path: row.path.clone(),
                 record: None,
+                id: row.id.clone().unwrap_or_else(|| short_id(&source)),
                 source,
-                id,
                 label: labels[&row.class],
                 split: row.split.unwrap_or_default(),
                 group: row.group.clone(),
             });
         }
+        check_ids(place, &entries)?;
         let has_splits = given > 0;
-        Ok(Self { class_names: classes, entries, has_splits, ignored: Vec::new() })
+        Ok(Self {
+            place: place.to_owned(),
+            class_names: classes,
+            entries,
+            has_splits,
+            ignored: Vec::new(),
+        })
     }
 
     /// Puts an entry `FILE#1`, `FILE#2`, ... for each molecule in the place of a file that holds
@@ -222,13 +205,7 @@ impl Listing {
                 ..entry.clone()
             }));
         }
-        let mut ids = HashMap::new();
-        for Entry { id, source, path, .. } in &entries {
-            if let Some(other) = ids.insert(id, source) {
-                let found = format!("`{id}` of {other} and {source}");
-                return Err(fault(path, "identifiers that differ", found));
-            }
-        }
+        check_ids(&self.place, &entries)?;
         self.entries = entries;
         Ok(())
     }
@@ -289,6 +266,17 @@ struct Row {
     id: Option<String>,
 }
 
+fn check_ids(place: &Path, entries: &[Entry]) -> Result<(), BuildError> {
+    let mut ids = HashMap::new();
+    for Entry { id, source, .. } in entries {
+        if let Some(other) = ids.insert(id, source) {
+            let found = format!("`{id}` of {other} and {source}");
+            return Err(fault(place, "identifiers that differ", found));
+        }
+    }
+    Ok(())
+}
+
 fn fault(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> BuildError {
     BuildError::Source { path: path.to_owned(), expected: expected.into(), found: found.into() }
 }
@@ -296,11 +284,9 @@ fn fault(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> 
 /// The number of molecules of a file of a format that may hold several; else, or if it cannot be
 /// read, 1.
 fn records(path: &Path) -> usize {
-    match Format::detect(&[], path) {
-        Some(Format::Sdf | Format::Mol2 | Format::Xyz) => match formats::read(path) {
-            Ok(Source::Molecules(molecules)) => molecules.len(),
-            _ => 1,
-        },
+    let several = Format::detect(&[], path).and_then(Format::several);
+    match several.filter(|several| *several == Several::Records).map(|_| formats::read(path)) {
+        Some(Ok(FileContents::Molecules(molecules))) => molecules.len(),
         _ => 1,
     }
 }
@@ -325,10 +311,9 @@ fn in_order(names: BTreeSet<String>) -> Vec<String> {
 
 /// Sorted children of a folder that are not hidden.
 fn children(folder: &Path) -> Result<Vec<PathBuf>, BuildError> {
-    let io = |source| BuildError::Io { path: folder.to_owned(), source };
     let mut paths = fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
-        .map_err(io)?;
+        .at_path(folder)?;
     let hidden = |path: &PathBuf| {
         path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
     };

@@ -11,7 +11,7 @@ use hdf5::filters::Filter;
 
 /// The chunks of the dataset `volumes`.
 #[derive(Debug)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     file: File,
     /// Offset and encoded length of the chunk of each item.
     places: Vec<(u64, usize)>,
@@ -23,7 +23,7 @@ pub(super) struct Chunks {
 impl Chunks {
     /// `None` where a chunk is not one item encoded as this crate encodes it, or the HDF5 library
     /// cannot list the chunks: such files are read through the library.
-    pub(super) fn find(path: &Path, volumes: &hdf5::Dataset, shape: &[usize]) -> Option<Self> {
+    pub(crate) fn find(path: &Path, volumes: &hdf5::Dataset, shape: &[usize]) -> Option<Self> {
         let dtype = volumes.dtype().ok()?;
         let width = dtype.size();
         let filters = volumes.filters();
@@ -45,12 +45,12 @@ impl Chunks {
     }
 
     /// The stored bytes of an item; `None` if the chunk is damaged or cannot be read.
-    pub(super) fn read(&self, item: usize) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, item: usize) -> Option<Vec<u8>> {
         Some(unshuffle(self.planes(item)?, self.width))
     }
 
     /// The values of an item of 32-bit floats, likewise.
-    pub(super) fn read_f32(&self, item: usize, target: &mut [f32]) -> Option<()> {
+    pub(crate) fn read_f32(&self, item: usize, target: &mut [f32]) -> Option<()> {
         let planes = self.planes(item)?;
         let mut planes = planes.chunks_exact(target.len());
         let [a, b, c, d] = [planes.next()?, planes.next()?, planes.next()?, planes.next()?];

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use zip::write::SimpleFileOptions;
 
-use super::{Context, Dataset, DatasetError};
+use crate::error::{Context, DatasetError};
+use crate::reader::Dataset;
 use steer3d_files::hex;
 use steer3d_files::{persist, temporary_beside};
 use steer3d_formats::{write_mrc, write_nifti};
@@ -34,9 +35,11 @@ impl Dataset {
             "mrc" => return write_mrc(path, &volume).map_err(DatasetError::Export),
             "nii" => return write_nifti(path, &volume).map_err(DatasetError::Export),
             _ => {
-                return Err(DatasetError::Extension {
+                return Err(DatasetError::Argument {
                     path: path.to_owned(),
-                    expected: "npy, npz, mrc or nii",
+                    field: "extension",
+                    expected: "npy, npz, mrc or nii".to_owned(),
+                    found: format!("`{extension}`"),
                 });
             }
         };

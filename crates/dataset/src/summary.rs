@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Dataset, DatasetError, DatasetMeta, SCHEMA_VERSION, Split};
+use crate::error::{Context, DatasetError};
+use crate::meta::{DatasetMeta, SCHEMA_VERSION, Split};
+use crate::reader::Dataset;
 
 /// Items of one split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,14 +50,38 @@ pub struct Summary {
     pub value_bytes: u64,
 }
 
+/// What is told of the values of some volumes.
+#[derive(Clone, Copy)]
+struct ValueCounts {
+    min: f32,
+    max: f32,
+    sum: f64,
+    nonzero: usize,
+}
+
+impl ValueCounts {
+    const NONE: Self = Self { min: f32::INFINITY, max: f32::NEG_INFINITY, sum: 0.0, nonzero: 0 };
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            min: self.min.min(other.min),
+            max: self.max.max(other.max),
+            sum: self.sum + other.sum,
+            nonzero: self.nonzero + other.nonzero,
+        }
+    }
+}
+
 impl Dataset {
-    /// Minimum, maximum, sum and number of non-zeros of an item.
-    fn measure(&self, item: usize) -> Result<(f32, f32, f64, usize), DatasetError> {
+    fn measure(&self, item: usize) -> Result<ValueCounts, DatasetError> {
         let volume = self.read(item)?;
-        let values = volume.data().iter();
-        Ok(values.fold((f32::INFINITY, f32::NEG_INFINITY, 0.0, 0), |(min, max, sum, n), &v| {
-            (min.min(v), max.max(v), sum + f64::from(v), n + usize::from(v != 0.0))
-        }))
+        let one = |&value: &f32| ValueCounts {
+            min: value,
+            max: value,
+            sum: f64::from(value),
+            nonzero: usize::from(value != 0.0),
+        };
+        Ok(volume.data().iter().map(one).fold(ValueCounts::NONE, ValueCounts::and))
     }
 
     fn stored_parts(&self) -> Vec<&'static str> {
@@ -79,21 +105,13 @@ impl Dataset {
     pub fn summary(&self) -> Result<Summary, DatasetError> {
         let of_items: Vec<_> =
             (0..self.len()).into_par_iter().map(|i| self.measure(i)).collect::<Result<_, _>>()?;
-        let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
-        let (mut sum, mut nonzero) = (0.0, 0usize);
-        for (item_min, item_max, item_sum, item_nonzero) in of_items {
-            min = min.min(item_min);
-            max = max.max(item_max);
-            sum += item_sum;
-            nonzero += item_nonzero;
-        }
+        let all = of_items.into_iter().fold(ValueCounts::NONE, ValueCounts::and);
         let splits = Split::ALL.map(|split| {
             let per_class = self.class_counts(split);
             SplitSummary { split, items: per_class.iter().sum(), per_class }
         });
         let values = (self.len() * self.meta().item_len()) as f64;
         let file = std::fs::metadata(self.path());
-        let io = |source| DatasetError::Io { path: self.path().to_owned(), source };
         Ok(Summary {
             schema_version: SCHEMA_VERSION,
             meta: self.meta().clone(),
@@ -102,11 +120,11 @@ impl Dataset {
             points: self.has_points(),
             stored: self.stored_parts(),
             skipped: self.skipped().len(),
-            min,
-            max,
-            mean: sum / values,
-            occupancy: nonzero as f64 / values,
-            file_bytes: file.map_err(io)?.len(),
+            min: all.min,
+            max: all.max,
+            mean: all.sum / values,
+            occupancy: all.nonzero as f64 / values,
+            file_bytes: file.at(self.path(), "")?.len(),
             value_bytes: values as u64 * 4,
         })
     }

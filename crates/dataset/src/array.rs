@@ -6,6 +6,7 @@ use hdf5::filters::Filter;
 use hdf5::plist::dataset_create::Layout;
 use hdf5::types::TypeDescriptor;
 
+use steer3d_files::{AtPath, FileError};
 use steer3d_formats::{Fault, Place, checked_len, unusable};
 use steer3d_volume::{Grid, Volume};
 
@@ -14,13 +15,8 @@ use steer3d_volume::{Grid, Volume};
 #[non_exhaustive]
 pub enum ArrayError {
     /// The operating system refused to open or read the file.
-    #[error("{path}: {source}; check the path and its permissions", path = path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// The HDF5 library failed, as it does on damaged files and absent objects.
     #[error("{path}: {object}: the HDF5 library reports: {source}; \
              check the path within the file", path = path.display())]
@@ -58,7 +54,7 @@ pub enum ArrayError {
 pub fn import_hdf5(path: &Path, object: &str) -> Result<Volume, ArrayError> {
     hdf5::silence_errors(true);
     // The library's reason for a missing file is long-winded.
-    std::fs::File::open(path).map_err(|source| ArrayError::Io { path: path.to_owned(), source })?;
+    std::fs::File::open(path).at_path(path)?;
     let library = |source| {
         let (path, object) = (path.to_owned(), object.to_owned());
         ArrayError::Hdf5 { path, object, source }

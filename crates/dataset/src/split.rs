@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-use hdf5::types::FixedUnicode;
-use steer3d_so3::Stream;
-
-use super::rows::write_list;
-use super::writer::{file_builder, fixed};
-use super::{Context, Dataset, DatasetError, MAX_ID_BYTES, Split};
 use steer3d_files::{persist, temporary_beside};
+use steer3d_so3::Stream;
 use steer3d_volume::volume::VolumeError;
+
+use crate::columns::{self, DatasetFile, MAX_ID_BYTES, file_builder};
+use crate::error::{Context, DatasetError};
+use crate::meta::Split;
+use crate::reader::Dataset;
+use crate::writer::fixed;
 
 /// Shares of the items for training, validation and testing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,21 +52,44 @@ impl Fractions {
 ///
 /// The result depends on the labels, their order and the seed alone.
 pub fn random_splits(labels: &[u32], fractions: &Fractions, seed: u64) -> Vec<Split> {
+    let [_, validation, test] = fractions.0;
+    let ends = [validation, validation + test];
+    share_out(labels, "random split", seed, |len| {
+        ends.map(|fraction| (fraction * len as f64).round() as usize)
+    })
+}
+
+/// Draws a tenth of each class (rounded) for validation and another for testing; the rest is for
+/// training.
+pub(crate) fn tenths(labels: &[u32], seed: u64) -> Vec<Split> {
+    share_out(labels, "stratified split", seed, |len| [1, 2].map(|n| n * ((len + 5) / 10)))
+}
+
+/// As [`tenths`], without items for testing.
+pub(crate) fn tenth_for_validation(labels: &[u32], seed: u64) -> Vec<Split> {
+    share_out(labels, "stratified split", seed, |len| [(len + 5) / 10; 2])
+}
+
+/// Shuffles every class with a stream of this name; the items up to the first of the two `ends` of
+/// a class of that many are for validation, those up to the second for testing.
+fn share_out(
+    labels: &[u32],
+    stream: &str,
+    seed: u64,
+    ends: impl Fn(usize) -> [usize; 2],
+) -> Vec<Split> {
     let mut splits = vec![Split::Train; labels.len()];
     let mut classes = BTreeMap::<u32, Vec<usize>>::new();
     for (item, &label) in labels.iter().enumerate() {
         classes.entry(label).or_default().push(item);
     }
     for (class, mut members) in classes {
-        Stream::new(seed, "random split", &[u64::from(class)]).shuffle(&mut members);
-        let count = |fraction: f64| (fraction * members.len() as f64).round() as usize;
-        let [_, validation, test] = fractions.0;
-        let validation_end = count(validation);
-        let test_end = count(validation + test);
+        Stream::new(seed, stream, &[u64::from(class)]).shuffle(&mut members);
+        let [validation, test] = ends(members.len());
         for (rank, &item) in members.iter().enumerate() {
             splits[item] = match rank {
-                r if r < validation_end => Split::Validation,
-                r if r < test_end => Split::Test,
+                r if r < validation => Split::Validation,
+                r if r < test => Split::Test,
                 _ => Split::Train,
             };
         }
@@ -151,32 +175,30 @@ impl Dataset {
         {
             if found != self.len() {
                 let (path, expected) = (self.path().to_owned(), self.len().to_string());
+                let found = found.to_string();
                 return Err(DatasetError::Argument { path, field, expected, found });
             }
         }
         let temporary = temporary_beside(out).at(out, "")?;
         fs::copy(self.path(), temporary.path()).at(self.path(), "")?;
         let file = file_builder().open_rw(temporary.path()).at(out, "/")?;
+        let file = DatasetFile { file, path: out.to_owned() };
         let bytes: Vec<u8> = splits.iter().map(|&split| split as u8).collect();
-        write_list(&file, "splits", &bytes).at(out, "splits")?;
+        file.write(columns::SPLITS, &bytes)?;
         if let Some(groups) = groups {
-            let groups = self.fixed_groups(groups)?;
-            write_list(&file, "groups", &groups).at(out, "groups")?;
+            file.write(columns::GROUPS, &self.fixed_groups(groups)?)?;
         }
         let mut meta = self.meta().clone();
         let notes = &mut meta.provenance.notes;
         notes.truncate(notes.find(NOTE).unwrap_or(notes.len()));
         notes.push_str(NOTE);
         notes.push_str(note);
-        write_list(&file, "meta", &meta.to_json()).at(out, "meta")?;
-        file.close().at(out, "/")?;
+        file.write(columns::META, &meta.to_json())?;
+        file.file.close().at(out, "/")?;
         persist(temporary, out).at(out, "")
     }
 
-    fn fixed_groups(
-        &self,
-        groups: &[String],
-    ) -> Result<Vec<FixedUnicode<MAX_ID_BYTES>>, DatasetError> {
+    fn fixed_groups(&self, groups: &[String]) -> Result<Vec<columns::Id>, DatasetError> {
         let long = groups.iter().position(|group| group.len() > MAX_ID_BYTES);
         match long {
             None => Ok(groups.iter().map(|group| fixed(group)).collect()),
@@ -193,3 +215,22 @@ impl Dataset {
 
 /// Begins what the notes of a description say of splits drawn anew.
 const NOTE: &str = "; splits drawn anew: ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stratified_splits_take_a_tenth_of_each_class_and_depend_on_the_seed_alone() {
+        let labels: Vec<u32> = (0..130).map(|i| u32::from(i >= 100)).collect();
+        let splits = tenths(&labels, 3);
+        let count = |class: u32, split| {
+            (0..130).filter(|&i| labels[i] == class && splits[i] == split).count()
+        };
+        for split in [Split::Validation, Split::Test] {
+            assert_eq!((count(0, split), count(1, split)), (10, 3), "{split}");
+        }
+        assert_eq!(splits, tenths(&labels, 3));
+        assert_ne!(splits, tenths(&labels, 4));
+    }
+}

@@ -1,53 +1,10 @@
-//! HDF5 datasets of labelled volumes, schema version 1 (described in `FORMAT.md`).
-
-mod checksum;
-mod chunks;
-mod export;
-mod meta;
-mod reader;
-mod rows;
-mod split;
-mod summary;
-mod tasks;
-mod verify;
-mod writer;
+//! Why a dataset cannot be read or written.
 
 use std::path::{Path, PathBuf};
 
-pub use meta::{DatasetMeta, Provenance, Skipped, Split, Storage};
-pub use reader::Dataset;
-pub use split::{Fractions, group_splits, random_splits};
-pub use summary::{SplitSummary, Summary};
-pub use tasks::{MAX_TARGETS, Tasks};
-pub use verify::Broken;
-pub use writer::{DatasetWriter, Item};
-
+use steer3d_files::{AtPath, FileError};
 use steer3d_formats::FormatError;
 use steer3d_volume::volume::VolumeError;
-
-/// Version of the schema that this crate writes, and the only one that it reads.
-pub const SCHEMA_VERSION: u32 = 1;
-
-/// Largest number of items in a dataset: 2²⁴.
-pub const MAX_ITEMS: usize = 1 << 24;
-
-/// Largest number of points, vertices or triangles in a dataset, all items together: 2²⁸.
-pub const MAX_POINTS: usize = 1 << 28;
-
-/// Longest identifier of an item, in bytes of UTF-8.
-pub const MAX_ID_BYTES: usize = 64;
-
-/// Longest path of the file that an item was made from, in bytes of UTF-8.
-pub const MAX_SOURCE_BYTES: usize = 512;
-
-/// Largest size of the description of a dataset, in bytes of JSON.
-pub const MAX_META_BYTES: usize = 1 << 20;
-
-/// Largest record of the files that a build left out, in bytes of JSON.
-pub const MAX_SKIPPED_BYTES: usize = 1 << 28;
-
-/// Value of the root attribute `format`.
-const FORMAT_NAME: &str = "steer3d-dataset";
 
 /// A dataset that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -57,13 +14,8 @@ pub enum DatasetError {
     #[error(transparent)]
     Export(FormatError),
     /// The operating system refused to open, write or rename the file.
-    #[error("{path}: {source}; check the path and its permissions", path = path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// The file does not begin as an HDF5 file does.
     #[error("{path}: expected an HDF5 file, found {found}; \
              build one with `steer3d dataset`", path = path.display())]
@@ -130,15 +82,7 @@ pub enum DatasetError {
         /// What the item has.
         found: String,
     },
-    /// The name of a file to write does not tell a known format.
-    #[error("{path}: expected a name that ends in .{expected}", path = path.display())]
-    Extension {
-        /// The file.
-        path: PathBuf,
-        /// The known extensions.
-        expected: &'static str,
-    },
-    /// An index is beyond the end, or a buffer has the wrong length.
+    /// An index is beyond the end, a buffer has the wrong length, or a name no known extension.
     #[error("{path}: {field}: expected {expected}, found {found}", path = path.display())]
     Argument {
         /// The file.
@@ -148,27 +92,26 @@ pub enum DatasetError {
         /// Its allowed values.
         expected: String,
         /// What was given.
-        found: usize,
+        found: String,
     },
 }
 
-/// Attaches the file and the object to an error of the HDF5 library.
-trait Context<T> {
+/// Attaches the file and the object to an error of the HDF5 library or of the operating system.
+pub(crate) trait Context<T> {
     fn at(self, path: &Path, object: &str) -> Result<T, DatasetError>;
 }
 
 impl<T> Context<T> for Result<T, hdf5::Error> {
     fn at(self, path: &Path, object: &str) -> Result<T, DatasetError> {
-        self.map_err(|source| DatasetError::Hdf5 {
-            path: path.to_owned(),
-            object: object.to_owned(),
-            source,
+        self.map_err(|source| {
+            let (path, object) = (path.to_owned(), object.to_owned());
+            DatasetError::Hdf5 { path, object, source }
         })
     }
 }
 
 impl<T> Context<T> for Result<T, std::io::Error> {
     fn at(self, path: &Path, _object: &str) -> Result<T, DatasetError> {
-        self.map_err(|source| DatasetError::Io { path: path.to_owned(), source })
+        Ok(self.at_path(path)?)
     }
 }

@@ -1,4 +1,4 @@
-//! The description of a dataset.
+//! The description of a dataset, which the file holds as JSON (see `FORMAT.md`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +9,12 @@ use steer3d_so3::Irreps;
 use steer3d_volume::mesh::voxeliser::MeshVoxeliser;
 use steer3d_volume::points::Voxeliser;
 use steer3d_volume::volume::{Grid, VolumeError, checked_len};
+
+/// Version of the schema that this crate writes, and the only one that it reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Largest number of target values of an item.
+pub const MAX_TARGETS: usize = 1 << 16;
 
 /// The part of a dataset that an item belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -126,6 +132,26 @@ pub struct DatasetMeta {
 }
 
 impl DatasetMeta {
+    /// A description of volumes of scalars, stored as 32-bit floats, with all else empty.
+    ///
+    /// # Errors
+    /// If there are more channels than irreps can have.
+    pub fn scalars(channels: usize, grid: &Grid) -> Result<Self, VolumeError> {
+        Ok(Self {
+            name: String::new(),
+            class_names: Vec::new(),
+            channels,
+            dims: grid.dims(),
+            voxel_size: grid.voxel_size(),
+            unit: String::new(),
+            irreps: scalars(channels)?,
+            storage: Storage::F32,
+            provenance: Provenance::default(),
+            voxeliser: None,
+            mesh_voxeliser: None,
+        })
+    }
+
     /// The grid of each volume.
     ///
     /// # Errors
@@ -140,18 +166,18 @@ impl DatasetMeta {
     }
 
     /// The position of voxel (0, 0, 0) that puts the centre of the grid at 0.
-    pub(super) fn centred_origin(&self) -> [f64; 3] {
+    pub(crate) fn centred_origin(&self) -> [f64; 3] {
         let [d, h, w] = self.dims;
         let [x, y, z] = self.voxel_size;
         [(w, x), (h, y), (d, z)].map(|(n, size)| (n - 1) as f64 / -2.0 * size)
     }
 
-    pub(super) fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec_pretty(self).expect("the description has a JSON form")
     }
 
     /// Checks the fields against each other; the error names the field.
-    pub(super) fn check(&self) -> Result<(), VolumeError> {
+    pub(crate) fn check(&self) -> Result<(), VolumeError> {
         let grid = self.grid()?;
         checked_len(self.channels, self.dims)?;
         if self.irreps.dim() != self.channels {
@@ -171,24 +197,71 @@ impl DatasetMeta {
         {
             return parameter("storage.scale", "a positive finite number", scale.to_string());
         }
-        if let Some(voxeliser) = &self.voxeliser
-            && (voxeliser.grid()? != grid || voxeliser.channels != self.channels)
-        {
-            return parameter(
-                "voxeliser",
-                "the grid and channels of the volumes",
-                format!("{voxeliser:?}"),
-            );
-        }
-        if let Some(voxeliser) = &self.mesh_voxeliser
-            && (voxeliser.grid()? != grid || voxeliser.channels() != self.channels)
-        {
-            return parameter(
-                "mesh_voxeliser",
-                "the grid and channels of the volumes",
-                format!("{voxeliser:?}"),
-            );
+        let made = [
+            ("voxeliser", self.voxeliser.map(|v| (v.grid(), v.channels))),
+            ("mesh_voxeliser", self.mesh_voxeliser.map(|v| (v.grid(), v.channels()))),
+        ];
+        for (field, made) in made {
+            if let Some((made_grid, channels)) = made
+                && (made_grid? != grid || channels != self.channels)
+            {
+                let found = format!("{:?}, {:?}", self.voxeliser, self.mesh_voxeliser);
+                return parameter(field, "the grid and channels of the volumes", found);
+            }
         }
         Ok(())
+    }
+}
+
+/// The irreps of numbers that do not turn.
+///
+/// # Errors
+/// If there are more than irreps can have.
+pub(crate) fn scalars(count: usize) -> Result<Irreps, VolumeError> {
+    format!("{count}x0").parse().map_err(|_| VolumeError::Parameter {
+        field: "channels",
+        expected: "a number of channels that irreps can have",
+        found: count.to_string(),
+    })
+}
+
+/// What there is to predict beside the classes of items: numbers, vectors or tensors for every item, labels
+/// for every voxel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tasks {
+    /// How the target values of an item turn with it, `2x0` for two numbers, `1x1` for a vector x, y, z;
+    /// `None` without targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Irreps>,
+    /// Names of the labels of voxels, at most 256; empty without such labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub voxel_classes: Vec<String>,
+}
+
+impl Tasks {
+    /// Target values of an item.
+    pub fn target_len(&self) -> usize {
+        self.targets.as_ref().map_or(0, Irreps::dim)
+    }
+
+    /// Labels of voxels of an item.
+    pub(crate) fn voxels(&self, meta: &DatasetMeta) -> usize {
+        if self.voxel_classes.is_empty() { 0 } else { meta.dims.iter().product() }
+    }
+
+    /// What is wrong: the field, what it should be, what it is.
+    pub(crate) fn fault(&self) -> Option<(&'static str, String, String)> {
+        if self.target_len() > MAX_TARGETS {
+            let expected = format!("at most {MAX_TARGETS} values");
+            return Some(("targets", expected, self.target_len().to_string()));
+        }
+        if self.voxel_classes.len() > 256 {
+            let found = self.voxel_classes.len().to_string();
+            return Some(("voxel classes", "at most 256".to_owned(), found));
+        }
+        let none = self.targets.is_none() && self.voxel_classes.is_empty();
+        let expected = "targets, voxel classes or both".to_owned();
+        none.then(|| ("tasks", expected, "neither".to_owned()))
     }
 }

@@ -5,11 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nalgebra::Affine3;
 use serde::Serialize;
-use steer3d_so3::{Irreps, Rotation};
+use steer3d_so3::{Irrep, Irreps, Rotation};
 
-use super::{Entry, ItemError};
-use crate::dataset::{DatasetMeta, Provenance, Storage};
-use steer3d_formats::{self as formats, Format, Source};
+use steer3d_formats::{self as formats, FileContents, Format, Several};
 use steer3d_volume::density::{ChannelScheme, Weight};
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
@@ -18,46 +16,54 @@ use steer3d_volume::points::{PointCloud, PointValue, Voxeliser};
 use steer3d_volume::resample::{self, Interpolation};
 use steer3d_volume::volume::{Grid, Volume, VolumeError};
 
+use crate::meta::{DatasetMeta, Provenance, scalars};
+use crate::source::{Entry, ItemData, ItemError};
+
 /// Which atoms of a molecule become points. Water is left out, and so are all alternate locations
 /// but the first, unless [`Weight::Occupancy`] shares one atom out among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Atoms {
-    /// All of them.
+    /// All atoms.
     #[default]
     All,
     /// All but hydrogen.
     Heavy,
     /// N, CA, C and O of amino acids.
     Backbone,
-    /// The alpha carbons of amino acids.
+    /// Alpha carbons of amino acids.
     AlphaCarbons,
 }
 
 /// What becomes of a volume whose grid is not that of the dataset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Fit {
-    /// It is refused.
+    /// Stop with the file named.
     #[default]
     Refuse,
-    /// Its middle is kept and zeros are put around it; the voxel size must be that of the dataset.
+    /// Keep the middle, with zeros around it; voxels must be of the dataset's size.
     Crop,
-    /// Zeros are put around it; what is larger than the dataset's grid is refused.
+    /// Put zeros around it, and stop where a volume is larger.
     Pad,
-    /// Its values at the voxels of the dataset's grid about the same centre, by trilinear
-    /// interpolation; its middle is kept and zeros are put around it. Sizes stay those of the file:
-    /// nothing is stretched to the grid.
+    /// Interpolate to the dataset's voxels (trilinear), then crop.
+    ///
+    /// The grids have the same centre; sizes stay those of the file: nothing is stretched.
     Resample,
 }
 
 /// What is stored of each item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Store {
-    /// The volume, and the points or the mesh that it was made from.
+    /// Voxels and their sources.
     #[default]
     Both,
-    /// The volume.
+    /// Voxels.
     Voxels,
-    /// The points or the mesh: the volume is made whenever the item is read.
+    /// Atoms or meshes.
+    ///
+    /// The volume is made whenever the item is read.
     Sources,
 }
 
@@ -88,29 +94,23 @@ pub struct Recipe {
     pub store: Store,
 }
 
-/// What an item is made of.
-#[derive(Clone, Debug, Default)]
-pub struct Made {
-    /// Its volume.
-    pub volume: Option<Volume>,
-    /// The points of the volume.
-    pub points: Option<PointCloud>,
-    /// The mesh of the volume.
-    pub mesh: Option<Mesh>,
-}
-
 /// A recipe made definite by the first file.
 #[derive(Clone, Debug)]
-pub struct Maker {
+pub struct SettledRecipe {
     kind: Kind,
     store: Store,
     grid: Grid,
     channels: usize,
     /// The last file of several molecules: its records follow each other.
-    last: Arc<Mutex<Option<Records>>>,
+    last: Arc<Mutex<Option<RecordFile>>>,
 }
 
-type Records = (PathBuf, Arc<Vec<Molecule>>);
+/// All molecules of a file.
+#[derive(Debug)]
+struct RecordFile {
+    path: PathBuf,
+    molecules: Arc<Vec<Molecule>>,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -134,26 +134,26 @@ impl Recipe {
     ///
     /// # Errors
     /// If the file cannot be read or the recipe does not suit it.
-    pub fn maker(&self, first: &Path) -> Result<Maker, ItemError> {
+    pub fn settled_by(&self, first: &Path) -> Result<SettledRecipe, ItemError> {
         let source = read(first)?;
         self.settle(&source).map_err(|source| ItemError::Volume { path: first.to_owned(), source })
     }
 
-    fn settle(&self, source: &Source) -> Result<Maker, VolumeError> {
+    fn settle(&self, source: &FileContents) -> Result<SettledRecipe, VolumeError> {
         let (kind, grid, channels) = match source {
-            Source::Molecules(_) => {
+            FileContents::Molecules(_) => {
                 let voxeliser = self.voxeliser()?;
                 let (grid, channels) = (voxeliser.grid()?, voxeliser.channels);
                 let (scheme, weight, atoms) = (self.channels.clone(), self.weight, self.atoms);
                 (Kind::Molecules { voxeliser, channels: scheme, weight, atoms }, grid, channels)
             }
-            Source::Mesh(_) => {
+            FileContents::Mesh(_) => {
                 let voxeliser = self.mesh_voxeliser()?;
                 let (grid, channels) = (voxeliser.grid()?, voxeliser.channels());
                 let normalise = self.voxel_size.is_none();
                 (Kind::Meshes { voxeliser, normalise }, grid, channels)
             }
-            Source::Volume(volume) => {
+            FileContents::Volume(volume) => {
                 if self.store == Store::Sources {
                     return parameter("store", "voxels, for files of volumes", "sources");
                 }
@@ -162,7 +162,7 @@ impl Recipe {
                 (Kind::Volumes { fit: self.fit }, grid, volume.channels())
             }
         };
-        Ok(Maker { kind, store: self.store, grid, channels, last: Arc::default() })
+        Ok(SettledRecipe { kind, store: self.store, grid, channels, last: Arc::default() })
     }
 
     /// Voxels along an edge of a cube and their size.
@@ -203,11 +203,11 @@ fn parameter<T>(
     Err(VolumeError::Parameter { field, expected, found: found.into() })
 }
 
-fn read(path: &Path) -> Result<Source, ItemError> {
+fn read(path: &Path) -> Result<FileContents, ItemError> {
     Ok(formats::read(path)?)
 }
 
-impl Maker {
+impl SettledRecipe {
     /// The description of the dataset of the items that this makes, with the channels and weights
     /// of atoms in the notes of the provenance.
     ///
@@ -227,34 +227,23 @@ impl Maker {
             provenance.notes =
                 notes.into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>().join("; ");
         }
-        let irreps = match &self.kind {
-            Kind::Meshes { voxeliser, .. } if voxeliser.field == MeshField::Normals => "1x1".into(),
-            _ => format!("{channels}x0"),
+        let mut meta = DatasetMeta::scalars(channels, &self.grid)?;
+        let unit = match &self.kind {
+            Kind::Molecules { voxeliser, .. } => {
+                meta.voxeliser = Some(*voxeliser);
+                "angstrom"
+            }
+            Kind::Meshes { voxeliser, normalise } => {
+                meta.mesh_voxeliser = Some(*voxeliser);
+                if voxeliser.field == MeshField::Normals {
+                    meta.irreps = Irreps::new([(1, Irrep::so3(1))]).expect("one vector");
+                }
+                if *normalise { "voxel" } else { "unstated" }
+            }
+            Kind::Volumes { .. } => "unstated",
         };
-        let Ok(irreps) = irreps.parse::<Irreps>() else {
-            return parameter("channels", "as many as irreps can have", channels.to_string());
-        };
-        let (unit, voxeliser) = match &self.kind {
-            Kind::Molecules { voxeliser, .. } => ("angstrom", Some(*voxeliser)),
-            Kind::Meshes { normalise: true, .. } => ("voxel", None),
-            _ => ("unstated", None),
-        };
-        Ok(DatasetMeta {
-            name: name.to_owned(),
-            class_names,
-            channels,
-            dims: self.grid.dims(),
-            voxel_size: self.grid.voxel_size(),
-            unit: unit.to_owned(),
-            irreps,
-            storage: Storage::F32,
-            provenance,
-            voxeliser,
-            mesh_voxeliser: match &self.kind {
-                Kind::Meshes { voxeliser, .. } => Some(*voxeliser),
-                _ => None,
-            },
-        })
+        let (name, unit) = (name.to_owned(), unit.to_owned());
+        Ok(DatasetMeta { name, class_names, unit, provenance, ..meta })
     }
 
     /// Reads a file, or a record of it, and makes its item. A file of several records stays in
@@ -264,13 +253,13 @@ impl Maker {
     /// If the file cannot be read, is of another kind than the first, holds several molecules and
     /// the entry does not say which (the models of a PDB or mmCIF file apart, of which the first is
     /// taken), or does not suit the recipe.
-    pub fn make(&self, entry: &Entry) -> Result<Made, ItemError> {
+    pub fn make(&self, entry: &Entry) -> Result<ItemData, ItemError> {
         let path = || entry.path.clone();
         let wrong = |source| ItemError::Volume { path: path(), source };
         let made = match (&self.kind, self.source(entry)?) {
             (
                 Kind::Molecules { voxeliser, channels, weight, atoms },
-                Source::Molecules(molecules),
+                FileContents::Molecules(molecules),
             ) => {
                 let molecule = chosen(only(&entry.path, molecules)?, *atoms, *weight);
                 let points = cloud(&molecule, channels, *weight).map_err(wrong)?;
@@ -280,17 +269,17 @@ impl Maker {
                 }
                 let volume = || voxeliser.voxelise(&points, &Rotation::identity());
                 let volume = self.wanted(volume).map_err(wrong)?;
-                Made { volume, points: Some(points), mesh: None }
+                ItemData { volume, points: Some(points), ..ItemData::default() }
             }
-            (Kind::Meshes { voxeliser, normalise }, Source::Mesh(mesh)) => {
+            (Kind::Meshes { voxeliser, normalise }, FileContents::Mesh(mesh)) => {
                 let mesh = centred(&mesh, normalise.then_some(&self.grid)).map_err(wrong)?;
                 let volume = self.wanted(|| voxeliser.voxelise(&mesh, &Rotation::identity()));
                 let volume = volume.map_err(wrong)?;
-                Made { volume, points: None, mesh: Some(mesh) }
+                ItemData { volume, mesh: Some(mesh), ..ItemData::default() }
             }
-            (Kind::Volumes { fit }, Source::Volume(volume)) => {
+            (Kind::Volumes { fit }, FileContents::Volume(volume)) => {
                 let volume = self.fitted(volume, *fit).map_err(wrong)?;
-                Made { volume: Some(volume), ..Made::default() }
+                ItemData { volume: Some(volume), ..ItemData::default() }
             }
             (kind, other) => {
                 let (expected, found) = (kind.name(), name_of(&other));
@@ -299,16 +288,16 @@ impl Maker {
             }
         };
         Ok(match self.store {
-            Store::Voxels => Made { volume: made.volume, ..Made::default() },
+            Store::Voxels => ItemData { volume: made.volume, ..ItemData::default() },
             Store::Both | Store::Sources => made,
         })
     }
 
-    fn source(&self, entry: &Entry) -> Result<Source, ItemError> {
+    fn source(&self, entry: &Entry) -> Result<FileContents, ItemError> {
         let Some(record) = entry.record else { return read(&entry.path) };
         let molecules = self.records(&entry.path)?;
         match molecules.get(record - 1) {
-            Some(molecule) => Ok(Source::Molecules(vec![molecule.clone()])),
+            Some(molecule) => Ok(FileContents::Molecules(vec![molecule.clone()])),
             None => Err(ItemError::Kind {
                 path: entry.path.clone(),
                 expected: format!("a record {record}"),
@@ -320,17 +309,17 @@ impl Maker {
     /// All molecules of a file. Others wait for the thread that reads it.
     fn records(&self, path: &Path) -> Result<Arc<Vec<Molecule>>, ItemError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, molecules)) = last.as_ref().filter(|(of, _)| of == path) {
-            return Ok(Arc::clone(molecules));
+        if let Some(file) = last.as_ref().filter(|file| file.path == path) {
+            return Ok(Arc::clone(&file.molecules));
         }
         let molecules = match read(path)? {
-            Source::Molecules(molecules) => Arc::new(molecules),
+            FileContents::Molecules(molecules) => Arc::new(molecules),
             other => {
                 let (expected, found) = ("molecules".to_owned(), name_of(&other).to_owned());
                 return Err(ItemError::Kind { path: path.to_owned(), expected, found });
             }
         };
-        *last = Some((path.to_owned(), Arc::clone(&molecules)));
+        *last = Some(RecordFile { path: path.to_owned(), molecules: Arc::clone(&molecules) });
         Ok(molecules)
     }
 
@@ -376,18 +365,19 @@ impl Maker {
     }
 }
 
-fn name_of(source: &Source) -> &'static str {
+fn name_of(source: &FileContents) -> &'static str {
     match source {
-        Source::Molecules(_) => "molecules",
-        Source::Mesh(_) => "a mesh",
-        Source::Volume(_) => "a volume",
+        FileContents::Molecules(_) => "molecules",
+        FileContents::Mesh(_) => "a mesh",
+        FileContents::Volume(_) => "a volume",
     }
 }
 
 /// The one molecule of a file, or its first model.
 fn only(path: &Path, molecules: Vec<Molecule>) -> Result<Molecule, ItemError> {
     let count = molecules.len();
-    let models = matches!(Format::detect(&[], path), Some(Format::Pdb | Format::Cif));
+    let several = Format::detect(&[], path).and_then(Format::several);
+    let models = several == Some(Several::Models);
     let mut molecules = molecules.into_iter();
     match molecules.next() {
         Some(molecule) if count == 1 || models => Ok(molecule),
@@ -477,12 +467,8 @@ fn resampled(volume: &Volume, grid: Grid) -> Result<Volume, VolumeError> {
     let origin = [0, 1, 2].map(|i| {
         volume.origin()[i] + old[i] * volume.voxel_size()[i] - new[i] * grid.voxel_size()[i]
     });
-    let channels = volume.channels();
-    let Ok(scalars) = format!("{channels}x0").parse::<Irreps>() else {
-        return parameter("channels", "as many as irreps can have", channels.to_string());
-    };
     let (still, how) = (Affine3::identity(), Interpolation::Trilinear);
-    resample::resample_to(volume, &scalars, grid, origin, &still, how)
+    resample::resample_to(volume, &scalars(volume.channels())?, grid, origin, &still, how)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use steer3d_files::hex;
 
-use super::{Dataset, DatasetError};
+use crate::error::DatasetError;
+use crate::reader::Dataset;
 
 /// What is wrong with an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

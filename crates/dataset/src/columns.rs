@@ -1,0 +1,370 @@
+//! The columns of a dataset file, each stated once, and the file that they are read from and
+//! written to.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use hdf5::file::LibraryVersion;
+use hdf5::filters::Filter;
+use hdf5::types::{FixedUnicode, TypeDescriptor};
+use hdf5::{Extent, H5Type, Hyperslab, SimpleExtents};
+use ndarray::{ArrayViewD, IxDyn};
+use steer3d_volume::volume::MAX_VALUES;
+
+use crate::error::{Context, DatasetError};
+
+/// Largest number of items in a dataset: 2²⁴.
+pub const MAX_ITEMS: usize = 1 << 24;
+
+/// Largest number of points, vertices or triangles in a dataset, all items together: 2²⁸.
+pub const MAX_POINTS: usize = 1 << 28;
+
+/// Longest identifier of an item, in bytes of UTF-8.
+pub const MAX_ID_BYTES: usize = 64;
+
+/// Longest path of the file that an item was made from, in bytes of UTF-8.
+pub const MAX_SOURCE_BYTES: usize = 512;
+
+/// Largest size of the description of a dataset, in bytes of JSON.
+pub const MAX_META_BYTES: usize = 1 << 20;
+
+/// Largest record of the files that a build left out, in bytes of JSON.
+pub const MAX_SKIPPED_BYTES: usize = 1 << 28;
+
+/// An identifier or the name of a group as stored.
+pub(crate) type Id = FixedUnicode<MAX_ID_BYTES>;
+
+/// The path of a file as stored.
+pub(crate) type SourcePath = FixedUnicode<MAX_SOURCE_BYTES>;
+
+/// A list of the file with rows of values of type `T`.
+#[derive(Clone, Debug)]
+pub(crate) struct Column<T> {
+    /// Name in the file.
+    pub(crate) name: &'static str,
+    /// Shape of a row; empty where a row is one value.
+    row: Cow<'static, [usize]>,
+    /// Largest number of rows.
+    limit: usize,
+    /// Is every row a chunk?
+    row_chunks: bool,
+    values: PhantomData<T>,
+}
+
+pub(crate) const META: Column<u8> = Column::list("meta", &[], MAX_META_BYTES);
+pub(crate) const SKIPPED: Column<u8> = Column::list("skipped", &[], MAX_SKIPPED_BYTES);
+pub(crate) const TASKS: Column<u8> = Column::list("tasks", &[], MAX_META_BYTES);
+
+/// Makes a constant of each column and a field of [`ItemRows`].
+macro_rules! columns {
+    ($($field:ident $column:ident: $value:ty = $name:literal, $row:expr, $limit:expr;)*) => {
+        $(pub(crate) const $column: Column<$value> = Column::list($name, &$row, $limit);)*
+
+        /// The columns that are written item by item and whose rows are the same in all datasets.
+        /// Those of parts that no item has are not made.
+        #[derive(Debug)]
+        pub(crate) struct ItemRows {
+            $(pub(crate) $field: Rows<$value>,)*
+        }
+
+        impl ItemRows {
+            pub(crate) fn new() -> Self {
+                Self { $($field: Rows::new($column),)* }
+            }
+
+            /// Writes what is pending.
+            pub(crate) fn finish(self, file: &DatasetFile) -> Result<(), DatasetError> {
+                $(self.$field.finish(file)?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+columns! {
+    labels LABELS: u32 = "labels", [], MAX_ITEMS;
+    splits SPLITS: u8 = "splits", [], MAX_ITEMS;
+    ids IDS: Id = "ids", [], MAX_ITEMS;
+    origins ORIGINS: f64 = "origins", [3], MAX_ITEMS;
+    checksums CHECKSUMS: u8 = "checksums", [32], MAX_ITEMS;
+    groups GROUPS: Id = "groups", [], MAX_ITEMS;
+    sources SOURCES: SourcePath = "sources", [], MAX_ITEMS;
+    point_offsets POINT_OFFSETS: u64 = "points/offsets", [], MAX_ITEMS + 1;
+    positions POSITIONS: f64 = "points/positions", [3], MAX_POINTS;
+    channels POINT_CHANNELS: u16 = "points/channels", [], MAX_POINTS;
+    degrees DEGREES: u8 = "points/degrees", [], MAX_POINTS;
+    values POINT_VALUES: f64 = "points/values", [3], MAX_POINTS;
+    vertex_offsets VERTEX_OFFSETS: u64 = "meshes/vertex_offsets", [], MAX_ITEMS + 1;
+    triangle_offsets TRIANGLE_OFFSETS: u64 = "meshes/triangle_offsets", [], MAX_ITEMS + 1;
+    vertices VERTICES: f64 = "meshes/vertices", [3], MAX_POINTS;
+    triangles TRIANGLES: u32 = "meshes/triangles", [3], MAX_POINTS;
+}
+
+/// The target values of items.
+pub(crate) fn targets(each: usize) -> Column<f64> {
+    let row = if each == 1 { vec![] } else { vec![each] };
+    Column { row: row.into(), ..Column::list("targets", &[], MAX_ITEMS) }
+}
+
+/// The values of volumes, 32-bit floats or bytes.
+pub(crate) fn volumes<T>(channels: usize, [d, h, w]: [usize; 3]) -> Column<T> {
+    Column::blocks("volumes", vec![channels, d, h, w])
+}
+
+/// The labels of the voxels of items.
+pub(crate) fn voxel_labels([d, h, w]: [usize; 3]) -> Column<u8> {
+    Column::blocks("voxel_labels", vec![d, h, w])
+}
+
+impl<T> Column<T> {
+    const fn list(name: &'static str, row: &'static [usize], limit: usize) -> Self {
+        Self { name, row: Cow::Borrowed(row), limit, row_chunks: false, values: PhantomData }
+    }
+
+    fn blocks(name: &'static str, row: Vec<usize>) -> Self {
+        Self { row: row.into(), row_chunks: true, ..Self::list(name, &[], MAX_ITEMS) }
+    }
+
+    /// Values in a row.
+    fn width(&self) -> usize {
+        self.row.iter().product()
+    }
+
+    /// The shape of `rows` rows.
+    pub(crate) fn shape(&self, rows: usize) -> Vec<usize> {
+        [&[rows], self.row.as_ref()].concat()
+    }
+
+    /// Rows in a chunk: one, or about 256 KiB of them.
+    fn chunk_rows(&self) -> usize {
+        if self.row_chunks { 1 } else { (1 << 18) / (self.width() * size_of::<T>()) }
+    }
+}
+
+impl<T: H5Type> Column<T> {
+    fn place(&self, rows: Range<usize>) -> Hyperslab {
+        let row = self.row.iter().map(|_| (..).into());
+        std::iter::once(rows.into()).chain(row).collect::<Vec<_>>().into()
+    }
+
+    /// Some rows of the opened column.
+    pub(crate) fn read(&self, dataset: &hdf5::Dataset, rows: Range<usize>) -> hdf5::Result<Vec<T>> {
+        let values = dataset.read_slice::<T, _, IxDyn>(self.place(rows))?;
+        Ok(values.into_raw_vec_and_offset().0)
+    }
+}
+
+/// The rows of a column that is written, made in the file when the first ones come.
+#[derive(Debug)]
+pub(crate) struct Rows<T> {
+    column: Column<T>,
+    dataset: Option<hdf5::Dataset>,
+    pending: Vec<T>,
+    written: usize,
+}
+
+impl<T: H5Type + Clone> Rows<T> {
+    pub(crate) fn new(column: Column<T>) -> Self {
+        Self { column, dataset: None, pending: Vec::new(), written: 0 }
+    }
+
+    /// Number of rows so far.
+    pub(crate) fn len(&self) -> usize {
+        self.written + self.pending.len() / self.column.width()
+    }
+
+    /// Appends whole rows.
+    pub(crate) fn push(&mut self, file: &DatasetFile, values: &[T]) -> Result<(), DatasetError> {
+        self.create(file)?;
+        self.pending.extend_from_slice(values);
+        let chunk = self.column.chunk_rows();
+        self.write(file, self.pending.len() / self.column.width() / chunk * chunk)
+    }
+
+    /// Makes the column in the file if it is not there: chunked, compressed, with a checksum for
+    /// each chunk and no time of change.
+    pub(crate) fn create(&mut self, file: &DatasetFile) -> Result<(), DatasetError> {
+        /// Level of deflate compression.
+        const DEFLATE: u8 = 4;
+        if self.dataset.is_some() {
+            return Ok(());
+        }
+        let name = self.column.name;
+        let create = || {
+            if let Some((group, _)) = name.split_once('/').filter(|(g, _)| !file.has(g)) {
+                file.file.create_group_builder().obj_track_times(false).create(group)?;
+            }
+            let rows = self.column.row.iter().map(|&n| Extent::fixed(n));
+            let shape: Vec<_> = std::iter::once(Extent::resizable(0)).chain(rows).collect();
+            file.file
+                .new_dataset::<T>()
+                .chunk(self.column.shape(self.column.chunk_rows()))
+                .obj_track_times(false)
+                .shuffle()
+                .deflate(DEFLATE)
+                .fletcher32()
+                .shape(SimpleExtents::from_vec(shape))
+                .create(name)
+        };
+        self.dataset = Some(create().at(&file.path, name)?);
+        Ok(())
+    }
+
+    /// Writes what is pending, if the column was made.
+    pub(crate) fn finish(mut self, file: &DatasetFile) -> Result<(), DatasetError> {
+        self.write(file, self.pending.len() / self.column.width())
+    }
+
+    /// Writes the first `rows` of the pending ones.
+    fn write(&mut self, file: &DatasetFile, rows: usize) -> Result<(), DatasetError> {
+        let Some(dataset) = self.dataset.as_ref().filter(|_| rows > 0) else { return Ok(()) };
+        let len = rows * self.column.width();
+        let place = self.written..self.written + rows;
+        let write = || {
+            dataset.resize(self.column.shape(place.end))?;
+            let values = ArrayViewD::from_shape(self.column.shape(rows), &self.pending[..len]);
+            dataset.write_slice(values.expect("whole rows"), self.column.place(place))
+        };
+        write().at(&file.path, self.column.name)?;
+        self.pending.drain(..len);
+        self.written += rows;
+        Ok(())
+    }
+}
+
+/// An open file and its path for messages.
+#[derive(Debug)]
+pub(crate) struct DatasetFile {
+    pub(crate) file: hdf5::File,
+    pub(crate) path: PathBuf,
+}
+
+/// Makes files whose headers and indices carry checksums and no times. Nobody reads a file before it has its name,
+/// so none is locked: not all network file systems can, and a program started meanwhile would hold the lock.
+pub(crate) fn file_builder() -> hdf5::FileBuilder {
+    let mut builder = hdf5::FileBuilder::new();
+    builder.with_fapl(|plist| plist.libver_bounds(LibraryVersion::V110, LibraryVersion::V110));
+    // Libraries before 1.10.7 cannot be told so.
+    #[cfg(feature = "static-hdf5")]
+    builder.with_fapl(|plist| plist.file_locking(false));
+    builder.with_fcpl(|plist| plist.obj_track_times(false));
+    builder
+}
+
+impl DatasetFile {
+    pub(crate) fn malformed(
+        &self,
+        object: &str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> DatasetError {
+        DatasetError::Malformed {
+            path: self.path.clone(),
+            object: object.to_owned(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    /// Is there an object of this name at the root?
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.file.link_exists(name)
+    }
+
+    /// Writes a whole list, over the old one if there is one.
+    pub(crate) fn write<T: H5Type + Clone>(
+        &self,
+        column: Column<T>,
+        values: &[T],
+    ) -> Result<(), DatasetError> {
+        if self.has(column.name) {
+            self.file.unlink(column.name).at(&self.path, column.name)?;
+        }
+        let mut rows = Rows::new(column);
+        rows.push(self, values)?;
+        rows.finish(self)
+    }
+
+    /// All values of a column of `count` rows, if given.
+    pub(crate) fn list<T: H5Type>(
+        &self,
+        column: &Column<T>,
+        count: Option<usize>,
+    ) -> Result<Vec<T>, DatasetError> {
+        self.open(column, count)?.0.read_raw().at(&self.path, column.name)
+    }
+
+    /// Opens a column of `count` rows (if given) and returns it with their number, having checked
+    /// its type, the shape of its rows, its filters and that neither it nor one of its chunks is
+    /// huge.
+    pub(crate) fn open<T: H5Type>(
+        &self,
+        column: &Column<T>,
+        count: Option<usize>,
+    ) -> Result<(hdf5::Dataset, usize), DatasetError> {
+        let name = column.name;
+        let wrong = |expected: String, found: String| Err(self.malformed(name, expected, found));
+        if !self.has(name.split('/').next().unwrap_or(name)) {
+            return wrong("a dataset".to_owned(), "none".to_owned());
+        }
+        let dataset = self.file.dataset(name).at(&self.path, name)?;
+        let found = dataset.dtype().and_then(|d| d.to_descriptor()).at(&self.path, name)?;
+        let dtype: TypeDescriptor = T::type_descriptor();
+        if found != dtype {
+            return wrong(dtype.to_string(), found.to_string());
+        }
+        let shape = dataset.get_shape().at(&self.path, name)?;
+        if shape.get(1..) != Some(column.row.as_ref()) || shape[0] > column.limit {
+            let expected = format!("at most {} rows of shape {:?}", column.limit, column.row);
+            return wrong(expected, format!("shape {shape:?}"));
+        }
+        let chunk = dataset.chunk().unwrap_or_default();
+        let chunk_len = chunk.iter().try_fold(1usize, |len, &n| len.checked_mul(n));
+        let small = chunk_len.is_some_and(|len| (1..=MAX_VALUES).contains(&len));
+        if chunk.len() != shape.len() || !small {
+            let expected = format!("chunks of at most {MAX_VALUES} values");
+            return wrong(expected, format!("chunks of {chunk:?}"));
+        }
+        let allowed =
+            |f: &Filter| matches!(f, Filter::Shuffle | Filter::Deflate(_) | Filter::Fletcher32);
+        if let Some(filter) = dataset.filters().iter().find(|filter| !allowed(filter)) {
+            let expected = "the filters shuffle, deflate and fletcher32 only";
+            return wrong(expected.to_owned(), format!("{filter:?}"));
+        }
+        self.check_stored(name, &dataset, &[&shape, &chunk])?;
+        match count {
+            Some(count) if count != shape[0] => {
+                wrong(format!("{count} rows"), shape[0].to_string())
+            }
+            _ => Ok((dataset, shape[0])),
+        }
+    }
+
+    /// Compares what a dataset and its chunks declare with the bytes that the file has of them, so
+    /// that a small file does not reserve a large memory.
+    fn check_stored(
+        &self,
+        name: &str,
+        dataset: &hdf5::Dataset,
+        shapes: &[&[usize]],
+    ) -> Result<(), DatasetError> {
+        /// Deflate makes at most this many bytes of one.
+        const RATIO: u64 = 1032;
+        let stored = dataset.storage_size().min(self.file.size());
+        let width = dataset.dtype().at(&self.path, name)?.size() as u64;
+        let bytes =
+            |shape: &[usize]| shape.iter().fold(width, |bytes, &n| bytes.saturating_mul(n as u64));
+        // Without a row there need not be a chunk.
+        let rows = dataset.shape()[0];
+        let declared = shapes.iter().map(|shape| bytes(shape)).max().filter(|_| rows > 0);
+        match declared {
+            Some(declared) if declared > stored.saturating_mul(RATIO) => {
+                let expected = format!("{declared} bytes in at least 1/{RATIO} of that");
+                Err(self.malformed(name, expected, format!("{stored} bytes")))
+            }
+            _ => Ok(()),
+        }
+    }
+}

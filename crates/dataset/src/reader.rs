@@ -1,0 +1,693 @@
+//! Reading datasets.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use hdf5::H5Type;
+use hdf5::types::{FixedAscii, FixedUnicode, IntSize, TypeDescriptor};
+use serde::de::DeserializeOwned;
+use steer3d_files::hex;
+use steer3d_so3::Rotation;
+use steer3d_volume::mesh::Mesh;
+use steer3d_volume::points::{PointCloud, PointValue};
+use steer3d_volume::volume::{Volume, VolumeError, check_finite};
+
+use crate::chunks::Chunks;
+use crate::columns::{self, Column, DatasetFile, file_builder};
+use crate::error::{Context, DatasetError};
+use crate::item::{Item, PartHasher};
+use crate::meta::{DatasetMeta, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
+use crate::writer::FORMAT_NAME;
+
+/// A dataset on disk: its description, labels, splits and identifiers are in memory, volumes and
+/// sources are read when asked for.
+///
+/// Volumes written by this crate are read and decoded by any number of threads at once; for all
+/// else the HDF5 library serves one thread at a time, whatever the number of datasets.
+#[derive(Debug)]
+pub struct Dataset {
+    file: DatasetFile,
+    meta: DatasetMeta,
+    labels: Vec<u32>,
+    splits: Vec<Split>,
+    ids: Vec<String>,
+    origins: Vec<[f64; 3]>,
+    groups: Option<Vec<String>>,
+    sources: Option<Vec<String>>,
+    checksums: Option<Vec<[u8; 32]>>,
+    skipped: Vec<Skipped>,
+    volumes: Option<Blocks>,
+    points: Option<Points>,
+    meshes: Option<Meshes>,
+    tasks: Option<StoredTasks>,
+}
+
+/// A column with one chunk for each item, and the places of these chunks where they are known.
+#[derive(Debug)]
+struct Blocks {
+    dataset: hdf5::Dataset,
+    chunks: Option<Chunks>,
+}
+
+#[derive(Debug)]
+struct Points {
+    offsets: Vec<usize>,
+    positions: hdf5::Dataset,
+    channels: hdf5::Dataset,
+    /// Degrees and values.
+    carried: Option<(hdf5::Dataset, hdf5::Dataset)>,
+}
+
+#[derive(Debug)]
+struct Meshes {
+    vertex_offsets: Vec<usize>,
+    triangle_offsets: Vec<usize>,
+    vertices: hdf5::Dataset,
+    triangles: hdf5::Dataset,
+}
+
+/// The targets and voxel labels.
+#[derive(Debug)]
+struct StoredTasks {
+    tasks: Tasks,
+    targets: Vec<f64>,
+    voxel_labels: Option<Blocks>,
+}
+
+impl Dataset {
+    /// Opens a dataset and checks everything but the values of its volumes and points.
+    ///
+    /// # Errors
+    /// If the file is missing, is not an HDF5 file, is damaged, or does not follow the schema.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, DatasetError> {
+        let path = path.into();
+        hdf5::silence_errors(true);
+        check_signature(&path)?;
+        let file = file_builder().open(&path).at(&path, "/")?;
+        let file = DatasetFile { file, path: path.clone() };
+        check_root(&file)?;
+        let meta: DatasetMeta = json(&file, &columns::META)?;
+        meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
+        let items = file.open(&columns::LABELS, None)?.1;
+        if items == 0 {
+            return Err(file.malformed("labels", "at least one item", "none"));
+        }
+        let points = file.has("points").then(|| points(&file, items)).transpose()?;
+        let meshes = file.has("meshes").then(|| meshes(&file, items)).transpose()?;
+        let sources_do = (points.is_some() && meta.voxeliser.is_some())
+            || (meshes.is_some() && meta.mesh_voxeliser.is_some());
+        let volumes = match file.has("volumes") {
+            false if sources_do => None,
+            _ => Some(volumes(&file, &meta, items)?),
+        };
+        let skipped = file.has("skipped").then(|| json(&file, &columns::SKIPPED)).transpose()?;
+        let groups = file.has("groups").then(|| texts(&file, &columns::GROUPS, items));
+        let sources = file.has("sources").then(|| texts(&file, &columns::SOURCES, items));
+        let checksums = file.has("checksums").then(|| file.list(&columns::CHECKSUMS, Some(items)));
+        Ok(Self {
+            labels: labels(&file, items, meta.class_names.len())?,
+            splits: splits(&file, items)?,
+            ids: texts(&file, &columns::IDS, items)?,
+            origins: finite(&file, &columns::ORIGINS, items)?.as_chunks().0.to_vec(),
+            groups: groups.transpose()?,
+            sources: sources.transpose()?,
+            checksums: checksums.transpose()?.map(|bytes| bytes.as_chunks().0.to_vec()),
+            skipped: skipped.unwrap_or_default(),
+            tasks: file.has("tasks").then(|| stored_tasks(&file, &meta, items)).transpose()?,
+            volumes,
+            points,
+            meshes,
+            file,
+            meta,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// The description.
+    pub fn meta(&self) -> &DatasetMeta {
+        &self.meta
+    }
+
+    /// Number of items, at least 1.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Label of each item, an index into the class names.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// Split of each item.
+    pub fn splits(&self) -> &[Split] {
+        &self.splits
+    }
+
+    /// Identifier of each item.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// Group of each item, empty where it has none; items of one group belong in one split.
+    pub fn groups(&self) -> Option<&[String]> {
+        self.groups.as_deref()
+    }
+
+    /// The file that each item was made from.
+    pub fn sources(&self) -> Option<&[String]> {
+        self.sources.as_deref()
+    }
+
+    /// The files that the build left out.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// SHA-256 of each item, as `FORMAT.md` defines it.
+    pub fn checksums(&self) -> Option<&[[u8; 32]]> {
+        self.checksums.as_deref()
+    }
+
+    /// Indices of the items of a split, in order.
+    pub fn indices(&self, split: Split) -> Vec<usize> {
+        (0..self.len()).filter(|&i| self.splits[i] == split).collect()
+    }
+
+    /// Number of items of each class in a split.
+    pub fn class_counts(&self, split: Split) -> Vec<usize> {
+        let mut counts = vec![0; self.meta.class_names.len()];
+        for i in self.indices(split) {
+            counts[self.labels[i] as usize] += 1;
+        }
+        counts
+    }
+
+    /// Are there points for the items?
+    pub fn has_points(&self) -> bool {
+        self.points.is_some()
+    }
+
+    /// Are there meshes for the items?
+    pub fn has_meshes(&self) -> bool {
+        self.meshes.is_some()
+    }
+
+    /// Are there points or meshes and the voxeliser that makes the volumes from them?
+    pub fn can_voxelise(&self) -> bool {
+        (self.has_points() && self.meta.voxeliser.is_some())
+            || (self.has_meshes() && self.meta.mesh_voxeliser.is_some())
+    }
+
+    /// Are the volumes stored? Else [`Dataset::read`] makes them from the points or meshes.
+    pub fn has_volumes(&self) -> bool {
+        self.volumes.is_some()
+    }
+
+    /// Reads the volume of an item.
+    ///
+    /// # Errors
+    /// If there is no such item, the file is damaged, or a value is not finite.
+    pub fn read(&self, item: usize) -> Result<Volume, DatasetError> {
+        let at_item = |source| self.at_item(item, source);
+        let grid = self.meta.grid().map_err(at_item)?;
+        self.check_item(item)?;
+        let mut data = vec![0.0; self.meta.item_len()];
+        self.values(item, &mut data)?;
+        Volume::new(data, self.meta.channels, grid, self.origins[item]).map_err(at_item)
+    }
+
+    /// Reads volumes one after the other into `target`, N × C × D × H × W values.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`], and if `target` has another length.
+    pub fn read_many(&self, items: &[usize], target: &mut [f32]) -> Result<(), DatasetError> {
+        let len = self.meta.item_len();
+        if target.len() != items.len() * len {
+            return Err(DatasetError::Argument {
+                path: self.file.path.clone(),
+                field: "length of the target",
+                expected: format!("{} × {len}", items.len()),
+                found: target.len().to_string(),
+            });
+        }
+        for (&item, target) in items.iter().zip(target.chunks_exact_mut(len)) {
+            self.values(item, target)?;
+            check_finite("volume", target).map_err(|source| self.at_item(item, source))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn at_item(&self, item: usize, source: VolumeError) -> DatasetError {
+        DatasetError::Volume { path: self.file.path.clone(), item, source }
+    }
+
+    /// Reads the points of an item; `None` if the dataset stores none.
+    ///
+    /// # Errors
+    /// If there is no such item, the file is damaged, or a coordinate or channel is out of range.
+    pub fn points(&self, item: usize) -> Result<Option<PointCloud>, DatasetError> {
+        self.check_item(item)?;
+        let Some(points) = &self.points else { return Ok(None) };
+        let rows = points.offsets[item]..points.offsets[item + 1];
+        let positions = self.rows(&columns::POSITIONS, &points.positions, rows.clone())?;
+        let channels = self.rows(&columns::POINT_CHANNELS, &points.channels, rows.clone())?;
+        let at_item = |source| self.at_item(item, source);
+        let mut cloud =
+            PointCloud::new(positions.as_chunks().0.to_vec(), channels).map_err(at_item)?;
+        if let Some((degrees, values)) = &points.carried {
+            let degrees = self.rows(&columns::DEGREES, degrees, rows.clone())?;
+            let values = self.rows(&columns::POINT_VALUES, values, rows)?;
+            let value = |(&degree, &row): (&u8, &[f64; 3])| match degree {
+                0 => Ok(PointValue::Scalar(row[0])),
+                1 => Ok(PointValue::Vector(row)),
+                _ => Err(self.file.malformed("points/degrees", "0 or 1", degree.to_string())),
+            };
+            let values = degrees.iter().zip(values.as_chunks().0).map(value);
+            cloud = cloud.with_values(values.collect::<Result<_, _>>()?).map_err(at_item)?;
+        }
+        if let Some(channel) = cloud.channel_beyond(self.meta.channels) {
+            let expected = format!("channels below {}", self.meta.channels);
+            return Err(self.file.malformed("points/channels", expected, channel.to_string()));
+        }
+        Ok(Some(cloud))
+    }
+
+    /// Reads the mesh of an item; `None` if the dataset stores none.
+    ///
+    /// # Errors
+    /// If there is no such item, the file is damaged, or a coordinate or index is out of range.
+    pub fn mesh(&self, item: usize) -> Result<Option<Mesh>, DatasetError> {
+        self.check_item(item)?;
+        let Some(meshes) = &self.meshes else { return Ok(None) };
+        let rows = |offsets: &[usize]| offsets[item]..offsets[item + 1];
+        let vertices =
+            self.rows(&columns::VERTICES, &meshes.vertices, rows(&meshes.vertex_offsets))?;
+        let triangles =
+            self.rows(&columns::TRIANGLES, &meshes.triangles, rows(&meshes.triangle_offsets))?;
+        let mesh = Mesh::new(vertices.as_chunks().0.to_vec(), triangles.as_chunks().0.to_vec());
+        mesh.map(Some).map_err(|source| self.at_item(item, source))
+    }
+
+    fn rows<T: H5Type>(
+        &self,
+        column: &Column<T>,
+        dataset: &hdf5::Dataset,
+        rows: Range<usize>,
+    ) -> Result<Vec<T>, DatasetError> {
+        column.read(dataset, rows).at(&self.file.path, column.name)
+    }
+
+    pub(crate) fn check_item(&self, item: usize) -> Result<(), DatasetError> {
+        if item < self.len() {
+            return Ok(());
+        }
+        Err(DatasetError::Argument {
+            path: self.file.path.clone(),
+            field: "index of an item",
+            expected: format!("below {}", self.len()),
+            found: item.to_string(),
+        })
+    }
+
+    /// Writes the values of an item, not checked to be finite, to a slice of their number.
+    fn values(&self, item: usize, target: &mut [f32]) -> Result<(), DatasetError> {
+        self.check_item(item)?;
+        let chunks = self.volumes.as_ref().and_then(|volumes| volumes.chunks.as_ref());
+        if let (Storage::F32, Some(chunks)) = (self.meta.storage, chunks)
+            && chunks.read_f32(item, target).is_some()
+        {
+            return Ok(());
+        }
+        let Some(bytes) = self.stored(item)? else { return self.voxelise(item, target) };
+        match self.meta.storage {
+            Storage::F32 => {
+                let values = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+                target.iter_mut().zip(values).for_each(|(target, value)| *target = value);
+            }
+            Storage::U8 { scale } => {
+                let values = bytes.iter().map(|&byte| (f64::from(byte) * scale) as f32);
+                target.iter_mut().zip(values).for_each(|(target, value)| *target = value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The values of an item as stored, little-endian; `None` if no volumes are stored.
+    fn stored(&self, item: usize) -> Result<Option<Vec<u8>>, DatasetError> {
+        self.check_item(item)?;
+        let Some(volumes) = &self.volumes else { return Ok(None) };
+        if let Some(bytes) = volumes.chunks.as_ref().and_then(|chunks| chunks.read(item)) {
+            return Ok(Some(bytes));
+        }
+        let (channels, dims, rows) = (self.meta.channels, self.meta.dims, item..item + 1);
+        Ok(Some(match self.meta.storage {
+            Storage::F32 => {
+                let values =
+                    self.rows(&columns::volumes::<f32>(channels, dims), &volumes.dataset, rows)?;
+                values.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
+            Storage::U8 { .. } => {
+                self.rows(&columns::volumes(channels, dims), &volumes.dataset, rows)?
+            }
+        }))
+    }
+
+    /// Values made from the points or the mesh of an item.
+    fn voxelise(&self, item: usize, target: &mut [f32]) -> Result<(), DatasetError> {
+        let volume = self.made_from_source(item, &Rotation::identity())?;
+        let volume = volume.expect("open() asks for volumes or what makes them");
+        target.copy_from_slice(volume.data());
+        Ok(())
+    }
+
+    /// The volume made from the points or the mesh of an item after a rotation; `None` if the dataset
+    /// does not store both a source and its voxeliser.
+    pub(crate) fn made_from_source(
+        &self,
+        item: usize,
+        rotation: &Rotation,
+    ) -> Result<Option<Volume>, DatasetError> {
+        let volume = match (&self.meta.voxeliser, self.points(item)?) {
+            (Some(voxeliser), Some(points)) => Some(voxeliser.voxelise(&points, rotation)),
+            _ => match (&self.meta.mesh_voxeliser, self.mesh(item)?) {
+                (Some(voxeliser), Some(mesh)) => Some(voxeliser.voxelise(&mesh, rotation)),
+                _ => None,
+            },
+        };
+        volume.transpose().map_err(|source| self.at_item(item, source))
+    }
+
+    /// What there is to predict beside the classes of items, if there is something.
+    pub fn tasks(&self) -> Option<&Tasks> {
+        self.tasks.as_ref().map(|stored| &stored.tasks)
+    }
+
+    /// The target values of an item as it is stored; none without targets.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    pub fn targets(&self, item: usize) -> &[f64] {
+        assert!(item < self.len(), "item {item} of {}", self.len());
+        self.tasks.as_ref().map_or(&[][..], |stored| {
+            let width = stored.tasks.target_len();
+            &stored.targets[item * width..][..width]
+        })
+    }
+
+    /// The labels of the voxels of an item, D × H × W; none without such labels.
+    ///
+    /// # Errors
+    /// If there is no such item, the file is damaged, or a label is not below the number of classes.
+    pub fn voxel_labels(&self, item: usize) -> Result<Vec<u8>, DatasetError> {
+        self.check_item(item)?;
+        let Some(stored) = &self.tasks else { return Ok(vec![]) };
+        let Some(Blocks { dataset, chunks }) = &stored.voxel_labels else { return Ok(vec![]) };
+        let labels = match chunks.as_ref().and_then(|chunks| chunks.read(item)) {
+            Some(labels) => labels,
+            None => self.rows(&columns::voxel_labels(self.meta.dims), dataset, item..item + 1)?,
+        };
+        let classes = stored.tasks.voxel_classes.len();
+        match labels.iter().find(|&&label| usize::from(label) >= classes) {
+            None => Ok(labels),
+            Some(label) => {
+                let found = format!("{label} in item {item}");
+                Err(self.file.malformed("voxel_labels", format!("labels below {classes}"), found))
+            }
+        }
+    }
+
+    /// The SHA-256 of an item as it is now in the file.
+    pub(crate) fn computed_checksum(&self, item: usize) -> Result<[u8; 32], DatasetError> {
+        let (stored, voxel_labels) = (self.stored(item)?, self.voxel_labels(item)?);
+        let (points, mesh) = (self.points(item)?, self.mesh(item)?);
+        let content = Item {
+            id: &self.ids[item],
+            label: self.labels[item],
+            points: points.as_ref(),
+            mesh: mesh.as_ref(),
+            targets: self.targets(item),
+            voxel_labels: &voxel_labels,
+            ..Item::default()
+        };
+        let stored = stored.unwrap_or_default();
+        Ok(content.checksum(&self.origins[item], &stored, self.tasks.is_some()))
+    }
+
+    /// SHA-256, in hexadecimal, of what a training depends on: channels and grid, class names, and id,
+    /// label, split and checksum of every item. It does not tell changed values where a dataset has no
+    /// checksums.
+    pub fn digest(&self) -> String {
+        let mut hash = PartHasher::default();
+        for size in [self.meta.channels].iter().chain(&self.meta.dims) {
+            hash.add(&(*size as u64).to_le_bytes());
+        }
+        self.meta.class_names.iter().chain(&self.ids).for_each(|name| hash.add(name.as_bytes()));
+        for (label, split) in self.labels.iter().zip(&self.splits) {
+            hash.add(&label.to_le_bytes());
+            hash.add(split.to_string().as_bytes());
+        }
+        self.checksums().unwrap_or_default().iter().for_each(|sum| hash.add(sum));
+        hex(&hash.finish())
+    }
+}
+
+/// Looks at the first bytes, which say more clearly than the HDF5 library what is wrong.
+fn check_signature(path: &Path) -> Result<(), DatasetError> {
+    let mut start = Vec::new();
+    File::open(path).and_then(|file| file.take(8).read_to_end(&mut start)).at(path, "")?;
+    let found = match start.as_slice() {
+        b"\x89HDF\r\n\x1a\n" => return Ok(()),
+        [] => "an empty file",
+        [b'P', b'K', ..] => "a zip or npz archive",
+        [0x93, b'N', b'U', ..] => "an npy array",
+        _ => "another format",
+    };
+    Err(DatasetError::NotHdf5 { path: path.to_owned(), found })
+}
+
+fn check_root(file: &DatasetFile) -> Result<(), DatasetError> {
+    let text = |dtype: &TypeDescriptor| matches!(dtype, TypeDescriptor::FixedAscii(..=32));
+    let format = attribute(file, "format", text)?;
+    let name = format.read_scalar::<FixedAscii<32>>().at(&file.path, "attribute format")?;
+    if name.as_bytes() != FORMAT_NAME.as_bytes() {
+        let found = String::from_utf8_lossy(name.as_bytes()).into_owned();
+        return Err(file.malformed("attribute format", FORMAT_NAME, found));
+    }
+    let unsigned = TypeDescriptor::Unsigned(IntSize::U4);
+    let version = attribute(file, "schema_version", |dtype| *dtype == unsigned)?
+        .read_scalar::<u32>()
+        .at(&file.path, "attribute schema_version")?;
+    if version != SCHEMA_VERSION {
+        return Err(file.malformed(
+            "attribute schema_version",
+            format!("version {SCHEMA_VERSION}, the one that this steer3d reads"),
+            format!("version {version}"),
+        ));
+    }
+    Ok(())
+}
+
+/// A scalar attribute of the root of a type that `accepts` allows.
+fn attribute(
+    file: &DatasetFile,
+    name: &str,
+    accepts: impl Fn(&TypeDescriptor) -> bool,
+) -> Result<hdf5::Attribute, DatasetError> {
+    let object = format!("attribute {name}");
+    let attribute = file.file.attr(name).map_err(|_| {
+        file.malformed(&object, "a steer3d dataset, which has this attribute", "none")
+    })?;
+    let dtype = attribute.dtype().and_then(|dtype| dtype.to_descriptor());
+    let dtype = dtype.at(&file.path, &object)?;
+    if !attribute.is_scalar() || !accepts(&dtype) {
+        let found = format!("shape {:?} of {dtype}", attribute.shape());
+        return Err(file.malformed(&object, "a scalar of the type in FORMAT.md", found));
+    }
+    Ok(attribute)
+}
+
+fn json<T: DeserializeOwned>(file: &DatasetFile, column: &Column<u8>) -> Result<T, DatasetError> {
+    serde_json::from_slice(&file.list(column, None)?)
+        .map_err(|e| file.malformed(column.name, "the JSON of FORMAT.md", e.to_string()))
+}
+
+fn labels(file: &DatasetFile, items: usize, classes: usize) -> Result<Vec<u32>, DatasetError> {
+    let labels = file.list(&columns::LABELS, Some(items))?;
+    match labels.iter().position(|&label| label as usize >= classes) {
+        None => Ok(labels),
+        Some(i) => {
+            let found = format!("label {} of item {i}", labels[i]);
+            Err(file.malformed("labels", format!("labels below {classes}"), found))
+        }
+    }
+}
+
+fn splits(file: &DatasetFile, items: usize) -> Result<Vec<Split>, DatasetError> {
+    let splits = file.list(&columns::SPLITS, Some(items))?;
+    let known = |split: &u8| {
+        let found = Split::ALL.get(usize::from(*split)).copied();
+        found.ok_or_else(|| file.malformed("splits", "0, 1 or 2", split.to_string()))
+    };
+    splits.iter().map(known).collect()
+}
+
+fn texts<const BYTES: usize>(
+    file: &DatasetFile,
+    column: &Column<FixedUnicode<BYTES>>,
+    items: usize,
+) -> Result<Vec<String>, DatasetError> {
+    let text = |text: &FixedUnicode<BYTES>| String::from_utf8(text.as_bytes().to_vec());
+    let texts = file.list(column, Some(items))?.iter().map(text).collect::<Result<_, _>>();
+    texts.map_err(|e| file.malformed(column.name, "UTF-8 text", e.to_string()))
+}
+
+fn finite(
+    file: &DatasetFile,
+    column: &Column<f64>,
+    items: usize,
+) -> Result<Vec<f64>, DatasetError> {
+    let values = file.list(column, Some(items))?;
+    match values.iter().find(|x| !x.is_finite()) {
+        None => Ok(values),
+        Some(x) => Err(file.malformed(column.name, "finite numbers", x.to_string())),
+    }
+}
+
+fn blocks<T: H5Type>(
+    file: &DatasetFile,
+    column: &Column<T>,
+    items: usize,
+) -> Result<Blocks, DatasetError> {
+    let dataset = file.open(column, Some(items))?.0;
+    let chunks = Chunks::find(&file.path, &dataset, &column.shape(items));
+    Ok(Blocks { dataset, chunks })
+}
+
+fn volumes(file: &DatasetFile, meta: &DatasetMeta, items: usize) -> Result<Blocks, DatasetError> {
+    let volumes = match meta.storage {
+        Storage::F32 => blocks(file, &columns::volumes::<f32>(meta.channels, meta.dims), items),
+        Storage::U8 { .. } => {
+            blocks(file, &columns::volumes::<u8>(meta.channels, meta.dims), items)
+        }
+    }?;
+    let count = volumes.dataset.num_chunks();
+    if count != Some(items) {
+        let expected = format!("one chunk for each of {items} items");
+        return Err(file.malformed("volumes", expected, format!("{count:?} chunks")));
+    }
+    Ok(volumes)
+}
+
+fn points(file: &DatasetFile, items: usize) -> Result<Points, DatasetError> {
+    let (positions, count) = file.open(&columns::POSITIONS, None)?;
+    let channels = file.open(&columns::POINT_CHANNELS, Some(count))?.0;
+    let offsets = offsets(file, &columns::POINT_OFFSETS, items, count)?;
+    let carried = file.has(columns::POINT_VALUES.name).then(|| -> Result<_, DatasetError> {
+        let values = file.open(&columns::POINT_VALUES, Some(count))?.0;
+        Ok((file.open(&columns::DEGREES, Some(count))?.0, values))
+    });
+    Ok(Points { offsets, positions, channels, carried: carried.transpose()? })
+}
+
+fn meshes(file: &DatasetFile, items: usize) -> Result<Meshes, DatasetError> {
+    let (vertices, vertex_count) = file.open(&columns::VERTICES, None)?;
+    let (triangles, triangle_count) = file.open(&columns::TRIANGLES, None)?;
+    Ok(Meshes {
+        vertex_offsets: offsets(file, &columns::VERTEX_OFFSETS, items, vertex_count)?,
+        triangle_offsets: offsets(file, &columns::TRIANGLE_OFFSETS, items, triangle_count)?,
+        vertices,
+        triangles,
+    })
+}
+
+/// Offsets of the rows of each item, which end at `count`.
+fn offsets(
+    file: &DatasetFile,
+    column: &Column<u64>,
+    items: usize,
+    count: usize,
+) -> Result<Vec<usize>, DatasetError> {
+    let offsets = file.list(column, Some(items + 1))?;
+    let rising = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
+    if !rising || offsets[0] != 0 || offsets[items] != count as u64 {
+        let expected = format!("offsets that rise from 0 to {count}");
+        return Err(file.malformed(column.name, expected, "others"));
+    }
+    Ok(offsets.into_iter().map(|offset| offset as usize).collect())
+}
+
+fn stored_tasks(
+    file: &DatasetFile,
+    meta: &DatasetMeta,
+    items: usize,
+) -> Result<StoredTasks, DatasetError> {
+    let tasks: Tasks = json(file, &columns::TASKS)?;
+    if let Some((_, expected, found)) = tasks.fault() {
+        return Err(file.malformed("tasks", expected, found));
+    }
+    let targets = match tasks.target_len() {
+        0 => vec![],
+        each => finite(file, &columns::targets(each), items)?,
+    };
+    let has_labels = !tasks.voxel_classes.is_empty();
+    let labels = has_labels.then(|| blocks(file, &columns::voxel_labels(meta.dims), items));
+    Ok(StoredTasks { targets, voxel_labels: labels.transpose()?, tasks })
+}
+
+#[cfg(all(test, unix, feature = "static-hdf5"))]
+mod tests {
+    use steer3d_so3::Stream;
+
+    use super::*;
+    use crate::meta::Provenance;
+    use crate::writer::DatasetWriter;
+
+    #[test]
+    fn chunks_decoded_here_and_by_the_library_are_equal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.h5");
+        for storage in [Storage::F32, Storage::U8 { scale: 1.0 }] {
+            let meta = DatasetMeta {
+                name: String::new(),
+                class_names: vec!["a".to_owned()],
+                channels: 1,
+                dims: [7, 9, 13],
+                voxel_size: [1.0; 3],
+                unit: "voxel".to_owned(),
+                irreps: "1x0".parse().unwrap(),
+                storage,
+                provenance: Provenance::default(),
+                voxeliser: None,
+                mesh_voxeliser: None,
+            };
+            let mut writer = DatasetWriter::create(&path, meta.clone()).unwrap();
+            for item in 0..32u64 {
+                let mut stream = Stream::new(0, "chunk", &[item]);
+                let levels = 1 + stream.below(256);
+                let data = (0..819).map(|_| stream.below(levels) as f32).collect();
+                let volume = Volume::centred(data, 1, meta.grid().unwrap()).unwrap();
+                let id = item.to_string();
+                writer.push(&Item { volume: Some(&volume), id: &id, ..Item::default() }).unwrap();
+            }
+            writer.finish().unwrap();
+            let mut dataset = Dataset::open(&path).unwrap();
+            let chunks = dataset.volumes.as_mut().unwrap().chunks.take().unwrap();
+            for item in 0..32 {
+                // Without `chunks`, the dataset asks the library.
+                assert_eq!(chunks.read(item), dataset.stored(item).unwrap(), "{item}");
+                if storage == Storage::F32 {
+                    let mut values = vec![0.0; 819];
+                    chunks.read_f32(item, &mut values).unwrap();
+                    assert_eq!(values, dataset.read(item).unwrap().data(), "{item}");
+                }
+            }
+        }
+    }
+}
