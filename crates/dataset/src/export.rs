@@ -1,15 +1,13 @@
 //! Items and the list of items as files of other programs.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use zip::write::SimpleFileOptions;
 
 use crate::error::{Context, DatasetError};
 use crate::reader::Dataset;
-use steer3d_files::hex;
-use steer3d_files::{persist, temporary_beside};
+use steer3d_files::{hex, write_with};
 use steer3d_formats::{write_mrc, write_nifti};
 use steer3d_volume::volume::Volume;
 
@@ -43,7 +41,7 @@ impl Dataset {
                 });
             }
         };
-        write_file(path, |file| file.write_all(&bytes)).at(path, "")
+        steer3d_files::write(path, &bytes).at(path, "")
     }
 
     /// Writes the list of items as a table (CSV) with the columns id, label, split, group, source
@@ -53,7 +51,7 @@ impl Dataset {
     /// If the file cannot be written.
     pub fn export_list(&self, path: &Path) -> Result<(), DatasetError> {
         let text = |list: Option<&[String]>, i: usize| list.map_or(String::new(), |l| l[i].clone());
-        write_file(path, |file| {
+        write_with(path, |file| {
             let mut table = csv::Writer::from_writer(file);
             table.write_record(["id", "label", "split", "group", "source", "sha256"])?;
             for (i, id) in self.ids().iter().enumerate() {
@@ -70,19 +68,6 @@ impl Dataset {
         })
         .at(path, "")
     }
-}
-
-/// Writes a file that takes its place when it is on disk.
-fn write_file(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let mut temporary = temporary_beside(path)?;
-    let mut buffer = BufWriter::new(temporary.as_file_mut());
-    write(&mut buffer)?;
-    buffer.flush()?;
-    drop(buffer);
-    persist(temporary, path)
 }
 
 fn volume_npy(volume: &Volume) -> Vec<u8> {

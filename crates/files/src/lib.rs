@@ -1,7 +1,7 @@
 //! Files that appear under their name only when they are whole and on disk.
 
 use std::fs::File;
-use std::io::{Result, Write};
+use std::io::{BufWriter, IntoInnerError, Result, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
@@ -39,9 +39,20 @@ impl<T> AtPath<T> for Result<T> {
 /// # Errors
 /// When the folder is missing or not writable, or the disk is full; the file is then as it was.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut temporary = temporary_beside(path)?;
-    temporary.write_all(bytes)?;
-    persist(temporary, path)
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// Writes the file `path` piece by piece.
+///
+/// # Errors
+/// As [`write()`], and what `write` says; the file is then as it was.
+pub fn write_with(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<NamedTempFile>) -> Result<()>,
+) -> Result<()> {
+    let mut file = BufWriter::new(temporary_beside(path)?);
+    write(&mut file)?;
+    persist(file.into_inner().map_err(IntoInnerError::into_error)?, path)
 }
 
 /// A new file in the folder of `path`, removed when dropped, with the permissions of a new file.

@@ -1,11 +1,11 @@
 //! The bytes of files: read, and unpacked if they are gzip, or written.
 
 use std::fs::File;
-use std::io::{BufWriter, IntoInnerError, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-use steer3d_files::{AtPath, persist, temporary_beside};
+use steer3d_files::AtPath;
 
 use crate::error::FormatError;
 
@@ -35,11 +35,9 @@ fn limited(reader: impl Read) -> std::io::Result<Option<Vec<u8>>> {
 /// Writes a header and little-endian values to a file that takes the place of `path` only when it
 /// is on disk.
 pub(crate) fn write(path: &Path, header: &[u8], values: &[f32]) -> Result<(), FormatError> {
-    let write = || {
-        let mut file = BufWriter::new(temporary_beside(path)?);
+    let write = |file: &mut dyn Write| {
         file.write_all(header)?;
-        values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))?;
-        persist(file.into_inner().map_err(IntoInnerError::into_error)?, path)
+        values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))
     };
-    Ok(write().at_path(path)?)
+    Ok(steer3d_files::write_with(path, |file| write(file)).at_path(path)?)
 }

@@ -9,27 +9,12 @@ pub(crate) const FORMAT: FormatSpec =
     FormatSpec { recognises, ..FormatSpec::new("OBJ", &["obj"], Read::Mesh(read)) };
 
 /// Statements that say nothing of the positions of triangles.
-const SKIPPED: [&str; 19] = [
-    "vt",
-    "vn",
-    "vp",
-    "l",
-    "p",
-    "g",
-    "o",
-    "s",
-    "mg",
-    "usemtl",
-    "mtllib",
-    "usemap",
-    "maplib",
-    "bevel",
-    "c_interp",
-    "d_interp",
-    "lod",
-    "shadow_obj",
-    "trace_obj",
-];
+const SKIPPED: &str = "vt vn vp l p g o s mg usemtl mtllib usemap maplib bevel c_interp d_interp lod \
+                       shadow_obj trace_obj";
+
+fn is_skipped(keyword: &str) -> bool {
+    SKIPPED.split(' ').any(|skipped| skipped == keyword)
+}
 
 /// Reads an OBJ file. All groups and objects become one mesh; materials, normals, texture
 /// coordinates, colours, points and lines are skipped; free-form surfaces are refused.
@@ -45,7 +30,7 @@ fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
                     tokens.map(|token| corner(token, count, place)).collect::<Result<_, _>>()?;
                 mesh.add_polygon(place, &corners, count)?;
             }
-            Some(other) if !SKIPPED.contains(&other) => {
+            Some(other) if !is_skipped(other) => {
                 return Err(Fault::new(place, "a statement of a polygonal OBJ", quoted(other)));
             }
             _ => (),
@@ -61,7 +46,7 @@ fn recognises(bytes: &[u8]) -> bool {
         let mut tokens = line.split_whitespace();
         match tokens.next() {
             Some("v") => return position(&mut tokens, place).is_ok(),
-            Some(other) if !SKIPPED.contains(&other) => return false,
+            Some(other) if !is_skipped(other) => return false,
             _ => (),
         }
     }
