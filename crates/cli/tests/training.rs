@@ -6,7 +6,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-
 use steer3d::dataset::{DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Tasks};
 use steer3d::nn::checkpoint;
 use steer3d::so3::Stream;

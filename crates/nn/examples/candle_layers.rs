@@ -26,7 +26,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(params: VarBuilder<'static>) -> Result<Self, NnError> {
+    fn new(params: &VarBuilder<'static>) -> Result<Self, NnError> {
         let (input, features): (Irreps, Irreps) = ("1x0".parse()?, "16x0".parse()?);
         let gate = Gate::new(&"6x0+4x1+2x2".parse()?)?;
         let config = ConvConfig::new(&input, gate.irreps_in());
@@ -71,7 +71,7 @@ fn batch(seed: u64, count: usize) -> Result<(Tensor, Tensor), candle_core::Error
 
 fn main() -> Result<(), Box<dyn Error>> {
     let variables = VarMap::new();
-    let model = Model::new(VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+    let model = Model::new(&VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
     let mut optimiser = AdamW::new_lr(variables.all_vars(), 1e-2)?;
     let mut losses = vec![];
     for step in 0..40 {
@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bytes = std::fs::read(&file)?;
     std::fs::remove_file(&file)?;
     let loaded = VarBuilder::from_buffered_safetensors(bytes, DType::F32, &Device::Cpu)?;
-    let loaded = Model::new(loaded)?;
+    let loaded = Model::new(&loaded)?;
     let (volumes, labels) = batch(1000, 32)?;
     let answers = |model: &Model| {
         let logits = model.forward(&volumes, Mode::Evaluate)?;

@@ -8,9 +8,7 @@ use steer3d_eval::equivariance::{
 };
 use steer3d_kernels::Family;
 use steer3d_kernels::equivariance::layer_error;
-use steer3d_nn::layers::{
-    ConvConfig, FieldLayer, RadialConv3d, RadialConvConfig, SteerableConv3d,
-};
+use steer3d_nn::layers::{ConvConfig, FieldLayer, RadialConv3d, RadialConvConfig, SteerableConv3d};
 use steer3d_nn::{Field, Params};
 use steer3d_so3::{Irreps, Stream, random_rotations};
 
