@@ -19,6 +19,7 @@ pub mod conventions;
 pub mod decompose;
 pub mod groups;
 pub mod irreps;
+mod parity;
 pub mod products;
 pub mod quadrature;
 pub mod rotations;
@@ -29,7 +30,8 @@ pub mod wigner;
 
 pub use cg::{CgEntry, CgTensor, clebsch_gordan};
 pub use groups::cube_group;
-pub use irreps::{Block, Irrep, Irreps, IrrepsError, Parity};
+pub use irreps::{Block, Irrep, Irreps, IrrepsError};
+pub use parity::Parity;
 pub use products::TensorProduct;
 pub use quadrature::SphereGrid;
 pub use rotations::{Rotation, RotationError, geodesic_distance, random_rotations};
