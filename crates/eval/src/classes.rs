@@ -199,8 +199,7 @@ impl Answer for Classes {
             rows.iter().map(|item| item.iter().map(|row| logits(row)).collect()).collect()
         };
         let labels = self.labels.clone();
-        let scored =
-            Classified::new(labels, all(rows), unrotated.map(|u| all(u)), self.names.len());
+        let scored = Classified::new(labels, all(rows), unrotated.map(all), self.names.len());
         let counts = scored.confusion(&vec![1.0; self.labels.len()]);
         let whole =
             |row: &Vec<f64>| -> Vec<u64> { row.iter().map(|&count| count as u64).collect() };

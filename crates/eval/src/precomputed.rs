@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
@@ -164,7 +164,7 @@ impl Precomputed {
         let answers = match path.is_file() {
             true => array(&path, &spec.shape(keys.len()))
                 .map_err(|problem| EvalError::ModelFile { path, problem })?,
-            false => table(folder.join(PREDICTIONS), &spec, keys.len())?,
+            false => table(&folder.join(PREDICTIONS), &spec, keys.len())?,
         };
         let places = keys.into_iter().enumerate().map(|(i, key)| (key, i)).collect();
         Ok(Self { name, spec, places, answers: Mutex::new(answers) })
@@ -204,12 +204,12 @@ fn text_len(start: [u8; 10]) -> u64 {
 }
 
 /// The rows of a table.
-fn table(path: PathBuf, spec: &AnswerSpec, volumes: usize) -> Result<Answers, EvalError> {
-    let fault = |problem: String| EvalError::ModelFile { path: path.clone(), problem };
+fn table(path: &Path, spec: &AnswerSpec, volumes: usize) -> Result<Answers, EvalError> {
+    let fault = |problem: String| EvalError::ModelFile { path: path.into(), problem };
     if spec.kind == AnswerKind::Voxels {
         return Err(fault(format!("labels of voxels are read from {ARRAY}")));
     }
-    let mut reader = csv::Reader::from_path(&path).map_err(|e| fault(e.to_string()))?;
+    let mut reader = csv::Reader::from_path(path).map_err(|e| fault(e.to_string()))?;
     let names = reader.headers().map_err(|e| fault(e.to_string()))?.clone();
     let places: Option<Vec<usize>> =
         spec.names.iter().map(|class| names.iter().position(|name| name.trim() == class)).collect();

@@ -40,17 +40,17 @@ fn shape(class: usize, stream: &mut Stream) -> PointCloud {
 
 /// `items` shapes of the three classes in turn, all in the test split.
 pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
-    write(path, items, points, Answers::Classes)
+    write(path, items, points, &Answers::Classes)
 }
 
 /// The same with labels of voxels, empty (0) and dense (1), by the values of the volume and the index of a voxel.
 pub(crate) fn labelled(path: &Path, items: usize, label: impl Fn(&[f32], usize) -> u8) -> Dataset {
-    write(path, items, true, Answers::Voxels(&label))
+    write(path, items, true, &Answers::Voxels(&label))
 }
 
 /// The same with targets, one for each item.
 pub(crate) fn with_targets(path: &Path, irreps: &str, targets: &[Vec<f64>]) -> Dataset {
-    write(path, targets.len(), true, Answers::Values(irreps.parse().unwrap(), targets))
+    write(path, targets.len(), true, &Answers::Values(irreps.parse().unwrap(), targets))
 }
 
 /// What there is to predict beside the classes.
@@ -60,7 +60,7 @@ enum Answers<'a> {
     Values(Irreps, &'a [Vec<f64>]),
 }
 
-fn write(path: &Path, items: usize, points: bool, answers: Answers<'_>) -> Dataset {
+fn write(path: &Path, items: usize, points: bool, answers: &Answers<'_>) -> Dataset {
     let meta = DatasetMeta {
         name: "three shapes".into(),
         class_names: CLASSES.map(String::from).to_vec(),
@@ -79,7 +79,7 @@ fn write(path: &Path, items: usize, points: bool, answers: Answers<'_>) -> Datas
         mesh_voxeliser: None,
     };
     let mut writer = DatasetWriter::create(path, meta).unwrap();
-    let tasks = match &answers {
+    let tasks = match answers {
         Answers::Classes => None,
         Answers::Voxels(_) => {
             let voxel_classes = vec!["empty".into(), "dense".into()];
@@ -96,13 +96,13 @@ fn write(path: &Path, items: usize, points: bool, answers: Answers<'_>) -> Datas
         let class = i % CLASSES.len();
         let cloud = shape(class, &mut Stream::new(1, "shape", &[i as u64]));
         let volume = voxeliser().voxelise(&cloud, &Rotation::identity()).unwrap();
-        let labels: Vec<u8> = match &answers {
+        let labels: Vec<u8> = match answers {
             Answers::Voxels(label) => {
                 (0..volume.data().len()).map(|i| label(volume.data(), i)).collect()
             }
             _ => vec![],
         };
-        let targets = match &answers {
+        let targets = match answers {
             Answers::Values(_, targets) => &targets[i][..],
             _ => &[],
         };

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use steer3d_eval::EvalError;
 use steer3d_eval::equivariance::{
-    BumpField, FieldMap, LayerSpec, Subject, SurveyConfig, assert_equivariant, centre_error,
-    cube_error, resampled_errors, survey,
+    BumpField, FieldMap, LayerSpec, Subject, Survey, SurveyConfig, assert_equivariant,
+    centre_error, cube_error, resampled_errors, survey,
 };
 use steer3d_kernels::Family;
 use steer3d_kernels::equivariance::layer_error;
@@ -193,8 +193,6 @@ fn a_survey_says_how_well_conditioned_a_family_is() {
     assert_eq!((jets.functions, jets.rank), (10, 10));
     assert!(jets.condition_number.unwrap() < 5.0 && jets.largest_overlap < 1e-12);
     assert!(bessel.rank < bessel.functions && bessel.condition_number.is_none());
-    let table = survey_markdown(&found);
-    assert!(table.contains("condition number") && table.contains("infinite"), "{table}");
     let json = serde_json::to_string(&found).unwrap();
     assert_eq!(serde_json::from_str::<Survey>(&json).unwrap(), found);
 }

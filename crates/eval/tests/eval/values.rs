@@ -74,7 +74,7 @@ fn targets_that_do_not_fit_are_refused() {
     assert!(matches!(error, EvalError::NoTargets { .. }), "{error}");
     // Every item of a dataset has its target, with all components.
     let tasks = Tasks { targets: Some("1x1".parse().unwrap()), voxel_classes: vec![] };
-    let writer = DatasetWriter::create(&dir.path().join("c.h5"), plain.meta().clone()).unwrap();
+    let writer = DatasetWriter::create(dir.path().join("c.h5"), plain.meta().clone()).unwrap();
     let mut writer = writer.with_tasks(tasks).unwrap();
     let volume = plain.read(0).unwrap();
     for targets in [&[][..], &[0.0]] {

@@ -7,7 +7,7 @@ use crate::common::{Mock, dataset, layers, nearest_mean, quick, shells};
 use steer3d_dataset::Split;
 use steer3d_eval::{EvalError, Predictor, Protocol, Report, Source};
 use steer3d_report::{
-    Evaluation, diff, figures, html, predictions_csv, reading, results_csv, terminal, write_report,
+    Evaluation, figures, html, predictions_csv, reading, results_csv, terminal, write_report,
 };
 use steer3d_volume::Interpolation;
 

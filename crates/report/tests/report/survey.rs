@@ -6,7 +6,7 @@ use steer3d_report::{survey_csv, survey_markdown, write_survey};
 
 fn small() -> SurveyConfig {
     SurveyConfig {
-        irreps: irreps("2x0+1x1"),
+        irreps: "2x0+1x1".parse().unwrap(),
         sizes: vec![3],
         families: vec![Family::jets(2)],
         widths: vec![1.0, 2.0],
@@ -40,4 +40,13 @@ fn closed_forms_need_no_measuring() {
     let found = survey(&SurveyConfig { subjects: vec![], ..small() }, &|_, _, _| ()).unwrap();
     assert!(found.measured.is_empty());
     assert!(!survey_markdown(&found).contains("Measured"));
+}
+
+#[test]
+fn the_table_says_how_well_conditioned_a_family_is() {
+    let families = vec![Family::jets(2), "bessel:4".parse().unwrap()];
+    let config = SurveyConfig { families, subjects: vec![], ..small() };
+    let found = survey(&config, &|_, _, _| ()).unwrap();
+    let table = survey_markdown(&found);
+    assert!(table.contains("condition number") && table.contains("infinite"), "{table}");
 }
