@@ -8,14 +8,14 @@ use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use steer3d::dataset::Dataset;
-use steer3d::eval::NetworkPredictor;
-use steer3d::eval::report::{Comparison, Report, Section, Trial, write_comparison, write_report};
+use steer3d::eval::{Comparison, NetworkPredictor, Report, Trial, evaluate};
 use steer3d::nn::{ModelConfig, Network, checkpoint};
+use steer3d::report::{Evaluation, comparison_terminal, write_comparison, write_report};
 use steer3d::train::TrainConfig;
 use steer3d::train::state::{self, TrainingState};
 
 use crate::INTERRUPTED;
-use crate::eval::{ProtocolArgs, command_line, measure};
+use crate::eval::{ProtocolArgs, command_line, progress};
 use crate::experiment::Saving;
 use crate::output::Output;
 use crate::train::{
@@ -117,7 +117,10 @@ pub(crate) fn run(
             let predictor = NetworkPredictor::new(architecture.to_string(), network)?;
             let journal = folder.join("unfinished.logits");
             let split = args.protocol.split();
-            let report = measure(&predictor, &dataset, split, &protocol, Some(&journal), output)?;
+            let progress = progress(output);
+            let progress = |p| progress(&architecture.to_string(), p);
+            let report =
+                evaluate(&predictor, &dataset, split, &protocol, Some(&journal), &progress)?;
             journals.push(journal);
             let mut trial = Trial::new(seed, training_seconds, report, &protocol);
             if !trials.is_empty() {
@@ -129,14 +132,16 @@ pub(crate) fn run(
     }
     let comparison = Comparison::new(&dataset.meta().name, &protocol, &models);
     let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
-    let section = Section::new(&dataset, args.protocol.split(), protocol, first)?;
+    let split = args.protocol.split();
+    let evaluation = Evaluation { dataset: &dataset, split, protocol: &protocol };
+    let section = evaluation.illustrated(first, &[])?;
     let title = format!("Networks on {}, trained from seed {seed}", dataset.meta().name);
     write_report(&args.out, &Report::new(&title, &command_line(), vec![section]))?;
     write_comparison(&args.out, &comparison)?;
     for journal in journals {
         fs::remove_file(&journal).with_context(|| format!("{}", journal.display()))?;
     }
-    output.result(&comparison.terminal(), &comparison)?;
+    output.result(&comparison_terminal(&comparison), &comparison)?;
     output.say(&format!("report: {}", args.out.join("report.html").display()));
     Ok(ExitCode::SUCCESS)
 }

@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use steer3d::dataset::{Dataset, ImportOptions, Split, import_cath, import_medmnist};
-use steer3d::eval::report::Section;
-use steer3d::eval::{NetworkPredictor, Predictor, Protocol, Source};
+use steer3d::eval::{NetworkPredictor, Predictor, Protocol, Report, Section, Source};
 use steer3d::nn::Network;
+use steer3d::report::{Evaluation, terminal, write_report};
 use steer3d::train::TrainConfig;
 use steer3d::volume::{Interpolation, Voxeliser};
 
@@ -77,7 +77,10 @@ pub(crate) fn run(
     }
     if !sections.is_empty() {
         let title = "Does the network survive rotation?";
-        eval::publish(title, sections, Some(&args.out), output)?;
+        let report = Report::new(title, &eval::command_line(), sections);
+        write_report(&args.out, &report)?;
+        output.result(&terminal(&report), &report)?;
+        output.say(&format!("report: {}", args.out.join("report.html").display()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,7 +126,9 @@ fn real(
         batch: 32,
         ..Protocol::default()
     };
-    eval::section(&predictors, &dataset, Split::Test, protocol, None, output)
+    let models: Vec<&dyn Predictor> = predictors.iter().map(AsRef::as_ref).collect();
+    let evaluation = Evaluation { dataset: &dataset, split: Split::Test, protocol: &protocol };
+    Ok(evaluation.section(&models, None, &eval::progress(output))?)
 }
 
 fn cath(out: &Path, seed: u64) -> Result<Bundle> {

@@ -9,14 +9,12 @@ mod experiment;
 mod info;
 mod init;
 mod output;
-mod outputs;
 mod record;
 mod report;
 mod runs;
 mod tensorboard;
 mod tetris;
 mod train;
-mod voxels;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -27,6 +25,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use steer3d::eval::EvalError;
 use steer3d::nn::NnError;
 use steer3d::ops::gpu_device;
+use steer3d::report::ReportError;
 use steer3d::train::TrainError;
 
 use crate::output::Output;
@@ -142,6 +141,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         matches!(e.downcast_ref(), Some(NnError::Tensor(_)))
             || matches!(e.downcast_ref(), Some(TrainError::Network(NnError::Tensor(_))))
             || matches!(e.downcast_ref(), Some(EvalError::Tensor(_)))
+            || matches!(e.downcast_ref(), Some(ReportError::Eval(EvalError::Tensor(_))))
     };
     if error.chain().any(of_program) { 1 } else { 2 }
 }

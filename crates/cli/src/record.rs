@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use steer3d::dataset::Dataset;
-use steer3d::eval::report::{ConditionReport, ModelReport, SourceReport, learning_curves};
-use steer3d::eval::{VoxelModel, VoxelScores};
+use steer3d::eval::{ConditionReport, ModelReport, SourceReport};
 use steer3d::nn::{Network, checkpoint};
+use steer3d::report::learning_curves;
 use steer3d::train::{EpochMetrics, TrainConfig, TrainEvent};
 
 use crate::eval::command_line;
@@ -60,23 +60,16 @@ pub(crate) struct TestScore {
 impl TestScore {
     /// Those of a report, first source first.
     pub(crate) fn of(report: &ModelReport) -> Vec<Self> {
-        let of = |source: &SourceReport, c: &ConditionReport| Self {
-            source: source.source.to_string(),
-            condition: c.condition.to_string(),
-            accuracy: c.scores.accuracy.value,
-            auc: c.scores.auc.map(|auc| auc.value),
+        let of = |source: &SourceReport, c: &ConditionReport| {
+            Some(Self {
+                source: source.source.to_string(),
+                condition: c.condition.to_string(),
+                accuracy: c.get("accuracy")?.value,
+                auc: c.get("auc").map(|auc| auc.value),
+            })
         };
         let sources = report.sources.iter();
-        sources.flat_map(|s| s.conditions.iter().map(move |c| of(s, c))).collect()
-    }
-
-    /// Those of a network that labels voxels.
-    pub(crate) fn of_voxels(model: &VoxelModel) -> Vec<Self> {
-        let of = |s: &VoxelScores| {
-            let (source, condition) = (s.source.to_string(), s.condition.to_string());
-            Some(Self { source, condition, accuracy: s.accuracy?.value, auc: None })
-        };
-        model.scores.iter().filter_map(of).collect()
+        sources.flat_map(|s| s.conditions.iter().filter_map(move |c| of(s, c))).collect()
     }
 }
 

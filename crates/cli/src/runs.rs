@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use steer3d::eval::report::{Spread, learning_curves};
+use steer3d::eval::Spread;
 use steer3d::nn::checkpoint;
+use steer3d::report::learning_curves;
 use toml::Value;
 
 use crate::output::Output;

@@ -5,8 +5,7 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 use serde::Serialize;
 use steer3d::dataset::{Dataset, ImportOptions, Split, import_tetris};
-use steer3d::eval::report::Spread;
-use steer3d::eval::{NetworkPredictor, Predictor, Protocol, evaluate};
+use steer3d::eval::{NetworkPredictor, Predictor, Protocol, Spread, evaluate};
 use steer3d::kernels::Family;
 use steer3d::nn::{Network, PlainConfig, SteerableBlock, SteerableConfig};
 use steer3d::train::{Monitor, TrainConfig};
@@ -127,7 +126,7 @@ fn accuracy(predictor: &dyn Predictor, dataset: &Dataset) -> Result<f64> {
         ..Protocol::default()
     };
     let report = evaluate(predictor, dataset, Split::Test, &protocol, None, &|_| {})?;
-    Ok(report.sources[0].conditions[0].scores.accuracy.value)
+    Ok(report.sources[0].conditions[0].get("accuracy").map_or(0.0, |accuracy| accuracy.value))
 }
 
 fn row(model: String, parameters: usize, accuracies: Vec<f64>) -> Row {

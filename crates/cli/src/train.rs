@@ -12,22 +12,21 @@ use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use steer3d::dataset::{Dataset, Split, Turns};
-use steer3d::eval::report::{Report, terminal, write_report};
-use steer3d::eval::{NetworkPredictor, Predictor};
+use steer3d::eval::{AnswerKind, NetworkPredictor};
 use steer3d::kernels::Family;
 use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
 use steer3d::nn::{
     ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry, TransformerConfig,
 };
+use steer3d::report::{self, terminal};
 use steer3d::train::state::{self, TrainingState};
 use steer3d::train::{EpochMetrics, Precision, Save, States, TrainConfig, TrainEvent, Training};
 use toml::Table;
 
-use crate::eval::Answers;
 use crate::experiment::{Data, Evaluation, Experiment, Saving, Settings, network, read};
 use crate::output::Output;
 use crate::record::{EXPERIMENT, Recorder, RunRecord, TestScore};
-use crate::{INTERRUPTED, eval, outputs, runs, voxels};
+use crate::{INTERRUPTED, eval, runs};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d init > cath.toml && steer3d train cath.toml
@@ -300,9 +299,8 @@ fn one(
     let dataset = experiment.dataset(output)?;
     let model = experiment.model(&dataset, device)?;
     if let Some(evaluation) = &experiment.evaluation {
-        let answers = Answers::of(model.head()).context("evaluation")?;
+        AnswerKind::of_head(model.head()).context("evaluation: a field is not evaluated")?;
         evaluation.protocol.check(&dataset, evaluation.split).context("evaluation")?;
-        answers.check(&evaluation.protocol).context("evaluation.protocol.search")?;
     }
     let recompute = experiment.recompute()?;
     let network_on = |device: &Device| -> Result<Network> {
@@ -401,38 +399,16 @@ fn report(
     output: &Output,
 ) -> Result<Vec<TestScore>> {
     let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let answers = Answers::of(network.config().head())?;
-    let predictors: [Box<dyn Predictor>; 1] = [Box::new(NetworkPredictor::new(name, network)?)];
+    let model = NetworkPredictor::new(name, network)?;
     let Evaluation { split, protocol } = evaluation;
     let folder = out.join("report");
-    let (text, scores) = match answers {
-        Answers::Classes => {
-            let title = format!("{} on {}", out.display(), dataset.meta().name);
-            let journals = folder.join("unfinished");
-            fs::create_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
-            let section =
-                eval::section(&predictors, dataset, split, protocol, Some(&journals), output)?;
-            let scores = section.models.first().map(TestScore::of).unwrap_or_default();
-            let report = Report::new(&title, &eval::command_line(), vec![section]);
-            write_report(&folder, &report)?;
-            fs::remove_dir_all(&journals).with_context(|| format!("{}", journals.display()))?;
-            (terminal(&report), scores)
-        }
-        Answers::Voxels => {
-            let report =
-                voxels::report(&predictors, dataset, split, protocol, Some(&folder), output)?;
-            let scores = report.models.first().map(TestScore::of_voxels).unwrap_or_default();
-            (report.terminal(), scores)
-        }
-        Answers::Values => {
-            let report =
-                outputs::report(&predictors, dataset, split, protocol, Some(&folder), output)?;
-            (report.terminal(), vec![])
-        }
-    };
-    output.say(&text);
+    let title = format!("{} on {}", out.display(), dataset.meta().name);
+    let evaluation = report::Evaluation { dataset, split, protocol: &protocol };
+    let (command, progress) = (eval::command_line(), eval::progress(output));
+    let report = evaluation.report(&[&model], &title, &command, Some(&folder), &progress)?;
+    output.say(&terminal(&report));
     output.say(&format!("report: {}", folder.join("report.html").display()));
-    Ok(scores)
+    Ok(report.sections[0].models.first().map(TestScore::of).unwrap_or_default())
 }
 
 /// Set by SIGTERM and the first Ctrl-C; the second one ends the program at once.
