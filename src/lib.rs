@@ -6,6 +6,7 @@
 
 pub use steer3d_dataset as dataset;
 pub use steer3d_eval as eval;
+pub use steer3d_experiments as experiments;
 pub use steer3d_files as files;
 pub use steer3d_formats as formats;
 pub use steer3d_kernels as kernels;

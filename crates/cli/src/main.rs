@@ -5,17 +5,14 @@ mod dataset;
 mod demo;
 mod equivariance;
 mod eval;
-mod experiment;
 mod info;
 mod init;
 mod output;
 mod outputs;
-mod record;
 mod report;
 mod runs;
-mod tensorboard;
-mod tetris;
 mod train;
+mod values;
 mod voxels;
 
 use std::io::Write;

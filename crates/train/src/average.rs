@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-use crate::TrainError;
+use crate::error::TrainError;
 use steer3d_nn::Params;
 
 /// After step t the average moves to decay · average + (1 - decay) · weights, with the decay
@@ -20,8 +20,8 @@ impl Average {
         Ok(Self { decay, tensors: current(params)? })
     }
 
-    /// Hears of the weights after step `step`, counted from 1.
-    pub(crate) fn hear(&mut self, params: &Params, step: usize) -> Result<(), TrainError> {
+    /// Moves towards the weights after step `step`, counted from 1.
+    pub(crate) fn update(&mut self, params: &Params, step: usize) -> Result<(), TrainError> {
         let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
         for (tensor, parameter) in self.tensors.iter_mut().zip(params.trainable()) {
             let share = parameter.var.as_tensor().detach().affine(1.0 - decay, 0.0)?;
@@ -79,7 +79,7 @@ mod tests {
         for step in 1..=12 {
             let now = [step as f64, -(step as f64)];
             var.set(&Tensor::new(&now, &Device::Cpu).unwrap()).unwrap();
-            average.hear(&params, step).unwrap();
+            average.update(&params, step).unwrap();
             // 2/11, 3/12, ... and 1/2 from step 8 on.
             let decay = if step < 8 { (1 + step) as f64 / (10 + step) as f64 } else { 0.5 };
             for (e, n) in expected.iter_mut().zip(now) {

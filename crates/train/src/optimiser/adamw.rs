@@ -1,11 +1,17 @@
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 
-use super::{beta1, beta2, epsilon};
-use crate::Gradients;
-use crate::TrainError;
+use crate::gradients::Gradients;
+use crate::error::TrainError;
 use steer3d_nn::Parameter;
 use steer3d_nn::Params;
+
+/// Decay of the mean of the gradients, unless it is set.
+pub(crate) const BETA1: f64 = 0.9;
+/// Decay of the mean of their squares, unless it is set.
+pub(crate) const BETA2: f64 = 0.999;
+/// What is added to the root of that mean, unless it is set.
+pub(crate) const EPSILON: f64 = 1e-8;
 
 /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), which applies to
 /// the parameters marked for it only.
@@ -36,7 +42,7 @@ impl AdamW {
             Ok::<_, TrainError>(Moments { first: zero.clone(), second: zero })
         };
         let moments = params.trainable().iter().map(zeros).collect::<Result<_, _>>()?;
-        let (beta1, beta2, epsilon) = (beta1(), beta2(), epsilon());
+        let (beta1, beta2, epsilon) = (BETA1, BETA2, EPSILON);
         Ok(Self { weight_decay, beta1, beta2, epsilon, step: 0, moments })
     }
 

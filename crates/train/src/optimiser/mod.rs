@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use steer3d_nn::{Parameter, Params};
+
 pub use adamw::AdamW;
 pub use sgd::Sgd;
 
-use crate::Gradients;
-use crate::TrainError;
-use steer3d_nn::Params;
+use crate::error::TrainError;
+use crate::gradients::Gradients;
+use adamw::{BETA1, BETA2, EPSILON};
 
 /// How gradients become steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -43,15 +45,15 @@ pub enum OptimiserConfig {
 }
 
 fn beta1() -> f64 {
-    0.9
+    BETA1
 }
 
 fn beta2() -> f64 {
-    0.999
+    BETA2
 }
 
 fn epsilon() -> f64 {
-    1e-8
+    EPSILON
 }
 
 fn momentum() -> f64 {
@@ -61,7 +63,7 @@ fn momentum() -> f64 {
 impl Default for OptimiserConfig {
     /// AdamW with 0.9, 0.999 and 1e-8.
     fn default() -> Self {
-        Self::Adamw { beta1: beta1(), beta2: beta2(), epsilon: epsilon() }
+        Self::Adamw { beta1: BETA1, beta2: BETA2, epsilon: EPSILON }
     }
 }
 
@@ -72,7 +74,7 @@ impl OptimiserConfig {
                 return Ok(());
             }
             let problem = format!("expected a number in 0..1, found {value}");
-            Err(TrainError::Settings { field, problem })
+            Err(TrainError::settings(field, problem))
         };
         match *self {
             Self::Adamw { beta1, beta2, epsilon } => {
@@ -82,7 +84,7 @@ impl OptimiserConfig {
                     return Ok(());
                 }
                 let problem = format!("expected a positive number, found {epsilon}");
-                Err(TrainError::Settings { field: "epsilon", problem })
+                Err(TrainError::settings("epsilon", problem))
             }
             Self::Sgd { momentum, .. } => share("momentum", momentum),
         }
@@ -102,7 +104,7 @@ impl Optimiser {
     /// An optimiser for the trainable tensors of `params`.
     ///
     /// # Errors
-    /// [`TrainError::Train`] for a setting out of its range.
+    /// [`TrainError::Settings`] for a setting out of its range.
     pub fn new(
         config: &OptimiserConfig,
         params: &Params,
@@ -159,7 +161,7 @@ impl Optimiser {
         step: i32,
     ) -> Result<(), String> {
         let mut take = |kind: &str| -> Result<Vec<Tensor>, String> {
-            let one = |p: &steer3d_nn::Parameter| {
+            let one = |p: &Parameter| {
                 let name = format!("{kind}/{}", p.name);
                 let tensor = state.remove(&name).filter(|t| t.dims() == p.var.dims());
                 tensor.ok_or(name)
