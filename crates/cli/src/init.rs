@@ -55,8 +55,9 @@ pub(crate) fn run(args: &InitArgs) -> Result<ExitCode> {
     let text = args.example.text();
     match &args.out {
         Some(path) if path.exists() => bail!("{}: exists; choose another name", path.display()),
-        Some(path) => files::write(path, text.as_bytes())
-            .with_context(|| format!("{}", path.display()))?,
+        Some(path) => {
+            files::write(path, text.as_bytes()).with_context(|| format!("{}", path.display()))?
+        }
         None => std::io::stdout().write_all(text.as_bytes()).context("standard output")?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,9 +8,7 @@ use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use steer3d_dataset::Dataset;
 use steer3d_eval::NetworkPredictor;
-use steer3d_eval::report::{
-    Comparison, Report, Section, Trial, write_comparison, write_report,
-};
+use steer3d_eval::report::{Comparison, Report, Section, Trial, write_comparison, write_report};
 use steer3d_nn::{ModelConfig, Network, checkpoint};
 use steer3d_train::{TrainConfig, TrainingState, state};
 
@@ -157,8 +155,7 @@ impl Job<'_> {
         let states = StateSettings::default().in_run(self.folder)?;
         let state = self.unfinished(&states.folder, session)?;
         let options = RunOptions { states: Some(&states), state, ..RunOptions::default() };
-        let run =
-            train_into(self.folder, network, self.dataset, self.training, options, session)?;
+        let run = train_into(self.folder, network, self.dataset, self.training, options, session)?;
         if run.stopped {
             return Ok(None);
         }

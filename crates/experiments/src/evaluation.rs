@@ -41,8 +41,7 @@ pub(crate) fn check(
     let searches = searches(head)?;
     evaluation.protocol.check(dataset, evaluation.split).at("evaluation")?;
     if !searches && evaluation.protocol.search.is_some() {
-        let problem =
-            "looks for wrong classes of whole volumes; leave it out for other answers";
+        let problem = "looks for wrong classes of whole volumes; leave it out for other answers";
         return Err(ExperimentError::invalid("evaluation.protocol.search", problem));
     }
     Ok(())
@@ -114,11 +113,8 @@ fn values(
     let values: Vec<Vec<f64>> = items.iter().map(|&item| dataset.targets(item).to_vec()).collect();
     let targets = Targets { irreps: &irreps, values: &values };
     let scores = evaluate_outputs(predictor, dataset, split, protocol, &targets, progress)?;
-    let model = OutputsModel {
-        name: predictor.name().into(),
-        parameters: predictor.parameters(),
-        scores,
-    };
+    let model =
+        OutputsModel { name: predictor.name().into(), parameters: predictor.parameters(), scores };
     Ok(OutputsReport::new(dataset, split, irreps, protocol.clone(), vec![model]))
 }
 

@@ -140,7 +140,11 @@ impl Recorder {
     }
 
     /// Records what happened after `step` optimiser steps.
-    pub(crate) fn record(&mut self, event: &TrainEvent, step: usize) -> Result<(), ExperimentError> {
+    pub(crate) fn record(
+        &mut self,
+        event: &TrainEvent,
+        step: usize,
+    ) -> Result<(), ExperimentError> {
         let known = match *event {
             TrainEvent::Step { loss, learning_rate, gradient_norm, .. } => vec![
                 ("loss/step", Some(f64::from(loss))),

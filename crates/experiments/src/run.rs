@@ -129,10 +129,10 @@ impl Experiment {
             Ok(network.with_recomputation(recompute))
         };
         let network = network_on(device)?;
-        let replicas = session.devices[1..].iter().map(network_on).collect::<Result<Vec<_>, _>>()?;
+        let replicas =
+            session.devices[1..].iter().map(network_on).collect::<Result<Vec<_>, _>>()?;
         let resolved = toml::to_string_pretty(&self.resolved(&model, config)?)?;
-        let known =
-            fs::read_to_string(folder.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
+        let known = fs::read_to_string(folder.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
         let options = RunOptions {
             states: Some(&states),
             state,
@@ -140,9 +140,8 @@ impl Experiment {
             replicas: &replicas,
         };
         let run = train_into(folder, network, &dataset, config, options, session)?;
-        let evaluated = before.map(|run| run.test).filter(|test| {
-            known && was_finished && !test.is_empty()
-        });
+        let evaluated =
+            before.map(|run| run.test).filter(|test| known && was_finished && !test.is_empty());
         Ok(TrainedExperiment { experiment: self, folder: folder.into(), dataset, run, evaluated })
     }
 }

@@ -275,7 +275,9 @@ impl RunRow {
 impl RunGroup {
     fn cells(&self) -> Vec<String> {
         let spread = |s: Option<Spread>| {
-            s.map_or("–".into(), |s| format!("{:.1} ± {:.1}", 100.0 * s.mean, 100.0 * s.deviation))
+            s.map_or("–".into(), |s| {
+                format!("{:.1} ± {:.1}", 100.0 * s.mean, 100.0 * s.deviation)
+            })
         };
         vec![
             self.name.clone(),

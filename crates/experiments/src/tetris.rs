@@ -87,7 +87,10 @@ pub fn tetris(
             let run = train_into(&folder, network, &dataset, &training, options, session)?;
             let predictor = NetworkPredictor::new(architecture.to_string(), run.network)?;
             let Some(Evaluation { split, protocol }) = &experiment.evaluation else {
-                return Err(ExperimentError::invalid("evaluation", "the Tetris experiment has none"));
+                return Err(ExperimentError::invalid(
+                    "evaluation",
+                    "the Tetris experiment has none",
+                ));
             };
             let report = evaluate(&predictor, &dataset, *split, protocol, None, &|_| {})?;
             let accuracy = report.sources[0].conditions[0].scores.accuracy.value;

@@ -9,9 +9,9 @@ use steer3d_dataset::{Batch, Dataset};
 use steer3d_ops::DeviceLink;
 use steer3d_ops::Rank;
 
-use crate::gradients::Gradients;
-use crate::error::TrainError;
 use crate::config::Precision;
+use crate::error::TrainError;
+use crate::gradients::Gradients;
 use crate::objective::{Objective, Score};
 use steer3d_nn::{Mode, Network, Params};
 

@@ -184,7 +184,8 @@ mod tests {
     #[test]
     fn an_exponential_starts_after_its_epochs() {
         let schedule = Schedule::Exponential { warm_up: 0.0, factor: 0.94, start: 40 };
-        let rate = |epoch| schedule.rate(0.01, SchedulePoint { step: 1, steps: 10, epoch, reductions: 0 });
+        let rate =
+            |epoch| schedule.rate(0.01, SchedulePoint { step: 1, steps: 10, epoch, reductions: 0 });
         assert_eq!((rate(1), rate(40)), (0.01, 0.01));
         for epoch in [41, 50, 100] {
             let expected = 0.01 * 0.94f64.powi(epoch - 40);

@@ -244,10 +244,7 @@ impl<'a> Training<'a> {
     ///
     /// # Errors
     /// As [`train`].
-    pub fn run(
-        mut self,
-        watch: &mut Watch<'_>,
-    ) -> Result<Trained, TrainError> {
+    pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Trained, TrainError> {
         self.check_devices()?;
         let _permit = (self.config.precision == Precision::Tf32).then(permit_tf32);
         if self.replicas.is_empty() {
@@ -262,10 +259,7 @@ impl<'a> Training<'a> {
         })
     }
 
-    fn all_epochs(
-        mut self,
-        watch: &mut Watch<'_>,
-    ) -> Result<Trained, TrainError> {
+    fn all_epochs(mut self, watch: &mut Watch<'_>) -> Result<Trained, TrainError> {
         if self.progress == Progress::start()
             && let Some(states) = self.states()
         {

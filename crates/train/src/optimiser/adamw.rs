@@ -1,8 +1,8 @@
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 
-use crate::gradients::Gradients;
 use crate::error::TrainError;
+use crate::gradients::Gradients;
 use steer3d_nn::Parameter;
 use steer3d_nn::Params;
 
