@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         budget: Budget::Parameters,
         seeds: 0..seeds as u64,
         recompute: false,
-        evaluation: Evaluation { split: Split::Test, protocol },
+        evaluation: EvaluationSettings { split: Split::Test, protocol },
         folder,
     };
     if let Some(comparison) = compare(&dataset, &config, &Session::default())? {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use candle_core::Device;
 use clap::Args;
 use steer3d::dataset::Dataset;
-use steer3d::experiments::{Architecture, Budget, CompareConfig, Evaluation, Session, compare};
+use steer3d::experiments::{Architecture, Budget, CompareConfig, EvaluationSettings, Session, compare};
 
 use crate::INTERRUPTED;
 use crate::eval::{ProtocolArgs, command_line};
@@ -66,7 +66,7 @@ pub(crate) fn run(
         budget: args.matched,
         seeds: seed..seed + args.seeds,
         recompute: args.training.recompute,
-        evaluation: Evaluation { split, protocol },
+        evaluation: EvaluationSettings { split, protocol },
         folder: args.out.clone(),
     };
     let (stop, command) = (stop_on_interrupt()?, command_line());

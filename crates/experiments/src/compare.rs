@@ -14,7 +14,7 @@ use steer3d_train::{TrainConfig, TrainingState, state};
 
 use crate::error::{At, ExperimentError};
 use crate::evaluation::measure;
-use crate::experiment::{Evaluation, StateSettings};
+use crate::experiment::{EvaluationSettings, StateSettings};
 use crate::folder::write_text;
 use crate::rivals::{Architecture, Budget, Prototypes};
 use crate::session::Session;
@@ -32,7 +32,7 @@ pub struct CompareConfig {
     /// Whether blocks are computed again in the backward pass.
     pub recompute: bool,
     /// How all of them are measured.
-    pub evaluation: Evaluation,
+    pub evaluation: EvaluationSettings,
     /// Folder for the tables, the report and the trainings.
     pub folder: PathBuf,
 }
@@ -50,7 +50,7 @@ pub fn compare(
     session: &Session<'_>,
 ) -> Result<Option<Comparison>, ExperimentError> {
     let prototypes = Prototypes::new(dataset)?;
-    let Evaluation { split, protocol } = &config.evaluation;
+    let EvaluationSettings { split, protocol } = &config.evaluation;
     let (mut models, mut journals) = (vec![], vec![]);
     for (architecture, training) in &config.rivals {
         let model = rival(&prototypes, *architecture, config.budget, session)?;

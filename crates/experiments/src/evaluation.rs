@@ -16,7 +16,7 @@ use steer3d_eval::{
 use steer3d_nn::Head;
 
 use crate::error::{At, ExperimentError};
-use crate::experiment::Evaluation;
+use crate::experiment::EvaluationSettings;
 use crate::folder::TestScore;
 use crate::session::Session;
 
@@ -36,7 +36,7 @@ fn searches(head: &Head) -> Result<bool, ExperimentError> {
 pub(crate) fn check(
     head: &Head,
     dataset: &Dataset,
-    evaluation: &Evaluation,
+    evaluation: &EvaluationSettings,
 ) -> Result<(), ExperimentError> {
     let searches = searches(head)?;
     evaluation.protocol.check(dataset, evaluation.split).at("evaluation")?;
@@ -54,10 +54,10 @@ pub(crate) fn evaluate_run(
     predictor: &dyn Predictor,
     head: &Head,
     dataset: &Dataset,
-    evaluation: &Evaluation,
+    evaluation: &EvaluationSettings,
     session: &Session<'_>,
 ) -> Result<Vec<TestScore>, ExperimentError> {
-    let Evaluation { split, protocol } = evaluation;
+    let EvaluationSettings { split, protocol } = evaluation;
     let folder = run.join("report");
     let progress = progress(predictor, dataset, session);
     let (text, scores) = match head {
@@ -122,11 +122,11 @@ fn values(
 pub(crate) fn measure(
     predictor: &dyn Predictor,
     dataset: &Dataset,
-    evaluation: &Evaluation,
+    evaluation: &EvaluationSettings,
     journal: &Path,
     session: &Session<'_>,
 ) -> Result<ModelReport, ExperimentError> {
-    let Evaluation { split, protocol } = evaluation;
+    let EvaluationSettings { split, protocol } = evaluation;
     let progress = progress(predictor, dataset, session);
     Ok(evaluate(predictor, dataset, *split, protocol, Some(journal), &progress)?)
 }

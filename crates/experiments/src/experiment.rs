@@ -38,7 +38,7 @@ pub struct Experiment {
     pub states: StateSettings,
     /// The evaluation that follows the training, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evaluation: Option<Evaluation>,
+    pub evaluation: Option<EvaluationSettings>,
 }
 
 /// The dataset of an experiment.
@@ -130,7 +130,7 @@ impl StateSettings {
 /// The evaluation that follows a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Evaluation {
+pub struct EvaluationSettings {
     /// Items to evaluate.
     pub split: Split,
     /// What is done to them.

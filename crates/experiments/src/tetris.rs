@@ -16,7 +16,7 @@ use steer3d_volume::Voxeliser;
 
 use crate::display::table;
 use crate::error::ExperimentError;
-use crate::experiment::{Evaluation, Experiment, TETRIS};
+use crate::experiment::{EvaluationSettings, Experiment, TETRIS};
 use crate::rivals::{Architecture, Budget, Prototypes};
 use crate::session::Session;
 use crate::training::{RunOptions, train_into};
@@ -86,7 +86,7 @@ pub fn tetris(
             let options = RunOptions::default();
             let run = train_into(&folder, network, &dataset, &training, options, session)?;
             let predictor = NetworkPredictor::new(architecture.to_string(), run.network)?;
-            let Some(Evaluation { split, protocol }) = &experiment.evaluation else {
+            let Some(EvaluationSettings { split, protocol }) = &experiment.evaluation else {
                 return Err(ExperimentError::invalid(
                     "evaluation",
                     "the Tetris experiment has none",
