@@ -47,8 +47,8 @@ pub mod prelude {
         pub use candle_core::{DType, Device};
         pub use steer3d_dataset::{Dataset, Split, Turns};
         pub use steer3d_experiments::{
-            Architecture, Budget, CompareConfig, EvaluationSettings, Experiment, Prototypes, Session,
-            compare, train_into,
+            Architecture, Budget, CompareConfig, EvaluationSettings, Experiment, Prototypes,
+            Session, compare, train_into,
         };
         pub use steer3d_nn::{ModelConfig, Network};
         pub use steer3d_train::{

@@ -5,7 +5,9 @@ use anyhow::Result;
 use candle_core::Device;
 use clap::Args;
 use steer3d::dataset::Dataset;
-use steer3d::experiments::{Architecture, Budget, CompareConfig, EvaluationSettings, Session, compare};
+use steer3d::experiments::{
+    Architecture, Budget, CompareConfig, EvaluationSettings, Session, compare,
+};
 
 use crate::INTERRUPTED;
 use crate::eval::{ProtocolArgs, command_line};

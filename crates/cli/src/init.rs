@@ -52,13 +52,11 @@ impl Example {
 }
 
 pub(crate) fn run(args: &InitArgs) -> Result<ExitCode> {
-    let text = args.example.text();
+    let text = args.example.text().as_bytes();
     match &args.out {
         Some(path) if path.exists() => bail!("{}: exists; choose another name", path.display()),
-        Some(path) => {
-            files::write(path, text.as_bytes()).with_context(|| format!("{}", path.display()))?
-        }
-        None => std::io::stdout().write_all(text.as_bytes()).context("standard output")?,
+        Some(path) => files::write(path, text).with_context(|| path.display().to_string())?,
+        None => std::io::stdout().write_all(text).context("standard output")?,
     }
     Ok(ExitCode::SUCCESS)
 }

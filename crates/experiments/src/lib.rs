@@ -28,7 +28,8 @@ pub use compare::{CompareConfig, compare};
 pub use demo::{Bundled, DemoConfig, demo};
 pub use error::ExperimentError;
 pub use experiment::{
-    Data, EXPERIMENT, EvaluationSettings, Experiment, StateSettings, TETRIS, TrainingSettings, model_config,
+    Data, EXPERIMENT, EvaluationSettings, Experiment, StateSettings, TETRIS, TrainingSettings,
+    model_config,
 };
 pub use folder::{RECORD, RunRecord, TestScore, read_epochs};
 pub use rivals::{Architecture, Budget, Prototypes, input_scale};

@@ -172,14 +172,13 @@ impl TrainedExperiment<'_> {
         else {
             return Ok(summary);
         };
-        record.test = match evaluated {
-            Some(test) => test,
-            None => {
-                let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let head = run.network.config().head().clone();
-                let predictor = NetworkPredictor::new(name, run.network)?;
-                evaluate_run(&folder, &predictor, &head, &dataset, evaluation, session)?
-            }
+        record.test = if let Some(test) = evaluated {
+            test
+        } else {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let head = run.network.config().head().clone();
+            let predictor = NetworkPredictor::new(name, run.network)?;
+            evaluate_run(&folder, &predictor, &head, &dataset, evaluation, session)?
         };
         record.write(&folder)?;
         Ok(summary)

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use candle_core::Tensor;
+use steer3d_nn::Params;
 
 use crate::error::TrainError;
-use steer3d_nn::Params;
+use crate::tensors::{Named, named, take, trainable};
 
 /// After step t the average moves to decay · average + (1 - decay) · weights, with the decay
 /// min(`decay`, (1 + t) / (10 + t)), so that the initial weights are soon forgotten.
@@ -40,21 +41,18 @@ impl Average {
         Ok(())
     }
 
-    pub(crate) fn state(&self, params: &Params) -> Vec<(String, Tensor)> {
-        let names = params.trainable().iter().map(|p| format!("average/{}", p.name));
-        names.zip(self.tensors.iter().cloned()).collect()
+    /// Its tensors.
+    pub(crate) fn state(&self, params: &Params) -> Named {
+        named("average", trainable(params), self.tensors.iter().cloned())
     }
 
+    /// Puts back what [`state`](Self::state) gave; takes it out of `all`.
     pub(crate) fn restore(
         &mut self,
         params: &Params,
-        state: &mut HashMap<String, Tensor>,
+        all: &mut HashMap<String, Tensor>,
     ) -> Result<(), String> {
-        for (parameter, tensor) in params.trainable().iter().zip(&mut self.tensors) {
-            let name = format!("average/{}", parameter.name);
-            let found = state.remove(&name).filter(|t| t.dims() == parameter.var.dims());
-            *tensor = found.ok_or(name)?;
-        }
+        self.tensors = take("average", trainable(params), all)?;
         Ok(())
     }
 }

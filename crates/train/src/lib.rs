@@ -20,6 +20,7 @@ mod progress;
 mod replicas;
 mod schedule;
 pub mod state;
+mod tensors;
 mod training;
 
 pub use checkpoints::{Checkpoints, StateFolder};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use steer3d_dataset::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
-use steer3d_nn::{Mode, Network, checkpoint};
+use steer3d_nn::{Mode, Network, Params, checkpoint};
 use steer3d_ops::permit_tf32;
 use steer3d_so3::Stream;
 
@@ -25,6 +25,7 @@ use crate::progress::Progress;
 use crate::replicas::{Outcome, Replicas, Task, volumes};
 use crate::schedule::SchedulePoint;
 use crate::state::{self, StateHeader, TrainingState, fault};
+use crate::tensors::{Named, named, take};
 
 /// Batches from which the running statistics are taken after each epoch.
 const CALIBRATION_BATCHES: usize = 16;
@@ -169,7 +170,7 @@ impl<'a> Training<'a> {
             _lock: None,
         };
         if let Some(states) = run.states() {
-            let one: usize = run.tensors()?.iter().map(|(_, t)| size(t)).sum();
+            let one: usize = run.tensors().iter().map(|(_, t)| size(t)).sum();
             let model: usize = params.all().map(|(_, v)| size(v)).sum();
             // While a file is written its predecessor is still there.
             let room = (states.keep + 1) * (one + model) + 2 * model;
@@ -283,9 +284,7 @@ impl<'a> Training<'a> {
     fn end(mut self, stopped: bool) -> Result<Trained, TrainError> {
         self.clock();
         if let Some(best) = &self.best {
-            for ((_, var), tensor) in self.network.params().all().zip(best) {
-                var.set(&tensor.detach())?;
-            }
+            set_all(self.network.params(), best)?;
         }
         let Progress { epochs, seconds, waited, .. } = self.progress;
         let (elapsed, waited) = (Duration::from_secs_f64(seconds), Duration::from_secs_f64(waited));
@@ -556,19 +555,18 @@ impl<'a> Training<'a> {
             devices: 1 + self.replicas.len(),
             progress: Progress { optimiser_step, ..self.progress.clone() },
         };
-        state::write(path, &header, &self.tensors()?)
+        state::write(path, &header, &self.tensors())
     }
 
     /// Every tensor of the training, by kind and name.
-    fn tensors(&self) -> Result<Vec<(String, Tensor)>, TrainError> {
+    fn tensors(&self) -> Named {
         let params = self.network.params();
-        let weights = params.all().map(|(n, v)| (format!("weights/{n}"), v.as_tensor().clone()));
-        let mut tensors: Vec<_> = weights.collect();
+        let weights = params.all().map(|(_, var)| var.as_tensor().clone());
+        let mut tensors = named("weights", params.all(), weights);
         tensors.extend(self.optimiser.state(params).0);
         tensors.extend(self.average.iter().flat_map(|average| average.state(params)));
-        let names = params.all().map(|(name, _)| format!("best/{name}"));
-        tensors.extend(names.zip(self.best.iter().flatten().cloned()));
-        Ok(tensors)
+        tensors.extend(named("best", params.all(), self.best.iter().flatten().cloned()));
+        tensors
     }
 
     /// Goes back to where a state is.
@@ -596,23 +594,15 @@ impl<'a> Training<'a> {
         let params = self.network.params();
         let missing =
             |name: String| fault(&path, &format!("has no tensor '{name}' that fits the model"));
-        for (name, var) in params.all() {
-            let name = format!("weights/{name}");
-            let found = tensors.remove(&name).filter(|t| fits(t, var));
-            var.set(&found.ok_or_else(|| missing(name))?)?;
-        }
+        let weights = take("weights", params.all(), &mut tensors).map_err(missing)?;
+        set_all(params, &weights)?;
         let step = header.progress.optimiser_step;
         self.optimiser.restore(params, &mut tensors, step).map_err(missing)?;
         if let Some(average) = &mut self.average {
             average.restore(params, &mut tensors).map_err(missing)?;
         }
         if header.progress.epochs.iter().any(|e| e.best) {
-            let best = params.all().map(|(name, var)| {
-                let name = format!("best/{name}");
-                let found = tensors.remove(&name).filter(|t| fits(t, var));
-                found.ok_or_else(|| missing(name))
-            });
-            self.best = Some(best.collect::<Result<_, _>>()?);
+            self.best = Some(take("best", params.all(), &mut tensors).map_err(missing)?);
         }
         self.progress = header.progress;
         self.resumed = Some(ResumedState { path, devices: header.devices });
@@ -632,10 +622,6 @@ fn training_items(dataset: &Dataset, config: &TrainConfig) -> Vec<usize> {
     items
 }
 
-fn fits(tensor: &Tensor, var: &Tensor) -> bool {
-    tensor.dims() == var.dims() && tensor.dtype() == var.dtype()
-}
-
 fn size(tensor: &Tensor) -> usize {
     tensor.elem_count() * tensor.dtype().size_in_bytes()
 }
@@ -643,6 +629,14 @@ fn size(tensor: &Tensor) -> usize {
 fn is_finite(tensor: &Tensor) -> Result<bool, TrainError> {
     let sum: f64 = tensor.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar()?;
     Ok(sum.is_finite())
+}
+
+/// Gives all variables the values of tensors.
+fn set_all(params: &Params, tensors: &[Tensor]) -> Result<(), TrainError> {
+    for ((_, var), tensor) in params.all().zip(tensors) {
+        var.set(&tensor.detach())?;
+    }
+    Ok(())
 }
 
 fn snapshot(network: &Network) -> Result<Vec<Tensor>, TrainError> {

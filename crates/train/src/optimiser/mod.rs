@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use steer3d_nn::{Parameter, Params};
+use steer3d_nn::Params;
 
 pub use adamw::AdamW;
 pub use sgd::Sgd;
 
 use crate::error::TrainError;
 use crate::gradients::Gradients;
+use crate::tensors::{Named, named, take, trainable};
 use adamw::{BETA1, BETA2, EPSILON};
 
 /// How gradients become steps.
@@ -137,40 +138,33 @@ impl Optimiser {
         }
     }
 
-    /// Its tensors, each with the name of its parameter after its own, and the number of steps done.
-    pub fn state(&self, params: &Params) -> (Vec<(String, Tensor)>, i32) {
-        let named = |kind: &str, tensors: Vec<&Tensor>| -> Vec<(String, Tensor)> {
-            let names = params.trainable().iter().map(|p| format!("{kind}/{}", p.name));
-            names.zip(tensors.into_iter().cloned()).collect()
+    /// Its tensors, and the number of steps done.
+    pub(crate) fn state(&self, params: &Params) -> (Named, i32) {
+        let of = |kind: &str, tensors: &[Tensor]| {
+            named(kind, trainable(params), tensors.iter().cloned())
         };
         match self {
             Self::Adamw(adam) => {
-                let (first, second, step) = adam.state();
-                ([named("first", first), named("second", second)].concat(), step)
+                ([of("first", &adam.first), of("second", &adam.second)].concat(), adam.step)
             }
-            Self::Sgd(sgd) => (named("velocity", sgd.velocities.iter().collect()), 0),
+            Self::Sgd(sgd) => (of("velocity", &sgd.velocities), 0),
         }
     }
 
-    /// Puts back what [`state`](Self::state) gave; takes the tensors out of `state`. The name of the
-    /// first that is missing or has another shape is the error.
+    /// Puts back what [`state`](Self::state) gave; takes the tensors out of `all`. The name of the
+    /// first that is missing or does not fit is the error.
     pub(crate) fn restore(
         &mut self,
         params: &Params,
-        state: &mut HashMap<String, Tensor>,
+        all: &mut HashMap<String, Tensor>,
         step: i32,
     ) -> Result<(), String> {
-        let mut take = |kind: &str| -> Result<Vec<Tensor>, String> {
-            let one = |p: &Parameter| {
-                let name = format!("{kind}/{}", p.name);
-                let tensor = state.remove(&name).filter(|t| t.dims() == p.var.dims());
-                tensor.ok_or(name)
-            };
-            params.trainable().iter().map(one).collect()
-        };
+        let mut of = |kind: &str| take(kind, trainable(params), all);
         match self {
-            Self::Adamw(adam) => adam.restore(take("first")?, take("second")?, step),
-            Self::Sgd(sgd) => sgd.velocities = take("velocity")?,
+            Self::Adamw(adam) => {
+                (adam.first, adam.second, adam.step) = (of("first")?, of("second")?, step);
+            }
+            Self::Sgd(sgd) => sgd.velocities = of("velocity")?,
         }
         Ok(())
     }
