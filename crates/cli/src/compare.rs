@@ -9,10 +9,10 @@ use steer3d::experiments::{
     Architecture, Budget, CompareConfig, EvaluationSettings, Session, compare,
 };
 
-use crate::INTERRUPTED;
 use crate::eval::{ProtocolArgs, command_line};
+use crate::interrupt::{INTERRUPTED, stop_on_interrupt};
 use crate::output::Output;
-use crate::train::{TrainingArgs, stop_on_interrupt};
+use crate::train::TrainingArgs;
 use crate::values::named;
 
 pub(crate) const EXAMPLES: &str = "Examples:

@@ -7,6 +7,7 @@ mod equivariance;
 mod eval;
 mod info;
 mod init;
+mod interrupt;
 mod output;
 mod outputs;
 mod report;
@@ -103,9 +104,6 @@ enum Command {
         shell: clap_complete::Shell,
     },
 }
-
-/// Exit code of a run that the user interrupted.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

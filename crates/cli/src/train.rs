@@ -1,7 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -15,8 +14,8 @@ use steer3d::experiments::{
 use steer3d::train::{Precision, TrainConfig};
 use toml::Table;
 
-use crate::INTERRUPTED;
 use crate::eval::command_line;
+use crate::interrupt::{INTERRUPTED, stop_on_interrupt};
 use crate::output::Output;
 use crate::values::named;
 
@@ -265,18 +264,4 @@ fn of_options(args: &TrainArgs, seed: u64) -> Result<Experiment> {
         states: StateSettings::default(),
         evaluation: None,
     })
-}
-
-/// Set by SIGTERM and the first Ctrl-C; the second one ends the program at once.
-pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED.into());
-        }
-    })?;
-    #[cfg(unix)]
-    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))?;
-    Ok(stop)
 }
