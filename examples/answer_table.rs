@@ -8,6 +8,7 @@
 use steer3d::dataset::{ImportOptions, import_cath};
 use steer3d::prelude::evaluation::*;
 use steer3d::prelude::training::*;
+use steer3d::report::comparison_terminal;
 use steer3d::volume::Voxeliser;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let config = CompareConfig {
         rivals: Architecture::RIVALS.map(|a| (a, TrainConfig { epochs, ..a.training() })).to_vec(),
+        answers: AnswerKind::Classes,
         budget: Budget::Parameters,
         seeds: 0..seeds as u64,
         recompute: false,
@@ -41,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         folder,
     };
     if let Some(comparison) = compare(&dataset, &config, &Session::default())? {
-        println!("{}", comparison.terminal());
+        println!("{}", comparison_terminal(&comparison));
     }
     Ok(())
 }

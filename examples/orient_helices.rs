@@ -14,7 +14,7 @@ use secondary_structure::{WINDOW, begins_helix};
 use steer3d::dataset::{
     DatasetMeta, DatasetWriter, ImportOptions, Item, Loader, LoaderOptions, Tasks, import_cath,
 };
-use steer3d::eval::{NetworkPredictor, Source, Targets, evaluate_outputs};
+use steer3d::eval::{NetworkPredictor, Source};
 use steer3d::nn::Head;
 use steer3d::prelude::*;
 use steer3d::so3::{Normalization, spherical_harmonics};
@@ -147,15 +147,14 @@ fn main() -> Result<()> {
             ..Protocol::default()
         };
         let predictor = NetworkPredictor::new(name.into(), network)?;
-        let targets = Targets { irreps: &target, values: &values };
-        for scores in
-            evaluate_outputs(&predictor, &dataset, Split::Test, &protocol, &targets, &|_| {})?
-        {
+        let report = evaluate(&predictor, &dataset, Split::Test, &protocol, None, &|_| {})?;
+        for found in &report.sources[0].conditions {
+            let value = |name| found.get(name).map_or(f64::NAN, |estimate| estimate.value);
             println!(
                 "  {:?}: root mean square error {:.3}, deviation from the unrotated output {:.1} %",
-                scores.condition,
-                scores.root_mean_square_error.value,
-                100.0 * scores.relative_deviation
+                found.condition,
+                value("root_mean_square_error"),
+                100.0 * value("relative_deviation")
             );
         }
     }

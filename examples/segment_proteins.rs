@@ -15,9 +15,9 @@ use secondary_structure::{WINDOW, begins_helix, begins_strand, distance};
 use steer3d::dataset::{
     Batch, DatasetMeta, DatasetWriter, ImportOptions, Item, Tasks, import_cath,
 };
-use steer3d::eval::report::VoxelReport;
-use steer3d::eval::{NetworkPredictor, PointGroup, Source, evaluate_voxels};
+use steer3d::eval::{NetworkPredictor, PointGroup, Source};
 use steer3d::prelude::*;
+use steer3d::report::{Evaluation, terminal};
 use steer3d::train::{AdamW, loss};
 use steer3d::volume::Voxeliser;
 
@@ -160,20 +160,19 @@ fn main() -> Result<()> {
         sources: vec![Source::Points],
         ..Protocol::default()
     };
-    let (mut predictors, mut measured) = (vec![], vec![]);
+    let mut predictors = vec![];
     for (name, model) in
         [("steerable", ModelConfig::Steerable(steerable)), ("plain", ModelConfig::Plain(plain))]
     {
         let model = Network::new(&model, 0, DType::F32, &device)?;
         println!("{name}: {} parameters", model.params().count());
         train(&model, &dataset, epochs)?;
-        let predictor = NetworkPredictor::new(name.into(), model)?;
-        measured.push(evaluate_voxels(&predictor, &dataset, Split::Test, &protocol, &|_| {})?);
-        predictors.push(predictor);
+        predictors.push(NetworkPredictor::new(name.into(), model)?);
     }
     let predictors: Vec<&dyn Predictor> = predictors.iter().map(|p| p as _).collect();
-    let report = VoxelReport::new(&dataset, Split::Test, protocol, measured, &predictors)?;
-    report.write(&folder)?;
-    println!("{}\nreport: {}", report.terminal(), folder.join("report.html").display());
+    let evaluation = Evaluation { dataset: &dataset, split: Split::Test, protocol: &protocol };
+    let title = "Secondary structure";
+    let report = evaluation.report(&predictors, title, "", Some(&folder), &|_, _| {})?;
+    println!("{}\nreport: {}", terminal(&report), folder.join("report.html").display());
     Ok(())
 }

@@ -6,9 +6,9 @@
 use std::ops::ControlFlow;
 
 use steer3d::dataset::{ImportOptions, import_tetris, tetris_voxeliser};
-use steer3d::eval::NetworkPredictor;
-use steer3d::eval::report::{Report, Section, terminal};
+use steer3d::eval::{NetworkPredictor, Report, Section};
 use steer3d::prelude::*;
+use steer3d::report::terminal;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::temp_dir().join("steer3d-example-tetris.h5");

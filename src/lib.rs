@@ -12,6 +12,7 @@ pub use steer3d_formats as formats;
 pub use steer3d_kernels as kernels;
 pub use steer3d_nn as nn;
 pub use steer3d_ops as ops;
+pub use steer3d_report as report;
 pub use steer3d_so3 as so3;
 pub use steer3d_train as train;
 pub use steer3d_volume as volume;
@@ -61,10 +62,11 @@ pub mod prelude {
     pub mod evaluation {
         pub use steer3d_dataset::{Dataset, Split};
         pub use steer3d_eval::equivariance::{FieldMap, assert_equivariant};
-        pub use steer3d_eval::report::{Report, Section, write_report};
         pub use steer3d_eval::{
-            NetworkPredictor, PointGroup, Predictor, Protocol, Search, Source, evaluate,
+            AnswerKind, NetworkPredictor, PointGroup, Predictor, Protocol, Report, Search, Source,
+            evaluate,
         };
+        pub use steer3d_report::{Evaluation, terminal, write_report};
         pub use steer3d_so3::{Rotation, cube_group, random_rotations};
         pub use steer3d_volume::Interpolation;
     }

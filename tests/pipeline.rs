@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use steer3d::dataset::{ImportOptions, import_tetris};
-use steer3d::eval::NetworkPredictor;
-use steer3d::eval::report::{Report, Section, write_report};
+use steer3d::eval::{NetworkPredictor, Report, Section};
 use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
 use steer3d::prelude::*;
+use steer3d::report::write_report;
 use steer3d::volume::Voxeliser;
 
 /// The eight Tetris shapes on 9³ voxels, two test rotations of each.

@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use steer3d::dataset::{DatasetMeta, DatasetWriter, Item, Provenance, Storage};
-use steer3d::eval::report::SourceReport;
-use steer3d::eval::{Condition, NetworkPredictor, Source};
+use steer3d::eval::{Condition, NetworkPredictor, Source, SourceReport};
 use steer3d::prelude::*;
 use steer3d::so3::Stream;
 use steer3d::volume::{PointCloud, Voxeliser};
@@ -80,7 +79,7 @@ fn measured(model: &ModelConfig, dataset: &Dataset) -> SourceReport {
 }
 
 fn accuracy(report: &SourceReport, condition: Condition) -> f64 {
-    report.condition(condition).unwrap().scores.accuracy.value
+    report.condition(condition).unwrap().get("accuracy").unwrap().value
 }
 
 #[test]
@@ -95,7 +94,7 @@ fn a_steerable_network_stays_within_three_points_where_a_plain_one_falls() {
     let unrotated = accuracy(&turned, Condition::Unrotated);
     assert!(unrotated >= 0.95, "{unrotated}");
     for report in &turned.conditions {
-        let change = report.scores.accuracy.value - unrotated;
+        let change = report.get("accuracy").unwrap().value - unrotated;
         assert!(change.abs() <= 0.03, "{}: {change}", report.condition);
     }
     let turned = measured(&ModelConfig::Plain(plain), &dataset);

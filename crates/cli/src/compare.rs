@@ -5,9 +5,11 @@ use anyhow::Result;
 use candle_core::Device;
 use clap::Args;
 use steer3d::dataset::Dataset;
+use steer3d::eval::AnswerKind;
 use steer3d::experiments::{
     Architecture, Budget, CompareConfig, EvaluationSettings, Session, compare,
 };
+use steer3d::report::comparison_terminal;
 
 use crate::eval::{ProtocolArgs, command_line};
 use crate::interrupt::{INTERRUPTED, stop_on_interrupt};
@@ -32,6 +34,9 @@ pub(crate) struct CompareArgs {
     /// Networks, sized for the dataset
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Architecture::RIVALS)]
     models: Vec<Architecture>,
+    /// What the networks answer with, and are compared by
+    #[arg(long, value_enum, default_value_t)]
+    answers: AnswerKind,
     /// What all networks have about as much of: trained parameters, or multiply-adds of the convolutions
     /// for one volume
     #[arg(long = "match", value_parser = named::<Budget>(["parameters", "flops"]), default_value = "parameters")]
@@ -65,6 +70,7 @@ pub(crate) fn run(
     };
     let config = CompareConfig {
         rivals: args.models.iter().map(training).collect(),
+        answers: args.answers,
         budget: args.matched,
         seeds: seed..seed + args.seeds,
         recompute: args.training.recompute,
@@ -78,7 +84,7 @@ pub(crate) fn run(
         output.say("interrupted: the same command goes on with what is not finished");
         return Ok(ExitCode::from(INTERRUPTED));
     };
-    output.result(&comparison.terminal(), &comparison)?;
+    output.result(&comparison_terminal(&comparison), &comparison)?;
     output.say(&format!("report: {}", args.out.join("report.html").display()));
     Ok(ExitCode::SUCCESS)
 }

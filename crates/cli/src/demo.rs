@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
+use steer3d::eval::Report;
 use steer3d::experiments::{Bundled, DemoConfig, Session, TetrisConfig, demo, tetris};
+use steer3d::report::{terminal, write_report};
 
-use crate::eval::{command_line, publish};
+use crate::eval::command_line;
 use crate::output::Output;
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -79,7 +81,10 @@ pub(crate) fn run(
         sections.push(demo(bundled, archive.path(), &config, &session)?);
     }
     if !sections.is_empty() {
-        publish("Does the network survive rotation?", sections, Some(&args.out), output)?;
+        let report = Report::new("Does the network survive rotation?", &command, sections);
+        write_report(&args.out, &report)?;
+        output.result(&terminal(&report), &report)?;
+        output.say(&format!("report: {}", args.out.join("report.html").display()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use steer3d::eval::equivariance::{Subject, SurveyConfig, survey, survey_markdown, write_survey};
+use steer3d::eval::equivariance::{Subject, SurveyConfig, survey};
 use steer3d::kernels::Family;
+use steer3d::report::{survey_markdown, write_survey};
 use steer3d::so3::Irreps;
 
 use crate::output::Output;

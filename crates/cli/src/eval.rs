@@ -5,20 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 use steer3d::dataset::{Dataset, Split};
-use steer3d::eval::report::{ModelReport, Report, Section, terminal, write_report};
 use steer3d::eval::{
-    Exporter, Mask, NetworkPredictor, PointGroup, Precomputed, Predictor, Progress, Protocol,
-    Search, Source, SubprocessPredictor, evaluate,
+    AnswerKind, Exporter, Mask, Models, PointGroup, Predictor, Progress, Protocol, Search, Source,
+    evaluate,
 };
-use steer3d::nn::checkpoint::{self, ModelCard};
-use steer3d::nn::{Head, Network};
+use steer3d::report::{Evaluation, terminal};
 use steer3d::volume::Interpolation;
 
 use crate::output::Output;
-use crate::{outputs, voxels};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d eval runs/steerable/model.safetensors cath.h5
@@ -30,9 +27,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
 
 Without --out the tables are printed; with it the folder also gets report.html, report.json,
 results.csv, predictions.csv and the figures as SVG and PNG, and an evaluation that was interrupted goes on
-where it was. Networks that label voxels are compared with the labels of the dataset (voxels.json, voxels.csv,
-volumes.csv), networks that give numbers, vectors or tensors with its targets (outputs.json, outputs.csv), both
-turned back; they have report.html and the figures, too.";
+where it was. Models that label voxels are compared with the labels of the dataset, models that give numbers,
+vectors or tensors with its targets, both turned back.";
 
 #[derive(Args)]
 pub(crate) struct EvalArgs {
@@ -49,6 +45,9 @@ pub(crate) struct EvalArgs {
     /// times
     #[arg(long)]
     predictions: Vec<PathBuf>,
+    /// What models of other makers answer [default: as the networks beside them, else classes]
+    #[arg(long, value_enum)]
+    answers: Option<AnswerKind>,
     #[command(flatten)]
     protocol: ProtocolArgs,
     /// Folder for the report
@@ -60,8 +59,8 @@ pub(crate) struct EvalArgs {
 #[derive(Args)]
 pub(crate) struct ProtocolArgs {
     /// Items to evaluate
-    #[arg(long, value_enum, default_value = "test")]
-    split: SplitName,
+    #[arg(long, default_value = "test", value_parser = split_parser())]
+    split: Split,
     /// TOML file with the fields of `protocol` in report.json, instead of the options for them;
     /// what it leaves out has its default
     #[arg(long, conflicts_with_all = [
@@ -118,11 +117,8 @@ pub(crate) struct ProtocolArgs {
     eval_batch_size: Option<usize>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum SplitName {
-    Train,
-    Validation,
-    Test,
+fn split_parser() -> impl TypedValueParser<Value = Split> {
+    PossibleValuesParser::new(["train", "validation", "test"]).try_map(|name| name.parse())
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -168,11 +164,7 @@ fn angle_step(text: &str) -> Result<f64, String> {
 
 impl ProtocolArgs {
     pub(crate) fn split(&self) -> Split {
-        match self.split {
-            SplitName::Train => Split::Train,
-            SplitName::Validation => Split::Validation,
-            SplitName::Test => Split::Test,
-        }
+        self.split
     }
 
     pub(crate) fn protocol(&self, dataset: &Dataset, seed: u64) -> Result<Protocol> {
@@ -226,54 +218,30 @@ pub(crate) fn run(
     device: &Device,
     output: &Output,
 ) -> Result<ExitCode> {
-    let Some((data, models)) = args.paths.split_last() else { bail!("no dataset given") };
-    let others = args.command.len() + args.predictions.len() + usize::from(args.export.is_some());
-    if models.len() + others == 0 {
+    let Some((data, files)) = args.paths.split_last() else { bail!("no dataset given") };
+    let models = Models {
+        files: files.to_vec(),
+        commands: args.command.clone(),
+        predictions: args.predictions.clone(),
+        answers: args.answers,
+    };
+    if models.is_empty() && args.export.is_none() {
         bail!("no model given: name one or more before the dataset, or a --command");
     }
     let dataset = Dataset::open(data)?;
-    let protocol = args.protocol.protocol(&dataset, seed)?;
+    let (split, protocol) = (args.protocol.split(), args.protocol.protocol(&dataset, seed)?);
     if let Some(folder) = &args.export {
-        return export(folder, &dataset, args.protocol.split(), &protocol, output);
+        return export(folder, &dataset, split, &protocol, output);
     }
-    let networks = models.iter().map(|path| network(path, device)).collect::<Result<Vec<_>>>()?;
-    let answers = answers(models, &networks, others > 0)?;
-    let named = models.iter().map(|path| (path.as_path(), model_name(path, models)));
-    let mut predictors = named
-        .zip(networks)
-        .map(|((path, name), loaded)| predictor(path, name, loaded, &dataset))
-        .collect::<Result<Vec<_>>>()?;
-    answers.check(&protocol).context("--search")?;
-    let (split, out) = (args.protocol.split(), args.out.as_deref());
-    match answers {
-        Answers::Classes => {}
-        Answers::Voxels => {
-            let report = voxels::report(&predictors, &dataset, split, protocol, out, output)?;
-            show(&report.terminal(), &report, out, output)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Answers::Values => {
-            let report = outputs::report(&predictors, &dataset, split, protocol, out, output)?;
-            show(&report.terminal(), &report, out, output)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-    }
-    for command in &args.command {
-        predictors.push(Box::new(SubprocessPredictor::start(command, dataset.meta())?));
-    }
-    for folder in &args.predictions {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        predictors.push(Box::new(Precomputed::load(name, folder, dataset.meta())?));
-    }
-    let journals = args.out.as_ref().map(|out| out.join("unfinished"));
-    if let Some(folder) = &journals {
-        fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
-    }
-    let section = section(&predictors, &dataset, split, protocol, journals.as_deref(), output)?;
+    let models = models.open(&dataset, device)?;
+    let models: Vec<&dyn Predictor> = models.iter().map(AsRef::as_ref).collect();
+    let evaluation = Evaluation { dataset: &dataset, split, protocol: &protocol };
     let title = format!("Rotated-volume evaluation on {}", dataset.meta().name);
-    publish(&title, vec![section], args.out.as_deref(), output)?;
-    if let Some(folder) = &journals {
-        fs::remove_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    let (out, progress) = (args.out.as_deref(), progress(output));
+    let report = evaluation.report(&models, &title, &command_line(), out, &progress)?;
+    output.result(&terminal(&report), &report)?;
+    if let Some(folder) = out {
+        output.say(&format!("report: {}", folder.join("report.html").display()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -291,194 +259,29 @@ fn export(
         );
     }
     let exporter = Exporter::new(folder, dataset.meta())?;
-    measure(&exporter, dataset, split, protocol, None, output)?;
+    let progress = progress(output);
+    let progress = |p| progress(exporter.name(), p);
+    evaluate(&exporter, dataset, split, protocol, None, &progress)?;
     let volumes = exporter.finish(folder)?;
     let text = format!("{}: {volumes} volumes", folder.join("volumes.npy").display());
     output.result(&text, &serde_json::json!({ "schema_version": 1, "volumes": volumes }))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What models answer with, which decides how they are measured.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Answers {
-    Classes,
-    Voxels,
-    Values,
-}
-
-impl Answers {
-    pub(crate) fn of(head: &Head) -> Result<Self> {
-        match head {
-            Head::Classes => Ok(Self::Classes),
-            Head::Voxels => Ok(Self::Voxels),
-            Head::Scalars | Head::Field { pooled: true, .. } => Ok(Self::Values),
-            Head::Field { pooled: false, .. } => bail!(
-                "gives a field; classes, labels of voxels and values of whole volumes are evaluated"
-            ),
-        }
-    }
-
-    /// Refuses a search for worst rotations where no classes can be wrong.
-    pub(crate) fn check(self, protocol: &Protocol) -> Result<()> {
-        if self != Self::Classes && protocol.search.is_some() {
-            bail!("looks for wrong classes of whole volumes; leave it out for other answers");
-        }
-        Ok(())
-    }
-}
-
-/// What all models answer with; `classifiers` are among them.
-fn answers(paths: &[PathBuf], networks: &[Option<Loaded>], classifiers: bool) -> Result<Answers> {
-    let mut all = if classifiers { vec![Answers::Classes] } else { vec![] };
-    for (path, network) in paths.iter().zip(networks) {
-        all.push(match network.as_ref().map(|(_, card)| card.model.head()) {
-            None => Answers::Classes,
-            Some(head) => Answers::of(head).with_context(|| format!("{}", path.display()))?,
-        });
-    }
-    match all.iter().all(|answers| *answers == all[0]) {
-        true => Ok(all[0]),
-        false => bail!(
-            "models of classes, of labels of voxels and of numbers are measured differently: evaluate them apart"
-        ),
-    }
-}
-
-type Loaded = (Network, ModelCard);
-
-/// A network of this project; `None` for a model of another maker.
-fn network(path: &Path, device: &Device) -> Result<Option<Loaded>> {
-    if path.extension().is_some_and(|e| e == "onnx") {
-        return Ok(None);
-    }
-    Ok(Some(checkpoint::load(path, device)?))
-}
-
-fn predictor(
-    path: &Path,
-    name: String,
-    loaded: Option<Loaded>,
-    dataset: &Dataset,
-) -> Result<Box<dyn Predictor>> {
-    let Some((network, card)) = loaded else { return onnx(path, name, dataset) };
-    check_grid(path, &card, dataset)?;
-    Ok(Box::new(NetworkPredictor::new(name, network)?))
-}
-
-#[cfg(feature = "onnx")]
-fn onnx(path: &Path, name: String, dataset: &Dataset) -> Result<Box<dyn Predictor>> {
-    use steer3d::eval::{OnnxOptions, OnnxPredictor};
-    let options = OnnxOptions::beside(path)?;
-    Ok(Box::new(OnnxPredictor::load(name, path, &options, dataset.meta())?))
-}
-
-#[cfg(not(feature = "onnx"))]
-fn onnx(path: &Path, _name: String, _dataset: &Dataset) -> Result<Box<dyn Predictor>> {
-    bail!(
-        "{}: this build cannot run ONNX models; build it with `cargo build --release -p steer3d-cli --features onnx`",
-        path.display()
-    )
-}
-
-/// A network sees voxels, not angstroms: other voxels are another task.
-fn check_grid(path: &Path, card: &ModelCard, dataset: &Dataset) -> Result<()> {
-    let meta = dataset.meta();
-    let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
-    if card.voxel_size.iter().zip(meta.voxel_size).all(|(&a, b)| close(a, b)) {
-        return Ok(());
-    }
-    bail!(
-        "{}: the model was trained on voxels of {:?} {} but dataset {} has {:?} {}; import the data with the model's voxel size",
-        path.display(),
-        card.voxel_size,
-        card.unit,
-        meta.name,
-        meta.voxel_size,
-        meta.unit
-    )
-}
-
-/// The file's name, or its folder's where several models have the same file name.
-fn model_name(path: &Path, all: &[PathBuf]) -> String {
-    let stem = |p: &Path| p.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let shared = all.iter().filter(|p| stem(p) == stem(path)).count() > 1;
-    let folder = path.parent().map(stem).filter(|f| !f.is_empty());
-    match folder {
-        Some(folder) if shared || stem(path) == "model" => folder,
-        _ => stem(path),
-    }
-}
-
-/// Evaluates every model on the same transformed volumes. `journals` is a folder for the logits of
-/// an unfinished evaluation.
-pub(crate) fn section(
-    predictors: &[Box<dyn Predictor>],
-    dataset: &Dataset,
-    split: Split,
-    protocol: Protocol,
-    journals: Option<&Path>,
-    output: &Output,
-) -> Result<Section> {
-    let models = predictors
-        .iter()
-        .enumerate()
-        .map(|(i, predictor)| {
-            let journal = journals.map(|folder| folder.join(format!("{i}.logits")));
-            measure(predictor.as_ref(), dataset, split, &protocol, journal.as_deref(), output)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Section::new(dataset, split, protocol, models)?)
-}
-
-/// Evaluates one model, with the logits so far in the file `journal`.
-pub(crate) fn measure(
-    predictor: &dyn Predictor,
-    dataset: &Dataset,
-    split: Split,
-    protocol: &Protocol,
-    journal: Option<&Path>,
-    output: &Output,
-) -> Result<ModelReport> {
-    let progress = progress(predictor, dataset, output);
-    Ok(evaluate(predictor, dataset, split, protocol, journal, &progress)?)
-}
-
-/// Shows how far an evaluation has come.
-pub(crate) fn progress(
-    predictor: &dyn Predictor,
-    dataset: &Dataset,
-    output: &Output,
-) -> impl Fn(Progress) + use<> {
-    let label = format!("evaluate {} on {}", predictor.name(), dataset.meta().name);
-    let bar = RefCell::new(output.progress(&label, 0));
-    move |p| {
+/// Shows how far the evaluation of each model has come.
+pub(crate) fn progress(output: &Output) -> impl Fn(&str, Progress) {
+    let bar = RefCell::new(None);
+    move |name: &str, p: Progress| {
         let mut bar = bar.borrow_mut();
-        bar.length(p.total);
-        bar.at(p.done, "volumes");
+        if bar.as_ref().is_none_or(|(of, _)| of != name) {
+            *bar = None;
+            *bar = Some((name.to_owned(), output.progress(&format!("evaluate {name}"), 0)));
+        }
+        if let Some((_, bar)) = &mut *bar {
+            bar.length(p.total);
+            bar.at(p.done, "volumes");
+        }
     }
-}
-
-/// Prints the tables (or the JSON form) and writes the report where asked for.
-pub(crate) fn publish(
-    title: &str,
-    sections: Vec<Section>,
-    out: Option<&Path>,
-    output: &Output,
-) -> Result<()> {
-    let report = Report::new(title, &command_line(), sections);
-    if let Some(folder) = out {
-        write_report(folder, &report)?;
-    }
-    show(&terminal(&report), &report, out, output)
-}
-
-/// Prints a report, and where its page is.
-fn show(text: &str, report: &impl Serialize, out: Option<&Path>, output: &Output) -> Result<()> {
-    output.result(text, report)?;
-    if let Some(folder) = out {
-        output.say(&format!("report: {}", folder.join("report.html").display()));
-    }
-    Ok(())
 }
 
 pub(crate) fn command_line() -> String {

@@ -9,12 +9,10 @@ mod info;
 mod init;
 mod interrupt;
 mod output;
-mod outputs;
 mod report;
 mod runs;
 mod train;
 mod values;
-mod voxels;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,6 +23,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use steer3d::eval::EvalError;
 use steer3d::nn::NnError;
 use steer3d::ops::gpu_device;
+use steer3d::report::ReportError;
 use steer3d::train::TrainError;
 
 use crate::output::Output;
@@ -137,6 +136,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         matches!(e.downcast_ref(), Some(NnError::Tensor(_)))
             || matches!(e.downcast_ref(), Some(TrainError::Network(NnError::Tensor(_))))
             || matches!(e.downcast_ref(), Some(EvalError::Tensor(_)))
+            || matches!(e.downcast_ref(), Some(ReportError::Eval(EvalError::Tensor(_))))
     };
     if error.chain().any(of_program) { 1 } else { 2 }
 }

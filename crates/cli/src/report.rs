@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use steer3d::eval::report::{Report, diff, diff_table};
+use steer3d::eval::Report;
+use steer3d::report::{diff, diff_table};
 
 use crate::output::Output;
 
@@ -13,7 +14,7 @@ pub(crate) const EXAMPLES: &str = "Example:
 
 #[derive(Subcommand)]
 pub(crate) enum ReportCommand {
-    /// Show how accuracies differ between two reports; a star marks 95 % intervals that do not meet
+    /// Show how scores differ between two reports; a star marks 95 % intervals that do not meet
     #[command(after_help = EXAMPLES)]
     Diff {
         /// report.json of the first evaluation

@@ -85,7 +85,7 @@ fn a_dataset_a_model_and_a_report() {
         "--json",
     ];
     let json: serde_json::Value = serde_json::from_str(&succeeds(at, &args)).unwrap();
-    assert_eq!(json["schema_version"], 2);
+    assert_eq!(json["schema_version"], 3);
     for name in ["report.html", "report.json", "results.csv", "predictions.csv"] {
         assert!(at.join("report").join(name).exists(), "{name}");
     }

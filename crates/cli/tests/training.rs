@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use steer3d::dataset::{DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Tasks};
+use steer3d::eval::{Condition, PointGroup, Report};
 use steer3d::so3::Stream;
 use steer3d::volume::{Grid, Volume};
 
@@ -430,22 +431,37 @@ fn labels_of_voxels_and_vectors_are_trained_as_the_head_is() {
     assert!(message.contains("evaluation: ") && message.contains("no items in its test split"));
     assert!(!at.join("empty/model.safetensors").exists());
     let protocol = "evaluation={split = 'validation', protocol = {rotations = 1, angles = [], translations = [], groups = []}}";
-    for (head, data) in [
-        ("model.head=voxels", "voxels.json"),
-        ("model.head={ field = { irreps = '1x1', pooled = true } }", "outputs.json"),
+    for (head, out) in [
+        ("model.head=voxels", "voxels"),
+        ("model.head={ field = { irreps = '1x1', pooled = true } }", "outputs"),
     ] {
-        let out = data.trim_end_matches(".json");
         succeeds(
             at,
             &["train", "exp.toml", "--set", head, "--set", protocol, "--out", out, "--overwrite"],
         );
-        assert!(at.join(out).join("report").join(data).exists());
+        assert!(at.join(out).join("report/report.json").exists());
         assert!(at.join(out).join("report/report.html").exists());
     }
     let run = fs::read_to_string(at.join("voxels/run.json")).unwrap();
     assert!(run.contains("\"condition\": \"random rotations\""), "{run}");
+    let run = fs::read_to_string(at.join("outputs/run.json")).unwrap();
+    assert!(run.contains("\"error\": 0."), "{run}");
     vectors_are_evaluated_turned_back(at);
     labels_are_evaluated_turned_back(at);
+    networks_that_answer_with_labels_or_values_are_compared(at);
+}
+
+fn networks_that_answer_with_labels_or_values_are_compared(at: &Path) {
+    for answers in ["voxels", "values"] {
+        let out = format!("compared-{answers}");
+        let mut args = vec!["compare", "tasks.h5", "--answers", answers, "--out", &out];
+        args.extend("--models steerable,plain --seeds 1 --epochs 1 --split validation".split(' '));
+        args.extend("--rotations 1 --angles 90 --translations 1".split(' '));
+        let table = succeeds(at, &args);
+        assert!(table.contains("steerable") && table.contains("plain"), "{table}");
+        let rows = fs::read_to_string(at.join(&out).join("comparison.csv")).unwrap();
+        assert_eq!(rows.lines().count(), 3);
+    }
 }
 
 /// Under the cube group a steerable network's labels turn with the volume.
@@ -454,15 +470,20 @@ fn labels_are_evaluated_turned_back(at: &Path) {
     let protocol = ["--split", "validation", "--rotations", "2", "--groups", "cube"];
     let args = [&["eval", model, model, "tasks.h5", "--out", "labels"][..], &protocol].concat();
     assert!(succeeds(at, &args).contains("of the voxels that are not low"));
-    let report = fs::read_to_string(at.join("labels/voxels.json")).unwrap();
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    let scores = report["models"][1]["scores"].as_array().unwrap();
-    let cube = scores.iter().find(|s| s["condition"].to_string().contains("cube")).unwrap();
-    assert!(cube["consistency"]["value"].as_f64().unwrap() > 0.999, "{cube}");
+    let report = fs::read_to_string(at.join("labels/report.json")).unwrap();
+    let report = Report::from_json(&report).unwrap();
+    let cube = Condition::Group { group: PointGroup::Cube };
+    let cube = report.sections[0].models[1].sources[0].condition(cube).unwrap();
+    assert!(cube.get("consistency").unwrap().value > 0.999, "{cube:?}");
     assert!(fs::read_to_string(at.join("labels/report.html")).unwrap().contains("</html>"));
-    assert!(at.join("labels/figures/voxels-per-class.png").exists());
-    let search = refused(at, &["eval", model, "tasks.h5", "--search", "4"]);
-    assert!(search.contains("--search"), "{search}");
+    assert!(fs::read_dir(at.join("labels/figures")).unwrap().any(|figure| {
+        figure.unwrap().file_name().to_string_lossy().ends_with("-per-class.png")
+    }));
+    let search =
+        ["eval", model, "tasks.h5", "--search", "4", "--search-rounds", "1", "--out", "searched"];
+    succeeds(at, &[&search[..], &protocol].concat());
+    let searched = fs::read_to_string(at.join("searched/results.csv")).unwrap();
+    assert!(searched.contains(",worst,,dice,"), "{searched}");
     let empty = refused(at, &["eval", model, "tasks.h5"]);
     assert!(empty.contains("no items in its test split"), "{empty}");
     tasks(&at.join("none.h5"), &[]);
@@ -479,17 +500,17 @@ fn vectors_are_evaluated_turned_back(at: &Path) {
     let protocol = ["--split", "validation", "--rotations", "2", "--groups", "cube"];
     let args = [&["eval", model, "tasks.h5", "--out", "report"][..], &protocol].concat();
     assert!(succeeds(at, &args).contains("turned back"));
-    let report = fs::read_to_string(at.join("report/outputs.json")).unwrap();
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    let scores = report["models"][0]["scores"].as_array().unwrap();
-    let of = |name: &str| {
-        let found = scores.iter().find(|s| s["condition"].to_string().contains(name));
-        found.unwrap()["relative_deviation"].as_f64().unwrap()
-    };
-    assert_eq!(of("unrotated"), 0.0);
-    assert!(of("cube") < 1e-4 && of("random") > 1e-3, "{report}");
-    let table = fs::read_to_string(at.join("report/outputs.csv")).unwrap();
-    assert_eq!(table.lines().count(), 1 + scores.len());
+    let report = fs::read_to_string(at.join("report/report.json")).unwrap();
+    let report = Report::from_json(&report).unwrap();
+    let source = &report.sections[0].models[0].sources[0];
+    let of =
+        |condition| source.condition(condition).unwrap().get("relative_deviation").unwrap().value;
+    assert_eq!(of(Condition::Unrotated), 0.0);
+    let cube = of(Condition::Group { group: PointGroup::Cube });
+    assert!(cube < 1e-4 && of(Condition::Random) > 1e-3, "{report:?}");
+    let table = fs::read_to_string(at.join("report/results.csv")).unwrap();
+    let lines = table.lines().filter(|line| line.contains(",relative_deviation,")).count();
+    assert_eq!(lines, source.conditions.len());
     assert!(fs::read_to_string(at.join("report/report.html")).unwrap().contains("</html>"));
     let message = refused(at, &["eval", model, "voxels/model.safetensors", "tasks.h5"]);
     assert!(message.contains("evaluate them apart"), "{message}");

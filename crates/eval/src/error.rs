@@ -2,10 +2,7 @@ use std::path::PathBuf;
 
 use candle_core::Tensor;
 
-use crate::Predictor;
-
-/// What a [`Predictor`](crate::Predictor) may fail with.
-pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
+use crate::predictor::{AnswerKind, ModelError, Predictor};
 
 /// Why an evaluation or a report failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +46,35 @@ pub enum EvalError {
     NoVoxelLabels {
         /// Name of the dataset.
         dataset: String,
+    },
+    /// There are no targets to compare with.
+    #[error(
+        "dataset `{dataset}` has no targets to compare with; import some with `steer3d dataset import arrays`"
+    )]
+    NoTargets {
+        /// Name of the dataset.
+        dataset: String,
+    },
+    /// The model gives a field.
+    #[error(
+        "model `{model}` gives a field; classes, labels of voxels and values of whole volumes are evaluated"
+    )]
+    FieldOutput {
+        /// Name of the model.
+        model: String,
+    },
+    /// The models of one report answer differently.
+    #[error(
+        "models of classes, of labels of voxels and of numbers are measured differently: evaluate them apart"
+    )]
+    MixedAnswers,
+    /// A program could not be started.
+    #[error("cannot start `{command}`")]
+    Start {
+        /// The command.
+        command: String,
+        /// The system's error.
+        source: std::io::Error,
     },
     /// The model was made for another number of channels.
     #[error(
@@ -196,8 +222,8 @@ pub enum EvalError {
         /// Layers for the other volume.
         found: usize,
     },
-    /// The logits of an unfinished evaluation could not be kept.
-    #[error("cannot keep the logits of the evaluation in {}", path.display())]
+    /// The answers of an unfinished evaluation could not be kept.
+    #[error("cannot keep the answers of the evaluation in {}", path.display())]
     Journal {
         /// The file.
         path: PathBuf,
@@ -223,15 +249,6 @@ pub enum EvalError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A table of the report could not be formatted.
-    #[error("cannot format a table of the report")]
-    Csv(#[from] csv::Error),
-    /// The page of the report could not be made.
-    #[error("cannot fill in the page of the report")]
-    Page(#[from] minijinja::Error),
-    /// A picture of a volume could not be made.
-    #[error("cannot encode a picture of a volume")]
-    Picture(#[from] png::EncodingError),
     /// A volume could not be rotated or voxelised.
     #[error(transparent)]
     Volume(#[from] steer3d_volume::VolumeError),
@@ -254,7 +271,23 @@ pub enum EvalError {
 
 impl EvalError {
     /// The failure of `model` on `batch`.
-    pub(crate) fn model(model: &dyn Predictor, batch: &Tensor, source: ModelError) -> Self {
+    pub fn model(model: &dyn Predictor, batch: &Tensor, source: ModelError) -> Self {
         Self::Model { model: model.name().into(), shape: batch.dims().to_vec(), source }
+    }
+
+    /// Checks that a model has as many classes as its dataset.
+    pub(crate) fn check_classes(
+        model: &dyn Predictor,
+        answers: AnswerKind,
+        dataset: &str,
+        expected: usize,
+    ) -> Result<(), Self> {
+        let (found, model, dataset) =
+            (model.classes(), model.name().to_owned(), dataset.to_owned());
+        match answers {
+            _ if expected == found => Ok(()),
+            AnswerKind::Voxels => Err(Self::VoxelClasses { model, dataset, expected, found }),
+            _ => Err(Self::Classes { model, dataset, expected, found }),
+        }
     }
 }

@@ -10,17 +10,17 @@ use serde_json::json;
 use steer3d_dataset::{Dataset, Split};
 use steer3d_so3::Rotation;
 
-use crate::EvalError;
+use crate::answer::{Answer, Reference};
+use crate::axes::failures_by_axis;
+use crate::error::EvalError;
 use crate::journal::Journal;
 use crate::layers::{layer_errors, layer_volumes};
 use crate::material::Material;
 use crate::metrics::Bootstrap;
-use crate::predictor::Predictor;
+use crate::predictor::{AnswerKind, Predictor};
 use crate::protocol::{Condition, Protocol, Search, Source, Transform};
-use crate::report::{
-    ConditionReport, DatasetSummary, ModelReport, Prediction, SourceReport, failures_by_axis,
-};
-use crate::scores::{Logits, Scores, Stability};
+use crate::report::summarise;
+use crate::results::{ConditionReport, ModelReport, Prediction, SourceReport};
 use crate::search::Searched;
 
 /// How far an evaluation has come.
@@ -32,20 +32,23 @@ pub struct Progress {
     pub total: usize,
 }
 
-/// Measures `model` on one split of `dataset` under `protocol`.
+/// Measures `model` on one split of `dataset` under `protocol`: classes of volumes, labels of voxels, which are
+/// compared with those of the dataset, or values, which are compared with its targets, whichever the model
+/// [answers](Predictor::answers).
 ///
 /// The volumes of a batch are resampled in parallel; the transformations and the report depend
-/// neither on the batch size nor on the number of threads, as far as the model's logits do not.
+/// neither on the batch size nor on the number of threads, as far as the model's answers do not.
 /// `progress` is called after every batch.
 ///
-/// With a `journal`, a file, the logits are kept there as they come, and the same evaluation goes
-/// on with what the file holds: it is made if need be, started anew if it belongs to another
-/// evaluation or if the first batch of the model no longer gives the same logits, and left for the
+/// With a `journal`, a file, what the measures need of every answer is kept there as it comes (logits of classes,
+/// values turned back, counts of voxels; 8 bytes a number), and the same evaluation goes
+/// on with what the file holds, to the same bits: it is made if need be, started anew if it belongs to another
+/// evaluation or if the first batch of the model no longer gives the same, and left for the
 /// caller to remove.
 ///
 /// # Errors
-/// When the protocol is out of range, the model does not fit the dataset (classes, channels), the
-/// split is empty, points are asked for but not stored, the model fails or returns logits of a
+/// When the protocol is out of range, the model does not fit the dataset (answers, classes, channels), the
+/// split is empty, points are asked for but not stored, the model fails or returns answers of a
 /// wrong shape or not finite, an item cannot be read, or the journal cannot be written.
 pub fn evaluate(
     model: &dyn Predictor,
@@ -55,129 +58,92 @@ pub fn evaluate(
     journal: Option<&Path>,
     progress: &dyn Fn(Progress),
 ) -> Result<ModelReport, EvalError> {
-    let run = Run { model, dataset, protocol, items: dataset.indices(split) };
+    let items = dataset.indices(split);
+    let answer = model.answers().of(dataset, &items, protocol)?;
+    let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref() };
     run.check(split)?;
     let mut journal = match journal {
-        Some(path) => Journal::open(path, &run.identity(split), model.classes())?,
+        Some(path) => Journal::open(path, &run.identity(split)?, answer.row_len())?,
         None => Journal::none(),
     };
-    let jobs = run.jobs();
-    let layer_volumes = layer_volumes(protocol, run.items.len());
-    let search_volumes = protocol.search.map_or(0, |s| run.items.len() * (s.grid + 6 * s.rounds));
-    let total = protocol.sources.len() * (jobs.len() + search_volumes + layer_volumes);
+    let planned = run.jobs();
+    let layer_volumes = layer_volumes(protocol, items.len());
+    let search_volumes = protocol.search.map_or(0, |s| items.len() * (s.grid + 6 * s.rounds));
+    let total = protocol.sources.len() * (planned.len() + search_volumes + layer_volumes);
     let mut done = 0;
     let mut advance = |volumes| {
         done += volumes;
         progress(Progress { done, total });
     };
-    let labels: Vec<usize> = run.items.iter().map(|&item| run.label(item)).collect();
-    let bootstrap = Bootstrap::new(protocol.seed, labels.len(), protocol.resamples);
+    let bootstrap = Bootstrap::new(protocol.seed, items.len(), protocol.resamples);
     let (mut sources, mut predictions) = (Vec::new(), Vec::new());
     for &source in &protocol.sources {
-        let (mut jobs, mut logits) =
-            (jobs.clone(), run.predict(source, &jobs, &mut journal, &mut advance)?);
+        let mut jobs = planned.clone();
+        let mut rows = run.predict(source, &jobs, &mut journal, &mut advance)?;
         if let Some(search) = protocol.search {
-            let unrotated = jobs.iter().zip(&logits);
+            let unrotated = jobs.iter().zip(&rows);
             let unrotated = unrotated.filter(|(job, _)| job.condition == Condition::Unrotated);
-            let started = unrotated.map(|(job, l)| Searched::new(search, run.label(job.item), l));
+            let (margin, end) =
+                (|job: &Job, row| answer.margin(job.place, row), answer.least_margin());
+            let started =
+                unrotated.map(|(job, row)| Searched::new(search, row, margin(job, row), end));
             let started: Vec<Searched> = started.collect();
             for found in run.search(source, search, started, &mut journal, &mut advance)? {
                 jobs.push(found.0);
-                logits.push(found.1);
+                rows.push(found.1);
             }
         }
+        let wrong = jobs.iter().zip(&rows).filter(|_| model.answers() == AnswerKind::Classes);
+        let wrong = wrong.map(|(job, row)| (&job.transform, answer.score(job.place, row) < 1.0));
         sources.push(SourceReport {
             source,
-            conditions: run.conditions(&labels, &jobs, &logits, &bootstrap),
-            failures_by_axis: failures_by_axis(
-                jobs.iter()
-                    .zip(&logits)
-                    .map(|(job, logits)| (&job.transform, run.label(job.item), &logits[..])),
-            ),
-            layers: layer_errors(model, dataset, &run.items, source, protocol)?,
+            conditions: run.conditions(&jobs, &rows, &bootstrap),
+            failures_by_axis: failures_by_axis(wrong),
+            layers: layer_errors(model, dataset, &items, source, protocol)?,
         });
         advance(layer_volumes);
-        predictions.extend(jobs.iter().zip(logits).map(|(job, logits)| Prediction {
+        predictions.extend(jobs.into_iter().zip(rows).map(|(job, row)| Prediction {
             source,
             condition: job.condition,
             item: job.item,
             id: dataset.ids()[job.item].clone(),
-            label: run.label(job.item),
+            label: answer.class(job.place),
             transform: job.transform,
-            logits,
+            score: answer.score(job.place, &row),
+            answer: row,
         }));
     }
     Ok(ModelReport {
         name: model.name().into(),
+        answers: model.answers(),
         parameters: model.parameters(),
         sources,
         predictions,
     })
 }
 
-/// What the report says of a split of a dataset.
-pub fn summarise(dataset: &Dataset, split: Split) -> DatasetSummary {
-    let meta = dataset.meta();
-    let origin = &meta.provenance;
-    let none = String::new();
-    let provenance = [
-        ("data", &origin.source),
-        ("licence", &origin.licence),
-        ("SHA-256", origin.sha256.as_ref().unwrap_or(&none)),
-        ("importer", &origin.importer),
-        ("import command", &origin.command),
-        ("import version", &origin.version),
-        ("notes", &origin.notes),
-    ];
-    DatasetSummary {
-        name: meta.name.clone(),
-        class_names: meta.class_names.clone(),
-        split: split.to_string(),
-        class_counts: dataset.class_counts(split),
-        channels: meta.channels,
-        dims: meta.dims,
-        voxel_size: meta.voxel_size,
-        unit: meta.unit.clone(),
-        irreps: meta.irreps.to_string(),
-        provenance: provenance
-            .into_iter()
-            .filter(|(_, text)| !text.is_empty())
-            .map(|(name, text)| (name.to_owned(), text.clone()))
-            .collect(),
-    }
-}
-
-/// One volume to classify.
+/// One volume to ask about.
 #[derive(Clone)]
-pub(crate) struct Job {
+struct Job {
     /// Index of the item in the dataset.
-    pub(crate) item: usize,
+    item: usize,
     /// Its place in the split.
-    pub(crate) place: usize,
-    pub(crate) condition: Condition,
-    pub(crate) transform: Transform,
+    place: usize,
+    condition: Condition,
+    transform: Transform,
 }
 
-pub(crate) struct Run<'a> {
-    pub(crate) model: &'a dyn Predictor,
-    pub(crate) dataset: &'a Dataset,
-    pub(crate) protocol: &'a Protocol,
-    pub(crate) items: Vec<usize>,
+struct Run<'a> {
+    model: &'a dyn Predictor,
+    dataset: &'a Dataset,
+    protocol: &'a Protocol,
+    items: &'a [usize],
+    answer: &'a dyn Answer,
 }
 
 impl Run<'_> {
     fn check(&self, split: Split) -> Result<(), EvalError> {
-        let (meta, model) = (self.dataset.meta(), self.model.name().to_owned());
-        let (expected, found) = (meta.class_names.len(), self.model.classes());
-        if expected != found {
-            let dataset = meta.name.clone();
-            return Err(EvalError::Classes { model, dataset, expected, found });
-        }
-        self.check_data(split)
-    }
-
-    /// Checks everything but the number of classes.
-    pub(crate) fn check_data(&self, split: Split) -> Result<(), EvalError> {
+        self.answer.check(self.model)?;
         self.protocol.check(self.dataset, split)?;
         let (model, meta) = (self.model, self.dataset.meta());
         let (name, dataset) = (model.name().to_owned(), meta.name.clone());
@@ -189,21 +155,18 @@ impl Run<'_> {
     }
 
     /// What is evaluated, in one line.
-    fn identity(&self, split: Split) -> String {
-        let protocol = self.protocol.without_batch();
-        let [name, version] = [self.model.name(), env!("CARGO_PKG_VERSION")];
-        let data = summarise(self.dataset, split);
-        let model = json!({ "name": name, "parameters": self.model.parameters() });
-        json!({ "steer3d": version, "model": model, "data": data, "protocol": protocol })
-            .to_string()
-    }
-
-    fn label(&self, item: usize) -> usize {
-        self.dataset.labels()[item] as usize
+    fn identity(&self, split: Split) -> Result<String, EvalError> {
+        let (model, protocol) = (self.model, self.protocol.without_batch());
+        let data = summarise(self.dataset, split, model.answers())?;
+        let [name, version] = [model.name(), env!("CARGO_PKG_VERSION")];
+        let model =
+            json!({ "name": name, "answers": model.answers(), "parameters": model.parameters() });
+        let all = json!({ "steer3d": version, "model": model, "data": data, "protocol": protocol });
+        Ok(all.to_string())
     }
 
     /// Every condition and transformation of the first item, then of the second, and so on.
-    pub(crate) fn jobs(&self) -> Vec<Job> {
+    fn jobs(&self) -> Vec<Job> {
         let conditions = self.protocol.conditions();
         let mut jobs = Vec::new();
         for (place, &item) in self.items.iter().enumerate() {
@@ -216,36 +179,83 @@ impl Run<'_> {
         jobs
     }
 
-    /// The logits of every job.
-    pub(crate) fn predict(
+    /// What is kept of the answer to every job.
+    fn predict(
         &self,
         source: Source,
         jobs: &[Job],
         journal: &mut Journal,
         advance: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Vec<f32>>, EvalError> {
-        let mut logits = Vec::with_capacity(jobs.len());
-        let mut materials: HashMap<usize, Material> = HashMap::new();
+    ) -> Result<Vec<Vec<f64>>, EvalError> {
+        let mut rows = Vec::with_capacity(jobs.len());
+        let mut known = Known::default();
         for batch in jobs.chunks(self.protocol.batch) {
-            let mut compute =
-                |jobs: &[Job]| self.logits(jobs, &self.volumes(source, jobs, &mut materials)?, &[]);
             if journal.is_unchecked() {
-                journal.check(&compute(batch)?)?;
+                journal.check(&self.rows(source, batch, &mut known)?)?;
             }
-            let known = journal.next(batch.len());
-            let rest = &batch[known.len()..];
-            logits.extend(known);
+            let kept = journal.next(batch.len());
+            let rest = &batch[kept.len()..];
+            rows.extend(kept);
             if !rest.is_empty() {
-                let new = compute(rest)?;
+                let new = self.rows(source, rest, &mut known)?;
                 journal.add(&new)?;
-                logits.extend(new);
+                rows.extend(new);
             }
             advance(batch.len());
         }
-        Ok(logits)
+        Ok(rows)
     }
 
-    /// The worst rotation found for each item, and its logits.
+    /// What is kept of the answers to a batch.
+    fn rows(
+        &self,
+        source: Source,
+        jobs: &[Job],
+        known: &mut Known,
+    ) -> Result<Vec<Vec<f64>>, EvalError> {
+        let answers = self.answers(jobs, &self.volumes(source, jobs, &mut known.materials)?)?;
+        if self.answer.has_reference() {
+            self.find_references(source, jobs, &answers, known)?;
+        }
+        let row = |(job, answer): (&Job, &Vec<f32>)| {
+            self.answer.row(&job.transform, answer, known.references.get(&job.place))
+        };
+        jobs.par_iter().zip(&answers).map(row).collect()
+    }
+
+    /// The references of the items of a batch. Items whose unrotated volume is not in it, and was not in the one
+    /// before, are asked about again.
+    fn find_references(
+        &self,
+        source: Source,
+        jobs: &[Job],
+        answers: &[Vec<f32>],
+        Known { materials, references }: &mut Known,
+    ) -> Result<(), EvalError> {
+        references.retain(|place, _| jobs.iter().any(|job| job.place == *place));
+        for (job, answer) in jobs.iter().zip(answers) {
+            if job.condition == Condition::Unrotated {
+                references.insert(job.place, self.answer.reference(job.place, answer)?);
+            }
+        }
+        let mut missing: Vec<Job> = vec![];
+        for job in jobs.iter().filter(|job| !references.contains_key(&job.place)) {
+            if missing.last().is_none_or(|last| last.place != job.place) {
+                let (condition, transform) = (Condition::Unrotated, Transform::IDENTITY);
+                missing.push(Job { condition, transform, ..job.clone() });
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let answers = self.answers(&missing, &self.volumes(source, &missing, materials)?)?;
+        for (job, answer) in missing.iter().zip(answers) {
+            references.insert(job.place, self.answer.reference(job.place, &answer)?);
+        }
+        Ok(())
+    }
+
+    /// The worst rotation found for each item, and what is kept of the answer to it.
     fn search(
         &self,
         source: Source,
@@ -253,7 +263,7 @@ impl Run<'_> {
         mut items: Vec<Searched>,
         journal: &mut Journal,
         advance: &mut dyn FnMut(usize),
-    ) -> Result<Vec<(Job, Vec<f32>)>, EvalError> {
+    ) -> Result<Vec<(Job, Vec<f64>)>, EvalError> {
         let job = |place: usize, rotation: Rotation| Job {
             item: self.items[place],
             place,
@@ -270,20 +280,24 @@ impl Run<'_> {
                 rotations.iter().map(move |&rotation| job(place, rotation))
             });
             let jobs: Vec<Job> = jobs.collect();
-            let mut logits = self.predict(source, &jobs, journal, advance)?.into_iter();
-            for (item, rotations) in items.iter_mut().zip(tried) {
-                let answers: Vec<_> = rotations.into_iter().zip(logits.by_ref()).collect();
-                item.take(&answers);
+            let mut rows = self.predict(source, &jobs, journal, advance)?.into_iter();
+            for (place, (item, rotations)) in items.iter_mut().zip(tried).enumerate() {
+                let tried = rotations.into_iter().zip(rows.by_ref());
+                let tried = tried.map(|(rotation, row)| {
+                    let margin = self.answer.margin(place, &row);
+                    (rotation, row, margin)
+                });
+                item.take(tried.collect());
             }
             let most = items.len() * if round == 0 { search.grid } else { 6 };
             advance(most - jobs.len());
         }
         let found = items.into_iter().enumerate();
-        Ok(found.map(|(place, item)| (job(place, item.rotation), item.logits)).collect())
+        Ok(found.map(|(place, item)| (job(place, item.rotation), item.row)).collect())
     }
 
     /// The transformed volumes of a batch, N,C,D,H,W. `materials` keeps the items of the last batch.
-    pub(crate) fn volumes(
+    fn volumes(
         &self,
         source: Source,
         jobs: &[Job],
@@ -306,19 +320,14 @@ impl Run<'_> {
         Ok(Tensor::from_vec(values, (jobs.len(), meta.channels, d, h, w), &Device::Cpu)?)
     }
 
-    /// The logits of a batch, which have the shape N,classes and then `dims`: a row for each volume.
-    pub(crate) fn logits(
-        &self,
-        jobs: &[Job],
-        batch: &Tensor,
-        dims: &[usize],
-    ) -> Result<Vec<Vec<f32>>, EvalError> {
+    /// The answers to a batch: a row for each volume.
+    fn answers(&self, jobs: &[Job], batch: &Tensor) -> Result<Vec<Vec<f32>>, EvalError> {
         let name = || self.model.name().to_owned();
         let logits = self
             .model
             .logits(batch)
             .map_err(|source| EvalError::model(self.model, batch, source))?;
-        let expected = [&[jobs.len(), self.model.classes()], dims].concat();
+        let expected = [vec![jobs.len(), self.model.classes()], self.answer.dims()].concat();
         if logits.dims() != expected {
             let found = logits.dims().to_vec();
             return Err(EvalError::LogitsShape { model: name(), expected, found });
@@ -336,29 +345,34 @@ impl Run<'_> {
     /// The report of every condition.
     fn conditions(
         &self,
-        labels: &[usize],
         jobs: &[Job],
-        logits: &[Vec<f32>],
+        rows: &[Vec<f64>],
         bootstrap: &Bootstrap,
     ) -> Vec<ConditionReport> {
-        let gather = |condition: Condition| -> Logits {
-            let mut gathered = vec![Vec::new(); labels.len()];
-            for (job, logits) in jobs.iter().zip(logits) {
+        let gather = |condition: Condition| {
+            let mut gathered: Vec<Vec<&[f64]>> = vec![Vec::new(); self.items.len()];
+            for (job, row) in jobs.iter().zip(rows) {
                 if job.condition == condition {
-                    gathered[job.place].push(logits.clone());
+                    gathered[job.place].push(row);
                 }
             }
             gathered
         };
-        let classes = self.model.classes();
         let unrotated = gather(Condition::Unrotated);
         let report = |condition: Condition| {
-            let logits = gather(condition);
-            let stability = (condition != Condition::Unrotated)
-                .then(|| Stability::new(labels, &unrotated, &logits, bootstrap));
-            let scores = Scores::new(labels, &logits, classes, bootstrap);
-            ConditionReport { condition, scores, stability }
+            let base = (condition != Condition::Unrotated).then_some(&unrotated[..]);
+            let (measures, confusion) = self.answer.found(&gather(condition), base, bootstrap);
+            ConditionReport { condition, measures, confusion }
         };
         self.protocol.conditions().into_iter().map(report).collect()
     }
+}
+
+/// What is known of the items of the last batch.
+#[derive(Default)]
+struct Known {
+    /// By index in the dataset.
+    materials: HashMap<usize, Material>,
+    /// By place in the split.
+    references: HashMap<usize, Reference>,
 }

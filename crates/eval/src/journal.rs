@@ -1,18 +1,19 @@
-//! The logits of an unfinished evaluation in a file, so that it can go on after an interruption.
+//! What is kept of the answers of an unfinished evaluation in a file, so that it can go on after an interruption.
 //!
-//! The file is a line of JSON that says what is evaluated, followed by the logits in the order in which
-//! they are computed, each a little-endian f32.
+//! The file is a line of JSON that says what is evaluated, followed by the rows in the order in which
+//! they are computed: of width the logits, of values the values turned back, of labels of voxels the counts of
+//! voxels, each number a little-endian f64.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::EvalError;
+use crate::error::EvalError;
 
-/// Logits known from an earlier run, and the file to which new ones are added.
+/// Rows known from an earlier run, and the file to which new ones are added.
 pub(crate) struct Journal {
-    classes: usize,
-    known: Vec<f32>,
+    width: usize,
+    known: Vec<f64>,
     /// How many of the known values were used.
     used: usize,
     file: Option<(PathBuf, File, u64)>,
@@ -21,31 +22,31 @@ pub(crate) struct Journal {
 impl Journal {
     /// A journal that keeps nothing.
     pub(crate) fn none() -> Self {
-        Self { classes: 1, known: vec![], used: 0, file: None }
+        Self { width: 1, known: vec![], used: 0, file: None }
     }
 
     /// Opens or makes the file. What it holds is used if its first line is `identity`; whole rows of
-    /// `classes` logits only, since the last one may have been cut off.
-    pub(crate) fn open(path: &Path, identity: &str, classes: usize) -> Result<Self, EvalError> {
+    /// `width` numbers only, since the last one may have been cut off.
+    pub(crate) fn open(path: &Path, identity: &str, width: usize) -> Result<Self, EvalError> {
         let fail = |source| EvalError::Journal { path: path.into(), source };
-        let (mut file, known) = read(path, identity, classes).map_err(fail)?;
+        let (mut file, known) = read(path, identity, width).map_err(fail)?;
         let start = identity.len() as u64 + 1;
-        file.set_len(start + 4 * known.len() as u64).map_err(fail)?;
+        file.set_len(start + 8 * known.len() as u64).map_err(fail)?;
         file.seek(SeekFrom::End(0)).map_err(fail)?;
-        Ok(Self { classes, known, used: 0, file: Some((path.into(), file, start)) })
+        Ok(Self { width, known, used: 0, file: Some((path.into(), file, start)) })
     }
 
     /// The next rows that are known, at most `rows`.
-    pub(crate) fn next(&mut self, rows: usize) -> Vec<Vec<f32>> {
+    pub(crate) fn next(&mut self, rows: usize) -> Vec<Vec<f64>> {
         let rest = &self.known[self.used..];
-        let taken = &rest[..rest.len().min(rows * self.classes)];
+        let taken = &rest[..rest.len().min(rows * self.width)];
         self.used += taken.len();
-        taken.chunks_exact(self.classes).map(<[f32]>::to_vec).collect()
+        taken.chunks_exact(self.width).map(<[f64]>::to_vec).collect()
     }
 
     /// Forgets everything, if the first known rows are not those that the model gives now.
-    pub(crate) fn check(&mut self, first: &[Vec<f32>]) -> Result<(), EvalError> {
-        let known = self.known.chunks_exact(self.classes);
+    pub(crate) fn check(&mut self, first: &[Vec<f64>]) -> Result<(), EvalError> {
+        let known = self.known.chunks_exact(self.width);
         if known.zip(first).all(|(known, now)| known == &now[..]) {
             return Ok(());
         }
@@ -61,7 +62,7 @@ impl Journal {
     }
 
     /// Adds new rows to the file.
-    pub(crate) fn add(&mut self, rows: &[Vec<f32>]) -> Result<(), EvalError> {
+    pub(crate) fn add(&mut self, rows: &[Vec<f64>]) -> Result<(), EvalError> {
         let Some((path, file, _)) = &mut self.file else { return Ok(()) };
         let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
         file.write_all(&bytes).map_err(|source| EvalError::Journal { path: path.clone(), source })
@@ -69,7 +70,7 @@ impl Journal {
 }
 
 /// The file, and its values if it has the given first line; else a new file with that line.
-fn read(path: &Path, identity: &str, classes: usize) -> io::Result<(File, Vec<f32>)> {
+fn read(path: &Path, identity: &str, width: usize) -> io::Result<(File, Vec<f64>)> {
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     let mut reader = BufReader::new(&mut file);
@@ -79,9 +80,9 @@ fn read(path: &Path, identity: &str, classes: usize) -> io::Result<(File, Vec<f3
     if line.strip_suffix(b"\n") == Some(identity.as_bytes()) {
         let mut bytes = vec![];
         reader.read_to_end(&mut bytes)?;
-        let rows = bytes.len() / (4 * classes);
-        let values = bytes[..4 * rows * classes].chunks_exact(4);
-        let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        let rows = bytes.len() / (8 * width);
+        let values = bytes[..8 * rows * width].chunks_exact(8);
+        let value = |b: &[u8]| f64::from_le_bytes(std::array::from_fn(|i| b[i]));
         return Ok((file, values.map(value).collect()));
     }
     drop(reader);
@@ -99,7 +100,7 @@ mod tests {
     fn whole_rows_of_the_same_evaluation_are_known_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("logits");
-        let rows = [vec![1.0, f32::MIN_POSITIVE], vec![-0.0, 3.5], vec![5.0, 6.0]];
+        let rows = [vec![1.0, f64::MIN_POSITIVE], vec![-0.0, 3.5], vec![5.0, 6.0]];
         let mut journal = Journal::open(&path, "{\"a\":1}", 2).unwrap();
         assert!(!journal.is_unchecked() && journal.next(4).is_empty());
         journal.add(&rows[..2]).unwrap();

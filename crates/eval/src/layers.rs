@@ -6,12 +6,12 @@ use steer3d_nn::LayerField;
 use steer3d_so3::{Rotation, Stream, cube_group, rotations::random_rotation};
 use steer3d_volume::Interpolation;
 
-use crate::EvalError;
+use crate::error::EvalError;
+use crate::fields::Values;
 use crate::material::Material;
 use crate::predictor::Predictor;
 use crate::protocol::{PointGroup, Protocol, Source, Transform};
-use crate::report::LayerError;
-use crate::values::Values;
+use crate::results::LayerError;
 
 /// Volumes that [`layer_errors`] gives to the model for one source.
 pub(crate) fn layer_volumes(protocol: &Protocol, items: usize) -> usize {

@@ -1,50 +1,67 @@
 //! Rotated-volume evaluation: what does a model answer when the object turns or moves?
 //!
 //! * [`Predictor`]: all that a model must offer; [`NetworkPredictor`] of this project, ONNX models with the
-//!   feature `onnx`, [`SubprocessPredictor`] for everything else (`PREDICTORS.md`).
+//!   feature `onnx`, [`SubprocessPredictor`] for everything else (`PREDICTORS.md`). [`Models`] opens what a user
+//!   names.
+//! * [`AnswerKind`]: what it answers, classes of volumes, labels of voxels, or values (numbers, vectors, tensors),
+//!   and so what is measured of it.
 //! * [`Protocol`]: the rotations, translations and sources (stored voxels by interpolation, or
 //!   points exactly), all seeded.
 //! * [`evaluate`]: runs a model over the transformed items of a dataset; the result is a
-//!   [`ModelReport`].
-//! * [`evaluate_outputs`]: the same for models that predict numbers, vectors or tensors.
-//! * [`evaluate_voxels`]: the same for models that label voxels.
-//! * [`report`]: the data of a report, and its HTML, JSON, CSV, SVG and terminal forms.
+//!   [`ModelReport`] of [`Measure`]s.
+//! * [`Report`]: the data of a report, which the crate `steer3d-report` writes. [`Comparison`]: models over seeds.
 //! * [`equivariance`]: how far any layer or network is from commuting with rotations.
 //! * [`metrics`]: accuracy, F1, AUC and bootstrap intervals on plain arrays.
 
+mod answer;
+mod axes;
+mod classes;
+mod comparison;
+mod earlier;
 pub mod equivariance;
 mod error;
 mod evaluate;
+mod fields;
 mod journal;
+mod kinds;
 mod layers;
 mod material;
+mod measure;
 pub mod metrics;
+mod models;
 mod network;
 #[cfg(feature = "onnx")]
 mod onnx;
-mod outputs;
 mod paired;
 mod precomputed;
 mod predictor;
 mod protocol;
-pub mod report;
-mod scores;
+mod report;
+mod results;
 mod search;
+mod spec;
 mod subprocess;
 mod values;
 mod voxels;
 
-pub use error::{EvalError, ModelError};
-pub use evaluate::{Progress, evaluate, summarise};
+pub use axes::{axis_rings, failures_by_axis};
+pub use comparison::{Comparison, ComparisonRow, SeedScore, Spread, Trial};
+pub use error::EvalError;
+pub use evaluate::{Progress, evaluate};
+pub use material::transformed;
+pub use measure::{Definition, Measure, Unit};
+pub use models::Models;
 pub use network::NetworkPredictor;
 #[cfg(feature = "onnx")]
 pub use onnx::{AxisOrder, Layout, OnnxOptions, OnnxPredictor, Values};
-pub use outputs::{OutputScores, Targets, evaluate_outputs};
 pub use paired::{PairedTest, paired_tests};
 pub use precomputed::{Exporter, Precomputed};
-pub use predictor::Predictor;
-pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform};
-pub use report::{ModelReport, Report, Section, gallery, write_report};
-pub use scores::{ClassScores, Scores, Stability};
+pub use predictor::{AnswerKind, ModelError, Predictor};
+pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform, axis_name};
+pub use report::{
+    DatasetSummary, GalleryItem, Picture, Report, SCHEMA_VERSION, Section, Verdict, View, summarise,
+};
+pub use results::{AxisCell, ConditionReport, LayerError, ModelReport, Prediction, SourceReport};
+pub use spec::AnswerSpec;
 pub use subprocess::{SubprocessError, SubprocessPredictor};
-pub use voxels::{VoxelClassScores, VoxelModel, VoxelScores, VoxelVolume, evaluate_voxels};
+pub use voxels::{largest_classes, transformed_labels};

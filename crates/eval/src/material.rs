@@ -4,7 +4,7 @@ use steer3d_dataset::Dataset;
 use steer3d_so3::Irreps;
 use steer3d_volume::{Mesh, MeshVoxeliser, PointCloud, Rotator, Voxeliser, translate_into};
 
-use crate::EvalError;
+use crate::error::EvalError;
 use crate::protocol::{Mask, Protocol, Source, Transform};
 
 /// An item, and what is done at the border of its transformed volumes.
@@ -112,11 +112,27 @@ fn shift_scalars(irreps: &Irreps, values: &mut [f32], by: f32) {
 /// Whether each voxel of a grid D,H,W lies in the largest ball that fits.
 fn ball(dims: [usize; 3]) -> Vec<bool> {
     let radius = dims.into_iter().min().unwrap_or(0) as f64 / 2.0;
-    crate::values::ball(dims, radius)
+    crate::fields::ball(dims, radius)
 }
 
 /// The shift before the rotation that takes a source to its place, R⁻¹ shift, in its own unit.
 fn shift_before(transform: &Transform, voxel_size: f64) -> [f64; 3] {
     let shift = transform.shift.map(|voxels| voxels * voxel_size);
     (transform.rotation.inverse() * nalgebra::Vector3::from(shift)).into()
+}
+
+/// An item of a dataset transformed, C,D,H,W.
+///
+/// # Errors
+/// If it cannot be read or voxelised.
+pub fn transformed(
+    dataset: &Dataset,
+    item: usize,
+    source: Source,
+    protocol: &Protocol,
+    transform: &Transform,
+) -> Result<Vec<f32>, EvalError> {
+    let mut values = vec![0.0; dataset.meta().item_len()];
+    Material::read(dataset, item, source, protocol)?.write(transform, &mut values)?;
+    Ok(values)
 }

@@ -18,6 +18,19 @@ pub struct Estimate {
     pub high: f64,
 }
 
+impl Estimate {
+    /// A value without an interval: its ends are the value.
+    pub fn exact(value: f64) -> Self {
+        Self { value, low: value, high: value }
+    }
+
+    /// The image under a growing function.
+    #[must_use]
+    pub fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        Self { value: f(self.value), low: f(self.low), high: f(self.high) }
+    }
+}
+
 /// Percentile bootstrap over items (Efron 1979, <https://doi.org/10.1214/aos/1176344552>).
 ///
 /// Resample b draws as many items as there are, with replacement, from the stream
@@ -56,7 +69,7 @@ impl Bootstrap {
         let mut values: Vec<f64> = self.draws.par_iter().filter_map(resampled).collect();
         values.sort_by(f64::total_cmp);
         if values.is_empty() {
-            return Some(Estimate { value, low: value, high: value });
+            return Some(Estimate::exact(value));
         }
         Some(Estimate { value, low: quantile(&values, 0.025), high: quantile(&values, 0.975) })
     }

@@ -1,12 +1,14 @@
 use candle_core::{DType, Device, Tensor};
-use steer3d_nn::{FusedNetwork, LayerField, Network, NnError};
+use steer3d_nn::{FusedNetwork, LayerField, Network};
 
-use crate::{ModelError, Predictor};
+use crate::error::EvalError;
+use crate::predictor::{AnswerKind, ModelError, Predictor};
 
 /// A network of this project under a name.
 #[derive(Debug)]
 pub struct NetworkPredictor {
     name: String,
+    answers: AnswerKind,
     network: Network,
     fused: FusedNetwork,
 }
@@ -15,9 +17,12 @@ impl NetworkPredictor {
     /// Names a network. The logits are those of its present weights.
     ///
     /// # Errors
-    /// Only if the device runs out of memory.
-    pub fn new(name: String, network: Network) -> Result<Self, NnError> {
-        Ok(Self { name, fused: network.fused()?, network })
+    /// [`EvalError::FieldOutput`] when it gives a field; else only if the device runs out of memory.
+    pub fn new(name: String, network: Network) -> Result<Self, EvalError> {
+        let Some(answers) = AnswerKind::of_head(network.config().head()) else {
+            return Err(EvalError::FieldOutput { model: name });
+        };
+        Ok(Self { name, answers, fused: network.fused()?, network })
     }
 
     /// The network.
@@ -34,6 +39,10 @@ impl NetworkPredictor {
 impl Predictor for NetworkPredictor {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn answers(&self) -> AnswerKind {
+        self.answers
     }
 
     fn classes(&self) -> usize {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::Deserialize;
-use steer3d_dataset::DatasetMeta;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Size;
 use tract_onnx::pb::type_proto::Value;
@@ -18,7 +17,9 @@ use tract_onnx::prelude::{
     DatumExt, Framework, InferenceModelExt, IntoRunnable, TypedRunnableModel, tvec,
 };
 
-use crate::{EvalError, ModelError, Predictor};
+use crate::error::EvalError;
+use crate::predictor::{AnswerKind, ModelError, Predictor};
+use crate::spec::AnswerSpec;
 
 /// How the input and the output of an ONNX model are to be read: `model.toml` beside `model.onnx`.
 /// Every key may be left out.
@@ -126,7 +127,7 @@ pub struct OnnxPredictor {
     standardise: bool,
     /// What is subtracted from each channel and what it is divided by.
     scale: Vec<(f32, f32)>,
-    channels: usize,
+    spec: AnswerSpec,
     values: Values,
     /// The place in the output of each class of the dataset.
     places: Vec<usize>,
@@ -134,7 +135,7 @@ pub struct OnnxPredictor {
 }
 
 impl OnnxPredictor {
-    /// Reads the model at `path` for volumes and classes like those of a dataset.
+    /// Reads the model at `path` for what a dataset asks.
     ///
     /// # Errors
     /// [`EvalError::ModelFile`]: the file is no ONNX model or uses an operator that cannot be run; its
@@ -144,7 +145,7 @@ impl OnnxPredictor {
         name: String,
         path: &Path,
         options: &OnnxOptions,
-        meta: &DatasetMeta,
+        spec: AnswerSpec,
     ) -> Result<Self, EvalError> {
         let fault = |problem: String| EvalError::ModelFile { path: path.into(), problem };
         let bytes = fs::read(path).map_err(|e| fault(e.to_string()))?;
@@ -155,20 +156,20 @@ impl OnnxPredictor {
         let graph = proto.graph.as_ref().ok_or_else(|| damaged(&"it has no graph"))?;
         check_outputs(graph).map_err(|e| damaged(&e))?;
         let order = options.order();
-        let shape = check_input(graph, options, &order, meta).map_err(fault)?;
-        let scale = scale(options, meta.channels)
+        let shape = check_input(graph, options, &order, &spec).map_err(fault)?;
+        let scale = scale(options, spec.channels)
             .map_err(|problem| self::fault(&path.with_extension("toml"), &problem))?;
         let output = output_index(graph, options).map_err(fault)?;
         let plan = plan(&proto, path, &shape, output)
             .map_err(|e| fault(format!("cannot be run on a volume of shape {shape:?}: {e}")))?;
-        let places = places(&plan, options, meta).map_err(fault)?;
+        let places = places(&plan, options, &order, &spec).map_err(fault)?;
         Ok(Self {
             name,
             plan,
             order,
             standardise: options.standardise,
             scale,
-            channels: meta.channels,
+            spec,
             values: options.values,
             places,
             parameters: graph.initializer.iter().map(parameters).sum(),
@@ -184,7 +185,7 @@ impl OnnxPredictor {
             let std = (centred.sqr()?.mean_all()? + 1e-12)?.sqrt()?;
             volume = centred.broadcast_div(&std)?;
         }
-        let channels = self.channels;
+        let channels = self.spec.channels;
         let constant = |of: fn(&(f32, f32)) -> f32| {
             let values: Vec<f32> = self.scale.iter().map(of).collect();
             Tensor::from_vec(values, (channels, 1, 1, 1), &Device::Cpu)
@@ -198,11 +199,25 @@ impl OnnxPredictor {
         let found = self.plan.run(tvec!(input.into()))?;
         let found = found[0].cast_to::<f32>()?;
         let found = found.try_as_plain_ram()?.as_slice::<f32>()?;
-        self.logits_of(found)
+        match self.spec.kind {
+            AnswerKind::Voxels => {
+                let [d, h, w] = self.spec.dims;
+                let channels = found.len() / (d * h * w);
+                let volume = [channels, d, h, w];
+                let given: Vec<usize> = self.order.iter().map(|&axis| volume[axis]).collect();
+                let found = Tensor::from_slice(found, given, &Device::Cpu)?;
+                // Where each axis of C,D,H,W is in the model's order.
+                let mut back = [0; 4];
+                self.order.iter().enumerate().for_each(|(place, &axis)| back[axis] = place);
+                self.logits_of(&found.permute(back)?.flatten_all()?.to_vec1::<f32>()?, d * h * w)
+            }
+            AnswerKind::Classes => self.logits_of(found, 1),
+            AnswerKind::Values => Ok(found.to_vec()),
+        }
     }
 
-    /// The logits of the dataset's classes from what the model gives.
-    fn logits_of(&self, found: &[f32]) -> Result<Vec<f32>, ModelError> {
+    /// The logits of the dataset's classes from what the model gives for each class and voxel.
+    fn logits_of(&self, found: &[f32], voxels: usize) -> Result<Vec<f32>, ModelError> {
         let outside = |p: &&f32| !(-1e-3..=1.001).contains(*p);
         if self.values == Values::Probabilities
             && let Some(value) = found.iter().find(outside)
@@ -212,13 +227,17 @@ impl OnnxPredictor {
         }
         // Clipped, since a model rounds small probabilities to 0.
         let log = |p: f32| p.max(1e-30).ln();
-        let logits = match (found, self.values) {
-            ([second], Values::Logits) => vec![0.0, *second],
-            ([second], Values::Probabilities) => vec![log(1.0 - second), log(*second)],
-            (_, Values::Logits) => found.to_vec(),
-            (_, Values::Probabilities) => found.iter().map(|p| log(*p)).collect(),
+        let classes: Vec<&[f32]> = found.chunks(voxels).collect();
+        let each = |values: &[f32], f: &dyn Fn(f32) -> f32| values.iter().map(|&p| f(p)).collect();
+        let logits: Vec<Vec<f32>> = match (&classes[..], self.values) {
+            ([second], Values::Logits) => vec![vec![0.0; voxels], second.to_vec()],
+            ([second], Values::Probabilities) => {
+                vec![each(second, &|p| log(1.0 - p)), each(second, &log)]
+            }
+            (_, Values::Logits) => classes.iter().map(|values| values.to_vec()).collect(),
+            (_, Values::Probabilities) => classes.iter().map(|values| each(values, &log)).collect(),
         };
-        Ok(self.places.iter().map(|&place| logits[place]).collect())
+        Ok(self.places.iter().flat_map(|&place| logits[place].iter().copied()).collect())
     }
 }
 
@@ -227,12 +246,16 @@ impl Predictor for OnnxPredictor {
         &self.name
     }
 
+    fn answers(&self) -> AnswerKind {
+        self.spec.kind
+    }
+
     fn classes(&self) -> usize {
-        self.places.len()
+        self.spec.names.len()
     }
 
     fn channels(&self) -> usize {
-        self.channels
+        self.spec.channels
     }
 
     fn parameters(&self) -> usize {
@@ -244,7 +267,7 @@ impl Predictor for OnnxPredictor {
         let n = batch.dim(0)?;
         let row = |i| self.row(&batch.get(i)?);
         let rows = (0..n).into_par_iter().map(row).collect::<Result<Vec<_>, ModelError>>()?;
-        Ok(Tensor::from_vec(rows.concat(), (n, self.classes()), &Device::Cpu)?)
+        Ok(Tensor::from_vec(rows.concat(), self.spec.shape(n), &Device::Cpu)?)
     }
 }
 
@@ -277,7 +300,7 @@ fn check_input(
     graph: &GraphProto,
     options: &OnnxOptions,
     order: &[usize; 4],
-    meta: &DatasetMeta,
+    spec: &AnswerSpec,
 ) -> Result<Vec<usize>, String> {
     let all = inputs(graph);
     let [input] = all.as_slice() else {
@@ -313,7 +336,7 @@ fn check_input(
             sizes.len()
         ));
     }
-    let volume = [meta.channels, meta.dims[0], meta.dims[1], meta.dims[2]];
+    let volume = [spec.channels, spec.dims[0], spec.dims[1], spec.dims[2]];
     let shape: Vec<usize> = std::iter::once(1).chain(order.map(|axis| volume[axis])).collect();
     // The batch is free where the model lets it be.
     for (axis, (&found, &expected)) in sizes.iter().zip(&shape).enumerate() {
@@ -321,12 +344,12 @@ fn check_input(
         return Err(if order[axis - 1] == 0 {
             format!(
                 "its input `{name}` ({axes}) takes {found} channels but dataset `{}` has {expected}; evaluate it on such volumes, or set layout beside it",
-                meta.name
+                spec.dataset
             )
         } else {
             format!(
                 "its input `{name}` ({axes}) takes {sizes} but a volume of dataset `{}` has the shape {shape:?}; make the dataset with that grid, export the model with free sizes, or set layout or axes beside it",
-                meta.name,
+                spec.dataset,
                 sizes = described(&sizes),
             )
         });
@@ -400,28 +423,40 @@ fn plan(
 fn places(
     plan: &TypedRunnableModel,
     options: &OnnxOptions,
-    meta: &DatasetMeta,
+    order: &[usize; 4],
+    spec: &AnswerSpec,
 ) -> Result<Vec<usize>, String> {
     let fact = plan.model().output_fact(0).map_err(|e| e.to_string())?;
     let shape = fact.shape.as_concrete().unwrap_or_default();
-    let count: usize = shape.iter().product();
+    let names = &spec.names;
     // A single number is for the second of two classes.
-    let found = if count == 1 { 2 } else { count };
-    let expected = &meta.class_names;
-    if shape.first() != Some(&1) || found != expected.len() {
+    let single = spec.kind != AnswerKind::Values && names.len() == 2;
+    let fits = |outputs: usize| {
+        let [d, h, w] = spec.dims;
+        match spec.kind {
+            AnswerKind::Voxels => {
+                let sizes = order.map(|axis| [outputs, d, h, w][axis]);
+                shape == [&[1], &sizes[..]].concat()
+            }
+            AnswerKind::Classes | AnswerKind::Values => {
+                shape.first() == Some(&1) && shape.iter().product::<usize>() == outputs
+            }
+        }
+    };
+    if !fits(names.len()) && !(single && fits(1)) {
         return Err(format!(
-            "its output has the shape {shape:?} for one volume, expected [1, {}], a number for each class of dataset `{}`; name another output (output = \"...\" beside the model), or evaluate it on the classes that it was trained for",
-            expected.len(),
-            meta.name
+            "its output has the shape {shape:?} for one volume, expected {:?}, a number for each class of dataset `{}`; name another output (output = \"...\" beside the model), or evaluate it on the classes that it was trained for",
+            spec.shape(1),
+            spec.dataset
         ));
     }
-    let Some(names) = &options.classes else { return Ok((0..found).collect()) };
-    let place = |class: &String| names.iter().position(|name| name == class);
-    let places: Option<Vec<usize>> = expected.iter().map(place).collect();
-    places.filter(|_| names.len() == found).ok_or_else(|| {
+    let Some(given) = &options.classes else { return Ok((0..names.len()).collect()) };
+    let place = |class: &String| given.iter().position(|name| name == class);
+    let places: Option<Vec<usize>> = names.iter().map(place).collect();
+    places.filter(|_| given.len() == names.len()).ok_or_else(|| {
         format!(
-            "classes beside the model are {names:?}, but those of dataset `{}` are {expected:?}; write the same names in the order of the output",
-            meta.name
+            "classes beside the model are {given:?}, but those of dataset `{}` are {names:?}; write the same names in the order of the output",
+            spec.dataset
         )
     })
 }

@@ -1,8 +1,8 @@
 //! Predictions made elsewhere, for volumes that were written out before.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::{BufWriter, Seek, Write};
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,11 +12,14 @@ use steer3d_dataset::DatasetMeta;
 use steer3d_files as atomic;
 use tempfile::NamedTempFile;
 
-use crate::{EvalError, ModelError, Predictor};
+use crate::error::EvalError;
+use crate::predictor::{AnswerKind, ModelError, Predictor};
+use crate::spec::AnswerSpec;
 
 const VOLUMES: &str = "volumes.npy";
 const KEYS: &str = "volumes.sha256";
 const PREDICTIONS: &str = "predictions.csv";
+const ARRAY: &str = "predictions.npy";
 
 /// Bytes of the header of an NPY file, whatever the number of volumes.
 const HEADER: usize = 128;
@@ -130,60 +133,112 @@ impl Predictor for Exporter {
     }
 }
 
-/// The logits in `predictions.csv` of a folder that an [`Exporter`] has written: a line of class names
-/// (those of the dataset in any order), then a line of logits for each volume of `volumes.npy`.
+/// The answers in a folder that an [`Exporter`] has written: `predictions.npy`, little-endian float32 in C order of
+/// shape N,K, or N,K,D,H,W for labels of voxels, a row for each volume of `volumes.npy`; or
+/// `predictions.csv`, a line of names (the classes of the dataset, or the numbers of the values from 0, in any
+/// order), then a line of K numbers for each volume.
 #[derive(Debug)]
 pub struct Precomputed {
     name: String,
-    channels: usize,
-    classes: usize,
-    logits: HashMap<Key, Vec<f32>>,
+    spec: AnswerSpec,
+    /// The place of the answer to a volume.
+    places: HashMap<Key, usize>,
+    answers: Mutex<Answers>,
+}
+
+#[derive(Debug)]
+enum Answers {
+    Rows(Vec<Vec<f32>>),
+    /// A file, and the byte at which the rows begin.
+    Array(File, u64),
 }
 
 impl Precomputed {
-    /// Reads the predictions in `folder` for the classes of a dataset.
+    /// Reads the predictions in `folder` for what a dataset asks; those of an array when they are needed.
     ///
     /// # Errors
     /// [`EvalError::ModelFile`] naming the file and the line that is wrong.
-    pub fn load(name: String, folder: &Path, meta: &DatasetMeta) -> Result<Self, EvalError> {
-        let path = folder.join(PREDICTIONS);
+    pub fn load(name: String, folder: &Path, spec: AnswerSpec) -> Result<Self, EvalError> {
         let keys = keys(&folder.join(KEYS))?;
-        let fault = |problem: String| EvalError::ModelFile { path: path.clone(), problem };
-        let mut reader = csv::Reader::from_path(&path).map_err(|e| fault(e.to_string()))?;
-        let names = reader.headers().map_err(|e| fault(e.to_string()))?.clone();
-        let places: Option<Vec<usize>> = meta
-            .class_names
-            .iter()
-            .map(|class| names.iter().position(|name| name.trim() == class))
-            .collect();
-        let places = places.filter(|p| p.len() == names.len()).ok_or_else(|| {
-            fault(format!(
-                "line 1 must name the classes of dataset `{}`, {}, found {}",
-                meta.name,
-                meta.class_names.join(","),
-                names.iter().collect::<Vec<_>>().join(",")
-            ))
-        })?;
-        let mut rows = vec![];
-        for (i, record) in reader.records().enumerate() {
-            let record = record.map_err(|e| fault(e.to_string()))?;
-            let number = |place: &usize| record[*place].trim().parse::<f32>().ok();
-            let row: Option<Vec<f32>> = places.iter().map(number).collect();
-            let row = row.filter(|row| row.iter().all(|v| v.is_finite()));
-            rows.push(row.ok_or_else(|| {
-                fault(format!("line {}: expected {} numbers", i + 2, places.len()))
-            })?);
-        }
-        if rows.len() != keys.len() {
-            return Err(fault(format!(
-                "has {} lines of logits, but {VOLUMES} has {} volumes; write one for each",
-                rows.len(),
-                keys.len()
-            )));
-        }
-        let (channels, classes) = (meta.channels, meta.class_names.len());
-        Ok(Self { name, channels, classes, logits: keys.into_iter().zip(rows).collect() })
+        let path = folder.join(ARRAY);
+        let answers = match path.is_file() {
+            true => array(&path, &spec.shape(keys.len()))
+                .map_err(|problem| EvalError::ModelFile { path, problem })?,
+            false => table(&folder.join(PREDICTIONS), &spec, keys.len())?,
+        };
+        let places = keys.into_iter().enumerate().map(|(i, key)| (key, i)).collect();
+        Ok(Self { name, spec, places, answers: Mutex::new(answers) })
     }
+}
+
+/// The array of a file, whose shape is checked.
+fn array(path: &Path, shape: &[usize]) -> Result<Answers, String> {
+    let mut file = File::open(path).map_err(|e| e.to_string())?;
+    let mut start = [0; 10];
+    let mut text = vec![];
+    file.read_exact(&mut start)
+        .and_then(|()| {
+            text.resize(usize::from(u16::from_le_bytes([start[8], start[9]])), 0);
+            file.read_exact(&mut text)
+        })
+        .map_err(|e| e.to_string())?;
+    let text: String = String::from_utf8_lossy(&text).split_whitespace().collect();
+    let sizes: Vec<String> = shape.iter().map(ToString::to_string).collect();
+    let sizes = sizes.join(",");
+    let holds = |part: &str| text.contains(part);
+    let right = start.starts_with(b"\x93NUMPY\x01")
+        && holds("'descr':'<f4'")
+        && holds("'fortran_order':False")
+        && holds(&format!("'shape':({sizes})"));
+    if !right {
+        return Err(format!(
+            "expected an array of '<f4' in C order of shape ({sizes}), found {text}"
+        ));
+    }
+    let begin = 10 + text_len(start);
+    Ok(Answers::Array(file, begin))
+}
+
+fn text_len(start: [u8; 10]) -> u64 {
+    u16::from_le_bytes([start[8], start[9]]).into()
+}
+
+/// The rows of a table.
+fn table(path: &Path, spec: &AnswerSpec, volumes: usize) -> Result<Answers, EvalError> {
+    let fault = |problem: String| EvalError::ModelFile { path: path.into(), problem };
+    if spec.kind == AnswerKind::Voxels {
+        return Err(fault(format!("labels of voxels are read from {ARRAY}")));
+    }
+    let mut reader = csv::Reader::from_path(path).map_err(|e| fault(e.to_string()))?;
+    let names = reader.headers().map_err(|e| fault(e.to_string()))?.clone();
+    let places: Option<Vec<usize>> =
+        spec.names.iter().map(|class| names.iter().position(|name| name.trim() == class)).collect();
+    let places = places.filter(|p| p.len() == names.len()).ok_or_else(|| {
+        fault(format!(
+            "line 1 must name the classes of dataset `{}`, {}, found {}",
+            spec.dataset,
+            spec.names.join(","),
+            names.iter().collect::<Vec<_>>().join(",")
+        ))
+    })?;
+    let mut rows = vec![];
+    for (i, record) in reader.records().enumerate() {
+        let record = record.map_err(|e| fault(e.to_string()))?;
+        let number = |place: &usize| record[*place].trim().parse::<f32>().ok();
+        let row: Option<Vec<f32>> = places.iter().map(number).collect();
+        let row = row.filter(|row| row.iter().all(|v| v.is_finite()));
+        rows.push(
+            row.ok_or_else(|| fault(format!("line {}: expected {} numbers", i + 2, places.len())))?,
+        );
+    }
+    if rows.len() != volumes {
+        return Err(fault(format!(
+            "has {} lines of logits, but {VOLUMES} has {} volumes; write one for each",
+            rows.len(),
+            volumes
+        )));
+    }
+    Ok(Answers::Rows(rows))
 }
 
 fn keys(path: &Path) -> Result<Vec<Key>, EvalError> {
@@ -206,21 +261,39 @@ impl Predictor for Precomputed {
         &self.name
     }
 
+    fn answers(&self) -> AnswerKind {
+        self.spec.kind
+    }
+
     fn classes(&self) -> usize {
-        self.classes
+        self.spec.names.len()
     }
 
     fn channels(&self) -> usize {
-        self.channels
+        self.spec.channels
     }
 
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
-        let row = |volume: &Vec<f32>| {
-            self.logits.get(&key(volume)).cloned().ok_or(
+        let volumes = volumes(batch)?;
+        let shape = self.spec.shape(volumes.len());
+        let length: usize = shape[1..].iter().product();
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = Vec::with_capacity(volumes.len() * length);
+        for volume in volumes {
+            let place = *self.places.get(&key(&volume)).ok_or(
                 "a volume was not written out before: use the settings, the dataset and the version of steer3d of --export",
-            )
-        };
-        let rows = volumes(batch)?.iter().map(row).collect::<Result<Vec<_>, _>>()?;
-        Ok(Tensor::from_vec(rows.concat(), (rows.len(), self.classes), &Device::Cpu)?)
+            )?;
+            match &mut *answers {
+                Answers::Rows(all) => rows.extend_from_slice(&all[place]),
+                Answers::Array(file, start) => {
+                    let mut bytes = vec![0; 4 * length];
+                    file.seek(SeekFrom::Start(*start + (place * bytes.len()) as u64))?;
+                    file.read_exact(&mut bytes)?;
+                    let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                    rows.extend(bytes.chunks_exact(4).map(value));
+                }
+            }
+        }
+        Ok(Tensor::from_vec(rows, shape, &Device::Cpu)?)
     }
 }

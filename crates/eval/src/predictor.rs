@@ -1,7 +1,35 @@
 use candle_core::Tensor;
-use steer3d_nn::LayerField;
+use serde::{Deserialize, Serialize};
+use steer3d_nn::{Head, LayerField};
 
-use crate::error::ModelError;
+/// What a [`Predictor`] may fail with.
+pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a model answers for a volume, which decides how it is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerKind {
+    /// Logits of the classes of whole volumes.
+    #[default]
+    Classes,
+    /// Logits of the classes of every voxel.
+    Voxels,
+    /// Numbers, vectors or tensors of whole volumes.
+    Values,
+}
+
+impl AnswerKind {
+    /// What a network with this head answers; nothing that is evaluated where it gives a field.
+    pub fn of_head(head: &Head) -> Option<Self> {
+        match head {
+            Head::Classes => Some(Self::Classes),
+            Head::Voxels => Some(Self::Voxels),
+            Head::Scalars | Head::Field { pooled: true, .. } => Some(Self::Values),
+            Head::Field { pooled: false, .. } => None,
+        }
+    }
+}
 
 /// A model of volumes: all that the evaluation asks of it.
 ///
@@ -10,7 +38,12 @@ pub trait Predictor {
     /// Name of the model in reports.
     fn name(&self) -> &str;
 
-    /// Number of classes.
+    /// What it answers.
+    fn answers(&self) -> AnswerKind {
+        AnswerKind::Classes
+    }
+
+    /// Number of classes, or of values.
     fn classes(&self) -> usize;
 
     /// Number of channels of the volumes that it takes.
@@ -21,7 +54,8 @@ pub trait Predictor {
         0
     }
 
-    /// Logits of a batch, shape N,classes, or N,classes,D,H,W of a model that labels voxels. Each row depends on its own volume only.
+    /// Answers to a batch: logits or values N,classes; logits N,classes,D,H,W of a model that labels voxels.
+    /// Each row depends on its own volume only.
     ///
     /// # Errors
     /// Whatever the model fails with.

@@ -12,7 +12,7 @@ use steer3d_so3::sampling::super_fibonacci;
 use steer3d_so3::{Rotation, Stream};
 use steer3d_volume::Interpolation;
 
-use crate::EvalError;
+use crate::error::EvalError;
 
 /// What is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -497,8 +497,8 @@ impl fmt::Display for Condition {
     }
 }
 
-/// `x`, `y`, `z` or the components.
-pub(crate) fn axis_name(axis: [f64; 3]) -> String {
+/// The name of an axis: `x`, `y`, `z` or the components.
+pub fn axis_name(axis: [f64; 3]) -> String {
     match axis {
         [1.0, 0.0, 0.0] => "x".into(),
         [0.0, 1.0, 0.0] => "y".into(),

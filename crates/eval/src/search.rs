@@ -1,4 +1,4 @@
-//! The rotation of every item at which a model is surest of a wrong class.
+//! The rotation of every item at which a model is worst.
 
 use nalgebra::Vector3;
 use steer3d_so3::rotations::random_rotation;
@@ -7,27 +7,25 @@ use steer3d_so3::{Rotation, Stream};
 
 use crate::protocol::Search;
 
-/// How far the search for one item has come.
+/// How far the search for one item has come: what the best rotation so far leaves of the margin, and what is kept
+/// of the answer to it.
 pub(crate) struct Searched {
-    label: usize,
     pub(crate) rotation: Rotation,
-    pub(crate) logits: Vec<f32>,
+    pub(crate) row: Vec<f64>,
+    margin: f64,
+    /// The search ends below this margin.
+    end: f64,
     step: f64,
-}
-
-/// Logit of the right class less the largest other: negative where the model is wrong.
-fn margin(logits: &[f32], label: usize) -> f32 {
-    let others = logits.iter().enumerate().filter(|(class, _)| *class != label);
-    logits[label] - others.map(|(_, &logit)| logit).fold(f32::NEG_INFINITY, f32::max)
 }
 
 impl Searched {
     /// Starts from the unrotated volume.
-    pub(crate) fn new(search: Search, label: usize, unrotated: &[f32]) -> Self {
+    pub(crate) fn new(search: Search, unrotated: &[f64], margin: f64, end: f64) -> Self {
         Self {
-            label,
             rotation: Rotation::identity(),
-            logits: unrotated.to_vec(),
+            row: unrotated.to_vec(),
+            margin,
+            end,
             step: search.first_step(),
         }
     }
@@ -56,12 +54,12 @@ impl Searched {
     }
 
     /// Takes the rotation of the least margin, if that is less than the one so far; else the next
-    /// round has half the step.
-    pub(crate) fn take(&mut self, tried: &[(Rotation, Vec<f32>)]) {
+    /// round has half the step. Each is tried with what is kept of the answer and its margin.
+    pub(crate) fn take(&mut self, tried: Vec<(Rotation, Vec<f64>, f64)>) {
         let mut better = false;
-        for (rotation, logits) in tried {
-            if margin(logits, self.label) < margin(&self.logits, self.label) {
-                (self.rotation, self.logits) = (*rotation, logits.clone());
+        for (rotation, row, margin) in tried {
+            if margin < self.margin {
+                (self.rotation, self.row, self.margin) = (rotation, row, margin);
                 better = true;
             }
         }
@@ -71,7 +69,7 @@ impl Searched {
     }
 
     fn is_wrong(&self) -> bool {
-        margin(&self.logits, self.label) < 0.0
+        self.margin < self.end
     }
 }
 
@@ -81,16 +79,15 @@ mod tests {
 
     /// Runs a search on a margin given as a function of the rotation.
     fn found(search: Search, margin: impl Fn(&Rotation) -> f64) -> Searched {
-        let logits = |r: &Rotation| vec![margin(r) as f32, 0.0];
-        let mut searched = Searched::new(search, 0, &logits(&Rotation::identity()));
+        let mut searched = Searched::new(search, &[], margin(&Rotation::identity()), 0.0);
         let tried = |rotations: Vec<Rotation>| -> Vec<_> {
-            rotations.into_iter().map(|r| (r, logits(&r))).collect()
+            rotations.into_iter().map(|r| (r, vec![], margin(&r))).collect()
         };
         let grid = tried(searched.grid(search, 5, 7));
-        searched.take(&grid);
+        searched.take(grid);
         for _ in 0..search.rounds {
             let round = tried(searched.round());
-            searched.take(&round);
+            searched.take(round);
         }
         searched
     }
@@ -110,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_item_that_is_wrong_unrotated_is_left_alone() {
-        let searched = Searched::new(Search { grid: 9, rounds: 1 }, 1, &[2.0, 1.0, 0.0]);
+        let searched = Searched::new(Search { grid: 9, rounds: 1 }, &[2.0, 1.0, 0.0], -1.0, 0.0);
         assert!(searched.grid(Search { grid: 9, rounds: 1 }, 0, 0).is_empty());
         assert_eq!(searched.rotation, Rotation::identity());
     }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use steer3d_dataset::DatasetMeta;
 
-use crate::{ModelError, Predictor};
+use crate::error::EvalError;
+use crate::predictor::{AnswerKind, ModelError, Predictor};
+use crate::spec::AnswerSpec;
 
 /// Bytes in which the first line of an answer must end.
 const HEADER_MAX: u64 = 4096;
@@ -19,14 +20,6 @@ const HEADER_MAX: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubprocessError {
-    /// It could not be started.
-    #[error("cannot start `{command}`")]
-    Start {
-        /// The command.
-        command: String,
-        /// The system's error.
-        source: std::io::Error,
-    },
     /// It ended, or closed its input or output, before it had answered.
     #[error("`{command}` ended before it answered ({status}); its own messages say why")]
     Ended {
@@ -54,8 +47,7 @@ pub enum SubprocessError {
 #[derive(Debug)]
 pub struct SubprocessPredictor {
     command: String,
-    classes: usize,
-    channels: usize,
+    spec: AnswerSpec,
     process: Mutex<Process>,
 }
 
@@ -74,35 +66,34 @@ struct Question<'a> {
 
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Answer {
-    shape: [usize; 2],
+    shape: Vec<usize>,
 }
 
 impl SubprocessPredictor {
-    /// Starts `command` in a shell, for the classes and channels of a dataset.
+    /// Starts `command` in a shell, for what a dataset asks.
     ///
     /// # Errors
-    /// [`SubprocessError::Start`] when there is no shell.
-    pub fn start(command: &str, meta: &DatasetMeta) -> Result<Self, SubprocessError> {
+    /// [`EvalError::Start`] when there is no shell.
+    pub fn start(command: &str, spec: AnswerSpec) -> Result<Self, EvalError> {
         let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
         let started = Command::new(shell)
             .args([flag, command])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn();
-        let start = |source| SubprocessError::Start { command: command.into(), source };
+        let start = |source| EvalError::Start { command: command.into(), source };
         let mut child = started.map_err(start)?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(start(std::io::ErrorKind::BrokenPipe.into()));
         };
         Ok(Self {
             command: command.into(),
-            classes: meta.class_names.len(),
-            channels: meta.channels,
+            spec,
             process: Mutex::new(Process { child, input, output: BufReader::new(output) }),
         })
     }
 
-    /// The answer to a batch, N·classes numbers.
+    /// The answer to a batch of a shape.
     fn ask(&self, shape: &[usize], values: &[f32]) -> Result<Vec<f32>, ModelError> {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let process = &mut *process;
@@ -118,11 +109,11 @@ impl SubprocessPredictor {
         if line.is_empty() {
             return Err(self.ended(&mut process.child).into());
         }
-        let expected = Answer { shape: [shape[0], self.classes] };
+        let expected = Answer { shape: self.spec.shape(shape[0]) };
         if !serde_json::from_slice(&line).is_ok_and(|found: Answer| found == expected) {
             return Err(self.wrong(&expected, &line)?.into());
         }
-        let mut bytes = vec![0; 4 * shape[0] * self.classes];
+        let mut bytes = vec![0; 4 * expected.shape.iter().product::<usize>()];
         if output.read_exact(&mut bytes).is_err() {
             return Err(self.ended(&mut process.child).into());
         }
@@ -159,18 +150,22 @@ impl Predictor for SubprocessPredictor {
         &self.command
     }
 
+    fn answers(&self) -> AnswerKind {
+        self.spec.kind
+    }
+
     fn classes(&self) -> usize {
-        self.classes
+        self.spec.names.len()
     }
 
     fn channels(&self) -> usize {
-        self.channels
+        self.spec.channels
     }
 
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
         let values = batch.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         let logits = self.ask(batch.dims(), &values)?;
-        Ok(Tensor::from_vec(logits, (batch.dim(0)?, self.classes), &Device::Cpu)?)
+        Ok(Tensor::from_vec(logits, self.spec.shape(batch.dim(0)?), &Device::Cpu)?)
     }
 }
 

@@ -1,131 +1,152 @@
-//! The values of one layer for one volume, and how far two of them are from each other's rotation.
+//! Numbers, vectors and tensors of whole volumes.
 
-use candle_core::{DType, Tensor};
-use steer3d_so3::{Irreps, Parity, Rotation};
-use steer3d_volume::{Grid, Interpolation, rotate_into};
+use steer3d_dataset::Dataset;
+use steer3d_so3::Irreps;
 
-use crate::EvalError;
+use crate::answer::{Answer, Found, Reference, Rows};
+use crate::error::EvalError;
+use crate::measure::{Entry, Unit};
+use crate::metrics::{Bootstrap, Estimate};
+use crate::predictor::Predictor;
+use crate::protocol::Transform;
+use crate::spec::targets;
 
-/// Radius of the ball in which fields are compared, as a share of the grid's smallest side.
-const BALL: f64 = 0.35;
+/// The measures of values. Outputs are turned back first: y = D(R)⁻¹ f(R x) with the Wigner-D matrix of the
+/// irreps. e is y less the target, and f(x) the output unrotated; norms are Euclidean over the components.
+pub(crate) const MEASURES: &[Entry<Outputs>] = &[
+    Entry::new(
+        "mean_absolute_error",
+        "mean absolute error",
+        Unit::Output,
+        "mean of |y − target| over components, volumes and rotations",
+        |o, b, _| Some(b.mean(&o.per_item(|place, y| mean(&o.error(place, y), f64::abs)))),
+    ),
+    Entry::new(
+        "root_mean_square_error",
+        "root mean square error",
+        Unit::Output,
+        "root of the mean of (y − target)² over components, volumes and rotations",
+        |o, b, _| {
+            let squares = b.mean(&o.per_item(|place, y| mean(&o.error(place, y), |e| e * e)));
+            Some(squares.map(f64::sqrt))
+        },
+    ),
+    Entry::new(
+        "deviation",
+        "deviation",
+        Unit::Output,
+        "mean of ‖y − f(x)‖ over volumes and rotations",
+        |o, b, _| Some(o.deviation(b)),
+    ),
+    Entry::new(
+        "relative_deviation",
+        "relative",
+        Unit::Relative,
+        "deviation over the root mean square of ‖f(x)‖",
+        |o, b, _| {
+            let sizes: f64 = o.unrotated.iter().map(|b| norm(b).powi(2)).sum();
+            let size = (sizes / o.unrotated.len() as f64).sqrt().max(f64::MIN_POSITIVE);
+            Some(o.deviation(b).map(|deviation| deviation / size))
+        },
+    ),
+];
 
-/// Values of one volume, C,D,H,W, or C for values without a grid.
-pub(crate) struct Values {
-    pub(crate) irreps: Irreps,
-    pub(crate) shape: Vec<usize>,
-    pub(crate) data: Vec<f32>,
+/// The targets of the items of a split.
+pub(crate) struct Values<'a> {
+    irreps: &'a Irreps,
+    targets: Vec<&'a [f64]>,
 }
 
-impl Values {
-    /// Takes a tensor of shape 1,C,D,H,W or 1,C; `layer` says in an error where it came from.
-    pub(crate) fn new(layer: &str, irreps: &Irreps, tensor: &Tensor) -> Result<Self, EvalError> {
-        let (dims, channels) = (tensor.dims(), irreps.dim());
-        if !matches!(dims.len(), 2 | 5) || dims[..2] != [1, channels] {
-            return Err(EvalError::LayerShape {
-                layer: layer.into(),
-                irreps: irreps.to_string(),
-                channels,
-                found: dims.to_vec(),
-            });
-        }
-        let data = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
-        Ok(Self { irreps: irreps.clone(), shape: dims[1..].to_vec(), data })
+impl<'a> Values<'a> {
+    pub(crate) fn new(dataset: &'a Dataset, items: &[usize]) -> Result<Self, EvalError> {
+        let irreps = targets(dataset)?;
+        Ok(Self { irreps, targets: items.iter().map(|&item| dataset.targets(item)).collect() })
     }
+}
 
-    /// D,H,W; one voxel for values without a grid.
-    pub(crate) fn dims(&self) -> [usize; 3] {
-        match self.shape[..] {
-            [_, d, h, w] => [d, h, w],
-            _ => [1; 3],
+impl Answer for Values<'_> {
+    fn check(&self, model: &dyn Predictor) -> Result<(), EvalError> {
+        let (expected, found) = (self.irreps.dim(), model.classes());
+        match expected == found {
+            true => Ok(()),
+            false => Err(EvalError::Targets { what: "outputs of the model", expected, found }),
         }
     }
 
-    /// The field turned by a rotation about the centre of the grid.
-    pub(crate) fn rotated(
+    fn row_len(&self) -> usize {
+        self.irreps.dim()
+    }
+
+    /// The values turned back.
+    fn row(
         &self,
-        rotation: &Rotation,
-        voxel_size: [f64; 3],
-        interpolation: Interpolation,
-    ) -> Result<Self, EvalError> {
-        let mut data = vec![0.0; self.data.len()];
-        let grid = Grid::new(self.dims(), voxel_size)?;
-        rotate_into(&self.data, &grid, &self.irreps, rotation, interpolation, &mut data)?;
-        Ok(Self { data, irreps: self.irreps.clone(), shape: self.shape.clone() })
+        transform: &Transform,
+        answer: &[f32],
+        _reference: Option<&Reference>,
+    ) -> Result<Vec<f64>, EvalError> {
+        let values = answer.iter().map(|&value| value.into());
+        let values = nalgebra::DVector::from_iterator(answer.len(), values);
+        // D is orthogonal.
+        let back = self.irreps.wigner_d(&transform.rotation).transpose();
+        Ok((back * values).as_slice().to_vec())
     }
 
-    /// The field turned by the inversion p → −p, under which fields of odd parity change sign.
-    pub(crate) fn inverted(&self) -> Self {
-        let voxels = self.dims().iter().product();
-        let mut data = Vec::with_capacity(self.data.len());
-        for block in self.irreps.blocks() {
-            let sign = block.irrep.parity.map_or(1.0, Parity::sign) as f32;
-            let start = block.offset * voxels;
-            for channel in self.data[start..start + block.dim() * voxels].chunks_exact(voxels) {
-                data.extend(channel.iter().rev().map(|v| v * sign));
-            }
-        }
-        Self { data, irreps: self.irreps.clone(), shape: self.shape.clone() }
+    /// Less the squared error.
+    fn margin(&self, place: usize, row: &[f64]) -> f64 {
+        -difference(row, self.targets[place]).iter().map(|e| e * e).sum::<f64>()
     }
 
-    /// ‖M (found − self)‖ / ‖M self‖ with M the ball |p| <= 0.35 N about the centre, N the smallest
-    /// side, or `None` when the denominator is 0.
-    pub(crate) fn gap_in_ball(&self, found: &Self) -> Option<f64> {
-        let dims = self.dims();
-        let inside = ball(dims, BALL * dims.into_iter().min().unwrap_or(0) as f64);
-        relative(self, found, |i| inside[i % inside.len()])
+    /// The mean absolute error over the components.
+    fn score(&self, place: usize, row: &[f64]) -> f64 {
+        mean(&difference(row, self.targets[place]), f64::abs)
     }
 
-    /// ‖found − self‖ / ‖self‖, or `None` when the denominator is 0.
-    pub(crate) fn gap(&self, found: &Self) -> Option<f64> {
-        relative(self, found, |_| true)
-    }
-}
-
-fn relative(expected: &Values, found: &Values, compare: impl Fn(usize) -> bool) -> Option<f64> {
-    let (mut difference, mut norm) = (0.0, 0.0);
-    for (i, (&expected, &found)) in expected.data.iter().zip(&found.data).enumerate() {
-        if compare(i) {
-            let (expected, found) = (f64::from(expected), f64::from(found));
-            difference += (found - expected).powi(2);
-            norm += expected * expected;
-        }
-    }
-    (norm > 0.0).then(|| (difference / norm).sqrt())
-}
-
-/// Whether each voxel of a grid D,H,W lies in the ball |p| <= radius about the centre.
-pub(crate) fn ball(dims: [usize; 3], radius: f64) -> Vec<bool> {
-    let centred = |n: usize| (0..n).map(move |i| i as f64 - (n - 1) as f64 / 2.0);
-    let [depth, height, width] = dims;
-    let mut inside = Vec::with_capacity(depth * height * width);
-    for z in centred(depth) {
-        for y in centred(height) {
-            inside.extend(centred(width).map(|x| x * x + y * y + z * z <= radius * radius));
-        }
-    }
-    inside
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ball_of_a_small_grid() {
-        // The centre and its six neighbours.
-        assert_eq!(ball([3; 3], 1.05).iter().filter(|&&inside| inside).count(), 7);
-        // Nearest voxels at sqrt(0.75) = 0.87.
-        assert!(!ball([2; 3], 0.7).contains(&true));
-        assert_eq!(ball([1; 3], 0.35), [true]);
-    }
-
-    #[test]
-    fn inversion_reverses_space_and_the_sign_of_odd_fields() {
-        let values = Values {
-            irreps: "1x0e+1x0o".parse().unwrap(),
-            shape: vec![2, 1, 1, 3],
-            data: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+    fn found(&self, rows: &Rows<'_>, unrotated: Option<&Rows<'_>>, bootstrap: &Bootstrap) -> Found {
+        let owned = |item: &Vec<&[f64]>| item.iter().map(|row| row.to_vec()).collect();
+        let outputs = Outputs {
+            rows: rows.iter().map(owned).collect(),
+            unrotated: unrotated.unwrap_or(rows).iter().map(|item| item[0].to_vec()).collect(),
+            targets: self.targets.iter().map(|target| target.to_vec()).collect(),
         };
-        assert_eq!(values.inverted().data, [3.0, 2.0, 1.0, -6.0, -5.0, -4.0]);
+        (Entry::all(MEASURES, &outputs, bootstrap, &[]), None)
     }
+}
+
+/// Outputs under one condition, turned back.
+pub(crate) struct Outputs {
+    /// \[item\]\[transformation\]\[component\].
+    rows: Vec<Vec<Vec<f64>>>,
+    unrotated: Vec<Vec<f64>>,
+    targets: Vec<Vec<f64>>,
+}
+
+impl Outputs {
+    /// For each item the mean over its transformations of a value of one output.
+    fn per_item(&self, value: impl Fn(usize, &[f64]) -> f64) -> Vec<f64> {
+        let of_item = |(place, rows): (usize, &Vec<Vec<f64>>)| {
+            let sum = rows.iter().fold(0.0, |sum, y| sum + value(place, y));
+            sum / rows.len().max(1) as f64
+        };
+        self.rows.iter().enumerate().map(of_item).collect()
+    }
+
+    fn error(&self, place: usize, y: &[f64]) -> Vec<f64> {
+        difference(y, &self.targets[place])
+    }
+
+    fn deviation(&self, bootstrap: &Bootstrap) -> Estimate {
+        bootstrap.mean(&self.per_item(|place, y| norm(&difference(y, &self.unrotated[place]))))
+    }
+}
+
+fn mean(v: &[f64], f: impl Fn(f64) -> f64) -> f64 {
+    v.iter().map(|&c| f(c)).sum::<f64>() / v.len().max(1) as f64
+}
+
+fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+fn norm(v: &[f64]) -> f64 {
+    v.iter().map(|c| c * c).sum::<f64>().sqrt()
 }

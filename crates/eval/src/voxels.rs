@@ -1,206 +1,229 @@
-//! Models that label voxels.
-
-use std::collections::HashMap;
+//! Classes of voxels.
 
 use nalgebra::{Affine3, Point3, Translation3, Vector3};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use steer3d_dataset::{Dataset, Split};
+use steer3d_dataset::Dataset;
 use steer3d_so3::{Irrep, Irreps};
 use steer3d_volume::{Grid, Interpolation, Volume, VolumeError, resample_to};
 
-use crate::EvalError;
-use crate::evaluate::{Job, Progress, Run};
+use crate::answer::{Answer, Found, Reference, Rows};
+use crate::error::EvalError;
+use crate::measure::{Entry, Unit};
 use crate::metrics::{Bootstrap, Estimate, argmax, mean, ratio};
-use crate::predictor::Predictor;
-use crate::protocol::{Condition, Mask, Protocol, Source, Transform};
+use crate::predictor::{AnswerKind, Predictor};
+use crate::protocol::{Mask, Transform};
+use crate::spec::voxel_classes;
 
-/// What was measured of a model that labels voxels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct VoxelModel {
-    /// Name of the model.
-    pub name: String,
-    /// Number of trained parameters.
-    pub parameters: usize,
-    /// The scores with each source under each condition, in the order of the protocol.
-    pub scores: Vec<VoxelScores>,
-    /// Every single volume, in the order of the items; not part of the JSON form.
-    #[serde(skip)]
-    pub volumes: Vec<VoxelVolume>,
-}
+/// The measures of labels of voxels. Counts of voxels are summed over items and transformations before ratios
+/// are taken. The first class is the background. A ratio of nothing to nothing is not defined.
+pub(crate) const MEASURES: &[Entry<Sums>] = &[
+    Entry::new(
+        "accuracy",
+        "all voxels %",
+        Unit::Share,
+        "share of the voxels whose label is right",
+        |s, b, _| s.accuracy(b, 0),
+    ),
+    Entry::new(
+        "foreground_accuracy",
+        "accuracy %",
+        Unit::Share,
+        "share of the voxels of other classes than the background that are labelled right",
+        |s, b, _| s.accuracy(b, 1),
+    ),
+    Entry::new(
+        "accuracy_change",
+        "all voxels, change",
+        Unit::Points,
+        "accuracy of all voxels less that of the unrotated answers for the same voxels: what left the grid is in \
+         neither",
+        |s, b, _| s.change(b, 0, RIGHT_BEFORE),
+    ),
+    Entry::new(
+        "foreground_accuracy_change",
+        "change, points",
+        Unit::Points,
+        "the same of the voxels of other classes than the background",
+        |s, b, _| s.change(b, 1, RIGHT_BEFORE_FOREGROUND),
+    ),
+    Entry::new(
+        "dice",
+        "Dice",
+        Unit::Coefficient,
+        "2 TP / (2 TP + FP + FN) of the voxels of a class, mean over the classes that are present or predicted",
+        |s, b, _| {
+            b.estimate(|w| mean((0..s.classes).filter_map(|class| s.class_dice(w, class))))
+        },
+    ),
+    Entry::new(
+        "iou",
+        "IoU",
+        Unit::Coefficient,
+        "TP / (TP + FP + FN), mean over these classes",
+        |s, b, _| b.estimate(|w| mean((0..s.classes).filter_map(|class| s.class_iou(w, class)))),
+    ),
+    Entry::new(
+        "consistency",
+        "same label, all voxels %",
+        Unit::Share,
+        "share of the voxels whose label is the one that the model gives unrotated, right or wrong",
+        |s, b, _| b.estimate(|w| ratio(s.end(w, SAME), s.all(w, 0, LABELLED))),
+    ),
+    Entry::new(
+        "foreground_consistency",
+        "same label %",
+        Unit::Share,
+        "the same over the voxels that are not background both here and unrotated",
+        |s, b, _| b.estimate(|w| ratio(s.end(w, SAME_FOREGROUND), s.end(w, FOREGROUND))),
+    ),
+    Entry::new(
+        "compared",
+        "compared %",
+        Unit::Share,
+        "share of all voxels that were compared: the others have their place R p + t outside the grid",
+        |s: &Sums, _, _| Some(Estimate::exact(s.compared())),
+    )
+    .without_interval(),
+    Entry::new(
+        "recall",
+        "accuracy %",
+        Unit::Share,
+        "share of the voxels of the class that are labelled right",
+        |s: &Sums, b, class| {
+            b.estimate(|w| ratio(s.of(w, class, RIGHT), s.of(w, class, LABELLED)))
+        },
+    )
+    .of_class(),
+    Entry::new(
+        "dice",
+        "Dice",
+        Unit::Coefficient,
+        "2 TP / (2 TP + FP + FN) of the voxels of the class",
+        |s: &Sums, b, class| b.estimate(|w| s.class_dice(w, class)),
+    )
+    .of_class(),
+    Entry::new(
+        "iou",
+        "IoU",
+        Unit::Coefficient,
+        "TP / (TP + FP + FN) of the voxels of the class",
+        |s: &Sums, b, class| b.estimate(|w| s.class_iou(w, class)),
+    )
+    .of_class(),
+];
 
-/// How well voxels are labelled with one source under one condition.
+/// The labels of the voxels of the items of a split.
 ///
 /// Logits are turned and moved back first, y(p) = f(R x)(R p + t) by cubic splines, and the label of
 /// a voxel is the largest of y, so that labels and answers are compared on the stored grid. Voxels whose place
-/// R p + t lies outside the grid (or, with [`Mask::Ball`], outside the ball) are left out. Counts of voxels are
-/// summed over items and transformations before ratios are taken. The first class is the background. `None`
-/// stands for a ratio of nothing to nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct VoxelScores {
-    /// What was transformed.
-    pub source: Source,
-    /// The condition.
-    pub condition: Condition,
-    /// Share of the voxels whose label is right.
-    pub accuracy: Option<Estimate>,
-    /// Share of the voxels of other classes than the background whose label is right.
-    pub foreground_accuracy: Option<Estimate>,
-    /// `accuracy` less that of the unrotated answers for the same voxels: what left the grid is in neither.
-    pub accuracy_change: Option<Estimate>,
-    /// The same of `foreground_accuracy`.
-    pub foreground_accuracy_change: Option<Estimate>,
-    /// Mean of Dice, 2 TP / (2 TP + FP + FN), over the classes that are present or predicted.
-    pub dice: Option<Estimate>,
-    /// Mean of the intersection over union, TP / (TP + FP + FN), over these classes.
-    pub iou: Option<Estimate>,
-    /// Share of the voxels whose label is the unrotated one, right or wrong.
-    pub consistency: Option<Estimate>,
-    /// The same over the voxels that are not background both here and unrotated.
-    pub foreground_consistency: Option<Estimate>,
-    /// Scores of each class, in the order of the class names.
-    pub per_class: Vec<VoxelClassScores>,
-    /// Number of voxels, \[true class\]\[predicted class\].
-    pub confusion: Vec<Vec<u64>>,
-    /// Share of all voxels that were compared.
-    pub compared: f64,
+/// R p + t lies outside the grid (or, with [`Mask::Ball`], outside the ball) are left out.
+pub(crate) struct Voxels<'a> {
+    dataset: &'a Dataset,
+    items: &'a [usize],
+    names: &'a [String],
+    grid: Grid,
+    mask: Mask,
 }
 
-/// How well the voxels of one class are labelled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct VoxelClassScores {
-    /// Share of its voxels whose label is right.
-    pub recall: Option<Estimate>,
-    /// 2 TP / (2 TP + FP + FN).
-    pub dice: Option<Estimate>,
-    /// TP / (TP + FP + FN).
-    pub iou: Option<Estimate>,
-}
-
-/// How well the voxels of one transformed item are labelled, as in [`VoxelScores`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct VoxelVolume {
-    /// What was transformed.
-    pub source: Source,
-    /// The condition.
-    pub condition: Condition,
-    /// Index of the item in the dataset.
-    pub item: usize,
-    /// Identifier of the item.
-    pub id: String,
-    /// What was done to it.
-    pub transform: Transform,
-    /// Share of the voxels whose label is right.
-    pub accuracy: Option<f64>,
-    /// Share of the voxels of other classes than the background whose label is right.
-    pub foreground_accuracy: Option<f64>,
-    /// Share of the voxels whose label is the unrotated one.
-    pub consistency: Option<f64>,
-    /// The same over the voxels that are not background both here and unrotated.
-    pub foreground_consistency: Option<f64>,
-}
-
-/// Measures a model that labels voxels on one split of a dataset under `protocol`: the logits of
-/// [`Predictor::logits`] are N,classes,D,H,W, with the classes of the voxel labels of the dataset. The search for
-/// worst rotations is left out. No more than the logits of one batch is kept.
-///
-/// # Errors
-/// As [`evaluate`](crate::evaluate), and [`EvalError::NoVoxelLabels`] or [`EvalError::VoxelClasses`] when the
-/// dataset has no such labels or others than the model.
-pub fn evaluate_voxels(
-    model: &dyn Predictor,
-    dataset: &Dataset,
-    split: Split,
-    protocol: &Protocol,
-    progress: &dyn Fn(Progress),
-) -> Result<VoxelModel, EvalError> {
-    let protocol = Protocol { search: None, ..protocol.clone() };
-    let run = Run { model, dataset, protocol: &protocol, items: dataset.indices(split) };
-    check_classes(model, dataset)?;
-    run.check_data(split)?;
-    let (jobs, conditions) = (run.jobs(), protocol.conditions());
-    let bootstrap = Bootstrap::new(protocol.seed, run.items.len(), protocol.resamples);
-    let (mut done, total) = (0, protocol.sources.len() * jobs.len());
-    let (mut scores, mut volumes) = (vec![], vec![]);
-    for &source in &protocol.sources {
-        let mut sums: Vec<Sums> =
-            conditions.iter().map(|_| Sums::new(model.classes(), run.items.len())).collect();
-        let (mut materials, mut references) = (HashMap::new(), HashMap::new());
-        for jobs in jobs.chunks(protocol.batch) {
-            let batch = run.volumes(source, jobs, &mut materials)?;
-            let logits = run.logits(jobs, &batch, &dataset.meta().dims)?;
-            for (job, count) in jobs.iter().zip(count(&run, jobs, &logits, &mut references)?) {
-                volumes.push(count.volume(source, job, dataset));
-                let condition = conditions.iter().position(|c| *c == job.condition);
-                sums[condition.expect("a job has a condition of the protocol")]
-                    .add(job.place, &count);
-            }
-            done += jobs.len();
-            progress(Progress { done, total });
-        }
-        let results = conditions.iter().zip(&sums);
-        scores.extend(results.map(|(&condition, s)| s.scores(source, condition, &bootstrap)));
+impl<'a> Voxels<'a> {
+    pub(crate) fn new(
+        dataset: &'a Dataset,
+        items: &'a [usize],
+        mask: Mask,
+    ) -> Result<Self, EvalError> {
+        let names = voxel_classes(dataset)?;
+        Ok(Self { dataset, items, names, grid: dataset.meta().grid()?, mask })
     }
-    Ok(VoxelModel { name: model.name().into(), parameters: model.parameters(), scores, volumes })
-}
 
-/// Names of the classes of the voxels of a dataset.
-pub(crate) fn voxel_classes(dataset: &Dataset) -> Result<&[String], EvalError> {
-    match dataset.tasks() {
-        Some(tasks) if !tasks.voxel_classes.is_empty() => Ok(&tasks.voxel_classes),
-        _ => Err(EvalError::NoVoxelLabels { dataset: dataset.meta().name.clone() }),
+    fn count<'b>(&self, row: &'b [f64]) -> Count<'b> {
+        Count { classes: self.names.len(), row }
     }
 }
 
-fn check_classes(model: &dyn Predictor, dataset: &Dataset) -> Result<(), EvalError> {
-    let (expected, found) = (voxel_classes(dataset)?.len(), model.classes());
-    if expected == found {
-        return Ok(());
+impl Answer for Voxels<'_> {
+    fn check(&self, model: &dyn Predictor) -> Result<(), EvalError> {
+        let dataset = &self.dataset.meta().name;
+        EvalError::check_classes(model, AnswerKind::Voxels, dataset, self.names.len())
     }
-    let (model, dataset) = (model.name().to_owned(), dataset.meta().name.clone());
-    Err(EvalError::VoxelClasses { model, dataset, expected, found })
-}
 
-/// The labels of an item: the right ones, and those that the model gives unrotated.
-struct Reference {
-    labels: Vec<u8>,
-    unrotated: Vec<u8>,
-}
-
-/// Compares the answers of a batch. `references` keeps those of the items of the last batch; the unrotated
-/// volume of an item comes first.
-fn count(
-    run: &Run<'_>,
-    jobs: &[Job],
-    logits: &[Vec<f32>],
-    references: &mut HashMap<usize, Reference>,
-) -> Result<Vec<Count>, EvalError> {
-    references.retain(|item, _| jobs.iter().any(|job| job.item == *item));
-    let (grid, classes) = (run.dataset.meta().grid()?, run.model.classes());
-    for (job, logits) in jobs.iter().zip(logits) {
-        if job.condition == Condition::Unrotated {
-            let labels = run.dataset.voxel_labels(job.item)?;
-            references.insert(job.item, Reference { labels, unrotated: largest(logits, classes) });
-        }
+    fn dims(&self) -> Vec<usize> {
+        self.grid.dims().to_vec()
     }
-    let compare = |(job, logits): (&Job, &Vec<f32>)| {
-        let back = moved(logits, classes, grid, &job.transform.map(grid).inverse(), BACK)?;
-        let compared = compared(grid, &job.transform, run.protocol.mask);
-        let (answers, reference) = (largest(&back, classes), &references[&job.item]);
-        let mut count = Count::new(classes, answers.len());
+
+    fn row_len(&self) -> usize {
+        self.names.len().pow(2) + ENDS
+    }
+
+    fn has_reference(&self) -> bool {
+        true
+    }
+
+    fn reference(&self, place: usize, unrotated: &[f32]) -> Result<Reference, EvalError> {
+        let labels = self.dataset.voxel_labels(self.items[place])?;
+        Ok(Reference { labels, unrotated: largest_classes(unrotated, self.names.len()) })
+    }
+
+    /// The counts of a [`Count`].
+    fn row(
+        &self,
+        transform: &Transform,
+        answer: &[f32],
+        reference: Option<&Reference>,
+    ) -> Result<Vec<f64>, EvalError> {
+        let Some(reference) = reference else { return Ok(vec![0.0; self.row_len()]) };
+        let classes = self.names.len();
+        let back = transform.map(self.grid).inverse();
+        let answers = largest_classes(&moved(answer, classes, self.grid, &back, BACK)?, classes);
+        let compared = compared(self.grid, transform, self.mask);
+        let mut counts = vec![0; self.row_len()];
+        let (confusion, ends) = counts.split_at_mut(classes * classes);
         for (i, answer) in answers.into_iter().enumerate().filter(|(i, _)| compared[*i]) {
-            count.add(reference.labels[i], answer, reference.unrotated[i]);
+            let (label, unrotated) = (reference.labels[i], reference.unrotated[i]);
+            confusion[usize::from(label) * classes + usize::from(answer)] += 1;
+            let (same, foreground) = (answer == unrotated, answer > 0 || unrotated > 0);
+            let right_before = unrotated == label;
+            let counted =
+                [same, same && foreground, foreground, right_before, right_before && label > 0];
+            ends.iter_mut().zip(counted).for_each(|(sum, one)| *sum += u64::from(one));
         }
-        Ok(count)
-    };
-    jobs.par_iter().zip(logits).map(compare).collect()
+        // Whole numbers far below 2^53 are exact.
+        Ok(counts.into_iter().map(|count| count as f64).collect())
+    }
+
+    /// The mean of Dice over the classes that are present or predicted.
+    fn margin(&self, _place: usize, row: &[f64]) -> f64 {
+        let count = self.count(row);
+        let dice = |class| {
+            let all = count.labelled(class) + count.predicted(class);
+            ratio(2.0 * count.right(class), all)
+        };
+        mean((0..self.names.len()).filter_map(dice)).unwrap_or(1.0)
+    }
+
+    /// The share of the voxels of other classes than the background that are labelled right; of all where there
+    /// are none.
+    fn score(&self, _place: usize, row: &[f64]) -> f64 {
+        let count = self.count(row);
+        count.accuracy(1).or(count.accuracy(0)).unwrap_or(1.0)
+    }
+
+    fn found(&self, rows: &Rows<'_>, _: Option<&Rows<'_>>, bootstrap: &Bootstrap) -> Found {
+        let classes = self.names.len();
+        let mut sums = Sums::new(classes, rows.len());
+        for (place, rows) in rows.iter().enumerate() {
+            for row in rows {
+                sums.add(place, &self.count(row), self.grid.dims().iter().product());
+            }
+        }
+        let confusion = sums.confusion.chunks(classes).map(<[u64]>::to_vec).collect();
+        (Entry::all(MEASURES, &sums, bootstrap, self.names), Some(confusion))
+    }
 }
 
 /// Trilinear interpolation would blur what is as thin as a few voxels, and that is not the model's failure.
 const BACK: Interpolation = Interpolation::Cubic;
 
 /// Scalar fields, `channels` × D × H × W values, turned and moved.
-pub(crate) fn moved(
+fn moved(
     values: &[f32],
     channels: usize,
     grid: Grid,
@@ -213,8 +236,23 @@ pub(crate) fn moved(
     Ok(moved.into_data())
 }
 
+/// The labels of the voxels of an item, turned and moved with it (nearest voxel).
+///
+/// # Errors
+/// If they cannot be read.
+pub fn transformed_labels(
+    dataset: &Dataset,
+    item: usize,
+    transform: &Transform,
+) -> Result<Vec<u8>, EvalError> {
+    let labels: Vec<f32> = dataset.voxel_labels(item)?.into_iter().map(f32::from).collect();
+    let grid = dataset.meta().grid()?;
+    let turned = moved(&labels, 1, grid, &transform.map(grid), Interpolation::Nearest)?;
+    Ok(turned.into_iter().map(|label| label as u8).collect())
+}
+
 /// For each voxel the class with the largest logit, the first of equal ones.
-pub(crate) fn largest(logits: &[f32], classes: usize) -> Vec<u8> {
+pub fn largest_classes(logits: &[f32], classes: usize) -> Vec<u8> {
     let voxels = logits.len() / classes;
     let mut row = vec![0.0; classes];
     let class = |voxel: usize| {
@@ -227,7 +265,7 @@ pub(crate) fn largest(logits: &[f32], classes: usize) -> Vec<u8> {
 
 impl Transform {
     /// The map of positions x,y,z about the centre of a grid, in the unit of its voxel size.
-    pub(crate) fn map(&self, grid: Grid) -> Affine3<f64> {
+    fn map(&self, grid: Grid) -> Affine3<f64> {
         let size = Vector3::from(grid.voxel_size());
         let shift = Translation3::from(Vector3::from(self.shift).component_mul(&size));
         Affine3::from_matrix_unchecked(shift.to_homogeneous() * self.rotation.to_homogeneous())
@@ -260,15 +298,10 @@ fn compared(grid: Grid, transform: &Transform, mask: Mask) -> Vec<bool> {
     all
 }
 
-/// Counts of the voxels of one volume.
-struct Count {
+/// Counts of the voxels of one volume: classes × classes, true and predicted, then [`SAME`] and so on.
+struct Count<'a> {
     classes: usize,
-    /// All of them, compared or not.
-    voxels: usize,
-    /// classes × classes: true, predicted.
-    confusion: Vec<u64>,
-    /// [`SAME`] and so on.
-    ends: [u64; ENDS],
+    row: &'a [f64],
 }
 
 /// Voxels whose label is the unrotated one.
@@ -284,56 +317,28 @@ const RIGHT_BEFORE_FOREGROUND: usize = 4;
 /// How many such counts there are.
 const ENDS: usize = 5;
 
-impl Count {
-    fn new(classes: usize, voxels: usize) -> Self {
-        let confusion = vec![0; classes * classes];
-        Self { classes, voxels, confusion, ends: [0; ENDS] }
+impl Count<'_> {
+    fn right(&self, class: usize) -> f64 {
+        self.row[class * (self.classes + 1)]
     }
 
-    fn add(&mut self, label: u8, answer: u8, unrotated: u8) {
-        self.confusion[usize::from(label) * self.classes + usize::from(answer)] += 1;
-        let (same, foreground) = (answer == unrotated, answer > 0 || unrotated > 0);
-        let right_before = unrotated == label;
-        let counted =
-            [same, same && foreground, foreground, right_before, right_before && label > 0];
-        self.ends.iter_mut().zip(counted).for_each(|(sum, one)| *sum += u64::from(one));
+    fn labelled(&self, class: usize) -> f64 {
+        self.row[class * self.classes..][..self.classes].iter().sum()
     }
 
-    fn right(&self, class: usize) -> u64 {
-        self.confusion[class * (self.classes + 1)]
+    fn predicted(&self, class: usize) -> f64 {
+        (0..self.classes).map(|label| self.row[label * self.classes + class]).sum()
     }
 
-    fn labelled(&self, class: usize) -> u64 {
-        self.confusion[class * self.classes..][..self.classes].iter().sum()
-    }
-
-    fn predicted(&self, class: usize) -> u64 {
-        (0..self.classes).map(|label| self.confusion[label * self.classes + class]).sum()
-    }
-
-    fn volume(&self, source: Source, job: &Job, dataset: &Dataset) -> VoxelVolume {
-        let share = |part: u64, whole: u64| ratio(part as f64, whole as f64);
-        let accuracy = |first: usize| {
-            let classes = first..self.classes;
-            let right = classes.clone().map(|class| self.right(class)).sum();
-            share(right, classes.map(|class| self.labelled(class)).sum())
-        };
-        VoxelVolume {
-            source,
-            condition: job.condition,
-            item: job.item,
-            id: dataset.ids()[job.item].clone(),
-            transform: job.transform,
-            accuracy: accuracy(0),
-            foreground_accuracy: accuracy(1),
-            consistency: share(self.ends[SAME], self.confusion.iter().sum()),
-            foreground_consistency: share(self.ends[SAME_FOREGROUND], self.ends[FOREGROUND]),
-        }
+    /// Share of the voxels of the classes from `first` on that are labelled right.
+    fn accuracy(&self, first: usize) -> Option<f64> {
+        let sum = |count: &dyn Fn(usize) -> f64| (first..self.classes).map(count).sum::<f64>();
+        ratio(sum(&|class| self.right(class)), sum(&|class| self.labelled(class)))
     }
 }
 
 /// Counts under one condition, summed over the transformations of an item.
-struct Sums {
+pub(crate) struct Sums {
     classes: usize,
     /// Voxels of all volumes.
     voxels: usize,
@@ -353,60 +358,54 @@ impl Sums {
         Self { classes, voxels: 0, confusion, items: vec![vec![0.0; 3 * classes + ENDS]; items] }
     }
 
-    fn add(&mut self, place: usize, count: &Count) {
-        self.voxels += count.voxels;
-        self.confusion.iter_mut().zip(&count.confusion).for_each(|(sum, n)| *sum += n);
+    fn add(&mut self, place: usize, count: &Count<'_>, voxels: usize) {
+        self.voxels += voxels;
+        self.confusion.iter_mut().zip(count.row).for_each(|(sum, n)| *sum += *n as u64);
         let of_class = |k| [count.right(k), count.labelled(k), count.predicted(k)];
         let columns = (0..self.classes).flat_map(of_class);
-        let columns = columns.chain(count.ends);
-        // Whole numbers far below 2^53 are exact.
-        self.items[place].iter_mut().zip(columns).for_each(|(sum, n)| *sum += n as f64);
+        let columns = columns.chain(count.row[self.classes * self.classes..].iter().copied());
+        self.items[place].iter_mut().zip(columns).for_each(|(sum, n)| *sum += n);
     }
 
-    fn scores(&self, source: Source, condition: Condition, bootstrap: &Bootstrap) -> VoxelScores {
-        let classes = self.classes;
-        let column = |weights: &[f64], i: usize| -> f64 {
-            self.items.iter().zip(weights).map(|(item, weight)| weight * item[i]).sum()
-        };
-        let of = |weights: &[f64], class: usize, what: usize| column(weights, 3 * class + what);
-        let all = |weights: &[f64], first: usize, what: usize| -> f64 {
-            (first..classes).map(|class| of(weights, class, what)).sum()
-        };
-        let end = |weights: &[f64], what: usize| column(weights, 3 * classes + what);
-        let dice = |w: &[f64], class: usize| {
-            ratio(2.0 * of(w, class, RIGHT), of(w, class, LABELLED) + of(w, class, PREDICTED))
-        };
-        let iou = |w: &[f64], class: usize| {
-            let right = of(w, class, RIGHT);
-            ratio(right, of(w, class, LABELLED) + of(w, class, PREDICTED) - right)
-        };
-        let per_class = (0..classes).map(|class| VoxelClassScores {
-            recall: bootstrap.estimate(|w| ratio(of(w, class, RIGHT), of(w, class, LABELLED))),
-            dice: bootstrap.estimate(|w| dice(w, class)),
-            iou: bootstrap.estimate(|w| iou(w, class)),
-        });
-        let change = |first: usize, before: usize| {
-            bootstrap
-                .estimate(|w| ratio(all(w, first, RIGHT) - end(w, before), all(w, first, LABELLED)))
-        };
+    fn column(&self, weights: &[f64], i: usize) -> f64 {
+        self.items.iter().zip(weights).map(|(item, weight)| weight * item[i]).sum()
+    }
+
+    fn of(&self, weights: &[f64], class: usize, what: usize) -> f64 {
+        self.column(weights, 3 * class + what)
+    }
+
+    /// The sum over the classes from `first` on.
+    fn all(&self, weights: &[f64], first: usize, what: usize) -> f64 {
+        (first..self.classes).map(|class| self.of(weights, class, what)).sum()
+    }
+
+    fn end(&self, weights: &[f64], what: usize) -> f64 {
+        self.column(weights, 3 * self.classes + what)
+    }
+
+    fn class_dice(&self, w: &[f64], class: usize) -> Option<f64> {
+        let all = self.of(w, class, LABELLED) + self.of(w, class, PREDICTED);
+        ratio(2.0 * self.of(w, class, RIGHT), all)
+    }
+
+    fn class_iou(&self, w: &[f64], class: usize) -> Option<f64> {
+        let right = self.of(w, class, RIGHT);
+        ratio(right, self.of(w, class, LABELLED) + self.of(w, class, PREDICTED) - right)
+    }
+
+    fn accuracy(&self, bootstrap: &Bootstrap, first: usize) -> Option<Estimate> {
+        bootstrap.estimate(|w| ratio(self.all(w, first, RIGHT), self.all(w, first, LABELLED)))
+    }
+
+    fn change(&self, bootstrap: &Bootstrap, first: usize, before: usize) -> Option<Estimate> {
+        bootstrap.estimate(|w| {
+            ratio(self.all(w, first, RIGHT) - self.end(w, before), self.all(w, first, LABELLED))
+        })
+    }
+
+    fn compared(&self) -> f64 {
         let compared: u64 = self.confusion.iter().sum();
-        let confusion = self.confusion.chunks(classes).map(<[u64]>::to_vec).collect();
-        VoxelScores {
-            source,
-            condition,
-            accuracy: bootstrap.estimate(|w| ratio(all(w, 0, RIGHT), all(w, 0, LABELLED))),
-            foreground_accuracy: bootstrap
-                .estimate(|w| ratio(all(w, 1, RIGHT), all(w, 1, LABELLED))),
-            accuracy_change: change(0, RIGHT_BEFORE),
-            foreground_accuracy_change: change(1, RIGHT_BEFORE_FOREGROUND),
-            dice: bootstrap.estimate(|w| mean((0..classes).filter_map(|class| dice(w, class)))),
-            iou: bootstrap.estimate(|w| mean((0..classes).filter_map(|class| iou(w, class)))),
-            consistency: bootstrap.estimate(|w| ratio(end(w, SAME), all(w, 0, LABELLED))),
-            foreground_consistency: bootstrap
-                .estimate(|w| ratio(end(w, SAME_FOREGROUND), end(w, FOREGROUND))),
-            per_class: per_class.collect(),
-            confusion,
-            compared: compared as f64 / self.voxels as f64,
-        }
+        compared as f64 / self.voxels as f64
     }
 }

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use steer3d_dataset::Dataset;
-use steer3d_eval::NetworkPredictor;
-use steer3d_eval::report::{Comparison, Report, Section, Trial, write_comparison, write_report};
+use steer3d_eval::{AnswerKind, Comparison, NetworkPredictor, Report, Trial, evaluate};
 use steer3d_nn::{ModelConfig, Network, checkpoint};
+use steer3d_report::{Evaluation, write_comparison, write_report};
 use steer3d_train::{TrainConfig, TrainingState, state};
 
 use crate::error::{At, ExperimentError};
-use crate::evaluation::measure;
+use crate::evaluation::progress;
 use crate::experiment::{EvaluationSettings, StateSettings};
 use crate::folder::write_text;
 use crate::rivals::{Architecture, Budget, Prototypes};
@@ -25,6 +25,8 @@ use crate::training::{RunOptions, train_into};
 pub struct CompareConfig {
     /// The networks, sized for the dataset, and their trainings, whose seed is replaced.
     pub rivals: Vec<(Architecture, TrainConfig)>,
+    /// What they answer.
+    pub answers: AnswerKind,
     /// What all of them have about as much of as the steerable network.
     pub budget: Budget,
     /// Seeds from which each of them is trained.
@@ -49,7 +51,7 @@ pub fn compare(
     config: &CompareConfig,
     session: &Session<'_>,
 ) -> Result<Option<Comparison>, ExperimentError> {
-    let prototypes = Prototypes::new(dataset)?;
+    let prototypes = Prototypes::new(dataset, config.answers)?;
     let EvaluationSettings { split, protocol } = &config.evaluation;
     let (mut models, mut journals) = (vec![], vec![]);
     for (architecture, training) in &config.rivals {
@@ -64,7 +66,10 @@ pub fn compare(
             };
             let predictor = NetworkPredictor::new(architecture.to_string(), network)?;
             let journal = folder.join("unfinished.logits");
-            let report = measure(&predictor, dataset, &config.evaluation, &journal, session)?;
+            let progress = progress(dataset, session);
+            let progress = |p| progress(architecture.name(), p);
+            let report =
+                evaluate(&predictor, dataset, *split, protocol, Some(&journal), &progress)?;
             journals.push(journal);
             let mut trial = Trial::new(seed, seconds, report, protocol);
             if !trials.is_empty() {
@@ -77,7 +82,7 @@ pub fn compare(
     let name = &dataset.meta().name;
     let comparison = Comparison::new(name, protocol, &models);
     let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
-    let section = Section::new(dataset, *split, protocol.clone(), first)?;
+    let section = Evaluation { dataset, split: *split, protocol }.illustrated(first, &[])?;
     let title = format!("Networks on {name}, trained from seed {}", config.seeds.start);
     write_report(&config.folder, &Report::new(&title, session.command, vec![section]))?;
     write_comparison(&config.folder, &comparison)?;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use steer3d_dataset::{Dataset, ImportOptions, Split, import_cath, import_medmnist};
-use steer3d_eval::report::Section;
-use steer3d_eval::{ModelReport, NetworkPredictor, Protocol, Source, evaluate};
+use steer3d_eval::{AnswerKind, NetworkPredictor, Predictor, Protocol, Section, Source};
 use steer3d_nn::Network;
+use steer3d_report::Evaluation;
 use steer3d_train::TrainConfig;
 use steer3d_volume::{Interpolation, Voxeliser};
 
@@ -66,12 +66,9 @@ pub fn demo(
         networks.push(NetworkPredictor::new(architecture.to_string(), run.network)?);
     }
     let protocol = protocol(&dataset, config);
-    let measured = networks.iter().map(|network| {
-        let progress = progress(network, &dataset, session);
-        Ok(evaluate(network, &dataset, Split::Test, &protocol, None, &progress)?)
-    });
-    let models = measured.collect::<Result<Vec<ModelReport>, ExperimentError>>()?;
-    Ok(Section::new(&dataset, Split::Test, protocol, models)?)
+    let models: Vec<&dyn Predictor> = networks.iter().map(|n| n as &dyn Predictor).collect();
+    let evaluation = Evaluation { dataset: &dataset, split: Split::Test, protocol: &protocol };
+    Ok(evaluation.section(&models, None, &progress(&dataset, session))?)
 }
 
 fn protocol(dataset: &Dataset, config: &DemoConfig) -> Protocol {
@@ -131,7 +128,7 @@ impl Bundled {
     }
 
     fn prototypes(self, dataset: &Dataset) -> Result<Prototypes, ExperimentError> {
-        let mut prototypes = Prototypes::new(dataset)?;
+        let mut prototypes = Prototypes::new(dataset, AnswerKind::Classes)?;
         if self == Self::Adrenal {
             let fields = ["2x0+2x1", "4x0+2x1+1x2", "8x0+4x1+2x2", "32x0"];
             for (block, fields) in prototypes.steerable.blocks.iter_mut().zip(fields) {

@@ -3,6 +3,7 @@ use std::fmt::Display;
 use steer3d_dataset::{DatasetError, ImportError};
 use steer3d_eval::EvalError;
 use steer3d_nn::NnError;
+use steer3d_report::ReportError;
 use steer3d_train::TrainError;
 
 /// Why an experiment failed.
@@ -52,6 +53,9 @@ pub enum ExperimentError {
     /// An error of an evaluation.
     #[error("{0}")]
     Eval(#[from] EvalError),
+    /// An error of a report.
+    #[error("{0}")]
+    Report(#[from] ReportError),
 }
 
 impl ExperimentError {

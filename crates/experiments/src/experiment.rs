@@ -7,7 +7,7 @@ use std::time::Duration;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use steer3d_dataset::{Dataset, Split};
-use steer3d_eval::Protocol;
+use steer3d_eval::{AnswerKind, Protocol};
 use steer3d_nn::ModelConfig;
 use steer3d_train::{StateFolder, TrainConfig};
 use toml::{Table, Value};
@@ -210,7 +210,7 @@ impl Experiment {
                 let problem = "a preset has no other keys; leave one of the two out";
                 return Err(ExperimentError::invalid(format!("model.{key}"), problem));
             }
-            let prototypes = Prototypes::new(dataset)?;
+            let prototypes = Prototypes::new(dataset, AnswerKind::Classes)?;
             return prototypes.rival(architecture(&preset)?, Budget::Parameters, device);
         }
         if let Some(file) = table.remove("file") {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use steer3d_dataset::Dataset;
-use steer3d_eval::report::learning_curves;
+use steer3d_eval::{ConditionReport, ModelReport, SourceReport};
 use steer3d_files::write;
 use steer3d_nn::Network;
+use steer3d_report::learning_curves;
 use steer3d_train::{EpochMetrics, TrainConfig, TrainEvent};
 
 use crate::error::{At, ExperimentError};
@@ -52,17 +53,38 @@ pub struct RunRecord {
     pub test: Vec<TestScore>,
 }
 
-/// Accuracy of a network, of classes or of labels of voxels, under one condition of an evaluation.
+/// How right a network is under one condition of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestScore {
     /// What was rotated.
     pub source: String,
     /// What was done.
     pub condition: String,
-    /// Share of the answers that are right.
-    pub accuracy: f64,
+    /// Share of the classes or the labels of voxels that are right.
+    pub accuracy: Option<f64>,
     /// Area under the curve, for classes.
     pub auc: Option<f64>,
+    /// Mean absolute error, for values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
+}
+
+impl TestScore {
+    /// Those of a report, first source first.
+    pub(crate) fn of(report: &ModelReport) -> Vec<Self> {
+        let of = |source: &SourceReport, c: &ConditionReport| {
+            let value = |name| c.get(name).map(|measure| measure.value);
+            Self {
+                source: source.source.to_string(),
+                condition: c.condition.to_string(),
+                accuracy: value("accuracy"),
+                auc: value("auc"),
+                error: value("mean_absolute_error"),
+            }
+        };
+        let sources = report.sources.iter();
+        sources.flat_map(|s| s.conditions.iter().map(move |c| of(s, c))).collect()
+    }
 }
 
 impl RunRecord {

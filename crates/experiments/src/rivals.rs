@@ -5,10 +5,13 @@ use std::fmt;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 use steer3d_dataset::{Dataset, Split, Turns};
+use steer3d_eval::{AnswerKind, AnswerSpec};
 use steer3d_kernels::Family;
 use steer3d_nn::{
-    ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry, TransformerConfig,
+    Head, ModelConfig, Network, NnError, PlainConfig, Pooling, SteerableConfig, Symmetry,
+    TransformerConfig,
 };
+use steer3d_so3::Irreps;
 use steer3d_train::TrainConfig;
 
 use crate::error::ExperimentError;
@@ -119,23 +122,32 @@ pub struct Prototypes {
 }
 
 impl Prototypes {
-    /// Small networks for volumes like those of a dataset.
+    /// Small networks for volumes like those of a dataset, which answer with its classes, the labels of its voxels
+    /// or its target values.
     ///
     /// # Errors
-    /// If a training volume cannot be read.
-    pub fn new(dataset: &Dataset) -> Result<Self, ExperimentError> {
-        let meta = dataset.meta();
-        let (classes, input_scale) = (meta.class_names.len(), input_scale(dataset)?);
-        Ok(Self {
-            steerable: SteerableConfig {
-                input: meta.irreps.clone(),
-                voxel_size: meta.voxel_size,
-                input_scale,
-                ..SteerableConfig::small(meta.channels, classes)?
-            },
-            plain: PlainConfig { input_scale, ..PlainConfig::small(meta.channels, classes) },
-            dims: meta.dims,
-        })
+    /// If the dataset has no such answers, or a training volume cannot be read.
+    pub fn new(dataset: &Dataset, answers: AnswerKind) -> Result<Self, ExperimentError> {
+        let (meta, input_scale) = (dataset.meta(), input_scale(dataset)?);
+        let (channels, classes) = (meta.channels, AnswerSpec::new(dataset, answers)?.names.len());
+        let steerable = match answers {
+            AnswerKind::Classes => SteerableConfig::small(channels, classes)?,
+            AnswerKind::Voxels => SteerableConfig::unet(channels, classes)?,
+            AnswerKind::Values => with_values(dataset)?,
+        };
+        let steerable = SteerableConfig {
+            input: meta.irreps.clone(),
+            voxel_size: meta.voxel_size,
+            input_scale,
+            ..steerable
+        };
+        let plain = match answers {
+            AnswerKind::Classes => {
+                PlainConfig { input_scale, ..PlainConfig::small(channels, classes) }
+            }
+            AnswerKind::Voxels | AnswerKind::Values => PlainConfig::like(&steerable),
+        };
+        Ok(Self { steerable, plain, dims: meta.dims })
     }
 
     /// The steerable network, or a rival of the same budget.
@@ -229,6 +241,17 @@ impl Prototypes {
         let low_is_nearer = low.1.abs_diff(wanted) <= high.1.abs_diff(wanted);
         Ok(if low_is_nearer { low.0 } else { high.0 })
     }
+}
+
+/// A network that gives the target values of a dataset, from 16 fields of each type.
+fn with_values(dataset: &Dataset) -> Result<SteerableConfig, NnError> {
+    let mut config = SteerableConfig::small(dataset.meta().channels, 0)?;
+    let targets = dataset.tasks().and_then(|tasks| tasks.targets.clone());
+    if let (Some(irreps), Some(last)) = (targets, config.blocks.last_mut()) {
+        last.fields = Irreps::new(irreps.blocks().map(|block| (16, block.irrep)))?;
+        config.head = Head::Field { irreps, pooled: true };
+    }
+    Ok(config)
 }
 
 /// One over the root mean square of some training volumes.

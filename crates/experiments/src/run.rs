@@ -176,9 +176,8 @@ impl TrainedExperiment<'_> {
             test
         } else {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let head = run.network.config().head().clone();
-            let predictor = NetworkPredictor::new(name, run.network)?;
-            evaluate_run(&folder, &predictor, &head, &dataset, evaluation, session)?
+            let network = NetworkPredictor::new(name, run.network)?;
+            evaluate_run(&folder, &network, &dataset, evaluation, session)?
         };
         record.write(&folder)?;
         Ok(summary)

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use steer3d_eval::report::{Spread, learning_curves};
+use steer3d_eval::Spread;
+use steer3d_report::learning_curves;
 use toml::{Table, Value};
 
 use crate::display::table;
@@ -79,10 +80,12 @@ pub struct RunGroup {
     pub runs: usize,
     /// Validation accuracy.
     pub validation: Option<Spread>,
-    /// Accuracy on unrotated items.
+    /// Accuracy on unrotated items, or the error of values.
     pub unrotated: Option<Spread>,
-    /// Accuracy under random rotations.
+    /// The same under random rotations.
     pub random: Option<Spread>,
+    #[serde(skip)]
+    has_errors: bool,
 }
 
 /// Lists the runs of a folder, and writes their learning curves as one page where asked for.
@@ -171,9 +174,15 @@ fn mark_differences(runs: &mut [RunRow]) {
 }
 
 impl RunRow {
-    /// Accuracy under a condition, of the first source.
+    /// Accuracy under a condition, or the error of values, of the first source.
     fn score(&self, condition: &str) -> Option<f64> {
-        self.test.iter().find(|score| score.condition == condition).map(|score| score.accuracy)
+        let score = self.test.iter().find(|score| score.condition == condition)?;
+        score.accuracy.or(score.error)
+    }
+
+    /// Whether the scores are errors.
+    fn has_errors(&self) -> bool {
+        self.test.iter().any(|score| score.error.is_some())
     }
 
     fn unrotated(&self) -> Option<f64> {
@@ -182,6 +191,35 @@ impl RunRow {
 
     fn random(&self) -> Option<f64> {
         self.score("random rotations")
+    }
+
+    fn cells(&self) -> Vec<String> {
+        /// Settings that fit into a cell.
+        const SHOWN: usize = 6;
+        let epoch = self.best_epoch.map_or_else(String::new, |e| format!(" (epoch {e})"));
+        let percent = |a: Option<f64>| a.map_or("–".into(), |a| format!("{:.1} %", 100.0 * a));
+        let score = |value: Option<f64>| match value {
+            Some(error) if self.has_errors() => format!("{error:.3}"),
+            accuracy => percent(accuracy),
+        };
+        let mut differing: Vec<String> =
+            self.differing.iter().map(|(k, v)| format!("{k} = {v}")).collect();
+        if differing.len() > SHOWN {
+            differing.truncate(SHOWN);
+            differing.push("…".into());
+        }
+        vec![
+            self.name.clone(),
+            self.model.clone(),
+            self.parameters.to_string(),
+            format!("{}{epoch}", percent(self.best_validation_accuracy)),
+            score(self.unrotated()),
+            score(self.random()),
+            format!("{}/{}", self.epochs, self.planned_epochs),
+            time(self.seconds),
+            if self.finished { "finished" } else { "unfinished" }.into(),
+            differing.join("\n"),
+        ]
     }
 }
 
@@ -206,6 +244,7 @@ fn groups(root: &Path, rows: &[RunRow]) -> Vec<RunGroup> {
             validation: spread(&|row| row.best_validation_accuracy),
             unrotated: spread(&RunRow::unrotated),
             random: spread(&RunRow::random),
+            has_errors: first.has_errors(),
         }
     };
     by_settings.into_values().filter(|rows| rows.len() > 1).map(group).collect()
@@ -245,48 +284,25 @@ impl RunList {
     }
 }
 
-impl RunRow {
-    fn cells(&self) -> Vec<String> {
-        /// Settings that fit into a cell.
-        const SHOWN: usize = 6;
-        let epoch = self.best_epoch.map_or_else(String::new, |e| format!(" (epoch {e})"));
-        let percent = |a: Option<f64>| a.map_or("–".into(), |a| format!("{:.1} %", 100.0 * a));
-        let mut differing: Vec<String> =
-            self.differing.iter().map(|(k, v)| format!("{k} = {v}")).collect();
-        if differing.len() > SHOWN {
-            differing.truncate(SHOWN);
-            differing.push("…".into());
-        }
-        vec![
-            self.name.clone(),
-            self.model.clone(),
-            self.parameters.to_string(),
-            format!("{}{epoch}", percent(self.best_validation_accuracy)),
-            percent(self.unrotated()),
-            percent(self.random()),
-            format!("{}/{}", self.epochs, self.planned_epochs),
-            time(self.seconds),
-            if self.finished { "finished" } else { "unfinished" }.into(),
-            differing.join("\n"),
-        ]
-    }
-}
-
 impl RunGroup {
     fn cells(&self) -> Vec<String> {
-        let spread = |s: Option<Spread>| {
+        let percent = |s: Option<Spread>| {
             s.map_or("–".into(), |s| {
                 format!("{:.1} ± {:.1}", 100.0 * s.mean, 100.0 * s.deviation)
             })
+        };
+        let score = |s: Option<Spread>| match s {
+            Some(s) if self.has_errors => format!("{:.3} ± {:.3}", s.mean, s.deviation),
+            s => percent(s),
         };
         vec![
             self.name.clone(),
             self.model.clone(),
             self.parameters.to_string(),
             self.runs.to_string(),
-            spread(self.validation),
-            spread(self.unrotated),
-            spread(self.random),
+            percent(self.validation),
+            score(self.unrotated),
+            score(self.random),
         ]
     }
 }

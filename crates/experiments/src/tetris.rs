@@ -8,8 +8,7 @@ use std::str::FromStr;
 use candle_core::DType;
 use serde::Serialize;
 use steer3d_dataset::{Dataset, ImportOptions, import_tetris};
-use steer3d_eval::report::Spread;
-use steer3d_eval::{NetworkPredictor, evaluate};
+use steer3d_eval::{NetworkPredictor, Spread, evaluate};
 use steer3d_nn::{ModelConfig, Network, PlainConfig};
 use steer3d_train::TrainConfig;
 use steer3d_volume::Voxeliser;
@@ -93,7 +92,7 @@ pub fn tetris(
                 ));
             };
             let report = evaluate(&predictor, &dataset, *split, protocol, None, &|_| {})?;
-            let accuracy = report.sources[0].conditions[0].scores.accuracy.value;
+            let accuracy = report.sources[0].conditions[0].get("accuracy").map_or(0.0, |a| a.value);
             let percent = 100.0 * accuracy;
             session.observer.say(&format!("{architecture}, seed {seed}: {percent:.1} % right"));
             accuracies.push(accuracy);

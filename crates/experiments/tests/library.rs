@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use steer3d_dataset::{Dataset, ImportOptions, Split, import_tetris};
-use steer3d_eval::Protocol;
+use steer3d_eval::{AnswerKind, Protocol};
 use steer3d_experiments::{
     Architecture, Budget, CompareConfig, EvaluationSettings, Existing, Experiment, Observer,
     PartObserver, RunRecord, Session, compare, list_runs,
@@ -66,6 +66,7 @@ fn an_experiment_and_a_comparison_are_library_calls() {
     let training = |a: Architecture| (a, TrainConfig { epochs: 1, ..a.training() });
     let config = CompareConfig {
         rivals: [Architecture::Plain, Architecture::Group].map(training).to_vec(),
+        answers: AnswerKind::Classes,
         budget: Budget::Parameters,
         seeds: 0..1,
         recompute: false,

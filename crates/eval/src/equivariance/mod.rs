@@ -17,14 +17,12 @@
 //! [`assert_equivariant`] is the test to put beside a layer of one's own; [`survey`] measures
 //! steerable layers and networks and fills the tables of `EQUIVARIANCE.md`.
 
+mod errors;
 mod field;
-mod measure;
 mod subject;
 mod survey;
-mod tables;
 
+pub use errors::{FieldMap, assert_equivariant, centre_error, cube_error, resampled_errors};
 pub use field::BumpField;
-pub use measure::{FieldMap, assert_equivariant, centre_error, cube_error, resampled_errors};
 pub use subject::{LayerSpec, Subject};
 pub use survey::{KernelRow, MeasuredRow, Survey, SurveyConfig, survey};
-pub use tables::{survey_csv, survey_markdown, write_survey};

@@ -1,4 +1,5 @@
 //! A small dataset and models whose behaviour under rotation is known.
+#![allow(dead_code)]
 
 use std::path::Path;
 
@@ -6,7 +7,9 @@ use candle_core::Tensor;
 use steer3d_dataset::{
     Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Tasks,
 };
-use steer3d_eval::{ModelError, Predictor, Protocol};
+use steer3d_eval::{
+    AnswerKind, ConditionReport, ModelError, ModelReport, Predictor, Protocol, evaluate,
+};
 use steer3d_nn::LayerField;
 use steer3d_so3::{Irreps, Rotation, Stream};
 use steer3d_volume::{Mesh, MeshField, MeshVoxeliser, PointCloud, Voxeliser};
@@ -37,17 +40,27 @@ fn shape(class: usize, stream: &mut Stream) -> PointCloud {
 
 /// `items` shapes of the three classes in turn, all in the test split.
 pub(crate) fn dataset(path: &Path, items: usize, points: bool) -> Dataset {
-    write(path, items, points, None)
+    write(path, items, points, &Answers::Classes)
 }
 
 /// The same with labels of voxels, empty (0) and dense (1), by the values of the volume and the index of a voxel.
 pub(crate) fn labelled(path: &Path, items: usize, label: impl Fn(&[f32], usize) -> u8) -> Dataset {
-    write(path, items, true, Some(&label))
+    write(path, items, true, &Answers::Voxels(&label))
 }
 
-type Label<'a> = &'a dyn Fn(&[f32], usize) -> u8;
+/// The same with targets, one for each item.
+pub(crate) fn with_targets(path: &Path, irreps: &str, targets: &[Vec<f64>]) -> Dataset {
+    write(path, targets.len(), true, &Answers::Values(irreps.parse().unwrap(), targets))
+}
 
-fn write(path: &Path, items: usize, points: bool, label: Option<Label<'_>>) -> Dataset {
+/// What there is to predict beside the classes.
+enum Answers<'a> {
+    Classes,
+    Voxels(&'a dyn Fn(&[f32], usize) -> u8),
+    Values(Irreps, &'a [Vec<f64>]),
+}
+
+fn write(path: &Path, items: usize, points: bool, answers: &Answers<'_>) -> Dataset {
     let meta = DatasetMeta {
         name: "three shapes".into(),
         class_names: CLASSES.map(String::from).to_vec(),
@@ -66,20 +79,38 @@ fn write(path: &Path, items: usize, points: bool, label: Option<Label<'_>>) -> D
         mesh_voxeliser: None,
     };
     let mut writer = DatasetWriter::create(path, meta).unwrap();
-    if label.is_some() {
-        let voxel_classes = vec!["empty".into(), "dense".into()];
-        writer = writer.with_tasks(Tasks { targets: None, voxel_classes }).unwrap();
+    let tasks = match answers {
+        Answers::Classes => None,
+        Answers::Voxels(_) => {
+            let voxel_classes = vec!["empty".into(), "dense".into()];
+            Some(Tasks { targets: None, voxel_classes })
+        }
+        Answers::Values(irreps, _) => {
+            Some(Tasks { targets: Some(irreps.clone()), voxel_classes: vec![] })
+        }
+    };
+    if let Some(tasks) = tasks {
+        writer = writer.with_tasks(tasks).unwrap();
     }
     for i in 0..items {
         let class = i % CLASSES.len();
         let cloud = shape(class, &mut Stream::new(1, "shape", &[i as u64]));
         let volume = voxeliser().voxelise(&cloud, &Rotation::identity()).unwrap();
-        let voxels = 0..volume.data().len();
-        let labels = label.map(|label| voxels.map(|i| label(volume.data(), i)).collect::<Vec<_>>());
+        let labels: Vec<u8> = match answers {
+            Answers::Voxels(label) => {
+                (0..volume.data().len()).map(|i| label(volume.data(), i)).collect()
+            }
+            _ => vec![],
+        };
+        let targets = match answers {
+            Answers::Values(_, targets) => &targets[i][..],
+            _ => &[],
+        };
         writer
             .push(&Item {
                 volume: Some(&volume),
-                voxel_labels: labels.as_deref().unwrap_or_default(),
+                voxel_labels: &labels,
+                targets,
                 label: class as u32,
                 split: Split::Test,
                 id: &format!("{}-{i}", CLASSES[class]),
@@ -187,6 +218,103 @@ impl Predictor for Mock {
     fn layers(&self, batch: &Tensor) -> Result<Vec<LayerField>, ModelError> {
         (self.layers)(batch)
     }
+}
+
+/// A mock of values.
+pub(crate) struct Regressor(pub(crate) Mock);
+
+impl Predictor for Regressor {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn answers(&self) -> AnswerKind {
+        AnswerKind::Values
+    }
+
+    fn classes(&self) -> usize {
+        self.0.classes()
+    }
+
+    fn channels(&self) -> usize {
+        self.0.channels()
+    }
+
+    fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
+        self.0.logits(batch)
+    }
+}
+
+/// A mock whose rows of logits are classes × voxels.
+pub(crate) struct Voxelwise(pub(crate) Mock);
+
+impl Predictor for Voxelwise {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn answers(&self) -> AnswerKind {
+        AnswerKind::Voxels
+    }
+
+    fn classes(&self) -> usize {
+        self.0.classes()
+    }
+
+    fn channels(&self) -> usize {
+        self.0.channels()
+    }
+
+    fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
+        let shape = (batch.dim(0)?, self.0.classes, SIZE, SIZE, SIZE);
+        Ok(self.0.logits(batch)?.reshape(shape)?)
+    }
+}
+
+/// Labels by the sign of a function of the volume and the index of a voxel.
+pub(crate) fn by(
+    name: &'static str,
+    sign: impl Fn(&[f32], usize) -> f32 + Send + Sync + 'static,
+) -> Voxelwise {
+    let logits = move |volume: &[f32]| {
+        let ones = (0..volume.len()).map(|i| sign(volume, i));
+        vec![0.0; volume.len()].into_iter().chain(ones).collect()
+    };
+    Voxelwise(Mock { classes: 2, ..Mock::new(name, logits) })
+}
+
+/// The density of a voxel against that of the labels: equivariant, and right.
+pub(crate) fn threshold() -> Voxelwise {
+    by("threshold", |volume, i| volume[i] - 0.04)
+}
+
+pub(crate) fn is_dense(volume: &[f32], i: usize) -> u8 {
+    u8::from(volume[i] > 0.04)
+}
+
+/// Third moment x,y,z over the mass: a vector under the rotations of the cube, and under no others.
+pub(crate) fn third_moment(volume: &[f32]) -> [f32; 3] {
+    let (mut moment, mut mass) = ([0.0; 3], 0.0);
+    for (i, &v) in volume.iter().enumerate() {
+        let at = [i % SIZE, i / SIZE % SIZE, i / SIZE / SIZE].map(|c| c as f32 - (SIZE / 2) as f32);
+        moment = [0, 1, 2].map(|k| moment[k] + v * at[k] * at[k] * at[k]);
+        mass += v;
+    }
+    moment.map(|m| m / mass)
+}
+
+pub(crate) fn vector() -> Regressor {
+    Regressor(Mock::new("third moment", |volume| third_moment(volume).to_vec()))
+}
+
+/// The value of a measure of no class.
+pub(crate) fn value(report: &ConditionReport, name: &str) -> f64 {
+    report.get(name).unwrap_or_else(|| panic!("{name} is not measured")).value
+}
+
+/// Evaluates the test items.
+pub(crate) fn run(model: &dyn Predictor, data: &Dataset, protocol: &Protocol) -> ModelReport {
+    evaluate(model, data, Split::Test, protocol, None, &|_| ()).unwrap()
 }
 
 /// Mean over items of each class of `feature`.

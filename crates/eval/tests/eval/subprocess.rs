@@ -4,9 +4,9 @@ use std::process::Command;
 
 use candle_core::{Device, Tensor};
 use steer3d_dataset::Split;
-use steer3d_eval::{EvalError, Predictor, SubprocessPredictor, evaluate};
+use steer3d_eval::{AnswerKind, AnswerSpec, EvalError, Predictor, SubprocessPredictor, evaluate};
 
-use crate::common::{dataset, quick};
+use crate::common::{dataset, is_dense, labelled, quick, run, threshold, vector, with_targets};
 
 /// The Python program of PREDICTORS.md.
 fn example() -> &'static str {
@@ -26,7 +26,7 @@ fn the_program_of_the_documentation_works() {
     let script = folder.path().join("predict.py");
     std::fs::write(&script, example()).unwrap();
     let command = format!("python3 '{}'", script.display());
-    let model = SubprocessPredictor::start(&command, data.meta()).unwrap();
+    let model = SubprocessPredictor::start(&command, AnswerSpec::classes(data.meta())).unwrap();
     for n in [3, 1] {
         let x: Vec<f32> = (0..n * 2197).map(|i| (0.1 * i as f32).sin()).collect();
         let batch = Tensor::from_vec(x.clone(), (n, 1, 13, 13, 13), &Device::Cpu).unwrap();
@@ -47,7 +47,7 @@ fn a_program_that_breaks_the_agreement_gets_one_clear_message() {
     let folder = tempfile::tempdir().unwrap();
     let data = dataset(&folder.path().join("a.h5"), 3, true);
     let message = |command: &str| {
-        let model = SubprocessPredictor::start(command, data.meta()).unwrap();
+        let model = SubprocessPredictor::start(command, AnswerSpec::classes(data.meta())).unwrap();
         match evaluate(&model, &data, Split::Test, &quick(), None, &|_| ()).unwrap_err() {
             EvalError::Model { source, .. } => source.to_string(),
             other => panic!("{other}"),
@@ -59,4 +59,53 @@ fn a_program_that_breaks_the_agreement_gets_one_clear_message() {
     assert!(chatty.contains("`Loading the model`") && chatty.contains(r#"{"shape":["#), "{chatty}");
     let classes = message(r#"echo '{"shape":[1,2]}'; cat > /dev/null"#);
     assert!(classes.contains("[1,2]") && classes.contains(",3]"), "{classes}");
+}
+
+/// A program that answers every voxel by its density, or every volume by its third moment.
+fn program(answers: &str) -> String {
+    let source = r#"
+import array, json, sys
+source, target = sys.stdin.buffer, sys.stdout.buffer
+for line in iter(source.readline, b""):
+    n, c, d, h, w = json.loads(line)["shape"]
+    size, answers = d * h * w, []
+    for _ in range(n):
+        volume = array.array("f", source.read(4 * size))
+        ANSWERS
+    target.write(json.dumps({"shape": shape}).encode() + b"\n")
+    target.write(array.array("f", answers).tobytes())
+    target.flush()
+"#;
+    source.replace("ANSWERS", answers)
+}
+
+#[test]
+fn programs_label_voxels_and_give_vectors() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no python3");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("predict.py");
+    let command = format!("python3 '{}'", script.display());
+    let data = labelled(&folder.path().join("a.h5"), 2, is_dense);
+    let labels = "answers += [0.0] * size + [v - 0.04 for v in volume]; shape = [n, 2, d, h, w]";
+    std::fs::write(&script, program(labels)).unwrap();
+    let spec = AnswerSpec::new(&data, AnswerKind::Voxels).unwrap();
+    let model = SubprocessPredictor::start(&command, spec).unwrap();
+    let found = run(&model, &data, &quick());
+    assert_eq!(found.sources, run(&threshold(), &data, &quick()).sources);
+
+    let data = with_targets(&folder.path().join("b.h5"), "1x1", &[vec![1.0, 2.0, 3.0]]);
+    let moment = "m = sum(volume); k = [(i % w, i // w % h, i // w // h) for i in range(size)]; \
+                  answers += [sum(v * (p[a] - 6) ** 3 for v, p in zip(volume, k)) / m for a in range(3)]; \
+                  shape = [n, 3]";
+    std::fs::write(&script, program(moment)).unwrap();
+    let spec = AnswerSpec::new(&data, AnswerKind::Values).unwrap();
+    let model = SubprocessPredictor::start(&command, spec).unwrap();
+    let found = run(&model, &data, &quick());
+    let expected = run(&vector(), &data, &quick());
+    for (a, b) in found.predictions.iter().zip(&expected.predictions) {
+        assert!((a.score - b.score).abs() < 1e-4, "{a:?} {b:?}");
+    }
 }

@@ -1,0 +1,422 @@
+//! Classes of whole volumes.
+
+use steer3d_dataset::Dataset;
+
+use crate::answer::{Answer, Found, Reference, Rows};
+use crate::error::EvalError;
+use crate::measure::{Entry, Unit};
+use crate::metrics::{
+    Bootstrap, Confidence, Confusion, Estimate, Ranking, argmax, calibration_error, macro_auc,
+    softmax,
+};
+use crate::predictor::{AnswerKind, Predictor};
+use crate::protocol::Transform;
+
+/// The measures of classes. Those of stability compare with the unrotated volume and are not defined for it.
+pub(crate) const MEASURES: &[Entry<Classified>] = &[
+    Entry::new(
+        "accuracy",
+        "accuracy %",
+        Unit::Share,
+        "share of single predictions that are right",
+        |c, b, _| c.counted(b, Confusion::accuracy),
+    ),
+    Entry::new(
+        "balanced_accuracy",
+        "balanced %",
+        Unit::Share,
+        "mean recall of the classes that have volumes",
+        |c, b, _| c.counted(b, Confusion::balanced_accuracy),
+    ),
+    Entry::new(
+        "macro_f1",
+        "macro F1 %",
+        Unit::Share,
+        "mean over the classes that are present or predicted of 2 TP / (2 TP + FP + FN)",
+        |c, b, _| c.counted(b, Confusion::macro_f1),
+    ),
+    Entry::new(
+        "auc",
+        "AUC",
+        Unit::Coefficient,
+        "area under the ROC curve of the softmax probabilities, pooled over volumes and rotations: of the \
+         second class for two classes, else the mean over the classes of one against the rest",
+        |c, b, _| b.estimate(|weights| macro_auc(&c.rankings, weights)),
+    ),
+    Entry::new(
+        "calibration_error",
+        "calibration error %",
+        Unit::Share,
+        "mean over predictions of |share right − mean probability| in their bin, of 15",
+        |c, b, _| b.estimate(|weights| calibration_error(&c.confidences, weights)),
+    ),
+    Entry::new(
+        "recall",
+        "accuracy %",
+        Unit::Share,
+        "share of the predictions for volumes of the class that are right",
+        |c: &Classified, b, class| c.counted(b, |counts| counts.recall(class)),
+    )
+    .of_class(),
+    Entry::new(
+        "precision",
+        "precision %",
+        Unit::Share,
+        "share of the predictions of the class that are right",
+        |c: &Classified, b, class| c.counted(b, |counts| counts.precision(class)),
+    )
+    .of_class(),
+    Entry::new(
+        "accuracy_change",
+        "change, points",
+        Unit::Points,
+        "accuracy less the accuracy unrotated, paired over volumes",
+        |c, b, _| {
+            c.paired(b, |label, base, turned| {
+                mean(turned, |t| right(label, t)) - right(label, base)
+            })
+        },
+    ),
+    Entry::new(
+        "consistency",
+        "consistent %",
+        Unit::Share,
+        "share of volumes whose predicted class under every rotation is the unrotated one, right or wrong",
+        |c, b, _| {
+            c.paired(b, |_, base, turned| f64::from(u8::from(turned.iter().all(|t| same(base, t)))))
+        },
+    ),
+    Entry::new(
+        "agreement",
+        "same prediction %",
+        Unit::Share,
+        "share of single predictions that equal the unrotated one of their volume",
+        |c, b, _| {
+            c.paired(b, |_, base, turned| mean(turned, |t| f64::from(u8::from(same(base, t)))))
+        },
+    ),
+    Entry::new(
+        "worst_case_accuracy",
+        "worst case %",
+        Unit::Share,
+        "share of volumes classified right unrotated and under every rotation",
+        |c, b, _| {
+            c.paired(b, |label, base, turned| {
+                turned.iter().map(|t| right(label, t)).fold(right(label, base), f64::min)
+            })
+        },
+    ),
+    Entry::new(
+        "relative_deviation",
+        "deviation",
+        Unit::Relative,
+        "mean of ‖l(Rx) − l(x)‖ of the logits l over volumes and rotations, divided by the root mean square r \
+         of ‖l(x)‖ over volumes, so that a volume with logits near zero does not decide it",
+        |c, b, _| c.paired(b, |_, base, turned| mean(turned, |t| c.relative(base, t))),
+    ),
+    Entry::new(
+        "max_relative_deviation",
+        "largest deviation",
+        Unit::Relative,
+        "largest value of ‖l(Rx) − l(x)‖ / r",
+        |c: &Classified, _, _| {
+            let largest = c.per_item(|_, base, turned| {
+                turned.iter().map(|t| c.relative(base, t)).fold(0.0, f64::max)
+            });
+            Some(Estimate::exact(largest?.into_iter().fold(0.0, f64::max)))
+        },
+    )
+    .without_interval(),
+    Entry::new(
+        "absolute_deviation",
+        "absolute deviation",
+        Unit::Output,
+        "mean of ‖l(Rx) − l(x)‖, in the units of the logits",
+        |c, b, _| c.paired(b, |_, base, turned| mean(turned, |t| distance(base, t))),
+    ),
+];
+
+/// The classes of the items of a split.
+pub(crate) struct Classes {
+    dataset: String,
+    names: Vec<String>,
+    labels: Vec<usize>,
+}
+
+impl Classes {
+    pub(crate) fn new(dataset: &Dataset, items: &[usize]) -> Self {
+        let meta = dataset.meta();
+        Self {
+            dataset: meta.name.clone(),
+            names: meta.class_names.clone(),
+            labels: items.iter().map(|&item| dataset.labels()[item] as usize).collect(),
+        }
+    }
+}
+
+impl Answer for Classes {
+    fn check(&self, model: &dyn Predictor) -> Result<(), EvalError> {
+        EvalError::check_classes(model, AnswerKind::Classes, &self.dataset, self.names.len())
+    }
+
+    fn row_len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The logits.
+    fn row(
+        &self,
+        _transform: &Transform,
+        answer: &[f32],
+        _reference: Option<&Reference>,
+    ) -> Result<Vec<f64>, EvalError> {
+        Ok(answer.iter().map(|&logit| logit.into()).collect())
+    }
+
+    /// Logit of the right class less the largest other: negative where the model is wrong.
+    fn margin(&self, place: usize, row: &[f64]) -> f64 {
+        let label = self.labels[place];
+        let others = row.iter().enumerate().filter(|(class, _)| *class != label);
+        let other = others.map(|(_, &logit)| logit as f32).fold(f32::NEG_INFINITY, f32::max);
+        (row[label] as f32 - other).into()
+    }
+
+    /// Below 0 another class is chosen.
+    fn least_margin(&self) -> f64 {
+        0.0
+    }
+
+    fn score(&self, place: usize, row: &[f64]) -> f64 {
+        right(self.labels[place], &logits(row))
+    }
+
+    fn class(&self, place: usize) -> Option<usize> {
+        Some(self.labels[place])
+    }
+
+    fn found(&self, rows: &Rows<'_>, unrotated: Option<&Rows<'_>>, bootstrap: &Bootstrap) -> Found {
+        let all = |rows: &Rows<'_>| -> Logits {
+            rows.iter().map(|item| item.iter().map(|row| logits(row)).collect()).collect()
+        };
+        let labels = self.labels.clone();
+        let scored = Classified::new(labels, all(rows), unrotated.map(all), self.names.len());
+        let counts = scored.confusion(&vec![1.0; self.labels.len()]);
+        let whole =
+            |row: &Vec<f64>| -> Vec<u64> { row.iter().map(|&count| count as u64).collect() };
+        let counts = counts.counts().iter().map(whole).collect();
+        (Entry::all(MEASURES, &scored, bootstrap, &self.names), Some(counts))
+    }
+}
+
+/// The logits of a row, which were f32.
+fn logits(row: &[f64]) -> Vec<f32> {
+    row.iter().map(|&logit| logit as f32).collect()
+}
+
+/// The logits of every item under one condition: \[item\]\[transformation\]\[class\], at least one
+/// item, one transformation for each, and two classes.
+type Logits = Vec<Vec<Vec<f32>>>;
+
+/// The logits under one condition and what all measures take from them.
+pub(crate) struct Classified {
+    labels: Vec<usize>,
+    logits: Logits,
+    /// \[item\]\[0\]\[class\], but for the unrotated condition itself.
+    unrotated: Option<Logits>,
+    classes: usize,
+    predicted: Vec<Vec<usize>>,
+    rankings: Vec<Ranking>,
+    confidences: Vec<Confidence>,
+    /// Root mean square of ‖l(x)‖ over items.
+    size: f64,
+}
+
+impl Classified {
+    fn new(labels: Vec<usize>, logits: Logits, unrotated: Option<Logits>, classes: usize) -> Self {
+        let base = unrotated.as_ref().unwrap_or(&logits);
+        let squares: f64 = base.iter().map(|base| norm(&base[0]).powi(2)).sum();
+        let size = (squares / base.len() as f64).sqrt().max(f64::from(f32::MIN_POSITIVE));
+        Self {
+            predicted: logits
+                .iter()
+                .map(|item| item.iter().map(|row| argmax(row)).collect())
+                .collect(),
+            rankings: rankings(&labels, &logits, classes),
+            confidences: confidences(&labels, &logits),
+            labels,
+            logits,
+            unrotated,
+            classes,
+            size,
+        }
+    }
+
+    fn confusion(&self, weights: &[f64]) -> Confusion {
+        Confusion::new(&self.labels, &self.predicted, weights, self.classes)
+    }
+
+    fn counted(
+        &self,
+        bootstrap: &Bootstrap,
+        statistic: impl Fn(&Confusion) -> Option<f64> + Sync,
+    ) -> Option<Estimate> {
+        bootstrap.estimate(|weights| statistic(&self.confusion(weights)))
+    }
+
+    /// A value of each item, from its label, its logits unrotated and those of its transformations.
+    fn per_item(&self, value: impl Fn(usize, &[f32], &[Vec<f32>]) -> f64) -> Option<Vec<f64>> {
+        let items = self.labels.iter().zip(self.unrotated.as_ref()?).zip(&self.logits);
+        Some(items.map(|((&label, base), turned)| value(label, &base[0], turned)).collect())
+    }
+
+    fn paired(
+        &self,
+        bootstrap: &Bootstrap,
+        value: impl Fn(usize, &[f32], &[Vec<f32>]) -> f64,
+    ) -> Option<Estimate> {
+        Some(bootstrap.mean(&self.per_item(value)?))
+    }
+
+    fn relative(&self, base: &[f32], turned: &[f32]) -> f64 {
+        distance(base, turned) / self.size
+    }
+}
+
+fn right(label: usize, logits: &[f32]) -> f64 {
+    f64::from(u8::from(argmax(logits) == label))
+}
+
+fn same(base: &[f32], turned: &[f32]) -> bool {
+    argmax(base) == argmax(turned)
+}
+
+fn confidences(labels: &[usize], logits: &Logits) -> Vec<Confidence> {
+    let rows =
+        logits.iter().enumerate().flat_map(|(item, rows)| rows.iter().map(move |r| (item, r)));
+    rows.map(|(item, row)| {
+        let class = argmax(row);
+        Confidence { item, probability: softmax(row)[class], right: class == labels[item] }
+    })
+    .collect()
+}
+
+/// For each class the samples ranked by the probability of that class.
+fn rankings(labels: &[usize], logits: &Logits, classes: usize) -> Vec<Ranking> {
+    let probabilities: Vec<(usize, Vec<f64>)> = logits
+        .iter()
+        .enumerate()
+        .flat_map(|(item, rows)| rows.iter().map(move |row| (item, softmax(row))))
+        .collect();
+    let samples = |class: usize| {
+        probabilities.iter().map(|(item, p)| (p[class], *item, labels[*item] == class)).collect()
+    };
+    (0..classes).map(|class| Ranking::new(samples(class))).collect()
+}
+
+fn mean(rows: &[Vec<f32>], value: impl Fn(&[f32]) -> f64) -> f64 {
+    rows.iter().map(|row| value(row)).sum::<f64>() / rows.len() as f64
+}
+
+fn norm(v: &[f32]) -> f64 {
+    v.iter().map(|&c| f64::from(c) * f64::from(c)).sum::<f64>().sqrt()
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The measures of two classes.
+    struct Values(Classified);
+
+    impl Values {
+        fn new(labels: &[usize], logits: &Logits, unrotated: Option<&Logits>) -> Self {
+            Self(Classified::new(labels.to_vec(), logits.clone(), unrotated.cloned(), 2))
+        }
+
+        fn of(&self, name: &str) -> f64 {
+            let classes = ["a", "b"].map(String::from);
+            let bootstrap = Bootstrap::new(0, self.0.labels.len(), 10);
+            let all = Entry::all(MEASURES, &self.0, &bootstrap, &classes);
+            all.iter().find(|m| m.name == name).unwrap().estimate.value
+        }
+
+        fn of_class(&self, name: &str, class: usize) -> f64 {
+            let classes = ["a", "b"].map(String::from);
+            let bootstrap = Bootstrap::new(0, self.0.labels.len(), 10);
+            let all = Entry::all(MEASURES, &self.0, &bootstrap, &classes);
+            let of = all.iter().filter(|m| m.name == name);
+            of.map(|m| (m.class.as_ref().unwrap(), m.estimate.value))
+                .find(|(name, _)| **name == classes[class])
+                .unwrap()
+                .1
+        }
+    }
+
+    /// Logits (1, 0) for class 0, (0, 1) for class 1.
+    fn vote(class: usize) -> Vec<f32> {
+        if class == 0 { vec![1.0, 0.0] } else { vec![0.0, 1.0] }
+    }
+
+    fn votes(classes: &[&[usize]]) -> Logits {
+        classes.iter().map(|item| item.iter().map(|&class| vote(class)).collect()).collect()
+    }
+
+    #[test]
+    fn hand_computed_stability() {
+        // Item 0 (class 0) stays right; item 1 (class 0) turns wrong once in two; item 2
+        // (class 1) is always wrong; item 3 (class 1) turns right under both.
+        let labels = [0, 0, 1, 1];
+        let unrotated = votes(&[&[0], &[0], &[0], &[0]]);
+        let turned = votes(&[&[0, 0], &[0, 1], &[0, 0], &[1, 1]]);
+        let s = Values::new(&labels, &turned, Some(&unrotated));
+        assert_eq!(s.of("accuracy_change"), (0.0 - 0.5 + 0.0 + 1.0) / 4.0);
+        assert_eq!(s.of("consistency"), 0.5);
+        assert_eq!(s.of("agreement"), 5.0 / 8.0);
+        assert_eq!(s.of("worst_case_accuracy"), 0.25);
+        let sqrt_2 = 2f64.sqrt();
+        assert!((s.of("relative_deviation") - sqrt_2 * 3.0 / 8.0).abs() < 1e-12);
+        assert!((s.of("absolute_deviation") - sqrt_2 * 3.0 / 8.0).abs() < 1e-12);
+        assert!((s.of("max_relative_deviation") - sqrt_2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn hand_computed_scores() {
+        let labels = [0, 1];
+        let logits = votes(&[&[0, 0, 0, 1], &[1, 1, 0, 0]]);
+        let s = Values::new(&labels, &logits, None);
+        assert_eq!(s.0.confusion(&[1.0; 2]).counts(), [[3.0, 1.0], [2.0, 2.0]]);
+        assert_eq!(s.of("accuracy"), 5.0 / 8.0);
+        // All logits are 1 and 0: probability e / (1 + e) of the class predicted.
+        let gap = 1.0 / (1.0 + (-1f64).exp()) - 5.0 / 8.0;
+        assert!((s.of("calibration_error") - gap).abs() < 1e-7);
+        assert_eq!(s.of_class("recall", 0), 0.75);
+        assert_eq!(s.of_class("precision", 1), 2.0 / 3.0);
+        // Scores of class 1: item 0 has one high of four, item 1 two of four. Pairs: 16, of which
+        // 2*3 ordered, 2*1 + 2*3 tied.
+        assert_eq!(s.of("auc"), (6.0 + 8.0 / 2.0) / 16.0);
+    }
+
+    #[test]
+    fn zero_logits_deviate_by_nothing_from_themselves() {
+        let zeros: Logits = vec![vec![vec![0.0, 0.0]]];
+        let s = Values::new(&[0], &zeros, Some(&zeros));
+        assert_eq!(s.of("relative_deviation"), 0.0);
+        let other: Logits = vec![vec![vec![1.0, 0.0]]];
+        let s = Values::new(&[0], &other, Some(&zeros));
+        assert!(s.of("relative_deviation").is_finite() && s.of("relative_deviation") > 1e30);
+    }
+
+    #[test]
+    fn one_item_of_small_logits_does_not_decide_the_deviation() {
+        let unrotated: Logits = vec![vec![vec![0.0, 0.0]], vec![vec![3.0, 4.0]]];
+        let turned: Logits = vec![vec![vec![1.0, 0.0]], vec![vec![3.0, 5.0]]];
+        let s = Values::new(&[0, 1], &turned, Some(&unrotated));
+        let size = (25f64 / 2.0).sqrt();
+        assert!((s.of("relative_deviation") - 1.0 / size).abs() < 1e-12);
+        assert!((s.of("max_relative_deviation") - 1.0 / size).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,129 @@
+//! The models that a user names.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use steer3d_dataset::Dataset;
+use steer3d_nn::checkpoint::{self, ModelCard};
+
+use crate::error::EvalError;
+use crate::network::NetworkPredictor;
+#[cfg(feature = "onnx")]
+use crate::onnx::{OnnxOptions, OnnxPredictor};
+use crate::precomputed::Precomputed;
+use crate::predictor::{AnswerKind, Predictor};
+use crate::spec::AnswerSpec;
+use crate::subprocess::SubprocessPredictor;
+
+/// Models of this project and of other makers, by files, commands and folders.
+#[derive(Clone, Debug, Default)]
+pub struct Models {
+    /// Networks (`.safetensors`) and ONNX models (`.onnx`).
+    pub files: Vec<PathBuf>,
+    /// Commands of [`SubprocessPredictor`]s.
+    pub commands: Vec<String>,
+    /// Folders of [`Precomputed`] predictions.
+    pub predictions: Vec<PathBuf>,
+    /// What models of other makers answer; none is as the networks beside them, or classes.
+    pub answers: Option<AnswerKind>,
+}
+
+impl Models {
+    /// Whether no model is named.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.commands.is_empty() && self.predictions.is_empty()
+    }
+
+    /// Opens all of them for one dataset: files, commands and predictions in turn.
+    ///
+    /// # Errors
+    /// When a model cannot be read or started, was trained on voxels of another size, or answers something
+    /// else than the others ([`EvalError::MixedAnswers`]).
+    pub fn open(
+        &self,
+        dataset: &Dataset,
+        device: &Device,
+    ) -> Result<Vec<Box<dyn Predictor>>, EvalError> {
+        let mut networks = vec![];
+        for path in &self.files {
+            networks.push(match is_onnx(path) {
+                true => None,
+                false => Some(self.network(path, dataset, device)?),
+            });
+        }
+        let first = networks.iter().flatten().next().map(NetworkPredictor::answers);
+        let answers = self.answers.or(first).unwrap_or_default();
+        if networks.iter().flatten().any(|network| network.answers() != answers) {
+            return Err(EvalError::MixedAnswers);
+        }
+        let mut all: Vec<Box<dyn Predictor>> = vec![];
+        for (path, network) in self.files.iter().zip(networks) {
+            all.push(match network {
+                Some(network) => Box::new(network),
+                None => onnx(self.name(path), path, AnswerSpec::new(dataset, answers)?)?,
+            });
+        }
+        for command in &self.commands {
+            let spec = AnswerSpec::new(dataset, answers)?;
+            all.push(Box::new(SubprocessPredictor::start(command, spec)?));
+        }
+        for folder in &self.predictions {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let spec = AnswerSpec::new(dataset, answers)?;
+            all.push(Box::new(Precomputed::load(name, folder, spec)?));
+        }
+        Ok(all)
+    }
+
+    fn network(
+        &self,
+        path: &Path,
+        dataset: &Dataset,
+        device: &Device,
+    ) -> Result<NetworkPredictor, EvalError> {
+        let (network, card) = checkpoint::load(path, device)?;
+        let network = NetworkPredictor::new(self.name(path), network)?;
+        check_grid(path, &card, dataset)?;
+        Ok(network)
+    }
+
+    /// The file's name, or its folder's where several models have the same file name.
+    fn name(&self, path: &Path) -> String {
+        let stem = |p: &Path| p.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let shared = self.files.iter().filter(|p| stem(p) == stem(path)).count() > 1;
+        let folder = path.parent().map(stem).filter(|f| !f.is_empty());
+        match folder {
+            Some(folder) if shared || stem(path) == "model" => folder,
+            _ => stem(path),
+        }
+    }
+}
+
+fn is_onnx(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "onnx")
+}
+
+#[cfg(feature = "onnx")]
+fn onnx(name: String, path: &Path, spec: AnswerSpec) -> Result<Box<dyn Predictor>, EvalError> {
+    Ok(Box::new(OnnxPredictor::load(name, path, &OnnxOptions::beside(path)?, spec)?))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn onnx(_name: String, path: &Path, _spec: AnswerSpec) -> Result<Box<dyn Predictor>, EvalError> {
+    let problem = "this build cannot run ONNX models; build it with `cargo build --release -p steer3d-cli --features onnx`";
+    Err(EvalError::ModelFile { path: path.into(), problem: problem.into() })
+}
+
+/// A network sees voxels, not angstroms: other voxels are another task.
+fn check_grid(path: &Path, card: &ModelCard, dataset: &Dataset) -> Result<(), EvalError> {
+    let meta = dataset.meta();
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
+    if card.voxel_size.iter().zip(meta.voxel_size).all(|(&a, b)| close(a, b)) {
+        return Ok(());
+    }
+    let problem = format!(
+        "the model was trained on voxels of {:?} {} but dataset {} has {:?} {}; import the data with the model's voxel size",
+        card.voxel_size, card.unit, meta.name, meta.voxel_size, meta.unit
+    );
+    Err(EvalError::ModelFile { path: path.into(), problem })
+}

@@ -1,0 +1,95 @@
+//! The few numbers of a section that come first.
+
+use steer3d_eval::{AnswerKind, Condition, PointGroup, Section};
+
+use crate::numbers::{cell, thousands};
+
+const UNROTATED: Condition = Condition::Unrotated;
+const RANDOM: Condition = Condition::Random;
+const CUBE: Condition = Condition::Group { group: PointGroup::Cube };
+
+/// A column: its heading, the condition and the measure, and whether the interval is shown.
+type Column = (&'static str, Condition, &'static str, bool);
+
+const CLASSES: [Column; 8] = [
+    ("unrotated %", UNROTATED, "accuracy", true),
+    ("random rotations %", RANDOM, "accuracy", true),
+    ("change, points", RANDOM, "accuracy_change", true),
+    ("AUC", UNROTATED, "auc", false),
+    ("AUC rotated", RANDOM, "auc", false),
+    ("consistent %", RANDOM, "consistency", false),
+    ("worst case %", RANDOM, "worst_case_accuracy", false),
+    ("deviation", RANDOM, "relative_deviation", false),
+];
+
+const VOXELS: [Column; 8] = [
+    ("unrotated %", UNROTATED, "foreground_accuracy", true),
+    ("random rotations %", RANDOM, "foreground_accuracy", true),
+    ("change, points", RANDOM, "foreground_accuracy_change", true),
+    ("all voxels, unrotated %", UNROTATED, "accuracy", false),
+    ("Dice", UNROTATED, "dice", false),
+    ("Dice rotated", RANDOM, "dice", false),
+    ("same label %", RANDOM, "foreground_consistency", true),
+    ("same label, cube %", CUBE, "foreground_consistency", false),
+];
+
+const VALUES: [Column; 6] = [
+    ("mean absolute error", UNROTATED, "mean_absolute_error", true),
+    ("rotated", RANDOM, "mean_absolute_error", true),
+    ("root mean square error", UNROTATED, "root_mean_square_error", true),
+    ("rotated", RANDOM, "root_mean_square_error", true),
+    ("deviation", RANDOM, "deviation", true),
+    ("relative", RANDOM, "relative_deviation", false),
+];
+
+fn columns(answers: AnswerKind) -> &'static [Column] {
+    match answers {
+        AnswerKind::Classes => &CLASSES,
+        AnswerKind::Voxels => &VOXELS,
+        AnswerKind::Values => &VALUES,
+    }
+}
+
+/// The headings of the headline table and its rows, a row for each model and source.
+pub(crate) fn headline(section: &Section) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let columns = columns(section.answers());
+    let definitions = section.answers().definitions();
+    let unit = |name| definitions.iter().find(|d| d.name == name).map(|d| d.unit);
+    let mut rows = vec![];
+    for model in &section.models {
+        for source in &model.sources {
+            let mut row = vec![model.name.clone(), source.source.to_string()];
+            row.extend(columns.iter().filter_map(|&(_, condition, name, interval)| {
+                let found = source.condition(condition).and_then(|c| c.get(name));
+                Some(cell(found, unit(name)?, interval))
+            }));
+            row.push(thousands(model.parameters));
+            rows.push(row);
+        }
+    }
+    let headings = columns.iter().map(|column| column.0);
+    (["model", "source"].into_iter().chain(headings).chain(["parameters"]).collect(), rows)
+}
+
+/// What the headline table shows, below it.
+pub(crate) fn note(answers: AnswerKind) -> &'static str {
+    match answers {
+        AnswerKind::Classes => {
+            "In brackets: 95 % bootstrap intervals. Consistent: the prediction is the unrotated one \
+             under every random rotation. Worst case: right unrotated and under every random rotation. \
+             Deviation: mean of ‖l(Rx) − l(x)‖ of the logits l, over the root mean square of ‖l(x)‖."
+        }
+        AnswerKind::Voxels => {
+            "In brackets: 95 % bootstrap intervals. Accuracy: share of the voxels of all classes but \
+             the first, the background, that are labelled right; change: less that of the \
+             unrotated answers for the same voxels. Dice: mean over all classes. Same \
+             label: the voxel's label turned back is the unrotated one; voxels that are background \
+             both times are left out."
+        }
+        AnswerKind::Values => {
+            "In brackets: 95 % bootstrap intervals, in the unit of the targets. Deviation: distance \
+             of the outputs, turned back, from those unrotated; relative: over the root mean square \
+             of the latter."
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The numbers in plain words, computed from them.
+
+use steer3d_eval::metrics::Estimate;
+use steer3d_eval::{
+    AnswerKind, Condition, ConditionReport, ModelReport, PointGroup, Section, Source, SourceReport,
+    Unit,
+};
+
+use crate::numbers::{cell, percent, percent_interval};
+
+const CUBE: Condition = Condition::Group { group: PointGroup::Cube };
+
+/// Sentences that say what the numbers of a section mean.
+pub fn reading(section: &Section) -> Vec<String> {
+    let each = |sentence: fn(&Section, &ModelReport) -> Option<String>| {
+        section.models.iter().filter_map(move |model| sentence(section, model))
+    };
+    match section.answers() {
+        AnswerKind::Classes => each(classes)
+            .chain(comparison(section))
+            .chain(each(|_, model| resampling(model)))
+            .chain(each(|_, model| cube(model)))
+            .collect(),
+        AnswerKind::Voxels => each(voxels).chain(each(kept_labels)).collect(),
+        AnswerKind::Values => each(values).collect(),
+    }
+}
+
+/// The first source, unrotated and at random rotations.
+fn both(model: &ModelReport) -> Option<[&ConditionReport; 2]> {
+    let source = model.sources.first()?;
+    Some([source.condition(Condition::Unrotated)?, source.condition(Condition::Random)?])
+}
+
+fn random(source: &SourceReport) -> Option<&ConditionReport> {
+    source.condition(Condition::Random)
+}
+
+fn classes(section: &Section, model: &ModelReport) -> Option<String> {
+    let [unrotated, random] = both(model)?;
+    let rotations = section.protocol.rotations;
+    Some(format!(
+        "{}: accuracy is {} % unrotated and {} % at random rotations, {}. Under all {rotations} \
+         rotations the prediction stays the same for {} % of the items, and stays right for {} %.",
+        model.name,
+        percent(unrotated.get("accuracy")?.value),
+        percent(random.get("accuracy")?.value),
+        change(random.get("accuracy_change")?),
+        percent(random.get("consistency")?.value),
+        percent(random.get("worst_case_accuracy")?.value),
+    ))
+}
+
+/// `a fall of 3.1 points (95 % interval 0.4 to 5.9)`.
+fn change(e: Estimate) -> String {
+    let interval = |low, high| format!("95 % interval {} to {}", percent(low), percent(high));
+    let size = percent(e.value.abs());
+    if e.low == 0.0 && e.high == 0.0 {
+        "no change".into()
+    } else if e.low <= 0.0 && e.high >= 0.0 {
+        let sign = if e.value > 0.0 { "+" } else { "" };
+        format!(
+            "a difference of {sign}{} points that these items cannot tell from none ({})",
+            percent(e.value),
+            interval(e.low, e.high)
+        )
+    } else if e.value < 0.0 {
+        format!("a fall of {size} points ({})", interval(-e.high, -e.low))
+    } else {
+        format!("a rise of {size} points ({})", interval(e.low, e.high))
+    }
+}
+
+fn comparison(section: &Section) -> Option<String> {
+    let accuracy = |model: &ModelReport| random(model.sources.first()?)?.get("accuracy");
+    let mut ranked: Vec<(&str, Estimate)> =
+        section.models.iter().filter_map(|m| Some((m.name.as_str(), accuracy(m)?))).collect();
+    ranked.sort_by(|a, b| b.1.value.total_cmp(&a.1.value));
+    let [(best, first), .., (worst, last)] = ranked[..] else { return None };
+    let classes = section.dataset.class_names.len() as f64;
+    Some(format!(
+        "At random rotations {best} is right for {} % of the predictions and {worst} for {} %, \
+         {} points apart; a balanced guess would be right for {} %.",
+        percent_interval(first),
+        percent_interval(last),
+        percent(first.value - last.value),
+        percent(1.0 / classes),
+    ))
+}
+
+/// Voxels against points, where both were measured.
+fn resampling(model: &ModelReport) -> Option<String> {
+    let points = model.sources.iter().find(|s| s.source == Source::Points)?;
+    let voxels = model.sources.iter().find(|s| s.source != Source::Points)?;
+    let (exact, resampled) = (random(points)?, random(voxels)?);
+    let gap = resampled.get("accuracy")?.value - exact.get("accuracy")?.value;
+    Some(format!(
+        "{}: rotating the stored voxels ({}) instead of the points shifts accuracy at random \
+         rotations by {}{} points and the relative logit deviation from {:.3} to {:.3}; this \
+         difference comes from resampling, not from the rotation.",
+        model.name,
+        voxels.source,
+        if gap > 0.0 { "+" } else { "" },
+        percent(gap),
+        exact.get("relative_deviation")?.value,
+        resampled.get("relative_deviation")?.value,
+    ))
+}
+
+fn cube(model: &ModelReport) -> Option<String> {
+    let cube = model.sources.first()?.condition(CUBE)?;
+    Some(format!(
+        "{}: under the 24 rotations of the cube, which need no interpolation of a cubic grid, \
+         predictions stay the same for {} % of the items; the logits move by at most {} of their \
+         norm.",
+        model.name,
+        percent(cube.get("consistency")?.value),
+        share(cube.get("max_relative_deviation")?.value),
+    ))
+}
+
+/// `87.2 %`, or `7.4e-7` where per cent would show nothing.
+fn share(value: f64) -> String {
+    if value < 0.001 { format!("{value:.1e}") } else { format!("{} %", percent(value)) }
+}
+
+fn voxels(section: &Section, model: &ModelReport) -> Option<String> {
+    let [unrotated, random] = both(model)?;
+    let interval = |e| cell(e, Unit::Share, true);
+    let dice = |report: &ConditionReport| cell(report.get("dice"), Unit::Coefficient, false);
+    Some(format!(
+        "{}: of the voxels that are not {}, {} % are labelled right unrotated and {} % \
+         at random rotations ({}), {} on the same voxels; the mean Dice coefficient is {} and {}.",
+        model.name,
+        section.dataset.class_names[0],
+        interval(unrotated.get("foreground_accuracy")),
+        interval(random.get("foreground_accuracy")),
+        section.protocol.sources[0],
+        random.get("foreground_accuracy_change").map_or_else(|| "–".into(), change),
+        dice(unrotated),
+        dice(random),
+    ))
+}
+
+fn kept_labels(section: &Section, model: &ModelReport) -> Option<String> {
+    let source = model.sources.first()?;
+    let kept = |condition| source.condition(condition)?.get("foreground_consistency");
+    let random = kept(Condition::Random)?;
+    let cube = kept(CUBE).map_or_else(String::new, |e| {
+        let share = percent_interval(e);
+        format!(", and {share} % after the 24 rotations of the cube, which need no interpolation")
+    });
+    Some(format!(
+        "{}: {} % of the voxels have the label that the model gives them unrotated, right or wrong, \
+         after random rotations{cube}. Voxels that are {} both times are left out.",
+        model.name,
+        percent_interval(random),
+        section.dataset.class_names[0],
+    ))
+}
+
+fn values(section: &Section, model: &ModelReport) -> Option<String> {
+    let source = model.sources.first()?;
+    let errors = section.protocol.conditions().into_iter().filter_map(|condition| {
+        let shown =
+            matches!(condition, Condition::Unrotated | Condition::Random | Condition::Worst);
+        let report = source.condition(condition).filter(|_| shown || condition == CUBE)?;
+        let error = cell(report.get("mean_absolute_error"), Unit::Output, false);
+        let deviation = share(report.get("relative_deviation")?.value);
+        Some(format!("{error} ({condition}, deviation {deviation})"))
+    });
+    let errors = errors.collect::<Vec<_>>().join(", ");
+    (!errors.is_empty()).then(|| {
+        format!("{}: the mean absolute error of the outputs, turned back, is {errors}.", model.name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_named_by_their_interval() {
+        let estimate = |value, low, high| Estimate { value, low, high };
+        let fall = change(estimate(-0.2, -0.25, -0.1));
+        assert_eq!(fall, "a fall of 20.0 points (95 % interval 10.0 to 25.0)");
+        assert!(change(estimate(0.1, 0.05, 0.2)).starts_with("a rise of 10.0 points"));
+        let unclear = change(estimate(-0.01, -0.03, 0.02));
+        assert!(unclear.starts_with("a difference of −1.0 points that these items cannot"));
+        assert_eq!(change(estimate(0.0, 0.0, 0.0)), "no change");
+    }
+}

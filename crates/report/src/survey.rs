@@ -1,0 +1,177 @@
+//! The tables and plots of a survey of equivariance errors.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use comfy_table::{Table, presets::ASCII_MARKDOWN};
+
+use steer3d_eval::equivariance::{KernelRow, Survey};
+
+use crate::error::ReportError;
+use crate::log_plot::LogPlot;
+use crate::tables::text;
+use crate::write::{make_folder, write_file};
+
+/// The tables of a survey as Markdown.
+pub fn survey_markdown(survey: &Survey) -> String {
+    let config = &survey.config;
+    let mut text = format!(
+        "Closed forms: relative error for fields of Gaussian bumps of each width (voxels). \
+         kernel: mean over the functions up to J = {}; layer: {} to itself at initialisation.\n\n{}\n\n\
+         Conditioning of these functions on the taps: rank and condition number (largest eigenvalue \
+         over the smallest) of their Gram matrix; overlap: largest |cosine| between two of them.\n\n{}\n",
+        2 * config.irreps.lmax(),
+        config.irreps,
+        kernel_table(survey),
+        conditioning_table(survey)
+    );
+    if !survey.measured.is_empty() {
+        let _ = write!(
+            text,
+            "\nMeasured: bumps of width {}, {} seeds. centre: {} fields and rotations a seed, \
+             compared at the central voxel, nothing interpolated; resampled: {} rotations a seed \
+             on {}³ voxels, L(f) rotated by cubic B-splines; cube: worst of the rotations of the \
+             cube on white noise.\n\n{}\n",
+            config.width,
+            config.seeds,
+            config.centre_fields,
+            config.rotations,
+            config.size,
+            measured_table(survey)
+        );
+    }
+    text
+}
+
+fn table(header: Vec<String>) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header(header);
+    table
+}
+
+fn kernel_table(survey: &Survey) -> Table {
+    let of = |what: &'static str| survey.config.widths.iter().map(move |w| format!("{what} {w}"));
+    let mut header = vec!["k".to_owned(), "family".to_owned()];
+    header.extend(of("kernel").chain(of("layer")));
+    let mut table = table(header);
+    for row in &survey.kernels {
+        let errors = row.kernel.iter().chain(&row.layer).map(|e| format!("{e:.5}"));
+        table.add_row([row.size.to_string(), row.family.clone()].into_iter().chain(errors));
+    }
+    table
+}
+
+fn conditioning_table(survey: &Survey) -> Table {
+    let header = ["k", "family", "functions", "rank", "condition number", "overlap"];
+    let mut table = table(header.map(str::to_owned).to_vec());
+    for row in &survey.kernels {
+        table.add_row([
+            row.size.to_string(),
+            row.family.clone(),
+            row.functions.to_string(),
+            row.rank.to_string(),
+            row.condition_number.map_or_else(|| "infinite".into(), |c| format!("{c:.3}")),
+            format!("{:.4}", row.largest_overlap),
+        ]);
+    }
+    table
+}
+
+fn measured_table(survey: &Survey) -> Table {
+    let header = ["subject", "k", "family", "centre", "resampled", "cube"];
+    let mut table = table(header.map(str::to_owned).to_vec());
+    for row in &survey.measured {
+        let (family, size) = row.kernel.clone().map_or_else(
+            || ("-".to_owned(), "-".to_owned()),
+            |(family, size)| (family, size.to_string()),
+        );
+        table.add_row([
+            row.subject.clone(),
+            size,
+            family,
+            format!("{:.5}", row.centre),
+            format!("{:.5}", row.resampled),
+            format!("{:.0e}", row.cube),
+        ]);
+    }
+    table
+}
+
+/// Every error of a survey on a line of its own, with the columns subject, family, k, width,
+/// measure, error.
+///
+/// # Errors
+/// Only if memory runs out.
+pub fn survey_csv(survey: &Survey) -> Result<String, ReportError> {
+    let mut writer = csv::Writer::from_writer(vec![]);
+    writer.write_record(["subject", "family", "k", "width", "measure", "error"])?;
+    for row in &survey.kernels {
+        for (subject, errors) in [("kernel", &row.kernel), ("convolution", &row.layer)] {
+            for (width, error) in survey.config.widths.iter().zip(errors) {
+                let (k, width, error) =
+                    (row.size.to_string(), width.to_string(), error.to_string());
+                writer.write_record([subject, &row.family, &k, &width, "closed form", &error])?;
+            }
+        }
+    }
+    for row in &survey.measured {
+        let (family, k) =
+            row.kernel.as_ref().map_or_else(Default::default, |(f, k)| (f.clone(), k.to_string()));
+        let width = survey.config.width.to_string();
+        for (measure, width, error) in [
+            ("centre", width.as_str(), row.centre),
+            ("resampled", &width, row.resampled),
+            ("cube", "", row.cube),
+        ] {
+            writer.write_record([&row.subject, &family, &k, width, measure, &error.to_string()])?;
+        }
+    }
+    text(writer)
+}
+
+/// Writes `equivariance.md`, `equivariance.json`, `equivariance.csv`, `error-width.svg` and, where
+/// networks were measured, `error-depth.svg` into the folder `dir`, which is made if need be. Each
+/// file is written under another name, flushed to disk and renamed.
+///
+/// # Errors
+/// [`ReportError::Write`] naming the file that could not be written.
+pub fn write_survey(dir: &Path, survey: &Survey) -> Result<(), ReportError> {
+    make_folder(dir)?;
+    write_file(dir, "equivariance.md", &survey_markdown(survey))?;
+    write_file(dir, "equivariance.json", &serde_json::to_string_pretty(survey)?)?;
+    write_file(dir, "equivariance.csv", &survey_csv(survey)?)?;
+    write_file(dir, "error-width.svg", &width_plot(survey).draw().file())?;
+    let depth = depth_plot(survey);
+    if !depth.curves.is_empty() {
+        write_file(dir, "error-depth.svg", &depth.draw().file())?;
+    }
+    Ok(())
+}
+
+fn width_plot(survey: &Survey) -> LogPlot {
+    let curve = |row: &KernelRow| {
+        let points = survey.config.widths.iter().copied().zip(row.layer.iter().copied());
+        (format!("k = {}, {}", row.size, row.family), points.collect())
+    };
+    LogPlot {
+        x_label: "width of the field (voxels)",
+        y_label: "equivariance error of a layer",
+        curves: survey.kernels.iter().map(curve).collect(),
+    }
+}
+
+fn depth_plot(survey: &Survey) -> LogPlot {
+    let mut curves: Vec<(String, Vec<(f64, f64)>)> = vec![];
+    for row in &survey.measured {
+        let (Some(depth), Some((family, size))) = (row.depth, &row.kernel) else { continue };
+        let name = format!("k = {size}, {family}");
+        if curves.last().is_none_or(|(last, _)| *last != name) {
+            curves.push((name, vec![]));
+        }
+        if let Some((_, points)) = curves.last_mut() {
+            points.push((depth as f64, row.centre));
+        }
+    }
+    LogPlot { x_label: "depth (convolutions)", y_label: "equivariance error", curves }
+}
