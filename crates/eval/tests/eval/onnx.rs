@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use steer3d_dataset::{DatasetMeta, Split};
-use steer3d_eval::report::{Report, Section, write_report};
-use steer3d_eval::{OnnxOptions, OnnxPredictor, Predictor, evaluate, summarise};
+use steer3d_eval::{AnswerSpec, OnnxOptions, OnnxPredictor, Predictor, Report, Section, evaluate};
 
 use crate::common::{CLASSES, dataset, quick};
 
@@ -26,7 +25,10 @@ fn options(text: &str) -> OnnxOptions {
 }
 
 fn load(file: &str, text: &str, meta: &DatasetMeta) -> Result<OnnxPredictor, String> {
-    let loaded = OnnxPredictor::load("m".into(), &reference(file), &options(text), meta);
+    let loaded = {
+        let spec = AnswerSpec::classes(meta);
+        OnnxPredictor::load("m".into(), &reference(file), &options(text), spec)
+    };
     loaded.map_err(|e| e.to_string())
 }
 
@@ -116,16 +118,10 @@ fn it_gets_a_full_report() {
     };
     let found = report(32);
     assert_eq!(found.predictions, report(5).predictions);
-    let dataset = summarise(&data, Split::Test);
-    let section = Section {
-        dataset,
-        protocol: quick(),
-        models: vec![found],
-        gallery: vec![],
-        paired: vec![],
-    };
-    write_report(folder.path(), &Report::new("ONNX", "", vec![section])).unwrap();
-    assert!(folder.path().join("report.html").exists());
+    let section = Section::new(&data, Split::Test, quick(), vec![found]).unwrap();
+    let json = Report::new("ONNX", "", vec![section]).to_json().unwrap();
+    let read = Report::from_json(&json).unwrap();
+    assert!(read.sections[0].models[0].sources[0].conditions[0].get("accuracy").is_some());
 }
 
 #[test]
@@ -185,7 +181,10 @@ fn no_damage_to_a_file_ends_the_program() {
     let (bytes, meta) = (fs::read(reference("small.onnx")).unwrap(), meta());
     let load = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let loaded = OnnxPredictor::load("m".into(), &path, &OnnxOptions::default(), &meta);
+        let loaded = {
+            let spec = AnswerSpec::classes(&meta);
+            OnnxPredictor::load("m".into(), &path, &OnnxOptions::default(), spec)
+        };
         loaded.map_err(|e| e.to_string())
     };
     for length in [0, 1, 10, 500, 3000, bytes.len() - 1] {
