@@ -210,7 +210,11 @@ fn circles(mut arrows: BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Vec<Stri
         if arrows.len() == before {
             let name = |module: &Vec<String>| format!("/{}", module.join("/"));
             let line = |(file, used): (&Vec<String>, &BTreeSet<Vec<String>>)| {
-                format!("{} uses {}", name(file), used.iter().map(name).collect::<Vec<_>>().join(", "))
+                format!(
+                    "{} uses {}",
+                    name(file),
+                    used.iter().map(name).collect::<Vec<_>>().join(", ")
+                )
             };
             return arrows.iter().map(line).collect();
         }
@@ -258,9 +262,14 @@ fn a_circle_is_found() {
     assert_eq!(circles(BTreeMap::from([one("a", "b"), one("b", "c")])).len(), 0);
     let found = circles(BTreeMap::from([one("a", "b"), one("b", "a"), one("c", "a")]));
     assert_eq!(found, ["/a uses /b", "/b uses /a"]);
-    let code = without_texts("let a = \"\\\"use x::y;\";\nuse crate::a::{self, b::{C, d as e}};\npub use f::G;\n");
+    let code = without_texts(
+        "let a = \"\\\"use x::y;\";\nuse crate::a::{self, b::{C, d as e}};\npub use f::G;\n",
+    );
     let code = code.as_str();
     let paths = [["crate", "a"].as_slice(), &["crate", "a", "b", "C"], &["crate", "a", "b", "d"]];
-    assert_eq!(imports(code, false), paths.map(|p| p.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    assert_eq!(
+        imports(code, false),
+        paths.map(|p| p.iter().map(ToString::to_string).collect::<Vec<_>>())
+    );
     assert_eq!(imports(code, true), [["f", "G"]]);
 }

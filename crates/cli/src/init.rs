@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use steer3d::nn::checkpoint::write_atomically;
+use steer3d::experiments::TETRIS;
+use steer3d::files;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d init > experiment.toml
@@ -40,7 +41,7 @@ impl Example {
     fn text(self) -> &'static str {
         match self {
             Self::Template => include_str!("../../../examples/experiments/template.toml"),
-            Self::Tetris => include_str!("../../../examples/experiments/tetris.toml"),
+            Self::Tetris => TETRIS,
             Self::CathSteerable => {
                 include_str!("../../../examples/experiments/cath-steerable.toml")
             }
@@ -51,11 +52,11 @@ impl Example {
 }
 
 pub(crate) fn run(args: &InitArgs) -> Result<ExitCode> {
-    let text = args.example.text();
+    let text = args.example.text().as_bytes();
     match &args.out {
         Some(path) if path.exists() => bail!("{}: exists; choose another name", path.display()),
-        Some(path) => write_atomically(path, text.as_bytes())?,
-        None => std::io::stdout().write_all(text.as_bytes()).context("standard output")?,
+        Some(path) => files::write(path, text).with_context(|| path.display().to_string())?,
+        None => std::io::stdout().write_all(text).context("standard output")?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,16 +5,14 @@ mod dataset;
 mod demo;
 mod equivariance;
 mod eval;
-mod experiment;
 mod info;
 mod init;
+mod interrupt;
 mod output;
-mod record;
 mod report;
 mod runs;
-mod tensorboard;
-mod tetris;
 mod train;
+mod values;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -105,9 +103,6 @@ enum Command {
         shell: clap_complete::Shell,
     },
 }
-
-/// Exit code of a run that the user interrupted.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
+use steer3d::experiments::{Observer, PartObserver};
 
 /// How the user wants to be told.
 pub(crate) struct Output {
@@ -58,6 +59,16 @@ impl Output {
     }
 }
 
+impl Observer for Output {
+    fn say(&self, line: &str) {
+        self.say(line);
+    }
+
+    fn begin(&self, label: &str) -> Box<dyn PartObserver + '_> {
+        Box::new(self.progress(label, 0))
+    }
+}
+
 /// The progress of one long task.
 pub(crate) struct Progress {
     label: String,
@@ -80,16 +91,6 @@ impl Progress {
         }
     }
 
-    /// Tells the length, and that `done` of it was done before the clock started.
-    pub(crate) fn start(&mut self, done: usize, length: usize) {
-        self.length(length);
-        self.begun = (Instant::now(), done);
-        if let Some(bar) = &self.bar {
-            bar.set_position(done as u64);
-            bar.reset_eta();
-        }
-    }
-
     /// `done` of the whole length are done.
     pub(crate) fn at(&mut self, done: usize, message: &str) {
         if let Some(bar) = &self.bar {
@@ -104,9 +105,24 @@ impl Progress {
             eprintln!("{}: {done}/{} {message} (eta {eta:#})", self.label, self.length);
         }
     }
+}
 
-    /// A line that stays.
-    pub(crate) fn say(&self, line: &str) {
+impl PartObserver for Progress {
+    fn start(&mut self, done: usize, total: usize) {
+        self.length(total);
+        self.begun = (Instant::now(), done);
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+            bar.reset_eta();
+        }
+    }
+
+    fn at(&mut self, done: usize, total: usize, message: &str) {
+        self.length(total);
+        self.at(done, message);
+    }
+
+    fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
             None if self.lines => eprintln!("{line}"),

@@ -1,32 +1,23 @@
-use std::fmt;
-use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device};
-use clap::{Args, ValueEnum};
-use serde::Serialize;
-use steer3d::dataset::{Dataset, Split, Turns};
-use steer3d::eval::{AnswerKind, NetworkPredictor};
-use steer3d::kernels::Family;
-use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
-use steer3d::nn::{
-    ModelConfig, Network, PlainConfig, Pooling, SteerableConfig, Symmetry, TransformerConfig,
+use candle_core::Device;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use steer3d::dataset::Turns;
+use steer3d::experiments::{
+    Architecture, Data, EXPERIMENT, Existing, Experiment, RunSummary, Session, StateSettings,
+    TrainingSettings, list_runs, model_config, read_table,
 };
-use steer3d::report::{self, terminal};
-use steer3d::train::state::{self, TrainingState};
-use steer3d::train::{EpochMetrics, Precision, Save, States, TrainConfig, TrainEvent, Training};
+use steer3d::train::{Precision, TrainConfig};
 use toml::Table;
 
-use crate::experiment::{Data, Evaluation, Experiment, Saving, Settings, network, read};
+use crate::eval::command_line;
+use crate::interrupt::{INTERRUPTED, stop_on_interrupt};
 use crate::output::Output;
-use crate::record::{EXPERIMENT, Recorder, RunRecord, TestScore};
-use crate::{INTERRUPTED, eval, runs};
+use crate::values::named;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d init > cath.toml && steer3d train cath.toml
@@ -42,10 +33,6 @@ The run folder gets model.safetensors (weights of the best epoch and what the mo
 experiment.toml (all settings), run.json (version, seed, checksum of the data), metrics.jsonl (one
 line for each epoch), curves.html, tensorboard/ and states/, from which --resume goes on to the same
 bits. Ctrl-C and SIGTERM save the state and end with exit code 130; a second Ctrl-C ends at once.";
-
-/// The orientations of the group network multiply the inputs of its filters by 24, and so the effect of a step
-/// by 5; from one of three seeds it does not learn at the rate of the others.
-pub(crate) const GROUP_LEARNING_RATE: f64 = 5e-3;
 
 #[derive(Args)]
 pub(crate) struct TrainArgs {
@@ -101,12 +88,12 @@ pub(crate) struct TrainingArgs {
     pub(crate) recompute: bool,
     /// How a training computes: bfloat16 halves the memory that fields take, weights and the optimiser stay in
     /// float32; tf32 has GPUs round the factors of float32 products to 10 bits [default: float32]
-    #[arg(long, value_enum)]
-    precision: Option<Computing>,
+    #[arg(long, value_parser = named::<Precision>(["float32", "bfloat16", "tf32"]))]
+    precision: Option<Precision>,
     /// Turn every training volume at random, anew in each epoch, by rotations about z or by any: its
     /// points where the dataset has them, else its voxels [default: so3 for the augmented network, none
     /// for others]
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = Augment::parser())]
     augment: Option<Augment>,
     /// Share of these rotations that is used, those by the smallest angles, in volume of the group: with
     /// so3, 0.5 takes angles up to 132 degrees, with z up to 90
@@ -114,18 +101,20 @@ pub(crate) struct TrainingArgs {
     augment_fraction: f64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Augment {
-    None,
-    Z,
-    So3,
-}
+/// The rotations of `--augment`.
+#[derive(Clone, Copy)]
+struct Augment(Option<Turns>);
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Computing {
-    Float32,
-    Bfloat16,
-    Tf32,
+impl Augment {
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        PossibleValuesParser::new(["none", "z", "so3"]).map(|name| {
+            Self(match name.as_str() {
+                "z" => Some(Turns::Z { fraction: 1.0 }),
+                "so3" => Some(Turns::So3 { fraction: 1.0 }),
+                _ => None,
+            })
+        })
+    }
 }
 
 impl TrainingArgs {
@@ -148,94 +137,25 @@ impl TrainingArgs {
         augment: bool,
         seed: u64,
     ) -> TrainConfig {
-        let standard = TrainConfig::default();
+        let standard = architecture.training();
+        let turns = match self.augment.filter(|_| augment) {
+            Some(Augment(turns)) => turns,
+            None => standard.augment,
+        };
+        let fraction = self.augment_fraction;
         TrainConfig {
             epochs: self.epochs.unwrap_or(standard.epochs),
             batch_size: self.batch_size.unwrap_or(standard.batch_size),
-            learning_rate: self.learning_rate.unwrap_or(match architecture {
-                Architecture::Group => GROUP_LEARNING_RATE,
-                _ => standard.learning_rate,
-            }),
+            learning_rate: self.learning_rate.unwrap_or(standard.learning_rate),
             weight_decay: self.weight_decay.unwrap_or(standard.weight_decay),
             seed,
-            precision: match self.precision {
-                Some(Computing::Bfloat16) => Precision::Bfloat16,
-                Some(Computing::Tf32) => Precision::Tf32,
-                Some(Computing::Float32) | None => Precision::Float32,
-            },
-            augment: match self.augment.filter(|_| augment) {
-                Some(Augment::None) => None,
-                Some(Augment::Z) => Some(Turns::Z { fraction: self.augment_fraction }),
-                None if architecture != Architecture::Augmented => None,
-                Some(Augment::So3) | None => Some(Turns::So3 { fraction: self.augment_fraction }),
-            },
+            precision: self.precision.unwrap_or_default(),
+            augment: turns.map(|turns| match turns {
+                Turns::Z { .. } => Turns::Z { fraction },
+                Turns::So3 { .. } => Turns::So3 { fraction },
+            }),
             ..standard
         }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Architecture {
-    /// Steerable under rotation
-    Steerable,
-    /// The same with kernels of Gaussian shells
-    SteerableShells,
-    /// The same with kernels of Gaussian jets
-    SteerableJets,
-    /// Convolution and max pooling, as many parameters as the steerable one
-    Plain,
-    /// The same with antialiased pooling
-    Antialiased,
-    /// The plain network, its training volumes turned at random
-    Augmented,
-    /// Group convolution over the 24 rotations of the cube, about as many parameters
-    Group,
-    /// The plain network behind a spatial transformer, as many parameters in all
-    Transformer,
-}
-
-/// What a rival has as much of as the steerable network.
-#[derive(Clone, Copy)]
-pub(crate) enum Budget {
-    Parameters,
-    /// Multiply-adds of the convolutions for a volume of D, H, W voxels.
-    MultiplyAdds([usize; 3]),
-}
-
-impl Budget {
-    /// How much of it a network has.
-    pub(crate) fn of(self, model: &ModelConfig, device: &Device) -> Result<usize> {
-        let network = Network::new(model, 0, DType::F32, device)?;
-        Ok(match self {
-            Self::Parameters => network.params().count(),
-            Self::MultiplyAdds(dims) => network.multiply_adds(dims),
-        })
-    }
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value().expect("no architecture is hidden");
-        f.write_str(value.get_name())
-    }
-}
-
-#[derive(Serialize)]
-struct Summary {
-    schema_version: u32,
-    model: PathBuf,
-    parameters: usize,
-    best: Option<EpochMetrics>,
-    epochs: Vec<EpochMetrics>,
-    stopped: bool,
-}
-
-impl Summary {
-    fn text(&self) -> String {
-        let accuracy = self.best.and_then(|best| best.validation_accuracy);
-        let accuracy = accuracy
-            .map_or_else(String::new, |a| format!(", validation accuracy {:.1} %", 100.0 * a));
-        format!("{}: {} parameters{accuracy}", self.model.display(), self.parameters)
     }
 }
 
@@ -248,21 +168,24 @@ pub(crate) fn run(
     let (experiment, out) = plan(args, seed)?;
     let config = experiment.training(seed)?;
     let stop = stop_on_interrupt()?;
+    let command = command_line();
+    let session = Session { devices, observer: output, stop: &stop, command: &command };
     let Some(seeds) = args.seeds else {
-        let summary = one(args, &experiment, &out, &config, devices, output, &stop)?;
+        let summary = one(args, &experiment, &out, &config, &session)?;
         output.result(&summary.text(), &summary)?;
         return Ok(code(summary.stopped));
     };
     for seed in config.seed..config.seed + seeds {
         let config = TrainConfig { seed, ..config.clone() };
         let folder = out.join(format!("seed-{seed}"));
-        let summary = one(args, &experiment, &folder, &config, devices, output, &stop)?;
+        let summary = one(args, &experiment, &folder, &config, &session)?;
         output.say(&summary.text());
         if summary.stopped {
             return Ok(code(true));
         }
     }
-    runs::list(&out, None, output)?;
+    let runs = list_runs(&out, None)?;
+    output.result(&runs.table(), &runs)?;
     Ok(code(false))
 }
 
@@ -276,69 +199,31 @@ fn one(
     experiment: &Experiment,
     out: &Path,
     config: &TrainConfig,
-    devices: &[Device],
-    output: &Output,
-    stop: &AtomicBool,
-) -> Result<Summary> {
-    let device = &devices[0];
-    let states = experiment.states.states(out)?;
-    let before = RunRecord::read(out);
-    let latest = state::latest(&states.folder)?;
-    let unfinished = before.as_ref().is_some_and(|run| !run.finished);
-    if unfinished && latest.is_some() && !args.resume && !args.overwrite {
-        bail!(
-            "{}: holds a training that is not finished; go on with it with --resume, or start anew with --overwrite",
-            out.display()
-        );
-    }
-    let state = match latest.filter(|_| args.resume) {
-        Some(path) => Some(state::read(&path, device)?),
-        None => None,
+    session: &Session<'_>,
+) -> Result<RunSummary> {
+    let existing = match (args.resume, args.overwrite) {
+        (true, _) => Existing::Resume,
+        (_, true) => Existing::Overwrite,
+        _ => Existing::Keep,
     };
-    let was_finished = state.as_ref().is_some_and(|state| state.header.progress.finished);
-    let dataset = experiment.dataset(output)?;
-    let model = experiment.model(&dataset, device)?;
-    if let Some(evaluation) = &experiment.evaluation {
-        AnswerKind::of_head(model.head()).context("evaluation: a field is not evaluated")?;
-        evaluation.protocol.check(&dataset, evaluation.split).context("evaluation")?;
+    let trained = experiment.train(out, config, existing, &make_dataset, session)?;
+    if trained.is_stopped() {
+        let hint = "interrupted: the same command with --resume goes on where it was";
+        session.observer.say(hint);
+        return Ok(trained.evaluate(session)?);
     }
-    let recompute = experiment.recompute()?;
-    let network_on = |device: &Device| -> Result<Network> {
-        let network = Network::new(&model, config.seed, DType::F32, device)?;
-        Ok(network.with_recomputation(recompute))
-    };
-    let network = network_on(device)?;
-    let replicas = devices[1..].iter().map(network_on).collect::<Result<Vec<_>>>()?;
-    let resolved = toml::to_string_pretty(&experiment.resolved(&model, config)?)?;
-    let known = fs::read_to_string(out.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
-    let keep =
-        Keep { states: Some(&states), state, experiment: Some(&resolved), replicas: &replicas };
-    let run = train_into(out, network, &dataset, config, keep, output, stop)?;
-    let summary = Summary {
-        schema_version: 1,
-        model: run.path,
-        parameters: run.network.params().count(),
-        best: run.epochs.iter().rfind(|e| e.best).copied(),
-        epochs: run.epochs,
-        stopped: run.stopped,
-    };
-    if summary.stopped {
-        output.say("interrupted: the same command with --resume goes on where it was");
-        return Ok(summary);
-    }
-    let Some(evaluation) = experiment.evaluation.clone() else { return Ok(summary) };
-    let Some(mut record) = RunRecord::read(out) else { return Ok(summary) };
-    let before = before.filter(|run| known && was_finished && !run.test.is_empty());
-    if let Some(before) = before {
-        record.test = before.test;
-    } else {
-        // From here on nothing is lost by ending at once.
-        stop.store(true, Ordering::Relaxed);
-        record.test = report(out, run.network, &dataset, evaluation, output)?;
-        stop.store(false, Ordering::Relaxed);
-    }
-    record.write(out)?;
+    // From here on nothing is lost by ending at once.
+    session.stop.store(true, Ordering::Relaxed);
+    let summary = trained.evaluate(session)?;
+    session.stop.store(false, Ordering::Relaxed);
     Ok(summary)
+}
+
+/// Runs this program with the words of `data.make`.
+fn make_dataset(words: &[String]) -> std::io::Result<()> {
+    let program = std::env::current_exe()?;
+    let status = Command::new(program).args(words).stdout(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { Err(std::io::Error::other(status.to_string())) }
 }
 
 /// The experiment and its run folder.
@@ -356,13 +241,7 @@ fn plan(args: &TrainArgs, seed: Option<u64>) -> Result<(Experiment, PathBuf)> {
             source.display()
         );
     }
-    let (file, beside) = if is_run {
-        (source.join(EXPERIMENT), source.clone())
-    } else {
-        (source.clone(), Path::new("runs").join(source.file_stem().unwrap_or_default()))
-    };
-    let experiment = Experiment::parse(read(&file)?, &args.set);
-    let experiment = experiment.with_context(|| format!("{}", file.display()))?;
+    let (experiment, beside) = Experiment::open(source, &args.set)?;
     Ok((experiment, args.out.clone().unwrap_or(beside)))
 }
 
@@ -372,275 +251,17 @@ fn of_options(args: &TrainArgs, seed: u64) -> Result<Experiment> {
     let model = match &args.config {
         // With the defaults of a network, not with what the dataset tells.
         Some(path) => {
-            let model = network(read(path)?, "").with_context(|| format!("{}", path.display()))?;
-            Table::try_from(model)?
+            let model = model_config(read_table(path)?, "");
+            Table::try_from(model.with_context(|| format!("{}", path.display()))?)?
         }
-        None => Table::from_iter([("preset".to_owned(), architecture.to_string().into())]),
+        None => Table::from_iter([("preset".to_owned(), architecture.name().into())]),
     };
-    let mut training =
-        Settings::from(Table::try_from(args.training.config(architecture, true, seed))?);
-    training.recompute = Some(args.training.recompute.into());
+    let training = args.training.config(architecture, true, seed);
     Ok(Experiment {
         data: Data { dataset: args.source.clone(), make: vec![] },
         model,
-        training,
-        states: Saving::default(),
+        training: TrainingSettings::new(&training, args.training.recompute)?,
+        states: StateSettings::default(),
         evaluation: None,
     })
-}
-
-/// Evaluates a trained network and writes the report into its run folder; goes on with an evaluation
-/// that was interrupted.
-fn report(
-    out: &Path,
-    network: Network,
-    dataset: &Dataset,
-    evaluation: Evaluation,
-    output: &Output,
-) -> Result<Vec<TestScore>> {
-    let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let model = NetworkPredictor::new(name, network)?;
-    let Evaluation { split, protocol } = evaluation;
-    let folder = out.join("report");
-    let title = format!("{} on {}", out.display(), dataset.meta().name);
-    let evaluation = report::Evaluation { dataset, split, protocol: &protocol };
-    let (command, progress) = (eval::command_line(), eval::progress(output));
-    let report = evaluation.report(&[&model], &title, &command, Some(&folder), &progress)?;
-    output.say(&terminal(&report));
-    output.say(&format!("report: {}", folder.join("report.html").display()));
-    Ok(report.sections[0].models.first().map(TestScore::of).unwrap_or_default())
-}
-
-/// Set by SIGTERM and the first Ctrl-C; the second one ends the program at once.
-pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED.into());
-        }
-    })?;
-    #[cfg(unix)]
-    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))?;
-    Ok(stop)
-}
-
-/// A steerable network, and the plain one whose width is changed to make its rivals.
-#[derive(Clone)]
-pub(crate) struct Pair {
-    pub(crate) steerable: SteerableConfig,
-    pub(crate) plain: PlainConfig,
-}
-
-/// The networks for volumes like those of a dataset.
-pub(crate) fn default_networks(dataset: &Dataset) -> Result<Pair> {
-    let meta = dataset.meta();
-    let (classes, input_scale) = (meta.class_names.len(), input_scale(dataset)?);
-    Ok(Pair {
-        steerable: SteerableConfig {
-            input: meta.irreps.clone(),
-            voxel_size: meta.voxel_size,
-            input_scale,
-            ..SteerableConfig::small(meta.channels, classes)?
-        },
-        plain: PlainConfig { input_scale, ..PlainConfig::small(meta.channels, classes) },
-    })
-}
-
-/// One over the root mean square of some training volumes.
-pub(crate) fn input_scale(dataset: &Dataset) -> Result<f64> {
-    const ENOUGH: usize = 64;
-    let (mut squares, mut count) = (0.0, 0);
-    for &item in dataset.indices(Split::Train).iter().take(ENOUGH) {
-        let volume = dataset.read(item)?;
-        squares += volume.data().iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
-        count += volume.data().len();
-    }
-    Ok(if squares > 0.0 { (count as f64 / squares).sqrt() } else { 1.0 })
-}
-
-/// The steerable network of a pair, or a rival of the same budget.
-pub(crate) fn rival(
-    architecture: Architecture,
-    Pair { steerable, plain }: Pair,
-    budget: Budget,
-    device: &Device,
-) -> Result<ModelConfig> {
-    let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
-    let wanted = budget.of(&ModelConfig::Steerable(steerable.clone()), device)?;
-    let rival = match architecture {
-        Architecture::Steerable => return Ok(ModelConfig::Steerable(steerable)),
-        Architecture::SteerableShells => {
-            return of_family(Family::shells(), steerable, budget, wanted, device);
-        }
-        Architecture::SteerableJets => {
-            return of_family(Family::jets(2), steerable, budget, wanted, device);
-        }
-        Architecture::Plain | Architecture::Augmented => plain,
-        Architecture::Antialiased => antialiased,
-        Architecture::Group => PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased },
-        Architecture::Transformer => {
-            PlainConfig { transformer: Some(TransformerConfig::small()), ..plain }
-        }
-    };
-    Ok(ModelConfig::Plain(match budget {
-        Budget::Parameters => rival.with_parameters(wanted),
-        Budget::MultiplyAdds(dims) => rival.with_multiply_adds(wanted, dims),
-    }))
-}
-
-/// `steerable` with kernels of another family, as wide as the budget allows.
-fn of_family(
-    family: Family,
-    steerable: SteerableConfig,
-    budget: Budget,
-    wanted: usize,
-    device: &Device,
-) -> Result<ModelConfig> {
-    if steerable.kernel == family {
-        return Ok(ModelConfig::Steerable(steerable));
-    }
-    let steerable = SteerableConfig { kernel: family, ..steerable };
-    let with_width =
-        |width| Ok::<_, anyhow::Error>(ModelConfig::Steerable(steerable.with_width(width)?));
-    let (mut low, mut high) = (0.0, 8.0);
-    for _ in 0..10 {
-        let width = 0.5 * (low + high);
-        if budget.of(&with_width(width)?, device)? <= wanted {
-            low = width;
-        } else {
-            high = width;
-        }
-    }
-    let (low, high) = (with_width(low)?, with_width(high)?);
-    let gap = |model| Ok::<_, anyhow::Error>(budget.of(model, device)?.abs_diff(wanted));
-    Ok(if gap(&low)? <= gap(&high)? { low } else { high })
-}
-
-/// A finished training run.
-pub(crate) struct Run {
-    pub(crate) network: Network,
-    pub(crate) path: PathBuf,
-    pub(crate) epochs: Vec<EpochMetrics>,
-    pub(crate) stopped: bool,
-}
-
-/// What a run folder gets beside network and metrics.
-#[derive(Default)]
-pub(crate) struct Keep<'a> {
-    pub(crate) states: Option<&'a States>,
-    /// Where the training goes on.
-    pub(crate) state: Option<TrainingState>,
-    /// The resolved experiment file.
-    pub(crate) experiment: Option<&'a str>,
-    /// The network on other devices.
-    pub(crate) replicas: &'a [Network],
-}
-
-/// Trains a network and keeps its best weights and its metrics in folder `out`. Nothing in the folder
-/// is changed before all is checked.
-pub(crate) fn train_into(
-    out: &Path,
-    network: Network,
-    dataset: &Dataset,
-    config: &TrainConfig,
-    keep: Keep<'_>,
-    output: &Output,
-    stop: &AtomicBool,
-) -> Result<Run> {
-    fs::create_dir_all(out).with_context(|| format!("{}", out.display()))?;
-    let path = out.join("model.safetensors");
-    let meta = dataset.meta();
-    let card = ModelCard {
-        format: FORMAT,
-        version: env!("CARGO_PKG_VERSION").into(),
-        dataset: meta.name.clone(),
-        seed: config.seed,
-        class_names: meta.class_names.clone(),
-        dims: meta.dims,
-        voxel_size: meta.voxel_size,
-        unit: meta.unit.clone(),
-        model: network.config().clone(),
-    };
-    let label = format!("train {} on {}", network.config().name(), meta.name);
-    let mut record = RunRecord::new(&network, dataset, config);
-    output.say(&format!("{label}: {} parameters", record.parameters));
-    let (mut first, mut epochs) = (0, vec![]);
-    if let Some(TrainingState { path, header, .. }) = &keep.state {
-        let done = &header.progress;
-        output.say(&format!("  goes on from {} (epoch {})", path.display(), done.epoch));
-        (first, epochs) = (done.step, done.epochs.clone());
-    }
-    let save = Some(Save { model: &path, card: &card, states: keep.states });
-    let training = match keep.state {
-        None => Training::new(&network, dataset, config, save)?,
-        Some(state) => Training::resumed(&network, dataset, config, save, state)?,
-    };
-    let training = training.on_devices(keep.replicas)?;
-    if let Some(text) = keep.experiment {
-        checkpoint::write_atomically(&out.join(EXPERIMENT), text.as_bytes())?;
-    }
-    record.write(out)?;
-    let mut recorder = Recorder::new(out, first, &epochs)?;
-    let mut progress = output.progress(&label, 0);
-    let (start, mut done, mut failed) = (Instant::now(), first, None);
-    let volumes = config.batch_size * config.accumulate;
-    let watch = &mut |event| {
-        match event {
-            TrainEvent::Step { epoch, step, steps, loss, accuracy, .. } => {
-                if done == first {
-                    progress.start(first, steps);
-                }
-                done = step;
-                let rate = (volumes * (step - first)) as f64 / start.elapsed().as_secs_f64();
-                let epochs = config.epochs;
-                let accuracy = percent(accuracy);
-                let message =
-                    format!("epoch {epoch}/{epochs} loss {loss:.3}{accuracy} {rate:.1} volumes/s");
-                progress.at(step, &message);
-            }
-            TrainEvent::Epoch(metrics) => progress.say(&describe(&metrics, config.epochs)),
-            _ => {}
-        }
-        if let Err(error) = recorder.hear(&event, done) {
-            failed = Some(error);
-        }
-        if failed.is_some() || stop.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    };
-    let trained = training.run(watch)?;
-    if let Some(error) = failed {
-        return Err(error).with_context(|| format!("{}", out.display()));
-    }
-    let share = trained.waited.as_secs_f64() / trained.elapsed.as_secs_f64().max(1e-9);
-    progress.say(&format!("  waited for data: {:.1} % of the time", 100.0 * share));
-    if trained.epochs.is_empty() && keep.states.is_none() {
-        bail!("interrupted before the first epoch ended; nothing was saved");
-    }
-    recorder.curves(&label)?;
-    record.finished = !trained.stopped;
-    record.seconds = trained.elapsed.as_secs_f64();
-    record.waited_seconds = trained.waited.as_secs_f64();
-    record.write(out)?;
-    Ok(Run { network, path, epochs: trained.epochs, stopped: trained.stopped })
-}
-
-fn describe(m: &EpochMetrics, epochs: usize) -> String {
-    let validation = m.validation_loss.map_or_else(String::new, |loss| {
-        format!(", validation loss {loss:.3}{}", percent(m.validation_accuracy))
-    });
-    format!(
-        "  epoch {:>3}/{epochs}: train loss {:.3}{}{validation}{}",
-        m.epoch,
-        m.train_loss,
-        percent(m.train_accuracy),
-        if m.best { " *" } else { "" }
-    )
-}
-
-fn percent(accuracy: Option<f64>) -> String {
-    accuracy.map_or_else(String::new, |a| format!(" accuracy {:.1} %", 100.0 * a))
 }

@@ -446,8 +446,24 @@ fn labels_of_voxels_and_vectors_are_trained_as_the_head_is() {
     }
     let run = fs::read_to_string(at.join("voxels/run.json")).unwrap();
     assert!(run.contains("\"condition\": \"random rotations\""), "{run}");
+    let run = fs::read_to_string(at.join("outputs/run.json")).unwrap();
+    assert!(run.contains("\"error\": "), "{run}");
     vectors_are_evaluated_turned_back(at);
     labels_are_evaluated_turned_back(at);
+    networks_that_answer_with_labels_or_values_are_compared(at);
+}
+
+fn networks_that_answer_with_labels_or_values_are_compared(at: &Path) {
+    for answers in ["voxels", "values"] {
+        let out = format!("compared-{answers}");
+        let mut args = vec!["compare", "tasks.h5", "--answers", answers, "--out", &out];
+        args.extend("--models steerable,plain --seeds 1 --epochs 1 --split validation".split(' '));
+        args.extend("--rotations 1 --angles 90 --translations 1".split(' '));
+        let table = succeeds(at, &args);
+        assert!(table.contains("steerable") && table.contains("plain"), "{table}");
+        let rows = fs::read_to_string(at.join(&out).join("comparison.csv")).unwrap();
+        assert_eq!(rows.lines().count(), 3);
+    }
 }
 
 /// Under the cube group a steerable network's labels turn with the volume.

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use candle_core::Tensor;
-
-use crate::TrainError;
 use steer3d_nn::Params;
+
+use crate::error::TrainError;
+use crate::tensors::{Named, named, take, trainable};
 
 /// After step t the average moves to decay · average + (1 - decay) · weights, with the decay
 /// min(`decay`, (1 + t) / (10 + t)), so that the initial weights are soon forgotten.
@@ -20,8 +21,8 @@ impl Average {
         Ok(Self { decay, tensors: current(params)? })
     }
 
-    /// Hears of the weights after step `step`, counted from 1.
-    pub(crate) fn hear(&mut self, params: &Params, step: usize) -> Result<(), TrainError> {
+    /// Moves towards the weights after step `step`, counted from 1.
+    pub(crate) fn update(&mut self, params: &Params, step: usize) -> Result<(), TrainError> {
         let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
         for (tensor, parameter) in self.tensors.iter_mut().zip(params.trainable()) {
             let share = parameter.var.as_tensor().detach().affine(1.0 - decay, 0.0)?;
@@ -40,21 +41,18 @@ impl Average {
         Ok(())
     }
 
-    pub(crate) fn state(&self, params: &Params) -> Vec<(String, Tensor)> {
-        let names = params.trainable().iter().map(|p| format!("average/{}", p.name));
-        names.zip(self.tensors.iter().cloned()).collect()
+    /// Its tensors.
+    pub(crate) fn state(&self, params: &Params) -> Named {
+        named("average", trainable(params), self.tensors.iter().cloned())
     }
 
+    /// Puts back what [`state`](Self::state) gave; takes it out of `all`.
     pub(crate) fn restore(
         &mut self,
         params: &Params,
-        state: &mut HashMap<String, Tensor>,
+        all: &mut HashMap<String, Tensor>,
     ) -> Result<(), String> {
-        for (parameter, tensor) in params.trainable().iter().zip(&mut self.tensors) {
-            let name = format!("average/{}", parameter.name);
-            let found = state.remove(&name).filter(|t| t.dims() == parameter.var.dims());
-            *tensor = found.ok_or(name)?;
-        }
+        self.tensors = take("average", trainable(params), all)?;
         Ok(())
     }
 }
@@ -79,7 +77,7 @@ mod tests {
         for step in 1..=12 {
             let now = [step as f64, -(step as f64)];
             var.set(&Tensor::new(&now, &Device::Cpu).unwrap()).unwrap();
-            average.hear(&params, step).unwrap();
+            average.update(&params, step).unwrap();
             // 2/11, 3/12, ... and 1/2 from step 8 on.
             let decay = if step < 8 { (1 + step) as f64 / (10 + step) as f64 } else { 0.5 };
             for (e, n) in expected.iter_mut().zip(now) {

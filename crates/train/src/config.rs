@@ -3,8 +3,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use steer3d_dataset::Turns;
 
-use crate::{LossConfig, Schedule};
-use crate::{OptimiserConfig, TrainError};
+use crate::error::TrainError;
+use crate::loss_config::LossConfig;
+use crate::optimiser::OptimiserConfig;
+use crate::schedule::Schedule;
 
 /// Settings of the training loop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,7 +99,7 @@ impl Precision {
             let error = error.to_string();
             let error = error.lines().next().unwrap_or_default();
             let problem = format!("this device has no bfloat16, use \"float32\": {error}");
-            TrainError::Settings { field: "precision", problem }
+            TrainError::settings("precision", problem)
         })
     }
 }
@@ -139,9 +141,9 @@ impl TrainConfig {
     /// Checks every setting that does not depend on the data.
     ///
     /// # Errors
-    /// [`TrainError::Train`] for the first setting out of its range.
+    /// [`TrainError::Settings`] for the first setting out of its range.
     pub fn check(&self) -> Result<(), TrainError> {
-        let fault = |field, problem| Err(TrainError::Settings { field, problem });
+        let fault = |field, problem| Err(TrainError::settings(field, problem));
         let counts = [
             ("epochs", self.epochs),
             ("batch size", self.batch_size),

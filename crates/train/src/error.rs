@@ -1,3 +1,4 @@
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use steer3d_dataset::DatasetError;
@@ -58,6 +59,13 @@ pub enum TrainError {
     /// An error of a dataset.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+}
+
+impl TrainError {
+    /// A setting that makes no sense.
+    pub(crate) fn settings(field: &'static str, problem: impl Display) -> Self {
+        Self::Settings { field, problem: problem.to_string() }
+    }
 }
 
 impl From<candle_core::Error> for TrainError {

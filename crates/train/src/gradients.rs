@@ -3,7 +3,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 
-use crate::TrainError;
+use crate::error::TrainError;
 use steer3d_nn::Params;
 
 /// A gradient for each trainable tensor of a network, in the order of [`Params::trainable`]; none for

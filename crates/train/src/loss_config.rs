@@ -5,7 +5,7 @@ use candle_nn::loss::cross_entropy;
 use candle_nn::ops::log_softmax;
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
+use crate::error::TrainError;
 
 /// What is minimised: cross-entropy of classes and labels, and what is changed about it; squared error of
 /// target values.
@@ -65,9 +65,9 @@ impl Loss {
     /// The loss that `config` describes, where `counts` are the training items of each class.
     ///
     /// # Errors
-    /// [`TrainError::Train`] for a setting out of its range.
+    /// [`TrainError::Settings`] for a setting out of its range.
     pub fn new(config: &LossConfig, counts: &[usize]) -> Result<Self, TrainError> {
-        let fault = |field, problem| Err(TrainError::Settings { field, problem });
+        let fault = |field, problem| Err(TrainError::settings(field, problem));
         let &LossConfig { label_smoothing: smoothing, focal, .. } = config;
         if !(0.0..1.0).contains(&smoothing) {
             return fault("label_smoothing", format!("expected 0 to below 1, found {smoothing}"));

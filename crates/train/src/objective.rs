@@ -4,8 +4,10 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::loss::cross_entropy;
 use steer3d_dataset::{Batch, Dataset, Tasks};
 
-use crate::{Loss, TrainConfig};
-use crate::{TrainError, loss};
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::loss;
+use crate::loss_config::Loss;
 use steer3d_nn::{Head, Network};
 
 /// What the head of a network is trained on.

@@ -9,9 +9,9 @@ use steer3d_dataset::{Batch, Dataset};
 use steer3d_ops::DeviceLink;
 use steer3d_ops::Rank;
 
-use crate::Gradients;
-use crate::TrainError;
 use crate::config::Precision;
+use crate::error::TrainError;
+use crate::gradients::Gradients;
 use crate::objective::{Objective, Score};
 use steer3d_nn::{Mode, Network, Params};
 
@@ -177,8 +177,8 @@ impl Replicas {
         Self { threads: networks.iter().map(start).collect(), link }
     }
 
-    /// Hears that the weights of the network have moved.
-    pub(crate) fn moved(&mut self) {
+    /// Has the weights of the network copied again, which have moved.
+    pub(crate) fn invalidate(&mut self) {
         self.threads.iter_mut().for_each(|replica| replica.stale = true);
     }
 
@@ -288,7 +288,7 @@ fn all_well(
 }
 
 fn ended() -> TrainError {
-    TrainError::Settings { field: "devices", problem: "the thread of a device ended".into() }
+    TrainError::settings("devices", "the thread of a device ended")
 }
 
 /// Dropout masks of their own for each device.

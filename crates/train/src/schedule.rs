@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
+use crate::error::TrainError;
 
 /// A linear rise over `warm_up` of all steps to the learning rate, and then a decay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ impl Default for Schedule {
 
 /// Where in a training a step is.
 #[derive(Debug, Clone, Copy)]
-pub struct When {
+pub struct SchedulePoint {
     /// Optimiser step, from 0.
     pub step: usize,
     /// Optimiser steps in all.
@@ -77,10 +77,7 @@ pub struct When {
 impl Schedule {
     pub(crate) fn check(&self) -> Result<(), TrainError> {
         let fault = |field, value: f64, expected: &str| {
-            Err(TrainError::Settings {
-                field,
-                problem: format!("expected {expected}, found {value}"),
-            })
+            Err(TrainError::settings(field, format!("expected {expected}, found {value}")))
         };
         let warm_up = self.warm_up();
         if !(0.0..=1.0).contains(&warm_up) {
@@ -109,8 +106,8 @@ impl Schedule {
     }
 
     /// The learning rate of a step, whose peak is `rate`.
-    pub fn rate(&self, rate: f64, when: When) -> f64 {
-        let When { step, steps, epoch, reductions } = when;
+    pub fn rate(&self, rate: f64, point: SchedulePoint) -> f64 {
+        let SchedulePoint { step, steps, epoch, reductions } = point;
         let warm_up = match self.warm_up() {
             0.0 => 0,
             share => ((steps as f64 * share) as usize).max(1),
@@ -142,8 +139,8 @@ pub(crate) struct Plateau {
 }
 
 impl Plateau {
-    /// Hears of the loss of an epoch.
-    pub(crate) fn hear(&mut self, schedule: &Schedule, loss: f64) {
+    /// Takes the loss of an epoch into account.
+    pub(crate) fn observe(&mut self, schedule: &Schedule, loss: f64) {
         let Schedule::Plateau { patience, .. } = *schedule else { return };
         if self.lowest.is_none_or(|lowest| loss < lowest * (1.0 - 1e-4)) {
             self.lowest = Some(loss);
@@ -163,7 +160,7 @@ mod tests {
     use super::*;
 
     fn rates(schedule: Schedule, steps: usize) -> Vec<f64> {
-        let at = |step| When { step, steps, epoch: 1 + step / 2, reductions: 0 };
+        let at = |step| SchedulePoint { step, steps, epoch: 1 + step / 2, reductions: 0 };
         (0..steps).map(|step| schedule.rate(0.5, at(step))).collect()
     }
 
@@ -179,15 +176,16 @@ mod tests {
         }
         // At 12 of 4..20 the cosine is through half of its way.
         assert!((found[12] - 0.5 * 0.55).abs() < 1e-12);
-        let when = When { step: 20, steps: 20, epoch: 1, reductions: 0 };
-        let end = Schedule::Cosine { warm_up: 0.2, floor: 0.1 }.rate(0.5, when);
+        let point = SchedulePoint { step: 20, steps: 20, epoch: 1, reductions: 0 };
+        let end = Schedule::Cosine { warm_up: 0.2, floor: 0.1 }.rate(0.5, point);
         assert!((end - 0.05).abs() < 1e-12);
     }
 
     #[test]
     fn an_exponential_starts_after_its_epochs() {
         let schedule = Schedule::Exponential { warm_up: 0.0, factor: 0.94, start: 40 };
-        let rate = |epoch| schedule.rate(0.01, When { step: 1, steps: 10, epoch, reductions: 0 });
+        let rate =
+            |epoch| schedule.rate(0.01, SchedulePoint { step: 1, steps: 10, epoch, reductions: 0 });
         assert_eq!((rate(1), rate(40)), (0.01, 0.01));
         for epoch in [41, 50, 100] {
             let expected = 0.01 * 0.94f64.powi(epoch - 40);
@@ -210,12 +208,12 @@ mod tests {
         let losses = [1.0, 0.9, 0.95, 0.89995, 0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8];
         let mut found = vec![];
         for loss in losses {
-            plateau.hear(&schedule, loss);
+            plateau.observe(&schedule, loss);
             found.push(plateau.reductions);
         }
         assert_eq!(found, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3]);
-        let when = When { step: 0, steps: 1, epoch: 1, reductions: 2 };
-        assert!((schedule.rate(1.0, when) - 0.01).abs() < 1e-15);
+        let point = SchedulePoint { step: 0, steps: 1, epoch: 1, reductions: 2 };
+        assert!((schedule.rate(1.0, point) - 0.01).abs() < 1e-15);
     }
 
     #[test]

@@ -15,12 +15,12 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use steer3d_files::{TEMPORARY, temporary_beside};
-
-use crate::Progress;
-use crate::{TrainConfig, TrainError};
+use steer3d_files::{TEMPORARY, hex, temporary_beside};
 use steer3d_nn::ModelConfig;
-use steer3d_nn::checkpoint::write_atomically;
+
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::progress::Progress;
 
 /// Version of the layout that is written, and the only one that is read.
 pub const FORMAT: u32 = 1;
@@ -157,9 +157,11 @@ pub(crate) fn write(
     let metadata = HashMap::from([(HEADER.to_owned(), json)]);
     let views = tensors.iter().map(|(name, tensor)| (name, tensor));
     let content = safetensors::serialize(views, Some(metadata)).map_err(|e| fault(path, &e))?;
-    let mut bytes = format!("{MAGIC}{FORMAT}\n{}\n", sha256(&content)).into_bytes();
+    let sum = hex(&Sha256::digest(&content));
+    let mut bytes = format!("{MAGIC}{FORMAT}\n{sum}\n").into_bytes();
     bytes.extend(content);
-    Ok(write_atomically(path, &bytes)?)
+    steer3d_files::write(path, &bytes)
+        .map_err(|error| fault(path, &format!("cannot be written: {error}")))
 }
 
 /// Reads a state, its tensors onto `device`.
@@ -187,7 +189,7 @@ pub fn read(path: &Path, device: &Device) -> Result<TrainingState, TrainError> {
     let Some((sum, content)) = line(rest, DIGITS) else {
         return Err(damaged(&"no checksum"));
     };
-    let found = sha256(content);
+    let found = hex(&Sha256::digest(content));
     if sum != found {
         return Err(damaged(&format!("expected the SHA-256 {sum}, found {found}")));
     }
@@ -211,10 +213,6 @@ pub fn read(path: &Path, device: &Device) -> Result<TrainingState, TrainError> {
 fn line(bytes: &[u8], limit: usize) -> Option<(&str, &[u8])> {
     let end = bytes.iter().take(limit + 1).position(|byte| *byte == b'\n')?;
     Some((std::str::from_utf8(&bytes[..end]).ok()?, &bytes[end + 1..]))
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(crate) fn fault(path: &Path, problem: &dyn Display) -> TrainError {

@@ -11,8 +11,9 @@ use steer3d_nn::checkpoint::{FORMAT, ModelCard};
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_ops::tf32_is_permitted;
 use steer3d_train::{
-    Balance, ClassWeights, EpochMetrics, LossConfig, OptimiserConfig, Precision, Save, Schedule,
-    States, TrainConfig, TrainError, TrainEvent, Trained, Training, resume, state, train,
+    Balance, Checkpoints, ClassWeights, EpochMetrics, LossConfig, OptimiserConfig, Precision,
+    Schedule, StateFolder, TrainConfig, TrainError, TrainEvent, Trained, Training, resume, state,
+    train,
 };
 use steer3d_volume::Voxeliser;
 
@@ -90,14 +91,14 @@ fn go_on(
     let (path, card) = (folder.join("model.safetensors"), card(model, dataset));
     let folder = folder.join("states");
     let latest = state::latest(&folder)?;
-    let states = States { folder, every_steps: None, every: None, keep: 2 };
-    let save = Some(Save { model: &path, card: &card, states: Some(&states) });
+    let states = StateFolder { folder, every_steps: None, every: None, keep: 2 };
+    let keep = Some(Checkpoints { model: &path, card: &card, states: Some(&states) });
     let watch = &mut stop_at(steps);
     let trained = match latest {
-        None => train(&network, dataset, config, save, watch)?,
+        None => train(&network, dataset, config, keep, watch)?,
         Some(path) => {
             let state = state::read(&path, &Device::Cpu)?;
-            resume(&network, dataset, config, save, state, watch)?
+            resume(&network, dataset, config, keep, state, watch)?
         }
     };
     Ok((network, trained))
@@ -159,8 +160,8 @@ fn states_are_saved_every_so_many_steps_and_only_the_last_are_kept() {
     let (dataset, model) = (tetris(home.path(), 1), plain());
     let (path, card) = (home.path().join("model.safetensors"), card(&model, &dataset));
     let folder = home.path().join("runs/states");
-    let states = States { folder: folder.clone(), every_steps: Some(2), every: None, keep: 3 };
-    let save = Some(Save { model: &path, card: &card, states: Some(&states) });
+    let states = StateFolder { folder: folder.clone(), every_steps: Some(2), every: None, keep: 3 };
+    let keep = Some(Checkpoints { model: &path, card: &card, states: Some(&states) });
     let names = || {
         let list = fs::read_dir(&folder).unwrap();
         let mut names: Vec<_> =
@@ -171,19 +172,19 @@ fn states_are_saved_every_so_many_steps_and_only_the_last_are_kept() {
     };
     let config = small();
     // Three steps an epoch: saved after 2, 3, 4, 6, 6, 8, 9.
-    train(&network(&model), &dataset, &config, save, &mut stop_at(7)).unwrap();
+    train(&network(&model), &dataset, &config, keep, &mut stop_at(7)).unwrap();
     assert_eq!(names(), ["step-00000004.state", "step-00000006.state", "step-00000007.state"]);
     for half in [folder.join(".steer3d-a.tmp"), home.path().join(".steer3d-b.tmp")] {
         fs::write(half, "half").unwrap();
     }
-    train(&network(&model), &dataset, &config, save, &mut stop_at(1)).unwrap();
+    train(&network(&model), &dataset, &config, keep, &mut stop_at(1)).unwrap();
     assert_eq!(names(), ["step-00000001.state"]);
     assert!(!home.path().join(".steer3d-b.tmp").exists());
     // A time that has always passed: after each step.
     let states =
-        States { every_steps: None, every: Some(Duration::ZERO), keep: 99, ..states.clone() };
-    let save = Some(Save { model: &path, card: &card, states: Some(&states) });
-    train(&network(&model), &dataset, &config, save, &mut stop_at(7)).unwrap();
+        StateFolder { every_steps: None, every: Some(Duration::ZERO), keep: 99, ..states.clone() };
+    let keep = Some(Checkpoints { model: &path, card: &card, states: Some(&states) });
+    train(&network(&model), &dataset, &config, keep, &mut stop_at(7)).unwrap();
     assert_eq!(names().len(), 7);
 }
 
@@ -271,10 +272,10 @@ fn a_folder_that_cannot_be_written_is_reported_before_the_first_step() {
     fs::write(home.path().join("states"), "a file").unwrap();
     let (path, card) = (home.path().join("model.safetensors"), card(&model, &dataset));
     let folder = home.path().join("states/below");
-    let states = States { folder, every_steps: None, every: None, keep: 1 };
-    let save = Some(Save { model: &path, card: &card, states: Some(&states) });
+    let states = StateFolder { folder, every_steps: None, every: None, keep: 1 };
+    let keep = Some(Checkpoints { model: &path, card: &card, states: Some(&states) });
     let mut never = |_| panic!("a step was done");
-    let error = train(&network(&model), &dataset, &small(), save, &mut never).unwrap_err();
+    let error = train(&network(&model), &dataset, &small(), keep, &mut never).unwrap_err();
     assert!(error.to_string().contains("cannot be written"), "{error}");
 }
 
@@ -284,13 +285,13 @@ fn a_loss_or_gradient_that_is_no_number_is_named_and_the_state_saved() {
     let (dataset, model) = (tetris(home.path(), 1), steerable());
     let (path, card) = (home.path().join("model.safetensors"), card(&model, &dataset));
     let folder = home.path().join("states");
-    let states = States { folder: folder.clone(), every_steps: None, every: None, keep: 1 };
-    let save = Some(Save { model: &path, card: &card, states: Some(&states) });
+    let states = StateFolder { folder: folder.clone(), every_steps: None, every: None, keep: 1 };
+    let keep = Some(Checkpoints { model: &path, card: &card, states: Some(&states) });
     let broken = network(&model);
     let weight = &broken.params().trainable()[4];
     weight.var.set(&weight.var.affine(0.0, f64::NAN).unwrap()).unwrap();
     let message =
-        train(&broken, &dataset, &small(), save, &mut stop_at(9)).unwrap_err().to_string();
+        train(&broken, &dataset, &small(), keep, &mut stop_at(9)).unwrap_err().to_string();
     let expected =
         format!("the loss became NaN, first in the parameter '{}' in epoch 1, step 1", weight.name);
     assert!(message.contains(&expected) && message.contains("not-finite.state"), "{message}");
@@ -301,7 +302,7 @@ fn a_loss_or_gradient_that_is_no_number_is_named_and_the_state_saved() {
     let weight = &broken.params().trainable()[0];
     weight.var.set(&weight.var.affine(0.0, 3e38).unwrap()).unwrap();
     let message =
-        train(&broken, &dataset, &small(), save, &mut stop_at(9)).unwrap_err().to_string();
+        train(&broken, &dataset, &small(), keep, &mut stop_at(9)).unwrap_err().to_string();
     assert!(message.contains("first in the output of block 1"), "{message}");
 }
 
@@ -438,13 +439,13 @@ fn on_devices(
     let (replicas, card) = (replicas.collect::<Vec<_>>(), card(model, &dataset));
     let (path, folder) = (folder.join("model.safetensors"), folder.join("states"));
     let latest = state::latest(&folder)?;
-    let states = States { folder, every_steps: None, every: None, keep: 2 };
-    let save = Some(Save { model: &path, card: &card, states: Some(&states) });
+    let states = StateFolder { folder, every_steps: None, every: None, keep: 2 };
+    let keep = Some(Checkpoints { model: &path, card: &card, states: Some(&states) });
     let training = match latest {
-        None => Training::new(&network, &dataset, config, save)?,
+        None => Training::new(&network, &dataset, config, keep)?,
         Some(path) => {
             let state = state::read(&path, &Device::Cpu)?;
-            Training::resumed(&network, &dataset, config, save, state)?
+            Training::resumed(&network, &dataset, config, keep, state)?
         }
     };
     let (mut losses, mut stop) = (vec![], stop_at(steps));

@@ -1,11 +1,16 @@
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 
-use super::{beta1, beta2, epsilon};
-use crate::Gradients;
-use crate::TrainError;
-use steer3d_nn::Parameter;
+use crate::error::TrainError;
+use crate::gradients::Gradients;
 use steer3d_nn::Params;
+
+/// Decay of the mean of the gradients, unless it is set.
+pub(crate) const BETA1: f64 = 0.9;
+/// Decay of the mean of their squares, unless it is set.
+pub(crate) const BETA2: f64 = 0.999;
+/// What is added to the root of that mean, unless it is set.
+pub(crate) const EPSILON: f64 = 1e-8;
 
 /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), which applies to
 /// the parameters marked for it only.
@@ -15,14 +20,10 @@ pub struct AdamW {
     beta1: f64,
     beta2: f64,
     epsilon: f64,
-    step: i32,
-    moments: Vec<Moments>,
-}
-
-#[derive(Debug)]
-struct Moments {
-    first: Tensor,
-    second: Tensor,
+    pub(crate) step: i32,
+    /// Means of the gradients and of their squares, one for each parameter.
+    pub(crate) first: Vec<Tensor>,
+    pub(crate) second: Vec<Tensor>,
 }
 
 impl AdamW {
@@ -31,13 +32,17 @@ impl AdamW {
     /// # Errors
     /// Only if the device runs out of memory.
     pub fn new(params: &Params, weight_decay: f64) -> Result<Self, TrainError> {
-        let zeros = |p: &Parameter| {
-            let zero = p.var.zeros_like()?.detach();
-            Ok::<_, TrainError>(Moments { first: zero.clone(), second: zero })
-        };
-        let moments = params.trainable().iter().map(zeros).collect::<Result<_, _>>()?;
-        let (beta1, beta2, epsilon) = (beta1(), beta2(), epsilon());
-        Ok(Self { weight_decay, beta1, beta2, epsilon, step: 0, moments })
+        let zeros = params.trainable().iter().map(|p| Ok(p.var.zeros_like()?.detach()));
+        let first = zeros.collect::<Result<Vec<_>, TrainError>>()?;
+        Ok(Self {
+            weight_decay,
+            beta1: BETA1,
+            beta2: BETA2,
+            epsilon: EPSILON,
+            step: 0,
+            second: first.clone(),
+            first,
+        })
     }
 
     /// Other decays of the two moments than 0.9 and 0.999, and another summand of the root than 1e-8.
@@ -69,30 +74,20 @@ impl AdamW {
         let (beta1, beta2) = (self.beta1, self.beta2);
         let unbias1 = 1.0 / (1.0 - beta1.powi(self.step));
         let unbias2 = 1.0 / (1.0 - beta2.powi(self.step));
-        let moved = params.trainable().iter().zip(gradients.iter()).zip(&mut self.moments);
-        for ((parameter, gradient), moments) in moved {
+        let moments = self.first.iter_mut().zip(&mut self.second);
+        for ((parameter, gradient), (first, second)) in
+            params.trainable().iter().zip(gradients.iter()).zip(moments)
+        {
             let Some(gradient) = gradient else { continue };
-            moments.first = ((&moments.first * beta1)? + (gradient * (1.0 - beta1))?)?;
-            moments.second = ((&moments.second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
-            let scale = ((&moments.second * unbias2)?.sqrt()? + self.epsilon)?;
-            let update = ((&moments.first * (learning_rate * unbias1))? / scale)?;
+            *first = ((&*first * beta1)? + (gradient * (1.0 - beta1))?)?;
+            *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+            let scale = ((&*second * unbias2)?.sqrt()? + self.epsilon)?;
+            let update = ((&*first * (learning_rate * unbias1))? / scale)?;
             let decay = if parameter.decay { learning_rate * self.weight_decay } else { 0.0 };
             let kept = (parameter.var.as_tensor().detach() * (1.0 - decay))?;
             parameter.var.set(&(kept - update)?)?;
         }
         Ok(())
-    }
-
-    /// First and second moments and the number of steps.
-    pub(crate) fn state(&self) -> (Vec<&Tensor>, Vec<&Tensor>, i32) {
-        let (first, second) = self.moments.iter().map(|m| (&m.first, &m.second)).unzip();
-        (first, second, self.step)
-    }
-
-    pub(crate) fn restore(&mut self, first: Vec<Tensor>, second: Vec<Tensor>, step: i32) {
-        let moments = first.into_iter().zip(second);
-        self.moments = moments.map(|(first, second)| Moments { first, second }).collect();
-        self.step = step;
     }
 }
 

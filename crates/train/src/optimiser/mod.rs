@@ -8,12 +8,15 @@ use std::collections::HashMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use steer3d_nn::Params;
+
 pub use adamw::AdamW;
 pub use sgd::Sgd;
 
-use crate::Gradients;
-use crate::TrainError;
-use steer3d_nn::Params;
+use crate::error::TrainError;
+use crate::gradients::Gradients;
+use crate::tensors::{Named, named, take, trainable};
+use adamw::{BETA1, BETA2, EPSILON};
 
 /// How gradients become steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -43,15 +46,15 @@ pub enum OptimiserConfig {
 }
 
 fn beta1() -> f64 {
-    0.9
+    BETA1
 }
 
 fn beta2() -> f64 {
-    0.999
+    BETA2
 }
 
 fn epsilon() -> f64 {
-    1e-8
+    EPSILON
 }
 
 fn momentum() -> f64 {
@@ -61,7 +64,7 @@ fn momentum() -> f64 {
 impl Default for OptimiserConfig {
     /// AdamW with 0.9, 0.999 and 1e-8.
     fn default() -> Self {
-        Self::Adamw { beta1: beta1(), beta2: beta2(), epsilon: epsilon() }
+        Self::Adamw { beta1: BETA1, beta2: BETA2, epsilon: EPSILON }
     }
 }
 
@@ -72,7 +75,7 @@ impl OptimiserConfig {
                 return Ok(());
             }
             let problem = format!("expected a number in 0..1, found {value}");
-            Err(TrainError::Settings { field, problem })
+            Err(TrainError::settings(field, problem))
         };
         match *self {
             Self::Adamw { beta1, beta2, epsilon } => {
@@ -82,7 +85,7 @@ impl OptimiserConfig {
                     return Ok(());
                 }
                 let problem = format!("expected a positive number, found {epsilon}");
-                Err(TrainError::Settings { field: "epsilon", problem })
+                Err(TrainError::settings("epsilon", problem))
             }
             Self::Sgd { momentum, .. } => share("momentum", momentum),
         }
@@ -102,7 +105,7 @@ impl Optimiser {
     /// An optimiser for the trainable tensors of `params`.
     ///
     /// # Errors
-    /// [`TrainError::Train`] for a setting out of its range.
+    /// [`TrainError::Settings`] for a setting out of its range.
     pub fn new(
         config: &OptimiserConfig,
         params: &Params,
@@ -135,40 +138,33 @@ impl Optimiser {
         }
     }
 
-    /// Its tensors, each with the name of its parameter after its own, and the number of steps done.
-    pub fn state(&self, params: &Params) -> (Vec<(String, Tensor)>, i32) {
-        let named = |kind: &str, tensors: Vec<&Tensor>| -> Vec<(String, Tensor)> {
-            let names = params.trainable().iter().map(|p| format!("{kind}/{}", p.name));
-            names.zip(tensors.into_iter().cloned()).collect()
+    /// Its tensors, and the number of steps done.
+    pub(crate) fn state(&self, params: &Params) -> (Named, i32) {
+        let of = |kind: &str, tensors: &[Tensor]| {
+            named(kind, trainable(params), tensors.iter().cloned())
         };
         match self {
             Self::Adamw(adam) => {
-                let (first, second, step) = adam.state();
-                ([named("first", first), named("second", second)].concat(), step)
+                ([of("first", &adam.first), of("second", &adam.second)].concat(), adam.step)
             }
-            Self::Sgd(sgd) => (named("velocity", sgd.velocities.iter().collect()), 0),
+            Self::Sgd(sgd) => (of("velocity", &sgd.velocities), 0),
         }
     }
 
-    /// Puts back what [`state`](Self::state) gave; takes the tensors out of `state`. The name of the
-    /// first that is missing or has another shape is the error.
+    /// Puts back what [`state`](Self::state) gave; takes the tensors out of `all`. The name of the
+    /// first that is missing or does not fit is the error.
     pub(crate) fn restore(
         &mut self,
         params: &Params,
-        state: &mut HashMap<String, Tensor>,
+        all: &mut HashMap<String, Tensor>,
         step: i32,
     ) -> Result<(), String> {
-        let mut take = |kind: &str| -> Result<Vec<Tensor>, String> {
-            let one = |p: &steer3d_nn::Parameter| {
-                let name = format!("{kind}/{}", p.name);
-                let tensor = state.remove(&name).filter(|t| t.dims() == p.var.dims());
-                tensor.ok_or(name)
-            };
-            params.trainable().iter().map(one).collect()
-        };
+        let mut of = |kind: &str| take(kind, trainable(params), all);
         match self {
-            Self::Adamw(adam) => adam.restore(take("first")?, take("second")?, step),
-            Self::Sgd(sgd) => sgd.velocities = take("velocity")?,
+            Self::Adamw(adam) => {
+                (adam.first, adam.second, adam.step) = (of("first")?, of("second")?, step);
+            }
+            Self::Sgd(sgd) => sgd.velocities = of("velocity")?,
         }
         Ok(())
     }

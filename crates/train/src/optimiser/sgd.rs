@@ -1,7 +1,7 @@
 use candle_core::Tensor;
 
-use crate::Gradients;
-use crate::TrainError;
+use crate::error::TrainError;
+use crate::gradients::Gradients;
 use steer3d_nn::Params;
 
 /// Stochastic gradient descent with momentum and coupled weight decay, as PyTorch's SGD without

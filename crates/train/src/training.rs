@@ -7,32 +7,81 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use steer3d_dataset::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
+use steer3d_nn::{Mode, Network, Params, checkpoint};
 use steer3d_ops::permit_tf32;
 use steer3d_so3::Stream;
 
 use crate::average::Average;
-use crate::objective::Objective;
+use crate::checkpoints::{Checkpoints, StateFolder};
+use crate::config::{Precision, TrainConfig};
+use crate::difference::difference;
+use crate::error::TrainError;
+use crate::event::{TrainEvent, Trained};
+use crate::gradients::{Gradients, global_norm};
+use crate::metrics::{EpochMetrics, Sums};
+use crate::objective::{Objective, Score};
+use crate::optimiser::Optimiser;
+use crate::progress::Progress;
 use crate::replicas::{Outcome, Replicas, Task, volumes};
+use crate::schedule::SchedulePoint;
 use crate::state::{self, StateHeader, TrainingState, fault};
-use crate::{
-    EpochMetrics, Gradients, Monitor, Precision, Progress, Save, TrainConfig, TrainEvent, Trained,
-    When, global_norm,
-};
-use crate::{Optimiser, TrainError};
-use steer3d_nn::{Mode, Network, checkpoint};
+use crate::tensors::{Named, named, take};
 
 /// Batches from which the running statistics are taken after each epoch.
 const CALIBRATION_BATCHES: usize = 16;
 
+/// What hears of every step and may stop the training.
 type Watch<'a> = dyn FnMut(TrainEvent) -> ControlFlow<()> + 'a;
 
+/// Trains `network` on the training split of `dataset`, on the classes, labels of voxels or target values that
+/// its head gives, and leaves it with the weights of its best
+/// epoch: highest validation accuracy, then lowest validation loss; the last epoch where the
+/// dataset has no validation items.
+///
+/// With `keep`, the network is written there after every epoch that is the best so far, so a run
+/// that is killed leaves its best network, and with states a training that [`resume`] goes on with;
+/// older states in that folder are removed. `watch` hears of every step; `ControlFlow::Break` stops
+/// the run.
+///
+/// The same seed gives the same weights on any number of threads.
+///
+/// # Errors
+/// [`TrainError::Mismatch`] when the dataset does not fit the network, [`TrainError::NotFinite`] when
+/// the loss or a gradient diverges, [`TrainError::Checkpoint`] or [`TrainError::State`] when `keep` cannot be
+/// written, before the first step where that can be known.
+pub fn train(
+    network: &Network,
+    dataset: &Dataset,
+    config: &TrainConfig,
+    keep: Option<Checkpoints<'_>>,
+    watch: &mut Watch<'_>,
+) -> Result<Trained, TrainError> {
+    Training::new(network, dataset, config, keep)?.run(watch)
+}
+
+/// Goes on with a training from a state, to the same bits as a training that was never interrupted.
+///
+/// # Errors
+/// As [`train`]; [`TrainError::State`] naming the setting, if network, dataset or settings are not those
+/// of the state.
+pub fn resume(
+    network: &Network,
+    dataset: &Dataset,
+    config: &TrainConfig,
+    keep: Option<Checkpoints<'_>>,
+    state: TrainingState,
+    watch: &mut Watch<'_>,
+) -> Result<Trained, TrainError> {
+    Training::resumed(network, dataset, config, keep, state)?.run(watch)
+}
+
 /// A training that has not begun: all that can be checked before is checked, and the folder of the
-/// states is locked. [`train`](super::train) and [`resume`](super::resume) are its two ways in one call.
+/// states is locked. [`train`] and [`resume`] are its two ways in one call.
 pub struct Training<'a> {
     network: &'a Network,
     dataset: &'a Dataset,
     config: &'a TrainConfig,
-    save: Option<Save<'a>>,
+    keep: Option<Checkpoints<'a>>,
     items: Vec<usize>,
     validation: Vec<usize>,
     /// Batches of an epoch.
@@ -43,8 +92,7 @@ pub struct Training<'a> {
     /// The network on other devices, and their threads while the training runs.
     replicas: &'a [Network],
     threads: Option<Replicas>,
-    /// Of the state that the training goes on from: the file and the number of devices.
-    before: Option<(PathBuf, usize)>,
+    resumed: Option<ResumedState>,
     optimiser: Optimiser,
     average: Option<Average>,
     /// Tensors of the best epoch.
@@ -56,6 +104,13 @@ pub struct Training<'a> {
     saved: Instant,
     /// Keeps other trainings out of the folder of the states.
     _lock: Option<File>,
+}
+
+/// The state that a training goes on from.
+struct ResumedState {
+    path: PathBuf,
+    /// On how many devices it was trained.
+    devices: usize,
 }
 
 /// The batches since the last optimiser step.
@@ -75,19 +130,19 @@ impl<'a> Training<'a> {
     /// A training from the start.
     ///
     /// # Errors
-    /// As [`train`](super::train).
+    /// As [`train`].
     pub fn new(
         network: &'a Network,
         dataset: &'a Dataset,
         config: &'a TrainConfig,
-        save: Option<Save<'a>>,
+        keep: Option<Checkpoints<'a>>,
     ) -> Result<Self, TrainError> {
         config.check()?;
         config.precision.check(network.params().device())?;
         let items = training_items(dataset, config);
         if items.is_empty() {
             let problem = format!("dataset {} has no training items", dataset.meta().name);
-            return Err(TrainError::Settings { field: "dataset", problem });
+            return Err(TrainError::settings("dataset", problem));
         }
         let objective = Arc::new(Objective::new(network, dataset, config, &items)?);
         let params = network.params();
@@ -96,7 +151,7 @@ impl<'a> Training<'a> {
             network,
             dataset,
             config,
-            save,
+            keep,
             items,
             validation: dataset.indices(Split::Validation),
             batches,
@@ -104,7 +159,7 @@ impl<'a> Training<'a> {
             objective,
             replicas: &[],
             threads: None,
-            before: None,
+            resumed: None,
             optimiser: Optimiser::new(&config.optimiser, params, config.weight_decay)?,
             average: config.average.map(|decay| Average::new(params, decay)).transpose()?,
             best: None,
@@ -114,14 +169,14 @@ impl<'a> Training<'a> {
             saved: Instant::now(),
             _lock: None,
         };
-        if let Some(states) = save.and_then(|s| s.states) {
-            let one: usize = run.tensors()?.iter().map(|(_, t)| size(t)).sum();
+        if let Some(states) = run.states() {
+            let one: usize = run.tensors().iter().map(|(_, t)| size(t)).sum();
             let model: usize = params.all().map(|(_, v)| size(v)).sum();
             // While a file is written its predecessor is still there.
             let room = (states.keep + 1) * (one + model) + 2 * model;
             run._lock = Some(state::prepare(&states.folder, room as u64)?);
             state::clean(&states.folder)?;
-            let beside = save.and_then(|s| s.model.parent()).filter(|f| !f.as_os_str().is_empty());
+            let beside = keep.and_then(|k| k.model.parent()).filter(|f| !f.as_os_str().is_empty());
             state::clean(beside.unwrap_or(Path::new(".")))?;
         }
         Ok(run)
@@ -130,15 +185,15 @@ impl<'a> Training<'a> {
     /// A training that goes on from a state.
     ///
     /// # Errors
-    /// As [`resume`](super::resume).
+    /// As [`resume`].
     pub fn resumed(
         network: &'a Network,
         dataset: &'a Dataset,
         config: &'a TrainConfig,
-        save: Option<Save<'a>>,
+        keep: Option<Checkpoints<'a>>,
         state: TrainingState,
     ) -> Result<Self, TrainError> {
-        let mut training = Self::new(network, dataset, config, save)?;
+        let mut training = Self::new(network, dataset, config, keep)?;
         training.restore(state)?;
         Ok(training)
     }
@@ -149,7 +204,7 @@ impl<'a> Training<'a> {
     /// loss. All else happens on the device of the network.
     ///
     /// # Errors
-    /// [`TrainError::Train`] for a replica that is another network or whose device lacks the precision,
+    /// [`TrainError::Settings`] for a replica that is another network or whose device lacks the precision,
     /// [`TrainError::State`] if the training goes on from a state of another number of devices.
     pub fn on_devices(mut self, replicas: &'a [Network]) -> Result<Self, TrainError> {
         for replica in replicas {
@@ -157,8 +212,8 @@ impl<'a> Training<'a> {
             if replica.config() != self.network.config()
                 || params.dtype() != self.network.params().dtype()
             {
-                let problem = "the replicas are other networks than the one that is trained".into();
-                return Err(TrainError::Settings { field: "devices", problem });
+                let problem = "the replicas are other networks than the one that is trained";
+                return Err(TrainError::settings("devices", problem));
             }
             self.config.precision.check(params.device())?;
         }
@@ -167,13 +222,17 @@ impl<'a> Training<'a> {
         Ok(self)
     }
 
+    fn states(&self) -> Option<&'a StateFolder> {
+        self.keep.and_then(|keep| keep.states)
+    }
+
     /// A state is of as many devices: other parts round in other places.
     fn check_devices(&self) -> Result<(), TrainError> {
         let now = 1 + self.replicas.len();
-        match &self.before {
-            Some((path, before)) if *before != now => {
+        match &self.resumed {
+            Some(ResumedState { path, devices }) if *devices != now => {
                 let problem = format!(
-                    "it was trained on {before} devices and now on {now}; go on with as many, or train anew in another folder"
+                    "it was trained on {devices} devices and now on {now}; go on with as many, or train anew in another folder"
                 );
                 Err(fault(path, &problem))
             }
@@ -185,11 +244,8 @@ impl<'a> Training<'a> {
     /// its folder first.
     ///
     /// # Errors
-    /// As [`train`](super::train).
-    pub fn run(
-        mut self,
-        watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
-    ) -> Result<Trained, TrainError> {
+    /// As [`train`].
+    pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Trained, TrainError> {
         self.check_devices()?;
         let _permit = (self.config.precision == Precision::Tf32).then(permit_tf32);
         if self.replicas.is_empty() {
@@ -204,12 +260,9 @@ impl<'a> Training<'a> {
         })
     }
 
-    fn all_epochs(
-        mut self,
-        watch: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
-    ) -> Result<Trained, TrainError> {
+    fn all_epochs(mut self, watch: &mut Watch<'_>) -> Result<Trained, TrainError> {
         if self.progress == Progress::start()
-            && let Some(states) = self.save.and_then(|s| s.states)
+            && let Some(states) = self.states()
         {
             state::prune(&states.folder, 0)?;
         }
@@ -231,9 +284,7 @@ impl<'a> Training<'a> {
     fn end(mut self, stopped: bool) -> Result<Trained, TrainError> {
         self.clock();
         if let Some(best) = &self.best {
-            for ((_, var), tensor) in self.network.params().all().zip(best) {
-                var.set(&tensor.detach())?;
-            }
+            set_all(self.network.params(), best)?;
         }
         let Progress { epochs, seconds, waited, .. } = self.progress;
         let (elapsed, waited) = (Duration::from_secs_f64(seconds), Duration::from_secs_f64(waited));
@@ -289,10 +340,7 @@ impl<'a> Training<'a> {
             let place = self.first_not_finite(&x)?;
             return Err(self.not_finite(&format!("the loss became {value}{place}")));
         }
-        let terms = [value * weight, weight, right, answers];
-        for (sum, term) in self.progress.sums.iter_mut().zip(terms) {
-            *sum += term;
-        }
+        self.progress.sums.add(value, weight, right, answers);
         self.progress.batch += 1;
         self.progress.batches += 1;
         let gradients =
@@ -311,8 +359,8 @@ impl<'a> Training<'a> {
     /// The optimiser step of the pending batches.
     fn step(&mut self) -> Result<TrainEvent, TrainError> {
         let Some(Pending { mut gradients, weight, loss }) = self.pending.take() else {
-            let problem = "an optimiser step without a batch".into();
-            return Err(TrainError::Settings { field: "accumulate", problem });
+            let problem = "an optimiser step without a batch";
+            return Err(TrainError::settings("accumulate", problem));
         };
         if self.config.accumulate > 1 {
             gradients = gradients.scaled(1.0 / weight)?;
@@ -331,21 +379,20 @@ impl<'a> Training<'a> {
         let learning_rate = self.learning_rate();
         self.optimiser.step(params, &gradients, learning_rate)?;
         if let Some(replicas) = &mut self.threads {
-            replicas.moved();
+            replicas.invalidate();
         }
         let progress = &mut self.progress;
         progress.step += 1;
         progress.learning_rate = learning_rate;
         if let Some(average) = &mut self.average {
-            average.hear(params, progress.step)?;
+            average.update(params, progress.step)?;
         }
-        let [_, _, right, answers] = progress.sums;
         Ok(TrainEvent::Step {
             epoch: progress.epoch,
             step: progress.step,
             steps: self.steps,
             loss: (loss / weight) as f32,
-            accuracy: share(right, answers),
+            accuracy: progress.sums.accuracy(),
             learning_rate,
             gradient_norm,
         })
@@ -355,8 +402,8 @@ impl<'a> Training<'a> {
     fn learning_rate(&self) -> f64 {
         let Progress { step, epoch, .. } = self.progress;
         let reductions = self.progress.plateau.reductions;
-        let when = When { step, steps: self.steps, epoch, reductions };
-        self.config.schedule.rate(self.config.learning_rate, when)
+        let point = SchedulePoint { step, steps: self.steps, epoch, reductions };
+        self.config.schedule.rate(self.config.learning_rate, point)
     }
 
     /// Validates, and keeps the network if it is the best so far.
@@ -364,61 +411,57 @@ impl<'a> Training<'a> {
         self.exchange_average()?;
         self.calibrate()?;
         let batch_size = self.config.batch_size;
-        let scores = self.validate(batch_size)?;
+        let validation = self.validate(batch_size)?;
         self.clock();
-        let [loss, weight, right, answers] = self.progress.sums;
         let mut metrics = EpochMetrics {
             epoch: self.progress.epoch,
-            train_loss: loss / weight,
-            train_accuracy: share(right, answers),
-            validation_loss: scores.map(|s| if s.0.is_finite() { s.0 } else { f64::MAX }),
-            validation_accuracy: scores.and_then(|s| s.1),
+            train_loss: self.progress.sums.mean_loss(),
+            train_accuracy: self.progress.sums.accuracy(),
+            validation_loss: validation
+                .map(|sums| Some(sums.mean_loss()).filter(|l| l.is_finite()).unwrap_or(f64::MAX)),
+            validation_accuracy: validation.and_then(|sums| sums.accuracy()),
             best: false,
             learning_rate: self.progress.learning_rate,
             seconds: self.progress.seconds,
         };
         let best = self.progress.epochs.iter().rfind(|e| e.best);
-        metrics.best = best.is_none_or(|best| better(self.config.monitor, &metrics, best));
+        metrics.best = best.is_none_or(|best| metrics.is_better_than(best, self.config.monitor));
         if metrics.best {
             self.best = Some(snapshot(self.network)?);
-            if let Some(save) = self.save {
-                checkpoint::save(save.model, self.network, save.card)?;
+            if let Some(keep) = self.keep {
+                checkpoint::save(keep.model, self.network, keep.card)?;
             }
         }
         self.exchange_average()?;
         let progress = &mut self.progress;
-        progress
-            .plateau
-            .hear(&self.config.schedule, metrics.validation_loss.unwrap_or(metrics.train_loss));
+        let loss = metrics.validation_loss.unwrap_or(metrics.train_loss);
+        progress.plateau.observe(&self.config.schedule, loss);
         progress.epochs.push(metrics);
         let best = progress.epochs.iter().rfind(|e| e.best).map_or(0, |e| e.epoch);
         let tired = self.config.patience.is_some_and(|patience| metrics.epoch - best >= patience);
         progress.finished = tired || metrics.epoch == self.config.epochs;
         progress.epoch += 1;
         progress.batch = 0;
-        progress.sums = [0.0; 4];
+        progress.sums = Sums::default();
         Ok(metrics)
     }
 
-    /// Mean loss and accuracy over the validation items; `None` when there are none.
-    fn validate(&self, batch_size: usize) -> Result<Option<(f64, Option<f64>)>, TrainError> {
+    /// The sums over the validation items; `None` when there are none.
+    fn validate(&self, batch_size: usize) -> Result<Option<Sums>, TrainError> {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        let fused = self.network.folded()?;
-        let mut sums = [0.0; 4];
+        let folded = self.network.folded()?;
+        let mut sums = Sums::default();
         read_ahead(self.dataset, &self.validation, batch_size, None, |mut batch| {
             let x = volumes(self.network, self.dataset, &mut batch)?;
-            let score = self.objective.validation(&fused.forward(&x)?, &batch)?;
-            let loss: f32 = score.loss.to_dtype(DType::F32)?.to_scalar()?;
-            let terms = [f64::from(loss) * score.weight, score.weight, score.right, score.answers];
-            for (sum, term) in sums.iter_mut().zip(terms) {
-                *sum += term;
-            }
+            let Score { loss, weight, right, answers } =
+                self.objective.validation(&folded.forward(&x)?, &batch)?;
+            let loss: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
+            sums.add(loss.into(), weight, right, answers);
             Ok(ControlFlow::Continue(()))
         })?;
-        let [loss, weight, right, answers] = sums;
-        Ok(Some((loss / weight, share(right, answers))))
+        Ok(Some(sums))
     }
 
     fn exchange_average(&mut self) -> Result<(), TrainError> {
@@ -473,7 +516,7 @@ impl<'a> Training<'a> {
     }
 
     fn not_finite(&mut self, what: &dyn Display) -> TrainError {
-        let states = self.save.and_then(|s| s.states);
+        let states = self.states();
         let path = states.map(|s| s.folder.join("not-finite.state"));
         let state = path.filter(|path| self.write_state(path).is_ok());
         TrainError::NotFinite {
@@ -486,14 +529,14 @@ impl<'a> Training<'a> {
     }
 
     fn is_time_to_save(&self) -> bool {
-        let Some(states) = self.save.and_then(|s| s.states) else { return false };
+        let Some(states) = self.states() else { return false };
         let by_steps =
             states.every_steps.is_some_and(|n| self.progress.step.is_multiple_of(n.max(1)));
         by_steps || states.every.is_some_and(|every| self.saved.elapsed() >= every)
     }
 
     fn save_state(&mut self) -> Result<(), TrainError> {
-        let Some(states) = self.save.and_then(|s| s.states) else { return Ok(()) };
+        let Some(states) = self.states() else { return Ok(()) };
         self.write_state(&state::path_of(&states.folder, self.progress.step))?;
         state::prune(&states.folder, states.keep.max(1))?;
         self.saved = Instant::now();
@@ -512,19 +555,18 @@ impl<'a> Training<'a> {
             devices: 1 + self.replicas.len(),
             progress: Progress { optimiser_step, ..self.progress.clone() },
         };
-        state::write(path, &header, &self.tensors()?)
+        state::write(path, &header, &self.tensors())
     }
 
     /// Every tensor of the training, by kind and name.
-    fn tensors(&self) -> Result<Vec<(String, Tensor)>, TrainError> {
+    fn tensors(&self) -> Named {
         let params = self.network.params();
-        let weights = params.all().map(|(n, v)| (format!("weights/{n}"), v.as_tensor().clone()));
-        let mut tensors: Vec<_> = weights.collect();
+        let weights = params.all().map(|(_, var)| var.as_tensor().clone());
+        let mut tensors = named("weights", params.all(), weights);
         tensors.extend(self.optimiser.state(params).0);
         tensors.extend(self.average.iter().flat_map(|average| average.state(params)));
-        let names = params.all().map(|(name, _)| format!("best/{name}"));
-        tensors.extend(names.zip(self.best.iter().flatten().cloned()));
-        Ok(tensors)
+        tensors.extend(named("best", params.all(), self.best.iter().flatten().cloned()));
+        tensors
     }
 
     /// Goes back to where a state is.
@@ -552,26 +594,18 @@ impl<'a> Training<'a> {
         let params = self.network.params();
         let missing =
             |name: String| fault(&path, &format!("has no tensor '{name}' that fits the model"));
-        for (name, var) in params.all() {
-            let name = format!("weights/{name}");
-            let found = tensors.remove(&name).filter(|t| fits(t, var));
-            var.set(&found.ok_or_else(|| missing(name))?)?;
-        }
+        let weights = take("weights", params.all(), &mut tensors).map_err(missing)?;
+        set_all(params, &weights)?;
         let step = header.progress.optimiser_step;
         self.optimiser.restore(params, &mut tensors, step).map_err(missing)?;
         if let Some(average) = &mut self.average {
             average.restore(params, &mut tensors).map_err(missing)?;
         }
         if header.progress.epochs.iter().any(|e| e.best) {
-            let best = params.all().map(|(name, var)| {
-                let name = format!("best/{name}");
-                let found = tensors.remove(&name).filter(|t| fits(t, var));
-                found.ok_or_else(|| missing(name))
-            });
-            self.best = Some(best.collect::<Result<_, _>>()?);
+            self.best = Some(take("best", params.all(), &mut tensors).map_err(missing)?);
         }
         self.progress = header.progress;
-        self.before = Some((path, header.devices));
+        self.resumed = Some(ResumedState { path, devices: header.devices });
         Ok(())
     }
 }
@@ -588,10 +622,6 @@ fn training_items(dataset: &Dataset, config: &TrainConfig) -> Vec<usize> {
     items
 }
 
-fn fits(tensor: &Tensor, var: &Tensor) -> bool {
-    tensor.dims() == var.dims() && tensor.dtype() == var.dtype()
-}
-
 fn size(tensor: &Tensor) -> usize {
     tensor.elem_count() * tensor.dtype().size_in_bytes()
 }
@@ -601,58 +631,12 @@ fn is_finite(tensor: &Tensor) -> Result<bool, TrainError> {
     Ok(sum.is_finite())
 }
 
-/// "NAME was A and is now B" for the first part in which two values differ.
-fn difference(
-    old: &impl serde::Serialize,
-    new: &impl serde::Serialize,
-) -> Result<Option<String>, TrainError> {
-    let value = |problem: serde_json::Error| TrainError::Settings {
-        field: "settings",
-        problem: problem.to_string(),
-    };
-    let old = serde_json::to_value(old).map_err(value)?;
-    let new = serde_json::to_value(new).map_err(value)?;
-    Ok(first_difference("", &old, &new))
-}
-
-fn first_difference(
-    path: &str,
-    old: &serde_json::Value,
-    new: &serde_json::Value,
-) -> Option<String> {
-    use serde_json::Value;
-    if old == new {
-        return None;
+/// Gives all variables the values of tensors.
+fn set_all(params: &Params, tensors: &[Tensor]) -> Result<(), TrainError> {
+    for ((_, var), tensor) in params.all().zip(tensors) {
+        var.set(&tensor.detach())?;
     }
-    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    match (old, new) {
-        (Value::Object(a), Value::Object(b)) => {
-            let keys = a.keys().chain(b.keys().filter(|k| !a.contains_key(*k)));
-            let of =
-                |map: &serde_json::Map<_, _>, key| map.get(key).cloned().unwrap_or(Value::Null);
-            keys.into_iter().find_map(|key| first_difference(&below(key), &of(a, key), &of(b, key)))
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            (0..a.len()).find_map(|i| first_difference(&below(&i.to_string()), &a[i], &b[i]))
-        }
-        _ => Some(format!("{path} was {old} and is now {new}")),
-    }
-}
-
-fn better(monitor: Monitor, a: &EpochMetrics, b: &EpochMetrics) -> bool {
-    let less_loss = || match (a.validation_loss, b.validation_loss) {
-        (Some(x), Some(y)) => x < y,
-        _ => true,
-    };
-    match (monitor, a.validation_accuracy, b.validation_accuracy) {
-        (Monitor::Accuracy, Some(x), Some(y)) if x != y => x > y,
-        _ => less_loss(),
-    }
-}
-
-/// `part` of `whole`, if there is something.
-fn share(part: f64, whole: f64) -> Option<f64> {
-    (whole > 0.0).then_some(part / whole)
+    Ok(())
 }
 
 fn snapshot(network: &Network) -> Result<Vec<Tensor>, TrainError> {

@@ -1,0 +1,186 @@
+//! Several networks, trained from several seeds and measured on the same volumes.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use serde::{Deserialize, Serialize};
+use steer3d_dataset::Dataset;
+use steer3d_eval::{AnswerKind, Comparison, NetworkPredictor, Report, Trial, evaluate};
+use steer3d_nn::{ModelConfig, Network, checkpoint};
+use steer3d_report::{Evaluation, write_comparison, write_report};
+use steer3d_train::{TrainConfig, TrainingState, state};
+
+use crate::error::{At, ExperimentError};
+use crate::evaluation::progress;
+use crate::experiment::{EvaluationSettings, StateSettings};
+use crate::folder::write_text;
+use crate::rivals::{Architecture, Budget, Prototypes};
+use crate::session::Session;
+use crate::training::{RunOptions, train_into};
+
+/// What to compare, and how.
+#[derive(Debug, Clone)]
+pub struct CompareConfig {
+    /// The networks, sized for the dataset, and their trainings, whose seed is replaced.
+    pub rivals: Vec<(Architecture, TrainConfig)>,
+    /// What they answer.
+    pub answers: AnswerKind,
+    /// What all of them have about as much of as the steerable network.
+    pub budget: Budget,
+    /// Seeds from which each of them is trained.
+    pub seeds: Range<u64>,
+    /// Whether blocks are computed again in the backward pass.
+    pub recompute: bool,
+    /// How all of them are measured.
+    pub evaluation: EvaluationSettings,
+    /// Folder for the tables, the report and the trainings.
+    pub folder: PathBuf,
+}
+
+/// Trains every network from every seed and measures it; trainings and evaluations that the folder has are not
+/// repeated. The folder gets `comparison.md`, `.csv` and `.json` (mean and standard deviation over seeds), the report
+/// of the models of the first seed, and a folder for each training. `None` if the session stops it: the same call
+/// then goes on.
+///
+/// # Errors
+/// If a network does not fit the dataset, a training diverges, or a file cannot be read or written.
+pub fn compare(
+    dataset: &Dataset,
+    config: &CompareConfig,
+    session: &Session<'_>,
+) -> Result<Option<Comparison>, ExperimentError> {
+    let prototypes = Prototypes::new(dataset, config.answers)?;
+    let EvaluationSettings { split, protocol } = &config.evaluation;
+    let (mut models, mut journals) = (vec![], vec![]);
+    for (architecture, training) in &config.rivals {
+        let model = rival(&prototypes, *architecture, config.budget, session)?;
+        let mut trials = vec![];
+        for seed in config.seeds.clone() {
+            let folder = config.folder.join(format!("{architecture}-{seed}"));
+            let training = TrainConfig { seed, ..training.clone() };
+            let job = Job { folder: &folder, dataset, model: &model, training: &training };
+            let Some((network, seconds)) = job.trained(config.recompute, session)? else {
+                return Ok(None);
+            };
+            let predictor = NetworkPredictor::new(architecture.to_string(), network)?;
+            let journal = folder.join("unfinished.logits");
+            let progress = progress(dataset, session);
+            let progress = |p| progress(architecture.name(), p);
+            let report =
+                evaluate(&predictor, dataset, *split, protocol, Some(&journal), &progress)?;
+            journals.push(journal);
+            let mut trial = Trial::new(seed, seconds, report, protocol);
+            if !trials.is_empty() {
+                trial.report.predictions.clear();
+            }
+            trials.push(trial);
+        }
+        models.push((architecture.to_string(), trials));
+    }
+    let name = &dataset.meta().name;
+    let comparison = Comparison::new(name, protocol, &models);
+    let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
+    let section = Evaluation { dataset, split: *split, protocol }.illustrated(first, &[])?;
+    let title = format!("Networks on {name}, trained from seed {}", config.seeds.start);
+    write_report(&config.folder, &Report::new(&title, session.command, vec![section]))?;
+    write_comparison(&config.folder, &comparison)?;
+    for journal in journals {
+        fs::remove_file(&journal).at(journal.display())?;
+    }
+    Ok(Some(comparison))
+}
+
+/// A rival; says so if its size is far from the budget.
+fn rival(
+    prototypes: &Prototypes,
+    architecture: Architecture,
+    budget: Budget,
+    session: &Session<'_>,
+) -> Result<ModelConfig, ExperimentError> {
+    let model = prototypes.rival(architecture, budget, session.device())?;
+    let share = prototypes.share(&model, budget, session.device())?;
+    if (share - 1.0).abs() > 0.2 {
+        let what = match budget {
+            Budget::Parameters => "parameters",
+            Budget::MultiplyAdds => "multiply-adds",
+        };
+        session.observer.say(&format!(
+            "{architecture}: no width comes nearer to the steerable network than {share:.2} times its {what}"
+        ));
+    }
+    Ok(model)
+}
+
+/// One training of a comparison.
+struct Job<'a> {
+    folder: &'a Path,
+    dataset: &'a Dataset,
+    model: &'a ModelConfig,
+    training: &'a TrainConfig,
+}
+
+/// What a finished training was, beside its weights.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct Finished {
+    model: ModelConfig,
+    training: TrainConfig,
+    dataset: String,
+    seconds: f64,
+}
+
+impl Job<'_> {
+    /// The network and the seconds that its training took, from the folder if it was finished
+    /// before; `None` if it is stopped.
+    fn trained(
+        &self,
+        recompute: bool,
+        session: &Session<'_>,
+    ) -> Result<Option<(Network, f64)>, ExperimentError> {
+        let record = self.folder.join("finished.json");
+        let mut finished = Finished {
+            model: self.model.clone(),
+            training: self.training.clone(),
+            dataset: self.dataset.meta().name.clone(),
+            seconds: 0.0,
+        };
+        if let Ok(text) = fs::read_to_string(&record)
+            && let Ok(found) = serde_json::from_str::<Finished>(&text)
+        {
+            finished.seconds = found.seconds;
+            if found == finished {
+                let file = self.folder.join("model.safetensors");
+                let (network, _) = checkpoint::load(&file, session.device())?;
+                return Ok(Some((network, found.seconds)));
+            }
+        }
+        let network = Network::new(self.model, self.training.seed, DType::F32, session.device())?;
+        let network = network.with_recomputation(recompute);
+        let states = StateSettings::default().in_run(self.folder)?;
+        let state = self.unfinished(&states.folder, session)?;
+        let options = RunOptions { states: Some(&states), state, ..RunOptions::default() };
+        let run = train_into(self.folder, network, self.dataset, self.training, options, session)?;
+        if run.stopped {
+            return Ok(None);
+        }
+        finished.seconds = run.epochs.last().map_or(0.0, |epoch| epoch.seconds);
+        write_text(&record, &serde_json::to_string_pretty(&finished)?)?;
+        Ok(Some((run.network, finished.seconds)))
+    }
+
+    /// The state of this very training, if it was interrupted.
+    fn unfinished(
+        &self,
+        states: &Path,
+        session: &Session<'_>,
+    ) -> Result<Option<TrainingState>, ExperimentError> {
+        let latest = state::latest(states)?;
+        let state = latest.and_then(|path| state::read(&path, session.device()).ok());
+        Ok(state.filter(|state| {
+            let header = &state.header;
+            let same = (&header.model, &header.config) == (self.model, self.training);
+            same && header.digest == self.dataset.digest()
+        }))
+    }
+}

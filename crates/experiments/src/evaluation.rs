@@ -1,0 +1,70 @@
+//! Evaluations of networks after their training.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use steer3d_dataset::Dataset;
+use steer3d_eval::{AnswerKind, NetworkPredictor, Progress};
+use steer3d_nn::Head;
+use steer3d_report::{Evaluation, terminal};
+
+use crate::error::{At, ExperimentError};
+use crate::experiment::EvaluationSettings;
+use crate::folder::TestScore;
+use crate::session::Session;
+
+/// Checks what can be known before the training.
+pub(crate) fn check(
+    head: &Head,
+    dataset: &Dataset,
+    settings: &EvaluationSettings,
+) -> Result<(), ExperimentError> {
+    if AnswerKind::of_head(head).is_none() {
+        let problem =
+            "gives a field; classes, labels of voxels and values of whole volumes are evaluated";
+        return Err(ExperimentError::invalid("evaluation", problem));
+    }
+    settings.protocol.check(dataset, settings.split).at("evaluation")
+}
+
+/// Evaluates a trained network, writes the report into its run folder and tells the scores; goes on with an
+/// evaluation that was interrupted.
+pub(crate) fn evaluate_run(
+    run: &Path,
+    network: &NetworkPredictor,
+    dataset: &Dataset,
+    settings: &EvaluationSettings,
+    session: &Session<'_>,
+) -> Result<Vec<TestScore>, ExperimentError> {
+    let EvaluationSettings { split, protocol } = settings;
+    let evaluation = Evaluation { dataset, split: *split, protocol };
+    let (title, folder) =
+        (format!("{} on {}", run.display(), dataset.meta().name), run.join("report"));
+    let progress = progress(dataset, session);
+    let report =
+        evaluation.report(&[network], &title, session.command, Some(&folder), &progress)?;
+    session.observer.say(&terminal(&report));
+    session.observer.say(&format!("report: {}", folder.join("report.html").display()));
+    let models = report.sections.iter().flat_map(|section| &section.models);
+    Ok(models.flat_map(TestScore::of).collect())
+}
+
+/// Tells the observer how far the evaluations of models have come.
+pub(crate) fn progress<'a>(
+    dataset: &Dataset,
+    session: &Session<'a>,
+) -> impl Fn(&str, Progress) + use<'a> {
+    let (observer, name) = (session.observer, dataset.meta().name.clone());
+    let part = RefCell::new(None);
+    move |model, progress| {
+        let mut part = part.borrow_mut();
+        if part.as_ref().is_none_or(|(of, _)| of != model) {
+            *part = None;
+            let label = format!("evaluate {model} on {name}");
+            *part = Some((model.to_owned(), observer.begin(&label)));
+        }
+        if let Some((_, part)) = &mut *part {
+            part.at(progress.done, progress.total, "volumes");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! An experiment in its run folder: training and evaluation.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use serde::Serialize;
+use steer3d_dataset::Dataset;
+use steer3d_eval::NetworkPredictor;
+use steer3d_nn::Network;
+use steer3d_train::{EpochMetrics, TrainConfig, state};
+
+use crate::error::{At, ExperimentError};
+use crate::evaluation::{check, evaluate_run};
+use crate::experiment::{Data, EXPERIMENT, Experiment};
+use crate::folder::{RunRecord, TestScore};
+use crate::session::Session;
+use crate::training::{Run, RunOptions, train_into};
+
+/// What to do with a training that the run folder already has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse if it is not finished, else start anew.
+    #[default]
+    Keep,
+    /// Go on with it.
+    Resume,
+    /// Start anew.
+    Overwrite,
+}
+
+/// Makes the dataset of an experiment: runs `steer3d` with the words of `data.make`.
+pub type MakeDataset<'a> = &'a dyn Fn(&[String]) -> std::io::Result<()>;
+
+/// An experiment that is trained and not yet evaluated.
+#[derive(Debug)]
+pub struct TrainedExperiment<'a> {
+    experiment: &'a Experiment,
+    folder: PathBuf,
+    dataset: Dataset,
+    run: Run,
+    /// The scores of an evaluation of this very network.
+    evaluated: Option<Vec<TestScore>>,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunSummary {
+    /// Version of the layout.
+    pub schema_version: u32,
+    /// File of the network.
+    pub model: PathBuf,
+    /// Number of trained parameters.
+    pub parameters: usize,
+    /// The best epoch.
+    pub best: Option<EpochMetrics>,
+    /// One entry for each finished epoch.
+    pub epochs: Vec<EpochMetrics>,
+    /// Whether the session stopped it.
+    pub stopped: bool,
+}
+
+impl RunSummary {
+    /// The summary in a line.
+    pub fn text(&self) -> String {
+        let accuracy = self.best.and_then(|best| best.validation_accuracy);
+        let accuracy = accuracy
+            .map_or_else(String::new, |a| format!(", validation accuracy {:.1} %", 100.0 * a));
+        format!("{}: {} parameters{accuracy}", self.model.display(), self.parameters)
+    }
+}
+
+impl Experiment {
+    /// The dataset, made by `make` where it is missing and the experiment says how.
+    ///
+    /// # Errors
+    /// If it cannot be made or opened.
+    pub fn dataset(
+        &self,
+        make: MakeDataset<'_>,
+        session: &Session<'_>,
+    ) -> Result<Dataset, ExperimentError> {
+        let Data { dataset, make: words } = &self.data;
+        if !dataset.exists() && !words.is_empty() {
+            session.observer.say(&format!("steer3d {}", words.join(" ")));
+            if let Some(folder) = dataset.parent().filter(|f| !f.as_os_str().is_empty()) {
+                fs::create_dir_all(folder).at(folder.display())?;
+            }
+            let place = format!("data.make: the command that makes {} failed", dataset.display());
+            make(words).at(place)?;
+        }
+        Ok(Dataset::open(dataset)?)
+    }
+
+    /// Trains into a run folder with the settings `config`, which are [those](Self::training) of the experiment or
+    /// others. Nothing in the folder is changed before all is checked.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Invalid`] for a setting or a folder that cannot be used, and as
+    /// [`train_into`](crate::train_into).
+    pub fn train(
+        &self,
+        folder: &Path,
+        config: &TrainConfig,
+        existing: Existing,
+        make: MakeDataset<'_>,
+        session: &Session<'_>,
+    ) -> Result<TrainedExperiment<'_>, ExperimentError> {
+        let states = self.states.in_run(folder)?;
+        let before = RunRecord::read(folder);
+        let latest = state::latest(&states.folder)?;
+        let unfinished = before.as_ref().is_some_and(|run| !run.finished);
+        if unfinished && latest.is_some() && existing == Existing::Keep {
+            let problem = "holds a training that is not finished; go on with it with --resume, or start anew with --overwrite";
+            return Err(ExperimentError::invalid(folder.display(), problem));
+        }
+        let device = session.device();
+        let latest = latest.filter(|_| existing == Existing::Resume);
+        let state = latest.map(|path| state::read(&path, device)).transpose()?;
+        let was_finished = state.as_ref().is_some_and(|state| state.header.progress.finished);
+        let dataset = self.dataset(make, session)?;
+        let model = self.model(&dataset, device)?;
+        if let Some(evaluation) = &self.evaluation {
+            check(model.head(), &dataset, evaluation)?;
+        }
+        let recompute = self.recompute()?;
+        let network_on = |device: &Device| -> Result<Network, ExperimentError> {
+            let network = Network::new(&model, config.seed, DType::F32, device)?;
+            Ok(network.with_recomputation(recompute))
+        };
+        let network = network_on(device)?;
+        let replicas =
+            session.devices[1..].iter().map(network_on).collect::<Result<Vec<_>, _>>()?;
+        let resolved = toml::to_string_pretty(&self.resolved(&model, config)?)?;
+        let known = fs::read_to_string(folder.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
+        let options = RunOptions {
+            states: Some(&states),
+            state,
+            experiment: Some(&resolved),
+            replicas: &replicas,
+        };
+        let run = train_into(folder, network, &dataset, config, options, session)?;
+        let evaluated =
+            before.map(|run| run.test).filter(|test| known && was_finished && !test.is_empty());
+        Ok(TrainedExperiment { experiment: self, folder: folder.into(), dataset, run, evaluated })
+    }
+}
+
+impl TrainedExperiment<'_> {
+    /// Whether the session stopped the training.
+    pub fn is_stopped(&self) -> bool {
+        self.run.stopped
+    }
+
+    /// Evaluates the network as the experiment says, unless it was stopped or is evaluated, and writes the report
+    /// into the run folder.
+    ///
+    /// # Errors
+    /// If the evaluation fails or a file cannot be written.
+    pub fn evaluate(self, session: &Session<'_>) -> Result<RunSummary, ExperimentError> {
+        let Self { experiment, folder, dataset, run, evaluated } = self;
+        let summary = RunSummary {
+            schema_version: 1,
+            model: run.path,
+            parameters: run.network.params().count(),
+            best: run.epochs.iter().rfind(|e| e.best).copied(),
+            epochs: run.epochs,
+            stopped: run.stopped,
+        };
+        let (Some(evaluation), Some(mut record), false) =
+            (&experiment.evaluation, RunRecord::read(&folder), run.stopped)
+        else {
+            return Ok(summary);
+        };
+        record.test = if let Some(test) = evaluated {
+            test
+        } else {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let network = NetworkPredictor::new(name, run.network)?;
+            evaluate_run(&folder, &network, &dataset, evaluation, session)?
+        };
+        record.write(&folder)?;
+        Ok(summary)
+    }
+}

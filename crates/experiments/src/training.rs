@@ -1,0 +1,158 @@
+//! A training into a run folder.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use steer3d_dataset::Dataset;
+use steer3d_nn::Network;
+use steer3d_nn::checkpoint::{FORMAT, ModelCard};
+use steer3d_train::{
+    Checkpoints, EpochMetrics, StateFolder, TrainConfig, TrainEvent, Training, TrainingState,
+};
+
+use crate::error::{At, ExperimentError};
+use crate::experiment::EXPERIMENT;
+use crate::folder::{Recorder, RunRecord, write_text};
+use crate::session::Session;
+
+/// What a training into a run folder began with, beside its settings.
+#[derive(Debug, Default)]
+pub struct RunOptions<'a> {
+    /// Where states are saved, if they are.
+    pub states: Option<&'a StateFolder>,
+    /// The state from which the training goes on.
+    pub state: Option<TrainingState>,
+    /// The resolved experiment file.
+    pub experiment: Option<&'a str>,
+    /// The network on the other devices of the session.
+    pub replicas: &'a [Network],
+}
+
+/// A training in a run folder, over or stopped.
+#[derive(Debug)]
+pub struct Run {
+    /// The network with the weights of its best epoch.
+    pub network: Network,
+    /// Its file.
+    pub path: PathBuf,
+    /// One entry for each finished epoch.
+    pub epochs: Vec<EpochMetrics>,
+    /// Whether the session stopped it.
+    pub stopped: bool,
+}
+
+/// Trains a network and keeps its best weights and its metrics in `folder`. Nothing in the folder
+/// is changed before all is checked.
+///
+/// # Errors
+/// As [`train`](steer3d_train::train) and [`resume`](steer3d_train::resume); if a file cannot be written; if the
+/// training is stopped before there is anything to keep.
+pub fn train_into(
+    folder: &Path,
+    network: Network,
+    dataset: &Dataset,
+    config: &TrainConfig,
+    options: RunOptions<'_>,
+    session: &Session<'_>,
+) -> Result<Run, ExperimentError> {
+    fs::create_dir_all(folder).at(folder.display())?;
+    let RunOptions { states, state, experiment, replicas } = options;
+    let path = folder.join("model.safetensors");
+    let card = card(&network, dataset, config.seed);
+    let label = format!("train {} on {}", network.config().name(), dataset.meta().name);
+    let mut record = RunRecord::new(&network, dataset, config, session.command);
+    session.observer.say(&format!("{label}: {} parameters", record.parameters));
+    let (mut first, mut epochs) = (0, vec![]);
+    if let Some(TrainingState { path, header, .. }) = &state {
+        let (from, progress) = (path.display(), &header.progress);
+        session.observer.say(&format!("  goes on from {from} (epoch {})", progress.epoch));
+        (first, epochs) = (progress.step, progress.epochs.clone());
+    }
+    let keep = Some(Checkpoints { model: &path, card: &card, states });
+    let training = match state {
+        None => Training::new(&network, dataset, config, keep)?,
+        Some(state) => Training::resumed(&network, dataset, config, keep, state)?,
+    };
+    let training = training.on_devices(replicas)?;
+    if let Some(text) = experiment {
+        write_text(&folder.join(EXPERIMENT), text)?;
+    }
+    record.write(folder)?;
+    let mut recorder = Recorder::new(folder, first, &epochs)?;
+    let mut part = session.observer.begin(&label);
+    let (start, mut done, mut failed) = (Instant::now(), first, None);
+    let volumes = config.batch_size * config.accumulate;
+    let watch = &mut |event| {
+        match event {
+            TrainEvent::Step { epoch, step, steps, loss, accuracy, .. } => {
+                if done == first {
+                    part.start(first, steps);
+                }
+                done = step;
+                let rate = (volumes * (step - first)) as f64 / start.elapsed().as_secs_f64();
+                let (epochs, accuracy) = (config.epochs, percent(accuracy));
+                let message =
+                    format!("epoch {epoch}/{epochs} loss {loss:.3}{accuracy} {rate:.1} volumes/s");
+                part.at(step, steps, &message);
+            }
+            TrainEvent::Epoch(metrics) => part.say(&describe(&metrics, config.epochs)),
+            _ => {}
+        }
+        failed = failed.take().or(recorder.record(&event, done).err());
+        if failed.is_some() || session.is_stopped() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let trained = training.run(watch)?;
+    if let Some(error) = failed {
+        return Err(error).at(folder.display());
+    }
+    let share = trained.waited.as_secs_f64() / trained.elapsed.as_secs_f64().max(1e-9);
+    part.say(&format!("  waited for data: {:.1} % of the time", 100.0 * share));
+    if trained.epochs.is_empty() && states.is_none() {
+        let problem = "interrupted before the first epoch ended; nothing was saved";
+        return Err(ExperimentError::invalid("", problem));
+    }
+    recorder.curves(&label)?;
+    record.finished = !trained.stopped;
+    record.seconds = trained.elapsed.as_secs_f64();
+    record.waited_seconds = trained.waited.as_secs_f64();
+    record.write(folder)?;
+    Ok(Run { network, path, epochs: trained.epochs, stopped: trained.stopped })
+}
+
+fn card(network: &Network, dataset: &Dataset, seed: u64) -> ModelCard {
+    let meta = dataset.meta();
+    ModelCard {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").into(),
+        dataset: meta.name.clone(),
+        seed,
+        class_names: meta.class_names.clone(),
+        dims: meta.dims,
+        voxel_size: meta.voxel_size,
+        unit: meta.unit.clone(),
+        model: network.config().clone(),
+    }
+}
+
+fn describe(m: &EpochMetrics, epochs: usize) -> String {
+    let validation = m.validation_loss.map_or_else(String::new, |loss| {
+        format!(", validation loss {loss:.3}{}", percent(m.validation_accuracy))
+    });
+    format!(
+        "  epoch {:>3}/{epochs}: train loss {:.3}{}{validation}{}",
+        m.epoch,
+        m.train_loss,
+        percent(m.train_accuracy),
+        if m.best { " *" } else { "" }
+    )
+}
+
+fn percent(accuracy: Option<f64>) -> String {
+    accuracy.map_or_else(String::new, |a| format!(" accuracy {:.1} %", 100.0 * a))
+}
