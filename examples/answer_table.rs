@@ -5,6 +5,8 @@
 //! epochs and seeds: `cargo run --release --example answer_table -- 1 1`. Goes on where it was stopped.
 #![allow(clippy::print_stdout)]
 
+use std::path::Path;
+
 use steer3d::dataset::{ImportOptions, import_cath};
 use steer3d::prelude::evaluation::*;
 use steer3d::prelude::training::*;
@@ -12,37 +14,25 @@ use steer3d::report::comparison_terminal;
 use steer3d::volume::Voxeliser;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut numbers = std::env::args().skip(1);
-    let mut number = |usual| numbers.next().map_or(Ok(usual), |text| text.parse());
-    let (epochs, seeds) = (number(12)?, number(3)?);
-    let folder = std::path::PathBuf::from(numbers.next().unwrap_or("steer3d-answer".into()));
-    std::fs::create_dir_all(&folder)?;
-    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/data/cath/cath_3class_ca_small.npz");
+    let mut numbers = std::env::args().skip(1).map(|text| text.parse());
+    let (epochs, seeds) = (numbers.next().unwrap_or(Ok(12))?, numbers.next().unwrap_or(Ok(3))?);
+    let folder = Path::new("steer3d-answer");
+    std::fs::create_dir_all(folder)?;
     // Gaussians one voxel wide, since narrower ones are undersampled.
     let voxeliser = Voxeliser { sigma: 2.0, ..Voxeliser::paper(24, 2.0) };
-    let options = ImportOptions { name: Some("cath".into()), ..ImportOptions::default() };
-    import_cath(archive.as_ref(), &folder.join("cath.h5"), &voxeliser, &options)?;
-    let dataset = Dataset::open(folder.join("cath.h5"))?;
+    let (archive, data) = ("data/cath/cath_3class_ca_small.npz", folder.join("cath.h5"));
+    import_cath(Path::new(archive), &data, &voxeliser, &ImportOptions::default())?;
     let protocol = Protocol {
         rotations: 8,
         angles: vec![15.0, 45.0, 90.0, 180.0],
         translations: vec![1.0, 2.0, 4.0],
-        groups: vec![PointGroup::Cube],
         search: Some(Search { grid: 24, rounds: 4 }),
         sources: vec![Source::Voxels(Interpolation::Cubic), Source::Points],
-        batch: 32,
         ..Protocol::default()
     };
-    let config = CompareConfig {
-        rivals: Architecture::RIVALS.map(|a| (a, TrainConfig { epochs, ..a.training() })).to_vec(),
-        answers: AnswerKind::Classes,
-        budget: Budget::Parameters,
-        seeds: 0..seeds as u64,
-        recompute: false,
-        evaluation: EvaluationSettings { split: Split::Test, protocol },
-        folder,
-    };
-    if let Some(comparison) = compare(&dataset, &config, &Session::default())? {
+    let config = CompareConfig::new(folder.into(), protocol).with_epochs(epochs);
+    let config = CompareConfig { seeds: 0..seeds as u64, ..config };
+    if let Some(comparison) = compare(&Dataset::open(data)?, &config, &Session::default())? {
         println!("{}", comparison_terminal(&comparison));
     }
     Ok(())

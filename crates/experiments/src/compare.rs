@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
-use steer3d_dataset::Dataset;
-use steer3d_eval::{AnswerKind, Comparison, NetworkPredictor, Report, Trial, evaluate};
+use steer3d_dataset::{Dataset, Split};
+use steer3d_eval::{AnswerKind, Comparison, NetworkPredictor, Protocol, Report, Trial, evaluate};
 use steer3d_nn::{ModelConfig, Network, checkpoint};
 use steer3d_report::{Evaluation, write_comparison, write_report};
 use steer3d_train::{TrainConfig, TrainingState, state};
@@ -37,6 +37,29 @@ pub struct CompareConfig {
     pub evaluation: EvaluationSettings,
     /// Folder for the tables, the report and the trainings.
     pub folder: PathBuf,
+}
+
+impl CompareConfig {
+    /// The steerable network and its rivals, of as many parameters, trained from the seeds 0 to 2 on classes and
+    /// measured on the test volumes under `protocol`.
+    pub fn new(folder: PathBuf, protocol: Protocol) -> Self {
+        Self {
+            rivals: Architecture::RIVALS.map(|a| (a, a.training())).to_vec(),
+            answers: AnswerKind::Classes,
+            budget: Budget::Parameters,
+            seeds: 0..3,
+            recompute: false,
+            evaluation: EvaluationSettings { split: Split::Test, protocol },
+            folder,
+        }
+    }
+
+    /// The same trainings of so many epochs.
+    #[must_use]
+    pub fn with_epochs(mut self, epochs: usize) -> Self {
+        self.rivals.iter_mut().for_each(|(_, training)| training.epochs = epochs);
+        self
+    }
 }
 
 /// Trains every network from every seed and measures it; trainings and evaluations that the folder has are not
