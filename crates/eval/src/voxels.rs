@@ -50,16 +50,14 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         "Dice",
         Unit::Coefficient,
         "2 TP / (2 TP + FP + FN) of the voxels of a class, mean over the classes that are present or predicted",
-        |s, b, _| s.estimate(b, |count| count.mean_dice()),
+        |s, b, _| s.estimate(b, |count| count.mean(Count::dice)),
     ),
     Entry::new(
         "iou",
         "IoU",
         Unit::Coefficient,
         "TP / (TP + FP + FN), mean over these classes",
-        |s, b, _| {
-            s.estimate(b, |count| mean((0..count.classes).filter_map(|class| count.iou(class))))
-        },
+        |s, b, _| s.estimate(b, |count| count.mean(Count::iou)),
     ),
     Entry::new(
         "consistency",
@@ -178,7 +176,7 @@ impl Answer for Voxels<'_> {
 
     /// The mean of Dice over the classes that are present or predicted.
     fn margin(&self, _place: usize, row: &[f64]) -> f64 {
-        self.count(row).mean_dice().unwrap_or(1.0)
+        self.count(row).mean(Count::dice).unwrap_or(1.0)
     }
 
     /// The share of the voxels of other classes than the background that are labelled right; of all where there
@@ -331,9 +329,9 @@ impl Count<'_> {
         ratio(2.0 * self.right(class), self.labelled(class) + self.predicted(class))
     }
 
-    /// Over the classes that are present or predicted.
-    fn mean_dice(&self) -> Option<f64> {
-        mean((0..self.classes).filter_map(|class| self.dice(class)))
+    /// The mean over the classes that are present or predicted.
+    fn mean(&self, value: impl Fn(&Self, usize) -> Option<f64>) -> Option<f64> {
+        mean((0..self.classes).filter_map(|class| value(self, class)))
     }
 
     fn iou(&self, class: usize) -> Option<f64> {
