@@ -214,7 +214,9 @@ impl<T: H5Type + Clone> Rows<T> {
 
     /// Writes what is pending, if the column was made.
     pub(crate) fn finish(mut self, file: &DatasetFile) -> Result<(), DatasetError> {
-        self.write(file, self.pending.len() / self.column.width())
+        // A column of rows without numbers holds nothing.
+        let rows = self.pending.len().checked_div(self.column.width()).unwrap_or(0);
+        self.write(file, rows)
     }
 
     /// Writes the first `rows` of the pending ones.

@@ -3,7 +3,6 @@
 use crate::error::EvalError;
 use crate::measure::Measure;
 use crate::metrics::Bootstrap;
-use crate::predictor::Predictor;
 use crate::protocol::Transform;
 
 /// What is kept of the answers, \[item\]\[transformation\]\[number\].
@@ -22,21 +21,8 @@ pub(crate) type Found = (Vec<Measure>, Option<Vec<Vec<u64>>>);
 /// What models answer with: what is right, how an answer is turned back, and which measures it gives. An item is
 /// named by its place in the split.
 pub(crate) trait Answer: Sync {
-    /// Checks that a model fits the dataset.
-    fn check(&self, model: &dyn Predictor) -> Result<(), EvalError>;
-
-    /// Sizes of an answer after N and the classes.
-    fn dims(&self) -> Vec<usize> {
-        vec![]
-    }
-
     /// How many numbers are kept of an answer.
     fn row_len(&self) -> usize;
-
-    /// Whether turned answers are compared with the labels unrotated.
-    fn has_reference(&self) -> bool {
-        false
-    }
 
     /// What answers are compared with, from the answer to the unrotated item.
     fn reference(&self, _place: usize, _unrotated: &[f32]) -> Result<Reference, EvalError> {
@@ -54,19 +40,9 @@ pub(crate) trait Answer: Sync {
     /// What the search for the worst rotation lowers.
     fn margin(&self, place: usize, row: &[f64]) -> f64;
 
-    /// The margin below which an answer is so wrong that the search ends.
-    fn least_margin(&self) -> f64 {
-        f64::NEG_INFINITY
-    }
-
     /// The score of one transformed item, whose mean over items the paired tests and comparisons take: the
     /// measure `score` of [`AnswerKind`](crate::AnswerKind).
     fn score(&self, place: usize, row: &[f64]) -> f64;
-
-    /// The class of an item, if it has one.
-    fn class(&self, _place: usize) -> Option<usize> {
-        None
-    }
 
     /// The measures under one condition; `unrotated` has one transformation for each item.
     fn found(&self, rows: &Rows<'_>, unrotated: Option<&Rows<'_>>, bootstrap: &Bootstrap) -> Found;

@@ -9,7 +9,6 @@ use crate::metrics::{
     Bootstrap, Confidence, Confusion, Estimate, Ranking, argmax, calibration_error, macro_auc,
     softmax,
 };
-use crate::predictor::{AnswerKind, Predictor};
 use crate::protocol::Transform;
 
 /// The measures of classes. Those of stability compare with the unrotated volume and are not defined for it.
@@ -137,28 +136,19 @@ pub(crate) const MEASURES: &[Entry<Classified>] = &[
 ];
 
 /// The classes of the items of a split.
-pub(crate) struct Classes {
-    dataset: String,
-    names: Vec<String>,
+pub(crate) struct Classes<'a> {
+    names: &'a [String],
     labels: Vec<usize>,
 }
 
-impl Classes {
-    pub(crate) fn new(dataset: &Dataset, items: &[usize]) -> Self {
-        let meta = dataset.meta();
-        Self {
-            dataset: meta.name.clone(),
-            names: meta.class_names.clone(),
-            labels: items.iter().map(|&item| dataset.labels()[item] as usize).collect(),
-        }
+impl<'a> Classes<'a> {
+    pub(crate) fn new(dataset: &'a Dataset, items: &[usize]) -> Self {
+        let labels = items.iter().map(|&item| dataset.labels()[item] as usize).collect();
+        Self { names: &dataset.meta().class_names, labels }
     }
 }
 
-impl Answer for Classes {
-    fn check(&self, model: &dyn Predictor) -> Result<(), EvalError> {
-        EvalError::check_classes(model, AnswerKind::Classes, &self.dataset, self.names.len())
-    }
-
+impl Answer for Classes<'_> {
     fn row_len(&self) -> usize {
         self.names.len()
     }
@@ -181,17 +171,8 @@ impl Answer for Classes {
         (row[label] as f32 - other).into()
     }
 
-    /// Below 0 another class is chosen.
-    fn least_margin(&self) -> f64 {
-        0.0
-    }
-
     fn score(&self, place: usize, row: &[f64]) -> f64 {
         right(self.labels[place], &logits(row))
-    }
-
-    fn class(&self, place: usize) -> Option<usize> {
-        Some(self.labels[place])
     }
 
     fn found(&self, rows: &Rows<'_>, unrotated: Option<&Rows<'_>>, bootstrap: &Bootstrap) -> Found {
@@ -204,7 +185,7 @@ impl Answer for Classes {
         let whole =
             |row: &Vec<f64>| -> Vec<u64> { row.iter().map(|&count| count as u64).collect() };
         let counts = counts.counts().iter().map(whole).collect();
-        (Entry::all(MEASURES, &scored, bootstrap, &self.names), Some(counts))
+        (Entry::all(MEASURES, &scored, bootstrap, self.names), Some(counts))
     }
 }
 
@@ -236,13 +217,24 @@ impl Classified {
         let base = unrotated.as_ref().unwrap_or(&logits);
         let squares: f64 = base.iter().map(|base| norm(&base[0]).powi(2)).sum();
         let size = (squares / base.len() as f64).sqrt().max(f64::from(f32::MIN_POSITIVE));
+        let rows = logits.iter().enumerate();
+        let rows = rows.flat_map(|(item, rows)| rows.iter().map(move |row| (item, row)));
+        let rows: Vec<_> = rows.map(|(item, row)| (item, argmax(row), softmax(row))).collect();
+        let confidence = |(item, class, p): &(usize, usize, Vec<f64>)| {
+            let (item, right) = (*item, *class == labels[*item]);
+            Confidence { item, probability: p[*class], right }
+        };
+        // The samples by the probability of a class.
+        let ranking = |class: usize| {
+            let sample =
+                |(item, _, p): &(usize, usize, Vec<f64>)| (p[class], *item, labels[*item] == class);
+            Ranking::new(rows.iter().map(sample).collect())
+        };
+        let predicted = |item: &Vec<Vec<f32>>| item.iter().map(|row| argmax(row)).collect();
         Self {
-            predicted: logits
-                .iter()
-                .map(|item| item.iter().map(|row| argmax(row)).collect())
-                .collect(),
-            rankings: rankings(&labels, &logits, classes),
-            confidences: confidences(&labels, &logits),
+            predicted: logits.iter().map(predicted).collect(),
+            rankings: (0..classes).map(ranking).collect(),
+            confidences: rows.iter().map(confidence).collect(),
             labels,
             logits,
             unrotated,
@@ -290,29 +282,6 @@ fn same(base: &[f32], turned: &[f32]) -> bool {
     argmax(base) == argmax(turned)
 }
 
-fn confidences(labels: &[usize], logits: &Logits) -> Vec<Confidence> {
-    let rows =
-        logits.iter().enumerate().flat_map(|(item, rows)| rows.iter().map(move |r| (item, r)));
-    rows.map(|(item, row)| {
-        let class = argmax(row);
-        Confidence { item, probability: softmax(row)[class], right: class == labels[item] }
-    })
-    .collect()
-}
-
-/// For each class the samples ranked by the probability of that class.
-fn rankings(labels: &[usize], logits: &Logits, classes: usize) -> Vec<Ranking> {
-    let probabilities: Vec<(usize, Vec<f64>)> = logits
-        .iter()
-        .enumerate()
-        .flat_map(|(item, rows)| rows.iter().map(move |row| (item, softmax(row))))
-        .collect();
-    let samples = |class: usize| {
-        probabilities.iter().map(|(item, p)| (p[class], *item, labels[*item] == class)).collect()
-    };
-    (0..classes).map(|class| Ranking::new(samples(class))).collect()
-}
-
 fn mean(rows: &[Vec<f32>], value: impl Fn(&[f32]) -> f64) -> f64 {
     rows.iter().map(|row| value(row)).sum::<f64>() / rows.len() as f64
 }
@@ -338,21 +307,15 @@ mod tests {
         }
 
         fn of(&self, name: &str) -> f64 {
-            let classes = ["a", "b"].map(String::from);
-            let bootstrap = Bootstrap::new(0, self.0.labels.len(), 10);
-            let all = Entry::all(MEASURES, &self.0, &bootstrap, &classes);
-            all.iter().find(|m| m.name == name).unwrap().estimate.value
+            self.of_class(name, None)
         }
 
-        fn of_class(&self, name: &str, class: usize) -> f64 {
+        fn of_class(&self, name: &str, class: Option<&str>) -> f64 {
             let classes = ["a", "b"].map(String::from);
             let bootstrap = Bootstrap::new(0, self.0.labels.len(), 10);
             let all = Entry::all(MEASURES, &self.0, &bootstrap, &classes);
-            let of = all.iter().filter(|m| m.name == name);
-            of.map(|m| (m.class.as_ref().unwrap(), m.estimate.value))
-                .find(|(name, _)| **name == classes[class])
-                .unwrap()
-                .1
+            let found = all.iter().find(|m| m.name == name && m.class.as_deref() == class);
+            found.unwrap().estimate.value
         }
     }
 
@@ -393,8 +356,8 @@ mod tests {
         // All logits are 1 and 0: probability e / (1 + e) of the class predicted.
         let gap = 1.0 / (1.0 + (-1f64).exp()) - 5.0 / 8.0;
         assert!((s.of("calibration_error") - gap).abs() < 1e-7);
-        assert_eq!(s.of_class("recall", 0), 0.75);
-        assert_eq!(s.of_class("precision", 1), 2.0 / 3.0);
+        assert_eq!(s.of_class("recall", Some("a")), 0.75);
+        assert_eq!(s.of_class("precision", Some("b")), 2.0 / 3.0);
         // Scores of class 1: item 0 has one high of four, item 1 two of four. Pairs: 16, of which
         // 2*3 ordered, 2*1 + 2*3 tied.
         assert_eq!(s.of("auc"), (6.0 + 8.0 / 2.0) / 16.0);

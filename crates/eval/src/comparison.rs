@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use steer3d_so3::Stream;
 
-use crate::metrics::quantile;
+use crate::metrics::Estimate;
 use crate::paired::item_scores;
 use crate::predictor::AnswerKind;
 use crate::protocol::{Condition, Protocol, Source};
@@ -56,14 +56,11 @@ impl SeedScore {
                 (0..shares.len()).map(|_| mean(shares[stream.below(shares.len())])).sum();
             means / shares.len() as f64
         };
-        let mut values: Vec<f64> = (0..resamples).into_par_iter().map(resample).collect();
-        values.sort_by(f64::total_cmp);
+        let values = (0..resamples).into_par_iter().map(resample).collect();
         let means: Vec<f64> = shares.iter().map(|s| s.iter().sum::<f64>() / items as f64).collect();
         let seeds = Spread::of(&means);
-        if values.is_empty() {
-            values.push(seeds.mean);
-        }
-        Self { seeds, low: quantile(&values, 0.025), high: quantile(&values, 0.975) }
+        let Estimate { low, high, .. } = Estimate::of(seeds.mean, values);
+        Self { seeds, low, high }
     }
 }
 
@@ -162,9 +159,7 @@ impl Comparison {
         let answers = models.first().map_or_else(AnswerKind::default, |m| m.1[0].report.answers);
         let columns = columns(protocol, answers);
         let row = |name: &String, trials: &[Trial], place: usize| {
-            let over = |value: &dyn Fn(&Trial) -> f64| {
-                Spread::of(&trials.iter().map(value).collect::<Vec<_>>())
-            };
+            let seconds: Vec<f64> = trials.iter().map(|trial| trial.training_seconds).collect();
             let score = |column: usize| {
                 let scores: Vec<_> = trials.iter().map(|t| &t.scores[place][column]).collect();
                 SeedScore::new(&scores, protocol.seed, protocol.resamples)
@@ -175,7 +170,7 @@ impl Comparison {
                 seeds: trials.len(),
                 scores: (0..columns.len()).map(score).collect(),
                 parameters: trials[0].report.parameters,
-                training_seconds: over(&|t| t.training_seconds),
+                training_seconds: Spread::of(&seconds),
             }
         };
         let rows = (0..protocol.sources.len())

@@ -22,6 +22,7 @@ use crate::protocol::{Condition, Protocol, Search, Source, Transform};
 use crate::report::summarise;
 use crate::results::{ConditionReport, ModelReport, Prediction, SourceReport};
 use crate::search::Searched;
+use crate::spec::AnswerSpec;
 
 /// How far an evaluation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +61,11 @@ pub fn evaluate(
 ) -> Result<ModelReport, EvalError> {
     let items = dataset.indices(split);
     let answer = model.answers().of(dataset, &items, protocol)?;
-    let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref() };
-    run.check(split)?;
+    let spec = AnswerSpec::new(dataset, model.answers())?;
+    spec.check(model)?;
+    protocol.check(dataset, split)?;
+    let classes = spec.kind == AnswerKind::Classes;
+    let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref(), spec };
     let mut journal = match journal {
         Some(path) => Journal::open(path, &run.identity(split)?, answer.row_len())?,
         None => Journal::none(),
@@ -83,17 +87,17 @@ pub fn evaluate(
         if let Some(search) = protocol.search {
             let unrotated = jobs.iter().zip(&rows);
             let unrotated = unrotated.filter(|(job, _)| job.condition == Condition::Unrotated);
-            let (margin, end) =
-                (|job: &Job, row| answer.margin(job.place, row), answer.least_margin());
-            let started =
-                unrotated.map(|(job, row)| Searched::new(search, row, margin(job, row), end));
+            // Below 0 another class is chosen; other answers can always be worse.
+            let end = if classes { 0.0 } else { f64::NEG_INFINITY };
+            let started = unrotated
+                .map(|(job, row)| Searched::new(search, row, answer.margin(job.place, row), end));
             let started: Vec<Searched> = started.collect();
             for found in run.search(source, search, started, &mut journal, &mut advance)? {
                 jobs.push(found.0);
                 rows.push(found.1);
             }
         }
-        let wrong = jobs.iter().zip(&rows).filter(|_| model.answers() == AnswerKind::Classes);
+        let wrong = jobs.iter().zip(&rows).filter(|_| classes);
         let wrong = wrong.map(|(job, row)| (&job.transform, answer.score(job.place, row) < 1.0));
         sources.push(SourceReport {
             source,
@@ -107,7 +111,7 @@ pub fn evaluate(
             condition: job.condition,
             item: job.item,
             id: dataset.ids()[job.item].clone(),
-            label: answer.class(job.place),
+            label: classes.then(|| dataset.labels()[job.item] as usize),
             transform: job.transform,
             score: answer.score(job.place, &row),
             answer: row,
@@ -139,21 +143,10 @@ struct Run<'a> {
     protocol: &'a Protocol,
     items: &'a [usize],
     answer: &'a dyn Answer,
+    spec: AnswerSpec,
 }
 
 impl Run<'_> {
-    fn check(&self, split: Split) -> Result<(), EvalError> {
-        self.answer.check(self.model)?;
-        self.protocol.check(self.dataset, split)?;
-        let (model, meta) = (self.model, self.dataset.meta());
-        let (name, dataset) = (model.name().to_owned(), meta.name.clone());
-        let (expected, found) = (meta.channels, model.channels());
-        if expected != found {
-            return Err(EvalError::Channels { model: name, dataset, expected, found });
-        }
-        Ok(())
-    }
-
     /// What is evaluated, in one line.
     fn identity(&self, split: Split) -> Result<String, EvalError> {
         let (model, protocol) = (self.model, self.protocol.without_batch());
@@ -214,7 +207,7 @@ impl Run<'_> {
         known: &mut Known,
     ) -> Result<Vec<Vec<f64>>, EvalError> {
         let answers = self.answers(jobs, &self.volumes(source, jobs, &mut known.materials)?)?;
-        if self.answer.has_reference() {
+        if self.spec.kind == AnswerKind::Voxels {
             self.find_references(source, jobs, &answers, known)?;
         }
         let row = |(job, answer): (&Job, &Vec<f32>)| {
@@ -322,21 +315,26 @@ impl Run<'_> {
 
     /// The answers to a batch: a row for each volume.
     fn answers(&self, jobs: &[Job], batch: &Tensor) -> Result<Vec<Vec<f32>>, EvalError> {
-        let name = || self.model.name().to_owned();
         let logits = self
             .model
             .logits(batch)
             .map_err(|source| EvalError::model(self.model, batch, source))?;
-        let expected = [vec![jobs.len(), self.model.classes()], self.answer.dims()].concat();
+        let expected = self.spec.shape(jobs.len());
         if logits.dims() != expected {
-            let found = logits.dims().to_vec();
-            return Err(EvalError::LogitsShape { model: name(), expected, found });
+            let problem = format!(
+                "returned logits of shape {:?}, expected {expected:?} (N, classes, and D, H, W for labels of voxels)",
+                logits.dims()
+            );
+            return Err(EvalError::answer(self.model.name(), problem));
         }
         let logits = logits.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         match logits.iter().position(|row| row.iter().any(|value| !value.is_finite())) {
             Some(row) => {
-                let item = self.dataset.ids()[jobs[row].item].clone();
-                Err(EvalError::NonFinite { model: name(), item })
+                let item = &self.dataset.ids()[jobs[row].item];
+                let problem = format!(
+                    "returned a logit that is not finite for item `{item}`; check its weights"
+                );
+                Err(EvalError::answer(self.model.name(), problem))
             }
             None => Ok(logits),
         }

@@ -1,6 +1,7 @@
 //! The values of one layer for one volume, and how far two of them are from each other's rotation.
 
 use candle_core::{DType, Tensor};
+use nalgebra::Vector3;
 use steer3d_so3::{Irreps, Parity, Rotation};
 use steer3d_volume::{Grid, Interpolation, rotate_into};
 
@@ -21,12 +22,10 @@ impl Values {
     pub(crate) fn new(layer: &str, irreps: &Irreps, tensor: &Tensor) -> Result<Self, EvalError> {
         let (dims, channels) = (tensor.dims(), irreps.dim());
         if !matches!(dims.len(), 2 | 5) || dims[..2] != [1, channels] {
-            return Err(EvalError::LayerShape {
-                layer: layer.into(),
-                irreps: irreps.to_string(),
-                channels,
-                found: dims.to_vec(),
-            });
+            let problem = format!(
+                "has values of shape {dims:?}, expected (1, {channels}) or (1, {channels}, D, H, W) for irreps {irreps}"
+            );
+            return Err(EvalError::Layer { layer: layer.into(), problem });
         }
         let data = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
         Ok(Self { irreps: irreps.clone(), shape: dims[1..].to_vec(), data })
@@ -95,15 +94,20 @@ fn relative(expected: &Values, found: &Values, compare: impl Fn(usize) -> bool) 
 
 /// Whether each voxel of a grid D,H,W lies in the ball |p| <= radius about the centre.
 pub(crate) fn ball(dims: [usize; 3], radius: f64) -> Vec<bool> {
+    each_voxel(dims, |p| p.x * p.x + p.y * p.y + p.z * p.z <= radius * radius)
+}
+
+/// Whether something holds for each voxel of a grid D,H,W, by its place x,y,z in voxels from the centre.
+pub(crate) fn each_voxel(dims: [usize; 3], holds: impl Fn(Vector3<f64>) -> bool) -> Vec<bool> {
     let centred = |n: usize| (0..n).map(move |i| i as f64 - (n - 1) as f64 / 2.0);
     let [depth, height, width] = dims;
-    let mut inside = Vec::with_capacity(depth * height * width);
+    let mut all = Vec::with_capacity(depth * height * width);
     for z in centred(depth) {
         for y in centred(height) {
-            inside.extend(centred(width).map(|x| x * x + y * y + z * z <= radius * radius));
+            all.extend(centred(width).map(|x| holds(Vector3::new(x, y, z))));
         }
     }
-    inside
+    all
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Journal {
     /// Opens or makes the file. What it holds is used if its first line is `identity`; whole rows of
     /// `width` numbers only, since the last one may have been cut off.
     pub(crate) fn open(path: &Path, identity: &str, width: usize) -> Result<Self, EvalError> {
-        let fail = |source| EvalError::Journal { path: path.into(), source };
+        let fail = |source| EvalError::Write { path: path.into(), source };
         let (mut file, known) = read(path, identity, width).map_err(fail)?;
         let start = identity.len() as u64 + 1;
         file.set_len(start + 8 * known.len() as u64).map_err(fail)?;
@@ -53,7 +53,7 @@ impl Journal {
         self.known.clear();
         let Some((path, file, start)) = &mut self.file else { return Ok(()) };
         let cut = file.set_len(*start).and_then(|()| file.seek(SeekFrom::End(0)));
-        cut.map(|_| ()).map_err(|source| EvalError::Journal { path: path.clone(), source })
+        cut.map(|_| ()).map_err(|source| EvalError::Write { path: path.clone(), source })
     }
 
     /// Whether rows from an earlier run wait to be used, none having been used yet.
@@ -65,7 +65,7 @@ impl Journal {
     pub(crate) fn add(&mut self, rows: &[Vec<f64>]) -> Result<(), EvalError> {
         let Some((path, file, _)) = &mut self.file else { return Ok(()) };
         let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
-        file.write_all(&bytes).map_err(|source| EvalError::Journal { path: path.clone(), source })
+        file.write_all(&bytes).map_err(|source| EvalError::Write { path: path.clone(), source })
     }
 }
 

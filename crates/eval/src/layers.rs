@@ -39,7 +39,10 @@ pub(crate) fn layer_errors(
     source: Source,
     protocol: &Protocol,
 ) -> Result<Vec<LayerError>, EvalError> {
-    let mut sums: Vec<Sum> = Vec::new();
+    let voxel_size = dataset.meta().voxel_size;
+    let mut all: Vec<LayerError> = vec![];
+    // At random rotations and at those of the cube.
+    let mut errors: Vec<[Vec<f64>; 2]> = vec![];
     for &item in items.iter().take(protocol.layer_items) {
         let material = Material::read(dataset, item, source, protocol)?;
         let fields = |transform: &Transform| layers(model, dataset, &material, transform);
@@ -47,24 +50,30 @@ pub(crate) fn layer_errors(
         if base.len() == 1 {
             return Ok(Vec::new());
         }
-        if sums.is_empty() {
-            sums = base.iter().map(Sum::new).collect();
+        if all.is_empty() {
+            errors.resize_with(base.len(), Default::default);
+            all = base.iter().map(Layer::unmeasured).collect();
         }
         for (rotation, in_cube) in rotations(protocol, item) {
             let turned = fields(&rotation.into())?;
-            if turned.len() != sums.len() || base.len() != sums.len() {
-                let (expected, found) = (sums.len() - 1, turned.len().min(base.len()) - 1);
-                return Err(EvalError::LayerCount { model: model.name().into(), expected, found });
+            if turned.len() != all.len() || base.len() != all.len() {
+                let (expected, found) = (all.len() - 1, turned.len().min(base.len()) - 1);
+                let problem =
+                    format!("returned {found} layers for one volume and {expected} for another");
+                return Err(EvalError::answer(model.name(), problem));
             }
-            for ((sum, base), turned) in sums.iter_mut().zip(&base).zip(&turned) {
-                let voxel_size = dataset.meta().voxel_size;
-                let expected =
-                    base.values.rotated(&rotation, voxel_size, field_interpolation(source))?;
-                sum.add(in_cube, expected.gap_in_ball(&turned.values));
+            for ((errors, base), turned) in errors.iter_mut().zip(&base).zip(&turned) {
+                let interpolation = field_interpolation(source);
+                let expected = base.values.rotated(&rotation, voxel_size, interpolation)?;
+                errors[usize::from(in_cube)].extend(expected.gap_in_ball(&turned.values));
             }
         }
     }
-    Ok(sums.into_iter().map(Sum::mean).collect())
+    for (layer, errors) in all.iter_mut().zip(errors) {
+        let mean = |errors: Vec<f64>| errors.iter().sum::<f64>() / errors.len() as f64;
+        [layer.random, layer.cube] = errors.map(|e| Some(e).filter(|e| !e.is_empty()).map(mean));
+    }
+    Ok(all)
 }
 
 /// How L(x) is rotated: as the volumes are, and as well as possible when they are rotated exactly.
@@ -79,6 +88,13 @@ fn field_interpolation(source: Source) -> Interpolation {
 struct Layer {
     name: String,
     values: Values,
+}
+
+impl Layer {
+    fn unmeasured(&self) -> LayerError {
+        let (irreps, shape) = (self.values.irreps.to_string(), self.values.shape.clone());
+        LayerError { name: self.name.clone(), irreps, shape, random: None, cube: None }
+    }
 }
 
 /// The transformed volume itself, named `input`, and the layers' outputs for it.
@@ -101,40 +117,6 @@ fn layers(
         Ok(Layer { name: field.name, values })
     };
     std::iter::once(input).chain(outputs).map(layer).collect()
-}
-
-/// The errors of one layer so far.
-struct Sum {
-    name: String,
-    irreps: String,
-    shape: Vec<usize>,
-    /// Sum and number of the errors at random rotations and at those of the cube.
-    errors: [(f64, usize); 2],
-}
-
-impl Sum {
-    fn new(layer: &Layer) -> Self {
-        Self {
-            name: layer.name.clone(),
-            irreps: layer.values.irreps.to_string(),
-            shape: layer.values.shape.clone(),
-            errors: [(0.0, 0); 2],
-        }
-    }
-
-    fn add(&mut self, in_cube: bool, error: Option<f64>) {
-        if let Some(error) = error {
-            let (sum, count) = &mut self.errors[usize::from(in_cube)];
-            *sum += error;
-            *count += 1;
-        }
-    }
-
-    fn mean(self) -> LayerError {
-        let [random, cube] =
-            self.errors.map(|(sum, count)| (count > 0).then(|| sum / count as f64));
-        LayerError { name: self.name, irreps: self.irreps, shape: self.shape, random, cube }
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use steer3d_so3::Irreps;
 use steer3d_volume::{Mesh, MeshVoxeliser, PointCloud, Rotator, Voxeliser, translate_into};
 
 use crate::error::EvalError;
+use crate::fields::ball;
 use crate::protocol::{Mask, Protocol, Source, Transform};
 
 /// An item, and what is done at the border of its transformed volumes.
@@ -33,7 +34,8 @@ impl Material {
         protocol: &Protocol,
     ) -> Result<Self, EvalError> {
         let meta = dataset.meta();
-        let kept = (protocol.mask == Mask::Ball).then(|| ball(meta.dims));
+        let radius = meta.dims.into_iter().min().unwrap_or(0) as f64 / 2.0;
+        let kept = (protocol.mask == Mask::Ball).then(|| ball(meta.dims, radius));
         let outside = match source {
             Source::Voxels(_) => protocol.outside,
             Source::Points => 0.0,
@@ -92,7 +94,7 @@ impl Form {
         }
         match (meta.mesh_voxeliser, dataset.mesh(item)?) {
             (Some(voxeliser), Some(mesh)) => Ok(Self::Mesh { mesh, voxeliser }),
-            _ => Err(EvalError::NoPoints { dataset: meta.name.clone() }),
+            _ => Err(EvalError::no_points(meta)),
         }
     }
 }
@@ -107,12 +109,6 @@ fn shift_scalars(irreps: &Irreps, values: &mut [f32], by: f32) {
         let scalars = &mut values[block.offset * voxels..][..block.dim() * voxels];
         scalars.iter_mut().for_each(|value| *value += by);
     }
-}
-
-/// Whether each voxel of a grid D,H,W lies in the largest ball that fits.
-fn ball(dims: [usize; 3]) -> Vec<bool> {
-    let radius = dims.into_iter().min().unwrap_or(0) as f64 / 2.0;
-    crate::fields::ball(dims, radius)
 }
 
 /// The shift before the rotation that takes a source to its place, R⁻¹ shift, in its own unit.

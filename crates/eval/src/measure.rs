@@ -37,7 +37,7 @@ pub enum Unit {
 }
 
 /// What a measure is: an entry of the table of an answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Definition {
     /// Name in JSON and CSV.
     pub name: &'static str,

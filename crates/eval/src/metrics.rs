@@ -24,6 +24,15 @@ impl Estimate {
         Self { value, low: value, high: value }
     }
 
+    /// A value with the interval of those of resamples, without one where there are none.
+    pub(crate) fn of(value: f64, mut resampled: Vec<f64>) -> Self {
+        resampled.sort_by(f64::total_cmp);
+        match &resampled[..] {
+            [] => Self::exact(value),
+            sorted => Self { value, low: quantile(sorted, 0.025), high: quantile(sorted, 0.975) },
+        }
+    }
+
     /// The image under a growing function.
     #[must_use]
     pub fn map(self, f: impl Fn(f64) -> f64) -> Self {
@@ -66,12 +75,7 @@ impl Bootstrap {
         let resampled = |counts: &Vec<u32>| {
             statistic(&counts.iter().map(|&count| f64::from(count)).collect::<Vec<_>>())
         };
-        let mut values: Vec<f64> = self.draws.par_iter().filter_map(resampled).collect();
-        values.sort_by(f64::total_cmp);
-        if values.is_empty() {
-            return Some(Estimate::exact(value));
-        }
-        Some(Estimate { value, low: quantile(&values, 0.025), high: quantile(&values, 0.975) })
+        Some(Estimate::of(value, self.draws.par_iter().filter_map(resampled).collect()))
     }
 
     /// Mean over items of `values`, one value for each item, with its interval.
@@ -85,7 +89,7 @@ impl Bootstrap {
 }
 
 /// Quantile of sorted values with linear interpolation between them (NumPy's default).
-pub(crate) fn quantile(sorted: &[f64], level: f64) -> f64 {
+fn quantile(sorted: &[f64], level: f64) -> f64 {
     let position = level * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);

@@ -56,21 +56,20 @@ impl Models {
         if networks.iter().flatten().any(|network| network.answers() != answers) {
             return Err(EvalError::MixedAnswers);
         }
+        let spec = || AnswerSpec::new(dataset, answers);
         let mut all: Vec<Box<dyn Predictor>> = vec![];
         for (path, network) in self.files.iter().zip(networks) {
             all.push(match network {
                 Some(network) => Box::new(network),
-                None => onnx(self.name(path), path, AnswerSpec::new(dataset, answers)?)?,
+                None => onnx(self.name(path), path, spec()?)?,
             });
         }
         for command in &self.commands {
-            let spec = AnswerSpec::new(dataset, answers)?;
-            all.push(Box::new(SubprocessPredictor::start(command, spec)?));
+            all.push(Box::new(SubprocessPredictor::start(command, spec()?)?));
         }
         for folder in &self.predictions {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let spec = AnswerSpec::new(dataset, answers)?;
-            all.push(Box::new(Precomputed::load(name, folder, spec)?));
+            all.push(Box::new(Precomputed::load(name, folder, spec()?)?));
         }
         Ok(all)
     }

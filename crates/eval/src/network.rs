@@ -17,17 +17,13 @@ impl NetworkPredictor {
     /// Names a network. The logits are those of its present weights.
     ///
     /// # Errors
-    /// [`EvalError::FieldOutput`] when it gives a field; else only if the device runs out of memory.
+    /// [`EvalError::Answer`] when it gives a field; else only if the device runs out of memory.
     pub fn new(name: String, network: Network) -> Result<Self, EvalError> {
         let Some(answers) = AnswerKind::of_head(network.config().head()) else {
-            return Err(EvalError::FieldOutput { model: name });
+            let problem = "gives a field; classes, labels of voxels and values of whole volumes are evaluated";
+            return Err(EvalError::answer(&name, problem.into()));
         };
         Ok(Self { name, answers, folded: network.folded()?, network })
-    }
-
-    /// The network.
-    pub fn network(&self) -> &Network {
-        &self.network
     }
 
     fn moved(&self, batch: &Tensor) -> candle_core::Result<Tensor> {

@@ -218,25 +218,21 @@ impl OnnxPredictor {
 
     /// The logits of the dataset's classes from what the model gives for each class and voxel.
     fn logits_of(&self, found: &[f32], voxels: usize) -> Result<Vec<f32>, ModelError> {
+        let probabilities = self.values == Values::Probabilities;
         let outside = |p: &&f32| !(-1e-3..=1.001).contains(*p);
-        if self.values == Values::Probabilities
-            && let Some(value) = found.iter().find(outside)
-        {
+        if let Some(value) = found.iter().find(outside).filter(|_| probabilities) {
             let problem = "no probability; write values = \"logits\" beside the model";
             return Err(format!("its output holds {value}, which is {problem}").into());
         }
         // Clipped, since a model rounds small probabilities to 0.
-        let log = |p: f32| p.max(1e-30).ln();
-        let classes: Vec<&[f32]> = found.chunks(voxels).collect();
-        let each = |values: &[f32], f: &dyn Fn(f32) -> f32| values.iter().map(|&p| f(p)).collect();
-        let logits: Vec<Vec<f32>> = match (&classes[..], self.values) {
-            ([second], Values::Logits) => vec![vec![0.0; voxels], second.to_vec()],
-            ([second], Values::Probabilities) => {
-                vec![each(second, &|p| log(1.0 - p)), each(second, &log)]
-            }
-            (_, Values::Logits) => classes.iter().map(|values| values.to_vec()).collect(),
-            (_, Values::Probabilities) => classes.iter().map(|values| each(values, &log)).collect(),
-        };
+        let logit = |p: f32| if probabilities { p.max(1e-30).ln() } else { p };
+        let each = |values: &[f32]| values.iter().map(|&p| logit(p)).collect::<Vec<f32>>();
+        let mut logits: Vec<Vec<f32>> = found.chunks(voxels).map(each).collect();
+        if logits.len() == 1 {
+            // It is for the second of two classes.
+            let first = |&p: &f32| if probabilities { logit(1.0 - p) } else { 0.0 };
+            logits.insert(0, found.iter().map(first).collect());
+        }
         Ok(self.places.iter().flat_map(|&place| logits[place].iter().copied()).collect())
     }
 }

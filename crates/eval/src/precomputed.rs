@@ -24,11 +24,10 @@ const ARRAY: &str = "predictions.npy";
 /// Bytes of the header of an NPY file, whatever the number of volumes.
 const HEADER: usize = 128;
 
-type Key = [u8; 32];
-
-fn key(volume: &[f32]) -> Key {
+/// The digest of a volume in hexadecimal digits.
+fn key(volume: &[f32]) -> String {
     let bytes: Vec<u8> = volume.iter().flat_map(|v| v.to_le_bytes()).collect();
-    Sha256::digest(bytes).into()
+    atomic::hex(&Sha256::digest(bytes))
 }
 
 /// The volumes of a batch.
@@ -51,7 +50,7 @@ pub struct Exporter {
 #[derive(Debug)]
 struct Written {
     file: BufWriter<NamedTempFile>,
-    keys: Vec<Key>,
+    keys: Vec<String>,
 }
 
 impl Exporter {
@@ -88,9 +87,7 @@ impl Exporter {
             atomic::persist(file, &path)
         };
         volumes().map_err(|source| EvalError::Write { path: path.clone(), source })?;
-        let hex =
-            |key: &Key| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
-        let text: String = keys.iter().map(hex).collect();
+        let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
         steer3d_nn::checkpoint::write_atomically(&folder.join(KEYS), text.as_bytes())?;
         Ok(keys.len())
     }
@@ -142,7 +139,7 @@ pub struct Precomputed {
     name: String,
     spec: AnswerSpec,
     /// The place of the answer to a volume.
-    places: HashMap<Key, usize>,
+    places: HashMap<String, usize>,
     answers: Mutex<Answers>,
 }
 
@@ -173,34 +170,24 @@ impl Precomputed {
 
 /// The array of a file, whose shape is checked.
 fn array(path: &Path, shape: &[usize]) -> Result<Answers, String> {
-    let mut file = File::open(path).map_err(|e| e.to_string())?;
-    let mut start = [0; 10];
-    let mut text = vec![];
-    file.read_exact(&mut start)
-        .and_then(|()| {
-            text.resize(usize::from(u16::from_le_bytes([start[8], start[9]])), 0);
-            file.read_exact(&mut text)
-        })
-        .map_err(|e| e.to_string())?;
+    let (mut start, mut text) = ([0; 10], vec![]);
+    let mut open = || {
+        let mut file = File::open(path)?;
+        file.read_exact(&mut start)?;
+        text.resize(u16::from_le_bytes([start[8], start[9]]).into(), 0);
+        file.read_exact(&mut text)?;
+        Ok(file)
+    };
+    let file = open().map_err(|e: std::io::Error| e.to_string())?;
+    let begin = (start.len() + text.len()) as u64;
     let text: String = String::from_utf8_lossy(&text).split_whitespace().collect();
-    let sizes: Vec<String> = shape.iter().map(ToString::to_string).collect();
-    let sizes = sizes.join(",");
-    let holds = |part: &str| text.contains(part);
-    let right = start.starts_with(b"\x93NUMPY\x01")
-        && holds("'descr':'<f4'")
-        && holds("'fortran_order':False")
-        && holds(&format!("'shape':({sizes})"));
-    if !right {
-        return Err(format!(
-            "expected an array of '<f4' in C order of shape ({sizes}), found {text}"
-        ));
+    let sizes = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let shape = format!("'shape':({sizes})");
+    let parts = ["'descr':'<f4'", "'fortran_order':False", &shape];
+    if start.starts_with(b"\x93NUMPY\x01") && parts.iter().all(|part| text.contains(part)) {
+        return Ok(Answers::Array(file, begin));
     }
-    let begin = 10 + text_len(start);
-    Ok(Answers::Array(file, begin))
-}
-
-fn text_len(start: [u8; 10]) -> u64 {
-    u16::from_le_bytes([start[8], start[9]]).into()
+    Err(format!("expected an array of '<f4' in C order of shape ({sizes}), found {text}"))
 }
 
 /// The rows of a table.
@@ -241,19 +228,15 @@ fn table(path: &Path, spec: &AnswerSpec, volumes: usize) -> Result<Answers, Eval
     Ok(Answers::Rows(rows))
 }
 
-fn keys(path: &Path) -> Result<Vec<Key>, EvalError> {
+fn keys(path: &Path) -> Result<Vec<String>, EvalError> {
     let fault = |problem: String| EvalError::ModelFile { path: path.into(), problem };
     let text = fs::read_to_string(path)
         .map_err(|e| fault(format!("{e}; write the volumes out first (steer3d eval --export)")))?;
-    let byte = |line: &str, i: usize| u8::from_str_radix(line.get(2 * i..2 * i + 2)?, 16).ok();
-    let key = |line: &str| {
-        let bytes: Option<Vec<u8>> = (0..32).map(|i| byte(line, i)).collect();
-        bytes?.try_into().ok()
-    };
-    let keys = text.lines().enumerate().map(|(i, line)| {
-        key(line).ok_or_else(|| fault(format!("line {}: expected 64 hexadecimal digits", i + 1)))
-    });
-    keys.collect()
+    let digits = |line: &str| line.len() == 64 && line.bytes().all(|b| b.is_ascii_hexdigit());
+    match text.lines().position(|line| !digits(line)) {
+        Some(i) => Err(fault(format!("line {}: expected 64 hexadecimal digits", i + 1))),
+        None => Ok(text.lines().map(str::to_ascii_lowercase).collect()),
+    }
 }
 
 impl Predictor for Precomputed {

@@ -126,7 +126,7 @@ impl Protocol {
     /// Checks every setting, and that a split of a dataset can be evaluated so.
     ///
     /// # Errors
-    /// As [`validate`](Self::validate), [`EvalError::EmptySplit`], and [`EvalError::NoPoints`] where points are
+    /// As [`validate`](Self::validate), [`EvalError::EmptySplit`], and [`EvalError::Missing`] where points are
     /// to be turned that the dataset does not store.
     pub fn check(&self, dataset: &Dataset, split: Split) -> Result<(), EvalError> {
         self.validate()?;
@@ -135,7 +135,7 @@ impl Protocol {
             return Err(EvalError::EmptySplit { dataset: name(), split: split.to_string() });
         }
         if self.sources.contains(&Source::Points) && !dataset.can_voxelise() {
-            return Err(EvalError::NoPoints { dataset: name() });
+            return Err(EvalError::no_points(dataset.meta()));
         }
         Ok(())
     }
@@ -145,43 +145,34 @@ impl Protocol {
     /// # Errors
     /// [`EvalError::Protocol`] for the first field out of its range.
     pub fn validate(&self) -> Result<(), EvalError> {
-        let fail = |field, expected, found| Err(EvalError::Protocol { field, expected, found });
-        if let Some(angle) = self.angles.iter().find(|angle| !(0.0..=180.0).contains(*angle)) {
-            return fail("angles", "from 0 to 180 degrees", angle.to_string());
-        }
-        let is_distance = |distance: &f64| distance.is_finite() && *distance >= 0.0;
-        if let Some(distance) = self.translations.iter().find(|distance| !is_distance(distance)) {
-            return fail("translations", "at least 0 voxels", distance.to_string());
-        }
-        let moved = &self.rotations_and_translations;
-        if let Some(distance) = moved.iter().find(|distance| !is_distance(distance)) {
-            let found = distance.to_string();
-            return fail("rotations_and_translations", "at least 0 voxels", found);
-        }
-        let is_axis = |axis: &[f64; 3]| nalgebra::Vector3::from(*axis).norm().is_normal();
-        if let Some(axis) = self.axes.iter().find(|axis| !is_axis(axis)) {
-            return fail("axes", "finite and not of length 0", format!("{axis:?}"));
-        }
-        if !self.outside.is_finite() {
-            return fail("outside", "a finite value", self.outside.to_string());
-        }
-        if self.search.is_some_and(|search| search.grid == 0) {
-            return fail("search.grid", "at least 1", "0".into());
-        }
-        if self.per_angle == 0 && !self.angles.is_empty() {
-            return fail("per_angle", "at least 1", self.per_angle.to_string());
-        }
-        let distances = self.translations.len() + moved.len();
-        if self.per_distance == 0 && distances > 0 {
-            return fail("per_distance", "at least 1", self.per_distance.to_string());
-        }
-        if self.batch == 0 {
-            return fail("batch", "at least 1", self.batch.to_string());
-        }
-        if self.sources.is_empty() {
-            return fail("sources", "at least one source", "none".into());
-        }
-        Ok(())
+        let number = |wrong: Option<&f64>| wrong.map(f64::to_string);
+        let zero = |wrong: bool| wrong.then(|| "0".to_owned());
+        let no_distance = |d: &&f64| !(d.is_finite() && **d >= 0.0);
+        let no_axis = |axis: &&[f64; 3]| !nalgebra::Vector3::from(**axis).norm().is_normal();
+        let angle = self.angles.iter().find(|angle| !(0.0..=180.0).contains(*angle));
+        let outside = Some(self.outside).filter(|value| !value.is_finite());
+        let (moved, turned) = (&self.translations, &self.rotations_and_translations);
+        let some_moved = !moved.is_empty() || !turned.is_empty();
+        EvalError::check_settings([
+            ("angles", "from 0 to 180 degrees", number(angle)),
+            ("translations", "at least 0 voxels", number(moved.iter().find(no_distance))),
+            (
+                "rotations_and_translations",
+                "at least 0 voxels",
+                number(turned.iter().find(no_distance)),
+            ),
+            (
+                "axes",
+                "finite and not of length 0",
+                self.axes.iter().find(no_axis).map(|axis| format!("{axis:?}")),
+            ),
+            ("outside", "a finite value", outside.map(|value| value.to_string())),
+            ("search.grid", "at least 1", zero(self.search.is_some_and(|s| s.grid == 0))),
+            ("per_angle", "at least 1", zero(self.per_angle == 0 && !self.angles.is_empty())),
+            ("per_distance", "at least 1", zero(self.per_distance == 0 && some_moved)),
+            ("batch", "at least 1", zero(self.batch == 0)),
+            ("sources", "at least one source", self.sources.is_empty().then(|| "none".into())),
+        ])
     }
 
     /// The conditions in the order of the report.
@@ -224,31 +215,26 @@ impl Protocol {
         let stream = |purpose, k: usize, bits: &[u64]| {
             Stream::new(self.seed, purpose, &[&[item as u64, k as u64], bits].concat())
         };
+        let each = |n, of: &dyn Fn(usize) -> Transform| (0..n).map(of).collect();
         match condition {
             Condition::Unrotated => vec![Transform::IDENTITY],
-            Condition::Random => (0..self.rotations)
-                .map(|k| random_rotation(&mut stream("rotation", k, &[])).into())
-                .collect(),
-            Condition::Angle { degrees } => (0..self.per_angle)
-                .map(|k| {
-                    let axis = direction(&mut stream("angle", k, &[degrees.to_bits()]));
-                    let radians = degrees.to_radians();
-                    Rotation::new(axis.map(|component| component * radians).into()).into()
-                })
-                .collect(),
+            Condition::Random => {
+                each(self.rotations, &|k| random_rotation(&mut stream("rotation", k, &[])).into())
+            }
+            Condition::Angle { degrees } => each(self.per_angle, &|k| {
+                let axis = direction(&mut stream("angle", k, &[degrees.to_bits()]));
+                Rotation::new(axis.map(|c| c * degrees.to_radians()).into()).into()
+            }),
             Condition::Translation { voxels } => {
                 let bits = [voxels.to_bits()];
                 let order = stream("grid directions", 0, &bits).permutation(6);
-                (0..self.per_distance)
-                    .map(|k| {
-                        let unit = if voxels.fract() == 0.0 {
-                            grid_direction(order[k % 6])
-                        } else {
-                            direction(&mut stream("translation", k, &bits))
-                        };
-                        Transform { shift: unit.map(|u| u * voxels), ..Transform::IDENTITY }
-                    })
-                    .collect()
+                each(self.per_distance, &|k| {
+                    let unit = match voxels.fract() == 0.0 {
+                        true => grid_direction(order[k % 6]),
+                        false => direction(&mut stream("translation", k, &bits)),
+                    };
+                    Transform { shift: unit.map(|u| u * voxels), ..Transform::IDENTITY }
+                })
             }
             Condition::Even => {
                 let whole = random_rotation(&mut stream("even", 0, &[]));
@@ -256,19 +242,15 @@ impl Protocol {
                 spread.map(|rotation| (rotation * whole).into()).collect()
             }
             Condition::About { axis, degrees } => vec![about(axis, degrees.to_radians()).into()],
-            Condition::RandomAbout { axis } => (0..self.rotations)
-                .map(|k| {
-                    let mut stream = stream("about", k, &axis.map(f64::to_bits));
-                    about(axis, TAU * stream.uniform()).into()
-                })
-                .collect(),
-            Condition::RotationTranslation { voxels } => (0..self.per_distance)
-                .map(|k| {
-                    let mut stream = stream("rotation and translation", k, &[voxels.to_bits()]);
-                    let rotation = random_rotation(&mut stream);
-                    Transform { rotation, shift: direction(&mut stream).map(|u| u * voxels) }
-                })
-                .collect(),
+            Condition::RandomAbout { axis } => each(self.rotations, &|k| {
+                let mut stream = stream("about", k, &axis.map(f64::to_bits));
+                about(axis, TAU * stream.uniform()).into()
+            }),
+            Condition::RotationTranslation { voxels } => each(self.per_distance, &|k| {
+                let mut stream = stream("rotation and translation", k, &[voxels.to_bits()]);
+                let rotation = random_rotation(&mut stream);
+                Transform { rotation, shift: direction(&mut stream).map(|u| u * voxels) }
+            }),
             Condition::Group { group } => {
                 group.rotations().into_iter().map(Transform::from).collect()
             }
@@ -454,12 +436,7 @@ impl Condition {
         match self {
             Self::Angle { degrees } | Self::About { degrees, .. } => Some(degrees),
             Self::Translation { voxels } | Self::RotationTranslation { voxels } => Some(voxels),
-            Self::Unrotated
-            | Self::Random
-            | Self::Even
-            | Self::RandomAbout { .. }
-            | Self::Group { .. }
-            | Self::Worst => None,
+            _ => None,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::error::EvalError;
 use crate::paired::{PairedTest, paired_tests};
 use crate::predictor::AnswerKind;
 use crate::protocol::Protocol;
-use crate::results::ModelReport;
+use crate::results::{ModelReport, SourceReport};
 use crate::spec::{targets, voxel_classes};
 
 /// Version of the JSON form of [`Report`]. It grows when a field is removed, renamed or changes
@@ -106,6 +106,12 @@ impl Section {
             protocol,
             models,
         })
+    }
+
+    /// Every model with each of its sources, in the order of the tables.
+    pub fn sources(&self) -> impl Iterator<Item = (&ModelReport, &SourceReport)> {
+        let models = self.models.iter();
+        models.flat_map(|model| model.sources.iter().map(move |source| (model, source)))
     }
 
     /// What the models answer.

@@ -1,7 +1,7 @@
 use steer3d_dataset::{Dataset, DatasetMeta};
 
 use crate::error::EvalError;
-use crate::predictor::AnswerKind;
+use crate::predictor::{AnswerKind, Predictor};
 
 /// What a dataset asks of a model of another maker.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,7 @@ impl AnswerSpec {
     /// Of a dataset.
     ///
     /// # Errors
-    /// [`EvalError::NoVoxelLabels`] or [`EvalError::NoTargets`] when it has no such answers.
+    /// [`EvalError::Missing`] when it has no such answers.
     pub fn new(dataset: &Dataset, kind: AnswerKind) -> Result<Self, EvalError> {
         let names = match kind {
             AnswerKind::Classes => dataset.meta().class_names.clone(),
@@ -43,6 +43,27 @@ impl AnswerSpec {
         }
     }
 
+    /// Checks that a model has the classes or values and the channels of the dataset.
+    pub(crate) fn check(&self, model: &dyn Predictor) -> Result<(), EvalError> {
+        let misfit = |does, what, expected, found| {
+            let (model, dataset) = (model.name().into(), self.dataset.clone());
+            Err(EvalError::Misfit { model, does, what, dataset, expected, found })
+        };
+        let (expected, found) = (self.names.len(), model.classes());
+        match self.kind {
+            _ if expected == found => {}
+            AnswerKind::Classes => return misfit("predicts", "classes", expected, found),
+            AnswerKind::Voxels => return misfit("labels voxels with", "classes", expected, found),
+            AnswerKind::Values => {
+                return Err(EvalError::Targets { what: "outputs of the model", expected, found });
+            }
+        }
+        match (self.channels, model.channels()) {
+            (expected, found) if expected == found => Ok(()),
+            (expected, found) => misfit("takes", "input channels", expected, found),
+        }
+    }
+
     /// Shape of the answers to `n` volumes: N,K, or N,K,D,H,W for labels of voxels.
     pub fn shape(&self, n: usize) -> Vec<usize> {
         let dims: &[usize] = if self.kind == AnswerKind::Voxels { &self.dims } else { &[] };
@@ -54,12 +75,16 @@ impl AnswerSpec {
 pub(crate) fn voxel_classes(dataset: &Dataset) -> Result<&[String], EvalError> {
     match dataset.tasks() {
         Some(tasks) if !tasks.voxel_classes.is_empty() => Ok(&tasks.voxel_classes),
-        _ => Err(EvalError::NoVoxelLabels { dataset: dataset.meta().name.clone() }),
+        _ => {
+            let advice = "import some as `voxel_labels` with `steer3d dataset import arrays`";
+            Err(EvalError::missing(dataset.meta(), "labels of voxels to compare with", advice))
+        }
     }
 }
 
 /// How the targets of a dataset turn.
 pub(crate) fn targets(dataset: &Dataset) -> Result<&steer3d_so3::Irreps, EvalError> {
     let targets = dataset.tasks().and_then(|tasks| tasks.targets.as_ref());
-    targets.ok_or_else(|| EvalError::NoTargets { dataset: dataset.meta().name.clone() })
+    let advice = "import some with `steer3d dataset import arrays`";
+    targets.ok_or_else(|| EvalError::missing(dataset.meta(), "targets to compare with", advice))
 }

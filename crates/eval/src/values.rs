@@ -7,7 +7,6 @@ use crate::answer::{Answer, Found, Reference, Rows};
 use crate::error::EvalError;
 use crate::measure::{Entry, Unit};
 use crate::metrics::{Bootstrap, Estimate};
-use crate::predictor::Predictor;
 use crate::protocol::Transform;
 use crate::spec::targets;
 
@@ -65,14 +64,6 @@ impl<'a> Values<'a> {
 }
 
 impl Answer for Values<'_> {
-    fn check(&self, model: &dyn Predictor) -> Result<(), EvalError> {
-        let (expected, found) = (self.irreps.dim(), model.classes());
-        match expected == found {
-            true => Ok(()),
-            false => Err(EvalError::Targets { what: "outputs of the model", expected, found }),
-        }
-    }
-
     fn row_len(&self) -> usize {
         self.irreps.dim()
     }

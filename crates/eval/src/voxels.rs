@@ -7,9 +7,9 @@ use steer3d_volume::{Grid, Interpolation, Volume, VolumeError, resample_to};
 
 use crate::answer::{Answer, Found, Reference, Rows};
 use crate::error::EvalError;
+use crate::fields::each_voxel;
 use crate::measure::{Entry, Unit};
 use crate::metrics::{Bootstrap, Estimate, argmax, mean, ratio};
-use crate::predictor::{AnswerKind, Predictor};
 use crate::protocol::{Mask, Transform};
 use crate::spec::voxel_classes;
 
@@ -21,14 +21,14 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         "all voxels %",
         Unit::Share,
         "share of the voxels whose label is right",
-        |s, b, _| s.accuracy(b, 0),
+        |s, b, _| s.estimate(b, |count| count.accuracy(0)),
     ),
     Entry::new(
         "foreground_accuracy",
         "accuracy %",
         Unit::Share,
         "share of the voxels of other classes than the background that are labelled right",
-        |s, b, _| s.accuracy(b, 1),
+        |s, b, _| s.estimate(b, |count| count.accuracy(1)),
     ),
     Entry::new(
         "accuracy_change",
@@ -36,51 +36,49 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         Unit::Points,
         "accuracy of all voxels less that of the unrotated answers for the same voxels: what left the grid is in \
          neither",
-        |s, b, _| s.change(b, 0, RIGHT_BEFORE),
+        |s, b, _| s.estimate(b, |count| count.change(0, RIGHT_BEFORE)),
     ),
     Entry::new(
         "foreground_accuracy_change",
         "change, points",
         Unit::Points,
         "the same of the voxels of other classes than the background",
-        |s, b, _| s.change(b, 1, RIGHT_BEFORE_FOREGROUND),
+        |s, b, _| s.estimate(b, |count| count.change(1, RIGHT_BEFORE_FOREGROUND)),
     ),
     Entry::new(
         "dice",
         "Dice",
         Unit::Coefficient,
         "2 TP / (2 TP + FP + FN) of the voxels of a class, mean over the classes that are present or predicted",
-        |s, b, _| {
-            b.estimate(|w| mean((0..s.classes).filter_map(|class| s.class_dice(w, class))))
-        },
+        |s, b, _| s.estimate(b, |count| count.mean(Count::dice)),
     ),
     Entry::new(
         "iou",
         "IoU",
         Unit::Coefficient,
         "TP / (TP + FP + FN), mean over these classes",
-        |s, b, _| b.estimate(|w| mean((0..s.classes).filter_map(|class| s.class_iou(w, class)))),
+        |s, b, _| s.estimate(b, |count| count.mean(Count::iou)),
     ),
     Entry::new(
         "consistency",
         "same label, all voxels %",
         Unit::Share,
         "share of the voxels whose label is the one that the model gives unrotated, right or wrong",
-        |s, b, _| b.estimate(|w| ratio(s.end(w, SAME), s.all(w, 0, LABELLED))),
+        |s, b, _| s.estimate(b, |count| ratio(count.end(SAME), count.sum(0, Count::labelled))),
     ),
     Entry::new(
         "foreground_consistency",
         "same label %",
         Unit::Share,
         "the same over the voxels that are not background both here and unrotated",
-        |s, b, _| b.estimate(|w| ratio(s.end(w, SAME_FOREGROUND), s.end(w, FOREGROUND))),
+        |s, b, _| s.estimate(b, |count| ratio(count.end(SAME_FOREGROUND), count.end(FOREGROUND))),
     ),
     Entry::new(
         "compared",
         "compared %",
         Unit::Share,
         "share of all voxels that were compared: the others have their place R p + t outside the grid",
-        |s: &Sums, _, _| Some(Estimate::exact(s.compared())),
+        |s: &Sums, _, _| Some(Estimate::exact(s.compared)),
     )
     .without_interval(),
     Entry::new(
@@ -89,7 +87,7 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         Unit::Share,
         "share of the voxels of the class that are labelled right",
         |s: &Sums, b, class| {
-            b.estimate(|w| ratio(s.of(w, class, RIGHT), s.of(w, class, LABELLED)))
+            s.estimate(b, |count| ratio(count.right(class), count.labelled(class)))
         },
     )
     .of_class(),
@@ -98,7 +96,7 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         "Dice",
         Unit::Coefficient,
         "2 TP / (2 TP + FP + FN) of the voxels of the class",
-        |s: &Sums, b, class| b.estimate(|w| s.class_dice(w, class)),
+        |s: &Sums, b, class| s.estimate(b, |count| count.dice(class)),
     )
     .of_class(),
     Entry::new(
@@ -106,7 +104,7 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         "IoU",
         Unit::Coefficient,
         "TP / (TP + FP + FN) of the voxels of the class",
-        |s: &Sums, b, class| b.estimate(|w| s.class_iou(w, class)),
+        |s: &Sums, b, class| s.estimate(b, |count| count.iou(class)),
     )
     .of_class(),
 ];
@@ -140,21 +138,8 @@ impl<'a> Voxels<'a> {
 }
 
 impl Answer for Voxels<'_> {
-    fn check(&self, model: &dyn Predictor) -> Result<(), EvalError> {
-        let dataset = &self.dataset.meta().name;
-        EvalError::check_classes(model, AnswerKind::Voxels, dataset, self.names.len())
-    }
-
-    fn dims(&self) -> Vec<usize> {
-        self.grid.dims().to_vec()
-    }
-
     fn row_len(&self) -> usize {
         self.names.len().pow(2) + ENDS
-    }
-
-    fn has_reference(&self) -> bool {
-        true
     }
 
     fn reference(&self, place: usize, unrotated: &[f32]) -> Result<Reference, EvalError> {
@@ -191,12 +176,7 @@ impl Answer for Voxels<'_> {
 
     /// The mean of Dice over the classes that are present or predicted.
     fn margin(&self, _place: usize, row: &[f64]) -> f64 {
-        let count = self.count(row);
-        let dice = |class| {
-            let all = count.labelled(class) + count.predicted(class);
-            ratio(2.0 * count.right(class), all)
-        };
-        mean((0..self.names.len()).filter_map(dice)).unwrap_or(1.0)
+        self.count(row).mean(Count::dice).unwrap_or(1.0)
     }
 
     /// The share of the voxels of other classes than the background that are labelled right; of all where there
@@ -208,13 +188,16 @@ impl Answer for Voxels<'_> {
 
     fn found(&self, rows: &Rows<'_>, _: Option<&Rows<'_>>, bootstrap: &Bootstrap) -> Found {
         let classes = self.names.len();
-        let mut sums = Sums::new(classes, rows.len());
-        for (place, rows) in rows.iter().enumerate() {
-            for row in rows {
-                sums.add(place, &self.count(row), self.grid.dims().iter().product());
-            }
-        }
-        let confusion = sums.confusion.chunks(classes).map(<[u64]>::to_vec).collect();
+        let of_item = |rows: &Vec<&[f64]>| sum(rows.iter().map(|row| (*row, 1.0)));
+        let items: Vec<Vec<f64>> = rows.iter().map(of_item).collect();
+        let whole = sum(items.iter().map(|item| (&item[..], 1.0)));
+        let counts = &whole[..classes * classes];
+        let volumes = rows.iter().map(Vec::len).sum::<usize>();
+        let voxels = volumes * self.grid.dims().iter().product::<usize>();
+        let compared = counts.iter().sum::<f64>() / voxels as f64;
+        let sums = Sums { classes, items, compared };
+        let of_class = |row: &[f64]| row.iter().map(|count| *count as u64).collect();
+        let confusion = counts.chunks(classes).map(of_class).collect();
         (Entry::all(MEASURES, &sums, bootstrap, self.names), Some(confusion))
     }
 }
@@ -284,18 +267,10 @@ fn compared(grid: Grid, transform: &Transform, mask: Mask) -> Vec<bool> {
         Mask::None => (0..3).all(|i| p[i].abs() <= centre[i] + SLACK),
         Mask::Ball => p.norm() <= radius + SLACK,
     };
-    let [depth, height, width] = grid.dims();
-    let mut all = Vec::with_capacity(depth * height * width);
-    for z in 0..depth {
-        for y in 0..height {
-            for x in 0..width {
-                let voxel = Vector3::new(x as f64, y as f64, z as f64) - centre;
-                let place = map * Point3::from(voxel.component_mul(&size));
-                all.push(kept(&voxel) && kept(&place.coords.component_div(&size)));
-            }
-        }
-    }
-    all
+    each_voxel(grid.dims(), |voxel| {
+        let place = map * Point3::from(voxel.component_mul(&size));
+        kept(&voxel) && kept(&place.coords.component_div(&size))
+    })
 }
 
 /// Counts of the voxels of one volume: classes × classes, true and predicted, then [`SAME`] and so on.
@@ -330,82 +305,69 @@ impl Count<'_> {
         (0..self.classes).map(|label| self.row[label * self.classes + class]).sum()
     }
 
+    fn end(&self, what: usize) -> f64 {
+        self.row[self.classes * self.classes + what]
+    }
+
+    /// The sum of a count over the classes from `first` on.
+    fn sum(&self, first: usize, count: impl Fn(&Self, usize) -> f64) -> f64 {
+        (first..self.classes).map(|class| count(self, class)).sum()
+    }
+
     /// Share of the voxels of the classes from `first` on that are labelled right.
     fn accuracy(&self, first: usize) -> Option<f64> {
-        let sum = |count: &dyn Fn(usize) -> f64| (first..self.classes).map(count).sum::<f64>();
-        ratio(sum(&|class| self.right(class)), sum(&|class| self.labelled(class)))
+        ratio(self.sum(first, Self::right), self.sum(first, Self::labelled))
+    }
+
+    /// That share less the one of the unrotated answers, `before` of which are right.
+    fn change(&self, first: usize, before: usize) -> Option<f64> {
+        let right = self.sum(first, Self::right) - self.end(before);
+        ratio(right, self.sum(first, Self::labelled))
+    }
+
+    fn dice(&self, class: usize) -> Option<f64> {
+        ratio(2.0 * self.right(class), self.labelled(class) + self.predicted(class))
+    }
+
+    /// The mean over the classes that are present or predicted.
+    fn mean(&self, value: impl Fn(&Self, usize) -> Option<f64>) -> Option<f64> {
+        mean((0..self.classes).filter_map(|class| value(self, class)))
+    }
+
+    fn iou(&self, class: usize) -> Option<f64> {
+        let right = self.right(class);
+        ratio(right, self.labelled(class) + self.predicted(class) - right)
     }
 }
 
-/// Counts under one condition, summed over the transformations of an item.
+/// Counts under one condition.
 pub(crate) struct Sums {
     classes: usize,
-    /// Voxels of all volumes.
-    voxels: usize,
-    confusion: Vec<u64>,
-    /// For each item the columns [`RIGHT`], [`LABELLED`] and [`PREDICTED`] of each class, and then the
-    /// [`ENDS`] others.
+    /// For each item the counts of a [`Count`], summed over its transformations.
     items: Vec<Vec<f64>>,
+    /// Share of all voxels that were compared.
+    compared: f64,
 }
 
-const RIGHT: usize = 0;
-const LABELLED: usize = 1;
-const PREDICTED: usize = 2;
-
 impl Sums {
-    fn new(classes: usize, items: usize) -> Self {
-        let confusion = vec![0; classes * classes];
-        Self { classes, voxels: 0, confusion, items: vec![vec![0.0; 3 * classes + ENDS]; items] }
-    }
-
-    fn add(&mut self, place: usize, count: &Count<'_>, voxels: usize) {
-        self.voxels += voxels;
-        self.confusion.iter_mut().zip(count.row).for_each(|(sum, n)| *sum += *n as u64);
-        let of_class = |k| [count.right(k), count.labelled(k), count.predicted(k)];
-        let columns = (0..self.classes).flat_map(of_class);
-        let columns = columns.chain(count.row[self.classes * self.classes..].iter().copied());
-        self.items[place].iter_mut().zip(columns).for_each(|(sum, n)| *sum += n);
-    }
-
-    fn column(&self, weights: &[f64], i: usize) -> f64 {
-        self.items.iter().zip(weights).map(|(item, weight)| weight * item[i]).sum()
-    }
-
-    fn of(&self, weights: &[f64], class: usize, what: usize) -> f64 {
-        self.column(weights, 3 * class + what)
-    }
-
-    /// The sum over the classes from `first` on.
-    fn all(&self, weights: &[f64], first: usize, what: usize) -> f64 {
-        (first..self.classes).map(|class| self.of(weights, class, what)).sum()
-    }
-
-    fn end(&self, weights: &[f64], what: usize) -> f64 {
-        self.column(weights, 3 * self.classes + what)
-    }
-
-    fn class_dice(&self, w: &[f64], class: usize) -> Option<f64> {
-        let all = self.of(w, class, LABELLED) + self.of(w, class, PREDICTED);
-        ratio(2.0 * self.of(w, class, RIGHT), all)
-    }
-
-    fn class_iou(&self, w: &[f64], class: usize) -> Option<f64> {
-        let right = self.of(w, class, RIGHT);
-        ratio(right, self.of(w, class, LABELLED) + self.of(w, class, PREDICTED) - right)
-    }
-
-    fn accuracy(&self, bootstrap: &Bootstrap, first: usize) -> Option<Estimate> {
-        bootstrap.estimate(|w| ratio(self.all(w, first, RIGHT), self.all(w, first, LABELLED)))
-    }
-
-    fn change(&self, bootstrap: &Bootstrap, first: usize, before: usize) -> Option<Estimate> {
-        bootstrap.estimate(|w| {
-            ratio(self.all(w, first, RIGHT) - self.end(w, before), self.all(w, first, LABELLED))
+    fn estimate(
+        &self,
+        bootstrap: &Bootstrap,
+        value: impl Fn(&Count<'_>) -> Option<f64> + Sync,
+    ) -> Option<Estimate> {
+        bootstrap.estimate(|weights| {
+            let row = sum(self.items.iter().map(Vec::as_slice).zip(weights.iter().copied()));
+            value(&Count { classes: self.classes, row: &row })
         })
     }
+}
 
-    fn compared(&self) -> f64 {
-        let compared: u64 = self.confusion.iter().sum();
-        compared as f64 / self.voxels as f64
+/// The sum of rows, each with its weight: exact, since counts and weights are whole.
+fn sum<'a>(rows: impl Iterator<Item = (&'a [f64], f64)>) -> Vec<f64> {
+    let mut sum = vec![];
+    for (row, weight) in rows {
+        sum.resize(row.len(), 0.0);
+        sum.iter_mut().zip(row).for_each(|(sum, count)| *sum += weight * count);
     }
+    sum
 }

@@ -62,20 +62,18 @@ fn same(a: &Change, b: &Change) -> bool {
 fn scores(report: &Report) -> Vec<Change> {
     let mut all = vec![];
     for section in &report.sections {
-        for model in &section.models {
-            let score = model.answers.score();
-            for source in &model.sources {
-                all.extend(source.conditions.iter().map(|c| Change {
-                    dataset: section.dataset.name.clone(),
-                    model: model.name.clone(),
-                    source: source.source,
-                    condition: c.condition,
-                    measure: score.name.into(),
-                    unit: score.unit,
-                    before: c.get(score.name),
-                    after: None,
-                }));
-            }
+        let score = section.answers().score();
+        for (model, source) in section.sources() {
+            all.extend(source.conditions.iter().map(|c| Change {
+                dataset: section.dataset.name.clone(),
+                model: model.name.clone(),
+                source: source.source,
+                condition: c.condition,
+                measure: score.name.into(),
+                unit: score.unit,
+                before: c.get(score.name),
+                after: None,
+            }));
         }
     }
     all

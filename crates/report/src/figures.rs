@@ -8,6 +8,7 @@ use steer3d_eval::{
 use crate::axes;
 use crate::numbers::percent;
 use crate::plot::{ClassBars, Curve, LinePlot, PLOT_WIDTH, RIGHT, matrices};
+use crate::reading;
 use crate::svg::{Anchor, Svg, colour, shorten};
 
 /// A plot with its words.
@@ -292,12 +293,7 @@ fn dashes(protocol: &Protocol) -> String {
 
 /// The reports of the first source, unrotated and at random rotations, of all models that have both.
 fn both(section: &Section) -> Vec<(&str, [&ConditionReport; 2])> {
-    let models = section.models.iter().filter_map(|model| {
-        let source = model.sources.first()?;
-        let unrotated = source.condition(Condition::Unrotated)?;
-        Some((&model.name[..], [unrotated, source.condition(Condition::Random)?]))
-    });
-    models.collect()
+    section.models.iter().filter_map(|m| Some((&m.name[..], reading::both(m)?))).collect()
 }
 
 fn per_class(section: &Section) -> Drawn {

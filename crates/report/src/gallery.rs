@@ -47,13 +47,20 @@ pub fn gallery(
     chosen.iter().map(|orientations| painter.item(orientations)).collect()
 }
 
-/// The answers of all models to the `i`-th volume.
-fn at<'a>(table: &[Vec<Answer<'a>>], i: usize) -> Vec<Answer<'a>> {
-    table.iter().filter_map(|answers| answers.get(i).copied()).collect()
-}
-
 /// The number of a model, and one of its predictions.
 type Answer<'a> = (usize, &'a Prediction);
+
+/// The answers of all models to each volume of the first source under a condition, in the order of the items.
+fn volumes<'a>(section: &'a Section, condition: Condition) -> Vec<Vec<Answer<'a>>> {
+    let source = section.protocol.sources.first();
+    let of_model = |(i, model): (usize, &'a ModelReport)| {
+        let chosen = |p: &&Prediction| p.condition == condition && Some(&p.source) == source;
+        model.predictions.iter().filter(chosen).map(|p| (i, p)).collect()
+    };
+    let models: Vec<Vec<Answer<'a>>> = section.models.iter().enumerate().map(of_model).collect();
+    let at = |k: usize| models.iter().filter_map(|answers| answers.get(k).copied()).collect();
+    (0..models.first().map_or(0, Vec::len)).map(at).collect()
+}
 
 /// An item that may be shown.
 struct Candidate<'a> {
@@ -67,77 +74,52 @@ struct Candidate<'a> {
 }
 
 fn candidates<'a>(section: &'a Section) -> Vec<Candidate<'a>> {
-    let Section { models, protocol, .. } = section;
-    let table = |condition| -> Vec<Vec<Answer<'a>>> {
-        let of_model = |(i, model): (usize, &'a ModelReport)| {
-            let chosen = |p: &&Prediction| {
-                p.condition == condition && Some(&p.source) == protocol.sources.first()
-            };
-            model.predictions.iter().filter(chosen).map(|p| (i, p)).collect()
-        };
-        models.iter().enumerate().map(of_model).collect()
-    };
-    let (unrotated, random) = (table(Condition::Unrotated), table(Condition::Random));
-    let searched = table(Condition::Worst);
-    let items = unrotated.first().map_or(0, Vec::len);
+    let random = volumes(section, Condition::Random);
+    let mut random = random.chunks(section.protocol.rotations.max(1));
+    let mut searched = volumes(section, Condition::Worst).into_iter();
     let mut seen = HashMap::new();
-    let mut candidate = |i: usize| {
-        let base = at(&unrotated, i);
-        let rotations = i * protocol.rotations..(i + 1) * protocol.rotations;
-        let worst = rotations.rev().map(|k| at(&random, k)).max_by_key(|all| wrong(all));
+    let mut candidate = |base: Vec<Answer<'a>>| {
+        let turned = random.next().unwrap_or_default().iter().rev();
+        let worst = turned.max_by_key(|answers| answers.iter().filter(|a| !is_right(a.1)).count());
         let turned_wrong = |turned: &[Answer<'a>]| {
-            let pairs = base.iter().zip(turned);
-            pairs.filter(|(b, t)| is_right(b.1) && !is_right(t.1)).map(|(_, t)| *t).next()
+            let mut pairs = base.iter().zip(turned);
+            pairs.find(|(b, t)| is_right(b.1) && !is_right(t.1)).map(|(_, turned)| *turned)
         };
-        let flipped = worst.as_ref().is_some_and(|turned| turned_wrong(turned).is_some());
-        let found = turned_wrong(&at(&searched, i)).map(|answer| vec![answer]);
+        let flipped = worst.is_some_and(|turned| turned_wrong(turned).is_some());
+        let found = searched.next().and_then(|answers| Some(vec![turned_wrong(&answers)?]));
         let label = base[0].1.label.unwrap_or_default();
         let turn = seen.entry((flipped, label)).or_insert(0);
         *turn += 1;
-        let orientations = [Some(base), worst, found].into_iter().flatten().collect();
+        let orientations = [Some(base), worst.cloned(), found].into_iter().flatten().collect();
         Candidate { label, flipped, turn_in_class: *turn, orientations }
     };
-    (0..items).map(&mut candidate).collect()
+    volumes(section, Condition::Unrotated).into_iter().map(&mut candidate).collect()
 }
 
 fn is_right(prediction: &Prediction) -> bool {
     prediction.score == 1.0
 }
 
-fn wrong(answers: &[Answer<'_>]) -> usize {
-    answers.iter().filter(|(_, p)| !is_right(p)).count()
-}
-
 /// For each item its orientations, from that which gets worst to that which gets worse the least: unrotated, and a
 /// random rotation, or whatever was done to it.
-fn worst_labelled(section: &Section, count: usize) -> Vec<Vec<Vec<Answer<'_>>>> {
-    let Section { models, protocol, .. } = section;
-    let shown = match protocol.rotations {
-        0 => protocol.conditions().get(1).copied(),
-        _ => Some(Condition::Random),
-    };
-    // All models saw the same volumes in the same order, but for the search.
-    let all = (0..models.first().map_or(0, |m| m.predictions.len())).map(|i| {
-        let of = models.iter().enumerate();
-        of.filter_map(|(k, m)| Some((k, m.predictions.get(i)?))).collect::<Vec<_>>()
-    });
-    let first = |answers: &Vec<Answer<'_>>| {
-        let prediction = answers[0].1;
-        prediction.source == protocol.sources[0] && prediction.condition != Condition::Worst
-    };
-    let all: Vec<Vec<Answer<'_>>> = all.filter(first).collect();
-    let mut candidates: Vec<(f64, Vec<Vec<Answer<'_>>>)> = vec![];
-    for answers in all.chunk_by(|a, b| a[0].1.item == b[0].1.item) {
-        let Some((unrotated, others)) = answers.split_first() else { continue };
-        let fall = |turned: &Vec<Answer<'_>>| {
+fn worst_labelled<'a>(section: &'a Section, count: usize) -> Vec<Vec<Vec<Answer<'a>>>> {
+    let conditions = section.protocol.conditions();
+    // Random rotations come first, if there are any. What a search found is left out.
+    let shown = conditions.get(1).filter(|condition| **condition != Condition::Worst);
+    let turned = shown.map_or_else(Vec::new, |condition| volumes(section, *condition));
+    let mut turned = turned.chunk_by(|a, b| a[0].1.item == b[0].1.item);
+    let candidate = |unrotated: Vec<Answer<'a>>| {
+        let fall = |turned: &Vec<Answer<'a>>| {
             let pairs = unrotated.iter().zip(turned);
             pairs.map(|(a, b)| a.1.score - b.1.score).fold(f64::NEG_INFINITY, f64::max)
         };
-        let turned = others.iter().filter(|answers| Some(answers[0].1.condition) == shown);
-        let worst = turned.max_by(|a, b| fall(a).total_cmp(&fall(b)));
-        let orientations = [Some(unrotated.clone()), worst.cloned()].into_iter().flatten();
-        candidates.push((worst.map_or(0.0, fall), orientations.collect()));
-    }
+        let worst = turned.next().unwrap_or_default().iter();
+        let worst = worst.max_by(|a, b| fall(a).total_cmp(&fall(b)));
+        let size = worst.map_or(0.0, fall);
+        (size, [Some(unrotated), worst.cloned()].into_iter().flatten().collect())
+    };
+    let mut candidates: Vec<(f64, Vec<Vec<Answer<'a>>>)> =
+        volumes(section, Condition::Unrotated).into_iter().map(candidate).collect();
     candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
     let (count, last) = (count.min(candidates.len()), candidates.len().saturating_sub(1));
     (0..count).map(|k| candidates[k * last / (count - 1).max(1)].1.clone()).collect()
@@ -193,7 +175,9 @@ impl Painter<'_> {
         let shape = (1, self.dataset.meta().channels, depth, height, width);
         let batch = Tensor::from_vec(values, shape, &Device::Cpu).map_err(EvalError::from)?;
         for (model, (_, prediction)) in self.predictors.iter().zip(answers) {
-            let found = labels(*model, &batch)?;
+            let logits = model.logits(&batch).map_err(|e| EvalError::model(*model, &batch, e))?;
+            let logits = logits.flatten_all().and_then(|all| all.to_vec1::<f32>());
+            let found = largest_classes(&logits.map_err(EvalError::from)?, model.classes());
             pictures.push(Picture {
                 score: Some(prediction.score),
                 ..picture(model.name(), labels_png(&found[slice.clone()], size)?)
@@ -214,12 +198,6 @@ impl Painter<'_> {
     }
 }
 
-/// The label of every voxel of one volume.
-fn labels(model: &dyn Predictor, batch: &Tensor) -> Result<Vec<u8>, EvalError> {
-    let logits = model.logits(batch).map_err(|e| EvalError::model(model, batch, e))?;
-    Ok(largest_classes(&logits.flatten_all()?.to_vec1()?, model.classes()))
-}
-
 fn picture(name: &str, uri: String) -> Picture {
     Picture { name: name.into(), uri, score: None }
 }
@@ -237,7 +215,7 @@ fn caption(transform: &Transform) -> String {
 
 fn labels_png(labels: &[u8], size: [usize; 2]) -> Result<String, ReportError> {
     let pixels: Vec<u8> = labels.iter().flat_map(|&label| label_colour(label.into())).collect();
-    colour_png(&pixels, size)
+    data_uri(&pixels, size, png::ColorType::Rgb)
 }
 
 /// Red, green and blue of a class: black for the background, then those of Okabe and Ito that are light
@@ -270,9 +248,8 @@ fn channel_maximum(values: &[f32], block: usize) -> Vec<f32> {
 }
 
 fn extent(values: &[f32]) -> [f32; 2] {
-    values
-        .iter()
-        .fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &v| [low.min(v), high.max(v)])
+    let values = || values.iter().copied();
+    [values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max)]
 }
 
 /// A grey picture, black at the lower end of `range` and white at the upper.
@@ -280,11 +257,6 @@ fn png(values: &[f32], size: [usize; 2], [low, high]: [f32; 2]) -> Result<String
     let scale = 255.0 / (high - low).max(f32::MIN_POSITIVE);
     let pixels: Vec<u8> = values.iter().map(|v| ((v - low) * scale).round() as u8).collect();
     data_uri(&pixels, size, png::ColorType::Grayscale)
-}
-
-/// A picture of red, green and blue.
-fn colour_png(pixels: &[u8], size: [usize; 2]) -> Result<String, ReportError> {
-    data_uri(pixels, size, png::ColorType::Rgb)
 }
 
 fn data_uri(pixels: &[u8], size: [usize; 2], kind: png::ColorType) -> Result<String, ReportError> {

@@ -55,41 +55,16 @@ pub(crate) fn headline(section: &Section) -> (Vec<&'static str>, Vec<Vec<String>
     let columns = columns(section.answers());
     let definitions = section.answers().definitions();
     let unit = |name| definitions.iter().find(|d| d.name == name).map(|d| d.unit);
-    let mut rows = vec![];
-    for model in &section.models {
-        for source in &model.sources {
-            let mut row = vec![model.name.clone(), source.source.to_string()];
-            row.extend(columns.iter().filter_map(|&(_, condition, name, interval)| {
-                let found = source.condition(condition).and_then(|c| c.get(name));
-                Some(cell(found, unit(name)?, interval))
-            }));
-            row.push(thousands(model.parameters));
-            rows.push(row);
-        }
-    }
+    let rows = section.sources().map(|(model, source)| {
+        let mut row = vec![model.name.clone(), source.source.to_string()];
+        row.extend(columns.iter().filter_map(|&(_, condition, name, interval)| {
+            let found = source.condition(condition).and_then(|c| c.get(name));
+            Some(cell(found, unit(name)?, interval))
+        }));
+        row.push(thousands(model.parameters));
+        row
+    });
     let headings = columns.iter().map(|column| column.0);
-    (["model", "source"].into_iter().chain(headings).chain(["parameters"]).collect(), rows)
-}
-
-/// What the headline table shows, below it.
-pub(crate) fn note(answers: AnswerKind) -> &'static str {
-    match answers {
-        AnswerKind::Classes => {
-            "In brackets: 95 % bootstrap intervals. Consistent: the prediction is the unrotated one \
-             under every random rotation. Worst case: right unrotated and under every random rotation. \
-             Deviation: mean of ‖l(Rx) − l(x)‖ of the logits l, over the root mean square of ‖l(x)‖."
-        }
-        AnswerKind::Voxels => {
-            "In brackets: 95 % bootstrap intervals. Accuracy: share of the voxels of all classes but \
-             the first, the background, that are labelled right; change: less that of the \
-             unrotated answers for the same voxels. Dice: mean over all classes. Same \
-             label: the voxel's label turned back is the unrotated one; voxels that are background \
-             both times are left out."
-        }
-        AnswerKind::Values => {
-            "In brackets: 95 % bootstrap intervals, in the unit of the targets. Deviation: distance \
-             of the outputs, turned back, from those unrotated; relative: over the root mean square \
-             of the latter."
-        }
-    }
+    let headings = ["model", "source"].into_iter().chain(headings).chain(["parameters"]);
+    (headings.collect(), rows.collect())
 }

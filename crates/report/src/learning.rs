@@ -69,12 +69,10 @@ impl Plot {
     }
 
     fn draw(&self) -> Svg {
-        let entry =
-            |c: &Curve| !self.curves.iter().any(|other| other.run == c.run && !other.dashed);
         let entries: Vec<LegendEntry<'_>> = self
             .curves
             .iter()
-            .filter(|c| !c.dashed || entry(c))
+            .filter(|c| !c.dashed)
             .map(|c| LegendEntry { text: &c.name, model: c.run, mark: Mark::Solid })
             .collect();
         let top = 16.0 + 20.0 * legend_rows(&entries) as f64;

@@ -27,7 +27,7 @@ pub fn reading(section: &Section) -> Vec<String> {
 }
 
 /// The first source, unrotated and at random rotations.
-fn both(model: &ModelReport) -> Option<[&ConditionReport; 2]> {
+pub(crate) fn both(model: &ModelReport) -> Option<[&ConditionReport; 2]> {
     let source = model.sources.first()?;
     Some([source.condition(Condition::Unrotated)?, source.condition(Condition::Random)?])
 }

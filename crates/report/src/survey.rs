@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use comfy_table::presets::ASCII_MARKDOWN;
 
-use steer3d_eval::equivariance::{KernelRow, Survey};
+use steer3d_eval::equivariance::{KernelRow, MeasuredRow, Survey};
 
 use crate::error::ReportError;
 use crate::log_plot::LogPlot;
-use crate::tables::text;
+use crate::tables::{csv_text, text_table};
 use crate::write::{make_folder, write_file};
 
 /// The tables of a survey as Markdown.
@@ -43,59 +43,47 @@ pub fn survey_markdown(survey: &Survey) -> String {
     text
 }
 
-fn table(header: Vec<String>) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN);
-    table.set_header(header);
-    table
+/// A table in Markdown, aligned to the left.
+fn table(columns: &[impl ToString], rows: Vec<Vec<String>>) -> String {
+    text_table(ASCII_MARKDOWN, columns, rows, columns.len())
 }
 
-fn kernel_table(survey: &Survey) -> Table {
+fn kernel_table(survey: &Survey) -> String {
     let of = |what: &'static str| survey.config.widths.iter().map(move |w| format!("{what} {w}"));
-    let mut header = vec!["k".to_owned(), "family".to_owned()];
-    header.extend(of("kernel").chain(of("layer")));
-    let mut table = table(header);
-    for row in &survey.kernels {
+    let mut columns = vec!["k".to_owned(), "family".to_owned()];
+    columns.extend(of("kernel").chain(of("layer")));
+    let row = |row: &KernelRow| {
         let errors = row.kernel.iter().chain(&row.layer).map(|e| format!("{e:.5}"));
-        table.add_row([row.size.to_string(), row.family.clone()].into_iter().chain(errors));
-    }
-    table
+        [row.size.to_string(), row.family.clone()].into_iter().chain(errors).collect()
+    };
+    table(&columns, survey.kernels.iter().map(row).collect())
 }
 
-fn conditioning_table(survey: &Survey) -> Table {
-    let header = ["k", "family", "functions", "rank", "condition number", "overlap"];
-    let mut table = table(header.map(str::to_owned).to_vec());
-    for row in &survey.kernels {
-        table.add_row([
+fn conditioning_table(survey: &Survey) -> String {
+    let row = |row: &KernelRow| {
+        vec![
             row.size.to_string(),
             row.family.clone(),
             row.functions.to_string(),
             row.rank.to_string(),
             row.condition_number.map_or_else(|| "infinite".into(), |c| format!("{c:.3}")),
             format!("{:.4}", row.largest_overlap),
-        ]);
-    }
-    table
+        ]
+    };
+    let columns = ["k", "family", "functions", "rank", "condition number", "overlap"];
+    table(&columns, survey.kernels.iter().map(row).collect())
 }
 
-fn measured_table(survey: &Survey) -> Table {
-    let header = ["subject", "k", "family", "centre", "resampled", "cube"];
-    let mut table = table(header.map(str::to_owned).to_vec());
-    for row in &survey.measured {
-        let (family, size) = row.kernel.clone().map_or_else(
-            || ("-".to_owned(), "-".to_owned()),
-            |(family, size)| (family, size.to_string()),
-        );
-        table.add_row([
-            row.subject.clone(),
-            size,
-            family,
-            format!("{:.5}", row.centre),
-            format!("{:.5}", row.resampled),
-            format!("{:.0e}", row.cube),
-        ]);
-    }
-    table
+fn measured_table(survey: &Survey) -> String {
+    let row = |row: &MeasuredRow| {
+        let none = || ["-", "-"].map(String::from);
+        let [k, family] =
+            row.kernel.clone().map_or_else(none, |(family, k)| [k.to_string(), family]);
+        let [centre, resampled] = [row.centre, row.resampled].map(|error| format!("{error:.5}"));
+        vec![row.subject.clone(), k, family, centre, resampled, format!("{:.0e}", row.cube)]
+    };
+    let columns = ["subject", "k", "family", "centre", "resampled", "cube"];
+    table(&columns, survey.measured.iter().map(row).collect())
 }
 
 /// Every error of a survey on a line of its own, with the columns subject, family, k, width,
@@ -104,30 +92,30 @@ fn measured_table(survey: &Survey) -> Table {
 /// # Errors
 /// Only if memory runs out.
 pub fn survey_csv(survey: &Survey) -> Result<String, ReportError> {
-    let mut writer = csv::Writer::from_writer(vec![]);
-    writer.write_record(["subject", "family", "k", "width", "measure", "error"])?;
+    let mut records = vec![];
     for row in &survey.kernels {
         for (subject, errors) in [("kernel", &row.kernel), ("convolution", &row.layer)] {
-            for (width, error) in survey.config.widths.iter().zip(errors) {
+            records.extend(survey.config.widths.iter().zip(errors).map(|(width, error)| {
                 let (k, width, error) =
                     (row.size.to_string(), width.to_string(), error.to_string());
-                writer.write_record([subject, &row.family, &k, &width, "closed form", &error])?;
-            }
+                vec![subject.into(), row.family.clone(), k, width, "closed form".into(), error]
+            }));
         }
     }
     for row in &survey.measured {
         let (family, k) =
             row.kernel.as_ref().map_or_else(Default::default, |(f, k)| (f.clone(), k.to_string()));
         let width = survey.config.width.to_string();
-        for (measure, width, error) in [
-            ("centre", width.as_str(), row.centre),
-            ("resampled", &width, row.resampled),
-            ("cube", "", row.cube),
-        ] {
-            writer.write_record([&row.subject, &family, &k, width, measure, &error.to_string()])?;
+        let errors = [("centre", &width, row.centre), ("resampled", &width, row.resampled)];
+        for (measure, width, error) in
+            errors.into_iter().chain([("cube", &String::new(), row.cube)])
+        {
+            let (subject, measure) = (row.subject.clone(), measure.to_owned());
+            let (width, error) = (width.clone(), error.to_string());
+            records.push(vec![subject, family.clone(), k.clone(), width, measure, error]);
         }
     }
-    text(writer)
+    csv_text(["subject", "family", "k", "width", "measure", "error"], records)
 }
 
 /// Writes `equivariance.md`, `equivariance.json`, `equivariance.csv`, `error-width.svg` and, where

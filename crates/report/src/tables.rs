@@ -9,7 +9,7 @@ use steer3d_eval::{
 
 use crate::error::ReportError;
 use crate::headline::headline;
-use crate::numbers::percent;
+use crate::numbers::{join, percent};
 use crate::reading::reading;
 
 /// The headline table and the reading of every section, for a terminal.
@@ -61,30 +61,16 @@ pub(crate) fn text_table(
 /// # Errors
 /// [`ReportError::Csv`] if a record cannot be formatted.
 pub fn results_csv(report: &Report) -> Result<String, ReportError> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record([
-        "section",
-        "model",
-        "source",
-        "condition",
-        "parameter",
-        "metric",
-        "value",
-        "low",
-        "high",
-    ])?;
+    let mut all = vec![];
     for section in &report.sections {
-        for model in &section.models {
-            for source in &model.sources {
-                let name = source.source.to_string();
-                for row in rows(model.answers, source) {
-                    let first = [&section.dataset.name, &model.name, &name];
-                    writer.write_record(first.into_iter().chain(&row))?;
-                }
-            }
+        for (model, source) in section.sources() {
+            let first =
+                [section.dataset.name.clone(), model.name.clone(), source.source.to_string()];
+            let rows = rows(model.answers, source).into_iter();
+            all.extend(rows.map(|row| [&first[..], &row].concat()));
         }
     }
-    text(writer)
+    csv_text("section model source condition parameter metric value low high".split(' '), all)
 }
 
 /// The kind of a condition, with its axis where it has one: `about z`.
@@ -135,37 +121,35 @@ fn rows(answers: AnswerKind, source: &SourceReport) -> Vec<[String; 6]> {
 /// # Errors
 /// [`ReportError::Csv`] if a record cannot be formatted.
 pub fn predictions_csv(report: &Report) -> Result<String, ReportError> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let columns = "section model source condition parameter item label predicted qw qx qy qz dx dy dz score answer";
-    writer.write_record(columns.split(' '))?;
+    let mut records = vec![];
     for section in &report.sections {
         let name = |class: usize| section.dataset.class_names[class].clone();
-        for model in &section.models {
-            for p in &model.predictions {
-                let predicted = p.label.map(|_| name(argmax(&logits(p))));
-                let mut record = vec![
-                    section.dataset.name.clone(),
-                    model.name.clone(),
-                    p.source.to_string(),
-                    kind(p.condition),
-                    p.condition.parameter().map_or_else(String::new, |value| value.to_string()),
-                    p.id.clone(),
-                    p.label.map(name).unwrap_or_default(),
-                    predicted.unwrap_or_default(),
-                ];
-                record.extend(p.transform.quaternion().map(|c| format!("{c:.9}")));
-                record.extend(p.transform.shift.map(|c| format!("{c:.9}")));
-                record.push(p.score.to_string());
-                let answer: Vec<String> = match model.answers {
-                    AnswerKind::Classes => logits(p).iter().map(f32::to_string).collect(),
-                    _ => p.answer.iter().map(f64::to_string).collect(),
-                };
-                record.push(answer.join(" "));
-                writer.write_record(&record)?;
-            }
+        for (model, p) in
+            section.models.iter().flat_map(|m| m.predictions.iter().map(move |p| (m, p)))
+        {
+            let predicted = p.label.map(|_| name(argmax(&logits(p))));
+            let mut record = vec![
+                section.dataset.name.clone(),
+                model.name.clone(),
+                p.source.to_string(),
+                kind(p.condition),
+                p.condition.parameter().map_or_else(String::new, |value| value.to_string()),
+                p.id.clone(),
+                p.label.map(name).unwrap_or_default(),
+                predicted.unwrap_or_default(),
+            ];
+            record.extend(p.transform.quaternion().map(|c| format!("{c:.9}")));
+            record.extend(p.transform.shift.map(|c| format!("{c:.9}")));
+            record.push(p.score.to_string());
+            record.push(match model.answers {
+                AnswerKind::Classes => join(&logits(p), " "),
+                _ => join(&p.answer, " "),
+            });
+            records.push(record);
         }
     }
-    text(writer)
+    let columns = "section model source condition parameter item label predicted qw qx qy qz dx dy dz score answer";
+    csv_text(columns.split(' '), records)
 }
 
 /// The logits of a prediction of classes, which were f32.
@@ -211,30 +195,31 @@ fn comparison_table(comparison: &Comparison, style: TableStyle) -> String {
 /// # Errors
 /// [`ReportError::Csv`] if a record cannot be formatted.
 pub fn comparison_csv(comparison: &Comparison) -> Result<String, ReportError> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let columns = comparison
-        .columns
-        .iter()
-        .flat_map(|c| ["", " deviation", " low", " high"].map(|what| format!("{c}{what}")));
-    let last = ["seeds", "parameters", "training seconds"].map(String::from);
-    let first = ["model", "source"].map(String::from);
-    writer.write_record(first.into_iter().chain(columns).chain(last))?;
-    for row in &comparison.rows {
-        let scores = row.scores.iter().flat_map(|a| {
-            [a.seeds.mean, a.seeds.deviation, a.low, a.high].map(|value| value.to_string())
-        });
-        let first = [row.model.clone(), row.source.to_string()];
-        let last = [
-            row.seeds.to_string(),
-            row.parameters.to_string(),
-            row.training_seconds.mean.to_string(),
-        ];
-        writer.write_record(first.into_iter().chain(scores).chain(last))?;
-    }
-    text(writer)
+    let ends = |c: &String| ["", " deviation", " low", " high"].map(|what| format!("{c}{what}"));
+    let mut columns = vec!["model".to_owned(), "source".to_owned()];
+    columns.extend(comparison.columns.iter().flat_map(ends));
+    columns.extend(["seeds", "parameters", "training seconds"].map(String::from));
+    let records = comparison.rows.iter().map(|row| {
+        let mut record = vec![row.model.clone(), row.source.to_string()];
+        let numbers = |a: &SeedScore| [a.seeds.mean, a.seeds.deviation, a.low, a.high];
+        record.extend(row.scores.iter().flat_map(numbers).map(|value| value.to_string()));
+        record.extend([row.seeds.to_string(), row.parameters.to_string()]);
+        record.push(row.training_seconds.mean.to_string());
+        record
+    });
+    csv_text(columns, records)
 }
 
-pub(crate) fn text(writer: csv::Writer<Vec<u8>>) -> Result<String, ReportError> {
+/// A table as CSV.
+pub(crate) fn csv_text(
+    columns: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    records: impl IntoIterator<Item = Vec<String>>,
+) -> Result<String, ReportError> {
+    let mut writer = csv::Writer::from_writer(vec![]);
+    writer.write_record(columns)?;
+    for record in records {
+        writer.write_record(record)?;
+    }
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -44,16 +44,22 @@ impl<'a> FieldMap<'a> {
     }
 
     fn apply(&self, x: &Tensor) -> Result<Values, EvalError> {
-        let y = (self.forward)(x).map_err(|source| EvalError::Layer {
-            layer: self.name.clone(),
+        let y = (self.forward)(x).map_err(|source| EvalError::Forward {
+            what: format!("layer {}", self.quoted()),
             shape: x.dims().to_vec(),
             source,
         })?;
-        Values::new(&format!("`{}`", self.name), &self.irreps_out, &y)
+        Values::new(&self.quoted(), &self.irreps_out, &y)
+    }
+
+    fn quoted(&self) -> String {
+        format!("`{}`", self.name)
     }
 
     fn defined(&self, error: Option<f64>) -> Result<f64, EvalError> {
-        error.ok_or_else(|| EvalError::ZeroOutput { layer: self.name.clone() })
+        let problem =
+            "gives zeros for a random field, so it has no relative error; check its weights";
+        error.ok_or_else(|| EvalError::Layer { layer: self.quoted(), problem: problem.into() })
     }
 }
 
@@ -85,7 +91,7 @@ pub fn resampled_errors(
 /// with the stream (seed, "centre field", \[index\]).
 ///
 /// # Errors
-/// As [`resampled_errors`], and [`EvalError::NoCentre`] for an output of even size.
+/// As [`resampled_errors`], and [`EvalError::Layer`] for an output of even size.
 pub fn centre_error(
     map: &FieldMap<'_>,
     size: usize,
@@ -113,7 +119,10 @@ impl FieldMap<'_> {
         let values = self.apply(x)?;
         let dims = values.dims();
         if dims.iter().any(|n| n.is_multiple_of(2)) {
-            return Err(EvalError::NoCentre { layer: self.name.clone(), found: dims });
+            let problem = format!(
+                "gives a grid of {dims:?} (D, H, W), which has no central voxel; choose a size of the input that leads to odd ones"
+            );
+            return Err(EvalError::Layer { layer: self.quoted(), problem });
         }
         let voxels: usize = dims.iter().product();
         // The middle of an odd number of values is the middle of each odd side.
@@ -132,7 +141,7 @@ pub fn cube_error(map: &FieldMap<'_>, size: usize, seed: u64) -> Result<f64, Eva
     let shape = [1, map.irreps_in.dim(), size, size, size];
     let noise: Vec<f32> = (0..shape.iter().product()).map(|_| stream.normal() as f32).collect();
     let x = Tensor::from_vec(noise, &shape[..], &Device::Cpu)?;
-    let input = Values::new(&format!("`{}`", map.name), &map.irreps_in, &x)?;
+    let input = Values::new(&map.quoted(), &map.irreps_in, &x)?;
     let output = map.apply(&x)?;
     let gap = |input: Values, expected: Values| {
         let found = map.apply(&Tensor::from_vec(input.data, &shape[..], &Device::Cpu)?)?;

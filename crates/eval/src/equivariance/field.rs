@@ -38,11 +38,6 @@ impl BumpField {
         Self::random(irreps, count.ceil() as usize, radius, width, stream)
     }
 
-    /// How the channels transform.
-    pub fn irreps(&self) -> &Irreps {
-        &self.irreps
-    }
-
     /// The field turned by an orthogonal matrix, exactly.
     ///
     /// # Errors

@@ -116,60 +116,52 @@ impl Subject {
     ) -> Result<FieldMap<'static>, EvalError> {
         let mut params = Params::new(seed, DType::F32, &Device::Cpu);
         let irreps = self.irreps_in(layer)?;
-        let (input, name) = (irreps.clone(), self.name());
-        if let Self::Network(depth) = self {
-            let (stages, out) = network(&mut params, layer, depth, &irreps, sample)?;
-            return Ok(FieldMap::new(name, &irreps, &out, move |x| {
-                let first = Field::new(input.clone(), x.clone())?;
-                let last = stages.iter().try_fold(first, |field, stage| stage.forward(&field))?;
-                Ok(last.values().clone())
-            }));
-        }
+        let (input, mut out) = (irreps.clone(), irreps.clone());
         let mut conv = |stride| {
             let config = ConvConfig { stride, ..convolution(&irreps, &irreps, layer) };
-            SteerableConv3d::new(params.pp("conv"), config)
+            let conv = SteerableConv3d::new(params.pp("conv"), config)?;
+            Ok::<Step, NnError>(Box::new(move |f| conv.forward(f)))
         };
-        let forward: Box<FieldToField> = match self {
+        let steps: Vec<Step> = match self {
+            Self::Convolution => vec![conv(1)?],
+            Self::Strided => vec![conv(2)?],
+            Self::Antialiased(sigma) => {
+                vec![conv(1)?, Box::new(move |f| GaussianPool { stride: 2, sigma }.forward(f))]
+            }
             Self::Gate => {
                 let gate = Gate::new(&layer.irreps)?;
-                let out = gate.irreps_out().clone();
-                return Ok(FieldMap::new(name, &irreps, &out, move |x| {
-                    Ok(gate.forward(&Field::new(input.clone(), x.clone())?)?.values().clone())
-                }));
+                out = gate.irreps_out().clone();
+                vec![Box::new(move |f| gate.forward(f))]
             }
             Self::Norm => {
                 let norm = NormNonlinearity::new(params.pp("norm"), &irreps)?;
                 let bias = &params.trainable()[0].var;
                 bias.set(&bias.as_tensor().affine(0.0, -0.5 * standard_deviation(sample)?)?)?;
-                Box::new(move |f| norm.forward(f))
+                vec![Box::new(move |f| norm.forward(f))]
             }
             Self::TensorProduct => {
                 let product = TensorProductNonlinearity::new(params.pp("product"), &irreps)?;
-                Box::new(move |f| product.forward(f))
+                vec![Box::new(move |f| product.forward(f))]
             }
             Self::Sphere => {
                 let sphere = SphereNonlinearity::new(&irreps)?;
-                let scale = 1.0 / standard_deviation(sample)?;
-                Box::new(move |f| {
-                    let values = f.values().affine(scale, 0.0)?;
-                    sphere.forward(&Field::new(f.irreps().clone(), values)?)
-                })
+                vec![normalised(sample)?, Box::new(move |f| sphere.forward(f))]
             }
-            Self::Strided => {
-                let conv = conv(2)?;
-                Box::new(move |f| conv.forward(f))
-            }
-            Self::Antialiased(sigma) => {
-                let conv = conv(1)?;
-                Box::new(move |f| GaussianPool { stride: 2, sigma }.forward(&conv.forward(f)?))
-            }
-            Self::Convolution | Self::Network(_) => {
-                let conv = conv(1)?;
-                Box::new(move |f| conv.forward(f))
+            Self::Network(depth) => {
+                out = scalars(8, &layer.irreps)?;
+                network(
+                    &mut params,
+                    layer,
+                    depth,
+                    Field::new(irreps.clone(), sample.clone())?,
+                    &out,
+                )?
             }
         };
-        Ok(FieldMap::new(name, &irreps, &irreps, move |x| {
-            Ok(forward(&Field::new(input.clone(), x.clone())?)?.values().clone())
+        Ok(FieldMap::new(self.name(), &irreps, &out, move |x| {
+            let first = Field::new(input.clone(), x.clone())?;
+            let last = steps.iter().try_fold(first, |field, step| step(&field))?;
+            Ok(last.values().clone())
         }))
     }
 }
@@ -210,7 +202,13 @@ impl FromStr for Subject {
     }
 }
 
-type FieldToField = dyn Fn(&Field) -> Result<Field, NnError>;
+type Step = Box<dyn Fn(&Field) -> Result<Field, NnError>>;
+
+/// Division by the standard deviation that a sample has.
+fn normalised(sample: &Tensor) -> Result<Step, EvalError> {
+    let scale = 1.0 / standard_deviation(sample)?;
+    Ok(Box::new(move |f| Field::new(f.irreps().clone(), f.values().affine(scale, 0.0)?)))
+}
 
 /// `count` scalars, with parity where `like` has it.
 fn scalars(count: usize, like: &Irreps) -> Result<Irreps, EvalError> {
@@ -223,44 +221,31 @@ fn convolution(irreps_in: &Irreps, irreps_out: &Irreps, layer: &LayerSpec) -> Co
     ConvConfig { size, kernel, ..ConvConfig::new(irreps_in, irreps_out) }
 }
 
-/// Convolution, division by a number, gate.
-struct Stage {
-    conv: SteerableConv3d,
-    scale: f64,
-    gate: Option<Gate>,
-}
-
-impl Stage {
-    fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        let field = self.conv.forward(field)?;
-        let values = field.values().affine(self.scale, 0.0)?;
-        let field = Field::new(field.irreps().clone(), values)?;
-        self.gate.as_ref().map_or(Ok(field.clone()), |gate| gate.forward(&field))
-    }
-}
-
-/// The stages of a network and the type of field that it gives.
+/// Convolutions, each followed by a division by the standard deviation of what it makes of `field`, and, but for
+/// the last, which gives `last`, by a gate.
 fn network(
     params: &mut Params,
     layer: &LayerSpec,
     depth: usize,
-    input: &Irreps,
-    sample: &Tensor,
-) -> Result<(Vec<Stage>, Irreps), EvalError> {
-    let last = scalars(8, &layer.irreps)?;
-    let mut field = Field::new(input.clone(), sample.clone())?;
-    let mut stages = vec![];
+    mut field: Field,
+    last: &Irreps,
+) -> Result<Vec<Step>, EvalError> {
+    let mut steps: Vec<Step> = vec![];
     for i in 1..=depth {
         let gate = (i < depth).then(|| Gate::new(&layer.irreps)).transpose()?;
-        let out = gate.as_ref().map_or(&last, |gate| gate.irreps_in());
-        let config = convolution(field.irreps(), out, layer);
-        let conv = SteerableConv3d::new(params.pp(format!("conv{i}")), config)?;
-        let scale = 1.0 / standard_deviation(conv.forward(&field)?.values())?;
-        let stage = Stage { conv, scale, gate };
-        field = stage.forward(&field)?;
-        stages.push(stage);
+        let out = gate.as_ref().map_or(last, |gate| gate.irreps_in());
+        let conv = convolution(field.irreps(), out, layer);
+        let conv = SteerableConv3d::new(params.pp(format!("conv{i}")), conv)?;
+        field = conv.forward(&field)?;
+        let scale = normalised(field.values())?;
+        field = scale(&field)?;
+        steps.extend([Box::new(move |f: &Field| conv.forward(f)) as Step, scale]);
+        if let Some(gate) = gate {
+            field = gate.forward(&field)?;
+            steps.push(Box::new(move |f| gate.forward(f)));
+        }
     }
-    Ok((stages, last))
+    Ok(steps)
 }
 
 fn standard_deviation(values: &Tensor) -> Result<f64, candle_core::Error> {

@@ -62,28 +62,20 @@ impl Default for SurveyConfig {
 
 impl SurveyConfig {
     fn check(&self) -> Result<(), EvalError> {
-        let check = |good, field, expected, found: String| {
-            if good { Ok(()) } else { Err(EvalError::Protocol { field, expected, found }) }
-        };
-        let n = self.size;
-        check(!self.sizes.is_empty(), "sizes", "at least one kernel size", "none".into())?;
-        check(!self.families.is_empty(), "families", "at least one family", "none".into())?;
-        check(
-            (9..=129).contains(&n) && n % 4 == 1,
-            "size",
-            "9, 13, 17 and so on to 129",
-            n.to_string(),
-        )?;
-        for (field, count) in [
-            ("bumps", self.bumps),
-            ("rotations", self.rotations),
-            ("seeds", self.seeds as usize),
-            ("centre_fields", self.centre_fields),
-        ] {
-            check((1..=100_000).contains(&count), field, "1 to 100000", count.to_string())?;
-        }
-        let width = self.width;
-        check(width.is_finite() && width > 0.0, "width", "a positive number", width.to_string())
+        let none = |empty: bool| empty.then(|| "none".to_owned());
+        let count = |n: usize| (!(1..=100_000).contains(&n)).then(|| n.to_string());
+        let size = Some(self.size).filter(|n| !(9..=129).contains(n) || n % 4 != 1);
+        let width = Some(self.width).filter(|width| !(width.is_finite() && *width > 0.0));
+        EvalError::check_settings([
+            ("sizes", "at least one kernel size", none(self.sizes.is_empty())),
+            ("families", "at least one family", none(self.families.is_empty())),
+            ("size", "9, 13, 17 and so on to 129", size.map(|n| n.to_string())),
+            ("bumps", "1 to 100000", count(self.bumps)),
+            ("rotations", "1 to 100000", count(self.rotations)),
+            ("seeds", "1 to 100000", count(self.seeds as usize)),
+            ("centre_fields", "1 to 100000", count(self.centre_fields)),
+            ("width", "a positive number", width.map(|width| width.to_string())),
+        ])
     }
 
     fn layers(&self) -> impl Iterator<Item = LayerSpec> + '_ {

@@ -316,7 +316,10 @@ fn points_that_are_not_there_are_refused() {
     let dir = folder();
     let data = dataset(&dir.path().join("a.h5"), 3, false);
     let protocol = Protocol { sources: vec![Source::Points], ..quick() };
-    assert!(matches!(fail(&mass(), &data, &protocol), EvalError::NoPoints { .. }));
+    let error = fail(&mass(), &data, &protocol);
+    let message = "dataset `three shapes` has no points or meshes with a voxeliser, so none can be \
+                   rotated; rotate its voxels instead (source `voxels`)";
+    assert!(matches!(error, EvalError::Missing { .. }) && error.to_string() == message, "{error}");
 }
 
 #[test]

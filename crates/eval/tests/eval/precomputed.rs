@@ -63,7 +63,7 @@ fn precomputed_predictions_give_the_report_of_the_model() {
     assert_eq!(found.predictions, expected.predictions);
 
     let other = Protocol { seed: 99, ..quick() };
-    let EvalError::Model { source, .. } =
+    let EvalError::Forward { source, .. } =
         evaluate(&read, &data, Split::Test, &other, None, &|_| ()).unwrap_err()
     else {
         panic!("another error")

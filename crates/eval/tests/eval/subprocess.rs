@@ -49,7 +49,7 @@ fn a_program_that_breaks_the_agreement_gets_one_clear_message() {
     let message = |command: &str| {
         let model = SubprocessPredictor::start(command, AnswerSpec::classes(data.meta())).unwrap();
         match evaluate(&model, &data, Split::Test, &quick(), None, &|_| ()).unwrap_err() {
-            EvalError::Model { source, .. } => source.to_string(),
+            EvalError::Forward { source, .. } => source.to_string(),
             other => panic!("{other}"),
         }
     };

@@ -173,12 +173,22 @@ fn what_does_not_fit_is_refused() {
         evaluate(model, data, Split::Test, &quick(), None, &|_| ()).unwrap_err()
     };
     let plain = dataset(&dir.path().join("b.h5"), 3, false);
-    assert!(matches!(fail(&threshold(), &plain), EvalError::NoVoxelLabels { .. }));
+    let error = fail(&threshold(), &plain);
+    let missing = matches!(&error, EvalError::Missing { what, .. } if what.starts_with("labels"));
+    assert!(missing, "{error}");
     let three = Voxelwise(Mock { classes: 3, ..threshold().0 });
     let error = fail(&three, &data);
-    assert!(matches!(error, EvalError::VoxelClasses { expected: 2, found: 3, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            EvalError::Misfit { does: "labels voxels with", expected: 2, found: 3, .. }
+        ),
+        "{error}"
+    );
     let one = Wrong(Mock { classes: 2, ..Mock::new("classes", |_| vec![0.0, 1.0]) });
-    assert!(matches!(fail(&one, &data), EvalError::LogitsShape { .. }));
+    let error = fail(&one, &data);
+    let shape = matches!(&error, EvalError::Answer { problem, .. } if problem.contains("of shape"));
+    assert!(shape, "{error}");
 }
 
 /// A model that says that it labels voxels and gives two numbers.

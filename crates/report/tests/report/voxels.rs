@@ -91,6 +91,7 @@ fn the_page_refers_to_nothing_outside_and_all_files_are_written() {
             && figures(&report.sections[0], "x").is_empty()
             && terminal(&report).contains('–')
     );
+    assert!(folder.path().join("report.html").is_file());
     assert!(folder.path().join("report.json").is_file());
     assert!(!folder.path().join("unfinished").exists());
 }
