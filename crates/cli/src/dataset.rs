@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -6,14 +7,13 @@ use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use steer3d::dataset::{
-    Atoms, Broken, BuildReport, Dataset, Fit, Fractions, IMPORTERS, ImportOptions, Importer,
-    ItemSource, Listing, Recipe, Split, Store, Summary, build, files, group_splits, random_splits,
+    Broken, BuildReport, Dataset, Fractions, IMPORTERS, ImportOptions, Importer, ItemSource,
+    Listing, Recipe, Split, Summary, build, files, group_splits, random_splits,
 };
-use steer3d::so3::Irreps;
+use steer3d::volume::ChannelScheme;
 use steer3d::volume::picture::overview;
-use steer3d::volume::{ChannelScheme, MeshField, Weight};
 
 use crate::eval::command_line;
 use crate::output::Output;
@@ -137,41 +137,11 @@ pub(crate) struct BuildArgs {
     /// Licence of the data
     #[arg(long)]
     licence: Option<String>,
-    /// Voxels along an edge, or d,h,w [default: 50 for molecules, 32 for meshes, as the first file
-    /// for volumes]
-    #[arg(long, value_delimiter = ',')]
-    size: Option<Vec<usize>>,
-    /// Edge of a voxel, or x,y,z [default: 2 (angstrom) for molecules, such that it fills the grid
-    /// for each mesh, as the first file for volumes]
-    #[arg(long, value_delimiter = ',')]
-    voxel_size: Option<Vec<f64>>,
-    /// Width of an atom's Gaussian in angstrom [default: half a voxel]
-    #[arg(long)]
-    sigma: Option<f64>,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Elements to keep, each a channel, such as C,N,O,S; `other` at the end is one for all others
     #[arg(long, value_delimiter = ',', conflicts_with = "channels")]
     elements: Vec<String>,
-    /// Channels of atoms, if they are not elements
-    #[arg(long, value_enum, default_value = "single")]
-    channels: ChannelScheme,
-    /// What each atom's Gaussian is multiplied by
-    #[arg(long, value_enum, default_value = "one")]
-    weight: Weight,
-    /// Atoms to keep (water is left out, and alternate locations but the first)
-    #[arg(long, value_enum, default_value = "all")]
-    atoms: Atoms,
-    /// What a mesh becomes
-    #[arg(long, value_enum, default_value = "solid")]
-    mesh_field: MeshField,
-    /// Sub-voxels along each edge of a voxel, whose mean it is, for surfaces and solids [default: 2]
-    #[arg(long)]
-    supersampling: Option<usize>,
-    /// What to do with volumes of another grid than the dataset's
-    #[arg(long, value_enum, default_value = "refuse")]
-    fit: Fit,
-    /// What to store of molecules and meshes; from sources alone, volumes are made when read
-    #[arg(long, value_enum, default_value = "both")]
-    store: Store,
     /// Shares of training, validation and test items where the source has no splits; where it has
     /// none for validation, that share of the training items
     #[arg(long, value_delimiter = ',', default_value = "0.8,0.1,0.1")]
@@ -227,43 +197,8 @@ pub(crate) struct ImportArgs {
     /// Dataset to write (HDF5)
     #[arg(long, short)]
     out: PathBuf,
-    /// Name of the dataset [default: stem of the source]
-    #[arg(long)]
-    name: Option<String>,
-    /// Names of the classes, separated by commas
-    #[arg(long, value_delimiter = ',')]
-    class_names: Option<Vec<String>>,
-    /// Where the data come from, and whom to credit
-    #[arg(long)]
-    credit: Option<String>,
-    /// Licence of the data
-    #[arg(long)]
-    licence: Option<String>,
-    /// Edge of a voxel: one number, or x,y,z (arrays only)
-    #[arg(long, value_delimiter = ',')]
-    voxel_size: Option<Vec<f64>>,
-    /// Unit of the voxel size
-    #[arg(long)]
-    unit: Option<String>,
-    /// Irreps of the channels, for arrays with vectors or tensors, such as 1x0+1x1
-    #[arg(long)]
-    irreps: Option<Irreps>,
-    /// Irreps of the targets of arrays that have some, such as 1x1 for a vector x,y,z [default: numbers]
-    #[arg(long)]
-    target_irreps: Option<Irreps>,
-    /// Voxels along an edge of the grid (cath, tetris)
-    #[arg(long)]
-    size: Option<usize>,
-    /// Width of a point's Gaussian, in the unit of the points (cath, tetris) [default: cath: half a
-    /// voxel, as the paper]
-    #[arg(long)]
-    sigma: Option<f64>,
-    /// Atom types of the source, each a channel (cath)
-    #[arg(long, default_value_t = 1)]
-    channels: usize,
-    /// Rotated test items of each shape (tetris)
-    #[arg(long, default_value_t = 32)]
-    test_rotations: usize,
+    #[command(flatten)]
+    options: ImportOptions,
     /// Leave out items that cannot be used, and record them
     #[arg(long)]
     skip_broken: bool,
@@ -357,21 +292,11 @@ fn listing(source: &Path, layout: BuildLayout) -> Result<Listing> {
 
 impl BuildArgs {
     fn recipe(&self) -> Result<Recipe> {
-        Ok(Recipe {
-            size: self.size.as_deref().map(|size| three("--size", size)).transpose()?,
-            voxel_size: edges(self.voxel_size.as_deref())?,
-            sigma: self.sigma,
-            channels: match self.elements.as_slice() {
-                [] => self.channels.clone(),
-                elements => ChannelScheme::of_elements(elements).context("--elements")?,
-            },
-            weight: self.weight,
-            atoms: self.atoms,
-            mesh_field: self.mesh_field,
-            supersampling: self.supersampling,
-            fit: self.fit,
-            store: self.store,
-        })
+        let mut recipe = self.recipe.clone();
+        if !self.elements.is_empty() {
+            recipe.channels = ChannelScheme::of_elements(&self.elements).context("--elements")?;
+        }
+        Ok(recipe)
     }
 }
 
@@ -424,25 +349,31 @@ fn split(args: &SplitArgs, seed: u64, output: &Output) -> Result<()> {
     let dataset = Dataset::open(out)?;
     let counts = Split::ALL.map(|split| (split, dataset.indices(split).len()));
     let text = counts.map(|(split, count)| format!("{count} {split}")).join(", ");
-    let json: std::collections::BTreeMap<_, _> =
+    let json: BTreeMap<_, _> =
         counts.into_iter().map(|(split, count)| (split.to_string(), count)).collect();
     output.result(&format!("{}: {text}", out.display()), &json)
+}
+
+#[derive(Deserialize)]
+struct GroupOf {
+    id: String,
+    group: String,
 }
 
 /// The group of each item of a dataset, from a table with the columns id and group.
 fn groups(path: &Path, dataset: &Dataset) -> Result<Vec<String>> {
     let at = || path.display().to_string();
-    let mut table = csv::Reader::from_path(path).with_context(at)?;
-    let header = table.headers().with_context(at)?.clone();
-    let column = |name: &str| header.iter().position(|column| column.trim() == name);
-    let (Some(id), Some(group)) = (column("id"), column("group")) else {
+    let table = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path);
+    let mut table = table.with_context(at)?;
+    let header = table.headers().with_context(at)?;
+    if !["id", "group"].iter().all(|name| header.iter().any(|column| column == *name)) {
         let found = header.iter().collect::<Vec<_>>().join(",");
         bail!("{}: expected the columns id and group, found `{found}`", at());
-    };
-    let mut of = std::collections::HashMap::new();
-    for record in table.records() {
-        let record = record.with_context(at)?;
-        of.insert(record[id].trim().to_owned(), record[group].trim().to_owned());
+    }
+    let mut of = HashMap::new();
+    for row in table.deserialize() {
+        let GroupOf { id, group } = row.with_context(at)?;
+        of.insert(id, group);
     }
     let find =
         |id: &String| of.get(id).cloned().with_context(|| format!("{}: no group of {id}", at()));
@@ -505,37 +436,10 @@ fn view(
 }
 
 fn import(args: &ImportArgs, seed: u64, output: &Output) -> Result<()> {
-    let options = ImportOptions {
-        name: args.name.clone(),
-        source: args.credit.clone(),
-        licence: args.licence.clone(),
-        class_names: args.class_names.clone(),
-        voxel_size: edges(args.voxel_size.as_deref())?,
-        size: args.size,
-        sigma: args.sigma,
-        channels: Some(args.channels),
-        test_rotations: Some(args.test_rotations),
-        unit: args.unit.clone(),
-        irreps: args.irreps.clone(),
-        target_irreps: args.target_irreps.clone(),
-        seed,
-        command: Some(command_line()),
-    };
+    let command = Some(command_line());
+    let options = ImportOptions { seed, command, ..args.options.clone() };
     let source = args.layout.open(args.source.as_deref(), &options)?;
     build_and_inspect(&source, &args.out, args.skip_broken, "import", output)
-}
-
-fn edges(numbers: Option<&[f64]>) -> Result<Option<[f64; 3]>> {
-    numbers.map(|numbers| three("--voxel-size", numbers)).transpose()
-}
-
-/// One number for three, or three.
-fn three<T: Copy>(option: &str, numbers: &[T]) -> Result<[T; 3]> {
-    match *numbers {
-        [all] => Ok([all; 3]),
-        [a, b, c] => Ok([a, b, c]),
-        _ => bail!("{option}: expected one number or three, found {}", numbers.len()),
-    }
 }
 
 #[derive(Serialize)]

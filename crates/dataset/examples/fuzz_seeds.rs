@@ -13,7 +13,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use steer3d_dataset::{DatasetMeta, DatasetWriter, Item, Provenance, Storage};
+use steer3d_dataset::{DatasetMeta, DatasetWriter, Item, Storage};
 use steer3d_formats::Format;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
@@ -81,15 +81,9 @@ fn datasets(folder: &Path) -> Result<(), Error> {
     let with_points = DatasetMeta {
         name: "seed".to_owned(),
         class_names: vec!["a".to_owned()],
-        channels: 1,
-        dims: [4; 3],
-        voxel_size: [2.0; 3],
         unit: "angstrom".to_owned(),
-        irreps: "1x0".parse()?,
-        storage: Storage::F32,
-        provenance: Provenance::default(),
         voxeliser: Some(voxeliser),
-        mesh_voxeliser: None,
+        ..DatasetMeta::scalars(1, &voxeliser.grid()?)?
     };
     edits(folder, &with_points)?;
     let of_bytes =

@@ -1,44 +1,15 @@
 //! Single arrays of HDF5 files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hdf5::filters::Filter;
 use hdf5::plist::dataset_create::Layout;
 use hdf5::types::TypeDescriptor;
 
-use steer3d_files::{AtPath, FileError};
 use steer3d_formats::{Fault, Place, checked_len, unusable};
 use steer3d_volume::{Grid, Volume};
 
-/// An array of an HDF5 file that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ArrayError {
-    /// The operating system refused to open or read the file.
-    #[error(transparent)]
-    Io(#[from] FileError),
-    /// The HDF5 library failed, as it does on damaged files and absent objects.
-    #[error("{path}: {object}: the HDF5 library reports: {source}; \
-             check the path within the file", path = path.display())]
-    Hdf5 {
-        /// The file.
-        path: PathBuf,
-        /// The path of the array in the file.
-        object: String,
-        /// The library's reason.
-        source: hdf5::Error,
-    },
-    /// An array of an HDF5 file that cannot be used.
-    #[error("{path}: {object}: {fault}", path = path.display())]
-    Array {
-        /// The file.
-        path: PathBuf,
-        /// The path of the array in the file.
-        object: String,
-        /// What is wrong.
-        fault: Fault,
-    },
-}
+use crate::error::{Context, DatasetError};
 
 /// Reads the array `object`, such as `entry/data`, of an HDF5 file as a volume: D, H, W or
 /// C, D, H, W of booleans, integers or floats, with voxels of edge 1 and the grid's centre at
@@ -51,28 +22,24 @@ pub enum ArrayError {
 /// # Errors
 /// If the file or the array is missing, damaged, of another type or shape, too large, or has a
 /// value that is not finite.
-pub fn import_hdf5(path: &Path, object: &str) -> Result<Volume, ArrayError> {
+pub fn import_hdf5(path: &Path, object: &str) -> Result<Volume, DatasetError> {
     hdf5::silence_errors(true);
     // The library's reason for a missing file is long-winded.
-    std::fs::File::open(path).at_path(path)?;
-    let library = |source| {
-        let (path, object) = (path.to_owned(), object.to_owned());
-        ArrayError::Hdf5 { path, object, source }
-    };
+    std::fs::File::open(path).at(path, object)?;
     let wrong = |fault| {
         let (path, object) = (path.to_owned(), object.to_owned());
-        ArrayError::Array { path, object, fault }
+        DatasetError::Array { path, object, fault }
     };
-    let file = hdf5::File::open(path).map_err(library)?;
-    let dataset = file.dataset(object).map_err(library)?;
-    let shape = dataset.get_shape().map_err(library)?;
-    let (channels, dims) = check(&file, &dataset, &shape).map_err(library)?.map_err(wrong)?;
-    let values = match dataset.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(library)? {
+    let file = hdf5::File::open(path).at(path, object)?;
+    let dataset = file.dataset(object).at(path, object)?;
+    let shape = dataset.get_shape().at(path, object)?;
+    let (channels, dims) = check(&file, &dataset, &shape).at(path, object)?.map_err(wrong)?;
+    let values = match dataset.dtype().and_then(|dtype| dtype.to_descriptor()).at(path, object)? {
         TypeDescriptor::Boolean => {
-            let bits = dataset.read_raw::<bool>().map_err(library)?;
+            let bits = dataset.read_raw::<bool>().at(path, object)?;
             bits.into_iter().map(|bit| f32::from(u8::from(bit))).collect()
         }
-        _ => dataset.read_raw::<f32>().map_err(library)?,
+        _ => dataset.read_raw::<f32>().at(path, object)?,
     };
     Grid::new(dims, [1.0; 3])
         .and_then(|grid| Volume::centred(values, channels, grid))

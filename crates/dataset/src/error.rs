@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use steer3d_files::{AtPath, FileError};
-use steer3d_formats::FormatError;
+use steer3d_formats::{Fault, FormatError};
 use steer3d_volume::volume::VolumeError;
 
-/// A dataset that cannot be read or written.
+/// A dataset, or an array of an HDF5 file, that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatasetError {
@@ -27,7 +27,8 @@ pub enum DatasetError {
     },
     /// The HDF5 library failed, as it does on truncated or damaged files.
     #[error("{path}: {object}: the HDF5 library reports: {source}; \
-             if the file is damaged or cut short, build it again", path = path.display())]
+             if the file is damaged or cut short, build it again; check the path of a single array",
+            path = path.display())]
     Hdf5 {
         /// The file.
         path: PathBuf,
@@ -48,6 +49,16 @@ pub enum DatasetError {
         expected: String,
         /// What the file holds.
         found: String,
+    },
+    /// A single array of a file cannot be used.
+    #[error("{path}: {object}: {fault}", path = path.display())]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// The path of the array in the file.
+        object: String,
+        /// What is wrong.
+        fault: Fault,
     },
     /// The fields of the description contradict each other or are out of range.
     #[error("{path}: description: {source}", path = path.display())]
@@ -94,6 +105,17 @@ pub enum DatasetError {
         /// What was given.
         found: String,
     },
+}
+
+/// The error that an argument is not one of the allowed values.
+pub(crate) fn wrong_argument<T>(
+    path: &Path,
+    field: &'static str,
+    expected: impl Into<String>,
+    found: impl Into<String>,
+) -> Result<T, DatasetError> {
+    let (path, expected, found) = (path.to_owned(), expected.into(), found.into());
+    Err(DatasetError::Argument { path, field, expected, found })
 }
 
 /// Attaches the file and the object to an error of the HDF5 library or of the operating system.

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use zip::write::SimpleFileOptions;
 
-use crate::error::{Context, DatasetError};
+use crate::error::{Context, DatasetError, wrong_argument};
 use crate::reader::Dataset;
 use steer3d_files::{hex, write_with};
+use steer3d_formats::npz::npy_header;
 use steer3d_formats::{write_mrc, write_nifti};
 use steer3d_volume::volume::Volume;
 
@@ -27,18 +28,14 @@ impl Dataset {
                 ("volume", volume_npy(&volume)),
                 ("origin", f64_npy(&volume.origin())),
                 ("voxel_size", f64_npy(&volume.voxel_size())),
-                ("label", npy("<i8", "()", &i64::from(self.labels()[item]).to_le_bytes())),
+                ("label", npy("<i8", &[], &i64::from(self.labels()[item]).to_le_bytes())),
             ])
             .at(path, "")?,
             "mrc" => return write_mrc(path, &volume).map_err(DatasetError::Export),
             "nii" => return write_nifti(path, &volume).map_err(DatasetError::Export),
             _ => {
-                return Err(DatasetError::Argument {
-                    path: path.to_owned(),
-                    field: "extension",
-                    expected: "npy, npz, mrc or nii".to_owned(),
-                    found: format!("`{extension}`"),
-                });
+                let found = format!("`{extension}`");
+                return wrong_argument(path, "extension", "npy, npz, mrc or nii", found);
             }
         };
         steer3d_files::write(path, &bytes).at(path, "")
@@ -73,21 +70,15 @@ impl Dataset {
 fn volume_npy(volume: &Volume) -> Vec<u8> {
     let [d, h, w] = volume.dims();
     let values: Vec<u8> = volume.data().iter().flat_map(|value| value.to_le_bytes()).collect();
-    npy("<f4", &format!("({}, {d}, {h}, {w})", volume.channels()), &values)
+    npy("<f4", &[volume.channels(), d, h, w], &values)
 }
 
 fn f64_npy(values: &[f64; 3]) -> Vec<u8> {
-    npy("<f8", "(3,)", values.map(f64::to_le_bytes).as_flattened())
+    npy("<f8", &[3], values.map(f64::to_le_bytes).as_flattened())
 }
 
-/// A NumPy array, format version 1.0, its header padded to 64 bytes.
-fn npy(dtype: &str, shape: &str, values: &[u8]) -> Vec<u8> {
-    let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}");
-    let padding = 63 - (10 + header.len()) % 64;
-    header.extend(std::iter::repeat_n(' ', padding));
-    header.push('\n');
-    let length = (header.len() as u16).to_le_bytes();
-    [b"\x93NUMPY\x01\x00", length.as_slice(), header.as_bytes(), values].concat()
+fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
+    [&npy_header(descr, shape), values].concat()
 }
 
 fn npz(arrays: &[(&str, Vec<u8>)]) -> std::io::Result<Vec<u8>> {

@@ -24,7 +24,7 @@ mod summary;
 mod verify;
 mod writer;
 
-pub use array::{ArrayError, import_hdf5};
+pub use array::import_hdf5;
 pub use build::{BuildReport, build};
 pub use columns::{
     MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SKIPPED_BYTES, MAX_SOURCE_BYTES,

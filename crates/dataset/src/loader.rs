@@ -1,7 +1,7 @@
 //! Reading batches ahead, on several threads.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,8 @@ impl RandomRotation {
 pub struct LoaderOptions {
     /// Threads that read; at least one is used.
     pub threads: usize,
-    /// Batches that are read or ready before they are asked for; at least one is.
+    /// Batches that are read or ready before they are asked for, as many by each thread; at least
+    /// one is, and there are no more threads than these.
     pub ahead: usize,
     /// Random rotation of every volume.
     pub rotation: Option<RandomRotation>,
@@ -133,18 +134,15 @@ impl Batch {
         let (mut targets, mut voxel_labels) = (vec![], vec![]);
         if dataset.tasks().is_some() {
             for &item in items {
-                let turn = rotation.map(|rotation| rotation.of(item));
-                match turn {
-                    None => {
-                        targets.extend(dataset.targets(item).iter().map(|&x| x as f32));
-                        voxel_labels.extend(dataset.voxel_labels(item)?);
-                    }
-                    Some(turn) => {
-                        targets
-                            .extend(dataset.rotated_targets(item, &turn).iter().map(|&x| x as f32));
-                        voxel_labels.extend(dataset.rotated_voxel_labels(item, &turn)?);
-                    }
-                }
+                let (values, labels) = match rotation.map(|rotation| rotation.of(item)) {
+                    None => (dataset.targets(item).to_vec(), dataset.voxel_labels(item)?),
+                    Some(turn) => (
+                        dataset.rotated_targets(item, &turn),
+                        dataset.rotated_voxel_labels(item, &turn)?,
+                    ),
+                };
+                targets.extend(values.into_iter().map(|x| x as f32));
+                voxel_labels.extend(labels);
             }
         }
         Ok(Self { items: items.to_vec(), values, labels, targets, voxel_labels })
@@ -227,70 +225,13 @@ impl Dataset {
 /// })?;
 /// # Ok::<(), steer3d_dataset::DatasetError>(())
 /// ```
+#[derive(Debug)]
 pub struct Loader {
-    shared: Arc<Shared>,
+    /// One for each thread: of n threads, each reads every n-th batch.
+    threads: Vec<Receiver<Result<Batch, DatasetError>>>,
     batches: usize,
     taken: usize,
     waited: Duration,
-}
-
-struct Shared {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// The next batch that a thread will read.
-    next: usize,
-    /// Batches that were handed out.
-    taken: usize,
-    ready: BTreeMap<usize, Result<Batch, DatasetError>>,
-    stopped: bool,
-    panicked: bool,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
-        self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads batches until there are no more or the loader is dropped.
-    fn read(&self, dataset: &Dataset, batches: &[Vec<usize>], options: &LoaderOptions) {
-        let _alarm = Alarm(self);
-        loop {
-            let mut queue = self.lock();
-            let full = |queue: &Queue| queue.next >= queue.taken + options.ahead.max(1);
-            while !queue.stopped && queue.next < batches.len() && full(&queue) {
-                queue = self.wait(queue);
-            }
-            if queue.stopped || queue.next >= batches.len() {
-                return;
-            }
-            let index = queue.next;
-            queue.next += 1;
-            drop(queue);
-            let batch = Batch::read(dataset, &batches[index], options.rotation.as_ref());
-            self.lock().ready.insert(index, batch);
-            self.changed.notify_all();
-        }
-    }
-}
-
-/// Tells the loader when its thread panics, so that it does not wait for ever.
-struct Alarm<'a>(&'a Shared);
-
-impl Drop for Alarm<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.lock().panicked = true;
-            self.0.changed.notify_all();
-        }
-    }
 }
 
 impl Loader {
@@ -301,13 +242,27 @@ impl Loader {
         batches: Vec<Vec<usize>>,
         options: LoaderOptions,
     ) -> Self {
-        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
+        let count = batches.len();
+        let ahead = options.ahead.max(1);
+        let threads = options.threads.clamp(1, ahead.min(count.max(1)));
         let batches = Arc::new(batches);
-        for _ in 0..options.threads.clamp(1, batches.len().max(1)) {
-            let (shared, batches) = (Arc::clone(&shared), Arc::clone(&batches));
-            scope.spawn(move || shared.read(dataset, &batches, &options));
-        }
-        Self { shared, batches: batches.len(), taken: 0, waited: Duration::ZERO }
+        let read = |first: usize| {
+            // The batch that a thread has in its hands is one ahead too.
+            let (sender, receiver) = sync_channel(ahead / threads - 1);
+            let batches = Arc::clone(&batches);
+            scope.spawn(move || {
+                for items in batches.iter().skip(first).step_by(threads) {
+                    let batch = Batch::read(dataset, items, options.rotation.as_ref());
+                    // Once the loader is dropped, nobody receives.
+                    if sender.send(batch).is_err() {
+                        break;
+                    }
+                }
+            });
+            receiver
+        };
+        let threads = (0..threads).map(read).collect();
+        Self { threads, batches: count, taken: 0, waited: Duration::ZERO }
     }
 
     /// How long [`Loader::next`] has waited for batches that were not ready.
@@ -328,32 +283,10 @@ impl Iterator for Loader {
             return None;
         }
         let start = Instant::now();
-        let mut queue = self.shared.lock();
-        let batch = loop {
-            if let Some(batch) = queue.ready.remove(&self.taken) {
-                break batch;
-            }
-            assert!(!queue.panicked, "a loader thread has panicked");
-            queue = self.shared.wait(queue);
-        };
+        let thread = &self.threads[self.taken % self.threads.len()];
+        let batch = thread.recv().expect("a loader thread has panicked");
         self.taken += 1;
-        queue.taken = self.taken;
-        drop(queue);
-        self.shared.changed.notify_all();
         self.waited += start.elapsed();
         Some(batch)
-    }
-}
-
-impl Drop for Loader {
-    fn drop(&mut self) {
-        self.shared.lock().stopped = true;
-        self.shared.changed.notify_all();
-    }
-}
-
-impl std::fmt::Debug for Loader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Loader({} of {} batches taken)", self.taken, self.batches)
     }
 }

@@ -8,7 +8,7 @@ use steer3d_so3::Irreps;
 
 use steer3d_volume::mesh::voxeliser::MeshVoxeliser;
 use steer3d_volume::points::Voxeliser;
-use steer3d_volume::volume::{Grid, VolumeError, checked_len};
+use steer3d_volume::volume::{Grid, VolumeError, checked_len, parameter};
 
 /// Version of the schema that this crate writes, and the only one that it reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -48,13 +48,9 @@ impl FromStr for Split {
     type Err = VolumeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|split| split.to_string() == text).ok_or_else(|| {
-            VolumeError::Parameter {
-                field: "split",
-                expected: "train, validation or test",
-                found: format!("`{text}`"),
-            }
-        })
+        let found = Self::ALL.into_iter().find(|split| split.to_string() == text);
+        let wrong = || parameter("split", "train, validation or test", format!("`{text}`"));
+        found.map_or_else(wrong, Ok)
     }
 }
 
@@ -187,10 +183,8 @@ impl DatasetMeta {
                 channels: self.channels,
             });
         }
-        let parameter =
-            |field, expected, found| Err(VolumeError::Parameter { field, expected, found });
         if self.class_names.is_empty() {
-            return parameter("class_names", "at least one name", "none".to_owned());
+            return parameter("class_names", "at least one name", "none");
         }
         if let Storage::U8 { scale } = self.storage
             && !(scale.is_finite() && scale > 0.0)
@@ -218,11 +212,8 @@ impl DatasetMeta {
 /// # Errors
 /// If there are more than irreps can have.
 pub(crate) fn scalars(count: usize) -> Result<Irreps, VolumeError> {
-    format!("{count}x0").parse().map_err(|_| VolumeError::Parameter {
-        field: "channels",
-        expected: "a number of channels that irreps can have",
-        found: count.to_string(),
-    })
+    let expected = "a number of channels that irreps can have";
+    format!("{count}x0").parse().or_else(|_| parameter("channels", expected, count.to_string()))
 }
 
 /// What there is to predict beside the classes of items: numbers, vectors or tensors for every item, labels

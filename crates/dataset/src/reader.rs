@@ -16,7 +16,7 @@ use steer3d_volume::volume::{Volume, VolumeError, check_finite};
 
 use crate::chunks::Chunks;
 use crate::columns::{self, Column, DatasetFile, file_builder};
-use crate::error::{Context, DatasetError};
+use crate::error::{Context, DatasetError, wrong_argument};
 use crate::item::{Item, PartHasher};
 use crate::meta::{DatasetMeta, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
 use crate::writer::FORMAT_NAME;
@@ -230,12 +230,9 @@ impl Dataset {
     pub fn read_many(&self, items: &[usize], target: &mut [f32]) -> Result<(), DatasetError> {
         let len = self.meta.item_len();
         if target.len() != items.len() * len {
-            return Err(DatasetError::Argument {
-                path: self.file.path.clone(),
-                field: "length of the target",
-                expected: format!("{} × {len}", items.len()),
-                found: target.len().to_string(),
-            });
+            let expected = format!("{} × {len}", items.len());
+            let found = target.len().to_string();
+            return wrong_argument(self.path(), "length of the target", expected, found);
         }
         for (&item, target) in items.iter().zip(target.chunks_exact_mut(len)) {
             self.values(item, target)?;
@@ -308,12 +305,8 @@ impl Dataset {
         if item < self.len() {
             return Ok(());
         }
-        Err(DatasetError::Argument {
-            path: self.file.path.clone(),
-            field: "index of an item",
-            expected: format!("below {}", self.len()),
-            found: item.to_string(),
-        })
+        let expected = format!("below {}", self.len());
+        wrong_argument(self.path(), "index of an item", expected, item.to_string())
     }
 
     /// Writes the values of an item, not checked to be finite, to a slice of their number.
@@ -646,33 +639,24 @@ mod tests {
     use steer3d_so3::Stream;
 
     use super::*;
-    use crate::meta::Provenance;
     use crate::writer::DatasetWriter;
+    use steer3d_volume::volume::Grid;
 
     #[test]
     fn chunks_decoded_here_and_by_the_library_are_equal() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("set.h5");
         for storage in [Storage::F32, Storage::U8 { scale: 1.0 }] {
-            let meta = DatasetMeta {
-                name: String::new(),
-                class_names: vec!["a".to_owned()],
-                channels: 1,
-                dims: [7, 9, 13],
-                voxel_size: [1.0; 3],
-                unit: "voxel".to_owned(),
-                irreps: "1x0".parse().unwrap(),
-                storage,
-                provenance: Provenance::default(),
-                voxeliser: None,
-                mesh_voxeliser: None,
-            };
+            let grid = Grid::new([7, 9, 13], [1.0; 3]).unwrap();
+            let class_names = vec!["a".to_owned()];
+            let meta = DatasetMeta::scalars(1, &grid).unwrap();
+            let meta = DatasetMeta { class_names, storage, ..meta };
             let mut writer = DatasetWriter::create(&path, meta.clone()).unwrap();
             for item in 0..32u64 {
                 let mut stream = Stream::new(0, "chunk", &[item]);
                 let levels = 1 + stream.below(256);
                 let data = (0..819).map(|_| stream.below(levels) as f32).collect();
-                let volume = Volume::centred(data, 1, meta.grid().unwrap()).unwrap();
+                let volume = Volume::centred(data, 1, grid).unwrap();
                 let id = item.to_string();
                 writer.push(&Item { volume: Some(&volume), id: &id, ..Item::default() }).unwrap();
             }

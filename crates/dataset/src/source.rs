@@ -205,37 +205,74 @@ impl BuildError {
     }
 }
 
+/// The error that an option does not suit the source.
+pub(crate) fn wrong_option<T>(
+    option: &'static str,
+    expected: impl Into<String>,
+    found: impl Into<String>,
+) -> Result<T, BuildError> {
+    Err(BuildError::Option { option, expected: expected.into(), found: found.into() })
+}
+
+/// The value of an option: one number for all axes, or three with commas between them.
+#[cfg(feature = "clap")]
+pub(crate) fn three<T: std::str::FromStr + Copy>(text: &str) -> Result<[T; 3], String> {
+    let number = |part: &str| part.parse().map_err(|_| format!("expected numbers, found `{part}`"));
+    match text.split(',').map(number).collect::<Result<Vec<T>, _>>()?.as_slice() {
+        &[all] => Ok([all; 3]),
+        &[x, y, z] => Ok([x, y, z]),
+        other => Err(format!("expected one number or three, found {}", other.len())),
+    }
+}
+
 /// What a source does not say. `None` means the default of the source.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct ImportOptions {
-    /// Name of the dataset; default: the stem of the file name.
+    /// Name of the dataset; default: stem of the source.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub name: Option<String>,
-    /// Source and credit; default: the file name.
+    /// Where the data come from, and whom to credit; default: the file name.
+    #[cfg_attr(feature = "clap", arg(long = "credit", id = "credit"))]
     pub source: Option<String>,
     /// Licence of the data; default: `unstated`.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub licence: Option<String>,
-    /// Names of the classes, one for each label.
+    /// Names of the classes, one for each label; in an option separated by commas.
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ','))]
     pub class_names: Option<Vec<String>>,
-    /// Edges of a voxel along x, y, z; default: 1, 1, 1 for arrays, that of the experiment of the
+    /// Edges of a voxel along x, y, z, or one for all; default: 1, 1, 1 for arrays, that of the experiment of the
     /// paper for points, which have cubes.
+    #[cfg_attr(feature = "clap", arg(long, value_parser = three::<f64>))]
     pub voxel_size: Option<[f64; 3]>,
     /// Voxels along an edge of the grid; default: that of the experiment of the paper (points only).
+    #[cfg_attr(feature = "clap", arg(long))]
     pub size: Option<usize>,
-    /// Width of a point's Gaussian; default: as many voxels as in the paper (points only).
+    /// Width of a point's Gaussian, in the unit of the points; default: as many voxels as in the paper
+    /// (points only).
+    #[cfg_attr(feature = "clap", arg(long))]
     pub sigma: Option<f64>,
-    /// Channels of points; default: 1 (CATH only).
+    /// Atom types of the source, each a channel; default: 1 (CATH only).
+    #[cfg_attr(feature = "clap", arg(long))]
     pub channels: Option<usize>,
     /// Rotated test items of each shape; default: 32 (Tetris only).
+    #[cfg_attr(feature = "clap", arg(long))]
     pub test_rotations: Option<usize>,
     /// Unit of the voxel size; default: `voxel` for arrays, `angstrom` for CATH.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub unit: Option<String>,
-    /// Irreps of the channels; default: scalars (arrays only).
+    /// Irreps of the channels, such as 1x0+1x1; default: scalars (arrays only).
+    #[cfg_attr(feature = "clap", arg(long))]
     pub irreps: Option<Irreps>,
-    /// Irreps of the target values of items; default: scalars (arrays only).
+    /// Irreps of the target values of items, such as 1x1 for a vector x, y, z; default: scalars (arrays
+    /// only).
+    #[cfg_attr(feature = "clap", arg(long))]
     pub target_irreps: Option<Irreps>,
     /// The command line, for the record.
+    #[cfg_attr(feature = "clap", arg(skip))]
     pub command: Option<String>,
     /// Seed of everything drawn at random.
+    #[cfg_attr(feature = "clap", arg(skip))]
     pub seed: u64,
 }
 
@@ -268,17 +305,14 @@ impl Importer {
         path: Option<&Path>,
         options: &ImportOptions,
     ) -> Result<ItemSource, BuildError> {
-        let wrong = |expected: &str, found: String| {
-            Err(BuildError::Option { option: "source", expected: expected.to_owned(), found })
-        };
         match (self.open, path) {
             (Open::Archive(open), Some(path)) => open(path, options),
             (Open::Generated(open), None) => open(options),
             (Open::Archive(_), None) => {
-                wrong("the source file (.npz) after the layout", "none".to_owned())
+                wrong_option("source", "the source file (.npz) after the layout", "none")
             }
             (Open::Generated(_), Some(path)) => {
-                wrong("no file, since it is generated", path.display().to_string())
+                wrong_option("source", "no file, since it is generated", path.display().to_string())
             }
         }
     }
@@ -308,11 +342,11 @@ impl ImportOptions {
     pub(crate) fn voxeliser(&self, standard: Voxeliser) -> Result<Voxeliser, BuildError> {
         let [x, y, z] = self.voxel_size.unwrap_or([standard.voxel_size; 3]);
         if x != y || x != z {
-            return Err(BuildError::Option {
-                option: "voxel size",
-                expected: "one number, since points are voxelised in cubes".to_owned(),
-                found: format!("{x}, {y}, {z}"),
-            });
+            return wrong_option(
+                "voxel size",
+                "one number, since points are voxelised in cubes",
+                format!("{x}, {y}, {z}"),
+            );
         }
         let per_voxel = standard.sigma / standard.voxel_size;
         Ok(Voxeliser {
@@ -360,11 +394,11 @@ impl ImportOptions {
         let classes = archive.class_names.len();
         let class_names = self.class_names.clone().unwrap_or(archive.class_names);
         if class_names.len() != classes {
-            return Err(BuildError::Option {
-                option: "class names",
-                expected: format!("{classes} names, one for each label"),
-                found: class_names.len().to_string(),
-            });
+            return wrong_option(
+                "class names",
+                format!("{classes} names, one for each label"),
+                class_names.len().to_string(),
+            );
         }
         let sha256 = is_file.then(|| sha256_of(path)).transpose()?;
         let meta = DatasetMeta {

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use steer3d_files::{persist, temporary_beside};
 use steer3d_so3::Stream;
-use steer3d_volume::volume::VolumeError;
+use steer3d_volume::volume::{VolumeError, parameter};
 
 use crate::columns::{self, DatasetFile, MAX_ID_BYTES, file_builder};
-use crate::error::{Context, DatasetError};
+use crate::error::{Context, DatasetError, wrong_argument};
 use crate::meta::Split;
 use crate::reader::Dataset;
 use crate::writer::fixed;
@@ -35,11 +35,8 @@ impl Fractions {
         if fractions.iter().all(|&f| f >= 0.0) && (sum - 1.0).abs() < 1e-6 {
             return Ok(Self(fractions));
         }
-        Err(VolumeError::Parameter {
-            field: "fractions",
-            expected: "three numbers, not negative, that sum to 1",
-            found: format!("{fractions:?}"),
-        })
+        let expected = "three numbers, not negative, that sum to 1";
+        parameter("fractions", expected, format!("{fractions:?}"))
     }
 
     /// Train, validation, test.
@@ -174,9 +171,8 @@ impl Dataset {
             [("splits", splits.len()), ("groups", groups.map_or(self.len(), <[_]>::len))]
         {
             if found != self.len() {
-                let (path, expected) = (self.path().to_owned(), self.len().to_string());
-                let found = found.to_string();
-                return Err(DatasetError::Argument { path, field, expected, found });
+                let expected = self.len().to_string();
+                return wrong_argument(self.path(), field, expected, found.to_string());
             }
         }
         let temporary = temporary_beside(out).at(out, "")?;

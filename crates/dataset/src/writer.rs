@@ -78,7 +78,7 @@ impl DatasetWriter {
     /// If the tasks are none or more than the limits allow.
     pub fn with_tasks(mut self, tasks: Tasks) -> Result<Self, DatasetError> {
         if let Some((field, expected, found)) = tasks.fault() {
-            return Err(self.item_error(field, expected, found));
+            return self.wrong(field, expected, found);
         }
         self.targets = Rows::new(columns::targets(tasks.target_len()));
         self.tasks = Some(tasks);
@@ -155,12 +155,12 @@ impl DatasetWriter {
     /// As [`DatasetWriter::finish`].
     pub fn finish_with(self, skipped: &[Skipped]) -> Result<(), DatasetError> {
         if self.items == 0 {
-            return Err(self.item_error("items", "at least one".to_owned(), "none".to_owned()));
+            return self.wrong("items", "at least one", "none");
         }
         let meta = self.meta.to_json();
         if meta.len() > MAX_META_BYTES {
             let found = format!("{} bytes", meta.len());
-            return Err(self.item_error("meta", format!("at most {MAX_META_BYTES} bytes"), found));
+            return self.wrong("meta", format!("at most {MAX_META_BYTES} bytes"), found);
         }
         let file = self.file;
         let json = "plain data have a JSON form";
@@ -184,26 +184,26 @@ impl DatasetWriter {
         let meta = &self.meta;
         if self.items >= MAX_ITEMS {
             let expected = format!("at most {MAX_ITEMS}");
-            return Err(self.item_error("items", expected, "more".to_owned()));
+            return self.wrong("items", expected, "more");
         }
         if let Some(volume) = item.volume {
             self.check_volume(volume)?;
         }
         if item.label as usize >= meta.class_names.len() {
             let expected = format!("a label below {}", meta.class_names.len());
-            return Err(self.item_error("label", expected, item.label.to_string()));
+            return self.wrong("label", expected, item.label.to_string());
         }
         let parts = item.parts();
         for ((name, has), (_, first)) in parts.iter().zip(self.parts.unwrap_or(parts)) {
             if *has != first {
                 let expected = format!("a {name} for all items or for none");
-                return Err(self.item_error(name, expected, "a mixture".to_owned()));
+                return self.wrong(name, expected, "a mixture");
             }
         }
         let made = meta.voxeliser.is_some() && item.points.is_some() || item.mesh.is_some();
         if item.volume.is_none() && !made {
-            let expected = "a volume, points with a voxeliser, or a mesh".to_owned();
-            return Err(self.item_error("volume", expected, "none".to_owned()));
+            let expected = "a volume, points with a voxeliser, or a mesh";
+            return self.wrong("volume", expected, "none");
         }
         self.check_tasks(item)?;
         self.check_sources(item)?;
@@ -218,12 +218,12 @@ impl DatasetWriter {
         if shape != (meta.channels, meta.dims) {
             let expected = format!("{} channels of {:?}", meta.channels, meta.dims);
             let found = format!("{} channels of {:?}", shape.0, shape.1);
-            return Err(self.item_error("volume (D, H, W)", expected, found));
+            return self.wrong("volume (D, H, W)", expected, found);
         }
         if volume.voxel_size() != meta.voxel_size {
             let expected = format!("{:?}", meta.voxel_size);
             let found = format!("{:?}", volume.voxel_size());
-            return Err(self.item_error("voxel size", expected, found));
+            return self.wrong("voxel size", expected, found);
         }
         Ok(())
     }
@@ -235,21 +235,21 @@ impl DatasetWriter {
         let (found_targets, found_labels) = (item.targets.len(), item.voxel_labels.len());
         if found_targets != targets {
             let expected = format!("{targets} values");
-            return Err(self.item_error("targets", expected, found_targets.to_string()));
+            return self.wrong("targets", expected, found_targets.to_string());
         }
         if let Some(x) = item.targets.iter().find(|x| !x.is_finite()) {
-            return Err(self.item_error("targets", "finite numbers".to_owned(), x.to_string()));
+            return self.wrong("targets", "finite numbers", x.to_string());
         }
         if found_labels != labels {
             let expected = format!("{labels} labels");
-            return Err(self.item_error("voxel labels", expected, found_labels.to_string()));
+            return self.wrong("voxel labels", expected, found_labels.to_string());
         }
         let classes = tasks.voxel_classes.len();
         match item.voxel_labels.iter().find(|&&label| usize::from(label) >= classes) {
             None => Ok(()),
             Some(label) => {
                 let expected = format!("labels below {classes}");
-                Err(self.item_error("voxel labels", expected, label.to_string()))
+                self.wrong("voxel labels", expected, label.to_string())
             }
         }
     }
@@ -263,12 +263,12 @@ impl DatasetWriter {
         ];
         if after.iter().any(|&count| count > MAX_POINTS) {
             let expected = format!("at most {MAX_POINTS} in all");
-            return Err(self.item_error("points", expected, "more".to_owned()));
+            return self.wrong("points", expected, "more");
         }
         let beyond = item.points.and_then(|cloud| cloud.channel_beyond(self.meta.channels));
         if let Some(channel) = beyond {
             let expected = format!("a channel below {}", self.meta.channels);
-            return Err(self.item_error("points", expected, channel.to_string()));
+            return self.wrong("points", expected, channel.to_string());
         }
         Ok(())
     }
@@ -284,12 +284,23 @@ impl DatasetWriter {
             return Ok(());
         }
         let expected = format!("{min} to {max} bytes without control characters");
-        Err(self.item_error(field, expected, format!("{text:?}")))
+        self.wrong(field, expected, format!("{text:?}"))
     }
 
-    fn item_error(&self, field: &'static str, expected: String, found: String) -> DatasetError {
+    fn wrong<T>(
+        &self,
+        field: &'static str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Result<T, DatasetError> {
         let (path, item) = (self.file.path.clone(), self.items);
-        DatasetError::Item { path, item, field, expected, found }
+        Err(DatasetError::Item {
+            path,
+            item,
+            field,
+            expected: expected.into(),
+            found: found.into(),
+        })
     }
 
     /// The values of the volume as stored, little-endian; empty if there is no volume.
@@ -309,7 +320,7 @@ impl DatasetWriter {
         if exact && (0.0..=255.0).contains(&byte) {
             return Ok(byte as u8);
         }
-        Err(self.item_error("value", format!("a byte times {scale}"), value.to_string()))
+        self.wrong("value", format!("a byte times {scale}"), value.to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use steer3d_dataset::{ArrayError, import_hdf5};
+use steer3d_dataset::{DatasetError, import_hdf5};
 use steer3d_formats::npz::Npz;
 use steer3d_volume::Volume;
 
@@ -11,7 +11,7 @@ fn tests_of_formats() -> PathBuf {
 }
 
 /// The volume of `file:array`.
-fn volume(name: &str) -> Result<Volume, ArrayError> {
+fn volume(name: &str) -> Result<Volume, DatasetError> {
     let (name, object) = name.split_once(':').unwrap();
     import_hdf5(&tests_of_formats().join("data/volumes").join(name), object)
 }

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
 use steer3d_dataset::DatasetMeta;
 use steer3d_files as atomic;
+use steer3d_formats::npz::npy_header;
 use tempfile::NamedTempFile;
 
 use crate::error::EvalError;
@@ -20,9 +21,6 @@ const VOLUMES: &str = "volumes.npy";
 const KEYS: &str = "volumes.sha256";
 const PREDICTIONS: &str = "predictions.csv";
 const ARRAY: &str = "predictions.npy";
-
-/// Bytes of the header of an NPY file, whatever the number of volumes.
-const HEADER: usize = 128;
 
 /// The digest of a volume in hexadecimal digits.
 fn key(volume: &[f32]) -> String {
@@ -93,16 +91,9 @@ impl Exporter {
     }
 }
 
-/// The header of an NPY file (format 1.0) of `n` volumes of float32.
+/// The header of an NPY file of `n` volumes of float32: 128 bytes, whatever their number.
 fn header(n: usize, [c, d, h, w]: [usize; 4]) -> Vec<u8> {
-    let text =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n}, {c}, {d}, {h}, {w}), }}");
-    let mut header = b"\x93NUMPY\x01\x00".to_vec();
-    header.extend(((HEADER - 10) as u16).to_le_bytes());
-    header.extend(text.bytes());
-    header.resize(HEADER - 1, b' ');
-    header.push(b'\n');
-    header
+    npy_header("<f4", &[n, c, d, h, w])
 }
 
 impl Predictor for Exporter {

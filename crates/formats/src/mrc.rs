@@ -21,6 +21,7 @@ use crate::error::FormatError;
 use crate::fault::Fault;
 use crate::samples::{Array, Axis, Element, Fields, fault, in_order, unusable};
 use crate::spec::{FormatSpec, Read};
+use steer3d_volume::molecule::Cell;
 use steer3d_volume::resample::upright;
 use steer3d_volume::volume::Volume;
 
@@ -178,16 +179,12 @@ fn cell_directions(header: Fields<'_>) -> Result<Matrix3<f64>, Fault> {
     if angles == [0.0; 3] || angles.iter().all(|angle| (angle - 90.0).abs() < 1e-3) {
         return Ok(Matrix3::identity());
     }
-    let [cos_a, cos_b, cos_c] =
-        angles.map(|angle| if angle == 90.0 { 0.0 } else { angle.to_radians().cos() });
-    let sin_c = (1.0 - cos_c * cos_c).sqrt();
-    let y = (cos_a - cos_b * cos_c) / sin_c;
-    let z = (1.0 - cos_b * cos_b - y * y).sqrt();
+    let cell = Cell::new([1.0; 3], angles).map(|cell| cell.matrix());
     // Below one tenth the cell is so flat that the upright grid would be huge.
-    if !(sin_c > 0.1 && z > 0.1) {
-        return fault(52, "the angles of a cell that is not flat", &format!("{angles:?}"));
+    match cell.ok().filter(|directions| directions[(1, 1)] > 0.1 && directions[(2, 2)] > 0.1) {
+        Some(directions) => Ok(directions),
+        None => fault(52, "the angles of a cell that is not flat", &format!("{angles:?}")),
     }
-    Ok(Matrix3::new(1.0, cos_c, cos_b, 0.0, sin_c, y, 0.0, 0.0, z))
 }
 
 /// Writes a map of mode 2 (f32) with the volume's voxel size and origin in ångström, little-endian.

@@ -43,10 +43,10 @@ fn read(bytes: &[u8]) -> Result<Volume, Fault> {
     let header = Header::read(bytes)?;
     let (element, colours) = header.element()?;
     let lens = header.lens()?;
-    let more = checked_len(&lens[3..], Place::Byte(header.at.dim as u64))?;
+    let more = checked_len(&lens[3..], Place::Byte(header.at(DIM) as u64))?;
     let shape = [colours, lens[0], lens[1], lens[2], more];
     let array =
-        Array::new(header.fields, header.at.dim as u64, &shape, header.values_at()?, element)?;
+        Array::new(header.fields, header.at(DIM) as u64, &shape, header.values_at()?, element)?;
     let axes = Axis::fastest_first([lens[0], lens[1], lens[2]], colours);
     let affine = header.affine()?;
 
@@ -94,60 +94,27 @@ struct Affine {
     origin: Vector3<f64>,
 }
 
-/// Offsets of the fields that both versions have.
-struct Offsets {
-    dim: usize,
-    datatype: usize,
-    bitpix: usize,
-    pixdim: usize,
-    vox_offset: usize,
-    slope: usize,
-    intercept: usize,
-    units: usize,
-    qform_code: usize,
-    sform_code: usize,
-    quaternion: usize,
-    srow: usize,
-    /// Behind the header and the four bytes that announce extensions.
-    values: usize,
-}
+/// Offset of a field in the headers of NIfTI-1 and NIfTI-2.
+type Offset = [usize; 2];
 
-const NIFTI_1: Offsets = Offsets {
-    dim: 40,
-    datatype: 70,
-    bitpix: 72,
-    pixdim: 76,
-    vox_offset: 108,
-    slope: 112,
-    intercept: 116,
-    units: 123,
-    qform_code: 252,
-    sform_code: 254,
-    quaternion: 256,
-    srow: 280,
-    values: 352,
-};
-
-const NIFTI_2: Offsets = Offsets {
-    dim: 16,
-    datatype: 12,
-    bitpix: 14,
-    pixdim: 104,
-    vox_offset: 168,
-    slope: 176,
-    intercept: 184,
-    units: 500,
-    qform_code: 344,
-    sform_code: 348,
-    quaternion: 352,
-    srow: 400,
-    values: 544,
-};
+const DIM: Offset = [40, 16];
+const DATATYPE: Offset = [70, 12];
+const BITPIX: Offset = [72, 14];
+const PIXDIM: Offset = [76, 104];
+const VOX_OFFSET: Offset = [108, 168];
+const SLOPE: Offset = [112, 176];
+const INTERCEPT: Offset = [116, 184];
+const UNITS: Offset = [123, 500];
+const QFORM_CODE: Offset = [252, 344];
+const SFORM_CODE: Offset = [254, 348];
+const QUATERNION: Offset = [256, 352];
+const SROW: Offset = [280, 400];
+/// Behind the header and the four bytes that announce extensions.
+const VALUES: Offset = [352, 544];
 
 struct Header<'a> {
     fields: Fields<'a>,
     second: bool,
-    at: &'static Offsets,
 }
 
 impl<'a> Header<'a> {
@@ -155,15 +122,15 @@ impl<'a> Header<'a> {
         let start = bytes.first_chunk::<4>().copied().unwrap_or_default();
         let big_endian = start[..2] == [0, 0];
         let size = if big_endian { i32::from_be_bytes(start) } else { i32::from_le_bytes(start) };
-        let (second, at, magic_at) = match size {
-            348 => (false, &NIFTI_1, 344),
-            540 => (true, &NIFTI_2, 4),
+        let (second, magic_at) = match size {
+            348 => (false, 344),
+            540 => (true, 4),
             _ => {
                 let expected = "a header of 348 (NIfTI-1) or 540 bytes (NIfTI-2)";
                 return Err(Fault::new(Place::Byte(0), expected, size.to_string()));
             }
         };
-        let header = Self { fields: Fields { bytes, big_endian }, second, at };
+        let header = Self { fields: Fields { bytes, big_endian }, second };
         if bytes.len() < size as usize {
             return fault(bytes.len(), format!("a header of {size} bytes"), &"the end");
         }
@@ -176,6 +143,10 @@ impl<'a> Header<'a> {
             return fault(magic_at, expected, &format!("\"{}\"{pair}", found.escape_ascii()));
         }
         Ok(header)
+    }
+
+    fn at(&self, offset: Offset) -> usize {
+        offset[usize::from(self.second)]
     }
 
     /// The i-th number of an array of reals.
@@ -198,12 +169,12 @@ impl<'a> Header<'a> {
     fn lens(&self) -> Result<[usize; 7], Fault> {
         let size = if self.second { 8 } else { 2 };
         let dim = |i: usize| {
-            let at = self.at.dim + size * i;
+            let at = self.at(DIM) + size * i;
             if self.second { self.fields.i64(at) } else { self.fields.i16(at).into() }
         };
         let used = dim(0);
         if !(1..=7).contains(&used) {
-            return fault(self.at.dim, "1 to 7 dimensions", &used);
+            return fault(self.at(DIM), "1 to 7 dimensions", &used);
         }
         let mut lens = [1; 7];
         for i in 0..used as usize {
@@ -211,7 +182,7 @@ impl<'a> Header<'a> {
             lens[i] = match usize::try_from(len) {
                 Ok(len) if len > 0 => len,
                 _ => {
-                    return fault(self.at.dim + size * (i + 1), "a length of at least 1", &len);
+                    return fault(self.at(DIM) + size * (i + 1), "a length of at least 1", &len);
                 }
             };
         }
@@ -220,7 +191,7 @@ impl<'a> Header<'a> {
 
     /// Type of the stored values and how many make one voxel.
     fn element(&self) -> Result<(Element, usize), Fault> {
-        let code = self.fields.i16(self.at.datatype);
+        let code = self.fields.i16(self.at(DATATYPE));
         let (element, colours) = match code {
             2 => (Element::U8, 1),
             4 => (Element::I16, 1),
@@ -242,22 +213,22 @@ impl<'a> Header<'a> {
                     _ => "",
                 };
                 let expected = "an integer or real type of 8 to 64 bits, RGB24 or RGBA32";
-                return fault(self.at.datatype, expected, &format!("type {code}{kind}"));
+                return fault(self.at(DATATYPE), expected, &format!("type {code}{kind}"));
             }
         };
-        let (bits, found) = (8 * element.size() * colours, self.fields.i16(self.at.bitpix));
+        let (bits, found) = (8 * element.size() * colours, self.fields.i16(self.at(BITPIX)));
         if usize::try_from(found) != Ok(bits) {
-            return fault(self.at.bitpix, format!("{bits} bits, as the type has"), &found);
+            return fault(self.at(BITPIX), format!("{bits} bits, as the type has"), &found);
         }
         Ok((element, colours))
     }
 
     /// Where the values begin.
     fn values_at(&self) -> Result<usize, Fault> {
-        let at = self.at.vox_offset;
+        let at = self.at(VOX_OFFSET);
         let offset = if self.second { self.fields.i64(at) as f64 } else { self.fields.f32(at) };
-        if offset.fract() != 0.0 || offset < self.at.values as f64 {
-            let expected = format!("an offset of at least {} bytes", self.at.values);
+        if offset.fract() != 0.0 || offset < self.at(VALUES) as f64 {
+            let expected = format!("an offset of at least {} bytes", self.at(VALUES));
             return fault(at, expected, &offset);
         }
         Ok(offset as usize)
@@ -265,11 +236,11 @@ impl<'a> Header<'a> {
 
     /// Slope and intercept.
     fn scaling(&self) -> Result<(f64, f64), Fault> {
-        let slope = self.real(self.at.slope, 0);
+        let slope = self.real(self.at(SLOPE), 0);
         if slope == 0.0 || !slope.is_finite() {
             return Ok((1.0, 0.0));
         }
-        let [intercept] = self.finite(self.at.intercept, 0)?;
+        let [intercept] = self.finite(self.at(INTERCEPT), 0)?;
         Ok((slope, intercept))
     }
 
@@ -278,13 +249,13 @@ impl<'a> Header<'a> {
         let code = |at: usize| {
             if self.second { self.fields.i32(at) } else { self.fields.i16(at).into() }
         };
-        let (affine, at) = if code(self.at.sform_code) > 0 {
-            (self.sform()?, self.at.srow)
-        } else if code(self.at.qform_code) > 0 {
-            (self.qform()?, self.at.quaternion)
+        let (affine, at) = if code(self.at(SFORM_CODE)) > 0 {
+            (self.sform()?, self.at(SROW))
+        } else if code(self.at(QFORM_CODE)) > 0 {
+            (self.qform()?, self.at(QUATERNION))
         } else {
             let columns = Matrix3::from_diagonal(&self.voxel_size()?);
-            (Affine { columns, origin: Vector3::zeros() }, self.at.pixdim)
+            (Affine { columns, origin: Vector3::zeros() }, self.at(PIXDIM))
         };
         let columns = affine.columns * scale;
         let volume: f64 = columns.column_iter().map(|column| column.norm()).product();
@@ -297,7 +268,7 @@ impl<'a> Header<'a> {
 
     /// Length of the unit of space; mm where it is not given.
     fn millimetres(&self) -> Result<f64, Fault> {
-        let at = self.at.units;
+        let at = self.at(UNITS);
         let units = if self.second { self.fields.i32(at) } else { self.fields.bytes[at].into() };
         match units & 7 {
             0 | 2 => Ok(1.0),
@@ -308,29 +279,29 @@ impl<'a> Header<'a> {
     }
 
     fn voxel_size(&self) -> Result<Vector3<f64>, Fault> {
-        let size: [f64; 3] = self.finite(self.at.pixdim, 1)?;
+        let size: [f64; 3] = self.finite(self.at(PIXDIM), 1)?;
         // Some programs leave the sizes of unused dimensions 0; signs mean nothing.
         Ok(Vector3::from(size).map(|size| if size == 0.0 { 1.0 } else { size.abs() }))
     }
 
     fn sform(&self) -> Result<Affine, Fault> {
-        let rows: [f64; 12] = self.finite(self.at.srow, 0)?;
+        let rows: [f64; 12] = self.finite(self.at(SROW), 0)?;
         let columns = Matrix3::from_fn(|i, j| rows[4 * i + j]);
         Ok(Affine { columns, origin: Vector3::from_fn(|i, _| rows[4 * i + 3]) })
     }
 
     fn qform(&self) -> Result<Affine, Fault> {
-        let [b, c, d, x, y, z] = self.finite(self.at.quaternion, 0)?;
+        let [b, c, d, x, y, z] = self.finite(self.at(QUATERNION), 0)?;
         let squares = b * b + c * c + d * d;
         // Half a turn in f32.
         if squares > 1.0 + 1e-5 {
             let expected = "b, c, d of a unit quaternion";
-            return fault(self.at.quaternion, expected, &format!("{b}, {c}, {d}"));
+            return fault(self.at(QUATERNION), expected, &format!("{b}, {c}, {d}"));
         }
         let a = (1.0 - squares).max(0.0).sqrt();
         let turn = UnitQuaternion::from_quaternion(Quaternion::new(a, b, c, d));
         let mut size = self.voxel_size()?;
-        if self.real(self.at.pixdim, 0) < 0.0 {
+        if self.real(self.at(PIXDIM), 0) < 0.0 {
             size.z = -size.z;
         }
         let columns = turn.to_rotation_matrix().matrix() * Matrix3::from_diagonal(&size);
@@ -360,26 +331,26 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
             },
         })?;
     }
-    let mut header = vec![0; NIFTI_1.values];
+    let mut header = vec![0; VALUES[0]];
     let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
     let real = |value: f64| (value as f32).to_le_bytes();
     put(0, &348i32.to_le_bytes());
     for (i, len) in dim.into_iter().enumerate() {
-        put(NIFTI_1.dim + 2 * i, &len.to_le_bytes());
-        put(NIFTI_1.pixdim + 4 * i, &real(1.0));
+        put(DIM[0] + 2 * i, &len.to_le_bytes());
+        put(PIXDIM[0] + 4 * i, &real(1.0));
     }
-    put(NIFTI_1.datatype, &16i16.to_le_bytes());
-    put(NIFTI_1.bitpix, &32i16.to_le_bytes());
-    put(NIFTI_1.vox_offset, &real(NIFTI_1.values as f64));
-    put(NIFTI_1.slope, &real(1.0));
-    put(NIFTI_1.units, &[2]);
-    put(NIFTI_1.qform_code, &1i16.to_le_bytes());
-    put(NIFTI_1.sform_code, &1i16.to_le_bytes());
+    put(DATATYPE[0], &16i16.to_le_bytes());
+    put(BITPIX[0], &32i16.to_le_bytes());
+    put(VOX_OFFSET[0], &real(VALUES[0] as f64));
+    put(SLOPE[0], &real(1.0));
+    put(UNITS[0], &[2]);
+    put(QFORM_CODE[0], &1i16.to_le_bytes());
+    put(SFORM_CODE[0], &1i16.to_le_bytes());
     for i in 0..3 {
-        put(NIFTI_1.pixdim + 4 * (i + 1), &real(size[i]));
-        put(NIFTI_1.quaternion + 4 * (i + 3), &real(origin[i]));
-        put(NIFTI_1.srow + 20 * i, &real(size[i]));
-        put(NIFTI_1.srow + 16 * i + 12, &real(origin[i]));
+        put(PIXDIM[0] + 4 * (i + 1), &real(size[i]));
+        put(QUATERNION[0] + 4 * (i + 3), &real(origin[i]));
+        put(SROW[0] + 20 * i, &real(size[i]));
+        put(SROW[0] + 16 * i + 12, &real(origin[i]));
     }
     put(344, MAGIC_1);
     bytes::write(path, &header, volume.data())

@@ -10,16 +10,21 @@ use std::io::{BufReader, Read, Seek};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::f16;
+use serde::Deserialize;
 use steer3d_files::{AtPath, FileError};
 use zip::ZipArchive;
 use zip::result::ZipError;
+
+use crate::samples::Element;
 
 /// Largest array, in bytes: 4 GiB.
 pub const MAX_ARRAY_BYTES: u64 = 1 << 32;
 
 /// Longest header of an array, in bytes; NumPy's own limit is 10,000.
 pub const MAX_HEADER_BYTES: usize = 1 << 14;
+
+/// How an array begins.
+const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Most members of an archive.
 const MAX_MEMBERS: usize = 1 << 12;
@@ -244,89 +249,67 @@ impl std::fmt::Display for Kind {
 }
 
 pub(crate) fn read_header(stream: &mut impl Read) -> Result<Header, Problem> {
-    let mut start = [0; 8];
+    let (mut start, mut len) = ([0; 8], [0; 4]);
     let mut bytes = |buffer: &mut [u8]| {
         stream.read_exact(buffer).or_else(|e| problem("an npy header", e.to_string()))
     };
     bytes(&mut start)?;
-    let len = match &start {
-        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _] => {
-            let mut len = [0; 2];
-            bytes(&mut len)?;
-            u32::from(u16::from_le_bytes(len))
-        }
-        [0x93, b'N', b'U', b'M', b'P', b'Y', 2 | 3, _] => {
-            let mut len = [0; 4];
-            bytes(&mut len)?;
-            u32::from_le_bytes(len)
-        }
-        [0x93, b'N', b'U', b'M', b'P', b'Y', version, _] => {
-            return problem("npy version 1 to 3", format!("version {version}"));
-        }
+    match start.strip_prefix(MAGIC) {
+        Some([1, _]) => bytes(&mut len[..2])?,
+        Some([2 | 3, _]) => bytes(&mut len)?,
+        Some([version, ..]) => return problem("npy version 1 to 3", format!("version {version}")),
         _ => return problem("an npy header", "other bytes"),
-    };
-    if len as usize > MAX_HEADER_BYTES {
+    }
+    let len = u32::from_le_bytes(len) as usize;
+    if len > MAX_HEADER_BYTES {
         return problem(format!("a header of at most {MAX_HEADER_BYTES} bytes"), len.to_string());
     }
-    let mut text = vec![0; len as usize];
+    let mut text = vec![0; len];
     bytes(&mut text)?;
-    let Some((descr, fortran, shape)) = std::str::from_utf8(&text).ok().and_then(parse_header)
-    else {
+    let Some(fields) = std::str::from_utf8(&text).ok().and_then(parse_header) else {
         let found: String = String::from_utf8_lossy(&text).trim().chars().take(80).collect();
         return problem("a plain descr, fortran_order and shape", format!("{found:?}"));
     };
-    Ok(Header { kind: parse_kind(descr)?, fortran, shape })
+    let HeaderFields { descr, fortran_order, shape } = fields;
+    Ok(Header { kind: parse_kind(&descr)?, fortran: fortran_order, shape })
 }
 
-/// `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }` with the keys in any order.
-fn parse_header(text: &str) -> Option<(&str, bool, Vec<usize>)> {
-    let mut rest = text.trim().strip_prefix('{')?.strip_suffix('}')?.trim();
-    let (mut descr, mut fortran, mut shape) = (None, None, None);
-    while !rest.is_empty() {
-        let (key, after) = quoted(rest)?;
-        let value = after.trim_start().strip_prefix(':')?.trim_start();
-        rest = match key {
-            "descr" => {
-                let (text, after) = quoted(value)?;
-                descr = Some(text);
-                after
-            }
-            "fortran_order" => {
-                let (flag, len) = if value.starts_with("True") { (true, 4) } else { (false, 5) };
-                fortran = (flag || value.starts_with("False")).then_some(flag);
-                value.get(len..)?
-            }
-            "shape" => {
-                let (inside, after) = value.strip_prefix('(')?.split_once(')')?;
-                shape = Some(parse_shape(inside)?);
-                after
-            }
-            _ => return None,
-        }
-        .trim_start();
-        match rest.strip_prefix(',') {
-            Some(after) => rest = after.trim_start(),
-            None if rest.is_empty() => {}
-            None => return None,
-        }
-    }
-    Some((descr?, fortran?, shape?))
+/// What the header of an array says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeaderFields {
+    descr: String,
+    fortran_order: bool,
+    shape: Vec<usize>,
 }
 
-/// The text between two equal quotation marks and what follows.
-fn quoted(text: &str) -> Option<(&str, &str)> {
-    let mark = text.chars().next().filter(|mark| matches!(mark, '\'' | '"'))?;
-    text[1..].split_once(mark)
+/// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, a literal of Python (in old
+/// files with numbers such as `2L`), as the JSON that it almost is.
+fn parse_header(text: &str) -> Option<HeaderFields> {
+    const TO_JSON: [(&str, &str); 10] = [
+        ("'", "\""),
+        ("L,", ","),
+        ("L)", ")"),
+        (",)", ")"),
+        ("(", "["),
+        (")", "]"),
+        (", }", "}"),
+        (",}", "}"),
+        ("True", "true"),
+        ("False", "false"),
+    ];
+    let json = TO_JSON.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+    serde_json::from_str(&json).ok()
 }
 
-fn parse_shape(inside: &str) -> Option<Vec<usize>> {
-    let inside = inside.trim();
-    let inside = inside.strip_suffix(',').unwrap_or(inside);
-    if inside.trim().is_empty() {
-        return Some(Vec::new());
-    }
-    let number = |text: &str| text.trim().trim_end_matches('L').parse().ok();
-    inside.split(',').map(number).collect()
+/// The header of an array of little-endian values in C order (version 1.0), padded to 64 bytes.
+pub fn npy_header(descr: &str, shape: &[usize]) -> Vec<u8> {
+    let lens: String = shape.iter().map(|len| format!("{len}, ")).collect();
+    let lens = if shape.len() > 1 { lens.trim_end_matches(", ") } else { lens.trim_end() };
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({lens}), }}");
+    let len = (11 + text.len()).next_multiple_of(64) - 10;
+    let text = format!("{text:<0$}\n", len - 1);
+    [MAGIC, &[1, 0], &(len as u16).to_le_bytes(), text.as_bytes()].concat()
 }
 
 fn parse_kind(descr: &str) -> Result<Kind, Problem> {
@@ -386,30 +369,41 @@ impl NpyArray {
 
     /// Numbers of any kind as `f64`, else `None`. Integers beyond 2⁵³ are rounded.
     pub fn to_f64(&self) -> Option<Vec<f64>> {
-        match (self.kind.code, self.kind.size) {
-            ('f', 2) => Some(self.map(|b| f16::from_be_bytes(b).to_f64())),
-            ('u', 8) => Some(self.map(|b| u64::from_be_bytes(b) as f64)),
-            ('f', 4) => Some(self.map(|b| f64::from(f32::from_be_bytes(b)))),
-            ('f', 8) => Some(self.map(f64::from_be_bytes)),
-            _ => Some(self.to_i64()?.into_iter().map(|i| i as f64).collect()),
-        }
+        let element = match (self.kind.code, self.kind.size) {
+            ('f', 2) => Element::F16,
+            ('f', 4) => Element::F32,
+            ('f', 8) => Element::F64,
+            ('u', 8) => Element::U64,
+            _ => return Some(self.to_i64()?.into_iter().map(|i| i as f64).collect()),
+        };
+        Some(self.words().map(|word| element.value(word)).collect())
     }
 
     /// Integers and booleans as `i64`, else `None` (so too if one is 2⁶³ or more).
     pub fn to_i64(&self) -> Option<Vec<i64>> {
-        Some(match (self.kind.code, self.kind.size) {
-            ('b' | 'u', 1) => self.data.iter().map(|&b| i64::from(b)).collect(),
-            ('u', 2) => self.map(|b| i64::from(u16::from_be_bytes(b))),
-            ('u', 4) => self.map(|b| i64::from(u32::from_be_bytes(b))),
-            ('u', 8) => {
-                let wide = self.map(u64::from_be_bytes);
-                return wide.into_iter().map(|i| i.try_into().ok()).collect();
+        match self.kind.code {
+            'b' | 'u' => {
+                self.words().map(|word| u64::from_le_bytes(word).try_into().ok()).collect()
             }
-            ('i', 1) => self.map(|b| i64::from(i8::from_be_bytes(b))),
-            ('i', 2) => self.map(|b| i64::from(i16::from_be_bytes(b))),
-            ('i', 4) => self.map(|b| i64::from(i32::from_be_bytes(b))),
-            ('i', 8) => self.map(i64::from_be_bytes),
-            _ => return None,
+            'i' => {
+                let unused = 64 - 8 * self.kind.size;
+                let signed = |word| i64::from_le_bytes(word) << unused >> unused;
+                Some(self.words().map(signed).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// The numbers, each of up to 8 bytes, least significant first, with zeros behind.
+    fn words(&self) -> impl Iterator<Item = [u8; 8]> + '_ {
+        let (size, big_endian) = (self.kind.size, self.kind.big_endian);
+        self.data.chunks_exact(size).map(move |bytes| {
+            let mut word = [0; 8];
+            word[..size].copy_from_slice(bytes);
+            if big_endian {
+                word[..size].reverse();
+            }
+            word
         })
     }
 
@@ -420,21 +414,6 @@ impl NpyArray {
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
         Some(self.data.chunks_exact(self.kind.size).map(text).collect())
-    }
-
-    /// Decodes elements of N bytes, given in big-endian order.
-    fn map<const N: usize, T>(&self, decode: impl Fn([u8; N]) -> T) -> Vec<T> {
-        let (elements, _) = self.data.as_chunks::<N>();
-        elements
-            .iter()
-            .map(|&bytes| {
-                let mut bytes = bytes;
-                if !self.kind.big_endian {
-                    bytes.reverse();
-                }
-                decode(bytes)
-            })
-            .collect()
     }
 
     /// The array whose `data` are in Fortran order (the first axis runs fastest), in C order.

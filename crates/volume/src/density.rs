@@ -6,7 +6,7 @@ use steer3d_so3::Rotation;
 use crate::elements;
 use crate::molecule::{Atom, Molecule};
 use crate::points::{Gaussian, Normalisation, PointCloud, PointValue};
-use crate::volume::{Grid, Volume, VolumeError, checked_len};
+use crate::volume::{Grid, Volume, VolumeError, checked_len, parameter};
 
 /// Which channel an atom adds to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,9 +38,7 @@ impl ChannelScheme {
     /// # Errors
     /// If there is no symbol, one is unknown, or one comes twice.
     pub fn of_elements(symbols: &[String]) -> Result<Self, VolumeError> {
-        let wrong = |expected, found: String| {
-            Err(VolumeError::Parameter { field: "elements", expected, found })
-        };
+        let wrong = |expected, found| parameter("elements", expected, found);
         let (listed, other) = match symbols.split_last() {
             Some((last, rest)) if last == "other" => (rest, true),
             _ => (symbols, false),
@@ -274,11 +272,7 @@ impl MoleculeVoxeliser {
         }
         let each = values.first().map_or(1, |value| value.components().len());
         if values.iter().any(|value| value.components().len() != each) {
-            return Err(VolumeError::Parameter {
-                field: "values of atoms",
-                expected: "all scalars or all vectors",
-                found: "a mixture".to_owned(),
-            });
+            return parameter("values of atoms", "all scalars or all vectors", "a mixture");
         }
         let centre = match self.centring {
             Centring::Origin => [0.0; 3],

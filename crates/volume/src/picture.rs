@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use nalgebra::Vector3;
 use rayon::prelude::*;
 
 use crate::volume::Volume;
@@ -206,7 +207,7 @@ impl Surface {
             let index = [(i % w, w), (i / w % h, h), (i / (w * h), d)];
             let place =
                 [0, 1, 2].map(|a| (index[a].0 as f64 + 0.5 - index[a].1 as f64 / 2.0) * edges[a]);
-            dot(place, place).sqrt()
+            Vector3::from(place).norm()
         };
         let voxels = volume.grid().voxels();
         let radius = (0..voxels).filter(|&i| inside(i)).map(distance).fold(2.0, f64::max) + 2.0;
@@ -223,20 +224,13 @@ impl Surface {
         let background = 250.0 - 25.0 * v;
         let towards = normal([1.0, -1.5, 1.0]);
         let right = normal([1.5, 1.0, 0.0]);
-        let up = cross(towards, right);
+        let up = towards.cross(&right);
         let (a, b) = ((u - 0.5) * 2.0 * self.radius, (0.5 - v) * 2.0 * self.radius);
-        let at = |t: f64| [0, 1, 2].map(|i| a * right[i] + b * up[i] - t * towards[i]);
+        let at = |t: f64| a * right + b * up - t * towards;
         let steps = (2.0 * self.radius / STEP) as usize;
-        let mut t = -self.radius;
-        let mut hit = None;
-        for _ in 0..steps {
-            if self.may_reach(at(t)) && self.value(at(t)).0 >= self.level {
-                hit = Some(t);
-                break;
-            }
-            t += STEP;
-        }
-        let Some(t) = hit else { return [background as u8; 3] };
+        let mut along = std::iter::successors(Some(-self.radius), |t| Some(t + STEP)).take(steps);
+        let reaches = |t: &f64| self.may_reach(at(*t)) && self.value(at(*t)).0 >= self.level;
+        let Some(t) = along.find(reaches) else { return [background as u8; 3] };
         // Bisection between the last place outside and the first inside.
         let (mut out, mut inside) = (t - STEP, t);
         for _ in 0..6 {
@@ -246,8 +240,8 @@ impl Surface {
         }
         let place = at(inside);
         let gradient = self.gradient(place);
-        let facing = dot(gradient, towards);
-        let light = dot(gradient, normal([0.4, -0.6, 1.2])).max(0.0);
+        let facing = gradient.dot(&towards);
+        let light = gradient.dot(&normal([0.4, -0.6, 1.2])).max(0.0);
         let depth = 0.75 + 0.25 * (-inside / self.radius).clamp(-1.0, 1.0);
         let shade = (0.28 + 0.5 * light + 0.27 * facing.max(0.0)) * depth;
         let shine = 70.0 * light.max(0.0).powi(24);
@@ -256,7 +250,7 @@ impl Surface {
     }
 
     /// Can the value at a place reach the level? A cheap look before the interpolation.
-    fn may_reach(&self, place: [f64; 3]) -> bool {
+    fn may_reach(&self, place: Vector3<f64>) -> bool {
         let [d, h, w] = self.dims;
         let mut index = [0; 3];
         for (axis, count) in [w, h, d].into_iter().enumerate() {
@@ -271,7 +265,7 @@ impl Surface {
     }
 
     /// The largest value of a channel at a place, by trilinear interpolation, and which it is.
-    fn value(&self, place: [f64; 3]) -> (f64, usize) {
+    fn value(&self, place: Vector3<f64>) -> (f64, usize) {
         let [d, h, w] = self.dims;
         let counts = [w, h, d];
         let mut corner = [0isize; 3];
@@ -309,7 +303,7 @@ impl Surface {
     }
 
     /// The direction in which the value falls.
-    fn gradient(&self, place: [f64; 3]) -> [f64; 3] {
+    fn gradient(&self, place: Vector3<f64>) -> Vector3<f64> {
         const H: f64 = 0.7;
         normal([0, 1, 2].map(|axis| {
             let (mut before, mut after) = (place, place);
@@ -350,17 +344,9 @@ fn along_axes(
     values
 }
 
-fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-}
-
-fn normal(a: [f64; 3]) -> [f64; 3] {
-    let length = dot(a, a).sqrt();
-    if length > 0.0 { a.map(|x| x / length) } else { a }
+fn normal(direction: [f64; 3]) -> Vector3<f64> {
+    let vector = Vector3::from(direction);
+    vector.try_normalize(0.0).unwrap_or(vector)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use steer3d_so3::{Block, Irreps, Rotation};
 
 use crate::filter::{LOBES, lanczos, low_pass};
 use crate::spline;
-use crate::volume::{Grid, Volume, VolumeError, check_finite, checked_len};
+use crate::volume::{Grid, Volume, VolumeError, check_finite, checked_len, parameter};
 
 /// How values between voxels are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -34,14 +34,19 @@ pub enum Interpolation {
     Sinc,
 }
 
+impl Interpolation {
+    const NAMES: [(Self, &str); 4] = [
+        (Self::Nearest, "nearest"),
+        (Self::Trilinear, "trilinear"),
+        (Self::Cubic, "cubic"),
+        (Self::Sinc, "sinc"),
+    ];
+}
+
 impl fmt::Display for Interpolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nearest => "nearest",
-            Self::Trilinear => "trilinear",
-            Self::Cubic => "cubic",
-            Self::Sinc => "sinc",
-        })
+        let named = Self::NAMES.into_iter().find(|(interpolation, _)| interpolation == self);
+        f.write_str(named.map_or("", |(_, name)| name))
     }
 }
 
@@ -49,17 +54,10 @@ impl FromStr for Interpolation {
     type Err = VolumeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "nearest" => Ok(Self::Nearest),
-            "trilinear" => Ok(Self::Trilinear),
-            "cubic" => Ok(Self::Cubic),
-            "sinc" => Ok(Self::Sinc),
-            _ => Err(VolumeError::Parameter {
-                field: "interpolation",
-                expected: "nearest, trilinear, cubic or sinc",
-                found: format!("`{text}`"),
-            }),
-        }
+        let named = Self::NAMES.into_iter().find(|(_, name)| *name == text);
+        let expected = "nearest, trilinear, cubic or sinc";
+        let wrong = || parameter("interpolation", expected, format!("`{text}`"));
+        named.map_or_else(wrong, |(interpolation, _)| Ok(interpolation))
     }
 }
 
@@ -530,7 +528,7 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// Writes every voxel of `target` (channels of `target_dims`) from `samples` (channels of `dims`).
+/// Writes every voxel of `target` (channels of `new_dims`) from `samples` (channels of `dims`).
 fn resample(
     samples: &Samples<'_>,
     dims: [usize; 3],
@@ -538,38 +536,27 @@ fn resample(
     interpolation: Interpolation,
     mixers: &[Mixer],
     target: &mut [f32],
-    target_dims: [usize; 3],
+    new_dims: [usize; 3],
 ) {
     let interpolation = if map.permutes() { Interpolation::Nearest } else { interpolation };
     let source = samples.values;
     match interpolation {
         Interpolation::Nearest => {
-            Sampler { source, dims, map, weigh: nearest, decay: 0.0 }.run(
-                mixers,
-                target,
-                target_dims,
-            );
+            Sampler { source, dims, map, weigh: nearest, decay: 0.0 }.run(mixers, target, new_dims);
         }
         Interpolation::Trilinear => {
-            Sampler { source, dims, map, weigh: linear, decay: 0.0 }.run(
-                mixers,
-                target,
-                target_dims,
-            );
+            Sampler { source, dims, map, weigh: linear, decay: 0.0 }.run(mixers, target, new_dims);
         }
         Interpolation::Cubic => {
             let source = &match samples.coefficients {
                 Some(coefficients) => Cow::Borrowed(coefficients),
                 None => Cow::Owned(spline::coefficients(source, dims)),
             };
-            Sampler { source, dims, map, weigh: cubic, decay: spline::POLE }.run(
-                mixers,
-                target,
-                target_dims,
-            );
+            Sampler { source, dims, map, weigh: cubic, decay: spline::POLE }
+                .run(mixers, target, new_dims);
         }
         Interpolation::Sinc => {
-            Sampler { source, dims, map, weigh: sinc, decay: 0.0 }.run(mixers, target, target_dims);
+            Sampler { source, dims, map, weigh: sinc, decay: 0.0 }.run(mixers, target, new_dims);
         }
     }
 }

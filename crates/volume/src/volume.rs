@@ -63,6 +63,18 @@ pub enum VolumeError {
     NotARotation,
 }
 
+/// The error that a parameter is outside its range.
+///
+/// # Errors
+/// Always: [`VolumeError::Parameter`].
+pub fn parameter<T>(
+    field: &'static str,
+    expected: &'static str,
+    found: impl Into<String>,
+) -> Result<T, VolumeError> {
+    Err(VolumeError::Parameter { field, expected, found: found.into() })
+}
+
 /// Checks that no value is NaN or infinite.
 ///
 /// # Errors
@@ -90,11 +102,7 @@ impl Grid {
     pub fn new(dims: [usize; 3], voxel_size: [f64; 3]) -> Result<Self, VolumeError> {
         checked_len(1, dims)?;
         if voxel_size.iter().any(|size| !(size.is_finite() && *size > 0.0)) {
-            return Err(VolumeError::Parameter {
-                field: "voxel_size",
-                expected: "positive finite numbers",
-                found: format!("{voxel_size:?}"),
-            });
+            return parameter("voxel_size", "positive finite numbers", format!("{voxel_size:?}"));
         }
         Ok(Self { dims, voxel_size })
     }

@@ -8,7 +8,7 @@ use steer3d_volume::volume::{Grid, Volume};
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split, Storage, Tasks, scalars};
 use crate::source::{
-    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open,
+    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open, wrong_option,
 };
 use crate::sources::archive::{integers, labels, wrong};
 use crate::split::tenths;
@@ -115,11 +115,11 @@ fn targets(
     let irreps = options.target_irreps.clone().map_or_else(|| scalars(width), Ok);
     let irreps = irreps.map_err(BuildError::meta(npz.path()))?;
     if irreps.dim() != width {
-        return Err(BuildError::Option {
-            option: "irreps of the targets",
-            expected: format!("{width} channels"),
-            found: format!("{irreps}, which has {}", irreps.dim()),
-        });
+        return wrong_option(
+            "irreps of the targets",
+            format!("{width} channels"),
+            format!("{irreps}, which has {}", irreps.dim()),
+        );
     }
     tasks.targets = Some(irreps);
     Ok(array.to_f64().ok_or_else(|| wrong(npz, "targets", "numbers", "others"))?)

@@ -11,7 +11,7 @@ use steer3d_volume::points::{PointCloud, Voxeliser};
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split};
 use crate::source::{
-    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open,
+    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open, wrong_option,
 };
 use crate::sources::archive::{integers, wrong};
 
@@ -61,11 +61,11 @@ pub fn cath(
     };
     let clouds: Vec<_> = (0..items).map(cloud).collect();
     if names.len() != voxeliser.channels {
-        return Err(BuildError::Option {
-            option: "channels of the voxeliser",
-            expected: format!("one for each atom type ({})", names.join(", ")),
-            found: voxeliser.channels.to_string(),
-        });
+        return wrong_option(
+            "channels of the voxeliser",
+            format!("one for each atom type ({})", names.join(", ")),
+            voxeliser.channels.to_string(),
+        );
     }
     let half = voxeliser.size as f64 * voxeliser.voxel_size / 2.0;
     let outside = |cloud: &PointCloud| {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nalgebra::Affine3;
+use nalgebra::{Affine3, Vector3};
 use serde::Serialize;
 use steer3d_so3::{Irrep, Irreps, Rotation};
 
@@ -14,9 +14,11 @@ use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
 use steer3d_volume::molecule::Molecule;
 use steer3d_volume::points::{PointCloud, PointValue, Voxeliser};
 use steer3d_volume::resample::{self, Interpolation};
-use steer3d_volume::volume::{Grid, Volume, VolumeError};
+use steer3d_volume::volume::{Grid, Volume, VolumeError, parameter};
 
 use crate::meta::{DatasetMeta, Provenance, scalars};
+#[cfg(feature = "clap")]
+use crate::source::three;
 use crate::source::{Entry, ItemData, ItemError};
 
 /// Which atoms of a molecule become points. Water is left out, and so are all alternate locations
@@ -69,28 +71,39 @@ pub enum Store {
 
 /// How files become volumes; `None` means the default for their kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Recipe {
-    /// Voxels along D, H, W; default: 50 for molecules, 32 for meshes, as in the first file for
+    /// Voxels along D, H, W, or one number for all; default: 50 for molecules, 32 for meshes, as in the first file for
     /// volumes.
+    #[cfg_attr(feature = "clap", arg(long, value_parser = three::<usize>))]
     pub size: Option<[usize; 3]>,
-    /// Edges of a voxel along x, y, z; default: 2 Å for molecules, for meshes such that each fills
+    /// Edges of a voxel along x, y, z, or one for all; default: 2 Å for molecules, for meshes such that each fills
     /// the grid, as in the first file for volumes.
+    #[cfg_attr(feature = "clap", arg(long, value_parser = three::<f64>))]
     pub voxel_size: Option<[f64; 3]>,
     /// Width of an atom's Gaussian in ångström; default: half a voxel.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub sigma: Option<f64>,
-    /// The channel of each atom.
+    /// Channels of atoms.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub channels: ChannelScheme,
-    /// The weight of each atom.
+    /// What each atom's Gaussian is multiplied by.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub weight: Weight,
-    /// Which atoms become points.
+    /// Which atoms become points: water is left out, and alternate locations but the first.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub atoms: Atoms,
-    /// What meshes become.
+    /// What a mesh becomes.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub mesh_field: MeshField,
     /// Sub-voxels along each edge of a voxel, whose mean it is, for surfaces and solids; default: 2.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub supersampling: Option<usize>,
-    /// What becomes of volumes of other sizes.
+    /// What becomes of volumes of another grid than the dataset's.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub fit: Fit,
-    /// What is stored.
+    /// What is stored of molecules and meshes; from sources alone, volumes are made when read.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub store: Store,
 }
 
@@ -195,14 +208,6 @@ impl Recipe {
     }
 }
 
-fn parameter<T>(
-    field: &'static str,
-    expected: &'static str,
-    found: impl Into<String>,
-) -> Result<T, VolumeError> {
-    Err(VolumeError::Parameter { field, expected, found: found.into() })
-}
-
 fn read(path: &Path) -> Result<FileContents, ItemError> {
     Ok(formats::read(path)?)
 }
@@ -254,8 +259,7 @@ impl SettledRecipe {
     /// the entry does not say which (the models of a PDB or mmCIF file apart, of which the first is
     /// taken), or does not suit the recipe.
     pub fn make(&self, entry: &Entry) -> Result<ItemData, ItemError> {
-        let path = || entry.path.clone();
-        let wrong = |source| ItemError::Volume { path: path(), source };
+        let wrong = |source| ItemError::Volume { path: entry.path.clone(), source };
         let made = match (&self.kind, self.source(entry)?) {
             (
                 Kind::Molecules { voxeliser, channels, weight, atoms },
@@ -264,8 +268,7 @@ impl SettledRecipe {
                 let molecule = chosen(only(&entry.path, molecules)?, *atoms, *weight);
                 let points = cloud(&molecule, channels, *weight).map_err(wrong)?;
                 if points.is_empty() {
-                    let expected = "at least one atom of the chosen ones".to_owned();
-                    return Err(ItemError::Kind { path: path(), expected, found: "none".into() });
+                    return wrong_kind(&entry.path, "at least one atom of the chosen ones", "none");
                 }
                 let volume = || voxeliser.voxelise(&points, &Rotation::identity());
                 let volume = self.wanted(volume).map_err(wrong)?;
@@ -282,9 +285,8 @@ impl SettledRecipe {
                 ItemData { volume: Some(volume), ..ItemData::default() }
             }
             (kind, other) => {
-                let (expected, found) = (kind.name(), name_of(&other));
-                let expected = format!("{expected}, as the first file");
-                return Err(ItemError::Kind { path: path(), expected, found: found.into() });
+                let expected = format!("{}, as the first file", kind.name());
+                return wrong_kind(&entry.path, expected, name_of(&other));
             }
         };
         Ok(match self.store {
@@ -296,14 +298,11 @@ impl SettledRecipe {
     fn source(&self, entry: &Entry) -> Result<FileContents, ItemError> {
         let Some(record) = entry.record else { return read(&entry.path) };
         let molecules = self.records(&entry.path)?;
-        match molecules.get(record - 1) {
-            Some(molecule) => Ok(FileContents::Molecules(vec![molecule.clone()])),
-            None => Err(ItemError::Kind {
-                path: entry.path.clone(),
-                expected: format!("a record {record}"),
-                found: format!("{} records", molecules.len()),
-            }),
-        }
+        let Some(molecule) = molecules.get(record - 1) else {
+            let found = format!("{} records", molecules.len());
+            return wrong_kind(&entry.path, format!("a record {record}"), found);
+        };
+        Ok(FileContents::Molecules(vec![molecule.clone()]))
     }
 
     /// All molecules of a file. Others wait for the thread that reads it.
@@ -314,10 +313,7 @@ impl SettledRecipe {
         }
         let molecules = match read(path)? {
             FileContents::Molecules(molecules) => Arc::new(molecules),
-            other => {
-                let (expected, found) = ("molecules".to_owned(), name_of(&other).to_owned());
-                return Err(ItemError::Kind { path: path.to_owned(), expected, found });
-            }
+            other => return wrong_kind(path, "molecules", name_of(&other)),
         };
         *last = Some(RecordFile { path: path.to_owned(), molecules: Arc::clone(&molecules) });
         Ok(molecules)
@@ -365,6 +361,15 @@ impl SettledRecipe {
     }
 }
 
+fn wrong_kind<T>(
+    path: &Path,
+    expected: impl Into<String>,
+    found: impl Into<String>,
+) -> Result<T, ItemError> {
+    let (expected, found) = (expected.into(), found.into());
+    Err(ItemError::Kind { path: path.to_owned(), expected, found })
+}
+
 fn name_of(source: &FileContents) -> &'static str {
     match source {
         FileContents::Molecules(_) => "molecules",
@@ -381,11 +386,7 @@ fn only(path: &Path, molecules: Vec<Molecule>) -> Result<Molecule, ItemError> {
     let mut molecules = molecules.into_iter();
     match molecules.next() {
         Some(molecule) if count == 1 || models => Ok(molecule),
-        _ => Err(ItemError::Kind {
-            path: path.to_owned(),
-            expected: "one molecule; split the file".to_owned(),
-            found: count.to_string(),
-        }),
+        _ => wrong_kind(path, "one molecule; split the file", count.to_string()),
     }
 }
 
@@ -424,17 +425,12 @@ fn cloud(
 /// The mesh with the middle of its bounding box at 0; scaled, if there is a grid to fill, so that
 /// its farthest vertex keeps a voxel from the nearest face of the grid in every orientation.
 fn centred(mesh: &Mesh, fill: Option<&Grid>) -> Result<Mesh, VolumeError> {
-    let vertices = mesh.vertices();
-    if vertices.is_empty() || mesh.triangles().is_empty() {
+    if mesh.triangles().is_empty() {
         return parameter("mesh", "at least one triangle", "none");
     }
-    let end = |pick: fn(f64, f64) -> f64, axis: usize| {
-        vertices.iter().map(|vertex| vertex[axis]).reduce(pick).unwrap_or(0.0)
-    };
-    let middle = [0, 1, 2].map(|axis| end(f64::min, axis) / 2.0 + end(f64::max, axis) / 2.0);
-    let moved = |vertex: &[f64; 3]| [0, 1, 2].map(|axis| vertex[axis] - middle[axis]);
-    let radius = vertices.iter().map(|v| moved(v).map(|x| x * x).iter().sum::<f64>().sqrt());
-    let radius = radius.fold(0.0, f64::max);
+    let moved = mesh.translated(mesh.middle().map(|x| -x));
+    let norms = moved.vertices().iter().map(|&vertex| Vector3::from(vertex).norm());
+    let radius = norms.fold(0.0, f64::max);
     let scale = match fill {
         Some(grid) if radius > 0.0 => {
             let [d, h, w] = grid.dims();
@@ -444,10 +440,7 @@ fn centred(mesh: &Mesh, fill: Option<&Grid>) -> Result<Mesh, VolumeError> {
         }
         _ => 1.0,
     };
-    Mesh::new(
-        vertices.iter().map(|vertex| moved(vertex).map(|x| x * scale)).collect(),
-        mesh.triangles().to_vec(),
-    )
+    Ok(moved.scaled(scale))
 }
 
 /// The middle of a volume on another grid of the same voxels, with zeros around it. Where the

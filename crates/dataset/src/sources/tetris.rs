@@ -8,7 +8,7 @@ use steer3d_volume::points::{PointCloud, Voxeliser};
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split};
 use crate::source::{
-    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open,
+    Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open, wrong_option,
 };
 
 pub(crate) const IMPORTER: Importer = Importer {
@@ -53,11 +53,7 @@ pub fn tetris(
     options: &ImportOptions,
 ) -> Result<ItemSource, BuildError> {
     if voxeliser.channels != 1 {
-        return Err(BuildError::Option {
-            option: "channels of the voxeliser",
-            expected: "1".to_owned(),
-            found: voxeliser.channels.to_string(),
-        });
+        return wrong_option("channels of the voxeliser", "1", voxeliser.channels.to_string());
     }
     let path = Path::new("tetris");
     let entry = |shape: usize, split, suffix: &str| {

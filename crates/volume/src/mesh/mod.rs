@@ -82,7 +82,7 @@ impl Mesh {
     /// Enclosed volume, negative if the triangles face inwards. It means something for closed
     /// meshes alone: the integral of x · n / 3 over the surface, about the middle of the bounds.
     pub fn volume(&self) -> f64 {
-        let middle = self.middle();
+        let middle = Vector3::from(self.middle());
         let cone = |t: Triangle| {
             let [a, b, c] = t.map(|corner| corner - middle);
             a.dot(&b.cross(&c)) / 6.0
@@ -93,7 +93,7 @@ impl Mesh {
     /// Centroid x, y, z of the surface, which turns with the mesh and does not depend on how it is
     /// cut into triangles; the middle of the bounds if there is no area.
     pub fn centroid(&self) -> [f64; 3] {
-        let middle = self.middle();
+        let middle = Vector3::from(self.middle());
         let (mut moment, mut total) = (Vector3::zeros(), 0.0);
         for triangle in self.corners() {
             let area = area_vector(&triangle).norm();
@@ -104,10 +104,10 @@ impl Mesh {
         if total > 0.0 { (middle + moment / total).into() } else { middle.into() }
     }
 
-    /// Middle of the bounds; the origin without vertices.
-    fn middle(&self) -> Vector3<f64> {
+    /// Middle x, y, z of the bounds; the origin without vertices.
+    pub fn middle(&self) -> [f64; 3] {
         let [low, high] = self.bounds().unwrap_or_default();
-        Vector3::from(low) * 0.5 + Vector3::from(high) * 0.5
+        [0, 1, 2].map(|axis| low[axis] * 0.5 + high[axis] * 0.5)
     }
 
     /// Is every edge shared by exactly two triangles that run along it in opposite directions?
@@ -212,7 +212,7 @@ impl Mesh {
     /// The mesh with the middle of its bounds at the origin, scaled so that their longest edge is
     /// `edge`. A mesh without extent is moved alone.
     pub fn fitted(&self, edge: f64) -> Self {
-        let moved = self.translated((-self.middle()).into());
+        let moved = self.translated(self.middle().map(|x| -x));
         let [low, high] = moved.bounds().unwrap_or_default();
         let longest = (Vector3::from(high) - Vector3::from(low)).max();
         if longest > 0.0 { moved.scaled(edge / longest) } else { moved }

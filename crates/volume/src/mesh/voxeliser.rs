@@ -8,7 +8,7 @@ use steer3d_so3::Rotation;
 use super::inside::{Inside, Interior};
 use super::tree::Tree;
 use super::{Mesh, Triangle, clip};
-use crate::volume::{Grid, Volume, VolumeError, checked_len};
+use crate::volume::{Grid, Volume, VolumeError, checked_len, parameter};
 
 /// What a [`MeshVoxeliser`] computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,19 +93,17 @@ impl MeshVoxeliser {
     /// If the size, supersampling, voxel size or truncation is outside its range. The supersampled
     /// grid counts against [`MAX_VALUES`](crate::MAX_VALUES) as well.
     pub fn grid(&self) -> Result<Grid, VolumeError> {
-        let wrong =
-            |field, expected, found: String| Err(VolumeError::Parameter { field, expected, found });
         let grid = Grid::new([self.size; 3], [self.voxel_size; 3])?;
         checked_len(self.channels(), grid.dims())?;
         checked_len(1, [self.size.saturating_mul(self.supersampling); 3])?;
         let samples = matches!(self.field, MeshField::Surface | MeshField::Solid);
         if self.supersampling != 1 && !samples {
             let found = self.supersampling.to_string();
-            return wrong("supersampling", "1 for a distance or normals", found);
+            return parameter("supersampling", "1 for a distance or normals", found);
         }
         match self.truncation {
             Some(t) if !(t.is_finite() && t > 0.0) => {
-                wrong("truncation", "a positive finite number", t.to_string())
+                parameter("truncation", "a positive finite number", t.to_string())
             }
             _ => Ok(grid),
         }
@@ -162,11 +160,7 @@ impl MeshVoxeliser {
 
     fn distances(&self, mesh: &Mesh) -> Result<Vec<f32>, VolumeError> {
         if mesh.triangles.is_empty() {
-            return Err(VolumeError::Parameter {
-                field: "mesh",
-                expected: "at least one triangle to measure a distance from",
-                found: "none".to_owned(),
-            });
+            return parameter("mesh", "at least one triangle to measure a distance from", "none");
         }
         let size = self.size;
         let tree = Tree::new(mesh.corners().collect());
