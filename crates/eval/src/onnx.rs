@@ -439,7 +439,7 @@ fn places(
             }
         }
     };
-    if !fits(names.len()) && !(single && fits(1)) {
+    if !(fits(names.len()) || single && fits(1)) {
         return Err(format!(
             "its output has the shape {shape:?} for one volume, expected {:?}, a number for each class of dataset `{}`; name another output (output = \"...\" beside the model), or evaluate it on the classes that it was trained for",
             spec.shape(1),
