@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use steer3d_eval::Spread;
-use steer3d_report::learning_curves;
+use steer3d_report::{learning_curves, terminal_table};
 use toml::{Table, Value};
 
-use crate::display::table;
 use crate::error::{At, ExperimentError};
 use crate::experiment::EXPERIMENT;
 use crate::folder::{RECORD, RunRecord, TestScore, read_epochs, write_text};
@@ -250,37 +249,35 @@ fn groups(root: &Path, rows: &[RunRow]) -> Vec<RunGroup> {
     by_settings.into_values().filter(|rows| rows.len() > 1).map(group).collect()
 }
 
-const HEADER: [&str; 10] = [
-    "run",
-    "model",
-    "parameters",
-    "best validation",
-    "test, unrotated",
-    "random",
-    "epochs",
-    "time",
-    "state",
-    "differs in",
-];
-
-const GROUP_HEADER: [&str; 7] = [
-    "over seeds",
-    "model",
-    "parameters",
-    "seeds",
-    "validation %",
-    "test, unrotated %",
-    "random rotations %",
-];
-
 impl RunList {
     /// The tables for a terminal: the runs, and those that differ in their seed only.
     pub fn table(&self) -> String {
-        let runs = table(&HEADER, self.runs.iter().map(RunRow::cells));
+        let header = [
+            "run",
+            "model",
+            "parameters",
+            "best validation",
+            "test, unrotated",
+            "random",
+            "epochs",
+            "time",
+            "state",
+            "differs in",
+        ];
+        let runs = text(&header, self.runs.iter().map(RunRow::cells));
         if self.groups.is_empty() {
             return runs;
         }
-        format!("{runs}\n{}", table(&GROUP_HEADER, self.groups.iter().map(RunGroup::cells)))
+        let header = [
+            "over seeds",
+            "model",
+            "parameters",
+            "seeds",
+            "validation %",
+            "test, unrotated %",
+            "random rotations %",
+        ];
+        format!("{runs}\n{}", text(&header, self.groups.iter().map(RunGroup::cells)))
     }
 }
 
@@ -305,6 +302,11 @@ impl RunGroup {
             score(self.random),
         ]
     }
+}
+
+/// A table whose columns are texts.
+fn text(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    terminal_table(header, rows.collect(), header.len())
 }
 
 fn time(seconds: f64) -> String {

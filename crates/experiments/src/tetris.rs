@@ -10,10 +10,10 @@ use serde::Serialize;
 use steer3d_dataset::{Dataset, ImportOptions, import_tetris};
 use steer3d_eval::{NetworkPredictor, Spread, evaluate};
 use steer3d_nn::{ModelConfig, Network, PlainConfig};
+use steer3d_report::terminal_table;
 use steer3d_train::TrainConfig;
 use steer3d_volume::Voxeliser;
 
-use crate::display::table;
 use crate::error::ExperimentError;
 use crate::experiment::{EvaluationSettings, Experiment, TETRIS};
 use crate::rivals::{Architecture, Budget, Prototypes};
@@ -158,6 +158,6 @@ impl TetrisTable {
                 format!("{:.3}", row.standard_deviation),
             ]
         };
-        table(&header, self.rows.iter().map(cells))
+        terminal_table(&header, self.rows.iter().map(cells).collect(), header.len())
     }
 }
