@@ -20,6 +20,10 @@ const DEPTH: usize = 4;
 /// The setting in which runs of a group differ.
 const SEED: &str = "training.seed";
 
+/// The conditions whose scores are listed.
+const UNROTATED: &str = "unrotated";
+const RANDOM: &str = "random rotations";
+
 /// The runs of a folder.
 #[derive(Debug, Serialize)]
 pub struct RunList {
@@ -32,7 +36,7 @@ pub struct RunList {
 }
 
 /// A run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct RunRow {
     /// Its folder below the listed one.
     pub name: String,
@@ -184,14 +188,6 @@ impl RunRow {
         self.test.iter().any(|score| score.error.is_some())
     }
 
-    fn unrotated(&self) -> Option<f64> {
-        self.score("unrotated")
-    }
-
-    fn random(&self) -> Option<f64> {
-        self.score("random rotations")
-    }
-
     fn cells(&self) -> Vec<String> {
         /// Settings that fit into a cell.
         const SHOWN: usize = 6;
@@ -212,8 +208,8 @@ impl RunRow {
             self.model.clone(),
             self.parameters.to_string(),
             format!("{}{epoch}", percent(self.best_validation_accuracy)),
-            score(self.unrotated()),
-            score(self.random()),
+            score(self.score(UNROTATED)),
+            score(self.score(RANDOM)),
             format!("{}/{}", self.epochs, self.planned_epochs),
             time(self.seconds),
             if self.finished { "finished" } else { "unfinished" }.into(),
@@ -241,8 +237,8 @@ fn groups(root: &Path, rows: &[RunRow]) -> Vec<RunGroup> {
             parameters: first.parameters,
             runs: rows.len(),
             validation: spread(&|row| row.best_validation_accuracy),
-            unrotated: spread(&RunRow::unrotated),
-            random: spread(&RunRow::random),
+            unrotated: spread(&|row| row.score(UNROTATED)),
+            random: spread(&|row| row.score(RANDOM)),
             has_errors: first.has_errors(),
         }
     };
@@ -325,20 +321,10 @@ mod tests {
     fn row(name: &str, text: &str, accuracy: f64) -> RunRow {
         RunRow {
             name: name.into(),
-            model: "plain".into(),
-            dataset: "d".into(),
-            seed: 0,
-            parameters: 1,
             best_validation_accuracy: Some(accuracy),
-            best_validation_loss: None,
-            best_epoch: None,
-            epochs: 1,
-            planned_epochs: 1,
-            seconds: 0.0,
             finished: true,
-            test: vec![],
-            differing: BTreeMap::new(),
             settings: settings(text),
+            ..RunRow::default()
         }
     }
 

@@ -143,8 +143,8 @@ impl Optimiser {
             let decay = if parameter.decay { self.weight_decay } else { 0.0 };
             let moved = match self.config {
                 OptimiserConfig::Adamw { beta1, beta2, epsilon } => {
-                    let [first, second] = &mut self.kept[..] else { continue };
-                    let (first, second) = (&mut first[i], &mut second[i]);
+                    let (first, second) = self.kept.split_at_mut(1);
+                    let (first, second) = (&mut first[0][i], &mut second[0][i]);
                     let unbias1 = 1.0 / (1.0 - beta1.powi(self.step));
                     let unbias2 = 1.0 / (1.0 - beta2.powi(self.step));
                     *first = ((&*first * beta1)? + (gradient * (1.0 - beta1))?)?;
