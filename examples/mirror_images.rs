@@ -10,7 +10,7 @@ use std::path::Path;
 use steer3d::dataset::{ImportOptions, import_cath};
 use steer3d::nn::Nonlinearity;
 use steer3d::prelude::*;
-use steer3d::train::{AdamW, loss};
+use steer3d::train::{Gradients, Optimiser, OptimiserConfig, loss};
 use steer3d::volume::{PointCloud, Voxeliser};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -40,7 +40,7 @@ fn batch(domains: &[(PointCloud, u32)], rotation: &Rotation) -> Result<(Tensor, 
 }
 
 fn train(network: &Network, domains: &[(PointCloud, u32)], epochs: usize) -> Result<()> {
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let mut adam = Optimiser::new(&OptimiserConfig::default(), network.params(), 1e-3)?;
     let steps = epochs * domains.len().div_ceil(BATCH);
     let mut step = 0;
     for epoch in 0..epochs {
@@ -55,7 +55,7 @@ fn train(network: &Network, domains: &[(PointCloud, u32)], epochs: usize) -> Res
             let loss = loss::voxel_cross_entropy(&logits, &labels, None)?;
             let phase = std::f64::consts::PI * step as f64 / steps as f64;
             let rate = PEAK_RATE * 0.5 * (1.0 + phase.cos());
-            adam.step(network.params(), &loss.backward()?, rate)?;
+            adam.step(network.params(), &Gradients::of(network.params(), &loss.backward()?), rate)?;
             total += f64::from(loss.to_scalar::<f32>()?) * domains.len() as f64;
             step += 1;
         }

@@ -18,7 +18,7 @@ use steer3d::eval::{NetworkPredictor, Source};
 use steer3d::nn::Head;
 use steer3d::prelude::*;
 use steer3d::so3::{Normalization, spherical_harmonics};
-use steer3d::train::{AdamW, loss};
+use steer3d::train::{Gradients, Optimiser, OptimiserConfig, loss};
 use steer3d::volume::Voxeliser;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -68,7 +68,7 @@ fn dataset(folder: &Path) -> Result<Dataset> {
 fn train(network: &Network, dataset: &Dataset, epochs: usize) -> Result<()> {
     let items = dataset.indices(Split::Train);
     let steps = epochs * items.len().div_ceil(BATCH);
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let mut adam = Optimiser::new(&OptimiserConfig::default(), network.params(), 1e-3)?;
     let mut step = 0;
     let read = |items: Vec<usize>, each: &mut dyn FnMut(Tensor, Tensor) -> Result<()>| {
         let batches = items.chunks(BATCH).map(<[_]>::to_vec).collect();
@@ -92,7 +92,7 @@ fn train(network: &Network, dataset: &Dataset, epochs: usize) -> Result<()> {
             let loss = loss::mean_squared_error(&found, &targets)?;
             let phase = std::f64::consts::PI * step as f64 / steps as f64;
             let rate = PEAK_RATE * 0.5 * (1.0 + phase.cos());
-            adam.step(network.params(), &loss.backward()?, rate)?;
+            adam.step(network.params(), &Gradients::of(network.params(), &loss.backward()?), rate)?;
             total += f64::from(loss.to_scalar::<f32>()?) * volumes.dim(0)? as f64;
             step += 1;
             Ok(())

@@ -18,7 +18,7 @@ use steer3d::dataset::{
 use steer3d::eval::{NetworkPredictor, PointGroup, Source};
 use steer3d::prelude::*;
 use steer3d::report::{Evaluation, terminal};
-use steer3d::train::{AdamW, loss};
+use steer3d::train::{Gradients, Optimiser, OptimiserConfig, loss};
 use steer3d::volume::Voxeliser;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -109,7 +109,7 @@ fn batch(dataset: &Dataset, items: &[usize]) -> Result<(Tensor, Tensor)> {
 
 fn train(model: &Network, dataset: &Dataset, epochs: usize) -> Result<()> {
     let items = dataset.indices(Split::Train);
-    let mut adam = AdamW::new(model.params(), 1e-3)?;
+    let mut adam = Optimiser::new(&OptimiserConfig::default(), model.params(), 1e-3)?;
     let steps = epochs * items.len().div_ceil(BATCH);
     let mut step = 0;
     for epoch in 0..epochs {
@@ -123,7 +123,7 @@ fn train(model: &Network, dataset: &Dataset, epochs: usize) -> Result<()> {
             let loss = (entropy + loss::dice(&logits, &labels)?)?;
             let phase = std::f64::consts::PI * step as f64 / steps as f64;
             let rate = PEAK_RATE * 0.5 * (1.0 + phase.cos());
-            adam.step(model.params(), &loss.backward()?, rate)?;
+            adam.step(model.params(), &Gradients::of(model.params(), &loss.backward()?), rate)?;
             total += f64::from(loss.to_scalar::<f32>()?) * items.len() as f64;
             step += 1;
         }

@@ -20,7 +20,7 @@ use steer3d::kernels::{Family, KernelBasis, SeparablePlan};
 use steer3d::nn::{Mode, Network, SteerableBlock, SteerableConfig};
 use steer3d::ops::{Boundary, Conv3dConfig, Separable, conv3d, reuse_memory, separable_conv3d};
 use steer3d::so3::Irreps;
-use steer3d::train::AdamW;
+use steer3d::train::{Gradients, Optimiser, OptimiserConfig};
 
 mod shares;
 
@@ -131,12 +131,16 @@ fn training_step(
     recompute: bool,
 ) -> Result<impl FnMut() -> Result<()>> {
     let network = network(layers)?.with_recomputation(recompute);
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let mut adam = Optimiser::new(&OptimiserConfig::default(), network.params(), 1e-3)?;
     let (x, labels) = (volume(1, edge)?, Tensor::new(&[1u32], &Device::Cpu)?);
     Ok(move || {
         let logits = network.forward(&x.as_detached_tensor(), Mode::Train { seed: 0, step: 0 })?;
         let loss = cross_entropy(&logits, &labels)?;
-        Ok(adam.step(network.params(), &loss.backward()?, 1e-3)?)
+        Ok(adam.step(
+            network.params(),
+            &Gradients::of(network.params(), &loss.backward()?),
+            1e-3,
+        )?)
     })
 }
 

@@ -11,7 +11,7 @@ use steer3d::nn::layers::{
 };
 use steer3d::nn::{Field, Mode, NnError, Params};
 use steer3d::so3::Irreps;
-use steer3d::train::AdamW;
+use steer3d::train::{Gradients, Optimiser, OptimiserConfig};
 
 use super::{ORDER, SIZE, blocks, line, network, seconds, training_step, volume};
 
@@ -103,8 +103,11 @@ fn passes(
 
 fn optimiser(repeats: usize) -> Result<f64> {
     let network = network(LAYERS)?;
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let mut adam = Optimiser::new(&OptimiserConfig::default(), network.params(), 1e-3)?;
     let logits = network.forward(&volume(1, 5)?.as_detached_tensor(), Mode::Evaluate)?;
     let grads = logits.sum_all()?.backward()?;
-    Ok(seconds(|| Ok(adam.step(network.params(), &grads, 1e-3)?), repeats)?[0])
+    Ok(seconds(
+        || Ok(adam.step(network.params(), &Gradients::of(network.params(), &grads), 1e-3)?),
+        repeats,
+    )?[0])
 }

@@ -17,7 +17,7 @@ use steer3d::nn::{
 use steer3d::ops::DeviceLink;
 use steer3d::ops::gpu_device;
 use steer3d::so3::{Irreps, Stream};
-use steer3d::train::{AdamW, TrainConfig, TrainEvent, Training};
+use steer3d::train::{Gradients, Optimiser, OptimiserConfig, TrainConfig, TrainEvent, Training};
 use steer3d::volume::Voxeliser;
 
 use crate::{difference, largest, normal, on_cpu, say};
@@ -84,13 +84,13 @@ fn volumes(dtype: DType, device: &Device) -> Result<Tensor> {
 /// Losses of two steps in f64, and then the answers of the network for evaluation.
 fn steps_and_answers(config: &ModelConfig, device: &Device) -> Result<(Vec<f64>, Tensor)> {
     let network = Network::new(config, 1, DType::F64, device)?;
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let mut adam = Optimiser::new(&OptimiserConfig::default(), network.params(), 1e-3)?;
     let x = volumes(DType::F64, device)?;
     let mut losses = vec![];
     for step in 0..2 {
         let out = network.forward(&x, Mode::Train { seed: 3, step })?;
         let loss = out.affine(1.0, -0.3)?.sqr()?.mean_all()?;
-        adam.step(network.params(), &loss.backward()?, 1e-2)?;
+        adam.step(network.params(), &Gradients::of(network.params(), &loss.backward()?), 1e-2)?;
         losses.push(on_cpu(&loss)?.to_scalar()?);
     }
     let answers = on_cpu(&network.folded()?.forward(&x)?)?;
@@ -106,8 +106,8 @@ fn in_bf16_and_from_a_file(config: &ModelConfig, gpu: &Device) -> Result<()> {
     let x = volumes(DType::F32, gpu)?;
     let out = network.forward(&x.to_dtype(DType::BF16)?, Mode::Train { seed: 3, step: 0 })?;
     let loss = out.to_dtype(DType::F32)?.sqr()?.mean_all()?;
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
-    adam.step(network.params(), &loss.backward()?, 1e-2)?;
+    let mut adam = Optimiser::new(&OptimiserConfig::default(), network.params(), 1e-3)?;
+    adam.step(network.params(), &Gradients::of(network.params(), &loss.backward()?), 1e-2)?;
     let card = ModelCard {
         format: FORMAT,
         version: String::new(),
@@ -197,14 +197,14 @@ pub(crate) fn network(device: &Device, dtype: DType) -> Result<Network> {
 /// Of weights of type `dtype` and fields of type `stored`.
 fn losses(device: &Device, dtype: DType, stored: DType, steps: u64) -> Result<Vec<f64>> {
     let network = network(device, dtype)?;
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let mut adam = Optimiser::new(&OptimiserConfig::default(), network.params(), 1e-3)?;
     let mut losses = vec![];
     for step in 0..steps {
         let mut stream = Stream::new(step, "training", &[]);
         let x = normal(&mut stream, &[4, 1, 16, 16, 16])?.to_dtype(stored)?.to_device(device)?;
         let labels = Tensor::new(&[0u32, 1, 2, 3], device)?;
         let loss = cross_entropy(&network.forward(&x, Mode::Train { seed: 3, step })?, &labels)?;
-        adam.step(network.params(), &loss.backward()?, 1e-2)?;
+        adam.step(network.params(), &Gradients::of(network.params(), &loss.backward()?), 1e-2)?;
         losses.push(on_cpu(&loss)?.to_scalar()?);
     }
     Ok(losses)
@@ -237,7 +237,7 @@ fn losses_in_parts(devices: &[&Device], dataset: &Dataset) -> Result<Vec<f64>> {
         .map(|device| Network::new(&model, 1, DType::F32, device))
         .collect::<Result<_, _>>()?;
     let config = TrainConfig { epochs: 3, batch_size: 4, ..TrainConfig::default() };
-    let training = Training::new(&networks[0], dataset, &config, None)?;
+    let training = Training::new(&networks[0], dataset, &config, None, None)?;
     let mut losses = vec![];
     training.on_devices(&networks[1..])?.run(&mut |event| {
         if let TrainEvent::Step { loss, .. } = event {

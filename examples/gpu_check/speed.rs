@@ -13,7 +13,7 @@ use steer3d::ops::{
 #[cfg(feature = "cudnn")]
 use steer3d::ops::{cudnn_version, set_cudnn};
 use steer3d::so3::Irreps;
-use steer3d::train::AdamW;
+use steer3d::train::{Gradients, Optimiser, OptimiserConfig};
 
 use crate::networks::network;
 use crate::{Operation, say};
@@ -88,14 +88,18 @@ fn both(gpu: &Device, run: &Operation, arguments: &[Var]) -> Result<[f64; 2]> {
 /// Milliseconds forward, and of a whole step with weights in f32.
 fn training_step(gpu: &Device, stored: DType) -> Result<[f64; 2]> {
     let network = network(gpu, DType::F32)?;
-    let mut adam = AdamW::new(network.params(), 1e-3)?;
+    let mut adam = Optimiser::new(&OptimiserConfig::default(), network.params(), 1e-3)?;
     let x = Tensor::randn(0f32, 1f32, (8, 1, 64, 64, 64), gpu)?.to_dtype(stored)?;
     let labels = Tensor::new(&[0u32, 1, 2, 3, 0, 1, 2, 3], gpu)?;
     let forward = || network.forward(&x, Mode::Train { seed: 3, step: 0 });
     let of_forward = milliseconds(gpu, || Ok(forward()?))?;
     let of_step = milliseconds(gpu, || {
         let loss = cross_entropy(&forward()?, &labels)?;
-        Ok(adam.step(network.params(), &loss.backward()?, 1e-2)?)
+        Ok(adam.step(
+            network.params(),
+            &Gradients::of(network.params(), &loss.backward()?),
+            1e-2,
+        )?)
     })?;
     Ok([of_forward, of_step])
 }

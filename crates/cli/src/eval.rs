@@ -1,7 +1,5 @@
-use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -9,9 +7,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use steer3d::dataset::{Dataset, Split};
 use steer3d::eval::{
-    AnswerKind, Exporter, Mask, Models, PointGroup, Predictor, Progress, Protocol, Search, Source,
-    evaluate,
+    AnswerKind, Exporter, Mask, Models, PointGroup, Predictor, Protocol, Search, Source, evaluate,
 };
+use steer3d::experiments::evaluation_progress;
 use steer3d::report::{Evaluation, terminal};
 use steer3d::volume::Interpolation;
 
@@ -212,12 +210,7 @@ impl ProtocolArgs {
     }
 }
 
-pub(crate) fn run(
-    args: &EvalArgs,
-    seed: u64,
-    device: &Device,
-    output: &Output,
-) -> Result<ExitCode> {
+pub(crate) fn run(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Result<()> {
     let Some((data, files)) = args.paths.split_last() else { bail!("no dataset given") };
     let models = Models {
         files: files.to_vec(),
@@ -237,13 +230,13 @@ pub(crate) fn run(
     let models: Vec<&dyn Predictor> = models.iter().map(AsRef::as_ref).collect();
     let evaluation = Evaluation { dataset: &dataset, split, protocol: &protocol };
     let title = format!("Rotated-volume evaluation on {}", dataset.meta().name);
-    let (out, progress) = (args.out.as_deref(), progress(output));
+    let (out, progress) = (args.out.as_deref(), evaluation_progress(output, ""));
     let report = evaluation.report(&models, &title, &command_line(), out, &progress)?;
     output.result(&terminal(&report), &report)?;
     if let Some(folder) = out {
         output.say(&format!("report: {}", folder.join("report.html").display()));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn export(
@@ -252,36 +245,19 @@ fn export(
     split: Split,
     protocol: &Protocol,
     output: &Output,
-) -> Result<ExitCode> {
+) -> Result<()> {
     if protocol.search.is_some() {
         bail!(
             "--export: the volumes of a --search depend on the answers; leave one of the two out"
         );
     }
     let exporter = Exporter::new(folder, dataset.meta())?;
-    let progress = progress(output);
+    let progress = evaluation_progress(output, "");
     let progress = |p| progress(exporter.name(), p);
     evaluate(&exporter, dataset, split, protocol, None, &progress)?;
     let volumes = exporter.finish(folder)?;
     let text = format!("{}: {volumes} volumes", folder.join("volumes.npy").display());
-    output.result(&text, &serde_json::json!({ "schema_version": 1, "volumes": volumes }))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Shows how far the evaluation of each model has come.
-pub(crate) fn progress(output: &Output) -> impl Fn(&str, Progress) {
-    let bar = RefCell::new(None);
-    move |name: &str, p: Progress| {
-        let mut bar = bar.borrow_mut();
-        if bar.as_ref().is_none_or(|(of, _)| of != name) {
-            *bar = None;
-            *bar = Some((name.to_owned(), output.progress(&format!("evaluate {name}"), 0)));
-        }
-        if let Some((_, bar)) = &mut *bar {
-            bar.length(p.total);
-            bar.at(p.done, "volumes");
-        }
-    }
+    output.result(&text, &serde_json::json!({ "schema_version": 1, "volumes": volumes }))
 }
 
 pub(crate) fn command_line() -> String {

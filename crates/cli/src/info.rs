@@ -1,5 +1,4 @@
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
@@ -8,6 +7,7 @@ use serde::Serialize;
 use steer3d::dataset::Dataset;
 use steer3d::nn::checkpoint;
 use steer3d::nn::layers::ConvolutionPath;
+use steer3d::report::terminal_table;
 use steer3d::so3::Irreps;
 
 use crate::dataset;
@@ -60,7 +60,7 @@ struct IrrepsInfo {
     group: &'static str,
 }
 
-pub(crate) fn run(args: &InfoArgs, output: &Output) -> Result<ExitCode> {
+pub(crate) fn run(args: &InfoArgs, output: &Output) -> Result<()> {
     let path = Path::new(&args.subject);
     if !path.exists() {
         return irreps(&args.subject, output);
@@ -68,11 +68,10 @@ pub(crate) fn run(args: &InfoArgs, output: &Output) -> Result<ExitCode> {
     if path.extension().is_some_and(|e| e == "safetensors") {
         return model(path, output);
     }
-    dataset::inspect(&Dataset::open(path)?, output)?;
-    Ok(ExitCode::SUCCESS)
+    dataset::inspect(&Dataset::open(path)?, output)
 }
 
-fn irreps(text: &str, output: &Output) -> Result<ExitCode> {
+fn irreps(text: &str, output: &Output) -> Result<()> {
     let irreps: Irreps = match text.parse() {
         Ok(irreps) => irreps,
         Err(_) if looks_like_a_path(text) => bail!("{text}: no such file"),
@@ -90,15 +89,14 @@ fn irreps(text: &str, output: &Output) -> Result<ExitCode> {
         "{} of {}: {} channels, {} fields, lmax {}",
         info.irreps, info.group, info.channels, info.fields, info.lmax
     );
-    output.result(&text, &info)?;
-    Ok(ExitCode::SUCCESS)
+    output.result(&text, &info)
 }
 
 fn looks_like_a_path(text: &str) -> bool {
     text.contains(['/', '\\', '.'])
 }
 
-fn model(path: &Path, output: &Output) -> Result<ExitCode> {
+fn model(path: &Path, output: &Output) -> Result<()> {
     let (network, card) = checkpoint::load(path, &Device::Cpu)?;
     let [d, h, w] = card.dims;
     let input = Tensor::zeros(
@@ -131,28 +129,26 @@ fn model(path: &Path, output: &Output) -> Result<ExitCode> {
         layers: layers.collect(),
         card,
     };
-    output.result(&describe(&info)?, &info)?;
-    Ok(ExitCode::SUCCESS)
+    output.result(&describe(&info)?, &info)
 }
 
 fn describe(info: &ModelInfo) -> Result<String> {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["layer", "irreps", "shape (C, D, H, W)", "path", "MFLOP", "output, KiB"]);
-    for layer in &info.layers {
+    let header = ["layer", "irreps", "shape (C, D, H, W)", "path", "MFLOP", "output, KiB"];
+    let row = |layer: &LayerInfo| {
         let (path, flops) = match &layer.convolution {
             Some(c) => (c.path, format!("{:.1}", c.flops as f64 / 1e6)),
             None => ("", String::new()),
         };
-        table.add_row([
+        vec![
             layer.name.clone(),
             layer.irreps.clone(),
             format!("{:?}", layer.shape),
             path.into(),
             flops,
             format!("{:.1}", layer.bytes as f64 / 1024.0),
-        ]);
-    }
+        ]
+    };
+    let table = terminal_table(&header, info.layers.iter().map(row).collect(), header.len());
     Ok(format!(
         "{}\ntrained on {} by steer3d {} with seed {}\nclasses: {}\nparameters: {}\n{table}\n\n{}",
         info.path.display(),

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -51,12 +50,12 @@ impl Example {
     }
 }
 
-pub(crate) fn run(args: &InitArgs) -> Result<ExitCode> {
+pub(crate) fn run(args: &InitArgs) -> Result<()> {
     let text = args.example.text().as_bytes();
     match &args.out {
         Some(path) if path.exists() => bail!("{}: exists; choose another name", path.display()),
         Some(path) => files::write(path, text).with_context(|| path.display().to_string())?,
         None => std::io::stdout().write_all(text).context("standard output")?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -158,18 +158,19 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     let output = Output::new(global.json, global.quiet);
     let seed = global.seed.unwrap_or(0);
     match &cli.command {
-        Command::Demo(args) => demo::run(args, seed, &device, &output),
-        Command::Dataset(command) => dataset::run(command, seed, &output),
-        Command::Train(args) => train::run(args, global.seed, &devices, &output),
-        Command::Init(args) => init::run(args),
-        Command::Runs(args) => runs::run(args, &output),
-        Command::Eval(args) => eval::run(args, seed, &device, &output),
-        Command::Compare(args) => compare::run(args, seed, &device, &output),
-        Command::Report(command) => report::run(command, &output),
-        Command::Equivariance(args) => equivariance::run(args, seed, &output),
-        Command::Info(args) => info::run(args, &output),
-        Command::Completions { shell } => completions(*shell),
+        Command::Dataset(command) => return dataset::run(command, seed, &output),
+        Command::Train(args) => return train::run(args, global.seed, &devices, &output),
+        Command::Compare(args) => return compare::run(args, seed, &device, &output),
+        Command::Demo(args) => demo::run(args, seed, &device, &output)?,
+        Command::Init(args) => init::run(args)?,
+        Command::Runs(args) => runs::run(args, &output)?,
+        Command::Eval(args) => eval::run(args, seed, &device, &output)?,
+        Command::Report(command) => report::run(command, &output)?,
+        Command::Equivariance(args) => equivariance::run(args, seed, &output)?,
+        Command::Info(args) => info::run(args, &output)?,
+        Command::Completions { shell } => completions(*shell)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `auto` takes the first GPU where this build and this machine have one.
@@ -196,9 +197,8 @@ fn device(name: &str) -> Result<Device> {
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+fn completions(shell: clap_complete::Shell) -> Result<()> {
     let mut script = vec![];
     clap_complete::generate(shell, &mut Cli::command(), "steer3d", &mut script);
-    std::io::stdout().write_all(&script).context("standard output")?;
-    Ok(ExitCode::SUCCESS)
+    std::io::stdout().write_all(&script).context("standard output")
 }

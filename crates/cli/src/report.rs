@@ -1,6 +1,5 @@
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
@@ -24,7 +23,7 @@ pub(crate) enum ReportCommand {
     },
 }
 
-pub(crate) fn run(command: &ReportCommand, output: &Output) -> Result<ExitCode> {
+pub(crate) fn run(command: &ReportCommand, output: &Output) -> Result<()> {
     let ReportCommand::Diff { before, after } = command;
     let (before, after) = (read(before)?, read(after)?);
     let changes = diff(&before, &after);
@@ -34,8 +33,7 @@ pub(crate) fn run(command: &ReportCommand, output: &Output) -> Result<ExitCode> 
     if protocols(&before) != protocols(&after) {
         output.say("note: the two reports were made with different protocols");
     }
-    output.result(&diff_table(&changes), &changes)?;
-    Ok(ExitCode::SUCCESS)
+    output.result(&diff_table(&changes), &changes)
 }
 
 fn read(path: &Path) -> Result<Report> {

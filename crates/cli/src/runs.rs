@@ -1,5 +1,4 @@
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
@@ -25,8 +24,7 @@ pub(crate) struct RunsArgs {
     curves: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &RunsArgs, output: &Output) -> Result<ExitCode> {
+pub(crate) fn run(args: &RunsArgs, output: &Output) -> Result<()> {
     let runs = list_runs(&args.folder, args.curves.as_deref())?;
-    output.result(&runs.table(), &runs)?;
-    Ok(ExitCode::SUCCESS)
+    output.result(&runs.table(), &runs)
 }

@@ -9,7 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use steer3d::dataset::Turns;
 use steer3d::experiments::{
     Architecture, Data, EXPERIMENT, Existing, Experiment, RunSummary, Session, StateSettings,
-    TrainingSettings, list_runs, model_config, read_table,
+    list_runs, model_config, read_table, training_table,
 };
 use steer3d::train::{Precision, TrainConfig};
 use toml::Table;
@@ -260,7 +260,7 @@ fn of_options(args: &TrainArgs, seed: u64) -> Result<Experiment> {
     Ok(Experiment {
         data: Data { dataset: args.source.clone(), make: vec![] },
         model,
-        training: TrainingSettings::new(&training, args.training.recompute)?,
+        training: training_table(&training, args.training.recompute)?,
         states: StateSettings::default(),
         evaluation: None,
     })

@@ -95,35 +95,31 @@ impl Bundled {
         config: &DemoConfig,
         session: &Session<'_>,
     ) -> Result<Dataset, ExperimentError> {
-        let command = Some(session.command.to_owned());
-        let path = match self {
-            Self::Cath => config.folder.join("cath.h5"),
-            Self::Adrenal => config.folder.join("adrenal.h5"),
+        let (name, source, licence) = match self {
+            Self::Cath => (
+                "cath",
+                "CATH v4.2 (Orengo group, UCL), C-alpha positions of PDB entries",
+                "CC BY 4.0 (labels), CC0 (coordinates)",
+            ),
+            Self::Adrenal => {
+                ("adrenal", "AdrenalMNIST3D of MedMNIST v2 (Yang et al. 2023)", "CC BY 4.0")
+            }
+        };
+        let path = config.folder.join(name).with_extension("h5");
+        let mut options = ImportOptions {
+            name: Some(name.into()),
+            source: Some(source.into()),
+            licence: Some(licence.into()),
+            command: Some(session.command.to_owned()),
+            ..ImportOptions::default()
         };
         match self {
-            Self::Cath => {
-                let source = "CATH v4.2 (Orengo group, UCL), C-alpha positions of PDB entries";
-                let options = ImportOptions {
-                    name: Some("cath".into()),
-                    source: Some(source.into()),
-                    licence: Some("CC BY 4.0 (labels), CC0 (coordinates)".into()),
-                    command,
-                    ..ImportOptions::default()
-                };
-                import_cath(archive, &path, &Voxeliser::paper(24, 2.0), &options)?;
-            }
+            Self::Cath => import_cath(archive, &path, &Voxeliser::paper(24, 2.0), &options)?,
             Self::Adrenal => {
-                let options = ImportOptions {
-                    name: Some("adrenal".into()),
-                    source: Some("AdrenalMNIST3D of MedMNIST v2 (Yang et al. 2023)".into()),
-                    licence: Some("CC BY 4.0".into()),
-                    class_names: Some(vec!["normal".into(), "mass".into()]),
-                    command,
-                    ..ImportOptions::default()
-                };
-                import_medmnist(archive, &path, &options)?;
+                options.class_names = Some(vec!["normal".into(), "mass".into()]);
+                import_medmnist(archive, &path, &options)?
             }
-        }
+        };
         Ok(Dataset::open(&path)?)
     }
 

@@ -11,7 +11,7 @@ use steer3d_report::{Evaluation, terminal};
 use crate::error::{At, ExperimentError};
 use crate::experiment::EvaluationSettings;
 use crate::folder::TestScore;
-use crate::session::Session;
+use crate::session::{Observer, Session};
 
 /// Checks what can be known before the training.
 pub(crate) fn check(
@@ -49,22 +49,29 @@ pub(crate) fn evaluate_run(
     Ok(models.flat_map(TestScore::of).collect())
 }
 
-/// Tells the observer how far the evaluations of models have come.
-pub(crate) fn progress<'a>(
-    dataset: &Dataset,
-    session: &Session<'a>,
+/// Tells an observer how far the evaluations of models have come; `on` ends the label of each.
+pub fn evaluation_progress<'a>(
+    observer: &'a dyn Observer,
+    on: &str,
 ) -> impl Fn(&str, Progress) + use<'a> {
-    let (observer, name) = (session.observer, dataset.meta().name.clone());
+    let on = on.to_owned();
     let part = RefCell::new(None);
     move |model, progress| {
         let mut part = part.borrow_mut();
         if part.as_ref().is_none_or(|(of, _)| of != model) {
             *part = None;
-            let label = format!("evaluate {model} on {name}");
-            *part = Some((model.to_owned(), observer.begin(&label)));
+            *part = Some((model.to_owned(), observer.begin(&format!("evaluate {model}{on}"))));
         }
         if let Some((_, part)) = &mut *part {
             part.at(progress.done, progress.total, "volumes");
         }
     }
+}
+
+/// The same with the name of the dataset.
+pub(crate) fn progress<'a>(
+    dataset: &Dataset,
+    session: &Session<'a>,
+) -> impl Fn(&str, Progress) + use<'a> {
+    evaluation_progress(session.observer, &format!(" on {}", dataset.meta().name))
 }

@@ -19,6 +19,9 @@ use crate::tables::{nearest, read_table, set, strict};
 /// The name of the experiment file of a run folder.
 pub const EXPERIMENT: &str = "experiment.toml";
 
+/// The setting of a training that is not one of [`TrainConfig`].
+const RECOMPUTE: &str = "recompute";
+
 /// The Tetris experiment of Weiler et al. 2018, section 5.1, as an experiment file.
 pub const TETRIS: &str = include_str!("../../../examples/experiments/tetris.toml");
 
@@ -30,9 +33,10 @@ pub struct Experiment {
     pub data: Data,
     /// A `preset`, or a network, maybe that of a `file` with changes; what the dataset tells may be left out.
     pub model: Table,
-    /// The settings of the training.
+    /// [`TrainConfig`], maybe in part, and `recompute` as in
+    /// [`with_recomputation`](steer3d_nn::Network::with_recomputation).
     #[serde(default)]
-    pub training: TrainingSettings,
+    pub training: Table,
     /// When the state of the training is saved.
     #[serde(default)]
     pub states: StateSettings,
@@ -50,39 +54,6 @@ pub struct Data {
     /// The words after `steer3d` of the command that makes the dataset where it is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub make: Vec<String>,
-}
-
-/// [`TrainConfig`], maybe in part, and how the steps are computed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Table", into = "Table")]
-pub struct TrainingSettings {
-    table: Table,
-    recompute: Option<Value>,
-}
-
-impl TrainingSettings {
-    /// All settings; `recompute` as in [`with_recomputation`](steer3d_nn::Network::with_recomputation).
-    ///
-    /// # Errors
-    /// Only if a setting is no TOML: an integer beyond 64 bits with sign.
-    pub fn new(config: &TrainConfig, recompute: bool) -> Result<Self, ExperimentError> {
-        Ok(Self { table: Table::try_from(config)?, recompute: Some(recompute.into()) })
-    }
-}
-
-impl From<Table> for TrainingSettings {
-    fn from(mut table: Table) -> Self {
-        let recompute = table.remove("recompute");
-        Self { table, recompute }
-    }
-}
-
-impl From<TrainingSettings> for Table {
-    fn from(training: TrainingSettings) -> Self {
-        let mut table = training.table;
-        table.extend(training.recompute.map(|value| ("recompute".into(), value)));
-        table
-    }
 }
 
 /// When the state of a training is saved.
@@ -170,10 +141,12 @@ impl Experiment {
     /// # Errors
     /// [`ExperimentError::Invalid`] with the path of the first mistake.
     pub fn training(&self, seed: Option<u64>) -> Result<TrainConfig, ExperimentError> {
-        let mut config: TrainConfig = strict(self.training.table.clone(), "training")?;
+        let mut table = self.training.clone();
+        table.remove(RECOMPUTE);
+        let mut config: TrainConfig = strict(table, "training")?;
         config.seed = seed.unwrap_or(config.seed);
         let group = self.model.get("preset").and_then(Value::as_str) == Some("group");
-        if group && !self.training.table.contains_key("learning_rate") {
+        if group && !self.training.contains_key("learning_rate") {
             config.learning_rate = Architecture::Group.training().learning_rate;
         }
         Ok(config)
@@ -184,7 +157,7 @@ impl Experiment {
     /// # Errors
     /// [`ExperimentError::Invalid`] if the setting is neither true nor false.
     pub fn recompute(&self) -> Result<bool, ExperimentError> {
-        match &self.training.recompute {
+        match self.training.get(RECOMPUTE) {
             None => Ok(false),
             Some(Value::Boolean(recompute)) => Ok(*recompute),
             Some(other) => {
@@ -239,10 +212,20 @@ impl Experiment {
         Ok(Self {
             data: Data { dataset, make: self.data.make.clone() },
             model: Table::try_from(model)?,
-            training: TrainingSettings::new(config, self.recompute()?)?,
+            training: training_table(config, self.recompute()?)?,
             ..self.clone()
         })
     }
+}
+
+/// All settings of a training, as an experiment file has them.
+///
+/// # Errors
+/// Only if a setting is no TOML: an integer beyond 64 bits with sign.
+pub fn training_table(config: &TrainConfig, recompute: bool) -> Result<Table, ExperimentError> {
+    let mut table = Table::try_from(config)?;
+    table.insert(RECOMPUTE.into(), recompute.into());
+    Ok(table)
 }
 
 fn architecture(preset: &Value) -> Result<Architecture, ExperimentError> {

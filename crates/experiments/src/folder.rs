@@ -20,7 +20,7 @@ pub const RECORD: &str = "run.json";
 const METRICS: &str = "metrics.jsonl";
 
 /// What a run is, in `run.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RunRecord {
     /// Version of the layout.
     pub schema_version: u32,
@@ -100,10 +100,7 @@ impl RunRecord {
             dataset: dataset.meta().name.clone(),
             data_sha256: dataset.digest(),
             epochs: config.epochs,
-            finished: false,
-            seconds: 0.0,
-            waited_seconds: 0.0,
-            test: vec![],
+            ..Self::default()
         }
     }
 

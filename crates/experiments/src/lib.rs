@@ -10,7 +10,6 @@
 
 mod compare;
 mod demo;
-mod display;
 mod error;
 mod evaluation;
 mod experiment;
@@ -27,9 +26,10 @@ mod training;
 pub use compare::{CompareConfig, compare};
 pub use demo::{Bundled, DemoConfig, demo};
 pub use error::ExperimentError;
+pub use evaluation::evaluation_progress;
 pub use experiment::{
-    Data, EXPERIMENT, EvaluationSettings, Experiment, StateSettings, TETRIS, TrainingSettings,
-    model_config,
+    Data, EXPERIMENT, EvaluationSettings, Experiment, StateSettings, TETRIS, model_config,
+    training_table,
 };
 pub use folder::{RECORD, RunRecord, TestScore, read_epochs};
 pub use rivals::{Architecture, Budget, Prototypes, input_scale};

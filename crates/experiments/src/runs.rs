@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use steer3d_eval::Spread;
-use steer3d_report::learning_curves;
+use steer3d_report::{learning_curves, terminal_table};
 use toml::{Table, Value};
 
-use crate::display::table;
 use crate::error::{At, ExperimentError};
 use crate::experiment::EXPERIMENT;
 use crate::folder::{RECORD, RunRecord, TestScore, read_epochs, write_text};
@@ -20,6 +19,10 @@ const DEPTH: usize = 4;
 
 /// The setting in which runs of a group differ.
 const SEED: &str = "training.seed";
+
+/// The conditions whose scores are listed.
+const UNROTATED: &str = "unrotated";
+const RANDOM: &str = "random rotations";
 
 /// The runs of a folder.
 #[derive(Debug, Serialize)]
@@ -33,7 +36,7 @@ pub struct RunList {
 }
 
 /// A run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct RunRow {
     /// Its folder below the listed one.
     pub name: String,
@@ -185,14 +188,6 @@ impl RunRow {
         self.test.iter().any(|score| score.error.is_some())
     }
 
-    fn unrotated(&self) -> Option<f64> {
-        self.score("unrotated")
-    }
-
-    fn random(&self) -> Option<f64> {
-        self.score("random rotations")
-    }
-
     fn cells(&self) -> Vec<String> {
         /// Settings that fit into a cell.
         const SHOWN: usize = 6;
@@ -213,8 +208,8 @@ impl RunRow {
             self.model.clone(),
             self.parameters.to_string(),
             format!("{}{epoch}", percent(self.best_validation_accuracy)),
-            score(self.unrotated()),
-            score(self.random()),
+            score(self.score(UNROTATED)),
+            score(self.score(RANDOM)),
             format!("{}/{}", self.epochs, self.planned_epochs),
             time(self.seconds),
             if self.finished { "finished" } else { "unfinished" }.into(),
@@ -242,45 +237,43 @@ fn groups(root: &Path, rows: &[RunRow]) -> Vec<RunGroup> {
             parameters: first.parameters,
             runs: rows.len(),
             validation: spread(&|row| row.best_validation_accuracy),
-            unrotated: spread(&RunRow::unrotated),
-            random: spread(&RunRow::random),
+            unrotated: spread(&|row| row.score(UNROTATED)),
+            random: spread(&|row| row.score(RANDOM)),
             has_errors: first.has_errors(),
         }
     };
     by_settings.into_values().filter(|rows| rows.len() > 1).map(group).collect()
 }
 
-const HEADER: [&str; 10] = [
-    "run",
-    "model",
-    "parameters",
-    "best validation",
-    "test, unrotated",
-    "random",
-    "epochs",
-    "time",
-    "state",
-    "differs in",
-];
-
-const GROUP_HEADER: [&str; 7] = [
-    "over seeds",
-    "model",
-    "parameters",
-    "seeds",
-    "validation %",
-    "test, unrotated %",
-    "random rotations %",
-];
-
 impl RunList {
     /// The tables for a terminal: the runs, and those that differ in their seed only.
     pub fn table(&self) -> String {
-        let runs = table(&HEADER, self.runs.iter().map(RunRow::cells));
+        let header = [
+            "run",
+            "model",
+            "parameters",
+            "best validation",
+            "test, unrotated",
+            "random",
+            "epochs",
+            "time",
+            "state",
+            "differs in",
+        ];
+        let runs = text(&header, self.runs.iter().map(RunRow::cells));
         if self.groups.is_empty() {
             return runs;
         }
-        format!("{runs}\n{}", table(&GROUP_HEADER, self.groups.iter().map(RunGroup::cells)))
+        let header = [
+            "over seeds",
+            "model",
+            "parameters",
+            "seeds",
+            "validation %",
+            "test, unrotated %",
+            "random rotations %",
+        ];
+        format!("{runs}\n{}", text(&header, self.groups.iter().map(RunGroup::cells)))
     }
 }
 
@@ -307,6 +300,11 @@ impl RunGroup {
     }
 }
 
+/// A table whose columns are texts.
+fn text(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    terminal_table(header, rows.collect(), header.len())
+}
+
 fn time(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
@@ -323,20 +321,10 @@ mod tests {
     fn row(name: &str, text: &str, accuracy: f64) -> RunRow {
         RunRow {
             name: name.into(),
-            model: "plain".into(),
-            dataset: "d".into(),
-            seed: 0,
-            parameters: 1,
             best_validation_accuracy: Some(accuracy),
-            best_validation_loss: None,
-            best_epoch: None,
-            epochs: 1,
-            planned_epochs: 1,
-            seconds: 0.0,
             finished: true,
-            test: vec![],
-            differing: BTreeMap::new(),
             settings: settings(text),
+            ..RunRow::default()
         }
     }
 

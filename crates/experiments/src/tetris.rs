@@ -10,10 +10,10 @@ use serde::Serialize;
 use steer3d_dataset::{Dataset, ImportOptions, import_tetris};
 use steer3d_eval::{NetworkPredictor, Spread, evaluate};
 use steer3d_nn::{ModelConfig, Network, PlainConfig};
+use steer3d_report::terminal_table;
 use steer3d_train::TrainConfig;
 use steer3d_volume::Voxeliser;
 
-use crate::display::table;
 use crate::error::ExperimentError;
 use crate::experiment::{EvaluationSettings, Experiment, TETRIS};
 use crate::rivals::{Architecture, Budget, Prototypes};
@@ -70,6 +70,9 @@ pub fn tetris(
     session: &Session<'_>,
 ) -> Result<TetrisTable, ExperimentError> {
     let experiment = Experiment::parse(toml::from_str(TETRIS)?, &[])?;
+    let Some(EvaluationSettings { split, protocol }) = &experiment.evaluation else {
+        return Err(ExperimentError::invalid("evaluation", "the Tetris experiment has none"));
+    };
     let mut training = experiment.training(None)?;
     training.epochs = config.epochs.unwrap_or(training.epochs);
     let (mut rows, mut shapes, mut test_items) = (vec![], 0, 0);
@@ -85,12 +88,6 @@ pub fn tetris(
             let options = RunOptions::default();
             let run = train_into(&folder, network, &dataset, &training, options, session)?;
             let predictor = NetworkPredictor::new(architecture.to_string(), run.network)?;
-            let Some(EvaluationSettings { split, protocol }) = &experiment.evaluation else {
-                return Err(ExperimentError::invalid(
-                    "evaluation",
-                    "the Tetris experiment has none",
-                ));
-            };
             let report = evaluate(&predictor, &dataset, *split, protocol, None, &|_| {})?;
             let accuracy = report.sources[0].conditions[0].get("accuracy").map_or(0.0, |a| a.value);
             let percent = 100.0 * accuracy;
@@ -158,6 +155,6 @@ impl TetrisTable {
                 format!("{:.3}", row.standard_deviation),
             ]
         };
-        table(&header, self.rows.iter().map(cells))
+        terminal_table(&header, self.rows.iter().map(cells).collect(), header.len())
     }
 }

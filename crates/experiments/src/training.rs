@@ -71,11 +71,7 @@ pub fn train_into(
         (first, epochs) = (progress.step, progress.epochs.clone());
     }
     let keep = Some(Checkpoints { model: &path, card: &card, states });
-    let training = match state {
-        None => Training::new(&network, dataset, config, keep)?,
-        Some(state) => Training::resumed(&network, dataset, config, keep, state)?,
-    };
-    let training = training.on_devices(replicas)?;
+    let training = Training::new(&network, dataset, config, keep, state)?.on_devices(replicas)?;
     if let Some(text) = experiment {
         write_text(&folder.join(EXPERIMENT), text)?;
     }

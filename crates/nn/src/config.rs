@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 use steer3d_kernels::{AngularCutoff, Family};
 use steer3d_so3::{Block, Irrep, Irreps, IrrepsError, Parity};
 
+use crate::error::fault;
 use crate::field::scalars;
 use crate::{NnError, Nonlinearity, Symmetry};
 
@@ -130,6 +131,12 @@ impl SteerableBlock {
     /// `repeat` residual blocks.
     pub fn residual(fields: Irreps, size: usize, stride: usize, repeat: usize) -> Self {
         Self { residual: true, repeat, ..Self::new(fields, size, stride) }
+    }
+
+    /// Blocks with kernels of 5³ voxels, of fields and stride each.
+    fn list(blocks: &[(&str, usize)]) -> Result<Vec<Self>, NnError> {
+        let block = |&(fields, stride): &(&str, usize)| Ok(Self::new(fields.parse()?, 5, stride));
+        blocks.iter().map(block).collect()
     }
 }
 
@@ -314,11 +321,6 @@ impl ModelConfig {
         }
     }
 
-    /// Whether it gives logits of classes for whole volumes.
-    pub fn is_classifier(&self) -> bool {
-        self.head().is_classes()
-    }
-
     /// Number of classes, or of the channels of the output.
     pub fn classes(&self) -> usize {
         match self {
@@ -332,8 +334,7 @@ impl ModelConfig {
     /// # Errors
     /// [`NnError::Config`] with the position and the offending key.
     pub fn from_toml(text: &str) -> Result<Self, NnError> {
-        toml::from_str(text)
-            .map_err(|e| NnError::Config { field: "toml".into(), problem: e.to_string() })
+        toml::from_str(text).or_else(|e| fault("toml", e.to_string()))
     }
 
     /// The configuration as TOML text.
@@ -341,8 +342,7 @@ impl ModelConfig {
     /// # Errors
     /// [`NnError::Config`] if a value has no TOML form.
     pub fn to_toml(&self) -> Result<String, NnError> {
-        toml::to_string_pretty(self)
-            .map_err(|e| NnError::Config { field: "toml".into(), problem: e.to_string() })
+        toml::to_string_pretty(self).or_else(|e| fault("toml", e.to_string()))
     }
 }
 
@@ -354,15 +354,8 @@ impl SteerableConfig {
     /// # Errors
     /// [`NnError::Irreps`] for more channels than [`Irreps`] can have.
     pub fn small(channels: usize, classes: usize) -> Result<Self, NnError> {
-        let block = |fields: &str, stride| {
-            Ok::<_, NnError>(SteerableBlock::new(fields.parse()?, 5, stride))
-        };
-        let blocks = vec![
-            block("4x0+3x1+1x2", 2)?,
-            block("8x0+4x1+2x2", 1)?,
-            block("16x0+6x1+3x2", 1)?,
-            block("48x0", 1)?,
-        ];
+        let blocks = [("4x0+3x1+1x2", 2), ("8x0+4x1+2x2", 1), ("16x0+6x1+3x2", 1), ("48x0", 1)];
+        let blocks = SteerableBlock::list(&blocks)?;
         Ok(Self::new(scalars(channels)?, classes, Family::jets(2), blocks))
     }
 
@@ -417,17 +410,11 @@ impl SteerableConfig {
     /// # Errors
     /// [`NnError::Irreps`] for more channels than [`Irreps`] can have.
     pub fn unet(channels: usize, classes: usize) -> Result<Self, NnError> {
-        let block = |fields: &str, stride| {
-            Ok::<_, NnError>(SteerableBlock::new(fields.parse()?, 5, stride))
-        };
-        let blocks = vec![
-            block("4x0+2x1+1x2", 1)?,
-            block("8x0+4x1+2x2", 2)?,
-            block("16x0+6x1+3x2", 2)?,
-            block("16x0+6x1+3x2", 1)?,
-        ];
+        let last = "16x0+6x1+3x2";
+        let blocks = [("4x0+2x1+1x2", 1), ("8x0+4x1+2x2", 2), (last, 2), (last, 1)];
+        let blocks = SteerableBlock::list(&blocks)?;
         let config = Self::new(scalars(channels)?, classes, Family::jets(2), blocks);
-        let decoder = vec![block("8x0+4x1+2x2", 1)?, block("8x0+2x1+1x2", 1)?];
+        let decoder = SteerableBlock::list(&[("8x0+4x1+2x2", 1), ("8x0+2x1+1x2", 1)])?;
         Ok(Self { head: Head::Voxels, decoder, ..config })
     }
 
@@ -445,22 +432,15 @@ impl SteerableConfig {
             };
             Irreps::new(irreps.blocks().map(natural))
         };
-        self.with_irreps(mirrored)
-    }
-
-    /// The same network with other irreps everywhere.
-    fn with_irreps(
-        &self,
-        change: impl Fn(&Irreps) -> Result<Irreps, IrrepsError>,
-    ) -> Result<Self, NnError> {
-        let mut config = self.with_block_irreps(&change)?;
-        config.input = change(&config.input)?;
+        let mut config = self.with_block_irreps(&mirrored)?;
+        config.input = mirrored(&config.input)?;
         if let Head::Field { irreps, .. } = &mut config.head {
-            *irreps = change(irreps)?;
+            *irreps = mirrored(irreps)?;
         }
         Ok(config)
     }
 
+    /// The same network with other irreps in its blocks.
     fn with_block_irreps(
         &self,
         change: &impl Fn(&Irreps) -> Result<Irreps, IrrepsError>,
@@ -508,17 +488,13 @@ impl PlainConfig {
             residual: b.residual,
             repeat: b.repeat,
         };
+        let blocks = steerable.blocks.iter().map(block).collect();
         Self {
-            channels: steerable.input.dim(),
-            classes: steerable.classes,
             input_scale: steerable.input_scale,
             dropout: steerable.dropout,
-            pooling: Pooling::Max,
-            symmetry: Symmetry::None,
             head: steerable.head.clone(),
-            transformer: None,
-            blocks: steerable.blocks.iter().map(block).collect(),
             decoder: steerable.decoder.iter().map(block).collect(),
+            ..Self::new(steerable.input.dim(), steerable.classes, blocks)
         }
     }
 

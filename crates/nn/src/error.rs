@@ -53,3 +53,8 @@ pub enum NnError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
+
+/// That a key of a configuration is wrong.
+pub(crate) fn fault<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, NnError> {
+    Err(NnError::Config { field: field.into(), problem: problem.into() })
+}

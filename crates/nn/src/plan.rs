@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use steer3d_so3::Irreps;
+
 use crate::block::{Block, Blocks, Residual};
+use crate::error::fault;
 use crate::layers::Pool;
-use crate::{FieldType, NnError};
+use crate::{FieldType, NnError, SteerableBlock};
 
 /// What a layer is built from.
 #[derive(Debug)]
@@ -31,23 +34,12 @@ pub(crate) enum Role {
     Skip,
 }
 
-/// An entry of a list of blocks in a configuration.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) fields: FieldType,
-    /// Type between the two layers of a residual block.
-    pub(crate) hidden: FieldType,
-    pub(crate) size: usize,
-    /// Factor by which the grid shrinks.
-    pub(crate) stride: usize,
-    pub(crate) residual: bool,
-    pub(crate) repeat: usize,
-}
-
 /// What all blocks of a network share.
 pub(crate) struct Planner<'a> {
     /// The key of the factor by which a block shrinks the grid.
     pub(crate) stride_key: &'a str,
+    /// Orientations of the channels that blocks give.
+    pub(crate) orientations: usize,
     /// How the grid shrinks by a factor.
     pub(crate) pool: &'a dyn Fn(usize) -> Pool,
     /// The type that a layer gives of which a type is wanted.
@@ -65,8 +57,8 @@ impl Planner<'_> {
         &self,
         [key, title]: [&str; 2],
         input: FieldType,
-        entries: &[Entry],
-        decoder: &[Entry],
+        entries: &[SteerableBlock],
+        decoder: &[SteerableBlock],
     ) -> Result<(Blocks<LayerPlan>, FieldType), NnError> {
         let falling = entries.iter().enumerate().map(|(i, e)| (key, title, i, e, false));
         let rising =
@@ -81,8 +73,12 @@ impl Planner<'_> {
             check(&format!("{key}[{i}].repeat"), entry.repeat, 1000)?;
             let mut joins = None;
             if rises {
-                let (from, skipped) =
-                    strided.pop().ok_or_else(|| too_many_decoders(decoder.len()))?;
+                let Some((from, skipped)) = strided.pop() else {
+                    let found = decoder.len();
+                    let problem =
+                        format!("expected at most one block for each strided block, found {found}");
+                    return fault("decoder", problem);
+                };
                 field = field.beside(&skipped)?;
                 blocks[from].kept = true;
                 joins = Some(from);
@@ -106,14 +102,18 @@ impl Planner<'_> {
 
     fn block(
         &self,
-        entry: &Entry,
+        entry: &SteerableBlock,
         path: &str,
         title: String,
         input: FieldType,
         stride: usize,
     ) -> Result<(Block<LayerPlan>, FieldType), NnError> {
         let pool = (stride > 1).then(|| (self.pool)(stride));
-        let given = (self.given)(&entry.fields)?;
+        let of =
+            |irreps: &Irreps| FieldType { irreps: irreps.clone(), orientations: self.orientations };
+        let fields = of(&entry.fields);
+        let hidden = entry.hidden.as_ref().map_or_else(|| fields.clone(), of);
+        let given = (self.given)(&fields)?;
         let main = |path: String, title: String, input, output: &FieldType| LayerPlan {
             path,
             title,
@@ -127,9 +127,9 @@ impl Planner<'_> {
             let part =
                 |i: usize| (format!("{path}.layers.{i}"), format!("{title} layer {}", i + 1));
             let ((path0, title0), (path1, title1)) = (part(0), part(1));
-            let between = (self.given)(&entry.hidden)?;
-            let first = main(path0, title0, input.clone(), &entry.hidden);
-            let last = main(path1, title1, between, &entry.fields);
+            let between = (self.given)(&hidden)?;
+            let first = main(path0, title0, input.clone(), &hidden);
+            let last = main(path1, title1, between, &fields);
             let skip = (pool.is_some() || input != given).then(|| LayerPlan {
                 path: format!("{path}.skip"),
                 title: format!("{title} skip"),
@@ -142,7 +142,7 @@ impl Planner<'_> {
             let last = LayerPlan { pool: None, role: Role::Last, ..last };
             (vec![first, last], Some(Residual { skip, relu: self.relu }))
         } else {
-            (vec![main(path.into(), title.clone(), input, &entry.fields)], None)
+            (vec![main(path.into(), title.clone(), input, &fields)], None)
         };
         let (kept, joins, weights) = (false, None, vec![]);
         Ok((Block { title, layers, residual, pool, kept, joins, weights }, given))
@@ -154,13 +154,5 @@ fn check(field: &str, found: usize, most: usize) -> Result<(), NnError> {
         return Ok(());
     }
     let expected = if most == 1 { "1".into() } else { format!("1 to {most}") };
-    let problem = format!("expected {expected}, found {found}");
-    Err(NnError::Config { field: field.into(), problem })
-}
-
-fn too_many_decoders(found: usize) -> NnError {
-    NnError::Config {
-        field: "decoder".into(),
-        problem: format!("expected at most one block for each strided block, found {found}"),
-    }
+    fault(field, format!("expected {expected}, found {found}"))
 }

@@ -1,12 +1,11 @@
 //! What changed from one report to another.
 
-use comfy_table::presets;
 use serde::Serialize;
 use steer3d_eval::metrics::Estimate;
 use steer3d_eval::{Condition, Report, Source, Unit};
 
 use crate::numbers::cell;
-use crate::tables::text_table;
+use crate::tables::terminal_table;
 
 /// The score ([`AnswerKind::score`](steer3d_eval::AnswerKind::score)) of one model under one condition in two reports.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -97,7 +96,7 @@ pub fn diff_table(changes: &[Change]) -> String {
     };
     let headings =
         ["dataset", "model", "source", "condition", "measure", "before", "after", "change"];
-    text_table(presets::UTF8_HORIZONTAL_ONLY, &headings, changes.iter().map(row).collect(), 5)
+    terminal_table(&headings, changes.iter().map(row).collect(), 5)
 }
 
 #[cfg(test)]

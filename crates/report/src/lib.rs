@@ -38,6 +38,6 @@ pub use reading::reading;
 pub use survey::{survey_csv, survey_markdown, write_survey};
 pub use tables::{
     comparison_csv, comparison_markdown, comparison_terminal, predictions_csv, results_csv,
-    terminal,
+    terminal, terminal_table,
 };
 pub use write::{write_comparison, write_report};

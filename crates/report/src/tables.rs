@@ -19,7 +19,7 @@ pub fn terminal(report: &Report) -> String {
 
 fn terminal_section(section: &Section) -> String {
     let (headings, rows) = headline(section);
-    let table = text_table(presets::UTF8_HORIZONTAL_ONLY, &headings, rows, 2);
+    let table = terminal_table(&headings, rows, 2);
     let data = &section.dataset;
     let answers = match section.answers() {
         AnswerKind::Classes => String::new(),
@@ -37,8 +37,12 @@ fn terminal_section(section: &Section) -> String {
     format!("{title}\n{table}\n{sentences}")
 }
 
-/// A table whose columns from `left` on are numbers.
-pub(crate) fn text_table(
+/// A table for a terminal, whose columns from `left` on are numbers.
+pub fn terminal_table(headings: &[impl ToString], rows: Vec<Vec<String>>, left: usize) -> String {
+    text_table(presets::UTF8_HORIZONTAL_ONLY, headings, rows, left)
+}
+
+fn text_table(
     style: TableStyle,
     headings: &[impl ToString],
     rows: Vec<Vec<String>>,

@@ -1,24 +1,22 @@
 //! An exponential moving average of the weights.
 
-use std::collections::HashMap;
-
 use candle_core::Tensor;
 use steer3d_nn::Params;
 
 use crate::error::TrainError;
-use crate::tensors::{Named, named, take, trainable};
+use crate::tensors::{copies, set, trainable};
 
 /// After step t the average moves to decay · average + (1 - decay) · weights, with the decay
 /// min(`decay`, (1 + t) / (10 + t)), so that the initial weights are soon forgotten.
 #[derive(Debug)]
 pub(crate) struct Average {
     decay: f64,
-    tensors: Vec<Tensor>,
+    pub(crate) tensors: Vec<Tensor>,
 }
 
 impl Average {
     pub(crate) fn new(params: &Params, decay: f64) -> Result<Self, TrainError> {
-        Ok(Self { decay, tensors: current(params)? })
+        Ok(Self { decay, tensors: copies(trainable(params))? })
     }
 
     /// Moves towards the weights after step `step`, counted from 1.
@@ -33,32 +31,11 @@ impl Average {
 
     /// Exchanges the weights of the network and the average.
     pub(crate) fn exchange(&mut self, params: &Params) -> Result<(), TrainError> {
-        let now = current(params)?;
-        for (parameter, tensor) in params.trainable().iter().zip(&self.tensors) {
-            parameter.var.set(tensor)?;
-        }
+        let now = copies(trainable(params))?;
+        set(trainable(params), &self.tensors)?;
         self.tensors = now;
         Ok(())
     }
-
-    /// Its tensors.
-    pub(crate) fn state(&self, params: &Params) -> Named {
-        named("average", trainable(params), self.tensors.iter().cloned())
-    }
-
-    /// Puts back what [`state`](Self::state) gave; takes it out of `all`.
-    pub(crate) fn restore(
-        &mut self,
-        params: &Params,
-        all: &mut HashMap<String, Tensor>,
-    ) -> Result<(), String> {
-        self.tensors = take("average", trainable(params), all)?;
-        Ok(())
-    }
-}
-
-fn current(params: &Params) -> Result<Vec<Tensor>, TrainError> {
-    params.trainable().iter().map(|p| Ok(p.var.as_tensor().copy()?.detach())).collect()
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub use event::{TrainEvent, Trained};
 pub use gradients::{Gradients, global_norm};
 pub use loss_config::{Balance, ClassWeights, Loss, LossConfig};
 pub use metrics::EpochMetrics;
-pub use optimiser::{AdamW, Optimiser, OptimiserConfig, Sgd};
+pub use optimiser::{Optimiser, OptimiserConfig};
 pub use progress::Progress;
 pub use schedule::{Schedule, SchedulePoint};
 pub use state::TrainingState;

@@ -69,7 +69,7 @@ impl Objective {
             Self::Classes(loss) => Ok(Score {
                 loss: loss.mean(out, &batch.labels)?,
                 weight: loss.weight(&batch.labels),
-                ..right_classes(out, batch)?
+                ..right_answers(out, &batch.labels)?
             }),
             Self::Voxels { loss, dice } => {
                 let (rows, labels) = voxels(out, batch)?;
@@ -81,7 +81,7 @@ impl Objective {
                     mean = (mean + loss::dice(out, &labels)?.affine(*dice, 0.0)?)?;
                 }
                 let weight = loss.weight(&labels);
-                Ok(Score { loss: mean, weight, ..right_voxels(&rows, &labels)? })
+                Ok(Score { loss: mean, weight, ..right_answers(&rows, &labels)? })
             }
             Self::Numbers { huber: None } => numbers(out, batch, loss::mean_squared_error),
             Self::Numbers { huber: Some(delta) } => {
@@ -93,22 +93,18 @@ impl Objective {
     /// With the plain cross-entropy or squared error.
     pub(crate) fn validation(&self, out: &Tensor, batch: &Batch) -> Result<Score, TrainError> {
         match self {
-            Self::Classes(_) => right_classes(out, batch),
+            Self::Classes(_) => right_answers(out, &batch.labels),
             Self::Voxels { .. } => {
                 let (rows, labels) = voxels(out, batch)?;
-                right_voxels(&rows, &labels)
+                right_answers(&rows, &labels)
             }
             Self::Numbers { .. } => numbers(out, batch, loss::mean_squared_error),
         }
     }
 }
 
-fn right_classes(logits: &Tensor, batch: &Batch) -> Result<Score, TrainError> {
-    right_voxels(logits, &batch.labels)
-}
-
 /// The plain cross-entropy of logits M,K and how many of the labels are right.
-fn right_voxels(logits: &Tensor, labels: &[u32]) -> Result<Score, TrainError> {
+fn right_answers(logits: &Tensor, labels: &[u32]) -> Result<Score, TrainError> {
     let count = labels.len() as f64;
     let labels = Tensor::new(labels, logits.device())?;
     let loss = cross_entropy(logits, &labels)?;

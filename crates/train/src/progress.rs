@@ -4,7 +4,7 @@ use crate::metrics::{EpochMetrics, Sums};
 use crate::schedule::Plateau;
 
 /// How far a training has come.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// The epoch it is in, counted from 1.
     pub epoch: usize,
@@ -29,19 +29,6 @@ pub struct Progress {
 
 impl Progress {
     pub(crate) fn start() -> Self {
-        Self {
-            epoch: 1,
-            batch: 0,
-            step: 0,
-            epochs: vec![],
-            finished: false,
-            batches: 0,
-            optimiser_step: 0,
-            plateau: Plateau::default(),
-            sums: Sums::default(),
-            learning_rate: 0.0,
-            seconds: 0.0,
-            waited: 0.0,
-        }
+        Self { epoch: 1, ..Self::default() }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Outcome {
 
 impl Task<'_> {
     /// Forward and backward pass; with `of_sum` the gradients are those of the sum of the losses.
-    fn compute(
+    pub(crate) fn compute(
         self,
         network: &Network,
         batch: &mut Batch,
@@ -52,16 +52,6 @@ impl Task<'_> {
         let loss = if of_sum { loss.affine(weight, 0.0)? } else { loss };
         let gradients = Gradients::of(network.params(), &loss.backward()?);
         Ok(Outcome { gradients, loss: value.into(), weight, right, answers, x })
-    }
-
-    /// The whole batch on the device of `network`.
-    pub(crate) fn whole(
-        self,
-        network: &Network,
-        mut batch: Batch,
-        mode: Mode,
-    ) -> Result<Outcome, TrainError> {
-        self.compute(network, &mut batch, mode, false)
     }
 
     /// A part of a batch, with the gradients of the sum of its losses.
@@ -182,7 +172,7 @@ impl Replicas {
         self.threads.iter_mut().for_each(|replica| replica.stale = true);
     }
 
-    /// The batch in parts, the first on the device of `network`: the same as [`Task::whole`] to rounding. Sums
+    /// The batch in parts, the first on the device of `network`: the same as [`Task::compute`] to rounding. Sums
     /// are taken in a fixed order: that of the devices, or NCCL's.
     pub(crate) fn compute(
         &mut self,

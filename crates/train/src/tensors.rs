@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use candle_core::{Tensor, Var};
 use steer3d_nn::Params;
 
+use crate::error::TrainError;
+
 /// Tensors by their names.
 pub(crate) type Named = Vec<(String, Tensor)>;
 
@@ -35,4 +37,22 @@ pub(crate) fn take<'a>(
 /// The trainable parameters.
 pub(crate) fn trainable(params: &Params) -> impl Iterator<Item = (&str, &Var)> {
     params.trainable().iter().map(|p| (p.name.as_str(), &p.var))
+}
+
+/// Copies of the values of parameters.
+pub(crate) fn copies<'a>(
+    params: impl Iterator<Item = (&'a str, &'a Var)>,
+) -> Result<Vec<Tensor>, TrainError> {
+    params.map(|(_, var)| Ok(var.copy()?.detach())).collect()
+}
+
+/// Gives parameters the values of tensors.
+pub(crate) fn set<'a>(
+    params: impl Iterator<Item = (&'a str, &'a Var)>,
+    tensors: &[Tensor],
+) -> Result<(), TrainError> {
+    for ((_, var), tensor) in params.zip(tensors) {
+        var.set(&tensor.detach())?;
+    }
+    Ok(())
 }

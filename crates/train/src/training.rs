@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use steer3d_dataset::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
-use steer3d_nn::{Mode, Network, Params, checkpoint};
+use steer3d_nn::{Mode, Network, checkpoint};
 use steer3d_ops::permit_tf32;
 use steer3d_so3::Stream;
 
@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::replicas::{Outcome, Replicas, Task, volumes};
 use crate::schedule::SchedulePoint;
 use crate::state::{self, StateHeader, TrainingState, fault};
-use crate::tensors::{Named, named, take};
+use crate::tensors::{Named, copies, named, set, take, trainable};
 
 /// Batches from which the running statistics are taken after each epoch.
 const CALIBRATION_BATCHES: usize = 16;
@@ -56,7 +56,7 @@ pub fn train(
     keep: Option<Checkpoints<'_>>,
     watch: &mut Watch<'_>,
 ) -> Result<Trained, TrainError> {
-    Training::new(network, dataset, config, keep)?.run(watch)
+    Training::new(network, dataset, config, keep, None)?.run(watch)
 }
 
 /// Goes on with a training from a state, to the same bits as a training that was never interrupted.
@@ -72,7 +72,7 @@ pub fn resume(
     state: TrainingState,
     watch: &mut Watch<'_>,
 ) -> Result<Trained, TrainError> {
-    Training::resumed(network, dataset, config, keep, state)?.run(watch)
+    Training::new(network, dataset, config, keep, Some(state))?.run(watch)
 }
 
 /// A training that has not begun: all that can be checked before is checked, and the folder of the
@@ -127,15 +127,16 @@ impl std::fmt::Debug for Training<'_> {
 }
 
 impl<'a> Training<'a> {
-    /// A training from the start.
+    /// A training from the start, or one that goes on from `state`.
     ///
     /// # Errors
-    /// As [`train`].
+    /// As [`train`] and [`resume`].
     pub fn new(
         network: &'a Network,
         dataset: &'a Dataset,
         config: &'a TrainConfig,
         keep: Option<Checkpoints<'a>>,
+        state: Option<TrainingState>,
     ) -> Result<Self, TrainError> {
         config.check()?;
         config.precision.check(network.params().device())?;
@@ -179,23 +180,10 @@ impl<'a> Training<'a> {
             let beside = keep.and_then(|k| k.model.parent()).filter(|f| !f.as_os_str().is_empty());
             state::clean(beside.unwrap_or(Path::new(".")))?;
         }
+        if let Some(state) = state {
+            run.restore(state)?;
+        }
         Ok(run)
-    }
-
-    /// A training that goes on from a state.
-    ///
-    /// # Errors
-    /// As [`resume`].
-    pub fn resumed(
-        network: &'a Network,
-        dataset: &'a Dataset,
-        config: &'a TrainConfig,
-        keep: Option<Checkpoints<'a>>,
-        state: TrainingState,
-    ) -> Result<Self, TrainError> {
-        let mut training = Self::new(network, dataset, config, keep)?;
-        training.restore(state)?;
-        Ok(training)
     }
 
     /// Computes each batch in equal parts on the devices of the network and of `replicas`, which are the same network;
@@ -284,7 +272,7 @@ impl<'a> Training<'a> {
     fn end(mut self, stopped: bool) -> Result<Trained, TrainError> {
         self.clock();
         if let Some(best) = &self.best {
-            set_all(self.network.params(), best)?;
+            set(self.network.params().all(), best)?;
         }
         let Progress { epochs, seconds, waited, .. } = self.progress;
         let (elapsed, waited) = (Duration::from_secs_f64(seconds), Duration::from_secs_f64(waited));
@@ -327,12 +315,12 @@ impl<'a> Training<'a> {
         Task { dataset: self.dataset, objective, precision: self.config.precision }
     }
 
-    fn batch(&mut self, batch: Batch) -> Result<(), TrainError> {
+    fn batch(&mut self, mut batch: Batch) -> Result<(), TrainError> {
         let mode = Mode::Train { seed: self.config.seed, step: self.progress.batches };
         let objective = Arc::clone(&self.objective);
         let task = self.task(&objective);
         let outcome = match &mut self.threads {
-            None => task.whole(self.network, batch, mode)?,
+            None => task.compute(self.network, &mut batch, mode, false)?,
             Some(replicas) => replicas.compute(task, self.network, &batch, mode)?,
         };
         let Outcome { gradients, loss: value, weight, right, answers, x } = outcome;
@@ -427,7 +415,7 @@ impl<'a> Training<'a> {
         let best = self.progress.epochs.iter().rfind(|e| e.best);
         metrics.best = best.is_none_or(|best| metrics.is_better_than(best, self.config.monitor));
         if metrics.best {
-            self.best = Some(snapshot(self.network)?);
+            self.best = Some(copies(self.network.params().all())?);
             if let Some(keep) = self.keep {
                 checkpoint::save(keep.model, self.network, keep.card)?;
             }
@@ -564,7 +552,8 @@ impl<'a> Training<'a> {
         let weights = params.all().map(|(_, var)| var.as_tensor().clone());
         let mut tensors = named("weights", params.all(), weights);
         tensors.extend(self.optimiser.state(params).0);
-        tensors.extend(self.average.iter().flat_map(|average| average.state(params)));
+        let average = self.average.iter().flat_map(|average| average.tensors.iter().cloned());
+        tensors.extend(named("average", trainable(params), average));
         tensors.extend(named("best", params.all(), self.best.iter().flatten().cloned()));
         tensors
     }
@@ -595,11 +584,11 @@ impl<'a> Training<'a> {
         let missing =
             |name: String| fault(&path, &format!("has no tensor '{name}' that fits the model"));
         let weights = take("weights", params.all(), &mut tensors).map_err(missing)?;
-        set_all(params, &weights)?;
+        set(params.all(), &weights)?;
         let step = header.progress.optimiser_step;
         self.optimiser.restore(params, &mut tensors, step).map_err(missing)?;
         if let Some(average) = &mut self.average {
-            average.restore(params, &mut tensors).map_err(missing)?;
+            average.tensors = take("average", trainable(params), &mut tensors).map_err(missing)?;
         }
         if header.progress.epochs.iter().any(|e| e.best) {
             self.best = Some(take("best", params.all(), &mut tensors).map_err(missing)?);
@@ -629,18 +618,6 @@ fn size(tensor: &Tensor) -> usize {
 fn is_finite(tensor: &Tensor) -> Result<bool, TrainError> {
     let sum: f64 = tensor.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar()?;
     Ok(sum.is_finite())
-}
-
-/// Gives all variables the values of tensors.
-fn set_all(params: &Params, tensors: &[Tensor]) -> Result<(), TrainError> {
-    for ((_, var), tensor) in params.all().zip(tensors) {
-        var.set(&tensor.detach())?;
-    }
-    Ok(())
-}
-
-fn snapshot(network: &Network) -> Result<Vec<Tensor>, TrainError> {
-    Ok(network.params().all().map(|(_, v)| v.as_tensor().copy()).collect::<Result<_, _>>()?)
 }
 
 /// Hands the batches of `items` in order, turned and read ahead on other threads, to `take`, until it breaks;

@@ -441,13 +441,8 @@ fn on_devices(
     let latest = state::latest(&folder)?;
     let states = StateFolder { folder, every_steps: None, every: None, keep: 2 };
     let keep = Some(Checkpoints { model: &path, card: &card, states: Some(&states) });
-    let training = match latest {
-        None => Training::new(&network, &dataset, config, keep)?,
-        Some(path) => {
-            let state = state::read(&path, &Device::Cpu)?;
-            Training::resumed(&network, &dataset, config, keep, state)?
-        }
-    };
+    let state = latest.map(|path| state::read(&path, &Device::Cpu)).transpose()?;
+    let training = Training::new(&network, &dataset, config, keep, state)?;
     let (mut losses, mut stop) = (vec![], stop_at(steps));
     let trained = training.on_devices(&replicas)?.run(&mut |event| {
         if let TrainEvent::Step { loss, .. } = event {
@@ -527,14 +522,14 @@ fn replicas_of_another_network_are_refused() {
     let home = tempfile::tempdir().unwrap();
     let (dataset, config) = (tetris(home.path(), 1), small());
     let (one, other) = (network(&plain()), [network(&steerable())]);
-    let training = Training::new(&one, &dataset, &config, None).unwrap();
+    let training = Training::new(&one, &dataset, &config, None, None).unwrap();
     let message = training.on_devices(&other).unwrap_err().to_string();
     assert!(message.contains("devices") && message.contains("other networks"), "{message}");
     // A mistake on one device ends the training on all.
     let weight = &one.params().trainable()[0];
     weight.var.set(&weight.var.affine(0.0, f64::NAN).unwrap()).unwrap();
     let other = [network(&plain())];
-    let training = Training::new(&one, &dataset, &config, None).unwrap();
+    let training = Training::new(&one, &dataset, &config, None, None).unwrap();
     let training = training.on_devices(&other).unwrap();
     let message = training.run(&mut stop_at(9)).unwrap_err().to_string();
     assert!(message.contains(&format!("in the parameter '{}'", weight.name)), "{message}");

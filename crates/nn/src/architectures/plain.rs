@@ -1,17 +1,19 @@
 use steer3d_so3::Irreps;
 
-use super::shared::{built, check_outputs, check_scale, fault, field_head};
+use super::shared::{built, check_outputs, check_scale, field_head};
 use crate::block::{Blocks, Layer, multiply_adds};
+use crate::error::fault;
 use crate::field::scalars;
 use crate::graph::{Graph, Map, Output};
 use crate::layers::{
     FieldBatchNorm, FieldDropout, Gate, GaussianPool, GroupConv, GroupConvConfig, Linear,
     LinearConfig, Pool,
 };
-use crate::plan::{Entry, LayerPlan, Planner, Role};
+use crate::plan::{LayerPlan, Planner, Role};
 use crate::transformer::{POSE, Transformer};
 use crate::{
-    FieldType, Head, NnError, Params, PlainBlock, PlainConfig, Pooling, Symmetry, TransformerConfig,
+    FieldType, Head, NnError, Params, PlainBlock, PlainConfig, Pooling, SteerableBlock, Symmetry,
+    TransformerConfig,
 };
 
 /// A network of convolution, batch norm, ReLU and pooling, as [`PlainConfig`] says. Initial weights are as He et al.
@@ -51,9 +53,9 @@ fn plan(config: &PlainConfig) -> Result<(Blocks<LayerPlan>, FieldType), NnError>
         let problem = "the first block of a group network with a decoder must not pool";
         return fault("blocks[0].pool", problem);
     }
-    let [blocks, decoder] = [("blocks", &config.blocks), ("decoder", &config.decoder)]
-        .map(|(key, blocks)| entries(key, blocks, config.symmetry));
-    planned(config, ["blocks", "block"], &blocks?, &decoder?)
+    let (blocks, decoder) =
+        (entries("blocks", &config.blocks)?, entries("decoder", &config.decoder)?);
+    planned(config, config.symmetry, ["blocks", "block"], &blocks, &decoder)
 }
 
 /// The localisation network.
@@ -61,18 +63,20 @@ fn front_plan(
     config: &PlainConfig,
     transformer: &TransformerConfig,
 ) -> Result<(Blocks<LayerPlan>, FieldType), NnError> {
-    let entries = entries("transformer.blocks", &transformer.blocks, Symmetry::None)?;
-    planned(config, ["transformer.blocks", "transformer block"], &entries, &[])
+    let entries = entries("transformer.blocks", &transformer.blocks)?;
+    planned(config, Symmetry::None, ["transformer.blocks", "transformer block"], &entries, &[])
 }
 
 fn planned(
     config: &PlainConfig,
+    symmetry: Symmetry,
     names: [&str; 2],
-    blocks: &[Entry],
-    decoder: &[Entry],
+    blocks: &[SteerableBlock],
+    decoder: &[SteerableBlock],
 ) -> Result<(Blocks<LayerPlan>, FieldType), NnError> {
     let planner = Planner {
         stride_key: "pool",
+        orientations: symmetry.order(),
         pool: &|stride| match config.pooling {
             Pooling::Max => Pool::Max(stride),
             Pooling::Antialiased => Pool::Antialiased(GaussianPool::new(stride)),
@@ -83,24 +87,18 @@ fn planned(
     planner.plan(names, scalars(config.channels)?.into(), blocks, decoder)
 }
 
-fn entries(key: &str, blocks: &[PlainBlock], symmetry: Symmetry) -> Result<Vec<Entry>, NnError> {
+/// The blocks, with scalars for channels.
+fn entries(key: &str, blocks: &[PlainBlock]) -> Result<Vec<SteerableBlock>, NnError> {
     let entry = |(i, block): (usize, &PlainBlock)| {
-        if block.size.is_multiple_of(2) || block.size > 15 || block.channels == 0 {
+        let &PlainBlock { channels, size, pool, residual, repeat } = block;
+        if size.is_multiple_of(2) || size > 15 || channels == 0 {
             let problem = format!(
-                "expected an odd size up to 15 and at least one channel, found size {} and {} channels",
-                block.size, block.channels
+                "expected an odd size up to 15 and at least one channel, found size {size} and {channels} channels"
             );
             return fault(format!("{key}[{i}]"), problem);
         }
-        let fields = FieldType { irreps: scalars(block.channels)?, orientations: symmetry.order() };
-        Ok(Entry {
-            hidden: fields.clone(),
-            fields,
-            size: block.size,
-            stride: block.pool,
-            residual: block.residual,
-            repeat: block.repeat,
-        })
+        let block = SteerableBlock::new(scalars(channels)?, size, pool);
+        Ok(SteerableBlock { residual, repeat, ..block })
     };
     blocks.iter().enumerate().map(entry).collect()
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use steer3d_so3::Irreps;
 
 use crate::block::{Block, Blocks, Layer};
+use crate::error::fault;
 use crate::layers::{ConvConfig, Convolution, SteerableConv3d};
 use crate::plan::LayerPlan;
 use crate::{Head, NnError, Params};
@@ -51,9 +52,4 @@ pub(crate) fn check_scale(scale: f64) -> Result<(), NnError> {
         return Ok(());
     }
     fault("input_scale", format!("expected a positive number, found {scale}"))
-}
-
-/// That a key of a configuration is wrong.
-pub(crate) fn fault<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, NnError> {
-    Err(NnError::Config { field: field.into(), problem: problem.into() })
 }

@@ -1,14 +1,15 @@
 use steer3d_so3::{Irrep, Irreps, Parity};
 
-use super::shared::{built, check_outputs, check_scale, fault, field_head};
+use super::shared::{built, check_outputs, check_scale, field_head};
 use crate::block::Layer;
+use crate::error::fault;
 use crate::field::scalars;
 use crate::graph::{Graph, Map, Output};
 use crate::layers::{
     ConvConfig, FieldBatchNorm, FieldDropout, GaussianPool, Linear, LinearConfig, NormConfig, Pool,
-    SteerableConv3d,
+    SteerableConv3d, not_invariant,
 };
-use crate::plan::{Entry, LayerPlan, Planner, Role};
+use crate::plan::{LayerPlan, Planner, Role};
 use crate::{FieldType, Head, NnError, Nonlinearity, Params, SteerableBlock, SteerableConfig};
 
 /// Added to the variances of the pooled channels: it keeps the norm of the head from amplifying what
@@ -29,19 +30,20 @@ pub(crate) fn steerable(config: &SteerableConfig, params: &mut Params) -> Result
     let voxel_size = relative(config.voxel_size)?;
     let planner = Planner {
         stride_key: "stride",
+        orientations: 1,
         pool: &|stride| Pool::Gaussian(GaussianPool::new(stride)),
         given: &|fields| Ok(config.nonlinearity.given(&fields.irreps)?.into()),
         relu: false,
     };
-    let (blocks, decoder) =
-        (entries("blocks", &config.blocks)?, entries("decoder", &config.decoder)?);
+    check_hidden("blocks", &config.blocks)?;
+    check_hidden("decoder", &config.decoder)?;
     let input = FieldType::from(&config.input);
-    let (plan, last) = planner.plan(["blocks", "block"], input, &blocks, &decoder)?;
+    let (plan, last) = planner.plan(["blocks", "block"], input, &config.blocks, &config.decoder)?;
     if plan.is_empty() {
-        return not_invariant("no block");
+        return not_invariant(&"no block");
     }
     if pooled && last.irreps.blocks().any(|b| b.irrep.l > 0) {
-        return not_invariant(&last.to_string());
+        return not_invariant(&last);
     }
     let blocks = built(&plan, params, |params, plan| layer(config, voxel_size, params, plan))?;
     let head = head(config, params, &last.irreps)?;
@@ -49,22 +51,14 @@ pub(crate) fn steerable(config: &SteerableConfig, params: &mut Params) -> Result
     Ok(Graph { input, input_scale, front: None, blocks, head })
 }
 
-fn entries(key: &str, blocks: &[SteerableBlock]) -> Result<Vec<Entry>, NnError> {
-    let entry = |(i, block): (usize, &SteerableBlock)| {
-        if block.hidden.is_some() && !block.residual {
+fn check_hidden(key: &str, blocks: &[SteerableBlock]) -> Result<(), NnError> {
+    match blocks.iter().position(|block| block.hidden.is_some() && !block.residual) {
+        None => Ok(()),
+        Some(i) => {
             let problem = "only a residual block has two convolutions; add residual = true";
-            return fault(format!("{key}[{i}].hidden"), problem);
+            fault(format!("{key}[{i}].hidden"), problem)
         }
-        Ok(Entry {
-            fields: (&block.fields).into(),
-            hidden: block.hidden.as_ref().unwrap_or(&block.fields).into(),
-            size: block.size,
-            stride: block.stride,
-            residual: block.residual,
-            repeat: block.repeat,
-        })
-    };
-    blocks.iter().enumerate().map(entry).collect()
+    }
 }
 
 fn layer(
@@ -146,13 +140,6 @@ fn relative(voxel_size: [f64; 3]) -> Result<[f64; 3], NnError> {
         return Ok(voxel_size.map(|v| v / shortest));
     }
     fault("voxel_size", format!("expected three positive numbers, found {voxel_size:?}"))
-}
-
-fn not_invariant<T>(found: &str) -> Result<T, NnError> {
-    let problem = format!(
-        "the last block must give scalars and pseudoscalars only (such as \"64x0\"), found {found}"
-    );
-    fault("blocks", problem)
 }
 
 /// `count` invariant channels of the group that `irreps` are of.

@@ -5,6 +5,7 @@ use steer3d_so3::Irreps;
 
 use super::channels::{is_invariant, spread};
 use super::{ConvPlan, ConvSite, Convolution, ConvolutionPath, FieldLayer};
+use crate::error::fault;
 use crate::{NnError, Scope};
 
 /// What a [`SteerableConv3d`] is made of.
@@ -206,13 +207,9 @@ fn path(
     };
     let path = wanted.unwrap_or(fastest);
     if path == ConvolutionPath::Separable && plan.is_none() {
-        return Err(NnError::Config {
-            field: "kernel".into(),
-            problem: format!(
-                "the separable path needs Gaussian jets of a size of at most {}",
-                Separable::MAX_SIZE
-            ),
-        });
+        let most = Separable::MAX_SIZE;
+        let problem = format!("the separable path needs Gaussian jets of a size of at most {most}");
+        return fault("kernel", problem);
     }
     Ok(path)
 }

@@ -3,6 +3,7 @@ use steer3d_ops::field_dropout;
 use steer3d_so3::{Irreps, Stream};
 
 use super::FieldLayer;
+use crate::error::fault;
 use crate::{Field, Mode, NnError, Pass, Scope};
 
 /// Drops whole fields: all components of a multiplicity, everywhere in space, together
@@ -26,10 +27,8 @@ impl FieldDropout {
         probability: f64,
     ) -> Result<Self, NnError> {
         if !(0.0..1.0).contains(&probability) {
-            return Err(NnError::Config {
-                field: "dropout".into(),
-                problem: format!("expected a probability in 0..1, found {probability}"),
-            });
+            let problem = format!("expected a probability in 0..1, found {probability}");
+            return fault("dropout", problem);
         }
         Ok(Self { name: params.into().path().into(), irreps: irreps.clone(), probability })
     }

@@ -1,7 +1,10 @@
+use std::fmt::Display;
+
 use candle_core::Tensor;
 use steer3d_ops::global_avg_pool;
 
 use super::FieldBatchNorm;
+use crate::error::fault;
 use crate::{Field, NnError, Scope};
 
 /// Mean over space: N,C,D,H,W to N,C. What comes out does not change when the field rotates or (away
@@ -17,16 +20,18 @@ impl InvariantPool {
     /// [`NnError::Config`] for a field with channels that rotate.
     pub fn forward(&self, field: &Field) -> Result<Tensor, NnError> {
         if let Some(block) = field.irreps().blocks().find(|b| b.irrep.l != 0) {
-            return Err(NnError::Config {
-                field: "blocks".into(),
-                problem: format!(
-                    "the last block must give scalars and pseudoscalars only (such as \"64x0\"), found {}",
-                    block.irrep
-                ),
-            });
+            return not_invariant(&block.irrep);
         }
         Ok(global_avg_pool(field.values())?)
     }
+}
+
+/// That the channels before a head of scalars rotate.
+pub(crate) fn not_invariant<T>(found: &dyn Display) -> Result<T, NnError> {
+    let problem = format!(
+        "the last block must give scalars and pseudoscalars only (such as \"64x0\"), found {found}"
+    );
+    fault("blocks", problem)
 }
 
 /// What a [`Linear`] layer is made of.

@@ -18,6 +18,7 @@ pub use conv::{ConvConfig, SteerableConv3d};
 pub use convolution::{ConvPlan, ConvSite, Convolution, ConvolutionPath, FoldedConv3d};
 pub use dropout::FieldDropout;
 pub use group::{GroupConv, GroupConvConfig, Symmetry};
+pub(crate) use head::not_invariant;
 pub use head::{InvariantPool, Linear, LinearConfig};
 pub use layer::{FieldLayer, Gating};
 pub use nonlinearity::*;

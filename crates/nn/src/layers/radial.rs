@@ -7,6 +7,7 @@ use steer3d_kernels::{AngularCutoff, Family, KernelBasis};
 use steer3d_so3::Irreps;
 
 use super::{ConvSite, Convolution};
+use crate::error::fault;
 use crate::{NnError, Scope};
 
 /// The most bumps, and the most hidden neurons, of a [`RadialPerceptron`].
@@ -36,10 +37,7 @@ impl RadialPerceptron {
     fn check(self) -> Result<Self, NnError> {
         for (field, count) in [("functions", self.functions), ("hidden", self.hidden)] {
             if !(1..=WIDTH_MAX).contains(&count) {
-                return Err(NnError::Config {
-                    field: field.into(),
-                    problem: format!("expected 1 to {WIDTH_MAX}, found {count}"),
-                });
+                return fault(field, format!("expected 1 to {WIDTH_MAX}, found {count}"));
             }
         }
         Ok(self)

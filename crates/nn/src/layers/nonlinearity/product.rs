@@ -1,6 +1,7 @@
 use steer3d_ops::{ProductTerm, channel_product};
 use steer3d_so3::{Block, Irrep, Irreps, clebsch_gordan};
 
+use crate::error::fault;
 use crate::field::widened;
 use crate::layers::{ConvConfig, Convolution, FieldLayer, SteerableConv3d};
 use crate::{Field, NnError, Pass, Scope};
@@ -71,12 +72,9 @@ impl Products {
             }
         }
         if blocks.is_empty() {
-            return Err(NnError::Config {
-                field: "nonlinearity".into(),
-                problem: format!(
-                    "no product of two fields of {irreps} is of a type in it; add scalars"
-                ),
-            });
+            let problem =
+                format!("no product of two fields of {irreps} is of a type in it; add scalars");
+            return fault("nonlinearity", problem);
         }
         Ok(Self { irreps_in: irreps.clone(), irreps_out: Irreps::new(blocks)?, terms })
     }

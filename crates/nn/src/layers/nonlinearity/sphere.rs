@@ -2,6 +2,7 @@ use steer3d_ops::{GridTransform, grid_nonlinearity};
 use steer3d_so3::quadrature::lebedev_50;
 use steer3d_so3::{Irreps, Normalization, Parity, SphericalHarmonics};
 
+use crate::error::fault;
 use crate::layers::FieldLayer;
 use crate::{Field, NnError, Pass};
 
@@ -32,13 +33,11 @@ impl SphereNonlinearity {
                 || irrep.parity.is_some_and(|p| p != Parity::of_harmonics(irrep.l))
         };
         if let Some(block) = irreps.blocks().find(|b| unfit(b.irrep)) {
-            return Err(NnError::Config {
-                field: "nonlinearity".into(),
-                problem: format!(
-                    "fields of type {} are no function on the sphere; expected degrees up to {LARGEST_DEGREE} with the parity of the harmonics (0e, 1o, 2e, ...)",
-                    block.irrep
-                ),
-            });
+            let problem = format!(
+                "fields of type {} are no function on the sphere; expected degrees up to {LARGEST_DEGREE} with the parity of the harmonics (0e, 1o, 2e, ...)",
+                block.irrep
+            );
+            return fault("nonlinearity", problem);
         }
         let lmax = irreps.lmax();
         let (points, weights) = lebedev_50();
