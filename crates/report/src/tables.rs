@@ -42,7 +42,7 @@ pub fn terminal_table(headings: &[impl ToString], rows: Vec<Vec<String>>, left: 
     text_table(presets::UTF8_HORIZONTAL_ONLY, headings, rows, left)
 }
 
-fn text_table(
+pub(crate) fn text_table(
     style: TableStyle,
     headings: &[impl ToString],
     rows: Vec<Vec<String>>,
