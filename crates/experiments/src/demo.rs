@@ -117,9 +117,9 @@ impl Bundled {
             Self::Cath => import_cath(archive, &path, &Voxeliser::paper(24, 2.0), &options)?,
             Self::Adrenal => {
                 options.class_names = Some(vec!["normal".into(), "mass".into()]);
-                import_medmnist(archive, &path, &options)?
+                import_medmnist(archive, &path, &options)?;
             }
-        };
+        }
         Ok(Dataset::open(&path)?)
     }
 
