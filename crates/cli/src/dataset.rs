@@ -137,6 +137,14 @@ pub(crate) struct BuildArgs {
     /// Licence of the data
     #[arg(long)]
     licence: Option<String>,
+    /// Voxels along an edge, or d,h,w [default: 50 for molecules, 32 for meshes, as the first file
+    /// for volumes]
+    #[arg(long, value_delimiter = ',')]
+    size: Option<Vec<usize>>,
+    /// Edge of a voxel, or x,y,z [default: 2 (angstrom) for molecules, such that it fills the grid
+    /// for each mesh, as the first file for volumes]
+    #[arg(long, value_delimiter = ',')]
+    voxel_size: Option<Vec<f64>>,
     #[command(flatten)]
     recipe: Recipe,
     /// Elements to keep, each a channel, such as C,N,O,S; `other` at the end is one for all others
@@ -197,6 +205,9 @@ pub(crate) struct ImportArgs {
     /// Dataset to write (HDF5)
     #[arg(long, short)]
     out: PathBuf,
+    /// Edge of a voxel: one number, or x,y,z (arrays only)
+    #[arg(long, value_delimiter = ',')]
+    voxel_size: Option<Vec<f64>>,
     #[command(flatten)]
     options: ImportOptions,
     /// Leave out items that cannot be used, and record them
@@ -293,6 +304,8 @@ fn listing(source: &Path, layout: BuildLayout) -> Result<Listing> {
 impl BuildArgs {
     fn recipe(&self) -> Result<Recipe> {
         let mut recipe = self.recipe.clone();
+        recipe.size = three("--size", self.size.as_deref())?;
+        recipe.voxel_size = three("--voxel-size", self.voxel_size.as_deref())?;
         if !self.elements.is_empty() {
             recipe.channels = ChannelScheme::of_elements(&self.elements).context("--elements")?;
         }
@@ -436,10 +449,21 @@ fn view(
 }
 
 fn import(args: &ImportArgs, seed: u64, output: &Output) -> Result<()> {
+    let voxel_size = three("--voxel-size", args.voxel_size.as_deref())?;
     let command = Some(command_line());
-    let options = ImportOptions { seed, command, ..args.options.clone() };
+    let options = ImportOptions { voxel_size, seed, command, ..args.options.clone() };
     let source = args.layout.open(args.source.as_deref(), &options)?;
     build_and_inspect(&source, &args.out, args.skip_broken, "import", output)
+}
+
+/// One number for three, or three.
+fn three<T: Copy>(option: &str, numbers: Option<&[T]>) -> Result<Option<[T; 3]>> {
+    match numbers {
+        None => Ok(None),
+        Some(&[all]) => Ok(Some([all; 3])),
+        Some(&[a, b, c]) => Ok(Some([a, b, c])),
+        Some(other) => bail!("{option}: expected one number or three, found {}", other.len()),
+    }
 }
 
 #[derive(Serialize)]

@@ -214,17 +214,6 @@ pub(crate) fn wrong_option<T>(
     Err(BuildError::Option { option, expected: expected.into(), found: found.into() })
 }
 
-/// The value of an option: one number for all axes, or three with commas between them.
-#[cfg(feature = "clap")]
-pub(crate) fn three<T: std::str::FromStr + Copy>(text: &str) -> Result<[T; 3], String> {
-    let number = |part: &str| part.parse().map_err(|_| format!("expected numbers, found `{part}`"));
-    match text.split(',').map(number).collect::<Result<Vec<T>, _>>()?.as_slice() {
-        &[all] => Ok([all; 3]),
-        &[x, y, z] => Ok([x, y, z]),
-        other => Err(format!("expected one number or three, found {}", other.len())),
-    }
-}
-
 /// What a source does not say. `None` means the default of the source.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
@@ -233,7 +222,7 @@ pub struct ImportOptions {
     #[cfg_attr(feature = "clap", arg(long))]
     pub name: Option<String>,
     /// Where the data come from, and whom to credit; default: the file name.
-    #[cfg_attr(feature = "clap", arg(long = "credit", id = "credit"))]
+    #[cfg_attr(feature = "clap", arg(long = "credit", id = "credit", value_name = "CREDIT"))]
     pub source: Option<String>,
     /// Licence of the data; default: `unstated`.
     #[cfg_attr(feature = "clap", arg(long))]
@@ -241,9 +230,9 @@ pub struct ImportOptions {
     /// Names of the classes, one for each label; in an option separated by commas.
     #[cfg_attr(feature = "clap", arg(long, value_delimiter = ','))]
     pub class_names: Option<Vec<String>>,
-    /// Edges of a voxel along x, y, z, or one for all; default: 1, 1, 1 for arrays, that of the experiment of the
-    /// paper for points, which have cubes.
-    #[cfg_attr(feature = "clap", arg(long, value_parser = three::<f64>))]
+    /// Edges of a voxel along x, y, z; default: 1, 1, 1 for arrays, that of the
+    /// experiment of the paper for points, which have cubes.
+    #[cfg_attr(feature = "clap", arg(skip))]
     pub voxel_size: Option<[f64; 3]>,
     /// Voxels along an edge of the grid; default: that of the experiment of the paper (points only).
     #[cfg_attr(feature = "clap", arg(long))]

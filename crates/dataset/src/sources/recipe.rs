@@ -17,8 +17,6 @@ use steer3d_volume::resample::{self, Interpolation};
 use steer3d_volume::volume::{Grid, Volume, VolumeError, parameter};
 
 use crate::meta::{DatasetMeta, Provenance, scalars};
-#[cfg(feature = "clap")]
-use crate::source::three;
 use crate::source::{Entry, ItemData, ItemError};
 
 /// Which atoms of a molecule become points. Water is left out, and so are all alternate locations
@@ -73,13 +71,13 @@ pub enum Store {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Recipe {
-    /// Voxels along D, H, W, or one number for all; default: 50 for molecules, 32 for meshes, as in the first file for
-    /// volumes.
-    #[cfg_attr(feature = "clap", arg(long, value_parser = three::<usize>))]
+    /// Voxels along D, H, W; default: 50 for molecules, 32 for meshes, as in
+    /// the first file for volumes.
+    #[cfg_attr(feature = "clap", arg(skip))]
     pub size: Option<[usize; 3]>,
-    /// Edges of a voxel along x, y, z, or one for all; default: 2 Å for molecules, for meshes such that each fills
-    /// the grid, as in the first file for volumes.
-    #[cfg_attr(feature = "clap", arg(long, value_parser = three::<f64>))]
+    /// Edges of a voxel along x, y, z; default: 2 Å for molecules, for meshes such
+    /// that each fills the grid, as in the first file for volumes.
+    #[cfg_attr(feature = "clap", arg(skip))]
     pub voxel_size: Option<[f64; 3]>,
     /// Width of an atom's Gaussian in ångström; default: half a voxel.
     #[cfg_attr(feature = "clap", arg(long))]
@@ -440,7 +438,7 @@ fn centred(mesh: &Mesh, fill: Option<&Grid>) -> Result<Mesh, VolumeError> {
         }
         _ => 1.0,
     };
-    Ok(moved.scaled(scale))
+    Mesh::new(moved.scaled(scale).vertices().to_vec(), mesh.triangles().to_vec())
 }
 
 /// The middle of a volume on another grid of the same voxels, with zeros around it. Where the
