@@ -32,7 +32,7 @@ pub enum Nonlinearity {
 }
 
 impl Nonlinearity {
-    /// The nonlinearity that gives fields of type `fields`, maybe in another order ([`given`](Self::given)).
+    /// The nonlinearity that gives fields of type `fields`, maybe in another order.
     ///
     /// # Errors
     /// [`NnError::Config`] for fields that it is not for.
