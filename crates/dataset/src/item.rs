@@ -27,9 +27,9 @@ pub struct Item<'a> {
     pub points: Option<&'a PointCloud>,
     /// The mesh that the volume was made from.
     pub mesh: Option<&'a Mesh>,
-    /// The target values that the [`Tasks`] of the dataset ask for, else none.
+    /// The target values that the [`Tasks`](crate::Tasks) of the dataset ask for, else none.
     pub targets: &'a [f64],
-    /// The labels of its voxels, D × H × W, if the [`Tasks`] of the dataset ask for them, else none.
+    /// The labels of its voxels, D × H × W, if the [`Tasks`](crate::Tasks) of the dataset ask for them, else none.
     pub voxel_labels: &'a [u8],
 }
 

@@ -47,7 +47,7 @@ type Watch<'a> = dyn FnMut(TrainEvent) -> ControlFlow<()> + 'a;
 ///
 /// # Errors
 /// [`TrainError::Mismatch`] when the dataset does not fit the network, [`TrainError::NotFinite`] when
-/// the loss or a gradient diverges, [`TrainError::Checkpoint`] or [`TrainError::State`] when `keep` cannot be
+/// the loss or a gradient diverges, [`NnError::Checkpoint`](steer3d_nn::NnError::Checkpoint) or [`TrainError::State`] when `keep` cannot be
 /// written, before the first step where that can be known.
 pub fn train(
     network: &Network,

@@ -34,7 +34,7 @@ pub use self::plans::Separable;
 ///
 /// The method: 1-D filters along z, y and x give all derivatives ("jets") of the smoothed input; a
 /// constant sparse matrix takes them to features; the weights mix these
-/// ([`SeparablePlan`] has the formulas). The gradient of `x` is such a convolution too, whose
+/// ([`SeparablePlan`](steer3d_kernels::SeparablePlan) has the formulas). The gradient of `x` is such a convolution too, whose
 /// features also give the gradient of `w`. With a stride of s the backward pass takes as long as with
 /// a stride of 1, since it works on the grid of `x`.
 ///
