@@ -1,7 +1,11 @@
 //! Arrays of HDF5 files against h5py (`crates/formats/tests/reference/make_volumes.py`), and damaged files.
 
+#[path = "../../formats/tests/common/mod.rs"]
+mod reference;
+
 use std::path::{Path, PathBuf};
 
+use reference::assert_matches;
 use steer3d_dataset::{DatasetError, import_hdf5};
 use steer3d_formats::npz::Npz;
 use steer3d_volume::Volume;
@@ -16,40 +20,14 @@ fn volume(name: &str) -> Result<Volume, DatasetError> {
     import_hdf5(&tests_of_formats().join("data/volumes").join(name), object)
 }
 
-fn assert_near(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (f, e) in found.iter().zip(expected) {
-        assert!(
-            (f - e).abs() <= tolerance * e.abs().max(1.0),
-            "{what}: {found:?}, not {expected:?}"
-        );
-    }
-}
-
 #[test]
 fn arrays_match_what_h5py_reads() {
     let mut reference = Npz::open(tests_of_formats().join("reference/volumes.npz")).unwrap();
     let keys: Vec<String> = reference.keys().into_iter().filter(|key| key.contains(':')).collect();
     assert!(!keys.is_empty());
     for key in keys {
-        let expected = reference.read(&key).unwrap().to_f64().unwrap();
-        let (shape, expected) = expected.split_at(4);
-        let (geometry, expected) = expected.split_at(6);
-        let (sum, expected) = expected.split_at(1);
-        let (places, values) = expected.split_at(40);
-
         let found = volume(&key).unwrap_or_else(|error| panic!("{error}"));
-        let [d, h, w] = found.dims();
-        assert_eq!([found.channels(), d, h, w].map(|n| n as f64), shape, "{key}");
-        let found_geometry = [found.voxel_size(), found.origin()].concat();
-        assert_near(&format!("{key} geometry"), &found_geometry, geometry, 1e-6);
-        // Values in f32; the splines of skewed maps through two filters and 64 products.
-        let total: f64 = found.data().iter().map(|&x| f64::from(x)).sum();
-        let size: f64 = found.data().iter().map(|&x| f64::from(x.abs())).sum();
-        assert!((total - sum[0]).abs() <= 1e-6 * size, "{key}: sum {total}, not {sum:?}");
-        let at = |place: &f64| f64::from(found.data()[*place as usize]);
-        let found: Vec<f64> = places.iter().map(at).collect();
-        assert_near(&format!("{key} values"), &found, values, 1e-7);
+        assert_matches(&key, &found, &reference.read(&key).unwrap(), 1e-7);
     }
 }
 

@@ -1,8 +1,11 @@
 //! Readers and writers of volumes against nibabel, mrcfile, gemmi, trimesh, h5py and NumPy
 //! (`reference/make_volumes.py`), and against damaged files.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
+use common::assert_matches;
 use nalgebra::{Matrix3, Vector3};
 use steer3d_formats::npz::Npz;
 use steer3d_formats::{
@@ -23,16 +26,6 @@ fn volume(name: &str) -> Result<Volume, FormatError> {
     }
 }
 
-fn assert_near(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (f, e) in found.iter().zip(expected) {
-        assert!(
-            (f - e).abs() <= tolerance * e.abs().max(1.0),
-            "{what}: {found:?}, not {expected:?}"
-        );
-    }
-}
-
 #[test]
 fn volumes_match_what_other_programs_read() {
     let mut reference =
@@ -43,26 +36,10 @@ fn volumes_match_what_other_programs_read() {
     // Those of HDF5 files, `file:array`, are tested where these are read.
     let keys = keys.into_iter().filter(|key| !key.contains(':'));
     for key in keys {
-        let expected = reference.read(&key).unwrap().to_f64().unwrap();
-        let (shape, expected) = expected.split_at(4);
-        let (geometry, expected) = expected.split_at(6);
-        let (sum, expected) = expected.split_at(1);
-        let (places, values) = expected.split_at(40);
-
         let found = volume(&key).unwrap_or_else(|error| panic!("{error}"));
-        let [d, h, w] = found.dims();
-        assert_eq!([found.channels(), d, h, w].map(|n| n as f64), shape, "{key}");
-        let found_geometry = [found.voxel_size(), found.origin()].concat();
-        assert_near(&format!("{key} geometry"), &found_geometry, geometry, 1e-6);
-        // Values in f32; the splines of skewed maps through two filters and 64 products.
-        let total: f64 = found.data().iter().map(|&x| f64::from(x)).sum();
-        let size: f64 = found.data().iter().map(|&x| f64::from(x.abs())).sum();
-        assert!((total - sum[0]).abs() <= 1e-6 * size, "{key}: sum {total}, not {sum:?}");
-        let at = |place: &f64| f64::from(found.data()[*place as usize]);
         let tolerance =
             if matches!(key.as_str(), "5i55_tiny.ccp4" | "1pfe_asu.msk.gz") { 5e-6 } else { 1e-7 };
-        let found: Vec<f64> = places.iter().map(at).collect();
-        assert_near(&format!("{key} values"), &found, values, tolerance);
+        assert_matches(&key, &found, &reference.read(&key).unwrap(), tolerance);
     }
 }
 

@@ -42,7 +42,7 @@ use steer3d_nn::checkpoint::ModelCard;
 pub struct Checkpoints<'a> {
     /// The best network so far, written after every epoch that is better than all before.
     pub model: &'a Path,
-    /// What lies beside it.
+    /// What its file says of it.
     pub card: &'a ModelCard,
     /// The states to go on from, if any.
     pub states: Option<&'a StateFolder>,

@@ -176,6 +176,7 @@ pub(crate) type Layers = Box<dyn Fn(&Tensor) -> Result<Vec<LayerField>, ModelErr
 /// A model given by a function of the voxels of one volume.
 pub(crate) struct Mock {
     pub(crate) name: &'static str,
+    pub(crate) answers: AnswerKind,
     pub(crate) classes: usize,
     pub(crate) channels: usize,
     pub(crate) logits: Function,
@@ -188,13 +189,32 @@ impl Mock {
         logits: impl Fn(&[f32]) -> Vec<f32> + Send + Sync + 'static,
     ) -> Self {
         let layers: Layers = Box::new(|_| Ok(Vec::new()));
-        Self { name, classes: CLASSES.len(), channels: 1, logits: Box::new(logits), layers }
+        Self {
+            name,
+            answers: AnswerKind::Classes,
+            classes: CLASSES.len(),
+            channels: 1,
+            logits: Box::new(logits),
+            layers,
+        }
+    }
+
+    /// A model of values.
+    pub(crate) fn values(
+        name: &'static str,
+        values: impl Fn(&[f32]) -> Vec<f32> + Send + Sync + 'static,
+    ) -> Self {
+        Self { answers: AnswerKind::Values, ..Self::new(name, values) }
     }
 }
 
 impl Predictor for Mock {
     fn name(&self) -> &str {
         self.name
+    }
+
+    fn answers(&self) -> AnswerKind {
+        self.answers
     }
 
     fn classes(&self) -> usize {
@@ -217,31 +237,6 @@ impl Predictor for Mock {
 
     fn layers(&self, batch: &Tensor) -> Result<Vec<LayerField>, ModelError> {
         (self.layers)(batch)
-    }
-}
-
-/// A mock of values.
-pub(crate) struct Regressor(pub(crate) Mock);
-
-impl Predictor for Regressor {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn answers(&self) -> AnswerKind {
-        AnswerKind::Values
-    }
-
-    fn classes(&self) -> usize {
-        self.0.classes()
-    }
-
-    fn channels(&self) -> usize {
-        self.0.channels()
-    }
-
-    fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
-        self.0.logits(batch)
     }
 }
 
@@ -303,8 +298,8 @@ pub(crate) fn third_moment(volume: &[f32]) -> [f32; 3] {
     moment.map(|m| m / mass)
 }
 
-pub(crate) fn vector() -> Regressor {
-    Regressor(Mock::new("third moment", |volume| third_moment(volume).to_vec()))
+pub(crate) fn vector() -> Mock {
+    Mock::values("third moment", |volume| third_moment(volume).to_vec())
 }
 
 /// The value of a measure of no class.

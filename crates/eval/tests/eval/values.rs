@@ -8,9 +8,7 @@ use steer3d_eval::{
     Source, Trial, evaluate, paired_tests,
 };
 
-use crate::common::{
-    Mock, Regressor, dataset, quick, run, third_moment, value, vector, with_targets,
-};
+use crate::common::{Mock, dataset, quick, run, third_moment, value, vector, with_targets};
 
 const CUBE: Condition = Condition::Group { group: PointGroup::Cube };
 
@@ -19,7 +17,7 @@ fn points() -> Protocol {
 }
 
 /// Of a model against targets.
-fn measured(model: &Regressor, irreps: &str, targets: &[Vec<f64>]) -> ModelReport {
+fn measured(model: &Mock, irreps: &str, targets: &[Vec<f64>]) -> ModelReport {
     let dir = tempfile::tempdir().unwrap();
     let data = with_targets(&dir.path().join("t.h5"), irreps, targets);
     run(model, &data, &points())
@@ -54,7 +52,7 @@ fn a_vector_that_turns_with_the_cube_is_found_to() {
 
 #[test]
 fn errors_of_a_constant_are_those_of_the_closed_form() {
-    let model = Regressor(Mock { classes: 1, ..Mock::new("two", |_| vec![2.0]) });
+    let model = Mock { classes: 1, ..Mock::values("two", |_| vec![2.0]) };
     let scores = measured(&model, "1x0", &[vec![2.0], vec![1.0], vec![4.0]]);
     let random = at(&scores, Condition::Random);
     assert!((value(random, "mean_absolute_error") - 1.0).abs() < 1e-12);
@@ -93,10 +91,10 @@ fn an_interrupted_evaluation_goes_on_to_the_same_end() {
     let journal = dir.path().join("answers");
     let failing = |fail_at: usize| {
         let calls = AtomicUsize::new(0);
-        Regressor(Mock::new("third moment", move |volume| {
+        Mock::values("third moment", move |volume| {
             let call = calls.fetch_add(1, Ordering::Relaxed);
             if call < fail_at { third_moment(volume).to_vec() } else { vec![f32::NAN; 3] }
-        }))
+        })
     };
     let with = |fail_at| {
         evaluate(&failing(fail_at), &data, Split::Test, &protocol, Some(&journal), &|_| ()).ok()
@@ -131,7 +129,7 @@ fn the_search_finds_a_larger_error_than_random_rotations() {
 fn models_of_values_are_compared_in_pairs_and_over_seeds() {
     let dir = tempfile::tempdir().unwrap();
     let data = with_targets(&dir.path().join("a.h5"), "1x1", &moments(6));
-    let zero = Regressor(Mock::new("zero", |_| vec![0.0; 3]));
+    let zero = Mock::values("zero", |_| vec![0.0; 3]);
     let reports = [run(&vector(), &data, &points()), run(&zero, &data, &points())];
     let tests = paired_tests(&reports, &points());
     let error = |i: usize, c| value(at(&reports[i], c), "mean_absolute_error");

@@ -3,13 +3,12 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candle_core::Tensor;
 use nalgebra::Vector3;
 use steer3d_dataset::{Dataset, Split};
 use steer3d_eval::metrics::Estimate;
 use steer3d_eval::{
-    AnswerKind, Comparison, Condition, ConditionReport, EvalError, Mask, ModelError, ModelReport,
-    PointGroup, Predictor, Progress, Protocol, Search, Source, Trial, evaluate, paired_tests,
+    AnswerKind, Comparison, Condition, ConditionReport, EvalError, Mask, ModelReport, PointGroup,
+    Predictor, Progress, Protocol, Search, Source, Trial, evaluate, paired_tests,
 };
 use steer3d_volume::Interpolation;
 
@@ -185,35 +184,12 @@ fn what_does_not_fit_is_refused() {
         ),
         "{error}"
     );
-    let one = Wrong(Mock { classes: 2, ..Mock::new("classes", |_| vec![0.0, 1.0]) });
+    // It says that it labels voxels and gives two numbers.
+    let answers = AnswerKind::Voxels;
+    let one = Mock { answers, classes: 2, ..Mock::new("numbers", |_| vec![0.0, 1.0]) };
     let error = fail(&one, &data);
     let shape = matches!(&error, EvalError::Answer { problem, .. } if problem.contains("of shape"));
     assert!(shape, "{error}");
-}
-
-/// A model that says that it labels voxels and gives two numbers.
-struct Wrong(Mock);
-
-impl Predictor for Wrong {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn answers(&self) -> AnswerKind {
-        AnswerKind::Voxels
-    }
-
-    fn classes(&self) -> usize {
-        self.0.classes()
-    }
-
-    fn channels(&self) -> usize {
-        self.0.channels()
-    }
-
-    fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
-        self.0.logits(batch)
-    }
 }
 
 #[test]

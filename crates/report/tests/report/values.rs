@@ -4,14 +4,14 @@ use steer3d_dataset::Split;
 use steer3d_eval::{ModelReport, Protocol, Report, Section, Source};
 use steer3d_report::{figures, html, results_csv, terminal, write_report};
 
-use crate::common::{Mock, Regressor, quick, run, third_moment, with_targets};
+use crate::common::{Mock, quick, run, third_moment, with_targets};
 
 /// Of the moment as a vector.
 pub(crate) fn report() -> Report {
     let dir = tempfile::tempdir().unwrap();
     let data = with_targets(&dir.path().join("a.h5"), "1x1", &vec![vec![1.0, 0.0, -1.0]; 3]);
     let protocol = Protocol { sources: vec![Source::Points], ..quick() };
-    let model = Regressor(Mock::new("third <moment>", |volume| third_moment(volume).to_vec()));
+    let model = Mock::values("third <moment>", |volume| third_moment(volume).to_vec());
     let models: Vec<ModelReport> = vec![run(&model, &data, &protocol)];
     let section = Section::new(&data, Split::Test, protocol, models).unwrap();
     Report::new("Moments", "", vec![section])
