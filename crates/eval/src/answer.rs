@@ -40,9 +40,19 @@ pub(crate) trait Answer: Sync {
     /// What the search for the worst rotation lowers.
     fn margin(&self, place: usize, row: &[f64]) -> f64;
 
+    /// The margin below which an answer is so wrong that the search ends.
+    fn least_margin(&self) -> f64 {
+        f64::NEG_INFINITY
+    }
+
     /// The score of one transformed item, whose mean over items the paired tests and comparisons take: the
     /// measure `score` of [`AnswerKind`](crate::AnswerKind).
     fn score(&self, place: usize, row: &[f64]) -> f64;
+
+    /// The class of an item, if items have classes.
+    fn class(&self, _place: usize) -> Option<usize> {
+        None
+    }
 
     /// The measures under one condition; `unrotated` has one transformation for each item.
     fn found(&self, rows: &Rows<'_>, unrotated: Option<&Rows<'_>>, bootstrap: &Bootstrap) -> Found;

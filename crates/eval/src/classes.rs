@@ -171,6 +171,14 @@ impl Answer for Classes<'_> {
         (row[label] as f32 - other).into()
     }
 
+    fn least_margin(&self) -> f64 {
+        0.0
+    }
+
+    fn class(&self, place: usize) -> Option<usize> {
+        Some(self.labels[place])
+    }
+
     fn score(&self, place: usize, row: &[f64]) -> f64 {
         right(self.labels[place], &logits(row))
     }

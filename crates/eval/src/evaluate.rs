@@ -64,7 +64,6 @@ pub fn evaluate(
     let spec = AnswerSpec::new(dataset, model.answers())?;
     spec.check(model)?;
     protocol.check(dataset, split)?;
-    let classes = spec.kind == AnswerKind::Classes;
     let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref(), spec };
     let mut journal = match journal {
         Some(path) => Journal::open(path, &run.identity(split)?, answer.row_len())?,
@@ -87,8 +86,7 @@ pub fn evaluate(
         if let Some(search) = protocol.search {
             let unrotated = jobs.iter().zip(&rows);
             let unrotated = unrotated.filter(|(job, _)| job.condition == Condition::Unrotated);
-            // Below 0 another class is chosen; other answers can always be worse.
-            let end = if classes { 0.0 } else { f64::NEG_INFINITY };
+            let end = answer.least_margin();
             let started = unrotated
                 .map(|(job, row)| Searched::new(search, row, answer.margin(job.place, row), end));
             let started: Vec<Searched> = started.collect();
@@ -97,8 +95,10 @@ pub fn evaluate(
                 rows.push(found.1);
             }
         }
-        let wrong = jobs.iter().zip(&rows).filter(|_| classes);
-        let wrong = wrong.map(|(job, row)| (&job.transform, answer.score(job.place, row) < 1.0));
+        let classified =
+            jobs.iter().zip(&rows).filter(|(job, _)| answer.class(job.place).is_some());
+        let wrong =
+            classified.map(|(job, row)| (&job.transform, answer.score(job.place, row) < 1.0));
         sources.push(SourceReport {
             source,
             conditions: run.conditions(&jobs, &rows, &bootstrap),
@@ -111,7 +111,7 @@ pub fn evaluate(
             condition: job.condition,
             item: job.item,
             id: dataset.ids()[job.item].clone(),
-            label: classes.then(|| dataset.labels()[job.item] as usize),
+            label: answer.class(job.place),
             transform: job.transform,
             score: answer.score(job.place, &row),
             answer: row,
