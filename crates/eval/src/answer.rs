@@ -24,6 +24,11 @@ pub(crate) trait Answer: Sync {
     /// How many numbers are kept of an answer.
     fn row_len(&self) -> usize;
 
+    /// Whether turned answers are compared with a [`Reference`].
+    fn has_reference(&self) -> bool {
+        false
+    }
+
     /// What answers are compared with, from the answer to the unrotated item.
     fn reference(&self, _place: usize, _unrotated: &[f32]) -> Result<Reference, EvalError> {
         Ok(Reference { labels: vec![], unrotated: vec![] })

@@ -17,7 +17,7 @@ use crate::journal::Journal;
 use crate::layers::{layer_errors, layer_volumes};
 use crate::material::Material;
 use crate::metrics::Bootstrap;
-use crate::predictor::{AnswerKind, Predictor};
+use crate::predictor::Predictor;
 use crate::protocol::{Condition, Protocol, Search, Source, Transform};
 use crate::report::summarise;
 use crate::results::{ConditionReport, ModelReport, Prediction, SourceReport};
@@ -207,7 +207,7 @@ impl Run<'_> {
         known: &mut Known,
     ) -> Result<Vec<Vec<f64>>, EvalError> {
         let answers = self.answers(jobs, &self.volumes(source, jobs, &mut known.materials)?)?;
-        if self.spec.kind == AnswerKind::Voxels {
+        if self.answer.has_reference() {
             self.find_references(source, jobs, &answers, known)?;
         }
         let row = |(job, answer): (&Job, &Vec<f32>)| {

@@ -142,6 +142,10 @@ impl Answer for Voxels<'_> {
         self.names.len().pow(2) + ENDS
     }
 
+    fn has_reference(&self) -> bool {
+        true
+    }
+
     fn reference(&self, place: usize, unrotated: &[f32]) -> Result<Reference, EvalError> {
         let labels = self.dataset.voxel_labels(self.items[place])?;
         Ok(Reference { labels, unrotated: largest_classes(unrotated, self.names.len()) })
