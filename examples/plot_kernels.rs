@@ -14,7 +14,7 @@ mod canvas;
 use std::path::PathBuf;
 
 use canvas::Canvas;
-use steer3d::kernels::{Grid, HarmonicFamily, KernelBasis, conditioning};
+use steer3d::kernels::{HarmonicFamily, KernelBasis, TapGrid, conditioning};
 use steer3d::prelude::{Family, Irreps};
 
 /// Pixels along the edge of a voxel, and between slices.
@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     canvas.save(&file)?;
     println!("{} has the slices z = 0 of {input} -> {output}", file.display());
 
-    let functions = family.sample(&Grid::new(size, [1.0; 3])?, input.lmax() + output.lmax())?;
+    let functions = family.sample(&TapGrid::new(size, [1.0; 3])?, input.lmax() + output.lmax())?;
     let report = conditioning(&functions);
     println!(
         "{} functions of rank {} on the taps, condition number {:.3}, largest overlap {:.4}",

@@ -16,7 +16,7 @@ use argmin::core::{CostFunction, Executor, State};
 use argmin::solver::neldermead::NelderMead;
 use steer3d_kernels::equivariance::{FieldSpectrum, ResponsePower, mixed_power};
 use steer3d_kernels::jets::fit_filters;
-use steer3d_kernels::{Family, Grid, JetPlan, KernelBasis};
+use steer3d_kernels::{Family, JetPlan, KernelBasis, TapGrid};
 use steer3d_so3::Irreps;
 
 const WIDTHS: [f64; 2] = [1.0, 1.25];
@@ -39,7 +39,7 @@ impl Problem {
             .iter()
             .map(|&w| FieldSpectrum::with_nodes(w, 14, 8))
             .collect::<Result<_, _>>()?;
-        let grid = Grid::new(size, [1.0; 3])?;
+        let grid = TapGrid::new(size, [1.0; 3])?;
         let plan = JetPlan::new(&grid, order, Some(1.0), order)?;
         let family = Family::GaussianJets { order, sigma: Some(1.0) };
         let basis = KernelBasis::with_family(&irreps, &irreps, grid, &family)?;

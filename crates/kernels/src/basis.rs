@@ -3,7 +3,7 @@
 
 use steer3d_so3::{Irrep, Irreps, L_MAX, Stream, cg::couples, clebsch_gordan};
 
-use crate::{Family, Grid, HarmonicFamily, HarmonicFunction, KernelError};
+use crate::{Family, HarmonicFamily, HarmonicFunction, KernelError, TapGrid};
 
 /// All steerable kernels of one family between two fields, sampled on k³ taps.
 ///
@@ -22,7 +22,7 @@ use crate::{Family, Grid, HarmonicFamily, HarmonicFunction, KernelError};
 pub struct KernelBasis {
     irreps_in: Irreps,
     irreps_out: Irreps,
-    grid: Grid,
+    grid: TapGrid,
     pairs: Vec<BlockPair>,
     num_weights: usize,
 }
@@ -88,7 +88,7 @@ impl KernelBasis {
         family: &Family,
         voxel_size: [f64; 3],
     ) -> Result<Self, KernelError> {
-        Self::with_family(irreps_in, irreps_out, Grid::new(size, voxel_size)?, family)
+        Self::with_family(irreps_in, irreps_out, TapGrid::new(size, voxel_size)?, family)
     }
 
     /// As [`Self::new`], for any [`HarmonicFamily`].
@@ -98,7 +98,7 @@ impl KernelBasis {
     pub fn with_family(
         irreps_in: &Irreps,
         irreps_out: &Irreps,
-        grid: Grid,
+        grid: TapGrid,
         family: &dyn HarmonicFamily,
     ) -> Result<Self, KernelError> {
         check_irreps(irreps_in, irreps_out)?;
@@ -150,7 +150,7 @@ impl KernelBasis {
     }
 
     /// The taps.
-    pub fn grid(&self) -> &Grid {
+    pub fn grid(&self) -> &TapGrid {
         &self.grid
     }
 

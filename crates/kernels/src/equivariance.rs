@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use steer3d_so3::{Irreps, Normalization, spherical_harmonics};
 
 use crate::family::require_positive;
-use crate::{Family, Grid, HarmonicFamily, HarmonicFunction, KernelBasis, KernelError};
+use crate::{Family, HarmonicFamily, HarmonicFunction, KernelBasis, KernelError, TapGrid};
 
 /// Power of the responses to a random field, up to a common factor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -145,7 +145,7 @@ impl FieldSpectrum {
     pub fn sampled_powers(
         &self,
         functions: &[HarmonicFunction],
-        grid: &Grid,
+        grid: &TapGrid,
     ) -> Vec<ResponsePower> {
         let degrees: Vec<usize> = functions.iter().map(|f| f.j).collect();
         let positions = grid.positions();
@@ -178,7 +178,7 @@ pub fn kernel_errors(
     jmax: usize,
     field_width: f64,
 ) -> Result<Vec<(usize, usize, f64)>, KernelError> {
-    let grid = Grid::new(size, [1.0; 3])?;
+    let grid = TapGrid::new(size, [1.0; 3])?;
     let functions = family.sample(&grid, jmax)?;
     let powers = FieldSpectrum::new(field_width)?.sampled_powers(&functions, &grid);
     Ok(functions.iter().zip(powers).map(|(f, p)| (f.j, f.radial, p.error())).collect())
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn quadrature_has_converged() {
-        let grid = Grid::new(7, [1.0; 3]).unwrap();
+        let grid = TapGrid::new(7, [1.0; 3]).unwrap();
         for family in [Family::shells(), Family::jets(4)] {
             let functions = family.sample(&grid, 4).unwrap();
             let errors = |spectrum: FieldSpectrum| -> Vec<f64> {

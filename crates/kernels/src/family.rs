@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::harmonic::sample_radial_family;
-use crate::{Grid, HarmonicFamily, HarmonicFunction, JetPlan, KernelError};
+use crate::{HarmonicFamily, HarmonicFunction, JetPlan, KernelError, TapGrid};
 
 /// The most radial functions that a family may have.
 pub const MAX_FUNCTIONS: usize = 64;
@@ -109,7 +109,7 @@ pub enum Family {
         #[serde(default)]
         cutoff: AngularCutoff,
     },
-    /// One function for each of [`Grid::radii`]: Y_J/√n at the n taps of that radius and 0 elsewhere. With
+    /// One function for each of [`TapGrid::radii`]: Y_J/√n at the n taps of that radius and 0 elsewhere. With
     /// the weight √n f_J(r) of path (J, i), r = `radii()[i]`, the kernel is f_J(|x|) Y_J, so that a
     /// learned function f_J, for example a perceptron, gets its gradient through the weights.
     Radii {
@@ -158,7 +158,7 @@ impl FromStr for Family {
 }
 
 impl HarmonicFamily for Family {
-    fn sample(&self, grid: &Grid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
+    fn sample(&self, grid: &TapGrid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
         let radius = grid.size() as f64 / 2.0;
         match *self {
             Self::GaussianShells { sigma, cutoff } => {
@@ -209,7 +209,7 @@ pub struct BallMask<F> {
 }
 
 impl<F: HarmonicFamily> HarmonicFamily for BallMask<F> {
-    fn sample(&self, grid: &Grid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
+    fn sample(&self, grid: &TapGrid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
         require_positive("radius", self.radius)?;
         let inside: Vec<bool> = grid
             .positions()

@@ -7,12 +7,12 @@ pub const MAX_SIZE: usize = 31;
 
 /// The k³ taps of a kernel.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Grid {
+pub struct TapGrid {
     size: usize,
     voxel_size: [f64; 3],
 }
 
-impl Grid {
+impl TapGrid {
     /// A grid of `size`³ taps with voxel edges `voxel_size` = (x, y, z), in the unit of length in
     /// which the parameters of a [`crate::Family`] are given. Cubic voxels have \[1, 1, 1\]; for others
     /// let the shortest edge be 1.

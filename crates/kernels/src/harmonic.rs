@@ -3,9 +3,9 @@
 use nalgebra::{DMatrix, DVector};
 use steer3d_so3::{L_MAX, Normalization, spherical_harmonics};
 
-use crate::{Grid, KernelError};
+use crate::{KernelError, TapGrid};
 
-/// 2J+1 functions b_M on the taps of a [`Grid`] with b(R x) = D_J(R) b(x).
+/// 2J+1 functions b_M on the taps of a [`TapGrid`] with b(R x) = D_J(R) b(x).
 #[derive(Debug, Clone, PartialEq)]
 pub struct HarmonicFunction {
     /// Angular degree J.
@@ -40,13 +40,13 @@ pub trait HarmonicFamily {
     /// # Errors
     /// If a parameter of the family is out of range for this grid, or `jmax` is above
     /// [`steer3d_so3::L_MAX`] and the family has functions of such a degree.
-    fn sample(&self, grid: &Grid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError>;
+    fn sample(&self, grid: &TapGrid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError>;
 }
 
 /// Samples radial(n, |x|) Y_J(x/|x|) for every degree J ≤ `jmax` and n < `count` with
 /// `admits(J, n)`; functions that vanish on the taps are left out. Y_J(0) = 0 for J > 0.
 pub(crate) fn sample_radial_family(
-    grid: &Grid,
+    grid: &TapGrid,
     jmax: usize,
     count: usize,
     admits: impl Fn(usize, usize) -> bool,

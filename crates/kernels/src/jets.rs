@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use nalgebra::{DMatrix, DVector};
 use steer3d_so3::{Normalization, clebsch_gordan, spherical_harmonics};
 
-use crate::{Grid, HarmonicFunction, KernelError};
+use crate::{HarmonicFunction, KernelError, TapGrid};
 
 /// The highest derivative order supported.
 pub const MAX_ORDER: usize = 8;
@@ -100,7 +100,7 @@ impl JetPlan {
     /// If `order` exceeds k − 1, since k taps carry no more than k independent filters, or
     /// [`MAX_ORDER`].
     pub fn new(
-        grid: &Grid,
+        grid: &TapGrid,
         order: usize,
         sigma: Option<f64>,
         jmax: usize,

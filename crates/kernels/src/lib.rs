@@ -18,7 +18,7 @@
 //! * The layer is a cross-correlation: f_out(p) = Σ_x κ(x) f_in(p + x), as `conv3d` computes it.
 //! * Filters have shape \[C_out, C_in, k, k, k\] with taps in z, y, x order, so that they act on
 //!   tensors N, C, D, H, W. Tap (a, b, c) sits at the position
-//!   x = ((c − h) v_x, (b − h) v_y, (a − h) v_z), h = (k − 1)/2, v the voxel size ([`Grid`]).
+//!   x = ((c − h) v_x, (b − h) v_y, (a − h) v_z), h = (k − 1)/2, v the voxel size ([`TapGrid`]).
 //! * Channels are laid out as `steer3d_so3::Irreps` has them: block, multiplicity, component.
 //! * Every b is scaled so that, in white noise of unit variance, each of its components responds with
 //!   unit variance; a path then does so too ([`KernelBasis::initial_weights`] has the argument).
@@ -37,7 +37,7 @@ mod separable;
 pub use basis::{BlockPair, KernelBasis, Path};
 pub use error::KernelError;
 pub use family::{AngularCutoff, BallMask, BumpShape, Family, MAX_FUNCTIONS};
-pub use grid::{Grid, MAX_SIZE};
+pub use grid::{MAX_SIZE, TapGrid};
 pub use harmonic::{Conditioning, HarmonicFamily, HarmonicFunction, conditioning};
 pub use jets::{JetCoefficient, JetHarmonic, JetPlan, MAX_ORDER};
 pub use separable::{Coupling, FieldBlock, JetTerm, SeparableCost, SeparablePlan};

@@ -2,13 +2,13 @@
 
 use nalgebra::{DVector, Vector3};
 use steer3d_kernels::equivariance::{kernel_errors, layer_error, mean_kernel_error};
-use steer3d_kernels::{Family, Grid, HarmonicFamily, HarmonicFunction, KernelError};
+use steer3d_kernels::{Family, HarmonicFamily, HarmonicFunction, KernelError, TapGrid};
 use steer3d_so3::{Irreps, Stream, random_rotations, wigner_d};
 
 /// Response of `function` at the origin to bumps of width `width`, one value per component.
 fn response(
     function: &HarmonicFunction,
-    grid: &Grid,
+    grid: &TapGrid,
     bumps: &[(Vector3<f64>, f64)],
     width: f64,
 ) -> DVector<f64> {
@@ -31,7 +31,7 @@ fn response(
 #[test]
 fn closed_form_agrees_with_drawn_fields() {
     let (size, width) = (5, 1.0);
-    let grid = Grid::new(size, [1.0; 3]).unwrap();
+    let grid = TapGrid::new(size, [1.0; 3]).unwrap();
     for family in [Family::shells(), Family::jets(3)] {
         let functions = family.sample(&grid, 3).unwrap();
         let errors = kernel_errors(&family, size, 3, width).unwrap();
@@ -70,7 +70,7 @@ fn closed_form_agrees_with_drawn_fields() {
 struct Broken;
 
 impl HarmonicFamily for Broken {
-    fn sample(&self, grid: &Grid, _: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
+    fn sample(&self, grid: &TapGrid, _: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
         let samples = grid.positions().iter().map(|p| p[0] * p[0]).collect();
         Ok(vec![HarmonicFunction { j: 0, radial: 0, samples }])
     }

@@ -1,13 +1,13 @@
 //! The kernel families beyond the paper's, jet plans, masks and conditioning.
 
 use steer3d_kernels::{
-    AngularCutoff, BallMask, BumpShape, Family, Grid, HarmonicFamily, JetPlan, KernelBasis,
-    KernelError, conditioning,
+    AngularCutoff, BallMask, BumpShape, Family, HarmonicFamily, JetPlan, KernelBasis, KernelError,
+    TapGrid, conditioning,
 };
 use steer3d_so3::{Irreps, cube_group, wigner_d};
 
-fn cubic(size: usize) -> Grid {
-    Grid::new(size, [1.0; 3]).unwrap()
+fn cubic(size: usize) -> TapGrid {
+    TapGrid::new(size, [1.0; 3]).unwrap()
 }
 
 fn all_families() -> Vec<Family> {
@@ -85,7 +85,7 @@ fn radii_express_every_radial_function() {
 
 #[test]
 fn jet_samples_are_the_product_of_the_plan() {
-    let grid = Grid::new(5, [1.0, 1.0, 1.4]).unwrap();
+    let grid = TapGrid::new(5, [1.0, 1.0, 1.4]).unwrap();
     let plan = JetPlan::new(&grid, 4, None, 4).unwrap();
     for (harmonic, function) in plan.harmonics.iter().zip(plan.sample()) {
         assert_eq!((harmonic.j, harmonic.radial), (function.j, function.radial));

@@ -63,15 +63,15 @@ pub struct Params {
     dtype: DType,
     device: Device,
     prefix: String,
-    source: Option<Source>,
+    source: Option<Tensors>,
     trainable: Vec<Parameter>,
     buffers: Vec<(String, Var)>,
 }
 
 /// Where tensors come from that are not new.
-struct Source(VarBuilder<'static>);
+struct Tensors(VarBuilder<'static>);
 
-impl Debug for Source {
+impl Debug for Tensors {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("VarBuilder")
     }
@@ -111,7 +111,7 @@ impl Params {
     pub fn from_var_builder(source: &VarBuilder<'static>, seed: u64) -> Self {
         Self {
             prefix: source.prefix(),
-            source: Some(Source(source.root())),
+            source: Some(Tensors(source.root())),
             ..Self::new(seed, source.dtype(), source.device())
         }
     }
@@ -156,7 +156,7 @@ impl Params {
 
     fn var(&self, name: &str, values: Vec<f64>, shape: &[usize]) -> Result<Var, NnError> {
         let initial = self.constant(values, shape)?;
-        let Some(Source(source)) = &self.source else { return Ok(Var::from_tensor(&initial)?) };
+        let Some(Tensors(source)) = &self.source else { return Ok(Var::from_tensor(&initial)?) };
         let known = source.contains_tensor(name);
         let var = Var::from_tensor(&source.get(shape, name)?)?;
         if !known {

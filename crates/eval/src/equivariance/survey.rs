@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 use steer3d_kernels::equivariance::{layer_error, mean_kernel_error};
-use steer3d_kernels::{Family, Grid, HarmonicFamily, conditioning};
+use steer3d_kernels::{Family, HarmonicFamily, TapGrid, conditioning};
 use steer3d_so3::{Irreps, Stream, random_rotations};
 
 use super::{BumpField, LayerSpec, Subject, centre_error, cube_error, resampled_errors};
@@ -176,7 +176,7 @@ fn kernel_row(config: &SurveyConfig, layer: &LayerSpec) -> Result<KernelRow, Eva
     };
     // First: its error names the irreps when their degrees are too high.
     let layer = of(&|width| layer_error(irreps, irreps, *size, family, width))?;
-    let functions = conditioning(&family.sample(&Grid::new(*size, [1.0; 3])?, jmax)?);
+    let functions = conditioning(&family.sample(&TapGrid::new(*size, [1.0; 3])?, jmax)?);
     Ok(KernelRow {
         family: label(family),
         size: *size,

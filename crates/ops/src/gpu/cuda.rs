@@ -20,7 +20,7 @@ use half::bf16;
 
 use super::cache::{self, Cache};
 use super::routine::{
-    Arg, Buffer, Call, DEVICE, Element, Limits, Routine, Slot, Source, nvrtc_options,
+    Arg, Buffer, Call, DEVICE, Element, KernelText, Limits, Routine, Slot, nvrtc_options,
 };
 
 /// A parameter that is a struct of ints, no larger than this.
@@ -66,7 +66,7 @@ pub(crate) fn limits(device: &CudaDevice) -> Result<Limits> {
 }
 
 /// The compiled form of a text for the architecture of a device.
-fn compiled(source: &Source, device: &CudaDevice) -> Result<Arc<str>> {
+fn compiled(source: &KernelText, device: &CudaDevice) -> Result<Arc<str>> {
     static PTX: LazyLock<Cache> = LazyLock::new(Cache::default);
     static FOLDER: LazyLock<Option<PathBuf>> = LazyLock::new(cache::folder);
     // A driver may refuse what a later compiler gives than the one that is there.

@@ -74,13 +74,13 @@ pub(crate) struct Limits {
 
 /// The text of one or more kernels.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
+pub(crate) struct KernelText {
     pub(crate) text: Arc<str>,
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) key: u64,
 }
 
-impl Source {
+impl KernelText {
     pub(crate) fn new(text: String) -> Self {
         let mut hasher = DefaultHasher::new();
         (DEVICE, &text).hash(&mut hasher);
@@ -90,10 +90,10 @@ impl Source {
 
 macro_rules! sources {
     ($($name:ident: $file:literal;)*) => {
-        $(pub(crate) fn $name(element: Element) -> Source {
-            static SOURCES: LazyLock<[Source; 3]> = LazyLock::new(|| {
+        $(pub(crate) fn $name(element: Element) -> KernelText {
+            static SOURCES: LazyLock<[KernelText; 3]> = LazyLock::new(|| {
                 [Element::F32, Element::F64, Element::Bf16].map(|element| {
-                    Source::new(element.prelude() + include_str!(concat!("kernels/", $file)))
+                    KernelText::new(element.prelude() + include_str!(concat!("kernels/", $file)))
                 })
             });
             SOURCES[element as usize].clone()
@@ -162,7 +162,7 @@ pub(crate) enum Buffer {
 /// One launch.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    pub(crate) source: Source,
+    pub(crate) source: KernelText,
     pub(crate) function: &'static str,
     pub(crate) grid: [u32; 3],
     pub(crate) block: u32,
@@ -246,7 +246,7 @@ impl Routine {
     /// Adds a launch of one block.
     pub(crate) fn call(
         &mut self,
-        source: impl FnOnce(Element) -> Source,
+        source: impl FnOnce(Element) -> KernelText,
         function: &'static str,
         args: Vec<Arg>,
     ) -> &mut Call {

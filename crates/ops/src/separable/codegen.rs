@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use steer3d_kernels::{Coupling, FieldBlock, JetTerm, SeparablePlan};
 
-use crate::gpu::{Element, Limits, Source};
+use crate::gpu::{Element, KernelText, Limits};
 
 const TEMPLATE: &str = include_str!("../gpu/kernels/separable.cu");
 
@@ -64,7 +64,7 @@ impl Use {
 /// One kernel of a plan: what it does and for which output channels.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
-    pub(crate) source: Source,
+    pub(crate) source: KernelText,
     pub(crate) tile: [usize; 3],
     pub(crate) threads: usize,
     pub(crate) shared_bytes: usize,
@@ -111,7 +111,7 @@ pub(crate) fn kernels(plan: &SeparablePlan, variant: Variant) -> Option<Vec<Kern
         let two = candidates().find(|w| w.blocks() >= 2 && w.fits());
         let writer = two.or_else(|| candidates().find(Writer::fits))?;
         Some(Kernel {
-            source: Source::new(writer.text()),
+            source: KernelText::new(writer.text()),
             tile: writer.tile,
             threads: writer.threads(),
             shared_bytes: writer.shared_bytes(),

@@ -10,7 +10,7 @@ use steer3d_so3::Irreps;
 
 use crate::gpu::dynamic::dynamic_library;
 use crate::gpu::routine::{DEVICE, nvrtc_options};
-use crate::gpu::{Element, Limits, Source, dense, fields, shares, space};
+use crate::gpu::{Element, KernelText, Limits, dense, fields, shares, space};
 use crate::separable::{Use, Variant, kernels};
 
 const HOPPER: Limits = Limits {
@@ -75,7 +75,7 @@ fn plan(irreps: &str, size: usize, order: usize) -> SeparablePlan {
 }
 
 /// The texts of all kernels, and those of some plans, with names for their files.
-fn texts() -> Vec<(String, Source)> {
+fn texts() -> Vec<(String, KernelText)> {
     const ELEMENTS: [Element; 3] = [Element::F32, Element::F64, Element::Bf16];
     let mut texts = vec![];
     for element in ELEMENTS {
