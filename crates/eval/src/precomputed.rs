@@ -86,7 +86,9 @@ impl Exporter {
         };
         volumes().map_err(|source| EvalError::Write { path: path.clone(), source })?;
         let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
-        steer3d_nn::checkpoint::write_atomically(&folder.join(KEYS), text.as_bytes())?;
+        let path = folder.join(KEYS);
+        atomic::write(&path, text.as_bytes())
+            .map_err(|source| EvalError::Write { path, source })?;
         Ok(keys.len())
     }
 }

@@ -60,7 +60,7 @@ pub fn save(path: &Path, network: &Network, card: &ModelCard) -> Result<(), NnEr
     let tensors = tensors.collect::<Result<Vec<_>, NnError>>()?;
     let metadata = Some(HashMap::from([(CARD.into(), text)]));
     let bytes = safetensors::serialize(tensors, metadata).map_err(|e| fault(path, &e))?;
-    write_atomically(path, &bytes)
+    steer3d_files::write(path, &bytes).map_err(|e| fault(path, &format!("cannot be written: {e}")))
 }
 
 /// Reads a network and its card; `path` names the safetensors file.
@@ -137,14 +137,6 @@ fn tensor(
         return Err(fault(path, &format!("tensor '{name}' holds {bad}")));
     }
     Ok(tensor.to_device(device)?)
-}
-
-/// [`steer3d_files::write`] with an error of this crate.
-///
-/// # Errors
-/// [`NnError::Checkpoint`] when the folder is missing or not writable, or the disk is full.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), NnError> {
-    steer3d_files::write(path, bytes).map_err(|e| fault(path, &format!("cannot be written: {e}")))
 }
 
 fn fault(path: &Path, problem: &dyn Display) -> NnError {
