@@ -1,4 +1,6 @@
-//! Files that appear under their name only when they are whole and on disk.
+//! Files that appear under their name only when they are whole and on disk, and the memory that input may take.
+
+pub mod memory;
 
 use std::fs::File;
 use std::io::{BufWriter, IntoInnerError, Result, Write};
