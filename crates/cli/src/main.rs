@@ -18,6 +18,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use bytesize::ByteSize;
 use candle_core::Device;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use steer3d::eval::EvalError;
@@ -53,6 +54,10 @@ pub(crate) struct Global {
     /// parts
     #[arg(long, global = true, default_value = "auto", env = "STEER3D_DEVICE")]
     device: String,
+    /// Most memory to take for what files and datasets hold, such as 500MB or 8GiB [default: half of what the
+    /// machine has, or of what limits allow this process]
+    #[arg(long, global = true, env = "STEER3D_MEMORY", value_name = "SIZE", value_parser = memory)]
+    memory: Option<ByteSize>,
     /// Print the result as one JSON object on standard output
     #[arg(long, global = true)]
     json: bool,
@@ -150,6 +155,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
+    if let Some(memory) = global.memory {
+        steer3d::files::memory::set_limit(memory.as_u64());
+    }
     let devices = global.device.split(',').map(device).collect::<Result<Vec<_>>>()?;
     if devices.len() > 1 && !matches!(cli.command, Command::Train(_)) {
         bail!("--device: only `steer3d train` computes on several devices");
@@ -171,6 +179,12 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Completions { shell } => completions(*shell)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A budget of at least 16 MiB.
+fn memory(text: &str) -> Result<ByteSize, String> {
+    let wanted = text.parse().ok().filter(|size| *size >= ByteSize::mib(16));
+    wanted.ok_or_else(|| format!("expected at least 16MiB, such as 8GiB, found `{text}`"))
 }
 
 /// `auto` takes the first GPU where this build and this machine have one.

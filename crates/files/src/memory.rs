@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytesize::ByteSize;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// The budget in bytes; 0 until it is set or asked for.
@@ -18,7 +19,7 @@ static TAKEN: AtomicU64 = AtomicU64::new(0);
 /// More memory than the budget has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected at most {}, the memory for input, found {}; give more with --memory, or a smaller file",
-        size(*.limit), size(*.needed))]
+        ByteSize(*.limit), ByteSize(*.needed))]
 pub struct NoRoom {
     /// Bytes that were asked for, with those that the reader held.
     pub needed: u64,
@@ -107,16 +108,6 @@ fn of_process() -> Option<u64> {
     None
 }
 
-/// A number of bytes for a person.
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} bytes"),
-        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +126,6 @@ mod tests {
         drop(first);
         take(1000).unwrap();
         let text = take(3 << 30).unwrap_err().to_string();
-        assert!(text.contains("3.0 GiB") && text.contains("1000 bytes"), "{text}");
+        assert!(text.contains("3.0 GiB") && text.contains("1000 B"), "{text}");
     }
 }
