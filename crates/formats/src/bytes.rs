@@ -34,7 +34,14 @@ pub(crate) fn most_unpacked(packed: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct FileBytes {
     bytes: Vec<u8>,
-    _room: Held,
+    room: Held,
+}
+
+impl FileBytes {
+    /// Bytes of memory that are taken for it.
+    pub(crate) fn taken(&self) -> u64 {
+        self.room.taken()
+    }
 }
 
 impl Deref for FileBytes {
@@ -124,7 +131,7 @@ fn everything(mut reader: impl Read, first: u64, limit: u64) -> Result<FileBytes
             return Err(Unread::TooLarge);
         }
         if (read as u64) < step {
-            return Ok(FileBytes { bytes, _room: room });
+            return Ok(FileBytes { bytes, room });
         }
         step = (bytes.len() as u64 / 4).max(1 << 16).min(limit + 1 - bytes.len() as u64);
     }

@@ -44,6 +44,14 @@ impl Fault {
         Self { place, expected: expected.into(), found: found.into(), no_room: None }
     }
 
+    /// The fault of a reader that has taken `bytes` already.
+    pub(crate) fn beside(mut self, bytes: u64) -> Self {
+        if let Some(no_room) = &mut self.no_room {
+            no_room.needed = no_room.needed.saturating_add(bytes);
+        }
+        self
+    }
+
     /// The lack of memory, where that is all that is wrong.
     pub fn no_room(&self) -> Option<&NoRoom> {
         self.no_room.as_ref()

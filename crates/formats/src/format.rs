@@ -130,7 +130,9 @@ pub fn read_with(path: &Path, nan: Nan) -> Result<FileContents, FormatError> {
         formats: Format::ALL.map(|format| format.spec().name).join(", "),
         found: describe(&bytes),
     })?;
-    format.read(&bytes, nan).map_err(|fault| fault.of(path, format.spec().name))
+    format
+        .read(&bytes, nan)
+        .map_err(|fault| fault.beside(bytes.taken()).of(path, format.spec().name))
 }
 
 /// Reads the unpacked bytes of a file of a known format.

@@ -9,13 +9,20 @@ const BLOCK: u64 = 1 << 16;
 #[derive(Debug)]
 pub(crate) struct Held {
     room: Room,
+    /// Bytes of the room.
+    taken: u64,
     /// Bytes of the room that nothing fills yet.
     spare: u64,
 }
 
 impl Held {
     pub(crate) fn new() -> Result<Self, NoRoom> {
-        Ok(Self { room: memory::take(0)?, spare: 0 })
+        Ok(Self { room: memory::take(0)?, taken: 0, spare: 0 })
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Makes room for `bytes` more.
@@ -23,6 +30,7 @@ impl Held {
         if bytes > self.spare {
             let block = bytes.max(BLOCK);
             self.room.grow(block)?;
+            self.taken += block;
             self.spare += block;
         }
         self.spare -= bytes;

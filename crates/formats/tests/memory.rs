@@ -64,6 +64,10 @@ fn readers_keep_to_the_budget() {
         let error = read(path).unwrap_err();
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(error.no_room().is_some() && error.to_string().contains(name), "{error}");
+        if !name.ends_with("npz") {
+            // It never fits, so there is no sense in trying again.
+            assert!(!error.no_room().unwrap().is_temporary(), "{error}");
+        }
         let all = memory::take(64 << 20).expect("given back");
         // What others hold is given back later.
         assert!(read(path).unwrap_err().no_room().is_some());

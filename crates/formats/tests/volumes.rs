@@ -116,7 +116,7 @@ fn broken_files_are_refused_with_place_and_reason() {
         ("trunc_data_tiny.ccp4", Place::Byte(1552), "1920 bytes of values", "after 368"),
         ("fuzz_flat_cell.mrc", Place::Whole, "a volume", "numbers from 1e-30 to 1e30"),
         ("crash-1.nii", Place::Byte(0), "348 (NIfTI-1) or 540 bytes", "0"),
-        ("made.dscalar.nii", Place::Byte(504), "axes are places", "3006, a CIFTI matrix"),
+        ("made.dscalar.nii", Place::Byte(504), "axes are places", "3000, a CIFTI matrix"),
         ("huge_shape.npy", Place::Byte(128), "at most 4294967296 bytes", "4611686018427387904"),
         ("object_descr.npy", Place::Byte(0), "plain values", "never read"),
         ("py3-objarr.npy", Place::Byte(0), "plain values", "never read"),
