@@ -6,9 +6,11 @@
 //! outer corner of its first voxel lies at `translate`. (So says the specification; trimesh takes
 //! `scale` for the distance of the first voxel's centre from the last's.)
 
+use steer3d_files::memory;
+
 use crate::fault::{Fault, Place};
-use crate::samples::{Axis, checked_len, in_order, volume};
-use crate::spec::{FormatSpec, Read};
+use crate::samples::{Array, Axis, Element, Fields, checked_len, volume};
+use crate::spec::{FormatSpec, Nan, Read};
 use steer3d_volume::volume::Volume;
 
 pub(crate) const FORMAT: FormatSpec = FormatSpec {
@@ -23,15 +25,18 @@ const MAX_HEADER_BYTES: usize = 1 << 14;
 ///
 /// # Errors
 /// If the header is not valid or the runs do not fill the grid exactly.
-fn read(bytes: &[u8]) -> Result<Volume, Fault> {
+fn read(bytes: &[u8], nan: Nan) -> Result<Volume, Fault> {
     let (header, start) = header(bytes)?;
     let [x, z, y] = header.dim;
     let len = checked_len(&header.dim, Place::Line(header.dim_line))?;
     let axes = Axis::fastest_first([y, z, x], 1);
-    let values = runs(&bytes[start..], start, len, header.largest)?;
+    let _room = memory::take(len as u64)?;
+    let voxels = runs(&bytes[start..], start, len, header.largest)?;
+    let voxels = Fields { bytes: &voxels, big_endian: false };
+    let voxels = Array::new(voxels, 0, &[len], 0, Element::U8)?;
+    let (values, _room) = voxels.values(&[0], [axes[2], axes[0], axes[1]], nan, |x| x)?;
     let size = header.scale / x.max(y).max(z) as f64;
     let origin = header.translate.map(|corner| corner + size / 2.0);
-    let values = in_order(values, &[0], [axes[2], axes[0], axes[1]]);
     volume(values, 1, [x, y, z], [size; 3], origin)
 }
 
@@ -103,7 +108,7 @@ fn numbers<T: std::str::FromStr, const N: usize>(words: &[&str]) -> Option<[T; N
 }
 
 /// `len` values from pairs of a value and how often it comes; the first lies at byte `start`.
-fn runs(bytes: &[u8], start: usize, len: usize, largest: u8) -> Result<Vec<f32>, Fault> {
+fn runs(bytes: &[u8], start: usize, len: usize, largest: u8) -> Result<Vec<u8>, Fault> {
     let (pairs, odd) = bytes.as_chunks::<2>();
     let total: usize = pairs.iter().map(|&[_, count]| usize::from(count)).sum();
     if total != len || !odd.is_empty() {
@@ -121,7 +126,7 @@ fn runs(bytes: &[u8], start: usize, len: usize, largest: u8) -> Result<Vec<f32>,
                 value.to_string(),
             ));
         }
-        values.resize(values.len() + usize::from(count), f32::from(value));
+        values.resize(values.len() + usize::from(count), value);
     }
     Ok(values)
 }

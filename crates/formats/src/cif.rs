@@ -2,7 +2,14 @@
 //! (syntax: <https://www.iucr.org/resources/cif/spec/version1.1/cifsyntax>).
 //!
 //! - Atoms are those of `_atom_site`, in a loop or as single items; other categories are passed
-//!   over. Every `data_` block with atoms gives a molecule, or one for each model number.
+//!   over, and so are save frames. Every `data_` block with atoms gives a molecule, or one for each
+//!   model number.
+//! - A block without them may be a chemical component (`_chem_comp_atom`), as in the dictionary of
+//!   the PDB or a library of monomers. It gives a model for each set of coordinates that it has for
+//!   all atoms: `x, y, z`, `model_Cartn_*` and `pdbx_model_Cartn_*_ideal`, in this order.
+//! - The element is that of `type_symbol`. Without one it is that of the name in a standard residue, of
+//!   an ion (which has the name of its residue), or of a label that is a symbol and a number (`Fe1`);
+//!   `CA1`, which may be a carbon, is element 0.
 //! - Names and numbers are the authors' (`auth_*`) where the file has them, else `label_*`.
 //! - Fractional coordinates are placed by [`Cell::cartesian`]; symmetry is not applied, so that
 //!   the atoms are those of the asymmetric unit. Uncertainties such as `0.1234(5)` are dropped.
@@ -12,15 +19,21 @@ use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
 use crate::fault::{Fault, Place};
-use crate::records::{cut, element, element_of_label, parsed, push, show, text};
+use crate::records::{
+    Tally, cut, element, element_in_residue, element_of_label, parsed, show, text,
+};
 use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::molecule::{Atom, Cell, Molecule};
+use steer3d_volume::volume::is_length;
 
 pub(crate) const FORMAT: FormatSpec = FormatSpec {
     recognises,
     several: Some(Several::Models),
     ..FormatSpec::new("mmCIF", &["cif", "mmcif"], Read::Molecules(read))
 };
+
+/// Most tags of a loop, and items of atoms of a block.
+const MAX_TAGS: usize = 1 << 12;
 
 /// Is the first thing of a file a data block?
 fn recognises(bytes: &[u8]) -> bool {
@@ -30,58 +43,75 @@ fn recognises(bytes: &[u8]) -> bool {
 /// The molecules of a file: one for each block and model.
 fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
     let mut tokens = Tokens::new(bytes);
-    let mut molecules = Vec::new();
-    let mut block = None;
+    let (mut molecules, mut tally) = (Vec::new(), Tally::new()?);
+    let (mut block, mut in_frame) = (None, false);
     while let Some(token) = tokens.next()? {
         let Some(current) = block.as_mut() else {
             let Token::Data(name) = token else {
                 return Err(tokens.fault("a data_ block", &token));
             };
-            block = Some(Block::new(name, 0));
+            block = Some(Block::new(name));
             continue;
         };
         match token {
-            Token::Data(name) => {
-                let done = current.done + current.atoms;
-                let before = std::mem::replace(current, Block::new(name, done));
-                before.finish(&mut molecules)?;
+            Token::Data(name) if !in_frame => {
+                let before = std::mem::replace(current, Block::new(name));
+                before.finish(&mut molecules, &mut tally)?;
             }
-            Token::Loop => read_loop(&mut tokens, current)?,
+            Token::Save(name) if name.is_empty() == in_frame => in_frame = !in_frame,
+            Token::Loop => {
+                read_loop(&mut tokens, Some(current).filter(|_| !in_frame), &mut tally)?;
+            }
             Token::Tag(tag) => {
                 let value = tokens.value(&tag)?;
-                current.item(tag, value)?;
+                if !in_frame {
+                    current.item(tag, value)?;
+                }
             }
-            Token::Value(_) => return Err(tokens.fault("a tag, loop_ or data_", &token)),
+            Token::Data(_) | Token::Save(_) | Token::Value(_) => {
+                let end = if in_frame { "save_" } else { "data_" };
+                return Err(tokens.fault(&format!("a tag, loop_ or {end}"), &token));
+            }
         }
     }
+    if in_frame {
+        return Err(Fault::new(Place::Line(tokens.line), "save_", "the end of the file"));
+    }
     if let Some(block) = block {
-        block.finish(&mut molecules)?;
+        block.finish(&mut molecules, &mut tally)?;
     }
     if molecules.is_empty() {
-        let expected = "atoms with _atom_site.Cartn_x, y, z or _atom_site_fract_x, y, z";
+        let expected = "atoms with _atom_site.Cartn_x, y, z, _atom_site_fract_x, y, z or coordinates \
+                        of _chem_comp_atom";
         return Err(Fault::new(Place::Whole, expected, "no such atoms"));
     }
     Ok(molecules)
 }
 
-fn read_loop<'a>(tokens: &mut Tokens<'a>, block: &mut Block<'a>) -> Result<(), Fault> {
+/// Reads a loop, into `block` unless it is of a save frame.
+fn read_loop<'a>(
+    tokens: &mut Tokens<'a>,
+    mut block: Option<&mut Block<'a>>,
+    tally: &mut Tally,
+) -> Result<(), Fault> {
     let line = tokens.line;
     let mut tags = Vec::new();
     while let Some(Token::Tag(_)) = tokens.peek()? {
         let Some(Token::Tag(tag)) = tokens.next()? else { break };
+        check_tags(tags.len(), tokens.line)?;
         tags.push(tag);
     }
     if tags.is_empty() {
         return Err(Fault::new(Place::Line(line), "a tag after loop_", "none"));
     }
-    let columns = Columns::new(&tags);
+    let layout = Layout::new(&tags);
     let mut row = Vec::new();
     while let Some(Token::Value(value)) = tokens.peek()? {
         tokens.next()?;
         row.push(value);
         if row.len() == tags.len() {
-            if let Some(columns) = &columns {
-                block.atom(columns, &row)?;
+            if let Some(block) = &mut block {
+                block.row(&layout, &row, tally)?;
             }
             row.clear();
         }
@@ -93,6 +123,13 @@ fn read_loop<'a>(tokens: &mut Tokens<'a>, block: &mut Block<'a>) -> Result<(), F
     Err(Fault::new(Place::Line(tokens.line), expected, format!("{} in the last", row.len())))
 }
 
+fn check_tags(count: usize, line: usize) -> Result<(), Fault> {
+    if count < MAX_TAGS {
+        return Ok(());
+    }
+    Err(Fault::new(Place::Line(line), format!("at most {MAX_TAGS} tags"), "more"))
+}
+
 /// A data block.
 struct Block<'a> {
     name: String,
@@ -102,12 +139,13 @@ struct Block<'a> {
     models: BTreeMap<i64, Vec<Atom>>,
     fractional: bool,
     atoms: usize,
-    done: usize,
     line: usize,
+    /// The atoms of a component by their set of coordinates, `None` where it lacks some.
+    component: [Option<Vec<Atom>>; 3],
 }
 
 impl<'a> Block<'a> {
-    fn new(name: &[u8], done: usize) -> Self {
+    fn new(name: &[u8]) -> Self {
         Self {
             name: cut(&text(name)),
             lengths: [None; 3],
@@ -116,8 +154,8 @@ impl<'a> Block<'a> {
             models: BTreeMap::new(),
             fractional: false,
             atoms: 0,
-            done,
             line: 0,
+            component: [const { Some(Vec::new()) }; 3],
         }
     }
 
@@ -134,13 +172,37 @@ impl<'a> Block<'a> {
         } else if tag == "_struct_title" {
             let title = text(value.bytes);
             self.name = cut(&title.split_whitespace().collect::<Vec<_>>().join(" "));
-        } else if tag.starts_with("_atom_site_") {
+        } else if tag.starts_with("_atom_site_") || tag.starts_with("_chem_comp_atom_") {
+            check_tags(self.items.len(), value.line)?;
             self.items.push((tag, value));
         }
         Ok(())
     }
 
-    fn atom(&mut self, columns: &Columns, row: &[Value<'a>]) -> Result<(), Fault> {
+    /// Takes the atoms of a row of values.
+    fn row(&mut self, layout: &Layout, row: &[Value<'a>], tally: &mut Tally) -> Result<(), Fault> {
+        if let Some(columns) = &layout.site {
+            self.atom(columns, row, tally)?;
+        }
+        for (columns, atoms) in layout.component.iter().zip(&mut self.component) {
+            let Some(columns) = columns else { continue };
+            if columns.position.iter().any(|&at| row[at].is_null()) {
+                *atoms = None;
+            }
+            if let Some(atoms) = atoms {
+                self.line = row[0].line;
+                tally.push(atoms, columns.atom(row)?.0, row[0].line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn atom(
+        &mut self,
+        columns: &Columns,
+        row: &[Value<'a>],
+        tally: &mut Tally,
+    ) -> Result<(), Fault> {
         let line = row[0].line;
         if self.atoms > 0 && self.fractional != columns.fractional {
             let expected = "the coordinates of all atoms of a block of one kind";
@@ -148,22 +210,22 @@ impl<'a> Block<'a> {
             return Err(Fault::new(Place::Line(line), expected, found));
         }
         let (atom, model) = columns.atom(row)?;
-        let atoms = self.models.entry(model).or_default();
-        let others = self.done + self.atoms - atoms.len();
-        push(atoms, others, atom, line)?;
+        tally.push(self.models.entry(model).or_default(), atom, line)?;
         self.atoms += 1;
         self.fractional = columns.fractional;
         self.line = line;
         Ok(())
     }
 
-    fn finish(mut self, molecules: &mut Vec<Molecule>) -> Result<(), Fault> {
+    fn finish(mut self, molecules: &mut Vec<Molecule>, tally: &mut Tally) -> Result<(), Fault> {
         let (tags, row): (Vec<_>, Vec<_>) = std::mem::take(&mut self.items).into_iter().unzip();
-        if let Some(columns) = Columns::new(&tags) {
-            self.atom(&columns, &row)?;
+        if !tags.is_empty() {
+            self.row(&Layout::new(&tags), &row, tally)?;
         }
         if self.atoms == 0 {
-            return Ok(());
+            let sets = std::mem::take(&mut self.component).into_iter().flatten();
+            self.models = (1..).zip(sets.filter(|atoms| !atoms.is_empty())).collect();
+            self.lengths = [None; 3];
         }
         let cell = self.cell()?;
         let name = self.name;
@@ -173,8 +235,8 @@ impl<'a> Block<'a> {
                 for atom in &mut atoms {
                     atom.position = cell.cartesian(atom.position);
                 }
-                check_positions(&atoms, self.line)?;
             }
+            check_positions(&atoms, self.line)?;
             molecules.push(Molecule { name: name.clone(), atoms, cell, ..Molecule::default() });
         }
         Ok(())
@@ -201,13 +263,36 @@ impl<'a> Block<'a> {
 }
 
 fn check_positions(atoms: &[Atom], line: usize) -> Result<(), Fault> {
-    if atoms.iter().flat_map(|atom| atom.position).all(f64::is_finite) {
+    if atoms.iter().flat_map(|atom| atom.position).all(is_length) {
         return Ok(());
     }
-    Err(Fault::new(Place::Line(line), "positions within the range of numbers", "one beyond it"))
+    let expected = "coordinates from -1e30 to 1e30 for the atoms above";
+    Err(Fault::new(Place::Line(line), expected, "one beyond them"))
+}
+
+/// Where atoms stand in the rows of a loop.
+struct Layout {
+    site: Option<Columns>,
+    /// By the sets of coordinates of a component.
+    component: [Option<Columns>; 3],
+}
+
+impl Layout {
+    fn new(tags: &[String]) -> Self {
+        const SETS: [[&str; 3]; 3] = [
+            ["x", "y", "z"],
+            ["model_cartn_x", "model_cartn_y", "model_cartn_z"],
+            ["pdbx_model_cartn_x_ideal", "pdbx_model_cartn_y_ideal", "pdbx_model_cartn_z_ideal"],
+        ];
+        Self {
+            site: Columns::of_sites(tags),
+            component: SETS.map(|names| Columns::of_component(tags, names)),
+        }
+    }
 }
 
 /// Where the items of an atom stand in a row.
+#[derive(Default)]
 struct Columns {
     fractional: bool,
     position: [usize; 3],
@@ -227,8 +312,24 @@ struct Columns {
 }
 
 impl Columns {
-    /// The columns of a loop; `None` if it has no positions of atoms.
-    fn new(tags: &[String]) -> Option<Self> {
+    /// The columns of the atoms of a component with one set of coordinates.
+    fn of_component(tags: &[String], coordinates: [&str; 3]) -> Option<Self> {
+        let at = |name: &str| {
+            tags.iter().position(|tag| tag.strip_prefix("_chem_comp_atom_") == Some(name))
+        };
+        let [x, y, z] = coordinates.map(at);
+        Some(Self {
+            position: [x?, y?, z?],
+            symbol: at("type_symbol"),
+            name: [at("atom_id"), None, None],
+            residue: [at("comp_id"), None],
+            charge: at("charge"),
+            ..Self::default()
+        })
+    }
+
+    /// The columns of atoms; `None` if there are no positions of atoms.
+    fn of_sites(tags: &[String]) -> Option<Self> {
         let at =
             |name: &str| tags.iter().position(|tag| tag.strip_prefix("_atom_site_") == Some(name));
         let all = |names: [&str; 3]| -> Option<[usize; 3]> {
@@ -265,9 +366,12 @@ impl Columns {
         let [x, y, z] = self.position;
         let name = string(&self.name).unwrap_or_default();
         let symbol = get(self.symbol).map_or(&[][..], |value| value.bytes);
+        let residue = string(&self.residue).unwrap_or_default();
         let (mut element, mut charge) = symbol_and_charge(symbol);
         if symbol.is_empty() {
-            element = element_of_label(name.as_bytes());
+            let name = name.as_bytes();
+            element = element_in_residue(name, residue.as_bytes())
+                .unwrap_or_else(|| element_of_label(name));
         }
         if let Some(value) = get(self.charge) {
             charge = value.number("formal charge")?;
@@ -282,7 +386,7 @@ impl Columns {
             ],
             element,
             name,
-            residue: string(&self.residue).unwrap_or_default(),
+            residue,
             residue_number: first(&self.number)
                 .map_or(Ok(0), |value| value.integer("residue number"))?,
             insertion: get(self.insertion).map(Value::last_character).transpose()?,
@@ -352,6 +456,8 @@ impl Value<'_> {
 #[derive(Clone)]
 enum Token<'a> {
     Data(&'a [u8]),
+    /// The beginning of a save frame, or without a name the end of one.
+    Save(&'a [u8]),
     Loop,
     /// In lower case, `.` as `_`, so that the names of both dictionaries agree.
     Tag(String),
@@ -374,6 +480,7 @@ impl<'a> Tokens<'a> {
     fn fault(&self, expected: &str, found: &Token<'_>) -> Fault {
         let found = match found {
             Token::Data(name) => format!("data_{}", name.escape_ascii()),
+            Token::Save(name) => format!("save_{}", name.escape_ascii()),
             Token::Loop => "loop_".to_owned(),
             Token::Tag(tag) => show(tag.as_bytes()),
             Token::Value(value) => show(value.bytes),
@@ -451,12 +558,13 @@ impl<'a> Tokens<'a> {
     /// Text up to the same quote before white space.
     fn quoted(&mut self, quote: u8) -> Result<Value<'a>, Fault> {
         let rest = &self.bytes[self.at + 1..];
-        let line_end = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
-        let ends =
-            |&i: &usize| rest[i] == quote && rest.get(i + 1).is_none_or(u8::is_ascii_whitespace);
-        let Some(length) = (0..line_end).find(ends) else {
+        let closes =
+            |i: usize| rest[i] == quote && rest.get(i + 1).is_none_or(u8::is_ascii_whitespace);
+        let end = (0..rest.len()).find(|&i| rest[i] == b'\n' || closes(i));
+        let Some(length) = end.filter(|&i| rest[i] == quote) else {
             let expected = format!("a closing {} on the line", char::from(quote));
-            return Err(Fault::new(Place::Line(self.line), expected, show(&rest[..line_end])));
+            let line = &rest[..end.unwrap_or(rest.len())];
+            return Err(Fault::new(Place::Line(self.line), expected, show(line)));
         };
         self.at += length + 2;
         Ok(Value { bytes: &rest[..length], quoted: true, line: self.line })
@@ -476,8 +584,11 @@ impl<'a> Tokens<'a> {
         if word.eq_ignore_ascii_case(b"loop_") {
             return Ok(Token::Loop);
         }
-        if begins(b"save_") || begins(b"global_") || begins(b"stop_") {
-            let expected = "a data file without save frames, global_ or stop_";
+        if begins(b"save_") {
+            return Ok(Token::Save(&word[5..]));
+        }
+        if begins(b"global_") || begins(b"stop_") {
+            let expected = "a data file without global_ or stop_";
             return Err(Fault::new(Place::Line(self.line), expected, show(word)));
         }
         if word[0] == b'_' {

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use steer3d_files::FileError;
+use steer3d_files::memory::NoRoom;
 use steer3d_volume::volume::VolumeError;
 
+use crate::bytes::MAX_RATIO;
 use crate::fault::Fault;
 
 /// A file that cannot be read.
@@ -15,22 +17,33 @@ pub enum FormatError {
     #[error(transparent)]
     Io(#[from] FileError),
     /// The compressed data are damaged or cut short.
-    #[error("{path}: damaged gzip data: {source}; fetch or compress the file again",
+    #[error("{path}: damaged {packing} data: {source}; fetch or compress the file again",
             path = path.display())]
-    Gzip {
+    Packed {
         /// The file.
         path: PathBuf,
+        /// The program that packs so.
+        packing: &'static str,
         /// The reason.
         source: std::io::Error,
     },
-    /// The file, unpacked, is larger than [`MAX_FILE_BYTES`](crate::MAX_FILE_BYTES).
-    #[error("{path}: expected at most {limit} bytes (unpacked), found more; crop or split the file",
-            path = path.display())]
+    /// The file, unpacked, is larger than [`MAX_FILE_BYTES`](crate::MAX_FILE_BYTES), or more than
+    /// [`MAX_RATIO`](crate::MAX_RATIO) times its packed size.
+    #[error("{path}: expected at most {limit} bytes (unpacked: 4 GiB, and {MAX_RATIO} times the packed size), \
+             found more; crop, split or unpack the file", path = path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
         /// The limit.
         limit: u64,
+    },
+    /// The memory for input has too little left.
+    #[error("{path}: {source}", path = path.display())]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// How much was asked for, and how much there is.
+        source: NoRoom,
     },
     /// Neither content nor name tells the format.
     #[error("{path}: expected one of {formats}, found {found}", path = path.display())]
@@ -64,9 +77,24 @@ pub enum FormatError {
     },
 }
 
+impl FormatError {
+    /// The lack of memory, where that is the reason; the same file may be read later if it is
+    /// [temporary](NoRoom::is_temporary).
+    pub fn no_room(&self) -> Option<&NoRoom> {
+        match self {
+            Self::NoRoom { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
 impl Fault {
     /// The fault with the file that has it.
     pub(crate) fn of(self, path: &Path, format: &'static str) -> FormatError {
-        FormatError::Malformed { path: path.to_owned(), format, fault: self }
+        let path = path.to_owned();
+        match self.no_room() {
+            Some(&source) => FormatError::NoRoom { path, source },
+            None => FormatError::Malformed { path, format, fault: self },
+        }
     }
 }

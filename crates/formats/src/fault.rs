@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use steer3d_files::memory::NoRoom;
+
 /// Where a file is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -33,11 +35,33 @@ pub struct Fault {
     pub expected: String,
     /// What the file holds.
     pub found: String,
+    no_room: Option<NoRoom>,
 }
 
 impl Fault {
     /// A fault at `place`.
     pub fn new(place: Place, expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { place, expected: expected.into(), found: found.into() }
+        Self { place, expected: expected.into(), found: found.into(), no_room: None }
+    }
+
+    /// The fault of a reader that has taken `bytes` already.
+    pub(crate) fn beside(mut self, bytes: u64) -> Self {
+        if let Some(no_room) = &mut self.no_room {
+            no_room.needed = no_room.needed.saturating_add(bytes);
+        }
+        self
+    }
+
+    /// The lack of memory, where that is all that is wrong.
+    pub fn no_room(&self) -> Option<&NoRoom> {
+        self.no_room.as_ref()
+    }
+}
+
+impl From<NoRoom> for Fault {
+    fn from(no_room: NoRoom) -> Self {
+        let expected = format!("at most {} bytes, the memory for input", no_room.limit);
+        let found = format!("{} bytes", no_room.needed);
+        Self { no_room: Some(no_room), ..Self::new(Place::Whole, expected, found) }
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::bytes;
 use crate::error::FormatError;
 use crate::fault::Fault;
-use crate::spec::{FileContents, FormatSpec, Read, Several};
+use crate::nifti;
+use crate::spec::{FileContents, FormatSpec, Nan, Read, Several};
 
 /// Makes [`Format`] and the table of what each format is.
 macro_rules! formats {
@@ -49,7 +50,7 @@ formats! {
     Obj: crate::obj::FORMAT,
     /// MRC 2014 / CCP4 map.
     Mrc: crate::mrc::FORMAT,
-    /// NIfTI-1 or NIfTI-2 in one file.
+    /// NIfTI-1 or NIfTI-2, in one file or a pair.
     Nifti: crate::nifti::FORMAT,
     /// NumPy array.
     Npy: crate::numpy::NPY,
@@ -68,7 +69,7 @@ impl Format {
     }
 
     /// The format of the unpacked bytes of the file at `path`: by content where that tells, else by
-    /// extension (before `.gz`).
+    /// extension (before `.gz` or `.bz2`).
     pub fn detect(bytes: &[u8], path: &Path) -> Option<Self> {
         let has = |(offset, magic): &(usize, &[u8])| {
             bytes.get(*offset..).is_some_and(|rest| rest.starts_with(magic))
@@ -83,12 +84,21 @@ impl Format {
                 find(&|spec| spec.extensions.contains(&extension.as_str()))
             })
     }
+
+    fn read(self, bytes: &[u8], nan: Nan) -> Result<FileContents, Fault> {
+        match self.spec().read {
+            Read::Molecules(read) => read(bytes).map(FileContents::Molecules),
+            Read::Mesh(read) => read(bytes).map(FileContents::Mesh),
+            Read::Volume(read) => read(bytes, nan).map(FileContents::Volume),
+        }
+    }
 }
 
-/// The extension of a file in lower case, before `.gz`.
-fn extension(path: &Path) -> Option<String> {
+/// The extension of a file in lower case, before `.gz` or `.bz2`.
+pub(crate) fn extension(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
-    Some(name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?.1.to_owned())
+    let bare = [".gz", ".bz2"].iter().find_map(|packed| name.strip_suffix(packed));
+    Some(bare.unwrap_or(&name).rsplit_once('.')?.1.to_owned())
 }
 
 impl fmt::Display for Format {
@@ -97,31 +107,40 @@ impl fmt::Display for Format {
     }
 }
 
-/// Reads a file of any known format.
+/// Reads a file of any known format; of a NIfTI pair, either file.
 ///
 /// # Errors
 /// If the file cannot be opened, is larger than [`MAX_FILE_BYTES`](crate::MAX_FILE_BYTES), is of no
-/// known format, or is damaged.
+/// known format, or is damaged, or if there is too little memory for it.
 pub fn read(path: &Path) -> Result<FileContents, FormatError> {
+    read_with(path, Nan::Refuse)
+}
+
+/// [`read`], with `nan` for the voxels of volumes that are not numbers.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with(path: &Path, nan: Nan) -> Result<FileContents, FormatError> {
     let bytes = bytes::read(path)?;
+    if let Some(volume) = nifti::read_pair(path, &bytes, nan) {
+        return volume.map(FileContents::Volume);
+    }
     let format = Format::detect(&bytes, path).ok_or_else(|| FormatError::Unknown {
         path: path.to_owned(),
         formats: Format::ALL.map(|format| format.spec().name).join(", "),
         found: describe(&bytes),
     })?;
-    read_as(&bytes, format).map_err(|fault| fault.of(path, format.spec().name))
+    format
+        .read(&bytes, nan)
+        .map_err(|fault| fault.beside(bytes.taken()).of(path, format.spec().name))
 }
 
 /// Reads the unpacked bytes of a file of a known format.
 ///
 /// # Errors
-/// If the bytes are not a valid file of that format.
+/// If the bytes are not a valid file of that format, or there is too little memory for it.
 pub fn read_as(bytes: &[u8], format: Format) -> Result<FileContents, Fault> {
-    match format.spec().read {
-        Read::Molecules(read) => read(bytes).map(FileContents::Molecules),
-        Read::Mesh(read) => read(bytes).map(FileContents::Mesh),
-        Read::Volume(read) => read(bytes).map(FileContents::Volume),
-    }
+    format.read(bytes, Nan::Refuse)
 }
 
 /// The beginning of a file, for a person to recognise.

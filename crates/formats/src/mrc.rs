@@ -7,6 +7,7 @@
 //! - Axes are put in x, y, z order, whatever MAPC, MAPR and MAPS say.
 //! - Voxel size is cell edge / MX, MY, MZ in ångström; an edge of 0 (unknown) gives voxels of 1 Å.
 //! - Voxel (0, 0, 0) lies at ORIGIN, or, where that is 0, at NSTART voxels from the cell's corner.
+//! - Bytes behind the values, such as the padding of some programs, are passed over.
 //! - A stack of volumes (space group 401 to 630, MZ sections each) has one channel for each.
 //! - A map on a skewed lattice (a cell with angles other than 90°) is resampled, by a cubic spline
 //!   with zeros outside, onto an upright grid with a along x, b in the x, y plane. Its sections and
@@ -19,8 +20,8 @@ use nalgebra::{Matrix3, Vector3};
 use crate::bytes;
 use crate::error::FormatError;
 use crate::fault::Fault;
-use crate::samples::{Array, Axis, Element, Fields, fault, in_order, unusable};
-use crate::spec::{FormatSpec, Read};
+use crate::samples::{Array, Axis, Element, Fields, fault, unusable};
+use crate::spec::{FormatSpec, Nan, Read};
 use steer3d_volume::molecule::Cell;
 use steer3d_volume::resample::upright;
 use steer3d_volume::volume::Volume;
@@ -39,8 +40,8 @@ const VOLUME_STACK: std::ops::RangeInclusive<i32> = 401..=630;
 /// Reads a map.
 ///
 /// # Errors
-/// If the bytes are not a map, are cut short or go on behind the values, or a value is not finite.
-fn read(bytes: &[u8]) -> Result<Volume, Fault> {
+/// If the bytes are not a map, are cut short, or a value is not finite.
+fn read(bytes: &[u8], nan: Nan) -> Result<Volume, Fault> {
     let header = header(bytes)?;
     let lens = counts(header, 0, 1)?.map(|n| n as usize);
     let sampling = counts(header, 28, 0)?;
@@ -59,14 +60,10 @@ fn read(bytes: &[u8]) -> Result<Volume, Fault> {
         return fault(72, "a stack of volumes along z", &format!("{stored:?}"));
     }
     let array = Array::new(header, 0, &lens, HEADER + extended as usize, element)?;
-    if array.end() != bytes.len() {
-        let expected = format!("the end, after {} × {} × {} values", lens[0], lens[1], lens[2]);
-        return fault(array.end(), expected, &format!("{} more bytes", bytes.len() - array.end()));
-    }
     let axes = Axis::fastest_first([lens[0], lens[1], depth], 1);
     let channels: Vec<_> = (0..lens[2] / depth).map(|c| c * lens[0] * lens[1] * depth).collect();
     let lattice = Lattice::read(header, sampling, stored, axes.map(|axis| axis.len))?;
-    let values = in_order(array.values(|x| x)?, &channels, stored.map(|i| axes[i]));
+    let (values, _room) = array.values(&channels, stored.map(|i| axes[i]), nan, |x| x)?;
     lattice.volume(values, channels.len())
 }
 

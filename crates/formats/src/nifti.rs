@@ -1,8 +1,12 @@
-//! NIfTI-1 and NIfTI-2 images in one file (<https://nifti.nimh.nih.gov/nifti-1>,
-//! <https://nifti.nimh.nih.gov/nifti-2>).
+//! NIfTI-1 and NIfTI-2 images (<https://nifti.nimh.nih.gov/nifti-1>,
+//! <https://nifti.nimh.nih.gov/nifti-2>), in one file or a pair of .hdr and .img, of which either is
+//! named and both are read, packed or not. ANALYZE 7.5 pairs, which have no magic number, are refused.
 //!
 //! - All integer and real types up to 64 bits in either byte order; RGB24 and RGBA32 give 3 or 4
-//!   channels. Complex and 128-bit types are refused, and so are pairs of .hdr and .img.
+//!   channels. Of complex numbers (of 64 and 128 bits) the magnitude is taken, of the scaled parts.
+//!   128-bit reals are refused.
+//! - CIFTI matrices (intent codes 3000 to 3099), whose axes are vertices, parcels or series and not
+//!   places, are refused.
 //! - Values are scl_slope · stored + scl_inter, unless the slope is 0 or not finite.
 //! - Times and vector components (dimensions 4 to 7) are channels, the first of them fastest.
 //! - The affine is the sform if it has a code, else the qform, else the voxel sizes alone.
@@ -10,69 +14,196 @@
 //!   superior. What the affine turns or shears beyond that is left out: voxel sizes are the lengths
 //!   of its columns, and the origin is where it puts the first voxel, in mm.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nalgebra::{Matrix3, Quaternion, UnitQuaternion, Vector3};
 
 use crate::bytes;
 use crate::error::FormatError;
 use crate::fault::{Fault, Place};
-use crate::samples::{Array, Axis, Element, Fields, checked_len, fault, in_order, volume};
-use crate::spec::{FormatSpec, Read};
+use crate::format::extension;
+use crate::samples::{Array, Axis, Element, Fields, checked_len, fault, volume};
+use crate::spec::{FormatSpec, Nan, Read};
 use steer3d_volume::volume::{Volume, VolumeError};
 
 pub(crate) const FORMAT: FormatSpec = FormatSpec {
-    magics: &[
-        (344, MAGIC_1),
-        (4, MAGIC_2),
-        // Headers of pairs, which the reader refuses.
-        (344, b"ni1\0"),
-        (4, b"ni2\0\r\n\x1a\n"),
-    ],
-    ..FormatSpec::new("NIfTI", &["nii"], Read::Volume(read))
+    magics: &[(344, MAGIC_1), (4, MAGIC_2), (344, PAIR_1), (4, PAIR_2)],
+    ..FormatSpec::new("NIfTI", &["nii", "hdr"], Read::Volume(read))
 };
 
 const MAGIC_1: &[u8] = b"n+1\0";
 const MAGIC_2: &[u8] = b"n+2\0\r\n\x1a\n";
 
-/// Reads an image.
+/// Of the header of a pair.
+const PAIR_1: &[u8] = b"ni1\0";
+const PAIR_2: &[u8] = b"ni2\0\r\n\x1a\n";
+
+/// Reads an image in one file.
 ///
 /// # Errors
 /// If the bytes are not an image, are cut short, or a value is not finite.
-fn read(bytes: &[u8]) -> Result<Volume, Fault> {
-    let header = Header::read(bytes)?;
-    let (element, colours) = header.element()?;
-    let lens = header.lens()?;
-    let more = checked_len(&lens[3..], Place::Byte(header.at(DIM) as u64))?;
-    let shape = [colours, lens[0], lens[1], lens[2], more];
-    let array =
-        Array::new(header.fields, header.at(DIM) as u64, &shape, header.values_at()?, element)?;
-    let axes = Axis::fastest_first([lens[0], lens[1], lens[2]], colours);
-    let affine = header.affine()?;
+fn read(bytes: &[u8], nan: Nan) -> Result<Volume, Fault> {
+    let image = Image::read(bytes)?;
+    if image.pair {
+        let expected = "header and values in one file, or a file x.hdr beside its x.img";
+        return Err(Fault::new(Place::Whole, expected, "the header of a pair alone"));
+    }
+    image.volume(bytes, nan)
+}
 
-    let (slope, intercept) = header.scaling()?;
-    let values = match colours {
-        1 if (slope, intercept) != (1.0, 0.0) => array.values(|x| slope * x + intercept)?,
-        _ => array.values(|x| x)?,
-    };
-    let each = colours * lens[0] * lens[1] * lens[2];
-    let channels: Vec<usize> =
-        (0..more).flat_map(|i| (0..colours).map(move |k| i * each + k)).collect();
-
-    let stored = nearest_axes(&affine.columns);
-    let mut origin = affine.origin;
-    let xyz = [0, 1, 2].map(|i| {
-        let column = affine.columns.column(stored[i]);
-        let mut axis = axes[stored[i]];
-        if column[i] < 0.0 {
-            axis.flipped = true;
-            origin += column * (axis.len - 1) as f64;
+/// The image of a pair, if the file at `path`, which holds `bytes`, is one of it.
+pub(crate) fn read_pair(
+    path: &Path,
+    bytes: &[u8],
+    nan: Nan,
+) -> Option<Result<Volume, FormatError>> {
+    match extension(path)?.as_str() {
+        "hdr" if is_pair(bytes) => {
+            let image = companion(path).unwrap_or(path.with_extension("img"));
+            Some(bytes::read(&image).and_then(|values| join([path, &image], bytes, &values, nan)))
         }
-        axis
-    });
-    let size = stored.map(|i| affine.columns.column(i).norm());
-    let values = in_order(values, &channels, xyz);
-    volume(values, channels.len(), xyz.map(|axis| axis.len), size, origin.into())
+        "img" => {
+            let header = companion(path)?;
+            match bytes::read(&header) {
+                Ok(fields) if is_pair(&fields) => Some(join([&header, path], &fields, bytes, nan)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn is_pair(bytes: &[u8]) -> bool {
+    let has = |at: usize, magic| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    has(344, PAIR_1) || has(4, PAIR_2)
+}
+
+fn join(
+    [header, image]: [&Path; 2],
+    fields: &[u8],
+    values: &[u8],
+    nan: Nan,
+) -> Result<Volume, FormatError> {
+    let described = Image::read(fields).map_err(|fault| fault.of(header, FORMAT.name))?;
+    described.volume(values, nan).map_err(|fault| fault.of(image, FORMAT.name))
+}
+
+/// The other file of a pair of .hdr and .img, where there is one.
+pub fn companion(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let bare = [".gz", ".bz2"].iter().find_map(|packed| name.strip_suffix(packed));
+    let (stem, extension) = bare.unwrap_or(name).rsplit_once('.')?;
+    let other = match extension {
+        "hdr" => "img",
+        "img" => "hdr",
+        "HDR" => "IMG",
+        "IMG" => "HDR",
+        _ => return None,
+    };
+    let named = |packed: &str| path.with_file_name(format!("{stem}.{other}{packed}"));
+    ["", ".gz", ".bz2"].into_iter().map(named).find(|path| path.is_file())
+}
+
+/// What a header says of an image.
+struct Image {
+    pair: bool,
+    big_endian: bool,
+    element: Element,
+    kind: Kind,
+    /// x, y, z and, as channels, the others.
+    lens: [usize; 4],
+    dim_at: usize,
+    values_at: usize,
+    slope: f64,
+    intercept: f64,
+    affine: Affine,
+}
+
+/// What the numbers of a voxel are.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// One number.
+    Real,
+    /// Real and imaginary part.
+    Complex,
+    /// Three or four.
+    Colours(usize),
+}
+
+impl Kind {
+    /// How many numbers a voxel has.
+    fn numbers(self) -> usize {
+        match self {
+            Self::Real => 1,
+            Self::Complex => 2,
+            Self::Colours(count) => count,
+        }
+    }
+}
+
+impl Image {
+    fn read(bytes: &[u8]) -> Result<Self, Fault> {
+        let header = Header::read(bytes)?;
+        let (element, kind) = header.element()?;
+        let dim_at = header.at(DIM);
+        let [x, y, z, more @ ..] = header.lens()?;
+        let more = checked_len(&more, Place::Byte(dim_at as u64))?;
+        let (slope, intercept) = header.scaling()?;
+        Ok(Self {
+            pair: header.pair,
+            big_endian: header.fields.big_endian,
+            element,
+            kind,
+            lens: [x, y, z, more],
+            dim_at,
+            values_at: header.values_at()?,
+            slope,
+            intercept,
+            affine: header.affine()?,
+        })
+    }
+
+    /// The image with the values of `bytes`.
+    fn volume(&self, bytes: &[u8], nan: Nan) -> Result<Volume, Fault> {
+        let [w, h, d, more] = self.lens;
+        let numbers = self.kind.numbers();
+        let fields = Fields { bytes, big_endian: self.big_endian };
+        let shape = [numbers, w, h, d, more];
+        let mut array =
+            Array::new(fields, self.dim_at as u64, &shape, self.values_at, self.element)?;
+        let colours = match self.kind {
+            Kind::Real => 1,
+            Kind::Colours(count) => count,
+            Kind::Complex => {
+                array = array.of_pairs();
+                1
+            }
+        };
+        let axes = Axis::fastest_first([w, h, d], numbers);
+        let each = numbers * w * h * d;
+        let channels: Vec<usize> =
+            (0..more).flat_map(|i| (0..colours).map(move |k| i * each + k)).collect();
+
+        let Affine { columns, mut origin } = self.affine;
+        let stored = nearest_axes(&columns);
+        let xyz = [0, 1, 2].map(|i| {
+            let column = columns.column(stored[i]);
+            let mut axis = axes[stored[i]];
+            if column[i] < 0.0 {
+                axis.flipped = true;
+                origin += column * (axis.len - 1) as f64;
+            }
+            axis
+        });
+        let size = stored.map(|i| columns.column(i).norm());
+        let (slope, intercept) = (self.slope, self.intercept);
+        let (values, _room) = match self.kind {
+            Kind::Colours(_) => array.values(&channels, xyz, nan, |x| x)?,
+            _ if (slope, intercept) == (1.0, 0.0) => array.values(&channels, xyz, nan, |x| x)?,
+            _ => array.values(&channels, xyz, nan, |x| slope * x + intercept)?,
+        };
+        volume(values, channels.len(), xyz.map(|axis| axis.len), size, origin.into())
+    }
 }
 
 /// The stored axis nearest to x, y and z: those whose cosines have the largest sum.
@@ -89,6 +220,7 @@ fn nearest_axes(columns: &Matrix3<f64>) -> [usize; 3] {
 }
 
 /// The position of voxel i is columns · i + origin, in mm.
+#[derive(Clone, Copy)]
 struct Affine {
     columns: Matrix3<f64>,
     origin: Vector3<f64>,
@@ -98,6 +230,7 @@ struct Affine {
 type Offset = [usize; 2];
 
 const DIM: Offset = [40, 16];
+const INTENT: Offset = [68, 504];
 const DATATYPE: Offset = [70, 12];
 const BITPIX: Offset = [72, 14];
 const PIXDIM: Offset = [76, 104];
@@ -115,6 +248,7 @@ const VALUES: Offset = [352, 544];
 struct Header<'a> {
     fields: Fields<'a>,
     second: bool,
+    pair: bool,
 }
 
 impl<'a> Header<'a> {
@@ -130,19 +264,30 @@ impl<'a> Header<'a> {
                 return Err(Fault::new(Place::Byte(0), expected, size.to_string()));
             }
         };
-        let header = Self { fields: Fields { bytes, big_endian }, second };
         if bytes.len() < size as usize {
             return fault(bytes.len(), format!("a header of {size} bytes"), &"the end");
         }
-        let magic = if second { MAGIC_2 } else { MAGIC_1 };
-        let found = &bytes[magic_at..magic_at + magic.len()];
-        if found != magic {
-            let pair =
-                if found.starts_with(b"ni") { "; join the .hdr and .img in a .nii" } else { "" };
-            let expected = format!("\"{}\", header and values in one file", magic.escape_ascii());
-            return fault(magic_at, expected, &format!("\"{}\"{pair}", found.escape_ascii()));
+        let (single, paired) = if second { (MAGIC_2, PAIR_2) } else { (MAGIC_1, PAIR_1) };
+        let found = &bytes[magic_at..magic_at + single.len()];
+        let pair = found == paired;
+        if !pair && found != single {
+            let expected =
+                format!("\"{}\" or \"{}\"", single.escape_ascii(), paired.escape_ascii());
+            return fault(magic_at, expected, &format!("\"{}\"", found.escape_ascii()));
+        }
+        let header = Self { fields: Fields { bytes, big_endian }, second, pair };
+        let intent = header.code(INTENT);
+        if (3000..3100).contains(&intent) {
+            let found = format!("intent code {intent}, a CIFTI matrix");
+            return fault(header.at(INTENT), "an image, whose axes are places", &found);
         }
         Ok(header)
+    }
+
+    /// A code, of 2 bytes in NIfTI-1 and 4 in NIfTI-2.
+    fn code(&self, offset: Offset) -> i32 {
+        let at = self.at(offset);
+        if self.second { self.fields.i32(at) } else { self.fields.i16(at).into() }
     }
 
     fn at(&self, offset: Offset) -> usize {
@@ -189,46 +334,51 @@ impl<'a> Header<'a> {
         Ok(lens)
     }
 
-    /// Type of the stored values and how many make one voxel.
-    fn element(&self) -> Result<(Element, usize), Fault> {
+    /// Type of the stored numbers and what those of a voxel are.
+    fn element(&self) -> Result<(Element, Kind), Fault> {
         let code = self.fields.i16(self.at(DATATYPE));
-        let (element, colours) = match code {
-            2 => (Element::U8, 1),
-            4 => (Element::I16, 1),
-            8 => (Element::I32, 1),
-            16 => (Element::F32, 1),
-            64 => (Element::F64, 1),
-            128 => (Element::U8, 3),
-            256 => (Element::I8, 1),
-            512 => (Element::U16, 1),
-            768 => (Element::U32, 1),
-            1024 => (Element::I64, 1),
-            1280 => (Element::U64, 1),
-            2304 => (Element::U8, 4),
+        let (element, kind) = match code {
+            2 => (Element::U8, Kind::Real),
+            4 => (Element::I16, Kind::Real),
+            8 => (Element::I32, Kind::Real),
+            16 => (Element::F32, Kind::Real),
+            32 => (Element::F32, Kind::Complex),
+            64 => (Element::F64, Kind::Real),
+            128 => (Element::U8, Kind::Colours(3)),
+            256 => (Element::I8, Kind::Real),
+            512 => (Element::U16, Kind::Real),
+            768 => (Element::U32, Kind::Real),
+            1024 => (Element::I64, Kind::Real),
+            1280 => (Element::U64, Kind::Real),
+            1792 => (Element::F64, Kind::Complex),
+            2304 => (Element::U8, Kind::Colours(4)),
             _ => {
                 let kind = match code {
                     1 => " (bits)",
-                    32 | 1792 | 2048 => " (complex numbers)",
                     1536 => " (reals of 128 bits)",
+                    2048 => " (complex numbers of 256 bits)",
                     _ => "",
                 };
-                let expected = "an integer or real type of 8 to 64 bits, RGB24 or RGBA32";
+                let expected =
+                    "an integer, real or complex type of up to 64 bits a number, RGB24 or RGBA32";
                 return fault(self.at(DATATYPE), expected, &format!("type {code}{kind}"));
             }
         };
-        let (bits, found) = (8 * element.size() * colours, self.fields.i16(self.at(BITPIX)));
+        let bits = 8 * element.size() * kind.numbers();
+        let found = self.fields.i16(self.at(BITPIX));
         if usize::try_from(found) != Ok(bits) {
             return fault(self.at(BITPIX), format!("{bits} bits, as the type has"), &found);
         }
-        Ok((element, colours))
+        Ok((element, kind))
     }
 
     /// Where the values begin.
     fn values_at(&self) -> Result<usize, Fault> {
         let at = self.at(VOX_OFFSET);
         let offset = if self.second { self.fields.i64(at) as f64 } else { self.fields.f32(at) };
-        if offset.fract() != 0.0 || offset < self.at(VALUES) as f64 {
-            let expected = format!("an offset of at least {} bytes", self.at(VALUES));
+        let least = if self.pair { 0 } else { self.at(VALUES) };
+        if offset.fract() != 0.0 || offset < least as f64 {
+            let expected = format!("an offset of at least {least} bytes");
             return fault(at, expected, &offset);
         }
         Ok(offset as usize)
@@ -246,12 +396,9 @@ impl<'a> Header<'a> {
 
     fn affine(&self) -> Result<Affine, Fault> {
         let scale = self.millimetres()?;
-        let code = |at: usize| {
-            if self.second { self.fields.i32(at) } else { self.fields.i16(at).into() }
-        };
-        let (affine, at) = if code(self.at(SFORM_CODE)) > 0 {
+        let (affine, at) = if self.code(SFORM_CODE) > 0 {
             (self.sform()?, self.at(SROW))
-        } else if code(self.at(QFORM_CODE)) > 0 {
+        } else if self.code(QFORM_CODE) > 0 {
             (self.qform()?, self.at(QUATERNION))
         } else {
             let columns = Matrix3::from_diagonal(&self.voxel_size()?);

@@ -2,8 +2,9 @@
 //! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
 //!
 //! The header of an array is parsed strictly and its declared size compared with a cap and with
-//! the size of the archive's member before anything is allocated; memory then grows only with the
-//! bytes that are really there. Arrays of Python objects (pickles) are refused.
+//! the size of the archive's member, of at most [`MAX_RATIO`](crate::MAX_RATIO) times what it takes
+//! packed, before anything is allocated. Members are stored, deflated or packed by bzip2. Arrays of
+//! Python objects (pickles) are refused.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
@@ -11,10 +12,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use steer3d_files::memory::{self, NoRoom, Room};
 use steer3d_files::{AtPath, FileError};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use crate::bytes::most_unpacked;
 use crate::samples::Element;
 
 /// Largest array, in bytes: 4 GiB.
@@ -22,6 +25,9 @@ pub const MAX_ARRAY_BYTES: u64 = 1 << 32;
 
 /// Longest header of an array, in bytes; NumPy's own limit is 10,000.
 pub const MAX_HEADER_BYTES: usize = 1 << 14;
+
+/// Most axes of an array, as many as NumPy has.
+const MAX_AXES: usize = 64;
 
 /// How an array begins.
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -44,6 +50,16 @@ pub enum NpzError {
         path: PathBuf,
         /// The reason.
         source: ZipError,
+    },
+    /// The memory for input has too little left for an array.
+    #[error("{path}: array `{key}`: {source}", path = path.display())]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// Name of the array.
+        key: String,
+        /// How much was asked for, and how much there is.
+        source: NoRoom,
     },
     /// An array is absent.
     #[error("{path}: array `{key}` is missing; the file has {found}", path = path.display())]
@@ -85,6 +101,19 @@ pub(crate) enum Unread {
     Missing,
     Archive(ZipError),
     Array(Problem),
+    NoRoom(NoRoom),
+}
+
+impl From<Problem> for Unread {
+    fn from(problem: Problem) -> Self {
+        Self::Array(problem)
+    }
+}
+
+impl From<NoRoom> for Unread {
+    fn from(no_room: NoRoom) -> Self {
+        Self::NoRoom(no_room)
+    }
 }
 
 impl<R: Read + Seek> Archive<R> {
@@ -109,12 +138,24 @@ impl<R: Read + Seek> Archive<R> {
         self.0.index_for_name_raw(format!("{key}.npy").as_bytes())
     }
 
-    pub(crate) fn read(&mut self, key: &str) -> Result<NpyArray, Unread> {
+    /// The header of an array, its values as they are stored, and their room.
+    pub(crate) fn read(&mut self, key: &str) -> Result<(Header, Vec<u8>, Room), Unread> {
         let index = self.index(key).ok_or(Unread::Missing)?;
         let mut member = self.0.by_index(index).map_err(Unread::Archive)?;
-        let declared = member.size();
-        let header = read_header(&mut member).map_err(Unread::Array)?;
-        read_values(header, member, declared).map_err(Unread::Array)
+        let (declared, most) = (member.size(), most_unpacked(member.compressed_size()));
+        if declared > most {
+            let found = format!("{declared} bytes packed in {}", member.compressed_size());
+            return Err(Unread::Array((format!("at most {most} bytes"), found)));
+        }
+        let header = read_header(&mut member)?;
+        let len = header.len(declared)?;
+        let room = memory::take(len)?;
+        let mut data = Vec::with_capacity(len as usize);
+        // One byte more makes the archive's reader reach the end and verify its checksum.
+        let unreadable = |e: std::io::Error| ("readable bytes".to_owned(), e.to_string());
+        member.take(len + 1).read_to_end(&mut data).map_err(unreadable)?;
+        header.len(data.len() as u64).and_then(|len| exactly(len, data.len() as u64))?;
+        Ok((header, data, room))
     }
 }
 
@@ -159,15 +200,20 @@ impl Npz {
     /// Reads an array.
     ///
     /// # Errors
-    /// If it is missing, damaged, pickled, or larger than [`MAX_ARRAY_BYTES`].
+    /// If it is missing, damaged, pickled, or larger than [`MAX_ARRAY_BYTES`] or than the memory
+    /// for input.
     pub fn read(&mut self, key: &str) -> Result<NpyArray, NpzError> {
-        self.archive.read(key).map_err(|unread| match unread {
-            Unread::Missing => {
-                let (path, key) = (self.path.clone(), key.to_owned());
-                NpzError::Missing { path, key, found: self.keys().join(", ") }
-            }
-            Unread::Archive(source) => NpzError::Archive { path: self.path.clone(), source },
+        let array = self.archive.read(key).and_then(|(header, data, room)| {
+            let Header { kind, fortran, shape } = header;
+            let array = NpyArray { shape, kind, data, _room: Some(room) };
+            if fortran { Ok(array.into_c_order()?) } else { Ok(array) }
+        });
+        let (path, name) = (self.path.clone(), key.to_owned());
+        array.map_err(|unread| match unread {
+            Unread::Missing => NpzError::Missing { path, key: name, found: self.keys().join(", ") },
+            Unread::Archive(source) => NpzError::Archive { path, source },
             Unread::Array(problem) => self.error(key, problem),
+            Unread::NoRoom(source) => NpzError::NoRoom { path, key: name, source },
         })
     }
 
@@ -194,44 +240,44 @@ impl Npz {
     }
 }
 
-/// Reads the values behind a header, from a stream that is declared to be `declared` bytes long.
-pub(crate) fn read_values(
-    header: Header,
-    stream: impl Read,
-    declared: u64,
-) -> Result<NpyArray, Problem> {
-    let bytes = header
-        .shape
-        .iter()
-        .try_fold(header.kind.size as u64, |bytes, &n| bytes.checked_mul(n as u64))
-        .filter(|&bytes| bytes <= MAX_ARRAY_BYTES);
-    let Some(bytes) = bytes else {
-        let found = format!("shape {:?} of {}", header.shape, header.kind);
-        return problem(format!("at most {MAX_ARRAY_BYTES} bytes"), found);
-    };
-    if bytes > declared {
-        let found = format!("{declared} bytes");
-        return problem(format!("{bytes} bytes of values"), found);
-    }
-    let mut data = Vec::new();
-    // One byte more makes the archive's reader reach the end and verify its checksum.
-    stream
-        .take(bytes + 1)
-        .read_to_end(&mut data)
-        .or_else(|e| problem("readable bytes", e.to_string()))?;
-    if data.len() as u64 != bytes {
-        let found = if data.len() as u64 > bytes { "more" } else { "fewer" };
-        return problem(format!("{bytes} bytes of values"), found);
-    }
-    let array = NpyArray { shape: header.shape, kind: header.kind, data };
-    Ok(if header.fortran { array.into_c_order() } else { array })
-}
-
+/// What the header of an array says.
 #[derive(Debug)]
 pub(crate) struct Header {
     kind: Kind,
-    fortran: bool,
-    shape: Vec<usize>,
+    pub(crate) fortran: bool,
+    pub(crate) shape: Vec<usize>,
+}
+
+impl Header {
+    /// The bytes of its values, of which `present` are there or promised.
+    pub(crate) fn len(&self, present: u64) -> Result<u64, Problem> {
+        let bytes = self
+            .shape
+            .iter()
+            .try_fold(self.kind.size as u64, |bytes, &n| bytes.checked_mul(n as u64))
+            .filter(|&bytes| bytes <= MAX_ARRAY_BYTES);
+        let Some(bytes) = bytes else {
+            let found = format!("shape {:?} of {}", self.shape, self.kind);
+            return problem(format!("at most {MAX_ARRAY_BYTES} bytes"), found);
+        };
+        if bytes > present {
+            return problem(format!("{bytes} bytes of values"), format!("{present} bytes"));
+        }
+        Ok(bytes)
+    }
+
+    /// The type of its numbers, and whether they are in big-endian order; `None` for byte strings.
+    pub(crate) fn numbers(&self) -> Option<(Element, bool)> {
+        Some((self.kind.element()?, self.kind.big_endian))
+    }
+}
+
+/// `expected` bytes of values and no more.
+pub(crate) fn exactly(expected: u64, found: u64) -> Result<(), Problem> {
+    match found == expected {
+        true => Ok(()),
+        false => problem(format!("{expected} bytes of values"), "more"),
+    }
 }
 
 /// Type of the elements: NumPy's kind character, size in bytes and byte order.
@@ -240,6 +286,25 @@ struct Kind {
     code: char,
     size: usize,
     big_endian: bool,
+}
+
+impl Kind {
+    fn element(self) -> Option<Element> {
+        Some(match (self.code, self.size) {
+            ('b' | 'u', 1) => Element::U8,
+            ('i', 1) => Element::I8,
+            ('u', 2) => Element::U16,
+            ('i', 2) => Element::I16,
+            ('f', 2) => Element::F16,
+            ('u', 4) => Element::U32,
+            ('i', 4) => Element::I32,
+            ('f', 4) => Element::F32,
+            ('u', 8) => Element::U64,
+            ('i', 8) => Element::I64,
+            ('f', 8) => Element::F64,
+            _ => return None,
+        })
+    }
 }
 
 impl std::fmt::Display for Kind {
@@ -271,10 +336,13 @@ pub(crate) fn read_header(stream: &mut impl Read) -> Result<Header, Problem> {
         return problem("a plain descr, fortran_order and shape", format!("{found:?}"));
     };
     let HeaderFields { descr, fortran_order, shape } = fields;
+    if shape.len() > MAX_AXES {
+        return problem(format!("at most {MAX_AXES} axes"), shape.len().to_string());
+    }
     Ok(Header { kind: parse_kind(&descr)?, fortran: fortran_order, shape })
 }
 
-/// What the header of an array says.
+/// The header of an array as its text has it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeaderFields {
@@ -334,11 +402,13 @@ fn parse_kind(descr: &str) -> Result<Kind, Problem> {
 }
 
 /// An array in C order (the last axis runs fastest).
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct NpyArray {
     shape: Vec<usize>,
     kind: Kind,
     data: Vec<u8>,
+    /// That of the data of a whole array of a file.
+    _room: Option<Room>,
 }
 
 impl NpyArray {
@@ -354,7 +424,7 @@ impl NpyArray {
     pub fn elements(&self, range: Range<usize>) -> Self {
         let (kind, len) = (self.kind, range.len());
         let bytes = range.start * kind.size..range.end * kind.size;
-        Self { shape: vec![len], kind, data: self.data[bytes].to_vec() }
+        Self { shape: vec![len], kind, data: self.data[bytes].to_vec(), _room: None }
     }
 
     /// Are the elements booleans or unsigned bytes?
@@ -369,13 +439,7 @@ impl NpyArray {
 
     /// Numbers of any kind as `f64`, else `None`. Integers beyond 2⁵³ are rounded.
     pub fn to_f64(&self) -> Option<Vec<f64>> {
-        let element = match (self.kind.code, self.kind.size) {
-            ('f', 2) => Element::F16,
-            ('f', 4) => Element::F32,
-            ('f', 8) => Element::F64,
-            ('u', 8) => Element::U64,
-            _ => return Some(self.to_i64()?.into_iter().map(|i| i as f64).collect()),
-        };
+        let element = self.kind.element()?;
         Some(self.words().map(|word| element.value(word)).collect())
     }
 
@@ -417,8 +481,9 @@ impl NpyArray {
     }
 
     /// The array whose `data` are in Fortran order (the first axis runs fastest), in C order.
-    fn into_c_order(self) -> Self {
+    fn into_c_order(self) -> Result<Self, NoRoom> {
         let size = self.kind.size;
+        let room = memory::take(self.data.len() as u64)?;
         let mut data = Vec::with_capacity(self.data.len());
         let mut index = vec![0; self.shape.len()];
         for _ in 0..self.data.len() / size {
@@ -432,7 +497,7 @@ impl NpyArray {
                 *i = 0;
             }
         }
-        Self { data, ..self }
+        Ok(Self { data, _room: Some(room), ..self })
     }
 }
 
@@ -450,7 +515,11 @@ mod tests {
 
     fn read_npy(bytes: &[u8]) -> Result<NpyArray, Problem> {
         let mut rest = bytes;
-        read_values(read_header(&mut rest)?, rest, bytes.len() as u64)
+        let header = read_header(&mut rest)?;
+        exactly(header.len(rest.len() as u64)?, rest.len() as u64)?;
+        let Header { kind, fortran, shape } = header;
+        let array = NpyArray { shape, kind, data: rest.to_vec(), _room: None };
+        Ok(if fortran { array.into_c_order().unwrap() } else { array })
     }
 
     #[test]
@@ -495,6 +564,9 @@ mod tests {
         assert!(npy(&good, &[0; 8]).is_ok());
         assert!(npy(&good, &[0; 7]).is_err(), "too short");
         assert!(npy(&good, &[0; 9]).is_err(), "too long");
+        // As slow as axes times values, and NumPy has no such array.
+        let axes = header("'<f4'", &format!("({}2)", "1, ".repeat(64)));
+        assert_eq!(npy(&axes, &[0; 8]).unwrap_err().0, "at most 64 axes");
         let huge = [b"\x93NUMPY\x02\x00".as_slice(), &u32::MAX.to_le_bytes()].concat();
         assert!(read_npy(&huge).is_err());
     }

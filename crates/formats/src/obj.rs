@@ -19,7 +19,7 @@ fn is_skipped(keyword: &str) -> bool {
 /// Reads an OBJ file. All groups and objects become one mesh; materials, normals, texture
 /// coordinates, colours, points and lines are skipped; free-form surfaces are refused.
 fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
-    let mut mesh = Polygons::default();
+    let mut mesh = Polygons::new()?;
     for (place, line) in statements(bytes) {
         let mut tokens = line.split_whitespace();
         match tokens.next() {

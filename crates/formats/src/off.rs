@@ -31,7 +31,7 @@ fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
     let mut count = || number(&mut tokens, place, COUNTS);
     let [vertices, faces, _] = [count()?, count()?, count()?];
 
-    let mut mesh = Polygons::default();
+    let mut mesh = Polygons::new()?;
     for i in 0..vertices {
         let (place, line) = next(&mut lines, &format!("vertex {} of {vertices}", i + 1))?;
         mesh.add_vertex(place, position(&mut line.split_whitespace(), place)?)?;

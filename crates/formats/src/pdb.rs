@@ -6,13 +6,19 @@
 //! - Serial numbers are not read, so that those above 99,999 do no harm. Residue numbers may be
 //!   hybrid-36 (`A000` is 10,000).
 //! - Column 21 belongs to the residue name, as programs with names of four letters use it.
-//! - The element is that of columns 77-78 if they hold a symbol, else that of the atom name.
-//! - `MODEL`, `ENDMDL` and `END` begin another molecule. Records that are not of atoms, models,
-//!   cell or title are passed over.
+//! - The element is that of columns 77-78 if they hold a symbol. Else the atom name in columns 13-16
+//!   tells it: in a standard residue by its first letter; for an ion, which has the name of its
+//!   residue, by that; then by the rule of the format, that a symbol of two letters begins in column
+//!   13 and one of one letter stands in column 14, but for hydrogens of four characters (`HG11`); then
+//!   as a symbol and a number (`C1`). An atom of another name is element 0.
+//! - `MODEL` and `ENDMDL` begin another molecule. `END` is the end of the file, as the format has it,
+//!   and what follows is passed over, as are records that are not of atoms, models, cell or title.
 //! - A cell of edges of at most 1 Å, which the PDB writes where there is no crystal, is none.
 
 use crate::fault::{Fault, Place};
-use crate::records::{Line, Lines, cut, element, push, text};
+use crate::records::{
+    Line, Lines, Tally, cut, element, element_in_residue, element_of_label, text,
+};
 use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::molecule::{Atom, Cell, Molecule};
 
@@ -38,8 +44,8 @@ fn recognises(bytes: &[u8]) -> bool {
 
 /// The molecules of a file: one, or one for each model.
 fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
-    let mut reader = Reader::default();
-    for line in Lines::new(bytes) {
+    let mut reader = Reader::new()?;
+    for line in Lines::new(bytes).take_while(|line| line.columns(1, 6) != b"END") {
         reader.line(line)?;
     }
     reader.end_model();
@@ -53,25 +59,29 @@ fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
     Ok(reader.models)
 }
 
-#[derive(Default)]
 struct Reader {
     id: String,
     title: String,
     cell: Option<Cell>,
     atoms: Vec<Atom>,
     models: Vec<Molecule>,
-    done: usize,
+    tally: Tally,
 }
 
 impl Reader {
+    fn new() -> Result<Self, Fault> {
+        let (id, title) = (String::new(), String::new());
+        Ok(Self { id, title, cell: None, atoms: vec![], models: vec![], tally: Tally::new()? })
+    }
+
     fn line(&mut self, line: Line<'_>) -> Result<(), Fault> {
         let record = line.bytes;
         if record.starts_with(b"ATOM ") || record.starts_with(b"HETATM") {
             let atom = atom(line)?;
-            return push(&mut self.atoms, self.done, atom, line.number);
+            return self.tally.push(&mut self.atoms, atom, line.number);
         }
         match line.columns(1, 6) {
-            b"MODEL" | b"ENDMDL" | b"END" => self.end_model(),
+            b"MODEL" | b"ENDMDL" => self.end_model(),
             b"CRYST1" => self.cell = cell(line)?,
             b"HEADER" => self.id = text(line.columns(63, 66)),
             b"TITLE" => {
@@ -91,7 +101,6 @@ impl Reader {
         }
         let mut atoms = std::mem::take(&mut self.atoms);
         atoms.shrink_to_fit();
-        self.done += atoms.len();
         self.models.push(Molecule { atoms, cell: self.cell, ..Molecule::default() });
     }
 }
@@ -106,9 +115,9 @@ fn atom(line: Line<'_>) -> Result<Atom, Fault> {
     let (residue, hetero) = (line.columns(18, 21), line.bytes.starts_with(b"HETATM"));
     Ok(Atom {
         position: [
-            line.number(line.columns(31, 38), "x in columns 31 to 38")?,
-            line.number(line.columns(39, 46), "y in columns 39 to 46")?,
-            line.number(line.columns(47, 54), "z in columns 47 to 54")?,
+            line.coordinate(line.columns(31, 38), "x in columns 31 to 38")?,
+            line.coordinate(line.columns(39, 46), "y in columns 39 to 46")?,
+            line.coordinate(line.columns(47, 54), "z in columns 47 to 54")?,
         ],
         element: element(line.columns(77, 78))
             .unwrap_or_else(|| element_of_name(&line.bytes[12..16], residue)),
@@ -150,20 +159,17 @@ fn residue_number(line: Line<'_>) -> Result<i32, Fault> {
     }
 }
 
-/// The element of an atom's name in its four columns: an element of two letters begins in the
-/// first column, one of one letter in the second. Names of four characters break the rule, and
-/// programs that write standard residues often do.
+/// The element of an atom's name in its four columns, 0 where it does not tell.
 fn element_of_name(name: &[u8], residue: &[u8]) -> u8 {
-    const STANDARD: [&[u8]; 28] = [
-        b"ALA", b"ARG", b"ASN", b"ASP", b"CYS", b"GLN", b"GLU", b"GLY", b"HIS", b"ILE", b"LEU",
-        b"LYS", b"MET", b"PHE", b"PRO", b"SER", b"THR", b"TRP", b"TYR", b"VAL", b"A", b"C", b"G",
-        b"U", b"DA", b"DC", b"DG", b"DT",
-    ];
-    let letter = name.iter().find(|byte| byte.is_ascii_alphabetic());
-    let one = letter.and_then(|letter| element(&[*letter]));
-    let two = element(&name[..2]);
-    let hydrogen = name[0] == b'H' && !name.contains(&b' ');
-    if hydrogen || STANDARD.contains(&residue) { one.or(two) } else { two.or(one) }.unwrap_or(0)
+    let bare = name.trim_ascii();
+    let by_columns = || match name {
+        // `Na+` of Amber.
+        [b' ', letter, small @ b'a'..=b'z', _] => element(&[*letter, *small]),
+        [b' ' | b'0'..=b'9', letter, ..] => element(&[*letter]),
+        [b'H', second, third, fourth] if ![*second, *third, *fourth].contains(&b' ') => Some(1),
+        _ => element(&name[..2]),
+    };
+    element_in_residue(bare, residue).or_else(by_columns).unwrap_or_else(|| element_of_label(bare))
 }
 
 /// A charge such as `2+` or `1-`. Old files have other things in these columns.

@@ -22,7 +22,7 @@ fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
     let count = header.element("vertex")?.count;
     header.element("face")?;
     let mut values = Values { bytes, ..header.values };
-    let mut mesh = Polygons::default();
+    let mut mesh = Polygons::new()?;
     for element in &header.elements {
         values.check_room(element)?;
         match element.name.as_str() {

@@ -1,10 +1,17 @@
-//! Lines, columns and numbers of the text formats of molecules.
+//! Lines, columns, numbers and elements of the text formats of molecules.
+
+use steer3d_files::memory::NoRoom;
+use steer3d_volume::molecule::{Atom, Molecule};
+use steer3d_volume::volume::is_length;
 
 use crate::fault::{Fault, Place};
-use steer3d_volume::molecule::{Atom, Molecule};
+use crate::held::Held;
 
 /// Largest number of atoms in one file: 2²⁴.
 const MAX_ATOMS: usize = 1 << 24;
+
+/// What an atom takes: twice its size, as vectors grow, and three short texts.
+const ATOM_BYTES: u64 = 2 * size_of::<Atom>() as u64 + 3 * 32;
 
 /// A line without its end.
 #[derive(Clone, Copy)]
@@ -38,6 +45,15 @@ impl<'a> Line<'a> {
     pub(crate) fn number(self, text: &[u8], what: &str) -> Result<f64, Fault> {
         let number = parsed(text).filter(|number: &f64| number.is_finite());
         number.ok_or_else(|| self.fault(format!("a finite number as {what}"), text))
+    }
+
+    /// A coordinate in ångström.
+    pub(crate) fn coordinate(self, text: &[u8], what: &str) -> Result<f64, Fault> {
+        let number = self.number(text, what)?;
+        if is_length(number) {
+            return Ok(number);
+        }
+        Err(self.fault(format!("a number from -1e30 to 1e30 as {what}"), text))
     }
 
     /// A finite number, or `default` where there is only blank space.
@@ -123,40 +139,90 @@ pub(crate) fn element(symbol: &[u8]) -> Option<u8> {
     steer3d_volume::elements::atomic_number(std::str::from_utf8(symbol).ok()?)
 }
 
-/// The atomic number that a label such as `C12`, `CL1` or `O1'` begins with.
+/// The atomic number of a label such as `C12`, `Cl1` or `O1'`, whose letters up to the first other
+/// character are a symbol; 0 where they are none. Two capitals, such as `CA`, may be calcium or a
+/// carbon called alpha: they count only where the first one is no symbol itself (`ZN1`).
 pub(crate) fn element_of_label(label: &[u8]) -> u8 {
     let letters = label.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(label.len());
-    let whole = element(&label[..letters]);
-    whole.or_else(|| element(label.get(..1)?)).unwrap_or(0)
+    let symbol = match &label[..letters] {
+        [first, second] if second.is_ascii_uppercase() && element(&[*first]).is_some() => None,
+        symbol => element(symbol),
+    };
+    symbol.unwrap_or(0)
 }
 
-/// Appends an atom, as long as there are not too many.
-pub(crate) fn push(
-    atoms: &mut Vec<Atom>,
-    before: usize,
-    atom: Atom,
-    line: usize,
-) -> Result<(), Fault> {
-    if before + atoms.len() >= MAX_ATOMS {
-        let expected = format!("at most {MAX_ATOMS} atoms in a file");
-        return Err(Fault::new(Place::Line(line), expected, "more; split the file"));
+/// Residues whose atoms' names begin with the element, one of C, N, O, S, P and H, after digits:
+/// amino acids and their protonation states, nucleotides and water.
+const STANDARD: [&[u8]; 47] = [
+    b"ALA", b"ARG", b"ASN", b"ASP", b"CYS", b"GLN", b"GLU", b"GLY", b"HIS", b"ILE", b"LEU", b"LYS",
+    b"MET", b"PHE", b"PRO", b"SER", b"THR", b"TRP", b"TYR", b"VAL", b"ASH", b"GLH", b"LYN", b"CYX",
+    b"CYM", b"HID", b"HIE", b"HIP", b"HSD", b"HSE", b"HSP", b"A", b"C", b"G", b"U", b"DA", b"DC",
+    b"DG", b"DT", b"HOH", b"DOD", b"WAT", b"H2O", b"SOL", b"TIP", b"TIP3", b"TIP4",
+];
+
+/// Ions of CHARMM, whose atoms have the names of their residues.
+const IONS: [(&[u8], u8); 9] = [
+    (b"LIT", 3),
+    (b"SOD", 11),
+    (b"CLA", 17),
+    (b"POT", 19),
+    (b"CAL", 20),
+    (b"RUB", 37),
+    (b"CAD", 48),
+    (b"CES", 55),
+    (b"BAR", 56),
+];
+
+/// The atomic number of an atom of a [standard residue](STANDARD), or of an ion, which has the name
+/// of its residue.
+pub(crate) fn element_in_residue(name: &[u8], residue: &[u8]) -> Option<u8> {
+    if name == residue {
+        let ion = IONS.iter().find(|(ion, _)| *ion == name).map(|(_, number)| *number);
+        return ion.or_else(|| element(name));
     }
-    atoms.push(atom);
-    Ok(())
+    let letter = name.iter().find(|byte| byte.is_ascii_alphabetic())?;
+    let known = STANDARD.contains(&residue) && b"CNOSPHD".contains(letter);
+    if known { element(&[*letter]) } else { None }
 }
 
-/// The molecules of a file whose records follow each other, at least one. `read` gets the number
-/// of atoms before its record.
+/// The atoms of a file: how many there are, and the room for them.
+pub(crate) struct Tally {
+    count: usize,
+    room: Held,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Result<Self, NoRoom> {
+        Ok(Self { count: 0, room: Held::new()? })
+    }
+
+    /// Appends an atom, as long as there are not too many in the file.
+    pub(crate) fn push(
+        &mut self,
+        atoms: &mut Vec<Atom>,
+        atom: Atom,
+        line: usize,
+    ) -> Result<(), Fault> {
+        if self.count >= MAX_ATOMS {
+            let expected = format!("at most {MAX_ATOMS} atoms in a file");
+            return Err(Fault::new(Place::Line(line), expected, "more; split the file"));
+        }
+        self.room.add(ATOM_BYTES)?;
+        self.count += 1;
+        atoms.push(atom);
+        Ok(())
+    }
+}
+
+/// The molecules of a file whose records follow each other, at least one.
 pub(crate) fn records(
     bytes: &[u8],
-    read: impl Fn(&mut Lines<'_>, usize) -> Result<Molecule, Fault>,
+    read: impl Fn(&mut Lines<'_>, &mut Tally) -> Result<Molecule, Fault>,
 ) -> Result<Vec<Molecule>, Fault> {
-    let mut lines = Lines::new(bytes);
-    let (mut molecules, mut done) = (Vec::new(), 0);
+    let (mut lines, mut tally) = (Lines::new(bytes), Tally::new()?);
+    let mut molecules = Vec::new();
     while molecules.is_empty() || !lines.is_done() {
-        let molecule = read(&mut lines, done)?;
-        done += molecule.atoms.len();
-        molecules.push(molecule);
+        molecules.push(read(&mut lines, &mut tally)?);
     }
     Ok(molecules)
 }

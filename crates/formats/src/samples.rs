@@ -1,11 +1,14 @@
 //! What the readers of volumes share: fields at fixed offsets, values of any type, axes in any order.
+//! Values go from a file to their places in a volume in one pass.
 
 use std::fmt::Display;
 
 use half::f16;
 use rayon::prelude::*;
+use steer3d_files::memory::{self, Room};
 
 use crate::fault::{Fault, Place};
+use crate::spec::Nan;
 use steer3d_volume::volume::{Grid, MAX_VALUES, Volume, VolumeError};
 
 /// The bytes of a file, or of its header, and their byte order.
@@ -108,6 +111,7 @@ pub(crate) struct Array<'a> {
     start: usize,
     element: Element,
     big_endian: bool,
+    complex: bool,
 }
 
 impl<'a> Array<'a> {
@@ -127,46 +131,80 @@ impl<'a> Array<'a> {
             let place = Place::Byte(file.bytes.len() as u64);
             return Err(Fault::new(place, expected, format!("the end after {}", rest.len())));
         };
-        Ok(Self { bytes, start, element, big_endian: file.big_endian })
+        let big_endian = file.big_endian;
+        Ok(Self { bytes, start, element, big_endian, complex: false })
     }
 
-    /// Offset of the byte behind the array.
-    pub(crate) fn end(&self) -> usize {
-        self.start + self.bytes.len()
+    /// The array with every two of its numbers as the real and imaginary part of one value.
+    pub(crate) fn of_pairs(self) -> Self {
+        Self { complex: true, ..self }
     }
 
-    /// The values in the order of the file, each sent through `scale`.
-    pub(crate) fn values(&self, scale: impl Fn(f64) -> f64 + Sync) -> Result<Vec<f32>, Fault> {
-        let values = match self.element.size() {
-            1 => self.decode::<1>(scale),
-            2 => self.decode::<2>(scale),
-            4 => self.decode::<4>(scale),
-            _ => self.decode::<8>(scale),
-        };
-        match values.par_iter().position_first(|value| !value.is_finite()) {
-            None => Ok(values),
+    /// The values in C, D, H, W order, each number sent through `scale`, and their room; of complex
+    /// values the magnitudes. `channels` are the offsets at which channels begin, and `axes` those
+    /// of x, y, z.
+    pub(crate) fn values(
+        &self,
+        channels: &[usize],
+        axes: [Axis; 3],
+        nan: Nan,
+        scale: impl Fn(f64) -> f64 + Sync,
+    ) -> Result<(Vec<f32>, Room), Fault> {
+        let len = channels.len() * axes.iter().map(|axis| axis.len).product::<usize>();
+        let room = memory::take(4 * len as u64)?;
+        let mut target = vec![0.0; len];
+        match self.element.size() {
+            1 => self.fill::<1>(&mut target, channels, axes, scale),
+            2 => self.fill::<2>(&mut target, channels, axes, scale),
+            4 => self.fill::<4>(&mut target, channels, axes, scale),
+            _ => self.fill::<8>(&mut target, channels, axes, scale),
+        }
+        if nan == Nan::Zero {
+            target.par_iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = 0.0);
+        }
+        match target.par_iter().position_first(|value| !value.is_finite()) {
+            None => Ok((target, room)),
             Some(i) => {
-                let place = Place::Byte((self.start + i * self.element.size()) as u64);
-                Err(Fault::new(place, "a finite number within f32", values[i].to_string()))
+                let row = row_offset(channels, axes, i / axes[0].len);
+                let at = row + axes[0].offset(i % axes[0].len);
+                let place = Place::Byte((self.start + at * self.element.size()) as u64);
+                Err(Fault::new(place, "a finite number within f32", target[i].to_string()))
             }
         }
     }
 
-    /// Decodes values of N bytes.
-    fn decode<const N: usize>(&self, scale: impl Fn(f64) -> f64 + Sync) -> Vec<f32> {
-        let (values, _) = self.bytes.as_chunks::<N>();
-        values
-            .par_iter()
-            .map(|&bytes| {
-                let (mut bytes, mut word) = (bytes, [0; 8]);
-                if self.big_endian {
-                    bytes.reverse();
-                }
-                word[..N].copy_from_slice(&bytes);
-                scale(self.element.value(word)) as f32
-            })
-            .collect()
+    /// [`Array::values`] of numbers of N bytes.
+    fn fill<const N: usize>(
+        &self,
+        target: &mut [f32],
+        channels: &[usize],
+        axes: [Axis; 3],
+        scale: impl Fn(f64) -> f64 + Sync,
+    ) {
+        let (numbers, _) = self.bytes.as_chunks::<N>();
+        let value = |i: usize| {
+            let (mut bytes, mut word) = (numbers[i], [0; 8]);
+            if self.big_endian {
+                bytes.reverse();
+            }
+            word[..N].copy_from_slice(&bytes);
+            scale(self.element.value(word))
+        };
+        target.par_chunks_mut(axes[0].len).enumerate().for_each(|(i, row)| {
+            let offset = row_offset(channels, axes, i);
+            for (x, target) in row.iter_mut().enumerate() {
+                let at = offset + axes[0].offset(x);
+                let number = if self.complex { value(at).hypot(value(at + 1)) } else { value(at) };
+                *target = number as f32;
+            }
+        });
     }
+}
+
+/// Where row `i` of the values begins in the array.
+fn row_offset(channels: &[usize], [_, y, z]: [Axis; 3], i: usize) -> usize {
+    let (j, iy) = (i / y.len, i % y.len);
+    channels[j / z.len] + z.offset(j % z.len) + y.offset(iy)
 }
 
 /// The number of values of a declared shape, at least one and at most [`MAX_VALUES`].
@@ -205,26 +243,6 @@ impl Axis {
     }
 }
 
-/// The values in C, D, H, W order, of an array with channels that begin at the offsets `channels`
-/// and with the given x, y, z axes.
-pub(crate) fn in_order(values: Vec<f32>, channels: &[usize], [x, y, z]: [Axis; 3]) -> Vec<f32> {
-    let contiguous = |&(channel, &offset): &(usize, &usize)| offset == channel * z.stride * z.len;
-    if [x, y, z] == Axis::fastest_first([x.len, y.len, z.len], 1)
-        && channels.iter().enumerate().all(|channel| contiguous(&channel))
-    {
-        return values;
-    }
-    let mut target = vec![0.0; values.len()];
-    target.par_chunks_mut(x.len).enumerate().for_each(|(i, row)| {
-        let (j, iy) = (i / y.len, i % y.len);
-        let offset = channels[j / z.len] + z.offset(j % z.len) + y.offset(iy);
-        for (ix, value) in row.iter_mut().enumerate() {
-            *value = values[offset + x.offset(ix)];
-        }
-    });
-    target
-}
-
 /// A volume of checked parts.
 pub(crate) fn volume(
     values: Vec<f32>,
@@ -240,5 +258,8 @@ pub(crate) fn volume(
 
 /// The fault of values of which no [`Volume`] can be made.
 pub fn unusable(error: &VolumeError) -> Fault {
-    Fault::new(Place::Whole, "a volume that can be used", error.to_string())
+    match error {
+        VolumeError::NoRoom(no_room) => Fault::from(*no_room),
+        _ => Fault::new(Place::Whole, "a volume that can be used", error.to_string()),
+    }
 }

@@ -2,10 +2,10 @@
 //!
 //! Every record gives a molecule, with its data fields as properties. Charges are those of the
 //! `M  CHG` lines, or those of the atom lines if there are none. Bonds are checked, not kept.
-//! V3000 is refused.
+//! Symbols of no element (`R#`, `A`, `Q`, `*`) are element 0. V3000 is refused.
 
 use crate::fault::Fault;
-use crate::records::{Line, Lines, element, push, records, text};
+use crate::records::{Line, Lines, Tally, element, records, text};
 use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::molecule::{Atom, Molecule};
 
@@ -26,7 +26,7 @@ fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
     records(bytes, record)
 }
 
-fn record(lines: &mut Lines<'_>, done: usize) -> Result<Molecule, Fault> {
+fn record(lines: &mut Lines<'_>, tally: &mut Tally) -> Result<Molecule, Fault> {
     let name = lines.expect("the name of a molecule")?;
     lines.expect("the second line of a molecule")?;
     lines.expect("the comment of a molecule")?;
@@ -41,7 +41,7 @@ fn record(lines: &mut Lines<'_>, done: usize) -> Result<Molecule, Fault> {
     let mut atoms = Vec::new();
     for _ in 0..atom_count {
         let line = lines.expect("an atom line")?;
-        push(&mut atoms, done, atom(line)?, line.number)?;
+        tally.push(&mut atoms, atom(line)?, line.number)?;
     }
     for _ in 0..bond_count {
         let line = lines.expect("a bond line")?;
@@ -66,9 +66,9 @@ fn atom(line: Line<'_>) -> Result<Atom, Fault> {
     };
     Ok(Atom {
         position: [
-            line.number(line.columns(1, 10), "x in columns 1 to 10")?,
-            line.number(line.columns(11, 20), "y in columns 11 to 20")?,
-            line.number(line.columns(21, 30), "z in columns 21 to 30")?,
+            line.coordinate(line.columns(1, 10), "x in columns 1 to 10")?,
+            line.coordinate(line.columns(11, 20), "y in columns 11 to 20")?,
+            line.coordinate(line.columns(21, 30), "z in columns 21 to 30")?,
         ],
         element: element(symbol).unwrap_or(0),
         name: text(symbol),

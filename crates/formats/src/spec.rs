@@ -1,5 +1,6 @@
 //! What there is to know of a format to find and read its files.
 
+use serde::Serialize;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::molecule::Molecule;
 use steer3d_volume::volume::Volume;
@@ -15,6 +16,17 @@ pub enum FileContents {
     Mesh(Mesh),
     /// A sampled volume.
     Volume(Volume),
+}
+
+/// What becomes of voxels whose value is not a number (NaN), as masked maps have them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum Nan {
+    /// Stop with the voxel named.
+    #[default]
+    Refuse,
+    /// Put 0 in its place. Infinite values are refused still.
+    Zero,
 }
 
 /// What the molecules of a file are to each other.
@@ -46,7 +58,7 @@ pub(crate) struct FormatSpec {
 pub(crate) enum Read {
     Molecules(fn(&[u8]) -> Result<Vec<Molecule>, Fault>),
     Mesh(fn(&[u8]) -> Result<Mesh, Fault>),
-    Volume(fn(&[u8]) -> Result<Volume, Fault>),
+    Volume(fn(&[u8], Nan) -> Result<Volume, Fault>),
 }
 
 impl FormatSpec {

@@ -17,12 +17,12 @@ const FACET: usize = 50;
 /// Reads an STL file. Equal vertices (-0 equals 0) become one; all solids become one mesh; normals,
 /// names and attributes are skipped.
 fn read(bytes: &[u8]) -> Result<Mesh, Fault> {
-    let mut mesh = Polygons::default();
+    let mut mesh = Polygons::new()?;
     match is_text(bytes) {
         true => read_text(bytes, &mut mesh)?,
         false => read_binary(bytes, &mut mesh)?,
     }
-    Ok(mesh.finish()?.merged())
+    mesh.merged()
 }
 
 /// Is the size that of a binary file, or is it text whose second statement is one of STL?

@@ -1,13 +1,14 @@
 //! XYZ files, plain and extended (<https://github.com/libAtoms/extxyz>).
 //!
-//! Every frame gives a molecule. A frame whose comment has `Properties=` or `Lattice=` is an
+//! Every frame gives a molecule. The first column holds the element's symbol, in any case, or its
+//! number; a number may follow the symbol (`C12`). Other names, such as `CB`, are element 0. A frame whose comment has `Properties=` or `Lattice=` is an
 //! extended one: its key=value pairs become properties (a key alone has the value `T`), the columns
 //! are those of `Properties`, of which the species or atomic number (`Z`), the position and the
 //! charge (`charge`, `charges`, `initial_charges`) are taken, and `Lattice` is the cell. In a plain
 //! frame the comment is the name, and columns after the position are passed over.
 
 use crate::fault::{Fault, Place};
-use crate::records::{Line, Lines, element, element_of_label, parsed, push, records, text};
+use crate::records::{Line, Lines, Tally, element, element_of_label, parsed, records, text};
 use crate::spec::{FormatSpec, Read, Several};
 use steer3d_volume::elements;
 use steer3d_volume::molecule::{Atom, Cell, Molecule};
@@ -34,7 +35,7 @@ fn read(bytes: &[u8]) -> Result<Vec<Molecule>, Fault> {
     records(bytes, frame)
 }
 
-fn frame(lines: &mut Lines<'_>, done: usize) -> Result<Molecule, Fault> {
+fn frame(lines: &mut Lines<'_>, tally: &mut Tally) -> Result<Molecule, Fault> {
     let head = lines.expect("a number of atoms")?;
     let count: u64 = head.integer(head.bytes.trim_ascii(), "number of atoms")?;
     if count == 0 {
@@ -44,7 +45,7 @@ fn frame(lines: &mut Lines<'_>, done: usize) -> Result<Molecule, Fault> {
     let (mut molecule, layout) = comment_line(comment)?;
     for index in 1..=count {
         let line = lines.expect(&format!("atom {index} of {count}"))?;
-        push(&mut molecule.atoms, done, layout.atom(line)?, line.number)?;
+        tally.push(&mut molecule.atoms, layout.atom(line)?, line.number)?;
     }
     molecule.atoms.shrink_to_fit();
     Ok(molecule)
@@ -170,7 +171,11 @@ impl Layout {
             None => (element(species).unwrap_or_else(|| element_of_label(species)), None),
         };
         Ok(Atom {
-            position: [line.number(x, "x")?, line.number(y, "y")?, line.number(z, "z")?],
+            position: [
+                line.coordinate(x, "x")?,
+                line.coordinate(y, "y")?,
+                line.coordinate(z, "z")?,
+            ],
             element,
             name: name.unwrap_or_else(|| text(species)),
             charge: self.charge.map_or(Ok(0.0), |at| line.number(words[at], "charge"))?,

@@ -43,6 +43,17 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 #[test]
+fn coordinates_beyond_all_arithmetic_are_refused_with_their_line() {
+    for (format, text) in [
+        (Format::Obj, "v 0 0 0\nv 1e308 0 0\nv 0 1 0\nf 1 2 3\n"),
+        (Format::Off, "OFF 3 1 0\n-1.7e308 0 0\n0 1 0\n0 0 1\n3 0 1 2\n"),
+    ] {
+        let fault = parse(format, text).unwrap_err();
+        assert!(fault.to_string().starts_with("line 2: expected finite coordinates from -1e30"));
+    }
+}
+
+#[test]
 fn values_match_trimesh() {
     let reference = std::fs::read(folder().join("reference/meshes.json")).unwrap();
     let reference: Value = serde_json::from_slice(&reference).unwrap();

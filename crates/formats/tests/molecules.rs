@@ -163,7 +163,7 @@ fn content_tells_the_format_under_any_name() {
             count += 1;
         }
     }
-    assert_eq!(count, 21);
+    assert_eq!(count, 24);
 }
 
 #[test]
@@ -271,6 +271,15 @@ fn columns_of_pdb_records() {
         ("SE  ", "MSE", 34),
         (" XX ", "UNK", 0),
         ("OP1 ", " DG", 8),
+        // A name that begins in the wrong column, or with no symbol, is no guess.
+        ("OP1 ", "LIG", 0),
+        ("C1  ", "LIG", 6),
+        ("CX1 ", "LIG", 0),
+        (" Na+", "Na+", 11),
+        (" SOD", "SOD", 11),
+        (" CLA", "CLA", 17),
+        (" ZN ", " ZN", 30),
+        (" OW ", "SOL", 8),
     ] {
         assert_eq!(named("HETATM", name, residue), element, "{name} of {residue}");
     }
@@ -286,6 +295,9 @@ fn models_cells_and_titles_of_pdb_files() {
     let models = parse(&text, Format::Pdb).unwrap();
     assert_eq!(models.iter().map(|m| m.atoms.len()).collect::<Vec<_>>(), [2, 1]);
     assert!(models.iter().all(|m| m.name == "ONE LONG TITLE"));
+    // END is the end of the file, of which gemmi reads no more either.
+    let more = parse(&format!("{text}{ATOM}\nrubbish\n"), Format::Pdb).unwrap();
+    assert_eq!(more, models);
     let edges = models[1].cell.unwrap().vectors();
     assert_eq!(edges[0], [10.0, 0.0, 0.0]);
     assert!((edges[1][0] + 10.0).abs() < 1e-12 && edges[2] == [0.0, 0.0, 30.0]);
@@ -369,7 +381,12 @@ fn syntax_of_cif_files() {
         ("data_x\n_tag\nloop_".to_owned(), "expected a value of _tag, found loop_"),
         ("data_x\n_tag".to_owned(), "expected a value of _tag, found the end of the file"),
         ("data_x\nloop_ 1".to_owned(), "a tag after loop_"),
-        ("data_x\nsave_y".to_owned(), "without save frames"),
+        ("data_x\nsave_y".to_owned(), "expected save_, found the end of the file"),
+        ("data_x\nsave_".to_owned(), "a tag, loop_ or data_, found save_"),
+        ("data_x\nsave_y\ndata_z".to_owned(), "a tag, loop_ or save_, found data_z"),
+        ("data_x\nglobal_".to_owned(), "without global_ or stop_"),
+        (format!("{head}1e300 2 3 C 1\n"), "coordinates from -1e30 to 1e30"),
+        (format!("data_x loop_ {} 1", "_a ".repeat(5000)), "at most 4096 tags"),
         (
             format!(
                 "{head}1 2 3 C 1\nloop_\n_atom_site_fract_x _atom_site_fract_y _atom_site_fract_z\n0 0 0"
@@ -381,6 +398,75 @@ fn syntax_of_cif_files() {
         let fault = fault(&text, Format::Cif);
         assert!(fault.contains(words), "{fault}");
     }
+}
+
+#[test]
+fn components_and_save_frames_of_cif_files() {
+    // A model for the stored and one for the ideal coordinates.
+    let alanine = read("ALA.cif");
+    assert_eq!(alanine.len(), 2);
+    let elements: Vec<u8> = alanine[0].atoms.iter().map(|atom| atom.element).collect();
+    assert_eq!(elements, [7, 6, 6, 8, 6, 8, 1, 1, 1, 1, 1, 1, 1]);
+    assert_eq!(alanine[0].atoms[1].position, [1.169, 26.942, 13.411]);
+    assert_eq!(alanine[1].atoms[1].position, [0.257, 0.418, 0.692]);
+    let atom = &alanine[1].atoms[12];
+    assert_eq!((atom.name.as_str(), atom.residue.as_str()), ("HXT", "ALA"));
+    assert!(alanine.iter().all(|model| model.name == "ALA" && model.cell.is_none()));
+
+    // A library of monomers (Refmac's names); one atom as items; a set that is not whole.
+    let library = "data_comp_list\nloop_\n_chem_comp.id\nSO3\ndata_comp_SO3\nloop_\n\
+        _chem_comp_atom.comp_id\n_chem_comp_atom.atom_id\n_chem_comp_atom.type_symbol\n\
+        _chem_comp_atom.charge\n_chem_comp_atom.x\n_chem_comp_atom.y\n_chem_comp_atom.z\n\
+        SO3 S S 0 -5.979 0.717 17.353\nSO3 O2 O -1 -7.003 1.053 16.315\nloop_\n\
+        _chem_comp_bond.comp_id\n_chem_comp_bond.type\nSO3 DOUBLE\n\
+        data_ZN\n_chem_comp_atom.atom_id ZN\n_chem_comp_atom.comp_id ZN\n\
+        _chem_comp_atom.model_Cartn_x ?\n_chem_comp_atom.model_Cartn_y 0\n\
+        _chem_comp_atom.model_Cartn_z 0\n_chem_comp_atom.pdbx_model_Cartn_x_ideal 1\n\
+        _chem_comp_atom.pdbx_model_Cartn_y_ideal 2\n_chem_comp_atom.pdbx_model_Cartn_z_ideal 3\n";
+    let found = parse(library, Format::Cif).unwrap();
+    let atoms: Vec<_> =
+        found.iter().flat_map(|m| &m.atoms).map(|a| (a.element, a.charge, a.position[0])).collect();
+    assert_eq!(atoms, [(16, 0.0, -5.979), (8, -1.0, -7.003), (30, 0.0, 1.0)]);
+    assert_eq!(found.len(), 2);
+
+    // Frames are passed over, and so are the atoms of a component beside those of a structure.
+    let site = |x: u8| {
+        format!(
+            "loop_\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n\
+         _atom_site.type_symbol\n{x} 0 0 C\n"
+        )
+    };
+    let framed = format!(
+        "data_x\nsave_a\n{}_tag 1\nsave_\n{}SAVE_b\nsave_\n{}",
+        site(7),
+        site(5),
+        &library[library.find("loop_\n_chem_comp_atom").unwrap()..]
+    );
+    let found = parse(&framed, Format::Cif).unwrap();
+    let atoms: Vec<_> = found.iter().map(|m| (m.atoms.len(), m.atoms[0].position[0])).collect();
+    assert_eq!(atoms, [(1, 5.0), (1, 1.0)]);
+}
+
+#[test]
+fn elements_of_cif_labels_are_symbols_or_unknown() {
+    let head = "data_1\nloop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n\
+                _atom_site_fract_z\n";
+    let cell = "_cell_length_a 10\n_cell_length_b 10\n_cell_length_c 10\n";
+    for (label, element) in
+        [("Fe1", 26), ("C12", 6), ("O1W", 8), ("ZN1", 30), ("CA1", 0), ("HO1", 0), ("Q1", 0)]
+    {
+        let found = parse(&format!("{head}{label} 0 0 0\n{cell}"), Format::Cif).unwrap();
+        assert_eq!(found[0].atoms[0].element, element, "{label}");
+    }
+}
+
+#[test]
+fn quoted_values_take_time_with_their_number() {
+    // One line: the search for its end from each value on took 50 s for 1 MB.
+    let text = format!("data_x\nloop_\n_a\n{}", "'b' ".repeat(500_000));
+    let start = std::time::Instant::now();
+    assert!(fault(&text, Format::Cif).contains("no such atoms"));
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }
 
 const SDF: &str = "name\n  program\n\n  2  1  0  0  0  0  0  0  0  0999 V2000\n\
@@ -427,6 +513,28 @@ fn mol2_types_and_faults() {
     assert_eq!(found.len(), 2);
     let atoms: Vec<_> = found[1].atoms.iter().map(|a| (a.element, a.charge)).collect();
     assert_eq!(atoms, [(6, 0.0), (17, -0.25), (0, 0.0)]);
+    for (kind, name, element) in [
+        ("opls_135", "C1", 6),
+        ("opls_135", "CT", 0),
+        ("opls_404", "Li", 3),
+        ("Li", "X", 3),
+        ("Co.oh", "X", 27),
+        ("C.AR", "X", 6),
+        ("CA", "X", 6),
+        ("ca", "X", 6),
+        ("na", "X", 7),
+        ("Na", "X", 11),
+        ("OS", "X", 8),
+        ("N*", "X", 7),
+        ("br", "X", 35),
+        ("MG", "X", 12),
+        ("CG331", "CG", 0),
+        ("LP", "C1", 0),
+    ] {
+        let text = text.replace("1 A 1 2 3 C.ar", &format!("1 {name} 1 2 3 {kind}"));
+        assert_eq!(parse(&text, Format::Mol2).unwrap()[0].atoms[0].element, element, "{kind}");
+    }
+    assert_eq!(read("li.mol2")[0].atoms[0].element, 3);
     let chlorine = &found[0].atoms[1];
     assert_eq!((chlorine.residue.as_str(), chlorine.residue_number), ("LIG7", 7));
 
@@ -461,6 +569,13 @@ fn plain_and_extended_xyz() {
     let plain = parse("1\na comment = x\n8 1 2 3 4\n", Format::Xyz).unwrap();
     assert_eq!((plain[0].name.as_str(), plain[0].atoms[0].name.as_str()), ("a comment = x", "O"));
 
+    let species = |name: &str| {
+        parse(&format!("1\n\n{name} 0 0 0\n"), Format::Xyz).unwrap()[0].atoms[0].element
+    };
+    for (name, element) in [("CL", 17), ("C12", 6), ("Cl1", 17), ("CB", 0), ("OW", 0), ("X", 0)] {
+        assert_eq!(species(name), element, "{name}");
+    }
+
     for (text, words) in [
         ("", "line 1: expected a number of atoms, found the end of the file"),
         ("0\n\n", "at least one atom"),
@@ -468,6 +583,7 @@ fn plain_and_extended_xyz() {
         ("99999999999999999999\n\n", "a whole number as number of atoms"),
         ("1\n\nH 0 0\n", "line 3: expected an atom of 4 columns"),
         ("1\n\nH 0 0 NaN\n", "line 3: expected a finite number as z, found \"NaN\""),
+        ("1\n\nH 0 0 1e31\n", "line 3: expected a number from -1e30 to 1e30 as z"),
         ("1\nLattice=\"1 2\"\nH 0 0 0\n", "line 2: expected nine numbers in Lattice"),
         ("1\nLattice=\"1 0 0 2 0 0 0 0 1\"\nH 0 0 0\n", "line 2: expected a lattice"),
         ("1\nLattice=\"1 0 0\nH 0 0 0\n", "line 2: expected a closing \""),
@@ -487,8 +603,19 @@ fn empty_and_binary_files_are_refused() {
     }
 }
 
+#[test]
+fn files_of_bzip2_are_unpacked() {
+    assert_eq!(read("methane.xyz.bz2"), read("methane.xyz"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.xyz.bz2");
+    let packed = std::fs::read(self::folder().join("methane.xyz.bz2")).unwrap();
+    std::fs::write(&path, &packed[..packed.len() - 7]).unwrap();
+    let error = formats::read(&path).unwrap_err();
+    assert!(matches!(error, FormatError::Packed { packing: "bzip2", .. }), "{error}");
+}
+
 /// A short file of each format, for damage.
-fn samples() -> [(Format, Vec<u8>); 7] {
+fn samples() -> [(Format, Vec<u8>); 8] {
     let file = |name: &str| std::fs::read(folder().join(name)).unwrap();
     let xyz = "2\nLattice=\"2 0 0 0 3 0 1 0 4\" a='b c' Properties=species:S:1:pos:R:3\n\
                C 1 2 3\nH 4 5 6\n";
@@ -500,6 +627,7 @@ fn samples() -> [(Format, Vec<u8>); 7] {
         (Format::Pdb, pdb.into_bytes()),
         (Format::Pdb, file("disordered.pdb")[..1200].to_vec()),
         (Format::Cif, CIF.as_bytes().to_vec()),
+        (Format::Cif, file("ALA.cif")[..2200].to_vec()),
         (Format::Sdf, SDF.as_bytes().to_vec()),
         (Format::Mol2, mol2),
         (Format::Xyz, xyz.as_bytes().to_vec()),

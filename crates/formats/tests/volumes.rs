@@ -9,8 +9,8 @@ use common::assert_matches;
 use nalgebra::{Matrix3, Vector3};
 use steer3d_formats::npz::Npz;
 use steer3d_formats::{
-    Fault, FileContents, Format, FormatError, Place, read, read_as, read_npz_array, write_mrc,
-    write_nifti,
+    Fault, FileContents, Format, FormatError, Nan, Place, companion, read, read_as, read_npz_array,
+    read_with, write_mrc, write_nifti,
 };
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, MAX_VALUES, Volume, VolumeError};
@@ -114,9 +114,9 @@ fn broken_files_are_refused_with_place_and_reason() {
     for (name, place, expected, found) in [
         ("bad_mode_tiny.ccp4", Place::Byte(12), "mode 0, 1, 2, 6 or 12", "mode 77"),
         ("trunc_data_tiny.ccp4", Place::Byte(1552), "1920 bytes of values", "after 368"),
-        ("fuzz_flat_cell.mrc", Place::Whole, "a volume", "at most 268435456 values"),
+        ("fuzz_flat_cell.mrc", Place::Whole, "a volume", "numbers from 1e-30 to 1e30"),
         ("crash-1.nii", Place::Byte(0), "348 (NIfTI-1) or 540 bytes", "0"),
-        ("minimal.hdr", Place::Byte(344), "n+1", "join the .hdr and .img"),
+        ("made.dscalar.nii", Place::Byte(504), "axes are places", "3000, a CIFTI matrix"),
         ("huge_shape.npy", Place::Byte(128), "at most 4294967296 bytes", "4611686018427387904"),
         ("object_descr.npy", Place::Byte(0), "plain values", "never read"),
         ("py3-objarr.npy", Place::Byte(0), "plain values", "never read"),
@@ -157,6 +157,7 @@ fn samples() -> Vec<(Format, Vec<u8>)> {
         (Format::Mrc, "made_stack.mrc"),
         (Format::Nifti, "standard.nii.gz"),
         (Format::Nifti, "made_qform.nii"),
+        (Format::Nifti, "made_complex.nii"),
         (Format::Nifti, "made_5d_u4.nii"),
         (Format::Nifti, "rgb.nii"),
         (Format::Npy, "valid_fortran.npy.gz"),
@@ -164,19 +165,32 @@ fn samples() -> Vec<(Format, Vec<u8>)> {
     ]
     .map(|(format, name)| (format, unpacked(name)))
     .into_iter()
-    .chain([(Format::Npz, npz())])
+    .chain([
+        (Format::Npz, npz(zip::CompressionMethod::Deflated)),
+        (Format::Npz, npz(zip::CompressionMethod::Bzip2)),
+    ])
     .collect()
 }
 
+#[test]
+fn arrays_packed_by_bzip2_are_read() {
+    let read = |method| match read_as(&npz(method), Format::Npz).unwrap() {
+        FileContents::Volume(volume) => volume,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(read(zip::CompressionMethod::Bzip2), read(zip::CompressionMethod::Stored));
+}
+
 /// An archive of one array.
-fn npz() -> Vec<u8> {
+fn npz(method: zip::CompressionMethod) -> Vec<u8> {
     let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 4)}";
     let mut npy = b"\x93NUMPY\x01\x00".to_vec();
     npy.extend((header.len() as u16).to_le_bytes());
     npy.extend(header.bytes());
     npy.extend((0..24).flat_map(|i| (i as f32).to_le_bytes()));
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    zip.start_file("volume.npy", zip::write::SimpleFileOptions::default()).unwrap();
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
+    zip.start_file("volume.npy", options).unwrap();
     std::io::Write::write_all(&mut zip, &npy).unwrap();
     zip.finish().unwrap().into_inner()
 }
@@ -187,8 +201,9 @@ fn formats_are_known_by_content_in_both_byte_orders() {
         assert_eq!(Format::detect(&bytes, Path::new("nameless")), Some(format));
         assert!(matches!(read_as(&bytes, format), Ok(FileContents::Volume(_))), "{format}");
     }
-    let pair = std::fs::read(file("broken/minimal.hdr")).unwrap();
-    assert_eq!(Format::detect(&pair, Path::new("minimal.hdr")), Some(Format::Nifti));
+    let pair = std::fs::read(file("minimal.hdr")).unwrap();
+    assert_eq!(Format::detect(&pair, Path::new("nameless")), Some(Format::Nifti));
+    assert!(read_as(&pair, Format::Nifti).unwrap_err().found.contains("the header of a pair"));
 }
 
 #[test]
@@ -202,9 +217,88 @@ fn files_cut_short_anywhere_are_refused() {
             }
         }
     }
-    let longer = [samples()[1].1.as_slice(), &[0]].concat();
-    let fault = read_as(&longer, Format::Mrc).unwrap_err();
-    assert_eq!(fault.place, Place::Byte(longer.len() as u64 - 1));
+    // Programs pad maps.
+    let map = &samples()[1].1;
+    let [exact, longer] = [map.clone(), [map.as_slice(), &[0; 512]].concat()].map(|bytes| {
+        let Ok(FileContents::Volume(volume)) = read_as(&bytes, Format::Mrc) else {
+            panic!("not read")
+        };
+        volume
+    });
+    assert_eq!(exact, longer);
+}
+
+#[test]
+fn pairs_of_header_and_image_are_read_by_either_name() {
+    let whole = volume("minimal.nii.gz").unwrap();
+    assert_eq!(volume("minimal.hdr").unwrap(), whole);
+    assert_eq!(volume("minimal.img.gz").unwrap(), whole);
+    // nibabel: np.asarray(dataobj).transpose(2, 1, 0).ravel()[:5].
+    let made = volume("made_pair.img").unwrap();
+    assert_eq!(made.data()[..5], [73.0, 73.0, 15.0, 2.0, -46.0]);
+    assert_eq!((made.dims(), made.voxel_size()), ([5, 4, 3], [2.0, 2.5, 3.0]));
+    assert_eq!(made.origin(), [-3.0, 4.0, 5.0]);
+    assert_eq!(companion(&file("minimal.hdr")), Some(file("minimal.img.gz")));
+    assert_eq!(companion(&file("minimal.nii.gz")), None);
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::copy(file("made_pair.hdr"), at("alone.hdr")).unwrap();
+    let error = read(&at("alone.hdr")).unwrap_err().to_string();
+    assert!(error.contains("alone.img"), "{error}");
+    std::fs::write(at("alone.img"), [0; 119]).unwrap();
+    let error = read(&at("alone.hdr")).unwrap_err().to_string();
+    assert!(error.contains("alone.img") && error.contains("120 bytes of values"), "{error}");
+}
+
+#[test]
+fn complex_images_give_magnitudes() {
+    let found = volume("made_complex.nii").unwrap();
+    // nibabel: np.abs(np.asarray(dataobj)).transpose(2, 1, 0).ravel()[:5].
+    let expected = [0.20314233, 1.890_818_2, 0.323_895_8, 1.010_868_9, 1.129_641];
+    for (found, expected) in found.data().iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+    let sum: f32 = found.data().iter().sum();
+    assert!((sum - 66.131_71).abs() < 1e-4 && found.channels() == 1, "{sum}");
+    // The parts are scaled, not the magnitude: |2 z + 1 + i|.
+    let mut bytes = std::fs::read(file("made_complex.nii")).unwrap();
+    bytes[112..116].copy_from_slice(&2f32.to_le_bytes());
+    bytes[116..120].copy_from_slice(&1f32.to_le_bytes());
+    let Ok(FileContents::Volume(scaled)) = read_as(&bytes, Format::Nifti) else {
+        panic!("not read")
+    };
+    let part = |i: usize| f32::from_le_bytes(bytes[352 + 4 * i..356 + 4 * i].try_into().unwrap());
+    let expected = (2.0 * part(0) + 1.0).hypot(2.0 * part(1) + 1.0);
+    assert!((scaled.data()[0] - expected).abs() < 1e-5);
+}
+
+#[test]
+fn voxels_that_are_not_numbers_are_zero_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mrc");
+    let mut mrc = skewed([90.0; 3], [2.0; 3], [2; 3], |[x, ..]| x as f32);
+    mrc[1024 + 12..1024 + 16].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, &mrc).unwrap();
+    assert_eq!(fault(read(&path).unwrap_err()).place, Place::Byte(1036));
+    let FileContents::Volume(volume) = read_with(&path, Nan::Zero).unwrap() else {
+        panic!("no volume")
+    };
+    assert_eq!(volume.data(), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
+}
+
+#[test]
+fn lengths_beyond_all_arithmetic_are_refused() {
+    for (at, value) in [(40, 1e-37f32), (40, 3e38), (196, 2e30)] {
+        let mut mrc = skewed([90.0; 3], [2.0; 3], [2; 3], |_| 0.0);
+        mrc[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        assert!(read_as(&mrc, Format::Mrc).is_err(), "{value:e} at {at}");
+    }
+    let mut nifti = std::fs::read(file("made_complex.nii")).unwrap();
+    nifti[292..296].copy_from_slice(&3e38f32.to_le_bytes());
+    assert!(read_as(&nifti, Format::Nifti).is_err());
+    let binvox = b"#binvox 1\ndim 1 1 1\nscale 1e300\ndata\n\x01\x01";
+    assert!(read_as(binvox, Format::Binvox).is_err());
 }
 
 #[test]
@@ -333,9 +427,10 @@ fn faults_of_values_name_their_byte() {
     for (at, value, text) in [
         (40, 8i16, "1 to 7 dimensions"),
         (44, -1, "at least 1"),
-        (70, 32, "complex"),
+        (70, 2048, "complex"),
+        (68, 3001, "CIFTI"),
         (72, 32, "64 bits"),
-        (344, 0, "one file"),
+        (344, 0, "ni1"),
     ] {
         let mut bytes = good.clone();
         bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());

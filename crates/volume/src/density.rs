@@ -16,7 +16,8 @@ pub enum ChannelScheme {
     #[default]
     Single,
     /// A channel for each of the atomic numbers `listed`, in their order, and with `other` one more
-    /// for all other elements, which else are left out.
+    /// for all other atoms, those whose element the file does not tell too. Without it the others are
+    /// left out.
     #[cfg_attr(feature = "clap", value(skip))]
     Elements {
         /// Atomic numbers.
@@ -57,6 +58,11 @@ impl ChannelScheme {
             return wrong("at least one symbol", "none".to_owned());
         }
         Ok(Self::Elements { listed: numbers, other })
+    }
+
+    /// Does the channel of every atom follow from its element, so that this must be known?
+    pub fn needs_elements(&self) -> bool {
+        !matches!(self, Self::Single | Self::Elements { other: true, .. })
     }
 
     /// Names of the channels, in order.
@@ -224,8 +230,9 @@ impl MoleculeVoxeliser {
     /// The density of a molecule after `rotation` about the centre of the grid.
     ///
     /// # Errors
-    /// If a parameter is outside its range, a weight or position is not finite, or the unit cell
-    /// is too small for the grid; see [`Gaussian::density_into`].
+    /// If a parameter is outside its range, a weight or position is not finite, the channels ask for
+    /// an element that the molecule does not tell, or the unit cell is too small for the grid; see
+    /// [`Gaussian::density_into`].
     pub fn voxelise(
         &self,
         molecule: &Molecule,
@@ -269,6 +276,9 @@ impl MoleculeVoxeliser {
         let (expected, found) = (molecule.atoms.len(), values.len());
         if expected != found {
             return Err(VolumeError::Length { what: "values of atoms", expected, found });
+        }
+        if self.channels.needs_elements() {
+            molecule.check_elements()?;
         }
         let each = values.first().map_or(1, |value| value.components().len());
         if values.iter().any(|value| value.components().len() != each) {

@@ -27,4 +27,7 @@ pub use resample::{
     Interpolation, Rotator, change_voxel_size, crop, resample_to, rotate, rotate_into, translate,
     translate_into, upright,
 };
-pub use volume::{Grid, MAX_VALUES, Volume, VolumeError, check_finite, checked_len};
+pub use volume::{
+    Grid, MAX_LENGTH, MAX_VALUES, MIN_VOXEL, Volume, VolumeError, check_coordinates, check_finite,
+    checked_len, is_length,
+};

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use nalgebra::{Matrix3, Vector3};
 use steer3d_so3::Rotation;
 
-use crate::volume::VolumeError;
+use crate::volume::{VolumeError, is_length, parameter};
 
 /// An atom.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Atom {
     /// Position x, y, z in angstrom.
     pub position: [f64; 3],
-    /// Atomic number; 0 if the file does not tell.
+    /// Atomic number; 0 if the file does not tell, or for a lone pair or dummy.
     pub element: u8,
     /// Name in the file, such as `CA`; the element's symbol where a format has no names.
     pub name: String,
@@ -113,16 +113,18 @@ impl Cell {
     /// The cell of three edge vectors x, y, z in angstrom.
     ///
     /// # Errors
-    /// If the vectors are not finite or lie (almost) in a plane.
+    /// If the vectors are not finite, longer than [`MAX_LENGTH`](crate::volume::MAX_LENGTH), or lie
+    /// (almost) in a plane.
     pub fn from_vectors(vectors: [[f64; 3]; 3]) -> Result<Self, VolumeError> {
         let cell = Self { vectors };
         let box_volume: f64 = cell.edges().iter().product();
-        if cell.volume() > 1e-6 * box_volume && box_volume.is_normal() {
+        let in_range = vectors.as_flattened().iter().all(|x| is_length(*x));
+        if in_range && cell.volume() > 1e-6 * box_volume && box_volume.is_normal() {
             return Ok(cell);
         }
         Err(VolumeError::Parameter {
             field: "cell",
-            expected: "three finite vectors that do not lie in a plane",
+            expected: "three vectors of numbers up to 1e30 that do not lie in a plane",
             found: format!("{vectors:?}"),
         })
     }
@@ -248,6 +250,24 @@ impl Molecule {
         let mut stays = stays.into_iter();
         self.atoms.retain(|_| stays.next() == Some(true));
         self
+    }
+
+    /// Checks that the element of every atom is known, for what depends on it.
+    ///
+    /// # Errors
+    /// With the first atom whose element the file does not tell, or that is no atom (a lone pair or
+    /// dummy).
+    pub fn check_elements(&self) -> Result<(), VolumeError> {
+        let Some(index) = self.atoms.iter().position(|atom| atom.element == 0) else {
+            return Ok(());
+        };
+        let Atom { name, residue, .. } = &self.atoms[index];
+        parameter(
+            "element",
+            "one for every atom; write it into the file, or choose all atoms and one channel, or a \
+             channel `other`",
+            format!("none for atom {} ({})", index + 1, format!("{name} {residue}").trim_end()),
+        )
     }
 
     /// Mean of the positions; `None` without atoms.

@@ -13,6 +13,7 @@ use std::str::FromStr;
 use nalgebra::{Affine3, DMatrix, Matrix3, Point3, Vector3};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use steer3d_files::memory;
 use steer3d_so3::{Block, Irreps, Rotation};
 
 use crate::filter::{LOBES, lanczos, low_pass};
@@ -236,8 +237,8 @@ pub fn translate_into(
 ///
 /// # Errors
 /// If `irreps` do not have the dimension of the channels, the result would be larger than
-/// [`MAX_VALUES`](crate::MAX_VALUES), the origin is not finite, or the map is not finite, has no
-/// inverse or mirrors.
+/// [`MAX_VALUES`](crate::MAX_VALUES) or have voxels more than 1,024 times as large as the source's,
+/// the origin is not finite, or the map is not finite, has no inverse or mirrors.
 ///
 /// ```
 /// use nalgebra::{Affine3, Scale3};
@@ -309,12 +310,19 @@ pub fn change_voxel_size(
     filter_and_warp(volume, grid, origin, &map, interpolation, &mixers)
 }
 
+/// How many times as large as those of the source voxels may be: the filter reaches three as far.
+const MAX_STEP: f64 = 1024.0;
+
 /// How many times the voxels of a skewed lattice its upright grid may have.
 const MAX_GROWTH: usize = 64;
 
 /// A volume on an upright grid whose voxel (x, y, z) is moved to `steps` · (x, y, z) + `origin`;
 /// `steps` is upper triangular with a positive diagonal. The new grid covers all of it and shares
 /// its planes of constant z and their rows.
+///
+/// # Errors
+/// If the steps or the origin are outside their range, the lattice is so skewed that the grid would
+/// have 64 times the voxels, or there is too little memory for it.
 pub fn upright(
     values: Vec<f32>,
     channels: usize,
@@ -346,6 +354,8 @@ pub fn upright(
             found: format!("{growth} times, steps {:?}", steps.transpose().data.0),
         });
     };
+    // The coefficients of the spline, and the new values.
+    let _room = memory::take(4 * (channels * (volume.grid().voxels() + grid.voxels())) as u64)?;
     let map = IndexMap { matrix: inverse, offset: (inverse * low).into() };
     let origin = Vector3::from(origin) + low.component_mul(&size);
     let mixers = [Mixer::scalars(channels)];
@@ -364,6 +374,10 @@ fn filter_and_warp(
     let step = [0, 1, 2].map(|i| map.matrix.row(i).norm());
     if interpolation == Interpolation::Nearest || step.iter().all(|&step| step <= 1.0 + SNAP) {
         return warp(volume, grid, origin, map, interpolation, mixers);
+    }
+    if let Some(step) = step.iter().find(|step| **step > MAX_STEP) {
+        let expected = "at most 1024 times as large as those of the source";
+        return parameter("voxels", expected, format!("{step:e} times"));
     }
     let mut filtered = volume.data().to_vec();
     low_pass(&mut filtered, volume.dims(), step);

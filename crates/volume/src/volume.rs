@@ -1,7 +1,15 @@
 //! Grids, volumes and their errors.
 
+use steer3d_files::memory::NoRoom;
+
 /// Largest number of values (channels × voxels) in one volume: 2²⁸, or 1 GiB of `f32`.
 pub const MAX_VALUES: usize = 1 << 28;
+
+/// Largest magnitude of a coordinate or length, 10³⁰ in any unit: products of ten are within `f64`.
+pub const MAX_LENGTH: f64 = 1e30;
+
+/// Smallest voxel size, 10⁻³⁰ in any unit.
+pub const MIN_VOXEL: f64 = 1e-30;
 
 /// A volume, grid, point cloud or rotation that cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -38,6 +46,22 @@ pub enum VolumeError {
         /// The value.
         value: f64,
     },
+    /// A coordinate is NaN, or larger than [`MAX_LENGTH`] in magnitude.
+    #[error(
+        "{what}: coordinate {index} is {value}, expected a number from -{MAX_LENGTH:e} to \
+         {MAX_LENGTH:e}; repair the source data"
+    )]
+    Coordinate {
+        /// Whose coordinate it is.
+        what: &'static str,
+        /// Its index, x, y and z of all points counted.
+        index: usize,
+        /// The coordinate.
+        value: f64,
+    },
+    /// The memory for input has too little left for the volume.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// A parameter is outside its range.
     #[error("{field}: expected {expected}, found {found}")]
     Parameter {
@@ -86,6 +110,23 @@ pub fn check_finite(what: &'static str, values: &[f32]) -> Result<(), VolumeErro
     }
 }
 
+/// Checks that every coordinate of `points` is a number of at most [`MAX_LENGTH`] in magnitude.
+///
+/// # Errors
+/// [`VolumeError::Coordinate`] with `what` and the index of the first other one.
+pub fn check_coordinates(what: &'static str, points: &[[f64; 3]]) -> Result<(), VolumeError> {
+    let coordinates = points.as_flattened();
+    match coordinates.iter().position(|x| !is_length(*x)) {
+        None => Ok(()),
+        Some(index) => Err(VolumeError::Coordinate { what, index, value: coordinates[index] }),
+    }
+}
+
+/// Is it a number of at most [`MAX_LENGTH`] in magnitude?
+pub fn is_length(x: f64) -> bool {
+    x.abs() <= MAX_LENGTH
+}
+
 /// The lattice of a volume: number of voxels and their size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
@@ -98,11 +139,15 @@ impl Grid {
     ///
     /// # Errors
     /// If a dimension is zero, the product of the dimensions exceeds [`MAX_VALUES`], or a voxel
-    /// size is not a positive finite number.
+    /// size is not a number from [`MIN_VOXEL`] to [`MAX_LENGTH`].
     pub fn new(dims: [usize; 3], voxel_size: [f64; 3]) -> Result<Self, VolumeError> {
         checked_len(1, dims)?;
-        if voxel_size.iter().any(|size| !(size.is_finite() && *size > 0.0)) {
-            return parameter("voxel_size", "positive finite numbers", format!("{voxel_size:?}"));
+        if !voxel_size.iter().all(|size| (MIN_VOXEL..=MAX_LENGTH).contains(size)) {
+            return parameter(
+                "voxel_size",
+                "numbers from 1e-30 to 1e30",
+                format!("{voxel_size:?}"),
+            );
         }
         Ok(Self { dims, voxel_size })
     }
@@ -163,7 +208,7 @@ impl Volume {
     ///
     /// # Errors
     /// If the length of `data` does not match, the volume is empty or larger than [`MAX_VALUES`],
-    /// or a value or the origin is not finite.
+    /// a value is not finite, or the origin is not within [`MAX_LENGTH`].
     pub fn new(
         data: Vec<f32>,
         channels: usize,
@@ -175,9 +220,7 @@ impl Volume {
             return Err(VolumeError::Length { what: "volume", expected, found: data.len() });
         }
         check_finite("volume", &data)?;
-        if let Some(index) = origin.iter().position(|x| !x.is_finite()) {
-            return Err(VolumeError::NotFinite { what: "origin", index, value: origin[index] });
-        }
+        check_coordinates("origin", &[origin])?;
         Ok(Self { data, channels, grid, origin })
     }
 
@@ -242,7 +285,7 @@ mod tests {
         assert!(matches!(Grid::new([0, 2, 2], unit), Err(VolumeError::Size { .. })));
         assert!(matches!(Grid::new([usize::MAX, 3, 1], unit), Err(VolumeError::Size { .. })));
         assert!(matches!(Grid::new([1 << 32, 1 << 32, 1], unit), Err(VolumeError::Size { .. })));
-        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for bad in [0.0, -1.0, 1e-31, 1e31, f64::NAN, f64::INFINITY] {
             assert!(Grid::new([2; 3], [1.0, bad, 1.0]).is_err(), "{bad}");
         }
         let grid = Grid::new([2; 3], unit).unwrap();
@@ -255,7 +298,12 @@ mod tests {
             Volume::new(vec![0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0], 1, grid, [0.0; 3]),
             Err(VolumeError::NotFinite { index: 3, .. })
         ));
-        assert!(Volume::new(vec![0.0; 8], 1, grid, [0.0, f64::INFINITY, 0.0]).is_err());
+        for bad in [f64::INFINITY, -1e31] {
+            assert!(matches!(
+                Volume::new(vec![0.0; 8], 1, grid, [0.0, bad, 0.0]),
+                Err(VolumeError::Coordinate { what: "origin", index: 1, .. })
+            ));
+        }
     }
 
     #[test]

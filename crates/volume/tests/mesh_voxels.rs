@@ -412,16 +412,16 @@ fn wrong_parameters_are_refused() {
     let error = refused(distance, &Mesh::default());
     assert!(matches!(error, VolumeError::Parameter { field: "mesh", .. }), "{error}");
     assert_eq!(sum(&voxels(solid, &Mesh::default())), 0.0);
-    let huge = cube.scaled(1e300);
-    let tiny = MeshVoxeliser { voxel_size: 1e-300, ..solid };
-    assert!(matches!(refused(tiny, &huge), VolumeError::NotFinite { .. }));
+    let huge = cube.scaled(1e30);
+    let tiny = MeshVoxeliser { voxel_size: 1e-30, ..solid };
+    assert!(matches!(refused(tiny, &huge), VolumeError::Coordinate { .. }));
 }
 
 #[test]
 fn meshes_without_shape_do_no_harm() {
     let point = Mesh::new(vec![[0.5, 0.5, 0.5]], vec![[0; 3]]).unwrap();
     let line = Mesh::new(vec![[-3.0; 3], [0.0; 3], [3.0; 3]], vec![[0, 1, 2], [2, 2, 0]]).unwrap();
-    let huge = cuboid([1e200; 3], [0.0; 3]);
+    let huge = cuboid([1e30; 3], [0.0; 3]);
     for mesh in [&point, &line, &huge] {
         for field in [MeshField::Surface, MeshField::Solid, MeshField::Normals, MeshField::Distance]
         {
@@ -453,4 +453,25 @@ fn settings_are_read_from_text() {
     let text = serde_json::to_string(&all).unwrap();
     assert_eq!(serde_json::from_str::<MeshVoxeliser>(&text).unwrap(), all);
     assert!(serde_json::from_str::<MeshVoxeliser>(&text.replace("inside", "outside")).is_err());
+}
+
+#[test]
+fn coordinates_near_the_largest_number_are_refused_and_large_ones_voxelised() {
+    let triangle = |x: f64| {
+        Mesh::new(vec![[-x, -x, 0.3 * x], [x, -x, 0.2 * x], [0.1 * x, x, -x]], vec![[0, 1, 2]])
+    };
+    for x in [1e308, 1e31, f64::INFINITY, f64::NAN] {
+        assert!(matches!(triangle(x), Err(VolumeError::Coordinate { what: "vertices", .. })));
+    }
+    for field in [MeshField::Surface, MeshField::Solid, MeshField::Distance, MeshField::Normals] {
+        for (x, voxel_size) in [(1e30, 1.0), (1e30, 1e29), (1e-30, 1e-30), (1e-300, 1.0)] {
+            let voxeliser = MeshVoxeliser::new(6, voxel_size, field);
+            let volume = voxeliser.voxelise(&triangle(x).unwrap(), &Rotation::identity());
+            assert!(volume.unwrap().data().iter().all(|value| value.is_finite()));
+        }
+        // In voxels, beyond the range again.
+        let fine = MeshVoxeliser::new(6, 1e-10, field);
+        let error = fine.voxelise(&triangle(1e30).unwrap(), &Rotation::identity()).unwrap_err();
+        assert!(matches!(error, VolumeError::Coordinate { .. }), "{error}");
+    }
 }

@@ -7,7 +7,7 @@ use nalgebra::{Affine3, Vector3};
 use serde::Serialize;
 use steer3d_so3::{Irrep, Irreps, Rotation};
 
-use steer3d_formats::{self as formats, FileContents, Format, Several};
+use steer3d_formats::{self as formats, FileContents, Format, Nan, Several};
 use steer3d_volume::density::{ChannelScheme, Weight};
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
@@ -100,6 +100,9 @@ pub struct Recipe {
     /// What becomes of volumes of another grid than the dataset's.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub fit: Fit,
+    /// What becomes of voxels of maps, images and arrays that are not numbers (NaN).
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
+    pub nan: Nan,
     /// What is stored of molecules and meshes; from sources alone, volumes are made when read.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub store: Store,
@@ -110,6 +113,7 @@ pub struct Recipe {
 pub struct SettledRecipe {
     kind: Kind,
     store: Store,
+    nan: Nan,
     grid: Grid,
     channels: usize,
     /// The last file of several molecules: its records follow each other.
@@ -146,7 +150,7 @@ impl Recipe {
     /// # Errors
     /// If the file cannot be read or the recipe does not suit it.
     pub fn settled_by(&self, first: &Path) -> Result<SettledRecipe, ItemError> {
-        let source = read(first)?;
+        let source = formats::read_with(first, self.nan)?;
         self.settle(&source).map_err(|source| ItemError::Volume { path: first.to_owned(), source })
     }
 
@@ -173,7 +177,8 @@ impl Recipe {
                 (Kind::Volumes { fit: self.fit }, grid, volume.channels())
             }
         };
-        Ok(SettledRecipe { kind, store: self.store, grid, channels, last: Arc::default() })
+        let (store, nan) = (self.store, self.nan);
+        Ok(SettledRecipe { kind, store, nan, grid, channels, last: Arc::default() })
     }
 
     /// Voxels along an edge of a cube and their size.
@@ -204,10 +209,6 @@ impl Recipe {
             ..paper
         })
     }
-}
-
-fn read(path: &Path) -> Result<FileContents, ItemError> {
-    Ok(formats::read(path)?)
 }
 
 impl SettledRecipe {
@@ -255,7 +256,7 @@ impl SettledRecipe {
     /// # Errors
     /// If the file cannot be read, is of another kind than the first, holds several molecules and
     /// the entry does not say which (the models of a PDB or mmCIF file apart, of which the first is
-    /// taken), or does not suit the recipe.
+    /// taken), does not tell the elements that the recipe asks for, or does not suit it otherwise.
     pub fn make(&self, entry: &Entry) -> Result<ItemData, ItemError> {
         let wrong = |source| ItemError::Volume { path: entry.path.clone(), source };
         let made = match (&self.kind, self.source(entry)?) {
@@ -263,7 +264,11 @@ impl SettledRecipe {
                 Kind::Molecules { voxeliser, channels, weight, atoms },
                 FileContents::Molecules(molecules),
             ) => {
-                let molecule = chosen(only(&entry.path, molecules)?, *atoms, *weight);
+                let molecule = only(&entry.path, molecules)?;
+                if channels.needs_elements() || *atoms != Atoms::All {
+                    molecule.check_elements().map_err(wrong)?;
+                }
+                let molecule = chosen(molecule, *atoms, *weight);
                 let points = cloud(&molecule, channels, *weight).map_err(wrong)?;
                 if points.is_empty() {
                     return wrong_kind(&entry.path, "at least one atom of the chosen ones", "none");
@@ -294,7 +299,9 @@ impl SettledRecipe {
     }
 
     fn source(&self, entry: &Entry) -> Result<FileContents, ItemError> {
-        let Some(record) = entry.record else { return read(&entry.path) };
+        let Some(record) = entry.record else {
+            return Ok(formats::read_with(&entry.path, self.nan)?);
+        };
         let molecules = self.records(&entry.path)?;
         let Some(molecule) = molecules.get(record - 1) else {
             let found = format!("{} records", molecules.len());
@@ -309,7 +316,7 @@ impl SettledRecipe {
         if let Some(file) = last.as_ref().filter(|file| file.path == path) {
             return Ok(Arc::clone(&file.molecules));
         }
-        let molecules = match read(path)? {
+        let molecules = match formats::read(path)? {
             FileContents::Molecules(molecules) => Arc::new(molecules),
             other => return wrong_kind(path, "molecules", name_of(&other)),
         };

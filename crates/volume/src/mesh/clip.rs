@@ -14,10 +14,12 @@ pub(super) fn range(polygon: &[Vector3<f64>], axis: usize) -> (f64, f64) {
     })
 }
 
-/// The voxels below `size` that a range touches, both ends widened by [`EPSILON`].
+/// The voxels below `size` that a range touches, both ends widened by [`EPSILON`]; none for that of
+/// a polygon without points.
 pub(super) fn voxels((low, high): (f64, f64), size: usize) -> std::ops::Range<usize> {
     let clamp = |x: f64| x.clamp(0.0, size as f64) as usize;
-    clamp((low - EPSILON).floor())..clamp((high + EPSILON).floor() + 1.0)
+    let end = clamp((high + EPSILON).floor() + 1.0);
+    clamp((low - EPSILON).floor()).min(end)..end
 }
 
 /// The part of a polygon between two planes.

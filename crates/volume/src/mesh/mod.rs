@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use nalgebra::Vector3;
 use steer3d_so3::Rotation;
 
-use crate::volume::VolumeError;
+use crate::volume::{VolumeError, check_coordinates};
 
 /// The corners of a triangle.
 type Triangle = [Vector3<f64>; 3];
@@ -27,12 +27,10 @@ impl Mesh {
     /// from outside.
     ///
     /// # Errors
-    /// If a coordinate is not finite or an index is beyond the vertices.
+    /// If a coordinate is not a number or larger than [`MAX_LENGTH`](crate::volume::MAX_LENGTH) in
+    /// magnitude, or an index is beyond the vertices.
     pub fn new(vertices: Vec<[f64; 3]>, triangles: Vec<[u32; 3]>) -> Result<Self, VolumeError> {
-        if let Some(index) = vertices.iter().flatten().position(|x| !x.is_finite()) {
-            let value = vertices[index / 3][index % 3];
-            return Err(VolumeError::NotFinite { what: "vertices", index, value });
-        }
+        check_coordinates("vertices", &vertices)?;
         let count = vertices.len();
         if let Some(&index) = triangles.iter().flatten().find(|&&index| index as usize >= count) {
             return Err(VolumeError::Parameter {

@@ -8,7 +8,7 @@ use steer3d_so3::Rotation;
 use super::inside::{Inside, Interior};
 use super::tree::Tree;
 use super::{Mesh, Triangle, clip};
-use crate::volume::{Grid, Volume, VolumeError, checked_len, parameter};
+use crate::volume::{Grid, Volume, VolumeError, checked_len, is_length, parameter};
 
 /// What a [`MeshVoxeliser`] computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,8 +102,8 @@ impl MeshVoxeliser {
             return parameter("supersampling", "1 for a distance or normals", found);
         }
         match self.truncation {
-            Some(t) if !(t.is_finite() && t > 0.0) => {
-                parameter("truncation", "a positive finite number", t.to_string())
+            Some(t) if !(t > 0.0 && is_length(t)) => {
+                parameter("truncation", "a positive number of at most 1e30", t.to_string())
             }
             _ => Ok(grid),
         }
