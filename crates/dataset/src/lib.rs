@@ -20,6 +20,7 @@ mod reader;
 mod source;
 mod sources;
 mod split;
+mod stored;
 mod summary;
 mod verify;
 mod writer;

@@ -186,6 +186,10 @@ impl DatasetMeta {
         if self.class_names.is_empty() {
             return parameter("class_names", "at least one name", "none");
         }
+        let texts = self.class_names.iter().chain([&self.name, &self.unit]);
+        if let Some(text) = with_control_characters(texts) {
+            return parameter("names and unit", "no control characters", text);
+        }
         if let Storage::U8 { scale } = self.storage
             && !(scale.is_finite() && scale > 0.0)
         {
@@ -205,6 +209,11 @@ impl DatasetMeta {
         }
         Ok(())
     }
+}
+
+/// The first text with control characters, escaped.
+fn with_control_characters<'a>(mut texts: impl Iterator<Item = &'a String>) -> Option<String> {
+    texts.find(|text| text.chars().any(char::is_control)).map(|text| format!("{text:?}"))
 }
 
 /// The irreps of numbers that do not turn.
@@ -250,6 +259,9 @@ impl Tasks {
         if self.voxel_classes.len() > 256 {
             let found = self.voxel_classes.len().to_string();
             return Some(("voxel classes", "at most 256".to_owned(), found));
+        }
+        if let Some(found) = with_control_characters(self.voxel_classes.iter()) {
+            return Some(("voxel classes", "no control characters".to_owned(), found));
         }
         let none = self.targets.is_none() && self.voxel_classes.is_empty();
         let expected = "targets, voxel classes or both".to_owned();

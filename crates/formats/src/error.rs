@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use steer3d_files::FileError;
+use steer3d_files::memory::NoRoom;
 use steer3d_volume::volume::VolumeError;
 
 use crate::fault::Fault;
@@ -62,6 +63,14 @@ pub enum FormatError {
         /// What the format cannot hold.
         source: VolumeError,
     },
+}
+
+impl FormatError {
+    /// The lack of memory, where that is the reason; the same file may be read later if it is
+    /// [temporary](NoRoom::is_temporary).
+    pub fn no_room(&self) -> Option<&NoRoom> {
+        None
+    }
 }
 
 impl Fault {

@@ -33,7 +33,7 @@ pub use error::FormatError;
 pub use fault::{Fault, Place};
 pub use format::{Format, read, read_as};
 pub use mrc::write as write_mrc;
-pub use nifti::write as write_nifti;
+pub use nifti::{companion, write as write_nifti};
 pub use numpy::read_npz_array;
 pub use samples::{checked_len, unusable};
 pub use spec::{FileContents, Several};

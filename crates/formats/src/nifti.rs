@@ -10,7 +10,7 @@
 //!   superior. What the affine turns or shears beyond that is left out: voxel sizes are the lengths
 //!   of its columns, and the origin is where it puts the first voxel, in mm.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nalgebra::{Matrix3, Quaternion, UnitQuaternion, Vector3};
 
@@ -307,6 +307,22 @@ impl<'a> Header<'a> {
         let columns = turn.to_rotation_matrix().matrix() * Matrix3::from_diagonal(&size);
         Ok(Affine { columns, origin: Vector3::new(x, y, z) })
     }
+}
+
+/// The other file of a pair of .hdr and .img, where there is one.
+pub fn companion(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let bare = [".gz", ".bz2"].iter().find_map(|packed| name.strip_suffix(packed));
+    let (stem, extension) = bare.unwrap_or(name).rsplit_once('.')?;
+    let other = match extension {
+        "hdr" => "img",
+        "img" => "hdr",
+        "HDR" => "IMG",
+        "IMG" => "HDR",
+        _ => return None,
+    };
+    let named = |packed: &str| path.with_file_name(format!("{stem}.{other}{packed}"));
+    ["", ".gz", ".bz2"].into_iter().map(named).find(|path| path.is_file())
 }
 
 /// Writes a NIfTI-1 image of f32, little-endian, with x, y, z as right, anterior, superior and the

@@ -7,7 +7,7 @@ use nalgebra::{Affine3, Vector3};
 use serde::Serialize;
 use steer3d_so3::{Irrep, Irreps, Rotation};
 
-use steer3d_formats::{self as formats, FileContents, Format, Several};
+use steer3d_formats::{FileContents, Format, Several};
 use steer3d_volume::density::{ChannelScheme, Weight};
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
@@ -17,7 +17,7 @@ use steer3d_volume::resample::{self, Interpolation};
 use steer3d_volume::volume::{Grid, Volume, VolumeError, parameter};
 
 use crate::meta::{DatasetMeta, Provenance, scalars};
-use crate::source::{Entry, ItemData, ItemError};
+use crate::source::{Entry, ItemData, ItemError, read};
 
 /// Which atoms of a molecule become points. Water is left out, and so are all alternate locations
 /// but the first, unless [`Weight::Occupancy`] shares one atom out among them.
@@ -204,10 +204,6 @@ impl Recipe {
             ..paper
         })
     }
-}
-
-fn read(path: &Path) -> Result<FileContents, ItemError> {
-    Ok(formats::read(path)?)
 }
 
 impl SettledRecipe {
