@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use hdf5_reader::error::Error as ReadError;
 use steer3d_files::memory::NoRoom;
 use steer3d_files::{AtPath, FileError};
 use steer3d_formats::{Fault, FormatError};
@@ -46,7 +47,7 @@ pub enum DatasetError {
         /// The HDF5 object.
         object: String,
         /// What is wrong.
-        source: hdf5_reader::error::Error,
+        source: ReadError,
     },
     /// What a file holds takes more memory than there is for input.
     #[error("{path}: {object}: {source}", path = path.display())]
@@ -165,10 +166,15 @@ fn system_error(error: &hdf5::Error) -> Option<std::io::Error> {
     Some(std::io::Error::from_raw_os_error(number))
 }
 
-impl<T> Context<T> for Result<T, hdf5_reader::error::Error> {
+impl<T> Context<T> for Result<T, ReadError> {
     fn at(self, path: &Path, object: &str) -> Result<T, DatasetError> {
         self.map_err(|source| {
             let (path, object) = (path.to_owned(), object.to_owned());
+            // Which names the object once more.
+            let source = match source {
+                ReadError::Context { source, .. } => *source,
+                source => source,
+            };
             DatasetError::Read { path, object, source }
         })
     }

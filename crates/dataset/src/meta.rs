@@ -161,6 +161,11 @@ impl DatasetMeta {
         self.channels * self.dims.iter().product::<usize>()
     }
 
+    /// Bytes of memory that reading an item takes: its values, and as many while they are decoded.
+    pub(crate) fn bytes_to_read(&self) -> u64 {
+        2 * size_of::<f32>() as u64 * self.item_len() as u64
+    }
+
     /// The position of voxel (0, 0, 0) that puts the centre of the grid at 0.
     pub(crate) fn centred_origin(&self) -> [f64; 3] {
         let [d, h, w] = self.dims;

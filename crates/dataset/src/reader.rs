@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hdf5_reader::{Datatype, StringSize};
 use serde::de::DeserializeOwned;
 use steer3d_files::hex;
+use steer3d_files::memory::{self, NoRoom};
 use steer3d_so3::Rotation;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::points::{PointCloud, PointValue};
@@ -76,6 +77,10 @@ impl Dataset {
         check_root(&file)?;
         let meta: DatasetMeta = json(&file, &columns::META)?;
         meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
+        let (needed, limit) = (meta.bytes_to_read(), memory::limit());
+        if needed > limit {
+            return Err(NoRoom { needed, limit }).at(&path, "volumes");
+        }
         let items = file.column(&columns::LABELS, None)?.1;
         if items == 0 {
             return Err(file.malformed("labels", "at least one item", "none"));
@@ -159,6 +164,11 @@ impl Dataset {
     /// SHA-256 of each item, as `FORMAT.md` defines it.
     pub fn checksums(&self) -> Option<&[[u8; 32]]> {
         self.checksums.as_deref()
+    }
+
+    /// How many items there is memory to read at a time, at least 1.
+    pub(crate) fn at_once(&self) -> usize {
+        usize::try_from(memory::limit() / self.meta.bytes_to_read()).unwrap_or(usize::MAX).max(1)
     }
 
     /// Indices of the items of a split, in order.

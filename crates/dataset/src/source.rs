@@ -333,7 +333,11 @@ impl Importer {
         options: &ImportOptions,
     ) -> Result<ItemSource, BuildError> {
         match (self.open, path) {
-            (Open::Archive(open), Some(path)) => open(path, options),
+            (Open::Archive(open), Some(path)) => {
+                // A pipe, socket or device might not end.
+                steer3d_files::open(path).at_path(path)?;
+                open(path, options)
+            }
             (Open::Generated(open), None) => open(options),
             (Open::Archive(_), None) => {
                 wrong_option("source", "the source file (.npz) after the layout", "none")
@@ -454,5 +458,31 @@ pub(crate) fn sha256_of(path: &Path) -> Result<String, FileError> {
             0 => return Ok(hex(&hasher.finalize())),
             len => hasher.update(&buffer[..len]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_lacks_memory_is_made_again_when_the_others_are_done() {
+        let attempts = [(); 9].map(|()| AtomicUsize::new(0));
+        let make = |item: usize| match (item, attempts[item].fetch_add(1, Ordering::SeqCst)) {
+            (3 | 5, 0) => Err("busy"),
+            (7, _) => Err("broken"),
+            (3 | 5, _) => {
+                let others = attempts.iter().map(|count| count.load(Ordering::SeqCst));
+                Ok(others.filter(|count| *count > 0).count())
+            }
+            _ => Ok(item),
+        };
+        let all = made_with_room(0..9, make, |error| *error == "busy");
+        let nine = Ok(9);
+        let broken = Err("broken");
+        assert_eq!(all, [Ok(0), Ok(1), Ok(2), nine, Ok(4), nine, Ok(6), broken, Ok(8)]);
+        assert_eq!(attempts[7].load(Ordering::SeqCst), 1);
     }
 }

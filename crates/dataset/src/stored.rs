@@ -245,12 +245,14 @@ impl StoredFile {
             let expected = "the filters shuffle, deflate and fletcher32 only";
             return wrong(expected.to_owned(), filter);
         }
-        let Some(DataLayout::Chunked {
-            address,
-            dims,
-            chunk_indexing: Some(ChunkIndexing::ExtensibleArray { .. }),
-            ..
-        }) = layout
+        let (
+            Some(DataLayout::Chunked {
+                address,
+                chunk_indexing: Some(ChunkIndexing::ExtensibleArray { .. }),
+                ..
+            }),
+            Some(dims),
+        ) = (layout, dataset.chunks())
         else {
             let expected = "chunks that the first axis can be extended by, as of HDF5 1.10";
             return wrong(expected.to_owned(), "another layout".to_owned());
