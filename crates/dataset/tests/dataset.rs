@@ -617,3 +617,31 @@ fn a_heap_of_an_old_group_that_points_at_another_is_an_error() {
     assert!(message.contains("set.h5") && !message.contains('\n'), "{message}");
     assert!(import_hdf5(&path, "volumes").is_err());
 }
+
+#[test]
+fn volumes_are_decoded_as_the_hdf5_library_decodes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.h5");
+    for storage in STORAGES {
+        let grid = Grid::new([7, 9, 13], [1.0; 3]).unwrap();
+        let class_names = vec!["a".to_owned()];
+        let meta = DatasetMeta::scalars(1, &grid).unwrap();
+        let meta = DatasetMeta { class_names, storage, ..meta };
+        let mut writer = DatasetWriter::create(&path, meta).unwrap();
+        for item in 0..32u64 {
+            let mut stream = Stream::new(0, "chunk", &[item]);
+            let levels = 1 + stream.below(256);
+            let data = (0..819).map(|_| stream.below(levels) as f32).collect();
+            let volume = Volume::centred(data, 1, grid).unwrap();
+            let id = item.to_string();
+            writer.push(&Item { volume: Some(&volume), id: &id, ..Item::default() }).unwrap();
+        }
+        writer.finish().unwrap();
+        let dataset = Dataset::open(&path).unwrap();
+        let file = hdf5::File::open(&path).unwrap();
+        let theirs: Vec<f32> = file.dataset("volumes").unwrap().read_raw().unwrap();
+        for (item, theirs) in theirs.chunks(819).enumerate() {
+            assert_eq!(dataset.read(item).unwrap().data(), theirs, "{item}");
+        }
+    }
+}
