@@ -2,4 +2,4 @@
 . "$ATTACKS/lib.sh"
 steer3d dataset import arrays "$ATTACKS/files/targets-40000.npz" --out set.h5 --quiet > /dev/null
 steer3d dataset verify set.h5 --quiet | grep -q "0 of 2 items are broken"
-refused "at most 65536" steer3d dataset import arrays "$ATTACKS/files/targets-70000.npz" --out more.h5 --quiet
+refused "found 70000" steer3d dataset import arrays "$ATTACKS/files/targets-70000.npz" --out more.h5 --quiet

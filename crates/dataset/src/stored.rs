@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hdf5_reader::error::Error;
 use hdf5_reader::extensible_array::collect_extensible_array_chunk_entries_storage;
+use hdf5_reader::io::Cursor;
 use hdf5_reader::messages::HdfMessage;
 use hdf5_reader::messages::layout::{ChunkIndexing, DataLayout};
 use hdf5_reader::{Attribute, ByteOrder, Datatype, FileStorage, Hdf5File, OpenOptions, StringSize};
@@ -268,23 +269,32 @@ impl StoredFile {
             return wrong(expected, format!("chunks of {chunk:?}"));
         }
         let superblock = self.file.superblock();
-        let entries = collect_extensible_array_chunk_entries_storage(
-            self.file.storage(),
-            address,
-            superblock.offset_size,
-            superblock.length_size,
-            dataset.shape(),
-            dataset.max_dims(),
-            &dims,
-            None,
-        );
-        let mut entries = entries.at(&self.path, name)?;
+        let (width, offsets) = (T::WIDTH, superblock.offset_size);
+        let row = width * column.width();
+        // Without an index there is no chunk.
+        let mut entries = if Cursor::is_undefined_offset(address, offsets) {
+            vec![]
+        } else {
+            collect_extensible_array_chunk_entries_storage(
+                self.file.storage(),
+                address,
+                offsets,
+                superblock.length_size,
+                dataset.shape(),
+                dataset.max_dims(),
+                &dims,
+                None,
+            )
+            .at(&self.path, name)?
+        };
         entries.retain(|entry| entry.offsets[0] < shape[0] as u64);
         entries.sort_by_key(|entry| entry.offsets[0]);
-        let width = T::WIDTH;
+        if filters.is_empty() {
+            // The index says nothing of the size.
+            entries.iter_mut().for_each(|entry| entry.size = (chunk[0] * row) as u64);
+        }
         let stored = entries.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.size));
         let stored = stored.min(self.file.storage().len());
-        let row = width * column.width();
         // Without a row there need not be a chunk.
         let declared = if shape[0] == 0 { 0 } else { shape[0].max(chunk[0]) as u64 };
         let declared = declared.saturating_mul(row as u64);

@@ -57,7 +57,7 @@ fn broken_arrays_of_hdf5_files_are_refused() {
         ("made_arrays.h5:bad/lzf", "no filters but"),
         ("made_arrays.h5:bad/external", "values in this file"),
         ("made_arrays.h5:bad/virtual", "unsupported layout class 3"),
-        ("made_arrays.h5:bad/link", "external link"),
+        ("made_arrays.h5:bad/link", "dataset not found: link"),
         ("standard.nii.gz:a", "invalid HDF5 magic bytes"),
         ("absent.h5:a", "check the path and its permissions"),
     ] {

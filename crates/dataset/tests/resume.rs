@@ -82,7 +82,7 @@ fn project() -> impl Strategy<Value = Project> {
     prop::collection::vec(molecule(), 3..6).prop_map(|mut molecules| {
         molecules.iter_mut().enumerate().for_each(|(name, molecule)| molecule.name = name);
         // So large that every item is a batch.
-        let (size, voxel_size) = (Some([200; 3]), Some([1.0; 3]));
+        let (size, voxel_size) = (Some([256; 3]), Some([1.0; 3]));
         let recipe = Recipe { size, voxel_size, store: Store::Sources, ..Recipe::default() };
         Project { molecules, recipe, name: "set".to_owned(), credit: "tests".to_owned() }
     })
