@@ -193,7 +193,8 @@ impl StoredFile {
         let bytes = (rows * chunks.row) as u64;
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         room.grow(bytes).at(&self.path, column.name)?;
-        let _while_decoding = memory::take(bytes).at(&self.path, column.name)?;
+        let decoded = (rows.max(chunks.rows) * chunks.row) as u64;
+        let _while_decoding = memory::take(2 * decoded).at(&self.path, column.name)?;
         self.rows(column, &chunks, 0..rows)
     }
 

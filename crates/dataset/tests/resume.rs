@@ -154,7 +154,7 @@ fn stopped_at(stop: usize, source: ItemSource) -> ItemSource {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn a_resumed_build_is_a_fresh_one(project in project(), change in change(), stop in 1..6usize) {
         let folder = tempfile::tempdir().unwrap();
