@@ -1,7 +1,7 @@
 # What the cases share; each begins with: . "$ATTACKS/lib.sh"
 set -euo pipefail
-shopt -s expand_aliases
-alias steer3d='"$STEER3D"'
+
+steer3d() { "$STEER3D" "$@"; }
 
 fail() { echo "$*"; exit 1; }
 

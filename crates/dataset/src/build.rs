@@ -3,23 +3,29 @@
 //!
 //! While a build runs, the folder `OUT.partial` holds a description of it (`build.json`) and one
 //! small dataset (`000000.h5`, ...) with a report (`000000.json`) for each finished batch. A later
-//! build with the same options takes the finished batches of the same files from there; of an
+//! build with the same options takes the finished batches from there whose files have the same SHA-256; of an
 //! archive, only if it is the same one. When all are done they are joined into the dataset, which
-//! takes its place at once; then the folder goes.
+//! takes its place at once; then the folder goes. The file `lock` there keeps other builds out.
 
-use std::fs;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use steer3d_files::{AtPath, FileError, TEMPORARY, hex, sync_folder_of};
+use steer3d_files::{AtPath, FileError, hex, is_temporary, sync_folder_of};
+use steer3d_formats::companion;
 
+use crate::error::DatasetError;
 use crate::item::Item;
 use crate::meta::{DatasetMeta, Skipped};
 use crate::reader::Dataset;
-use crate::source::{BuildError, Entry, ItemData, ItemError, ItemSource};
+use crate::source::{
+    BuildError, Entry, ItemData, ItemError, ItemSource, made_with_room, sha256_of,
+};
 use crate::writer::DatasetWriter;
 
 /// Values of the volumes of a batch, about.
@@ -44,12 +50,12 @@ pub struct BuildReport {
 /// Batches are made in parallel while the one before is written; at most two are in memory. The
 /// same source gives the same bytes, on any number of threads and however often the build was
 /// stopped. An unfinished build goes on only if the source's options are the same, and its
-/// description too (the command apart); of its batches those are taken whose entries and lengths
-/// of files are the same. `progress` hears how many entries are done.
+/// description too (the command apart); of its batches those are taken whose entries and contents
+/// of files (by SHA-256) are the same. `progress` hears how many entries are done.
 ///
 /// # Errors
 /// If an item cannot be made (unless `skip_broken`), none can, there is an unfinished build with
-/// other options, or the folder of `out` cannot be written. All leave an old file `out` as it was,
+/// other options, another process is building `out`, or the folder of `out` cannot be written. All leave an old file `out` as it was,
 /// and the finished batches to go on with.
 pub fn build(
     source: &ItemSource,
@@ -61,37 +67,37 @@ pub fn build(
     meta.check().map_err(BuildError::meta(out))?;
     let batch = (BATCH_VALUES / meta.item_len()).clamp(1, BATCH_ITEMS);
     let batches: Vec<&[Entry]> = entries.chunks(batch).collect();
-    let build = Build {
+    let mut build = Build {
         partial: Partial::open(out, meta, &source.options)?,
         source,
         grouped: entries.iter().any(|entry| !entry.group.is_empty()),
         skip_broken,
+        sums: HashMap::new(),
     };
     let reports = batches.iter().enumerate();
     let reports: Vec<_> = reports.map(|(index, batch)| build.finished(index, batch)).collect();
     let resumed = reports.iter().flatten().map(|report| report.items).sum();
-    let made_of = |index: usize| -> Vec<_> {
+    let made_of = |index: usize| {
         let items = index * batch..index * batch + batches[index].len();
-        items.into_par_iter().map(|item| source.item(item)).collect()
+        made_with_room(items, |item| source.item(item), ItemError::is_temporary)
     };
     let mut missing = (0..batches.len()).filter(|&index| reports[index].is_none());
-    let mut current = missing.next().map(|index| (index, made_of(index)));
-    while let Some((index, made)) = current {
-        let next = missing.next();
-        let write = || build.write(index, batches[index], made);
-        let (written, made) = rayon::join(write, || next.map(|next| (next, made_of(next))));
+    let mut start = |build: &mut Build<'_>| {
+        let index = missing.next()?;
+        // Before the files are read: a change meanwhile makes a later build read them again.
+        Some((index, build.fingerprint(batches[index])))
+    };
+    let mut current = start(&mut build).map(|(index, print)| (index, print, made_of(index)));
+    while let Some((index, print, made)) = current {
+        let next = start(&mut build);
+        let write = || build.write(index, batches[index], print, made);
+        let make = || next.map(|(next, print)| (next, print, made_of(next)));
+        let (written, made) = rayon::join(write, make);
         written?;
         progress((index * batch + batches[index].len()).min(entries.len()));
         current = made;
     }
     Ok(BuildReport { resumed, ..build.join(out, batches.len())? })
-}
-
-/// SHA-256 of the entries of a batch and the lengths of their files.
-fn fingerprint_of_batch(entries: &[Entry]) -> String {
-    let len = |entry: &Entry| fs::metadata(&entry.path).map(|data| data.len()).ok();
-    let parts: Vec<_> = entries.iter().map(|entry| (entry, len(entry))).collect();
-    hex(&Sha256::digest(json(&parts)))
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -101,6 +107,8 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 /// The folder of an unfinished build.
 struct Partial {
     folder: PathBuf,
+    /// Keeps other builds out.
+    _lock: File,
 }
 
 /// What a batch came to.
@@ -112,7 +120,7 @@ struct Report {
 }
 
 /// Contents of `build.json`.
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 struct Description {
     format: String,
     /// SHA-256 of what decides how entries become items.
@@ -122,7 +130,9 @@ struct Description {
     archive: Option<String>,
 }
 
-const FORMAT: &str = "steer3d-build 1";
+const FORMAT: &str = "steer3d-build 2";
+
+const LOCK: &str = "lock";
 
 impl Partial {
     /// Makes the folder, or takes up the one of the same build. That of another archive is of no
@@ -137,40 +147,31 @@ impl Partial {
         };
         let mut name = out.as_os_str().to_owned();
         name.push(".partial");
-        let partial = Self { folder: PathBuf::from(name) };
-        let (folder, path) = (&partial.folder, partial.folder.join("build.json"));
-        let found: Option<Description> = read_json(&path);
-        let of_other_archive = |found: &Description| found.archive != description.archive;
-        if found.as_ref().is_some_and(of_other_archive) {
-            fs::remove_dir_all(folder).at_path(folder)?;
-        } else if let Some(found) = found {
-            if found.fingerprint != description.fingerprint || found.format != FORMAT {
-                return Err(BuildError::OtherBuild { path: partial.folder });
+        let folder = PathBuf::from(name);
+        let path = folder.join("build.json");
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(BuildError::Io(FileError { path: folder, source: error }));
             }
-            partial.remove_temporary_files().at_path(folder)?;
-            return Ok(partial);
+            _ => {}
         }
-        if folder.is_dir() {
-            partial.remove_temporary_files().at_path(folder)?;
-            if fs::read_dir(folder).at_path(folder)?.next().is_some() {
-                return Err(BuildError::OtherBuild { path: partial.folder });
+        if !path.exists() && !children(&folder)?.is_empty() {
+            return Err(BuildError::OtherBuild { path: folder });
+        }
+        let lock = steer3d_files::lock(&folder.join(LOCK)).at_path(&folder)?;
+        let Some(lock) = lock else { return Err(BuildError::Busy { path: folder }) };
+        match read_json::<Description>(&path) {
+            Some(found) if found == description => {}
+            Some(found) if found.format == FORMAT && found.archive != description.archive => {
+                children(&folder)?
+                    .iter()
+                    .try_for_each(|path| fs::remove_file(path).at_path(path))?;
+                write_json(&path, &description)?;
             }
-        } else {
-            fs::create_dir(folder).at_path(folder)?;
+            None if !path.exists() => write_json(&path, &description)?,
+            _ => return Err(BuildError::OtherBuild { path: folder }),
         }
-        write_json(&path, &description)?;
-        Ok(partial)
-    }
-
-    /// Removes what a killed build had not finished.
-    fn remove_temporary_files(&self) -> std::io::Result<()> {
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
+        Ok(Self { folder, _lock: lock })
     }
 
     fn data(&self, index: usize) -> PathBuf {
@@ -182,6 +183,15 @@ impl Partial {
     }
 }
 
+/// The files of the folder but the lock and temporary ones.
+fn children(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let list = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect();
+    let listed: std::io::Result<Vec<PathBuf>> = list();
+    let mut paths = listed.at_path(folder)?;
+    paths.retain(|path| !is_temporary(path) && *path != folder.join(LOCK));
+    Ok(paths)
+}
+
 /// A build that is going on.
 struct Build<'a> {
     partial: Partial,
@@ -189,25 +199,38 @@ struct Build<'a> {
     /// Has any entry a group?
     grouped: bool,
     skip_broken: bool,
+    /// SHA-256 of the files that were looked at; none where they cannot be read.
+    sums: HashMap<PathBuf, Option<String>>,
 }
 
 impl Build<'_> {
+    /// SHA-256 of the entries of a batch and of the contents of all files that they are made of. That of an archive is
+    /// in the description.
+    fn fingerprint(&mut self, entries: &[Entry]) -> String {
+        let own = entries.iter().filter(|entry| !entry.source.is_empty()).map(|entry| &entry.path);
+        let files: BTreeSet<PathBuf> =
+            own.flat_map(|path| [Some(path.clone()), companion(path)]).flatten().collect();
+        let new: Vec<&PathBuf> =
+            files.iter().filter(|path| !self.sums.contains_key(*path)).collect();
+        let sums = new.into_par_iter().map(|path| (path.clone(), sha256_of(path).ok()));
+        let sums: Vec<_> = sums.collect();
+        self.sums.extend(sums);
+        let sums: Vec<_> = files.iter().map(|path| &self.sums[path]).collect();
+        hex(&Sha256::digest(json(&(entries, sums))))
+    }
+
     /// The report of a batch that was made of the same entries and whose data are whole.
-    fn finished(&self, index: usize, entries: &[Entry]) -> Option<Report> {
+    fn finished(&mut self, index: usize, entries: &[Entry]) -> Option<Report> {
         let report: Report = read_json(&self.partial.report(index))?;
-        let same = report.fingerprint == fingerprint_of_batch(entries)
+        let same = report.fingerprint == self.fingerprint(entries)
             && (self.skip_broken || report.skipped.is_empty());
         let data = || Dataset::open(self.partial.data(index));
         let whole = || report.items == 0 || data().is_ok_and(|data| data.len() == report.items);
         (same && whole()).then_some(report)
     }
 
-    fn writer(&self, path: PathBuf) -> Result<DatasetWriter, BuildError> {
-        let writer = DatasetWriter::create(path, self.source.meta.clone())?;
-        Ok(match &self.source.tasks {
-            Some(tasks) => writer.with_tasks(tasks.clone())?,
-            None => writer,
-        })
+    fn writer(&self, path: &Path) -> Result<DatasetWriter, DatasetError> {
+        DatasetWriter::of(path, self.source.meta.clone(), self.source.tasks.as_ref())
     }
 
     /// Writes a batch: first its data, then its report.
@@ -215,10 +238,10 @@ impl Build<'_> {
         &self,
         index: usize,
         entries: &[Entry],
+        fingerprint: String,
         made: Vec<Result<ItemData, ItemError>>,
     ) -> Result<(), BuildError> {
-        let mut writer = self.writer(self.partial.data(index))?;
-        let fingerprint = fingerprint_of_batch(entries);
+        let mut writer = self.writer(&self.partial.data(index))?;
         let mut report = Report { fingerprint, items: 0, skipped: Vec::new() };
         for (entry, made) in entries.iter().zip(made) {
             match made {
@@ -230,7 +253,11 @@ impl Build<'_> {
                         id: &entry.id,
                         group,
                         source: (!source.is_empty()).then_some(source),
-                        ..item(&made)
+                        volume: made.volume.as_ref(),
+                        points: made.points.as_ref(),
+                        mesh: made.mesh.as_ref(),
+                        targets: &made.targets,
+                        voxel_labels: &made.voxel_labels,
                     })?;
                     report.items += 1;
                 }
@@ -252,7 +279,7 @@ impl Build<'_> {
     fn join(self, out: &Path, batches: usize) -> Result<BuildReport, BuildError> {
         let mut built = BuildReport::default();
         let joined = self.partial.folder.join("dataset.h5");
-        let mut writer = self.writer(joined.clone())?;
+        let mut writer = self.writer(&joined)?;
         for index in 0..batches {
             let path = self.partial.report(index);
             let lost = || std::io::Error::other("the report of a finished batch is gone");
@@ -264,22 +291,8 @@ impl Build<'_> {
             }
             let data = Dataset::open(self.partial.data(index))?;
             for i in 0..data.len() {
-                let made = ItemData {
-                    volume: data.has_volumes().then(|| data.read(i)).transpose()?,
-                    points: data.points(i)?,
-                    mesh: data.mesh(i)?,
-                    targets: data.targets(i).to_vec(),
-                    voxel_labels: data.voxel_labels(i)?,
-                };
                 let group = data.groups().map_or("", |groups| &groups[i]);
-                writer.push(&Item {
-                    label: data.labels()[i],
-                    split: data.splits()[i],
-                    id: &data.ids()[i],
-                    group: self.grouped.then_some(group),
-                    source: data.sources().map(|sources| sources[i].as_str()),
-                    ..item(&made)
-                })?;
+                writer.copy(&data, i, data.splits()[i], self.grouped.then_some(group))?;
             }
         }
         if let (0, Some(first)) = (built.items, built.skipped.first()) {
@@ -290,18 +303,6 @@ impl Build<'_> {
         fs::rename(&joined, out).and_then(|()| sync_folder_of(out)).at_path(out)?;
         fs::remove_dir_all(&self.partial.folder).at_path(&self.partial.folder)?;
         Ok(built)
-    }
-}
-
-/// The data of an item to be written, without what the list of items says of it.
-fn item(made: &ItemData) -> Item<'_> {
-    Item {
-        volume: made.volume.as_ref(),
-        points: made.points.as_ref(),
-        mesh: made.mesh.as_ref(),
-        targets: &made.targets,
-        voxel_labels: &made.voxel_labels,
-        ..Item::default()
     }
 }
 

@@ -1,114 +1,146 @@
-//! The stored bytes of an item without the lock of the HDF5 library.
+//! The chunks of a column, decoded here on any number of threads.
 //!
-//! An item is one chunk, encoded as shuffle, deflate, fletcher32 (see `FORMAT.md`). Where the chunk
-//! index tells the place of every chunk, any number of threads read and decode them at once.
+//! A chunk is some rows of the column, encoded as shuffle, deflate, fletcher32 (see `FORMAT.md`) or by some of these.
 
-use std::fs::File;
-use std::path::Path;
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use hdf5::datatype::ByteOrder;
-use hdf5::filters::Filter;
+use hdf5_reader::Hdf5File;
+use hdf5_reader::chunk_index::ChunkEntry;
 
-/// The chunks of the dataset `volumes`.
-#[derive(Debug)]
+pub(crate) const DEFLATE: u16 = 1;
+pub(crate) const SHUFFLE: u16 = 2;
+pub(crate) const FLETCHER32: u16 = 3;
+
+/// The rows of a column.
 pub(crate) struct Chunks {
-    file: File,
-    /// Offset and encoded length of the chunk of each item.
-    places: Vec<(u64, usize)>,
-    /// Bytes of a value and of an item.
-    width: usize,
-    len: usize,
+    pub(crate) file: Arc<Hdf5File>,
+    /// In the order of their rows.
+    pub(crate) entries: Vec<ChunkEntry>,
+    /// Rows of a chunk.
+    pub(crate) rows: usize,
+    /// Bytes of a row.
+    pub(crate) row: usize,
+    /// Bytes of a value.
+    pub(crate) width: usize,
+    pub(crate) big_endian: bool,
+    /// The filters, in the order in which they encode.
+    pub(crate) filters: Vec<u16>,
+    /// The last chunks of several rows that were read.
+    pub(crate) recent: Mutex<VecDeque<(usize, Arc<Vec<u8>>)>>,
+}
+
+impl fmt::Debug for Chunks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunks").field("chunks", &self.entries.len()).finish_non_exhaustive()
+    }
 }
 
 impl Chunks {
-    /// `None` where a chunk is not one item encoded as this crate encodes it, or the HDF5 library
-    /// cannot list the chunks: such files are read through the library.
-    pub(crate) fn find(path: &Path, volumes: &hdf5::Dataset, shape: &[usize]) -> Option<Self> {
-        let dtype = volumes.dtype().ok()?;
-        let width = dtype.size();
-        let filters = volumes.filters();
-        let ours =
-            matches!(filters.as_slice(), [Filter::Shuffle, Filter::Deflate(_), Filter::Fletcher32]);
-        let ordered = width == 1 || dtype.byte_order() == ByteOrder::LittleEndian;
-        let chunk = volumes.chunk()?;
-        if !ours || !ordered || chunk[0] != 1 || chunk[1..] != shape[1..] {
-            return None;
+    /// The bytes of some rows, each value little-endian; the error says what is wrong.
+    pub(crate) fn read(&self, rows: Range<usize>) -> Result<Vec<u8>, String> {
+        if self.rows == 1 && rows.len() == 1 {
+            return self.decoded(rows.start);
         }
-        let len = width * shape[1..].iter().product::<usize>();
-        let file = File::open(path).ok()?;
-        let end = file.metadata().ok()?.len();
-        let places = places(volumes, shape[0])?;
-        let inside = |&(offset, size): &(u64, usize)| {
-            size > 4 && offset.checked_add(size as u64).is_some_and(|last| last <= end)
-        };
-        places.iter().all(inside).then_some(Self { file, places, width, len })
+        let mut bytes = Vec::with_capacity(rows.len() * self.row);
+        let mut at = rows.start;
+        while at < rows.end {
+            let index = at / self.rows;
+            let first = index * self.rows;
+            let end = rows.end.min(first + self.rows);
+            let part = (at - first) * self.row..(end - first) * self.row;
+            bytes.extend_from_slice(&self.chunk(index)?[part]);
+            at = end;
+        }
+        Ok(bytes)
     }
 
-    /// The stored bytes of an item; `None` if the chunk is damaged or cannot be read.
-    pub(crate) fn read(&self, item: usize) -> Option<Vec<u8>> {
-        Some(unshuffle(self.planes(item)?, self.width))
-    }
-
-    /// The values of an item of 32-bit floats, likewise.
-    pub(crate) fn read_f32(&self, item: usize, target: &mut [f32]) -> Option<()> {
-        let planes = self.planes(item)?;
-        let mut planes = planes.chunks_exact(target.len());
-        let [a, b, c, d] = [planes.next()?, planes.next()?, planes.next()?, planes.next()?];
+    /// Writes the values of a row of 32-bit floats to `target`, which has as many.
+    pub(crate) fn read_f32(&self, row: usize, target: &mut [f32]) -> Result<(), String> {
+        if self.rows != 1 || self.big_endian || self.filters != [SHUFFLE, DEFLATE, FLETCHER32] {
+            let bytes = self.read(row..row + 1)?;
+            let values = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+            target.iter_mut().zip(values).for_each(|(target, value)| *target = value);
+            return Ok(());
+        }
+        // Without another pass over the bytes.
+        let planes = self.unfiltered(row, &self.filters[1..])?;
+        let mut planes = planes.chunks_exact(target.len().max(1));
+        let [a, b, c, d] = std::array::from_fn(|_| planes.next().unwrap_or_default());
         let bytes = a.iter().zip(b).zip(c.iter().zip(d));
         for (value, ((&a, &b), (&c, &d))) in target.iter_mut().zip(bytes) {
             *value = f32::from_le_bytes([a, b, c, d]);
         }
-        Some(())
+        Ok(())
     }
 
-    /// The first bytes of all values, then the second, ...
-    fn planes(&self, item: usize) -> Option<Vec<u8>> {
-        let (offset, size) = self.places[item];
-        let mut encoded = vec![0; size];
-        read_at(&self.file, &mut encoded, offset)?;
-        let (body, sum) = encoded.split_last_chunk::<4>()?;
-        if fletcher32(body) != u32::from_le_bytes(*sum) {
-            return None;
+    /// A chunk of several rows, of which some are kept, since items take parts of them.
+    fn chunk(&self, index: usize) -> Result<Arc<Vec<u8>>, String> {
+        /// Chunks have about 256 KiB.
+        const KEPT: usize = 8;
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, bytes)) = recent().iter().find(|(kept, _)| *kept == index) {
+            return Ok(Arc::clone(bytes));
         }
-        let mut shuffled = vec![0; self.len];
-        let mut inflate = flate2::Decompress::new(true);
-        let status = inflate.decompress(body, &mut shuffled, flate2::FlushDecompress::Finish);
-        let complete = matches!(status, Ok(flate2::Status::StreamEnd))
-            && inflate.total_out() == self.len as u64;
-        complete.then_some(shuffled)
+        let bytes = Arc::new(self.decoded(index)?);
+        let mut recent = recent();
+        recent.truncate(KEPT - 1);
+        recent.push_front((index, Arc::clone(&bytes)));
+        Ok(bytes)
+    }
+
+    fn decoded(&self, index: usize) -> Result<Vec<u8>, String> {
+        let mut bytes = self.unfiltered(index, &self.filters)?;
+        if self.big_endian {
+            bytes.chunks_exact_mut(self.width).for_each(<[u8]>::reverse);
+        }
+        Ok(bytes)
+    }
+
+    /// A chunk after undoing `filters`, the last ones of the column.
+    fn unfiltered(&self, index: usize, filters: &[u16]) -> Result<Vec<u8>, String> {
+        let ChunkEntry { address, size, .. } = self.entries[index];
+        let stored = self.file.storage().read_range(address, size as usize);
+        let stored = stored.map_err(|error| error.to_string())?;
+        let len = self.rows * self.row;
+        let mut bytes: Vec<u8> = stored.to_vec();
+        for (place, filter) in filters.iter().enumerate().rev() {
+            bytes = match *filter {
+                FLETCHER32 => checked(bytes).ok_or("a chunk whose checksum is another")?,
+                // Only a checksum can have come before.
+                DEFLATE => {
+                    inflated(&bytes, len + 4 * usize::from(filters[..place].contains(&FLETCHER32)))
+                        .ok_or("a chunk that does not unpack")?
+                }
+                _ => unshuffle(bytes, self.width),
+            };
+        }
+        if bytes.len() == len {
+            Ok(bytes)
+        } else {
+            Err(format!("a chunk of {} bytes", bytes.len()))
+        }
     }
 }
 
-/// Offset and length of the chunk of each item.
-#[cfg(feature = "static-hdf5")]
-fn places(volumes: &hdf5::Dataset, items: usize) -> Option<Vec<(u64, usize)>> {
-    let mut places = vec![(0, 0); items];
-    let mut regular = true;
-    let visited = volumes.chunks_visit(|chunk| {
-        let place = places.get_mut(chunk.offset[0] as usize);
-        match (place, usize::try_from(chunk.size)) {
-            (Some(place), Ok(size)) if chunk.filter_mask == 0 => *place = (chunk.addr, size),
-            _ => regular = false,
-        }
-        0
-    });
-    (visited.is_ok() && regular).then_some(places)
+/// The bytes before their checksum, if it holds.
+fn checked(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let (body, sum) = bytes.split_last_chunk::<4>()?;
+    let holds = fletcher32(body) == u32::from_le_bytes(*sum);
+    bytes.truncate(bytes.len() - 4);
+    holds.then_some(bytes)
 }
 
-/// Older libraries list chunks in quadratic time.
-#[cfg(not(feature = "static-hdf5"))]
-fn places(_volumes: &hdf5::Dataset, _items: usize) -> Option<Vec<(u64, usize)>> {
-    None
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, target: &mut [u8], offset: u64) -> Option<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, target, offset).ok()
-}
-
-#[cfg(not(unix))]
-fn read_at(_file: &File, _target: &mut [u8], _offset: u64) -> Option<()> {
-    None
+/// Exactly `len` bytes.
+fn inflated(bytes: &[u8], len: usize) -> Option<Vec<u8>> {
+    let mut unpacked = vec![0; len];
+    let mut inflate = flate2::Decompress::new(true);
+    let status = inflate.decompress(bytes, &mut unpacked, flate2::FlushDecompress::Finish);
+    let complete =
+        matches!(status, Ok(flate2::Status::StreamEnd)) && inflate.total_out() == len as u64;
+    complete.then_some(unpacked)
 }
 
 /// The checksum of HDF5's filter fletcher32: two sums of big-endian 16-bit words.
@@ -135,15 +167,18 @@ fn fletcher32(bytes: &[u8]) -> u32 {
 
 /// Undoes HDF5's filter shuffle, which stores the first bytes of all values, then the second, ...
 fn unshuffle(bytes: Vec<u8>, width: usize) -> Vec<u8> {
-    if width == 1 {
+    let count = bytes.len() / width;
+    if width == 1 || count == 0 {
         return bytes;
     }
-    let count = bytes.len() / width;
     let mut values = vec![0; bytes.len()];
-    for (k, plane) in bytes.chunks_exact(count).enumerate() {
+    for (k, plane) in bytes.chunks_exact(count).take(width).enumerate() {
         for (value, &byte) in values.chunks_exact_mut(width).zip(plane) {
             value[k] = byte;
         }
     }
+    // What is no whole value stays at the end.
+    let whole = count * width;
+    values[whole..].copy_from_slice(&bytes[whole..]);
     values
 }

@@ -7,13 +7,60 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use hdf5::file::LibraryVersion;
-use hdf5::filters::Filter;
-use hdf5::types::{FixedUnicode, TypeDescriptor};
+use hdf5::types::FixedUnicode;
 use hdf5::{Extent, H5Type, Hyperslab, SimpleExtents};
-use ndarray::{ArrayViewD, IxDyn};
-use steer3d_volume::volume::MAX_VALUES;
+use hdf5_reader::{Datatype, StringEncoding, StringPadding, StringSize};
+use ndarray::ArrayViewD;
 
 use crate::error::{Context, DatasetError};
+
+/// A type of the values of columns, as it is written and read.
+pub(crate) trait Value: H5Type + Clone {
+    /// What a value becomes.
+    type Read;
+    /// Bytes of a value.
+    const WIDTH: usize = size_of::<Self>();
+    /// The type in a file.
+    fn datatype() -> Datatype;
+    /// A value of its little-endian bytes; `None` for text that is not UTF-8 or has control characters.
+    fn read(bytes: &[u8]) -> Option<Self::Read>;
+}
+
+macro_rules! numbers {
+    ($($number:ty),*) => {
+        $(impl Value for $number {
+            type Read = Self;
+
+            fn datatype() -> Datatype {
+                <Self as hdf5_reader::H5Type>::hdf5_type()
+            }
+
+            fn read(bytes: &[u8]) -> Option<Self> {
+                Some(Self::from_le_bytes(bytes.try_into().ok()?))
+            }
+        })*
+    };
+}
+
+numbers!(u8, u16, u32, u64, f32, f64);
+
+impl<const BYTES: usize> Value for FixedUnicode<BYTES> {
+    type Read = String;
+
+    fn datatype() -> Datatype {
+        Datatype::String {
+            size: StringSize::Fixed(BYTES as u32),
+            encoding: StringEncoding::Utf8,
+            padding: StringPadding::NullPad,
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Option<String> {
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+        let text = String::from_utf8(bytes[..end].to_vec()).ok()?;
+        (!text.contains(char::is_control)).then_some(text)
+    }
+}
 
 /// Largest number of items in a dataset: 2²⁴.
 pub const MAX_ITEMS: usize = 1 << 24;
@@ -45,11 +92,11 @@ pub(crate) struct Column<T> {
     /// Name in the file.
     pub(crate) name: &'static str,
     /// Shape of a row; empty where a row is one value.
-    row: Cow<'static, [usize]>,
+    pub(crate) row: Cow<'static, [usize]>,
     /// Largest number of rows.
-    limit: usize,
+    pub(crate) limit: usize,
     /// Is every row a chunk?
-    row_chunks: bool,
+    pub(crate) row_chunks: bool,
     values: PhantomData<T>,
 }
 
@@ -128,18 +175,19 @@ impl<T> Column<T> {
     }
 
     /// Values in a row.
-    fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.row.iter().product()
     }
 
     /// The shape of `rows` rows.
-    pub(crate) fn shape(&self, rows: usize) -> Vec<usize> {
+    fn shape(&self, rows: usize) -> Vec<usize> {
         [&[rows], self.row.as_ref()].concat()
     }
 
     /// Rows in a chunk: one, or about 256 KiB of them.
     fn chunk_rows(&self) -> usize {
-        if self.row_chunks { 1 } else { (1 << 18) / (self.width() * size_of::<T>()) }
+        let rows = (1 << 18) / (self.width() * size_of::<T>());
+        if self.row_chunks { 1 } else { rows.max(1) }
     }
 }
 
@@ -147,12 +195,6 @@ impl<T: H5Type> Column<T> {
     fn place(&self, rows: Range<usize>) -> Hyperslab {
         let row = self.row.iter().map(|_| (..).into());
         std::iter::once(rows.into()).chain(row).collect::<Vec<_>>().into()
-    }
-
-    /// Some rows of the opened column.
-    pub(crate) fn read(&self, dataset: &hdf5::Dataset, rows: Range<usize>) -> hdf5::Result<Vec<T>> {
-        let values = dataset.read_slice::<T, _, IxDyn>(self.place(rows))?;
-        Ok(values.into_raw_vec_and_offset().0)
     }
 }
 
@@ -193,7 +235,9 @@ impl<T: H5Type + Clone> Rows<T> {
         }
         let name = self.column.name;
         let create = || {
-            if let Some((group, _)) = name.split_once('/').filter(|(g, _)| !file.has(g)) {
+            if let Some((group, _)) =
+                name.split_once('/').filter(|(g, _)| !file.file.link_exists(g))
+            {
                 file.file.create_group_builder().obj_track_times(false).create(group)?;
             }
             let rows = self.column.row.iter().map(|&n| Extent::fixed(n));
@@ -214,9 +258,7 @@ impl<T: H5Type + Clone> Rows<T> {
 
     /// Writes what is pending, if the column was made.
     pub(crate) fn finish(mut self, file: &DatasetFile) -> Result<(), DatasetError> {
-        // A column of rows without numbers holds nothing.
-        let rows = self.pending.len().checked_div(self.column.width()).unwrap_or(0);
-        self.write(file, rows)
+        self.write(file, self.pending.len() / self.column.width())
     }
 
     /// Writes the first `rows` of the pending ones.
@@ -256,117 +298,14 @@ pub(crate) fn file_builder() -> hdf5::FileBuilder {
 }
 
 impl DatasetFile {
-    pub(crate) fn malformed(
-        &self,
-        object: &str,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> DatasetError {
-        DatasetError::Malformed {
-            path: self.path.clone(),
-            object: object.to_owned(),
-            expected: expected.into(),
-            found: found.into(),
-        }
-    }
-
-    /// Is there an object of this name at the root?
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.file.link_exists(name)
-    }
-
-    /// Writes a whole list, over the old one if there is one.
+    /// Writes a whole list.
     pub(crate) fn write<T: H5Type + Clone>(
         &self,
         column: Column<T>,
         values: &[T],
     ) -> Result<(), DatasetError> {
-        if self.has(column.name) {
-            self.file.unlink(column.name).at(&self.path, column.name)?;
-        }
         let mut rows = Rows::new(column);
         rows.push(self, values)?;
         rows.finish(self)
-    }
-
-    /// All values of a column of `count` rows, if given.
-    pub(crate) fn list<T: H5Type>(
-        &self,
-        column: &Column<T>,
-        count: Option<usize>,
-    ) -> Result<Vec<T>, DatasetError> {
-        self.open(column, count)?.0.read_raw().at(&self.path, column.name)
-    }
-
-    /// Opens a column of `count` rows (if given) and returns it with their number, having checked
-    /// its type, the shape of its rows, its filters and that neither it nor one of its chunks is
-    /// huge.
-    pub(crate) fn open<T: H5Type>(
-        &self,
-        column: &Column<T>,
-        count: Option<usize>,
-    ) -> Result<(hdf5::Dataset, usize), DatasetError> {
-        let name = column.name;
-        let wrong = |expected: String, found: String| Err(self.malformed(name, expected, found));
-        if !self.has(name.split('/').next().unwrap_or(name)) {
-            return wrong("a dataset".to_owned(), "none".to_owned());
-        }
-        let dataset = self.file.dataset(name).at(&self.path, name)?;
-        let found = dataset.dtype().and_then(|d| d.to_descriptor()).at(&self.path, name)?;
-        let dtype: TypeDescriptor = T::type_descriptor();
-        if found != dtype {
-            return wrong(dtype.to_string(), found.to_string());
-        }
-        let shape = dataset.get_shape().at(&self.path, name)?;
-        if shape.get(1..) != Some(column.row.as_ref()) || shape[0] > column.limit {
-            let expected = format!("at most {} rows of shape {:?}", column.limit, column.row);
-            return wrong(expected, format!("shape {shape:?}"));
-        }
-        let chunk = dataset.chunk().unwrap_or_default();
-        let chunk_len = chunk.iter().try_fold(1usize, |len, &n| len.checked_mul(n));
-        let small = chunk_len.is_some_and(|len| (1..=MAX_VALUES).contains(&len));
-        if chunk.len() != shape.len() || !small {
-            let expected = format!("chunks of at most {MAX_VALUES} values");
-            return wrong(expected, format!("chunks of {chunk:?}"));
-        }
-        let allowed =
-            |f: &Filter| matches!(f, Filter::Shuffle | Filter::Deflate(_) | Filter::Fletcher32);
-        if let Some(filter) = dataset.filters().iter().find(|filter| !allowed(filter)) {
-            let expected = "the filters shuffle, deflate and fletcher32 only";
-            return wrong(expected.to_owned(), format!("{filter:?}"));
-        }
-        self.check_stored(name, &dataset, &[&shape, &chunk])?;
-        match count {
-            Some(count) if count != shape[0] => {
-                wrong(format!("{count} rows"), shape[0].to_string())
-            }
-            _ => Ok((dataset, shape[0])),
-        }
-    }
-
-    /// Compares what a dataset and its chunks declare with the bytes that the file has of them, so
-    /// that a small file does not reserve a large memory.
-    fn check_stored(
-        &self,
-        name: &str,
-        dataset: &hdf5::Dataset,
-        shapes: &[&[usize]],
-    ) -> Result<(), DatasetError> {
-        /// Deflate makes at most this many bytes of one.
-        const RATIO: u64 = 1032;
-        let stored = dataset.storage_size().min(self.file.size());
-        let width = dataset.dtype().at(&self.path, name)?.size() as u64;
-        let bytes =
-            |shape: &[usize]| shape.iter().fold(width, |bytes, &n| bytes.saturating_mul(n as u64));
-        // Without a row there need not be a chunk.
-        let rows = dataset.shape()[0];
-        let declared = shapes.iter().map(|shape| bytes(shape)).max().filter(|_| rows > 0);
-        match declared {
-            Some(declared) if declared > stored.saturating_mul(RATIO) => {
-                let expected = format!("{declared} bytes in at least 1/{RATIO} of that");
-                Err(self.malformed(name, expected, format!("{stored} bytes")))
-            }
-            _ => Ok(()),
-        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hdf5_reader::error::Error as ReadError;
+use steer3d_files::memory::NoRoom;
 use steer3d_files::{AtPath, FileError};
 use steer3d_formats::{Fault, FormatError};
 use steer3d_volume::volume::VolumeError;
@@ -25,17 +27,37 @@ pub enum DatasetError {
         /// What the file is.
         found: &'static str,
     },
-    /// The HDF5 library failed, as it does on truncated or damaged files.
-    #[error("{path}: {object}: the HDF5 library reports: {source}; \
-             if the file is damaged or cut short, build it again; check the path of a single array",
-            path = path.display())]
-    Hdf5 {
+    /// The HDF5 library could not write.
+    #[error("{path}: {object}: the HDF5 library reports: {source}", path = path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// The HDF5 object.
         object: String,
         /// The library's reason.
         source: hdf5::Error,
+    },
+    /// An object of a file is missing, damaged or cut short.
+    #[error("{path}: {object}: {source}; \
+             if the file is damaged or cut short, build it again; check the path of a single array",
+            path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The HDF5 object.
+        object: String,
+        /// What is wrong.
+        source: ReadError,
+    },
+    /// What a file holds takes more memory than there is for input.
+    #[error("{path}: {object}: {source}", path = path.display())]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// The HDF5 object.
+        object: String,
+        /// How much memory, and how much there is.
+        source: NoRoom,
     },
     /// An object of the file is not as the schema asks for.
     #[error("{path}: {object}: expected {expected}, found {found}; \
@@ -126,8 +148,43 @@ pub(crate) trait Context<T> {
 impl<T> Context<T> for Result<T, hdf5::Error> {
     fn at(self, path: &Path, object: &str) -> Result<T, DatasetError> {
         self.map_err(|source| {
+            let path = path.to_owned();
+            match system_error(&source) {
+                Some(source) => DatasetError::Io(FileError { path, source }),
+                None => DatasetError::Write { path, object: object.to_owned(), source },
+            }
+        })
+    }
+}
+
+/// The system's reason for which the library failed, such as a full disk.
+fn system_error(error: &hdf5::Error) -> Option<std::io::Error> {
+    let number = |frame: &hdf5::ErrorFrame| {
+        frame.desc().split_once("errno = ")?.1.split(',').next()?.trim().parse().ok()
+    };
+    let number = error.stack()?.iter().find_map(number)?;
+    Some(std::io::Error::from_raw_os_error(number))
+}
+
+impl<T> Context<T> for Result<T, ReadError> {
+    fn at(self, path: &Path, object: &str) -> Result<T, DatasetError> {
+        self.map_err(|source| {
             let (path, object) = (path.to_owned(), object.to_owned());
-            DatasetError::Hdf5 { path, object, source }
+            // Which names the object once more.
+            let source = match source {
+                ReadError::Context { source, .. } => *source,
+                source => source,
+            };
+            DatasetError::Read { path, object, source }
+        })
+    }
+}
+
+impl<T> Context<T> for Result<T, NoRoom> {
+    fn at(self, path: &Path, object: &str) -> Result<T, DatasetError> {
+        self.map_err(|source| {
+            let (path, object) = (path.to_owned(), object.to_owned());
+            DatasetError::NoRoom { path, object, source }
         })
     }
 }

@@ -4,8 +4,10 @@
 //!
 //! Every reader checks declared shapes and types against fixed limits before it allocates
 //! ([`MAX_VALUES`](steer3d_volume::MAX_VALUES), [`MAX_ITEMS`],
-//! [`MAX_ARRAY_BYTES`](steer3d_formats::npz::MAX_ARRAY_BYTES)), refuses values that are not
-//! finite, and reports what it expected and what it found in a typed error.
+//! [`MAX_ARRAY_BYTES`](steer3d_formats::npz::MAX_ARRAY_BYTES)) and against the memory for input
+//! ([`memory`](steer3d_files::memory)), refuses values that are not
+//! finite, and reports what it expected and what it found in a typed error. HDF5 files are read in Rust; libhdf5,
+//! which a damaged file can crash, writes only.
 
 mod array;
 mod build;
@@ -20,6 +22,7 @@ mod reader;
 mod source;
 mod sources;
 mod split;
+mod stored;
 mod summary;
 mod verify;
 mod writer;

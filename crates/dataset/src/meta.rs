@@ -161,6 +161,11 @@ impl DatasetMeta {
         self.channels * self.dims.iter().product::<usize>()
     }
 
+    /// Bytes of memory that reading an item takes: its values, and as many while they are decoded.
+    pub(crate) fn bytes_to_read(&self) -> u64 {
+        2 * size_of::<f32>() as u64 * self.item_len() as u64
+    }
+
     /// The position of voxel (0, 0, 0) that puts the centre of the grid at 0.
     pub(crate) fn centred_origin(&self) -> [f64; 3] {
         let [d, h, w] = self.dims;
@@ -186,6 +191,10 @@ impl DatasetMeta {
         if self.class_names.is_empty() {
             return parameter("class_names", "at least one name", "none");
         }
+        let texts = self.class_names.iter().chain([&self.name, &self.unit]);
+        if let Some(text) = with_control_characters(texts) {
+            return parameter("names and unit", "no control characters", text);
+        }
         if let Storage::U8 { scale } = self.storage
             && !(scale.is_finite() && scale > 0.0)
         {
@@ -205,6 +214,11 @@ impl DatasetMeta {
         }
         Ok(())
     }
+}
+
+/// The first text with control characters, escaped.
+fn with_control_characters<'a>(mut texts: impl Iterator<Item = &'a String>) -> Option<String> {
+    texts.find(|text| text.chars().any(char::is_control)).map(|text| format!("{text:?}"))
 }
 
 /// The irreps of numbers that do not turn.
@@ -250,6 +264,9 @@ impl Tasks {
         if self.voxel_classes.len() > 256 {
             let found = self.voxel_classes.len().to_string();
             return Some(("voxel classes", "at most 256".to_owned(), found));
+        }
+        if let Some(found) = with_control_characters(self.voxel_classes.iter()) {
+            return Some(("voxel classes", "no control characters".to_owned(), found));
         }
         let none = self.targets.is_none() && self.voxel_classes.is_empty();
         let expected = "targets, voxel classes or both".to_owned();

@@ -1,34 +1,30 @@
 //! Reading datasets.
 
-use std::fs::File;
 use std::io::Read;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use hdf5::H5Type;
-use hdf5::types::{FixedAscii, FixedUnicode, IntSize, TypeDescriptor};
+use hdf5_reader::{Datatype, StringSize};
 use serde::de::DeserializeOwned;
 use steer3d_files::hex;
+use steer3d_files::memory::{self, NoRoom};
 use steer3d_so3::Rotation;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::points::{PointCloud, PointValue};
 use steer3d_volume::volume::{Volume, VolumeError, check_finite};
 
 use crate::chunks::Chunks;
-use crate::columns::{self, Column, DatasetFile, file_builder};
+use crate::columns::{self, Column};
 use crate::error::{Context, DatasetError, wrong_argument};
 use crate::item::{Item, PartHasher};
 use crate::meta::{DatasetMeta, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
+use crate::stored::{StoredFile, name_of};
 use crate::writer::FORMAT_NAME;
 
 /// A dataset on disk: its description, labels, splits and identifiers are in memory, volumes and
-/// sources are read when asked for.
-///
-/// Volumes written by this crate are read and decoded by any number of threads at once; for all
-/// else the HDF5 library serves one thread at a time, whatever the number of datasets.
+/// sources are read when asked for, by any number of threads at once.
 #[derive(Debug)]
 pub struct Dataset {
-    file: DatasetFile,
+    file: StoredFile,
     meta: DatasetMeta,
     labels: Vec<u32>,
     splits: Vec<Split>,
@@ -38,34 +34,27 @@ pub struct Dataset {
     sources: Option<Vec<String>>,
     checksums: Option<Vec<[u8; 32]>>,
     skipped: Vec<Skipped>,
-    volumes: Option<Blocks>,
+    volumes: Option<Chunks>,
     points: Option<Points>,
     meshes: Option<Meshes>,
     tasks: Option<StoredTasks>,
 }
 
-/// A column with one chunk for each item, and the places of these chunks where they are known.
-#[derive(Debug)]
-struct Blocks {
-    dataset: hdf5::Dataset,
-    chunks: Option<Chunks>,
-}
-
 #[derive(Debug)]
 struct Points {
     offsets: Vec<usize>,
-    positions: hdf5::Dataset,
-    channels: hdf5::Dataset,
+    positions: Chunks,
+    channels: Chunks,
     /// Degrees and values.
-    carried: Option<(hdf5::Dataset, hdf5::Dataset)>,
+    carried: Option<(Chunks, Chunks)>,
 }
 
 #[derive(Debug)]
 struct Meshes {
     vertex_offsets: Vec<usize>,
     triangle_offsets: Vec<usize>,
-    vertices: hdf5::Dataset,
-    triangles: hdf5::Dataset,
+    vertices: Chunks,
+    triangles: Chunks,
 }
 
 /// The targets and voxel labels.
@@ -73,7 +62,7 @@ struct Meshes {
 struct StoredTasks {
     tasks: Tasks,
     targets: Vec<f64>,
-    voxel_labels: Option<Blocks>,
+    voxel_labels: Option<Chunks>,
 }
 
 impl Dataset {
@@ -83,14 +72,16 @@ impl Dataset {
     /// If the file is missing, is not an HDF5 file, is damaged, or does not follow the schema.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DatasetError> {
         let path = path.into();
-        hdf5::silence_errors(true);
         check_signature(&path)?;
-        let file = file_builder().open(&path).at(&path, "/")?;
-        let file = DatasetFile { file, path: path.clone() };
+        let file = StoredFile::open(path.clone())?;
         check_root(&file)?;
         let meta: DatasetMeta = json(&file, &columns::META)?;
         meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
-        let items = file.open(&columns::LABELS, None)?.1;
+        let (needed, limit) = (meta.bytes_to_read(), memory::limit());
+        if needed > limit {
+            return Err(NoRoom { needed, limit }).at(&path, "volumes");
+        }
+        let items = file.column(&columns::LABELS, None)?.1;
         if items == 0 {
             return Err(file.malformed("labels", "at least one item", "none"));
         }
@@ -103,13 +94,13 @@ impl Dataset {
             _ => Some(volumes(&file, &meta, items)?),
         };
         let skipped = file.has("skipped").then(|| json(&file, &columns::SKIPPED)).transpose()?;
-        let groups = file.has("groups").then(|| texts(&file, &columns::GROUPS, items));
-        let sources = file.has("sources").then(|| texts(&file, &columns::SOURCES, items));
+        let groups = file.has("groups").then(|| file.list(&columns::GROUPS, Some(items)));
+        let sources = file.has("sources").then(|| file.list(&columns::SOURCES, Some(items)));
         let checksums = file.has("checksums").then(|| file.list(&columns::CHECKSUMS, Some(items)));
         Ok(Self {
             labels: labels(&file, items, meta.class_names.len())?,
             splits: splits(&file, items)?,
-            ids: texts(&file, &columns::IDS, items)?,
+            ids: file.list(&columns::IDS, Some(items))?,
             origins: finite(&file, &columns::ORIGINS, items)?.as_chunks().0.to_vec(),
             groups: groups.transpose()?,
             sources: sources.transpose()?,
@@ -173,6 +164,11 @@ impl Dataset {
     /// SHA-256 of each item, as `FORMAT.md` defines it.
     pub fn checksums(&self) -> Option<&[[u8; 32]]> {
         self.checksums.as_deref()
+    }
+
+    /// How many items there is memory to read at a time, at least 1.
+    pub(crate) fn at_once(&self) -> usize {
+        usize::try_from(memory::limit() / self.meta.bytes_to_read()).unwrap_or(usize::MAX).max(1)
     }
 
     /// Indices of the items of a split, in order.
@@ -253,14 +249,14 @@ impl Dataset {
         self.check_item(item)?;
         let Some(points) = &self.points else { return Ok(None) };
         let rows = points.offsets[item]..points.offsets[item + 1];
-        let positions = self.rows(&columns::POSITIONS, &points.positions, rows.clone())?;
-        let channels = self.rows(&columns::POINT_CHANNELS, &points.channels, rows.clone())?;
+        let positions = self.file.rows(&columns::POSITIONS, &points.positions, rows.clone())?;
+        let channels = self.file.rows(&columns::POINT_CHANNELS, &points.channels, rows.clone())?;
         let at_item = |source| self.at_item(item, source);
         let mut cloud =
             PointCloud::new(positions.as_chunks().0.to_vec(), channels).map_err(at_item)?;
         if let Some((degrees, values)) = &points.carried {
-            let degrees = self.rows(&columns::DEGREES, degrees, rows.clone())?;
-            let values = self.rows(&columns::POINT_VALUES, values, rows)?;
+            let degrees = self.file.rows(&columns::DEGREES, degrees, rows.clone())?;
+            let values = self.file.rows(&columns::POINT_VALUES, values, rows)?;
             let value = |(&degree, &row): (&u8, &[f64; 3])| match degree {
                 0 => Ok(PointValue::Scalar(row[0])),
                 1 => Ok(PointValue::Vector(row)),
@@ -285,20 +281,14 @@ impl Dataset {
         let Some(meshes) = &self.meshes else { return Ok(None) };
         let rows = |offsets: &[usize]| offsets[item]..offsets[item + 1];
         let vertices =
-            self.rows(&columns::VERTICES, &meshes.vertices, rows(&meshes.vertex_offsets))?;
-        let triangles =
-            self.rows(&columns::TRIANGLES, &meshes.triangles, rows(&meshes.triangle_offsets))?;
+            self.file.rows(&columns::VERTICES, &meshes.vertices, rows(&meshes.vertex_offsets))?;
+        let triangles = self.file.rows(
+            &columns::TRIANGLES,
+            &meshes.triangles,
+            rows(&meshes.triangle_offsets),
+        )?;
         let mesh = Mesh::new(vertices.as_chunks().0.to_vec(), triangles.as_chunks().0.to_vec());
         mesh.map(Some).map_err(|source| self.at_item(item, source))
-    }
-
-    fn rows<T: H5Type>(
-        &self,
-        column: &Column<T>,
-        dataset: &hdf5::Dataset,
-        rows: Range<usize>,
-    ) -> Result<Vec<T>, DatasetError> {
-        column.read(dataset, rows).at(&self.file.path, column.name)
     }
 
     pub(crate) fn check_item(&self, item: usize) -> Result<(), DatasetError> {
@@ -312,44 +302,25 @@ impl Dataset {
     /// Writes the values of an item, not checked to be finite, to a slice of their number.
     fn values(&self, item: usize, target: &mut [f32]) -> Result<(), DatasetError> {
         self.check_item(item)?;
-        let chunks = self.volumes.as_ref().and_then(|volumes| volumes.chunks.as_ref());
-        if let (Storage::F32, Some(chunks)) = (self.meta.storage, chunks)
-            && chunks.read_f32(item, target).is_some()
-        {
-            return Ok(());
-        }
-        let Some(bytes) = self.stored(item)? else { return self.voxelise(item, target) };
+        let Some(volumes) = &self.volumes else { return self.voxelise(item, target) };
         match self.meta.storage {
-            Storage::F32 => {
-                let values = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
-                target.iter_mut().zip(values).for_each(|(target, value)| *target = value);
-            }
+            Storage::F32 => volumes
+                .read_f32(item, target)
+                .map_err(|found| self.file.damaged("volumes", format!("{found} at item {item}"))),
             Storage::U8 { scale } => {
+                let bytes = self.stored(item)?.unwrap_or_default();
                 let values = bytes.iter().map(|&byte| (f64::from(byte) * scale) as f32);
                 target.iter_mut().zip(values).for_each(|(target, value)| *target = value);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// The values of an item as stored, little-endian; `None` if no volumes are stored.
     fn stored(&self, item: usize) -> Result<Option<Vec<u8>>, DatasetError> {
-        self.check_item(item)?;
-        let Some(volumes) = &self.volumes else { return Ok(None) };
-        if let Some(bytes) = volumes.chunks.as_ref().and_then(|chunks| chunks.read(item)) {
-            return Ok(Some(bytes));
-        }
-        let (channels, dims, rows) = (self.meta.channels, self.meta.dims, item..item + 1);
-        Ok(Some(match self.meta.storage {
-            Storage::F32 => {
-                let values =
-                    self.rows(&columns::volumes::<f32>(channels, dims), &volumes.dataset, rows)?;
-                values.iter().flat_map(|value| value.to_le_bytes()).collect()
-            }
-            Storage::U8 { .. } => {
-                self.rows(&columns::volumes(channels, dims), &volumes.dataset, rows)?
-            }
-        }))
+        let read = |volumes: &Chunks| volumes.read(item..item + 1);
+        let bytes = self.volumes.as_ref().map(read).transpose();
+        bytes.map_err(|found| self.file.damaged("volumes", format!("{found} at item {item}")))
     }
 
     /// Values made from the points or the mesh of an item.
@@ -401,11 +372,9 @@ impl Dataset {
     pub fn voxel_labels(&self, item: usize) -> Result<Vec<u8>, DatasetError> {
         self.check_item(item)?;
         let Some(stored) = &self.tasks else { return Ok(vec![]) };
-        let Some(Blocks { dataset, chunks }) = &stored.voxel_labels else { return Ok(vec![]) };
-        let labels = match chunks.as_ref().and_then(|chunks| chunks.read(item)) {
-            Some(labels) => labels,
-            None => self.rows(&columns::voxel_labels(self.meta.dims), dataset, item..item + 1)?,
-        };
+        let Some(chunks) = &stored.voxel_labels else { return Ok(vec![]) };
+        let column = columns::voxel_labels(self.meta.dims);
+        let labels = self.file.rows(&column, chunks, item..item + 1)?;
         let classes = stored.tasks.voxel_classes.len();
         match labels.iter().find(|&&label| usize::from(label) >= classes) {
             None => Ok(labels),
@@ -451,10 +420,11 @@ impl Dataset {
     }
 }
 
-/// Looks at the first bytes, which say more clearly than the HDF5 library what is wrong.
+/// Looks at the first bytes, which say more clearly than the reader of HDF5 what is wrong.
 fn check_signature(path: &Path) -> Result<(), DatasetError> {
     let mut start = Vec::new();
-    File::open(path).and_then(|file| file.take(8).read_to_end(&mut start)).at(path, "")?;
+    let file = steer3d_files::open(path);
+    file.and_then(|file| file.take(8).read_to_end(&mut start)).at(path, "")?;
     let found = match start.as_slice() {
         b"\x89HDF\r\n\x1a\n" => return Ok(()),
         [] => "an empty file",
@@ -465,18 +435,32 @@ fn check_signature(path: &Path) -> Result<(), DatasetError> {
     Err(DatasetError::NotHdf5 { path: path.to_owned(), found })
 }
 
-fn check_root(file: &DatasetFile) -> Result<(), DatasetError> {
-    let text = |dtype: &TypeDescriptor| matches!(dtype, TypeDescriptor::FixedAscii(..=32));
-    let format = attribute(file, "format", text)?;
-    let name = format.read_scalar::<FixedAscii<32>>().at(&file.path, "attribute format")?;
-    if name.as_bytes() != FORMAT_NAME.as_bytes() {
-        let found = String::from_utf8_lossy(name.as_bytes()).into_owned();
-        return Err(file.malformed("attribute format", FORMAT_NAME, found));
+fn check_root(file: &StoredFile) -> Result<(), DatasetError> {
+    let attribute = |name: &str, fits: fn(&Datatype) -> bool| {
+        let object = format!("attribute {name}");
+        let Some(attribute) = file.attribute(name) else {
+            let expected = "a steer3d dataset, which has this attribute";
+            return Err(file.malformed(&object, expected, "none"));
+        };
+        if !attribute.shape.is_empty() || !fits(&attribute.datatype) {
+            let datatype = name_of(&attribute.datatype);
+            let found = format!("shape {:?} of {datatype}", attribute.shape);
+            return Err(file.malformed(&object, "a scalar of the type in FORMAT.md", found));
+        }
+        Ok(attribute)
+    };
+    let short = |datatype: &Datatype| {
+        matches!(datatype, Datatype::String { size: StringSize::Fixed(..=32), .. })
+    };
+    let name = String::from_utf8_lossy(&attribute("format", short)?.raw_data).into_owned();
+    if name.trim_end_matches('\0') != FORMAT_NAME {
+        return Err(file.malformed("attribute format", FORMAT_NAME, format!("{name:?}")));
     }
-    let unsigned = TypeDescriptor::Unsigned(IntSize::U4);
-    let version = attribute(file, "schema_version", |dtype| *dtype == unsigned)?
-        .read_scalar::<u32>()
-        .at(&file.path, "attribute schema_version")?;
+    let unsigned = |datatype: &Datatype| {
+        matches!(datatype, Datatype::FixedPoint { size: 4, signed: false, .. })
+    };
+    let version = attribute("schema_version", unsigned)?.read_scalar::<u32>();
+    let version = version.at(&file.path, "attribute schema_version")?;
     if version != SCHEMA_VERSION {
         return Err(file.malformed(
             "attribute schema_version",
@@ -487,31 +471,12 @@ fn check_root(file: &DatasetFile) -> Result<(), DatasetError> {
     Ok(())
 }
 
-/// A scalar attribute of the root of a type that `accepts` allows.
-fn attribute(
-    file: &DatasetFile,
-    name: &str,
-    accepts: impl Fn(&TypeDescriptor) -> bool,
-) -> Result<hdf5::Attribute, DatasetError> {
-    let object = format!("attribute {name}");
-    let attribute = file.file.attr(name).map_err(|_| {
-        file.malformed(&object, "a steer3d dataset, which has this attribute", "none")
-    })?;
-    let dtype = attribute.dtype().and_then(|dtype| dtype.to_descriptor());
-    let dtype = dtype.at(&file.path, &object)?;
-    if !attribute.is_scalar() || !accepts(&dtype) {
-        let found = format!("shape {:?} of {dtype}", attribute.shape());
-        return Err(file.malformed(&object, "a scalar of the type in FORMAT.md", found));
-    }
-    Ok(attribute)
-}
-
-fn json<T: DeserializeOwned>(file: &DatasetFile, column: &Column<u8>) -> Result<T, DatasetError> {
+fn json<T: DeserializeOwned>(file: &StoredFile, column: &Column<u8>) -> Result<T, DatasetError> {
     serde_json::from_slice(&file.list(column, None)?)
         .map_err(|e| file.malformed(column.name, "the JSON of FORMAT.md", e.to_string()))
 }
 
-fn labels(file: &DatasetFile, items: usize, classes: usize) -> Result<Vec<u32>, DatasetError> {
+fn labels(file: &StoredFile, items: usize, classes: usize) -> Result<Vec<u32>, DatasetError> {
     let labels = file.list(&columns::LABELS, Some(items))?;
     match labels.iter().position(|&label| label as usize >= classes) {
         None => Ok(labels),
@@ -522,7 +487,7 @@ fn labels(file: &DatasetFile, items: usize, classes: usize) -> Result<Vec<u32>, 
     }
 }
 
-fn splits(file: &DatasetFile, items: usize) -> Result<Vec<Split>, DatasetError> {
+fn splits(file: &StoredFile, items: usize) -> Result<Vec<Split>, DatasetError> {
     let splits = file.list(&columns::SPLITS, Some(items))?;
     let known = |split: &u8| {
         let found = Split::ALL.get(usize::from(*split)).copied();
@@ -531,21 +496,7 @@ fn splits(file: &DatasetFile, items: usize) -> Result<Vec<Split>, DatasetError> 
     splits.iter().map(known).collect()
 }
 
-fn texts<const BYTES: usize>(
-    file: &DatasetFile,
-    column: &Column<FixedUnicode<BYTES>>,
-    items: usize,
-) -> Result<Vec<String>, DatasetError> {
-    let text = |text: &FixedUnicode<BYTES>| String::from_utf8(text.as_bytes().to_vec());
-    let texts = file.list(column, Some(items))?.iter().map(text).collect::<Result<_, _>>();
-    texts.map_err(|e| file.malformed(column.name, "UTF-8 text", e.to_string()))
-}
-
-fn finite(
-    file: &DatasetFile,
-    column: &Column<f64>,
-    items: usize,
-) -> Result<Vec<f64>, DatasetError> {
+fn finite(file: &StoredFile, column: &Column<f64>, items: usize) -> Result<Vec<f64>, DatasetError> {
     let values = file.list(column, Some(items))?;
     match values.iter().find(|x| !x.is_finite()) {
         None => Ok(values),
@@ -553,45 +504,28 @@ fn finite(
     }
 }
 
-fn blocks<T: H5Type>(
-    file: &DatasetFile,
-    column: &Column<T>,
-    items: usize,
-) -> Result<Blocks, DatasetError> {
-    let dataset = file.open(column, Some(items))?.0;
-    let chunks = Chunks::find(&file.path, &dataset, &column.shape(items));
-    Ok(Blocks { dataset, chunks })
+fn volumes(file: &StoredFile, meta: &DatasetMeta, items: usize) -> Result<Chunks, DatasetError> {
+    let (channels, dims) = (meta.channels, meta.dims);
+    Ok(match meta.storage {
+        Storage::F32 => file.column(&columns::volumes::<f32>(channels, dims), Some(items))?.0,
+        Storage::U8 { .. } => file.column(&columns::volumes::<u8>(channels, dims), Some(items))?.0,
+    })
 }
 
-fn volumes(file: &DatasetFile, meta: &DatasetMeta, items: usize) -> Result<Blocks, DatasetError> {
-    let volumes = match meta.storage {
-        Storage::F32 => blocks(file, &columns::volumes::<f32>(meta.channels, meta.dims), items),
-        Storage::U8 { .. } => {
-            blocks(file, &columns::volumes::<u8>(meta.channels, meta.dims), items)
-        }
-    }?;
-    let count = volumes.dataset.num_chunks();
-    if count != Some(items) {
-        let expected = format!("one chunk for each of {items} items");
-        return Err(file.malformed("volumes", expected, format!("{count:?} chunks")));
-    }
-    Ok(volumes)
-}
-
-fn points(file: &DatasetFile, items: usize) -> Result<Points, DatasetError> {
-    let (positions, count) = file.open(&columns::POSITIONS, None)?;
-    let channels = file.open(&columns::POINT_CHANNELS, Some(count))?.0;
+fn points(file: &StoredFile, items: usize) -> Result<Points, DatasetError> {
+    let (positions, count) = file.column(&columns::POSITIONS, None)?;
+    let channels = file.column(&columns::POINT_CHANNELS, Some(count))?.0;
     let offsets = offsets(file, &columns::POINT_OFFSETS, items, count)?;
     let carried = file.has(columns::POINT_VALUES.name).then(|| -> Result<_, DatasetError> {
-        let values = file.open(&columns::POINT_VALUES, Some(count))?.0;
-        Ok((file.open(&columns::DEGREES, Some(count))?.0, values))
+        let values = file.column(&columns::POINT_VALUES, Some(count))?.0;
+        Ok((file.column(&columns::DEGREES, Some(count))?.0, values))
     });
     Ok(Points { offsets, positions, channels, carried: carried.transpose()? })
 }
 
-fn meshes(file: &DatasetFile, items: usize) -> Result<Meshes, DatasetError> {
-    let (vertices, vertex_count) = file.open(&columns::VERTICES, None)?;
-    let (triangles, triangle_count) = file.open(&columns::TRIANGLES, None)?;
+fn meshes(file: &StoredFile, items: usize) -> Result<Meshes, DatasetError> {
+    let (vertices, vertex_count) = file.column(&columns::VERTICES, None)?;
+    let (triangles, triangle_count) = file.column(&columns::TRIANGLES, None)?;
     Ok(Meshes {
         vertex_offsets: offsets(file, &columns::VERTEX_OFFSETS, items, vertex_count)?,
         triangle_offsets: offsets(file, &columns::TRIANGLE_OFFSETS, items, triangle_count)?,
@@ -602,7 +536,7 @@ fn meshes(file: &DatasetFile, items: usize) -> Result<Meshes, DatasetError> {
 
 /// Offsets of the rows of each item, which end at `count`.
 fn offsets(
-    file: &DatasetFile,
+    file: &StoredFile,
     column: &Column<u64>,
     items: usize,
     count: usize,
@@ -617,7 +551,7 @@ fn offsets(
 }
 
 fn stored_tasks(
-    file: &DatasetFile,
+    file: &StoredFile,
     meta: &DatasetMeta,
     items: usize,
 ) -> Result<StoredTasks, DatasetError> {
@@ -630,48 +564,7 @@ fn stored_tasks(
         each => finite(file, &columns::targets(each), items)?,
     };
     let has_labels = !tasks.voxel_classes.is_empty();
-    let labels = has_labels.then(|| blocks(file, &columns::voxel_labels(meta.dims), items));
-    Ok(StoredTasks { targets, voxel_labels: labels.transpose()?, tasks })
-}
-
-#[cfg(all(test, unix, feature = "static-hdf5"))]
-mod tests {
-    use steer3d_so3::Stream;
-
-    use super::*;
-    use crate::writer::DatasetWriter;
-    use steer3d_volume::volume::Grid;
-
-    #[test]
-    fn chunks_decoded_here_and_by_the_library_are_equal() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("set.h5");
-        for storage in [Storage::F32, Storage::U8 { scale: 1.0 }] {
-            let grid = Grid::new([7, 9, 13], [1.0; 3]).unwrap();
-            let class_names = vec!["a".to_owned()];
-            let meta = DatasetMeta::scalars(1, &grid).unwrap();
-            let meta = DatasetMeta { class_names, storage, ..meta };
-            let mut writer = DatasetWriter::create(&path, meta.clone()).unwrap();
-            for item in 0..32u64 {
-                let mut stream = Stream::new(0, "chunk", &[item]);
-                let levels = 1 + stream.below(256);
-                let data = (0..819).map(|_| stream.below(levels) as f32).collect();
-                let volume = Volume::centred(data, 1, grid).unwrap();
-                let id = item.to_string();
-                writer.push(&Item { volume: Some(&volume), id: &id, ..Item::default() }).unwrap();
-            }
-            writer.finish().unwrap();
-            let mut dataset = Dataset::open(&path).unwrap();
-            let chunks = dataset.volumes.as_mut().unwrap().chunks.take().unwrap();
-            for item in 0..32 {
-                // Without `chunks`, the dataset asks the library.
-                assert_eq!(chunks.read(item), dataset.stored(item).unwrap(), "{item}");
-                if storage == Storage::F32 {
-                    let mut values = vec![0.0; 819];
-                    chunks.read_f32(item, &mut values).unwrap();
-                    assert_eq!(values, dataset.read(item).unwrap().data(), "{item}");
-                }
-            }
-        }
-    }
+    let column = columns::voxel_labels(meta.dims);
+    let labels = has_labels.then(|| file.column(&column, Some(items))).transpose()?;
+    Ok(StoredTasks { targets, voxel_labels: labels.map(|(labels, _)| labels), tasks })
 }

@@ -2,15 +2,17 @@
 //! a source does not say of itself.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use steer3d_files::memory::NoRoom;
 use steer3d_files::{AtPath, FileError, hex};
-use steer3d_formats::FormatError;
 use steer3d_formats::npz::NpzError;
+use steer3d_formats::{self as formats, FileContents, FormatError};
 use steer3d_so3::Irreps;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::points::{PointCloud, Voxeliser};
@@ -121,6 +123,36 @@ pub enum ItemError {
     },
 }
 
+impl ItemError {
+    /// Whether the item can be made once others give back the memory that they take.
+    pub(crate) fn is_temporary(&self) -> bool {
+        let Self::Format(error) = self else { return false };
+        error.no_room().is_some_and(NoRoom::is_temporary)
+    }
+}
+
+/// Makes all of `range` on all cores. What cannot be made while others take memory is made again, one after the other.
+pub(crate) fn made_with_room<T: Send, E: Send>(
+    range: Range<usize>,
+    make: impl Fn(usize) -> Result<T, E> + Sync,
+    is_temporary: impl Fn(&E) -> bool,
+) -> Vec<Result<T, E>> {
+    let mut all: Vec<_> = range.clone().into_par_iter().map(&make).collect();
+    for (index, made) in range.zip(&mut all) {
+        if made.as_ref().is_err_and(&is_temporary) {
+            *made = make(index);
+        }
+    }
+    all
+}
+
+/// Reads the file of an item.
+pub(crate) fn read(path: &Path) -> Result<FileContents, ItemError> {
+    // A pipe, socket or device might not end.
+    steer3d_files::open(path).at_path(path).map_err(FormatError::Io)?;
+    Ok(formats::read(path)?)
+}
+
 /// A source that cannot be used, or a dataset that cannot be built of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -185,6 +217,12 @@ pub enum BuildError {
         count: usize,
         /// What is wrong with the first one.
         first: String,
+    },
+    /// Another process is building the same dataset.
+    #[error("{path}: another build is writing here; wait for its end, or give another --out", path = path.display())]
+    Busy {
+        /// The folder of the unfinished build.
+        path: PathBuf,
     },
     /// The folder of an unfinished build is of another build.
     #[error(
@@ -295,7 +333,11 @@ impl Importer {
         options: &ImportOptions,
     ) -> Result<ItemSource, BuildError> {
         match (self.open, path) {
-            (Open::Archive(open), Some(path)) => open(path, options),
+            (Open::Archive(open), Some(path)) => {
+                // A pipe, socket or device might not end.
+                steer3d_files::open(path).at_path(path)?;
+                open(path, options)
+            }
             (Open::Generated(open), None) => open(options),
             (Open::Archive(_), None) => {
                 wrong_option("source", "the source file (.npz) after the layout", "none")
@@ -407,13 +449,40 @@ impl ImportOptions {
     }
 }
 
-fn sha256_of(path: &Path) -> Result<String, FileError> {
-    let mut file = File::open(path).at_path(path)?;
+/// SHA-256 of a file in hexadecimal.
+pub(crate) fn sha256_of(path: &Path) -> Result<String, FileError> {
+    let mut file = steer3d_files::open(path).at_path(path)?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
     loop {
         match file.read(&mut buffer).at_path(path)? {
             0 => return Ok(hex(&hasher.finalize())),
             len => hasher.update(&buffer[..len]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_lacks_memory_is_made_again_when_the_others_are_done() {
+        let attempts = [(); 9].map(|()| AtomicUsize::new(0));
+        let make = |item: usize| match (item, attempts[item].fetch_add(1, Ordering::SeqCst)) {
+            (3 | 5, 0) => Err("busy"),
+            (7, _) => Err("broken"),
+            (3 | 5, _) => {
+                let others = attempts.iter().map(|count| count.load(Ordering::SeqCst));
+                Ok(others.filter(|count| *count > 0).count())
+            }
+            _ => Ok(item),
+        };
+        let all = made_with_room(0..9, make, |error| *error == "busy");
+        let nine = Ok(9);
+        let broken = Err("broken");
+        assert_eq!(all, [Ok(0), Ok(1), Ok(2), nine, Ok(4), nine, Ok(6), broken, Ok(8)]);
+        assert_eq!(attempts[7].load(Ordering::SeqCst), 1);
     }
 }

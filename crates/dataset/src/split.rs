@@ -1,18 +1,15 @@
 //! Drawing splits, and giving a dataset new ones.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::Path;
 
-use steer3d_files::{persist, temporary_beside};
 use steer3d_so3::Stream;
 use steer3d_volume::volume::{VolumeError, parameter};
 
-use crate::columns::{self, DatasetFile, MAX_ID_BYTES, file_builder};
-use crate::error::{Context, DatasetError, wrong_argument};
+use crate::error::{DatasetError, wrong_argument};
 use crate::meta::Split;
 use crate::reader::Dataset;
-use crate::writer::fixed;
+use crate::writer::DatasetWriter;
 
 /// Shares of the items for training, validation and testing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -175,37 +172,17 @@ impl Dataset {
                 return wrong_argument(self.path(), field, expected, found.to_string());
             }
         }
-        let temporary = temporary_beside(out).at(out, "")?;
-        fs::copy(self.path(), temporary.path()).at(self.path(), "")?;
-        let file = file_builder().open_rw(temporary.path()).at(out, "/")?;
-        let file = DatasetFile { file, path: out.to_owned() };
-        let bytes: Vec<u8> = splits.iter().map(|&split| split as u8).collect();
-        file.write(columns::SPLITS, &bytes)?;
-        if let Some(groups) = groups {
-            file.write(columns::GROUPS, &self.fixed_groups(groups)?)?;
-        }
         let mut meta = self.meta().clone();
         let notes = &mut meta.provenance.notes;
         notes.truncate(notes.find(NOTE).unwrap_or(notes.len()));
         notes.push_str(NOTE);
         notes.push_str(note);
-        file.write(columns::META, &meta.to_json())?;
-        file.file.close().at(out, "/")?;
-        persist(temporary, out).at(out, "")
-    }
-
-    fn fixed_groups(&self, groups: &[String]) -> Result<Vec<columns::Id>, DatasetError> {
-        let long = groups.iter().position(|group| group.len() > MAX_ID_BYTES);
-        match long {
-            None => Ok(groups.iter().map(|group| fixed(group)).collect()),
-            Some(item) => Err(DatasetError::Item {
-                path: self.path().to_owned(),
-                item,
-                field: "group",
-                expected: format!("at most {MAX_ID_BYTES} bytes"),
-                found: format!("{:?}", groups[item]),
-            }),
+        let mut writer = DatasetWriter::of(out, meta, self.tasks())?;
+        let groups = groups.or(self.groups());
+        for (item, &split) in splits.iter().enumerate() {
+            writer.copy(self, item, split, groups.map(|groups| groups[item].as_str()))?;
         }
+        writer.finish_with(self.skipped())
     }
 }
 

@@ -103,9 +103,14 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::read`].
     pub fn summary(&self) -> Result<Summary, DatasetError> {
-        let of_items: Vec<_> =
-            (0..self.len()).into_par_iter().map(|i| self.measure(i)).collect::<Result<_, _>>()?;
-        let all = of_items.into_iter().fold(ValueCounts::NONE, ValueCounts::and);
+        let batch = self.at_once().min(self.len());
+        let mut all = ValueCounts::NONE;
+        for start in (0..self.len()).step_by(batch) {
+            let items = start..(start + batch).min(self.len());
+            let measured: Vec<_> =
+                items.into_par_iter().map(|i| self.measure(i)).collect::<Result<_, _>>()?;
+            all = measured.into_iter().fold(all, ValueCounts::and);
+        }
         let splits = Split::ALL.map(|split| {
             let per_class = self.class_counts(split);
             SplitSummary { split, items: per_class.iter().sum(), per_class }

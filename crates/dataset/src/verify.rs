@@ -25,10 +25,10 @@ impl Dataset {
     /// Reads every item and compares it with its checksum; `done` hears how many items are done.
     /// What [`Dataset::open`] checks (description, labels, splits) is not checked again.
     pub fn verify(&self, done: &(dyn Fn(usize) + Sync)) -> Vec<Broken> {
-        const BATCH: usize = 256;
+        let batch = self.at_once().min(256);
         let mut broken = self.repeated_ids();
-        for start in (0..self.len()).step_by(BATCH) {
-            let end = (start + BATCH).min(self.len());
+        for start in (0..self.len()).step_by(batch) {
+            let end = (start + batch).min(self.len());
             let found = (start..end).into_par_iter().filter_map(|item| {
                 let problem = self.check(item).err()?;
                 Some(Broken { item, id: self.ids()[item].clone(), problem })

@@ -1,6 +1,6 @@
 //! Writing datasets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use hdf5::types::{FixedAscii, FixedUnicode};
@@ -13,7 +13,8 @@ use crate::columns::{self, DatasetFile, ItemRows, Rows, file_builder};
 use crate::columns::{MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SOURCE_BYTES};
 use crate::error::{Context, DatasetError};
 use crate::item::{Item, Parts, row_of};
-use crate::meta::{DatasetMeta, SCHEMA_VERSION, Skipped, Storage, Tasks};
+use crate::meta::{DatasetMeta, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
+use crate::reader::Dataset;
 
 /// Value of the root attribute `format`.
 pub(crate) const FORMAT_NAME: &str = "steer3d-dataset";
@@ -30,7 +31,7 @@ pub struct DatasetWriter {
     items: usize,
     parts: Option<Parts>,
     rows: ItemRows,
-    targets: Rows<f64>,
+    targets: Option<Rows<f64>>,
     voxel_labels: Rows<u8>,
     volumes: Rows<f32>,
     volumes_of_bytes: Rows<u8>,
@@ -42,7 +43,7 @@ fn begin(file: &DatasetFile, offsets: &mut Rows<u64>) -> Result<(), DatasetError
 }
 
 /// A checked text as stored.
-pub(crate) fn fixed<const BYTES: usize>(text: &str) -> FixedUnicode<BYTES> {
+fn fixed<const BYTES: usize>(text: &str) -> FixedUnicode<BYTES> {
     FixedUnicode::from_str(text).expect("DatasetWriter::check has checked its length")
 }
 
@@ -56,9 +57,12 @@ impl DatasetWriter {
         hdf5::silence_errors(true);
         meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
         let temporary = temporary_beside(&path).at(&path, "")?;
+        // Libraries that cannot be told not to lock a file lock it themselves.
+        #[cfg(not(feature = "static-hdf5"))]
+        temporary.as_file().unlock().at(&path, "")?;
         let file = file_builder().create(temporary.path()).at(&path, "/")?;
         Ok(Self {
-            targets: Rows::new(columns::targets(1)),
+            targets: None,
             voxel_labels: Rows::new(columns::voxel_labels(meta.dims)),
             volumes: Rows::new(columns::volumes(meta.channels, meta.dims)),
             volumes_of_bytes: Rows::new(columns::volumes(meta.channels, meta.dims)),
@@ -72,6 +76,19 @@ impl DatasetWriter {
         })
     }
 
+    /// [`DatasetWriter::create`], with tasks if there are some.
+    pub(crate) fn of(
+        path: &Path,
+        meta: DatasetMeta,
+        tasks: Option<&Tasks>,
+    ) -> Result<Self, DatasetError> {
+        let writer = Self::create(path, meta)?;
+        match tasks {
+            Some(tasks) => writer.with_tasks(tasks.clone()),
+            None => Ok(writer),
+        }
+    }
+
     /// Asks for what [`Tasks`] says of every item, before the first one is pushed.
     ///
     /// # Errors
@@ -80,7 +97,8 @@ impl DatasetWriter {
         if let Some((field, expected, found)) = tasks.fault() {
             return self.wrong(field, expected, found);
         }
-        self.targets = Rows::new(columns::targets(tasks.target_len()));
+        let each = tasks.target_len();
+        self.targets = (each > 0).then(|| Rows::new(columns::targets(each)));
         self.tasks = Some(tasks);
         Ok(self)
     }
@@ -102,8 +120,8 @@ impl DatasetWriter {
         rows.ids.push(file, &[fixed(item.id)])?;
         rows.origins.push(file, &origin)?;
         rows.checksums.push(file, &sum)?;
-        if !item.targets.is_empty() {
-            self.targets.push(file, item.targets)?;
+        if let Some(targets) = &mut self.targets {
+            targets.push(file, item.targets)?;
         }
         if !item.voxel_labels.is_empty() {
             self.voxel_labels.push(file, item.voxel_labels)?;
@@ -141,6 +159,30 @@ impl DatasetWriter {
         Ok(())
     }
 
+    /// Appends an item of another dataset, in this split and group.
+    pub(crate) fn copy(
+        &mut self,
+        data: &Dataset,
+        item: usize,
+        split: Split,
+        group: Option<&str>,
+    ) -> Result<(), DatasetError> {
+        let volume = data.has_volumes().then(|| data.read(item)).transpose()?;
+        let (points, mesh) = (data.points(item)?, data.mesh(item)?);
+        self.push(&Item {
+            volume: volume.as_ref(),
+            label: data.labels()[item],
+            split,
+            id: &data.ids()[item],
+            group,
+            source: data.sources().map(|sources| sources[item].as_str()),
+            points: points.as_ref(),
+            mesh: mesh.as_ref(),
+            targets: data.targets(item),
+            voxel_labels: &data.voxel_labels(item)?,
+        })
+    }
+
     /// Writes what is left, flushes the file to disk and renames it to its path.
     ///
     /// # Errors
@@ -169,7 +211,9 @@ impl DatasetWriter {
             file.write(columns::SKIPPED, &serde_json::to_vec(skipped).expect(json))?;
         }
         self.rows.finish(&file)?;
-        self.targets.finish(&file)?;
+        if let Some(targets) = self.targets {
+            targets.finish(&file)?;
+        }
         if let Some(tasks) = self.tasks {
             file.write(columns::TASKS, &serde_json::to_vec(&tasks).expect(json))?;
         }

@@ -160,6 +160,53 @@ fn a_stopped_build_goes_on_and_gives_the_same_bytes() {
 }
 
 #[test]
+fn one_build_at_a_time_writes_a_dataset() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    tree(&at("tree"), 2);
+    let listing = listing(&at("tree"));
+    fs::create_dir(at("set.h5.partial")).unwrap();
+    let other = steer3d_files::lock(&at("set.h5.partial/lock")).unwrap();
+    let error = run(&at("set.h5"), &listing, &small(), false, "").unwrap_err();
+    assert!(matches!(error, BuildError::Busy { .. }), "{error}");
+    drop(other);
+    run(&at("set.h5"), &listing, &small(), false, "").unwrap();
+    assert_eq!(names(folder.path()), ["set.h5", "tree"]);
+}
+
+#[test]
+fn a_file_of_the_same_length_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    tree(&at("tree"), 300);
+    let listing = listing(&at("tree"));
+    run(&at("set.h5"), &listing, &small(), false, "ring/290.xyz").unwrap_err();
+    let text = fs::read_to_string(at("tree/Kette ü/000.xyz")).unwrap();
+    fs::write(at("tree/Kette ü/000.xyz"), text.replace("C 0 0 1", "C 0 0 2")).unwrap();
+    let (built, made) = run(&at("set.h5"), &listing, &small(), false, "").unwrap();
+    assert_eq!((built.items, built.resumed, made), (600, 256, 344));
+    run(&at("fresh.h5"), &listing, &small(), false, "").unwrap();
+    assert!(fs::read(at("set.h5")).unwrap() == fs::read(at("fresh.h5")).unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_sockets_are_no_items() {
+    use std::os::unix::net::UnixListener;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("tree");
+    tree(&root, 2);
+    let socket = root.join("ring/socket.xyz");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let mut listing = listing(&root);
+    listing.expand_records().unwrap();
+    let error = run(&folder.path().join("set.h5"), &listing, &small(), false, "").unwrap_err();
+    assert!(error.to_string().contains("found a pipe, socket or device"), "{error}");
+    let (built, _) = run(&folder.path().join("set.h5"), &listing, &small(), true, "").unwrap();
+    assert_eq!((built.items, built.skipped.len()), (4, 1));
+}
+
+#[test]
 fn broken_files_stop_the_build_or_are_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -4,12 +4,15 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::str::FromStr;
 
 use common::{ITEMS, cloud, meta, split, volume, write_small};
+use hdf5::file::LibraryVersion;
 use hdf5::types::{FixedAscii, FixedUnicode};
+use hdf5::{Extent, SimpleExtents};
 use steer3d_dataset::{
     Batch, Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, RandomRotation, Split, Storage,
-    Tasks, Turns,
+    Tasks, Turns, import_hdf5,
 };
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, PointCloud, PointValue, Volume, VolumeError};
@@ -305,13 +308,20 @@ fn message_after(change: impl FnOnce(&hdf5::File) -> hdf5::Result<()>) -> String
     let path = folder.path().join("set.h5");
     write_small(&path, Storage::F32, true).unwrap();
     {
-        let file = hdf5::File::append(&path).unwrap();
+        let file = editable(&path);
         change(&file).unwrap();
         file.close().unwrap();
     }
     let message = read_all(&path).expect_err("the file is wrong").to_string();
     assert!(message.contains("set.h5"), "{message}");
     message
+}
+
+/// The file, with the headers and indices of HDF5 1.10 for what is new.
+fn editable(path: &Path) -> hdf5::File {
+    let mut builder = hdf5::FileBuilder::new();
+    builder.with_fapl(|plist| plist.libver_bounds(LibraryVersion::V110, LibraryVersion::V110));
+    builder.open_rw(path).unwrap()
 }
 
 fn read_all(path: &Path) -> Result<(), DatasetError> {
@@ -340,6 +350,9 @@ fn declare<T: hdf5::H5Type>(
     chunk: &[usize],
 ) -> hdf5::Result<()> {
     file.unlink(name)?;
+    let rest = shape[1..].iter().map(|&n| Extent::fixed(n));
+    let shape: Vec<_> = std::iter::once(Extent::resizable(shape[0])).chain(rest).collect();
+    let shape = SimpleExtents::from_vec(shape);
     file.new_dataset::<T>().chunk(chunk).shape(shape).create(name).map(|_| ())
 }
 
@@ -481,7 +494,7 @@ fn contiguous_and_strangely_filtered_datasets_are_refused() {
         let dataset = file.new_dataset::<u8>().chunk([ITEMS]).nbit().shape([ITEMS]);
         dataset.create("splits").map(|_| ())
     });
-    assert!(message.contains("NBit"), "{message}");
+    assert!(message.contains("nbit"), "{message}");
 }
 
 #[test]
@@ -539,4 +552,96 @@ fn errors_name_the_item() {
         error,
         DatasetError::Volume { item: 3, source: VolumeError::NotFinite { index: 0, .. }, .. }
     ));
+}
+
+#[test]
+fn more_targets_than_a_chunk_has_room_for_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.h5");
+    let many = 40_000;
+    let tasks = Tasks { targets: Some(format!("{many}x0").parse().unwrap()), ..Tasks::default() };
+    let mut writer =
+        DatasetWriter::create(&path, meta(Storage::F32)).unwrap().with_tasks(tasks).unwrap();
+    let values: Vec<f64> = (0..many).map(f64::from).collect();
+    for id in ["a", "b"] {
+        let item = Item { volume: Some(&volume(0)), id, targets: &values, ..Item::default() };
+        writer.push(&item).unwrap();
+    }
+    writer.finish().unwrap();
+    assert_eq!(Dataset::open(&path).unwrap().targets(1), values);
+    let more = Tasks { targets: Some("40000x0+25537x0".parse().unwrap()), ..Tasks::default() };
+    let writer = DatasetWriter::create(&path, meta(Storage::F32)).unwrap();
+    let error = writer.with_tasks(more).unwrap_err().to_string();
+    assert!(error.contains("at most 65536 values, found 65537"), "{error}");
+}
+
+#[test]
+fn names_with_control_characters_are_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.h5");
+    let with = |class: &str, name: &str| {
+        let class_names = vec![class.to_owned(), "b".to_owned()];
+        let meta = DatasetMeta { class_names, name: name.to_owned(), ..meta(Storage::F32) };
+        DatasetWriter::create(&path, meta).map(|_| ())
+    };
+    with("a", "b").unwrap();
+    for (class, name) in [("a\nb", "c"), ("a", "\u{1b}[31m"), ("\0", "c")] {
+        let error = with(class, name).unwrap_err().to_string();
+        assert!(error.contains("no control characters"), "{error}");
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+    let message = message_after(|file| edit_meta(file, "\"round\"", "\"ro\\nund\""));
+    assert!(message.contains("no control characters"), "{message}");
+    let id = FixedUnicode::<64>::from_str("it\u{1b}em").unwrap();
+    let message = message_after(|file| replace(file, "ids", &[id; ITEMS]));
+    assert!(message.contains("ids: expected UTF-8 text without control"), "{message}");
+}
+
+#[test]
+fn chunks_that_miss_or_are_of_another_filter_mask_are_refused() {
+    let message = message_after(|file| {
+        declare::<u8>(file, "splits", &[ITEMS], &[2])?;
+        file.dataset("splits")?.write_slice(&[0u8; 4], 0..4)
+    });
+    assert!(message.contains("splits: expected 3 chunks, one after the other"), "{message}");
+}
+
+#[test]
+fn a_heap_of_an_old_group_that_points_at_another_is_an_error() {
+    let packed = fs::File::open(common::repository("attacks/files/local_heap.h5.gz")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.h5");
+    let mut file = fs::File::create(&path).unwrap();
+    std::io::copy(&mut flate2::read::GzDecoder::new(packed), &mut file).unwrap();
+    let message = Dataset::open(&path).unwrap_err().to_string();
+    assert!(message.contains("set.h5") && !message.contains('\n'), "{message}");
+    assert!(import_hdf5(&path, "volumes").is_err());
+}
+
+#[test]
+fn volumes_are_decoded_as_the_hdf5_library_decodes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.h5");
+    for storage in STORAGES {
+        let grid = Grid::new([7, 9, 13], [1.0; 3]).unwrap();
+        let class_names = vec!["a".to_owned()];
+        let meta = DatasetMeta::scalars(1, &grid).unwrap();
+        let meta = DatasetMeta { class_names, storage, ..meta };
+        let mut writer = DatasetWriter::create(&path, meta).unwrap();
+        for item in 0..32u64 {
+            let mut stream = Stream::new(0, "chunk", &[item]);
+            let levels = 1 + stream.below(256);
+            let data = (0..819).map(|_| stream.below(levels) as f32).collect();
+            let volume = Volume::centred(data, 1, grid).unwrap();
+            let id = item.to_string();
+            writer.push(&Item { volume: Some(&volume), id: &id, ..Item::default() }).unwrap();
+        }
+        writer.finish().unwrap();
+        let dataset = Dataset::open(&path).unwrap();
+        let file = hdf5::File::open(&path).unwrap();
+        let theirs: Vec<f32> = file.dataset("volumes").unwrap().read_raw().unwrap();
+        for (item, theirs) in theirs.chunks(819).enumerate() {
+            assert_eq!(dataset.read(item).unwrap().data(), theirs, "{item}");
+        }
+    }
 }

@@ -1,24 +1,41 @@
-//! Files that appear under their name only when they are whole and on disk, and the memory that input may take.
+//! Files that appear under their name only when they are whole and on disk, locks of folders, and the memory that
+//! input may take.
+//!
+//! A temporary file is locked by its process as long as it is open. So one that can be locked is dead, left by a
+//! process that was killed; it is removed by the next process that makes a temporary file in that folder.
 
 pub mod memory;
 
+mod lock;
+
 use std::fs::File;
-use std::io::{BufWriter, IntoInnerError, Result, Write};
+use std::io::{self, BufWriter, ErrorKind, IntoInnerError, Result, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
-/// How the names of temporary files begin.
-pub const TEMPORARY: &str = ".steer3d-";
+pub use lock::lock;
+
+/// How the names of temporary files begin and end.
+const TEMPORARY: (&str, &str) = (".steer3d-", ".tmp");
 
 /// A file or folder that the operating system refuses to open, read, write or rename.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {source}; check the path and its permissions", path = path.display())]
+#[error("{path}: {source}; {}", advice(source), path = path.display())]
 pub struct FileError {
     /// The file or folder.
     pub path: PathBuf,
     /// The system's reason.
     pub source: std::io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "free some space, or write to another disk"
+        }
+        _ => "check the path and its permissions",
+    }
 }
 
 /// Names the file in an error of the operating system.
@@ -34,6 +51,21 @@ impl<T> AtPath<T> for Result<T> {
     fn at_path(self, path: &Path) -> std::result::Result<T, FileError> {
         self.map_err(|source| FileError { path: path.to_owned(), source })
     }
+}
+
+/// Opens a file to read it.
+///
+/// # Errors
+/// When it is missing or not readable, or is a folder, a pipe, a socket or a device, which might not end.
+pub fn open(path: &Path) -> Result<File> {
+    let what = std::fs::metadata(path)?;
+    if what.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if !what.is_file() {
+        return Err(io::Error::other("expected a file, found a pipe, socket or device"));
+    }
+    File::open(path)
 }
 
 /// Writes the file `path`.
@@ -57,16 +89,30 @@ pub fn write_with(
     persist(file.into_inner().map_err(IntoInnerError::into_error)?, path)
 }
 
-/// A new file in the folder of `path`, removed when dropped, with the permissions of a new file.
+/// A new file in the folder of `path`, removed when dropped, with the permissions of a new file. It is locked as long as
+/// it is open.
 ///
 /// # Errors
 /// When the folder is missing or not writable.
 pub fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
+    let folder = folder_of(path);
+    lock::remove_dead(folder);
     let mut builder = Builder::new();
-    builder.prefix(TEMPORARY).suffix(".tmp");
+    builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder_of(path))
+    loop {
+        let file = builder.tempfile_in(folder)?;
+        if lock::claim(file.as_file(), file.path()) == lock::Claim::Held {
+            return Ok(file);
+        }
+    }
+}
+
+/// Has this file the name of a temporary one?
+pub fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.starts_with(TEMPORARY.0.as_bytes()) && name.ends_with(TEMPORARY.1.as_bytes())
 }
 
 fn folder_of(path: &Path) -> &Path {

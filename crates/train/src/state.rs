@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::Load;
@@ -15,7 +15,7 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use steer3d_files::{TEMPORARY, hex, temporary_beside};
+use steer3d_files::{hex, temporary_beside};
 use steer3d_nn::ModelConfig;
 
 use crate::config::TrainConfig;
@@ -113,14 +113,12 @@ pub(crate) fn path_of(folder: &Path, step: usize) -> PathBuf {
 pub(crate) fn prepare(folder: &Path, bytes: u64) -> Result<File, TrainError> {
     let problem = |e: std::io::Error| fault(folder, &format!("cannot be written: {e}"));
     fs::create_dir_all(folder).map_err(problem)?;
-    let lock = File::create(folder.join("lock")).map_err(problem)?;
-    // Where a file system has no locks, there is none.
-    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+    let Some(lock) = steer3d_files::lock(&folder.join("lock")).map_err(problem)? else {
         return Err(fault(
             folder,
             &"another training is writing here; wait for its end, or take another folder",
         ));
-    }
+    };
     temporary_beside(&folder.join("lock")).map_err(problem)?;
     let free = fs4::available_space(folder).map_err(problem)?;
     if free < bytes {
@@ -135,16 +133,6 @@ pub(crate) fn prepare(folder: &Path, bytes: u64) -> Result<File, TrainError> {
         ));
     }
     Ok(lock)
-}
-
-/// Removes what a killed training has left half written in `folder`.
-pub(crate) fn clean(folder: &Path) -> Result<(), TrainError> {
-    for path in entries(folder)? {
-        if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(TEMPORARY)) {
-            fs::remove_file(&path).map_err(|e| fault(&path, &e))?;
-        }
-    }
-    Ok(())
 }
 
 /// Writes a state.

@@ -176,9 +176,6 @@ impl<'a> Training<'a> {
             // While a file is written its predecessor is still there.
             let room = (states.keep + 1) * (one + model) + 2 * model;
             run._lock = Some(state::prepare(&states.folder, room as u64)?);
-            state::clean(&states.folder)?;
-            let beside = keep.and_then(|k| k.model.parent()).filter(|f| !f.as_os_str().is_empty());
-            state::clean(beside.unwrap_or(Path::new(".")))?;
         }
         if let Some(state) = state {
             run.restore(state)?;

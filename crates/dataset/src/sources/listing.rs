@@ -4,15 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use steer3d_files::{AtPath, hex};
-use steer3d_formats::{self as formats, FileContents, Format, Several};
+use steer3d_formats::{FileContents, Format, Several};
 
 use crate::columns::MAX_ID_BYTES;
 use crate::meta::Split;
-use crate::source::{BuildError, Entry};
+use crate::source::{BuildError, Entry, ItemError, made_with_room, read};
 use crate::split::{Fractions, group_splits, random_splits};
 
 /// Deepest folder of a tree.
@@ -191,7 +190,9 @@ impl Listing {
     /// # Errors
     /// If two identifiers become the same.
     pub fn expand_records(&mut self) -> Result<(), BuildError> {
-        let counts: Vec<usize> = self.entries.par_iter().map(|e| records(&e.path)).collect();
+        let read = |item: usize| records(&self.entries[item].path);
+        let counts = made_with_room(0..self.entries.len(), read, ItemError::is_temporary);
+        let counts: Vec<usize> = counts.into_iter().map(|count| count.unwrap_or(1)).collect();
         let mut entries = Vec::with_capacity(counts.iter().sum());
         for (entry, &count) in self.entries.iter().zip(&counts) {
             if count <= 1 {
@@ -281,13 +282,12 @@ fn fault(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> 
     BuildError::Source { path: path.to_owned(), expected: expected.into(), found: found.into() }
 }
 
-/// The number of molecules of a file of a format that may hold several; else, or if it cannot be
-/// read, 1.
-fn records(path: &Path) -> usize {
+/// The number of molecules of a file of a format that may hold several; else 1.
+fn records(path: &Path) -> Result<usize, ItemError> {
     let several = Format::detect(&[], path).and_then(Format::several);
-    match several.filter(|several| *several == Several::Records).map(|_| formats::read(path)) {
-        Some(Ok(FileContents::Molecules(molecules))) => molecules.len(),
-        _ => 1,
+    match several.filter(|several| *several == Several::Records).map(|_| read(path)).transpose()? {
+        Some(FileContents::Molecules(molecules)) => Ok(molecules.len()),
+        _ => Ok(1),
     }
 }
 

@@ -17,7 +17,7 @@ use steer3d_volume::resample::{self, Interpolation};
 use steer3d_volume::volume::{Grid, Volume, VolumeError, parameter};
 
 use crate::meta::{DatasetMeta, Provenance, scalars};
-use crate::source::{Entry, ItemData, ItemError};
+use crate::source::{Entry, ItemData, ItemError, read};
 
 /// Which atoms of a molecule become points. Water is left out, and so are all alternate locations
 /// but the first, unless [`Weight::Occupancy`] shares one atom out among them.

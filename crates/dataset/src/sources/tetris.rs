@@ -6,6 +6,7 @@ use steer3d_so3::{Rotation, random_rotations};
 use steer3d_volume::points::{PointCloud, Voxeliser};
 
 use crate::build::build;
+use crate::columns::MAX_ITEMS;
 use crate::meta::{DatasetMeta, Split};
 use crate::source::{
     Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open, wrong_option,
@@ -54,6 +55,14 @@ pub fn tetris(
 ) -> Result<ItemSource, BuildError> {
     if voxeliser.channels != 1 {
         return wrong_option("channels of the voxeliser", "1", voxeliser.channels.to_string());
+    }
+    let most = MAX_ITEMS / TETRIS.len() - 2;
+    if test_rotations > most {
+        return wrong_option(
+            "test rotations",
+            format!("at most {most}"),
+            test_rotations.to_string(),
+        );
     }
     let path = Path::new("tetris");
     let entry = |shape: usize, split, suffix: &str| {
