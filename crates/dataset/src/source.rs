@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use steer3d_files::memory::NoRoom;
 use steer3d_files::{AtPath, FileError, hex};
 use steer3d_formats::npz::NpzError;
-use steer3d_formats::{self as formats, FileContents, FormatError};
+use steer3d_formats::{self as formats, FileContents, FormatError, Nan};
 use steer3d_so3::Irreps;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::points::{PointCloud, Voxeliser};
@@ -126,8 +126,13 @@ pub enum ItemError {
 impl ItemError {
     /// Whether the item can be made once others give back the memory that they take.
     pub(crate) fn is_temporary(&self) -> bool {
-        let Self::Format(error) = self else { return false };
-        error.no_room().is_some_and(NoRoom::is_temporary)
+        let no_room = match self {
+            Self::Format(error) => error.no_room(),
+            Self::Volume { source: VolumeError::NoRoom(no_room), .. }
+            | Self::Member { source: VolumeError::NoRoom(no_room), .. } => Some(no_room),
+            _ => None,
+        };
+        no_room.is_some_and(NoRoom::is_temporary)
     }
 }
 
@@ -146,11 +151,11 @@ pub(crate) fn made_with_room<T: Send, E: Send>(
     all
 }
 
-/// Reads the file of an item.
-pub(crate) fn read(path: &Path) -> Result<FileContents, ItemError> {
+/// Reads the file of an item, with `nan` for the voxels of volumes that are not numbers.
+pub(crate) fn read(path: &Path, nan: Nan) -> Result<FileContents, ItemError> {
     // A pipe, socket or device might not end.
     steer3d_files::open(path).at_path(path).map_err(FormatError::Io)?;
-    Ok(formats::read(path)?)
+    Ok(formats::read_with(path, nan)?)
 }
 
 /// A source that cannot be used, or a dataset that cannot be built of it.

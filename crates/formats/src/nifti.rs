@@ -456,22 +456,6 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The other file of a pair of .hdr and .img, where there is one.
-pub fn companion(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    let bare = [".gz", ".bz2"].iter().find_map(|packed| name.strip_suffix(packed));
-    let (stem, extension) = bare.unwrap_or(name).rsplit_once('.')?;
-    let other = match extension {
-        "hdr" => "img",
-        "img" => "hdr",
-        "HDR" => "IMG",
-        "IMG" => "HDR",
-        _ => return None,
-    };
-    let named = |packed: &str| path.with_file_name(format!("{stem}.{other}{packed}"));
-    ["", ".gz", ".bz2"].into_iter().map(named).find(|path| path.is_file())
-}
-
 /// Writes a NIfTI-1 image of f32, little-endian, with x, y, z as right, anterior, superior and the
 /// volume's voxel size and origin as mm, in sform and qform. Channels are dimension 4. The file at
 /// `path` is replaced only when the new one is on disk.

@@ -7,7 +7,7 @@ use nalgebra::{Affine3, Vector3};
 use serde::Serialize;
 use steer3d_so3::{Irrep, Irreps, Rotation};
 
-use steer3d_formats::{self as formats, FileContents, Format, Nan, Several};
+use steer3d_formats::{FileContents, Format, Nan, Several};
 use steer3d_volume::density::{ChannelScheme, Weight};
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
@@ -150,7 +150,7 @@ impl Recipe {
     /// # Errors
     /// If the file cannot be read or the recipe does not suit it.
     pub fn settled_by(&self, first: &Path) -> Result<SettledRecipe, ItemError> {
-        let source = formats::read_with(first, self.nan)?;
+        let source = read(first, self.nan)?;
         self.settle(&source).map_err(|source| ItemError::Volume { path: first.to_owned(), source })
     }
 
@@ -300,7 +300,7 @@ impl SettledRecipe {
 
     fn source(&self, entry: &Entry) -> Result<FileContents, ItemError> {
         let Some(record) = entry.record else {
-            return Ok(formats::read_with(&entry.path, self.nan)?);
+            return read(&entry.path, self.nan);
         };
         let molecules = self.records(&entry.path)?;
         let Some(molecule) = molecules.get(record - 1) else {
@@ -316,7 +316,7 @@ impl SettledRecipe {
         if let Some(file) = last.as_ref().filter(|file| file.path == path) {
             return Ok(Arc::clone(&file.molecules));
         }
-        let molecules = match formats::read(path)? {
+        let molecules = match read(path, self.nan)? {
             FileContents::Molecules(molecules) => Arc::new(molecules),
             other => return wrong_kind(path, "molecules", name_of(&other)),
         };
