@@ -66,7 +66,9 @@ fn main() -> Result<()> {
         metadata.packages.iter().filter(|p| p.source.is_some() && linked.contains(&p.id)).collect();
     packages.sort_by_key(|p| (&p.name, &p.version));
     println!("# Third-party software in steer3d\n");
-    println!("The program contains the standard library of Rust (MIT OR Apache-2.0) and these crates.");
+    println!(
+        "The program contains the standard library of Rust (MIT OR Apache-2.0) and these crates."
+    );
     println!("The texts of their licences follow, each once.\n");
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in packages {

@@ -140,7 +140,8 @@ impl Network {
         let values = 4.0 * self.graph.total(dims, |conv| conv.site().kind_out.dim()) as f64;
         let bytes = one as f64 * (voxels * channels as f64 + values);
         let layer = format!("a volume of {dims:?} voxels");
-        let _room = memory::take(bytes as u64).map_err(|source| NnError::Memory { layer, source })?;
+        let _room =
+            memory::take(bytes as u64).map_err(|source| NnError::Memory { layer, source })?;
         let [d, h, w] = dims;
         let (dtype, device) = (self.params.dtype(), self.params.device());
         let zeros = Tensor::zeros((1, channels, d, h, w), dtype, device)?;

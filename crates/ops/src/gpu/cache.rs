@@ -144,7 +144,10 @@ mod tests {
         assert_eq!(of(Some("/c"), Some("/home")), found("/c/steer3d/kernels"));
         for caches in [None, Some(""), Some("."), Some("caches")] {
             assert_eq!(of(caches, Some("/home")), found("/home/.cache/steer3d/kernels"));
-            assert_eq!([of(caches, None), of(caches, Some("")), of(caches, Some("home"))], [None, None, None]);
+            assert_eq!(
+                [of(caches, None), of(caches, Some("")), of(caches, Some("home"))],
+                [None, None, None]
+            );
         }
     }
 }

@@ -262,7 +262,8 @@ impl Routine {
         let in_call = |call: &Call| call.args.iter().any(in_arg) || call.grid[0] > i32::MAX as u32;
         if self.buffers.iter().any(in_buffer) || self.calls.iter().any(in_call) {
             let most = i32::MAX;
-            let problem = format!("{op}: a size above {most}, the most on a GPU; use smaller tensors");
+            let problem =
+                format!("{op}: a size above {most}, the most on a GPU; use smaller tensors");
             return Err(Error::Msg(problem));
         }
         Ok(self)
