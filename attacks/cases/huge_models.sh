@@ -74,7 +74,6 @@ attack() {
     refused "" "$STEER3D" train tiny.h5 --config network.toml --epochs 1 --quiet --out run
     model model.safetensors < network.toml
     refused "" "$STEER3D" info model.safetensors
-    refused "" "$STEER3D" eval model.safetensors tiny.h5 --rotations 1
   done
 }
 attack "$steerable" "${steerable_changes[@]}"
@@ -90,5 +89,5 @@ steer3d info $trained > /dev/null
 for dims in "100000, 100000, 100000" "4000000000, 4000000000, 4000000000" "$large, $large, $large" "0, 9, 9" "2000, 2000, 9"; do
   { sized "$(printf '%s' "$header" | sed "s/dims = \[[^]]*\]/dims = [$dims]/")"; tail -c +$((9 + length)) $trained; } > grid.safetensors
   refused "" "$STEER3D" info grid.safetensors
-  refused "" "$STEER3D" eval grid.safetensors tiny.h5 --rotations 1
+  survives "$STEER3D" eval grid.safetensors tiny.h5 --rotations 1
 done

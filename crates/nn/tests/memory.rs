@@ -53,11 +53,15 @@ fn a_network_larger_than_the_memory_is_refused() {
         STEERABLE.replace("2x0+1x1", "65536x0").replace("size = 3", "size = 31"),
         STEERABLE.replace("2x0+1x1", "1x10").replace(jets, radii).replace("size = 3", "size = 31"),
         STEERABLE.replace("2x0+1x1", "9x10").replace(jets, shells).replace("size = 3", "size = 31"),
-        STEERABLE.replace("2x0+1x1", &many).replace("size = 3", "size = 7"),
+        STEERABLE
+            .replace("2x0+1x1", &many)
+            .replace("\"2x0\"", &format!("\"{many}\""))
+            .replace("size = 3", "size = 7")
+            .replace("[kernel]", "nonlinearity = \"norm\"\n[kernel]"),
         STEERABLE
             .replace("2x0+1x1", "1024x0+1024x1+1024x2")
             .replace("[kernel]", &format!("{product}[kernel]")),
-        STEERABLE.replace("size = 3", "size = 31\nresidual = true\nrepeat = 900"),
+        STEERABLE.replace("size = 3", "size = 31\nresidual = true\nrepeat = 400"),
         PLAIN.replace("classes = 2", "classes = 9223372036854775807"),
         PLAIN.replace("classes = 2", "classes = 4611686018427387905"),
         PLAIN.replace("channels = 2", "channels = 65536\nrepeat = 2"),
