@@ -15,7 +15,6 @@ use steer3d::nn::{
 };
 #[cfg(feature = "nccl")]
 use steer3d::ops::DeviceLink;
-use steer3d::ops::gpu_device;
 use steer3d::so3::{Irreps, Stream};
 use steer3d::train::{Gradients, Optimiser, OptimiserConfig, TrainConfig, TrainEvent, Training};
 use steer3d::volume::Voxeliser;
@@ -253,9 +252,9 @@ pub(crate) fn devices(gpu: &Device) -> Result<String> {
     let path = folder.path().join("tetris.h5");
     import_tetris(&path, &Voxeliser::paper(12, 0.8), 1, &ImportOptions::default())?;
     let dataset = Dataset::open(&path)?;
-    let (second, name) = match gpu_device(1) {
+    let (second, name) = match crate::gpu(1) {
         Ok(second) => (second, "a second GPU"),
-        Err(_) => (gpu_device(0)?, "the same GPU twice"),
+        Err(_) => (crate::gpu(0)?, "the same GPU twice"),
     };
     let exchange = exchange(gpu, &second)?;
     let alone = losses_in_parts(&[gpu], &dataset)?;

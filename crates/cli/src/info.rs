@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use clap::Args;
 use serde::Serialize;
 use steer3d::dataset::Dataset;
@@ -98,14 +98,8 @@ fn looks_like_a_path(text: &str) -> bool {
 
 fn model(path: &Path, output: &Output) -> Result<()> {
     let (network, card) = checkpoint::load(path, &Device::Cpu)?;
-    let [d, h, w] = card.dims;
-    let input = Tensor::zeros(
-        (1, card.model.channels(), d, h, w),
-        network.params().dtype(),
-        network.params().device(),
-    )?;
     let convolutions = network.convolutions();
-    let layers = network.layers(&input)?.into_iter().map(|l| {
+    let layers = network.layers_on_grid(card.dims)?.into_iter().map(|l| {
         let voxels: usize = l.values.dims()[2..].iter().product();
         let convolution = convolutions.iter().find(|c| c.layer == l.name);
         LayerInfo {
@@ -117,7 +111,7 @@ fn model(path: &Path, output: &Output) -> Result<()> {
                     ConvolutionPath::Dense => "dense",
                     ConvolutionPath::Separable => "separable",
                 },
-                flops: 2 * c.cost * voxels,
+                flops: c.cost.saturating_mul(2 * voxels),
             }),
             name: l.name,
         }

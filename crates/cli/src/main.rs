@@ -1,5 +1,6 @@
 //! The `steer3d` program: parses arguments, calls the library, prints what it gives.
 
+mod allocator;
 mod compare;
 mod dataset;
 mod demo;
@@ -28,6 +29,9 @@ use steer3d::report::ReportError;
 use steer3d::train::TrainError;
 
 use crate::output::Output;
+
+#[global_allocator]
+static MEMORY: allocator::OrExit = allocator::OrExit;
 
 /// Rotation-equivariant networks for voxel volumes, and a measure of how far a model survives
 /// rotation.
@@ -197,7 +201,10 @@ fn device(name: &str) -> Result<Device> {
             None => bail!("--device: expected auto, cpu or cuda:N, found '{name}'"),
         },
     };
-    match gpu_device(gpu) {
+    // SAFETY: the program makes no stream; it reaches GPUs through candle and steer3d alone.
+    #[allow(unsafe_code)]
+    let found = unsafe { gpu_device(gpu) };
+    match found {
         Ok(device) => Ok(device),
         Err(_) if name == "auto" => Ok(Device::Cpu),
         Err(_) if !cfg!(feature = "cuda") => {

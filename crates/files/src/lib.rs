@@ -129,6 +129,32 @@ pub fn persist(temporary: NamedTempFile, path: &Path) -> Result<()> {
     sync_folder_of(path)
 }
 
+/// Makes a folder, and those above it that are missing, which only this user may read and write, or sees that it is
+/// such a one: what is found there was written by this user.
+///
+/// # Errors
+/// When it cannot be made, belongs to another user or may be written by others.
+#[cfg(unix)]
+pub fn private_folder(path: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let found = std::fs::metadata(path)?;
+    if found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let problem = "expected a folder of this user that no other may write to";
+    Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, problem))
+}
+
+/// Makes a folder and those above it that are missing.
+///
+/// # Errors
+/// When it cannot be made.
+#[cfg(not(unix))]
+pub fn private_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path)
+}
+
 /// Flushes the folder of `path`, so that a new name in it stays.
 pub fn sync_folder_of(path: &Path) -> Result<()> {
     if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
@@ -155,5 +181,23 @@ mod tests {
         assert_eq!(permissions(&ours), permissions(&plain));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
         assert!(write(&folder.path().join("missing/file"), b"").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_folder_is_for_one_user() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a/b");
+        private_folder(&path).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode(&path), mode(path.parent().unwrap())], [0o700; 2]);
+        private_folder(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        private_folder(&path).unwrap();
+        for shared in [0o777, 0o775, 0o1777] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(shared)).unwrap();
+            assert!(private_folder(&path).is_err());
+        }
     }
 }

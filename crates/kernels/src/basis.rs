@@ -54,6 +54,15 @@ pub struct BlockPair {
     pub samples: Vec<f64>,
 }
 
+/// How large a basis is at most, known before anything is sampled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BasisExtent {
+    /// Free weights.
+    pub weights: f64,
+    /// Values of all samples, of the harmonic functions and of the kernels made of them.
+    pub samples: f64,
+}
+
 /// One basis kernel between two irreps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
@@ -137,6 +146,33 @@ impl KernelBasis {
             pairs,
             num_weights,
         })
+    }
+
+    /// How large the basis of these arguments is at most: what [`Self::with_family`] leaves out, such as functions
+    /// that vanish on the taps and paths that parities forbid, is counted.
+    pub fn extent(
+        irreps_in: &Irreps,
+        irreps_out: &Irreps,
+        grid: &TapGrid,
+        family: &Family,
+    ) -> BasisExtent {
+        let (radial, max_degree) = family.extent(grid);
+        let (radial, taps) = (radial as f64, grid.num_taps() as f64);
+        let jmax = max_degree.min(irreps_in.lmax() + irreps_out.lmax());
+        let mut extent =
+            BasisExtent { weights: 0.0, samples: ((jmax + 1).pow(2) as f64) * radial * taps };
+        let (inputs, outputs) = (by_degree(irreps_in), by_degree(irreps_out));
+        for (l_out, [out_blocks, out_copies]) in outputs.into_iter().enumerate() {
+            for (l_in, [in_blocks, in_copies]) in inputs.into_iter().enumerate() {
+                let degrees =
+                    (max_degree.min(l_in + l_out) + 1).saturating_sub(l_in.abs_diff(l_out));
+                let paths = degrees as f64 * radial;
+                let entries = ((2 * l_out + 1) * (2 * l_in + 1)) as f64;
+                extent.weights += out_copies * in_copies * paths;
+                extent.samples += out_blocks * in_blocks * paths * entries * taps;
+            }
+        }
+        extent
     }
 
     /// Irreps of the input field.
@@ -268,6 +304,17 @@ impl KernelBasis {
             }
         }
     }
+}
+
+/// Numbers of blocks and of copies of each degree.
+fn by_degree(irreps: &Irreps) -> [[f64; 2]; L_MAX + 1] {
+    let mut counts = [[0.0; 2]; L_MAX + 1];
+    for block in irreps.blocks() {
+        let [blocks, copies] = &mut counts[block.irrep.l];
+        *blocks += 1.0;
+        *copies += block.mul as f64;
+    }
+    counts
 }
 
 /// Σ_M √(2l_o+1) C\[o,i,M\] b_M(x), \[2l_o+1, 2l_i+1, k, k, k\].

@@ -8,6 +8,7 @@ use std::f64::consts::{FRAC_PI_2, PI};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use steer3d_so3::L_MAX;
 
 use crate::harmonic::sample_radial_family;
 use crate::{HarmonicFamily, HarmonicFunction, JetPlan, KernelError, TapGrid};
@@ -128,6 +129,17 @@ impl Family {
     /// Gaussian jets of derivative order `order` with optimised filters.
     pub fn jets(order: usize) -> Self {
         Self::GaussianJets { order, sigma: None }
+    }
+
+    /// At most how many functions of one degree it has on the taps of `grid`, and their largest degree.
+    pub(crate) fn extent(&self, grid: &TapGrid) -> (usize, usize) {
+        match *self {
+            Self::GaussianShells { .. } => (grid.size() / 2 + 1, L_MAX),
+            Self::GaussianJets { order, .. } => (order / 2 + 1, order),
+            Self::Bessel { functions, max_degree } => (functions, max_degree.unwrap_or(L_MAX)),
+            Self::SoftOneHot { functions, .. } => (functions, L_MAX),
+            Self::Radii { .. } => (grid.radii().len(), L_MAX),
+        }
     }
 }
 

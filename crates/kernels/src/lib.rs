@@ -34,7 +34,7 @@ mod harmonic;
 pub mod jets;
 mod separable;
 
-pub use basis::{BlockPair, KernelBasis, Path};
+pub use basis::{BasisExtent, BlockPair, KernelBasis, Path};
 pub use error::KernelError;
 pub use family::{AngularCutoff, BallMask, BumpShape, Family, MAX_FUNCTIONS};
 pub use grid::{MAX_SIZE, TapGrid};

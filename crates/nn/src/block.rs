@@ -222,9 +222,8 @@ pub(crate) fn folded(blocks: &[Arc<Block<Layer>>]) -> Result<Blocks<Layer>, NnEr
     blocks.iter().map(|block| Ok(Arc::new(block.map(Layer::folded)?))).collect()
 }
 
-/// Multiply-adds for a volume of D, H, W voxels, where a layer takes `cost` for each voxel of its output before
-/// pooling.
-pub(crate) fn multiply_adds<L>(
+/// The sum over layers, for a volume of D, H, W voxels, of `cost` for each voxel of the output before pooling.
+pub(crate) fn total<L>(
     blocks: &[Arc<Block<L>>],
     dims: [usize; 3],
     cost: impl Fn(&L) -> usize,
@@ -234,7 +233,8 @@ pub(crate) fn multiply_adds<L>(
         let pooled = block.pool.map_or(*dims, |pool| pool.pooled(*dims));
         for (i, layer) in block.layers().enumerate() {
             let dims = if i == 0 { dims } else { &pooled };
-            total += cost(layer) * dims.iter().product::<usize>();
+            let voxels = dims.iter().fold(1, |voxels: usize, &n| voxels.saturating_mul(n));
+            total = voxels.saturating_mul(cost(layer)).saturating_add(total);
         }
         Ok::<_, Infallible>(pooled)
     };

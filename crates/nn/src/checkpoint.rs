@@ -5,18 +5,19 @@
 //! the new one. Equal models are equal bytes. Models of two files, whose card lies beside the weights as `NAME.toml`,
 //! are read too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
+use steer3d_files::memory;
 
-use crate::{ModelConfig, Network, NnError};
+use crate::{ModelConfig, Network, NnError, Params};
 
 /// Version of the card.
 pub const FORMAT: u32 = 1;
@@ -67,8 +68,14 @@ pub fn save(path: &Path, network: &Network, card: &ModelCard) -> Result<(), NnEr
 ///
 /// # Errors
 /// [`NnError::Checkpoint`] naming the file and what is missing, of another version, or of another
-/// model.
+/// model; [`NnError::Memory`] for a file larger than the memory for input.
 pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnError> {
+    let metadata = fs::metadata(path).map_err(|e| fault(path, &e))?;
+    if !metadata.is_file() {
+        return Err(fault(path, &"expected a file, found a folder, pipe or device"));
+    }
+    // The file and the tensors made of it.
+    let _room = memory::take(metadata.len().saturating_mul(2)).map_err(|e| fault(path, &e))?;
     let bytes = fs::read(path).map_err(|e| fault(path, &e))?;
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|e| fault(path, &format!("not a safetensors file, or a damaged one: {e}")))?;
@@ -78,18 +85,25 @@ pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnErro
         None => card_beside(path)?,
     };
     let another = "the weights and the card are of different models";
-    let mut unused: HashMap<String, TensorView<'_>> = tensors.tensors().into_iter().collect();
-    let network = Network::new(&card.model, card.seed, DType::F32, device)?;
-    for (name, var) in network.params().all() {
-        let view = unused.remove(name).ok_or_else(|| {
+    let tensors = tensors.tensors().into_iter().map(|(name, view)| {
+        let tensor = view.load(&Device::Cpu).map_err(|e| fault(path, &e))?;
+        Ok((name, tensor))
+    });
+    let tensors = Arc::new(tensors.collect::<Result<BTreeMap<String, Tensor>, NnError>>()?);
+    let (file, held, to) = (path.to_owned(), tensors.clone(), device.clone());
+    let find = move |name: &str, shape: &[usize]| {
+        let found = held.get(name).ok_or_else(|| {
             let problem =
                 format!("has no tensor '{name}', which the model in {home} needs; {another}");
-            fault(path, &problem)
+            fault(&file, &problem)
         })?;
-        var.set(&tensor(path, name, &view, var.dims(), var.device())?)?;
-    }
-    if let Some(name) = unused.keys().min() {
-        let problem = format!("has a tensor '{name}' that the model in {home} lacks; {another}");
+        Ok((checked(&file, name, found, shape)?.to_device(&to)?, true))
+    };
+    let params = Params::new(card.seed, DType::F32, device).found_by(find);
+    let network = Network::with_params(&card.model, params)?;
+    let used: BTreeSet<&str> = network.params().all().map(|(name, _)| name).collect();
+    if let Some(name) = tensors.keys().find(|name| !used.contains(name.as_str())) {
+        let problem = format!("has a tensor '{name}' that its model lacks; {another}");
         return Err(fault(path, &problem));
     }
     Ok((network, card))
@@ -117,26 +131,25 @@ fn card(path: &Path, text: &str) -> Result<ModelCard, NnError> {
     toml::from_str(text).map_err(|e| fault(path, &format!("card: {e}")))
 }
 
-fn tensor(
+/// The tensor, if it is of finite f32 in this shape.
+fn checked<'a>(
     path: &Path,
     name: &str,
-    view: &TensorView<'_>,
+    tensor: &'a Tensor,
     shape: &[usize],
-    device: &Device,
-) -> Result<Tensor, NnError> {
-    if view.dtype() != safetensors::Dtype::F32 || view.shape() != shape {
+) -> Result<&'a Tensor, NnError> {
+    if tensor.dtype() != DType::F32 || tensor.dims() != shape {
         let problem = format!(
             "tensor '{name}': expected F32 of shape {shape:?}, found {:?} of shape {:?}; the weights are of another model",
-            view.dtype(),
-            view.shape()
+            tensor.dtype(),
+            tensor.dims()
         );
         return Err(fault(path, &problem));
     }
-    let tensor = view.load(&Device::Cpu)?;
     if let Some(bad) = tensor.flatten_all()?.to_vec1::<f32>()?.iter().find(|v| !v.is_finite()) {
         return Err(fault(path, &format!("tensor '{name}' holds {bad}")));
     }
-    Ok(tensor.to_device(device)?)
+    Ok(tensor)
 }
 
 fn fault(path: &Path, problem: &dyn Display) -> NnError {

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use steer3d_files::memory::NoRoom;
 use steer3d_kernels::KernelError;
 use steer3d_so3::IrrepsError;
 
@@ -42,6 +43,14 @@ pub enum NnError {
         path: PathBuf,
         /// What is wrong and what to do.
         problem: String,
+    },
+    /// A layer, or the fields of a network, larger than the memory for input.
+    #[error("{layer} of the model needs too much memory: {source}")]
+    Memory {
+        /// The layer.
+        layer: String,
+        /// What is needed and what there is.
+        source: NoRoom,
     },
     /// An error of the tensor library.
     #[error(transparent)]

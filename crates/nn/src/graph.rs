@@ -86,11 +86,15 @@ impl Graph {
         blocks.flat_map(|block| block.layers()).map(Layer::convolution).collect()
     }
 
-    /// Multiply-adds of the convolutions for one volume of D, H, W voxels.
-    pub(crate) fn multiply_adds(&self, dims: [usize; 3]) -> usize {
-        let of =
-            |blocks: &Blocks<Layer>| block::multiply_adds(blocks, dims, |layer| layer.conv.cost());
-        self.front.iter().map(|front| of(&front.blocks)).sum::<usize>() + of(&self.blocks)
+    /// The sum of what `cost` says of each voxel of the output of each convolution, for one volume of D, H, W voxels.
+    pub(crate) fn total(
+        &self,
+        dims: [usize; 3],
+        cost: impl Fn(&dyn Convolution) -> usize,
+    ) -> usize {
+        let of = |blocks: &Blocks<Layer>| block::total(blocks, dims, |layer| cost(&*layer.conv));
+        let front = self.front.iter().map(|front| of(&front.blocks)).sum::<usize>();
+        front.saturating_add(of(&self.blocks))
     }
 }
 

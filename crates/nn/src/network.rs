@@ -1,9 +1,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
+use steer3d_files::memory;
 
 use crate::architectures::{plain, steerable};
 use crate::block::ConvolutionInfo;
+use crate::error::fault;
 use crate::graph::Graph;
 use crate::{LayerField, Mode, ModelConfig, NnError, Params, Pass};
 
@@ -123,7 +125,34 @@ impl Network {
 
     /// Multiply-adds of the convolutions for one volume of D, H, W voxels, each on the path that is taken.
     pub fn multiply_adds(&self, dims: [usize; 3]) -> usize {
-        self.graph.multiply_adds(dims)
+        self.graph.total(dims, |conv| conv.cost())
+    }
+
+    /// As [`layers`](Self::layers), of a volume of zeros of D, H, W voxels.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for a grid that its layers cannot shrink, [`NnError::Memory`] if the fields of all layers
+    /// are larger than the memory for input.
+    pub fn layers_on_grid(&self, dims: [usize; 3]) -> Result<Vec<LayerField>, NnError> {
+        let (channels, one) = (self.config.channels(), self.params.dtype().size_in_bytes());
+        let voxels = dims.iter().fold(1.0, |voxels, &n| voxels * n as f64);
+        // A convolution, its norm and nonlinearity, and what they are made from.
+        let values = 4.0 * self.graph.total(dims, |conv| conv.site().kind_out.dim()) as f64;
+        let bytes = one as f64 * (voxels * channels as f64 + values);
+        let layer = format!("a volume of {dims:?} voxels");
+        let _room =
+            memory::take(bytes as u64).map_err(|source| NnError::Memory { layer, source })?;
+        let [d, h, w] = dims;
+        let (dtype, device) = (self.params.dtype(), self.params.device());
+        let zeros = Tensor::zeros((1, channels, d, h, w), dtype, device)?;
+        self.layers(&zeros).or_else(|error| match error {
+            NnError::Tensor(error) => {
+                let text = error.to_string();
+                let problem = text.lines().next().unwrap_or_default();
+                fault("dims", format!("{dims:?} do not suit the network: {problem}"))
+            }
+            error => Err(error),
+        })
     }
 }
 

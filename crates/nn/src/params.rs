@@ -2,6 +2,7 @@ use std::fmt::{self, Debug, Display, Formatter};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
+use steer3d_files::memory::{self, Room};
 use steer3d_so3::Stream;
 
 use crate::NnError;
@@ -63,19 +64,26 @@ pub struct Params {
     dtype: DType,
     device: Device,
     prefix: String,
-    source: Option<Tensors>,
+    source: Option<Source>,
+    room: Option<Room>,
     trainable: Vec<Parameter>,
     buffers: Vec<(String, Var)>,
 }
 
-/// Where tensors come from that are not new.
-struct Tensors(VarBuilder<'static>);
+/// The tensor of a name and shape, and whether it has its values already.
+type Find = dyn Fn(&str, &[usize]) -> Result<(Tensor, bool), NnError> + Send + Sync;
 
-impl Debug for Tensors {
+/// Where tensors come from that are not new.
+struct Source(Box<Find>);
+
+impl Debug for Source {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("VarBuilder")
+        f.write_str("Source")
     }
 }
+
+/// Bytes for each number of a tensor: it is made in f64, and stays in f32 beside its gradient.
+const BYTES: u64 = 8;
 
 /// A place in a set of parameters, where a layer finds or puts its tensors, as candle's [`VarBuilder`] is. It is
 /// made by [`Params::pp`] or, for a layer that needs no set of its own, from a [`VarBuilder`].
@@ -100,6 +108,7 @@ impl Params {
             device: device.clone(),
             prefix: String::new(),
             source: None,
+            room: None,
             trainable: vec![],
             buffers: vec![],
         }
@@ -109,11 +118,21 @@ impl Params {
     /// layer adds, with the initial value that `seed` gives unless the map has that tensor already; a safetensors
     /// file must have every tensor of the right shape.
     pub fn from_var_builder(source: &VarBuilder<'static>, seed: u64) -> Self {
-        Self {
-            prefix: source.prefix(),
-            source: Some(Tensors(source.root())),
-            ..Self::new(seed, source.dtype(), source.device())
-        }
+        let root = source.root();
+        let find = move |name: &str, shape: &[usize]| {
+            let known = root.contains_tensor(name);
+            Ok((root.get(shape, name)?, known))
+        };
+        let params = Self::new(seed, source.dtype(), source.device()).found_by(find);
+        Self { prefix: source.prefix(), ..params }
+    }
+
+    /// The same set, whose tensors are those that `find` gives for a name and shape.
+    pub(crate) fn found_by(
+        self,
+        find: impl Fn(&str, &[usize]) -> Result<(Tensor, bool), NnError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { source: Some(Source(Box::new(find))), ..self }
     }
 
     /// The place `name` in this set.
@@ -121,14 +140,15 @@ impl Params {
         Scope { path: joined(&self.prefix, name), set: Set::Shared(self) }
     }
 
-    /// Adds a trainable tensor.
+    /// Adds a trainable tensor, whose initial `values` are asked for only if it is new.
     ///
     /// # Errors
-    /// When `values` does not fill `shape`, the device has no room, or a [`VarBuilder`] lacks the tensor.
+    /// When `values` does not fill `shape`, the budget of memory ([`memory`]) or the device has no room, or a
+    /// [`VarBuilder`] lacks the tensor.
     pub fn weight(
         &mut self,
         name: &str,
-        values: Vec<f64>,
+        values: impl IntoIterator<Item = f64>,
         shape: &[usize],
         decay: bool,
     ) -> Result<Tensor, NnError> {
@@ -154,20 +174,37 @@ impl Params {
         if count == 0 { &Device::Cpu } else { &self.device }
     }
 
-    fn var(&self, name: &str, values: Vec<f64>, shape: &[usize]) -> Result<Var, NnError> {
-        let initial = self.constant(values, shape)?;
-        let Some(Tensors(source)) = &self.source else { return Ok(Var::from_tensor(&initial)?) };
-        let known = source.contains_tensor(name);
-        let var = Var::from_tensor(&source.get(shape, name)?)?;
+    fn var(
+        &mut self,
+        name: &str,
+        values: impl IntoIterator<Item = f64>,
+        shape: &[usize],
+    ) -> Result<Var, NnError> {
+        let count = shape.iter().fold(1, |count: u64, &n| count.saturating_mul(n as u64));
+        self.reserve(name, count.saturating_mul(BYTES))?;
+        let initial = || self.constant(values.into_iter().collect(), shape);
+        let Some(Source(find)) = &self.source else { return Ok(Var::from_tensor(&initial()?)?) };
+        let (tensor, known) = find(name, shape)?;
+        let var = Var::from_tensor(&tensor)?;
         if !known {
-            var.set(&initial)?;
+            var.set(&initial()?)?;
         }
         Ok(var)
     }
 
-    /// Forgets where tensors came from.
+    /// Takes `bytes` of the budget of memory for what `layer` is about to make; they are given back when the network
+    /// is complete.
+    fn reserve(&mut self, layer: &str, bytes: u64) -> Result<(), NnError> {
+        let taken = match &mut self.room {
+            Some(room) => room.grow(bytes),
+            None => memory::take(bytes).map(|room| self.room = Some(room)),
+        };
+        taken.map_err(|source| NnError::Memory { layer: layer.into(), source })
+    }
+
+    /// Forgets where tensors came from, and gives back the room for making them.
     pub(crate) fn sealed(self) -> Self {
-        Self { source: None, ..self }
+        Self { source: None, room: None, ..self }
     }
 
     /// The trainable tensors, in the order in which they were added.
@@ -252,7 +289,7 @@ impl Scope<'_> {
     pub fn weight(
         &mut self,
         name: &str,
-        values: Vec<f64>,
+        values: impl IntoIterator<Item = f64>,
         shape: &[usize],
         decay: bool,
     ) -> Result<Tensor, NnError> {
@@ -267,13 +304,23 @@ impl Scope<'_> {
     pub fn buffer(
         &mut self,
         name: &str,
-        values: Vec<f64>,
+        values: impl IntoIterator<Item = f64>,
         shape: &[usize],
     ) -> Result<Var, NnError> {
         let name = joined(&self.path, name);
-        let var = self.set().var(&name, values, shape)?;
-        self.set_mut().buffers.push((name, var.clone()));
+        let set = self.set_mut();
+        let var = set.var(&name, values, shape)?;
+        set.buffers.push((name, var.clone()));
         Ok(var)
+    }
+
+    /// Takes `bytes` of the budget of memory for what a layer here is about to make.
+    ///
+    /// # Errors
+    /// [`NnError::Memory`] if it has less.
+    pub(crate) fn reserve(&mut self, bytes: f64) -> Result<(), NnError> {
+        let path = self.path.clone();
+        self.set_mut().reserve(&path, bytes as u64)
     }
 
     /// As [`Params::constant`].

@@ -9,6 +9,10 @@ use crate::error::fault;
 use crate::layers::Pool;
 use crate::{FieldType, NnError, SteerableBlock};
 
+/// The most blocks of a network, and the most terms of the irreps of one of its fields.
+const BLOCKS_MAX: usize = 1000;
+const TERMS_MAX: usize = 256;
+
 /// What a layer is built from.
 #[derive(Debug)]
 pub(crate) struct LayerPlan {
@@ -70,7 +74,13 @@ impl Planner<'_> {
         for (key, title, i, entry, rises) in falling.chain(rising) {
             let stride_key = format!("{key}[{i}].{}", self.stride_key);
             check(&stride_key, entry.stride, if rises { 1 } else { 8 })?;
-            check(&format!("{key}[{i}].repeat"), entry.repeat, 1000)?;
+            check(&format!("{key}[{i}].repeat"), entry.repeat, BLOCKS_MAX)?;
+            if blocks.len() + entry.repeat > BLOCKS_MAX {
+                return fault(key, format!("expected at most {BLOCKS_MAX} blocks in all"));
+            }
+            for irreps in [Some(&entry.fields), entry.hidden.as_ref()].into_iter().flatten() {
+                check_terms(&format!("{key}[{i}]"), irreps)?;
+            }
             let mut joins = None;
             if rises {
                 let Some((from, skipped)) = strided.pop() else {
@@ -147,6 +157,15 @@ impl Planner<'_> {
         let (kept, joins, weights) = (false, None, vec![]);
         Ok((Block { title, layers, residual, pool, kept, joins, weights }, given))
     }
+}
+
+/// Checks that `irreps` are a sum of not too many terms: the kernels between two fields are made for every pair.
+pub(crate) fn check_terms(field: &str, irreps: &Irreps) -> Result<(), NnError> {
+    let terms = irreps.blocks().count();
+    if terms <= TERMS_MAX {
+        return Ok(());
+    }
+    fault(field, format!("expected irreps of at most {TERMS_MAX} terms, found {terms}"))
 }
 
 fn check(field: &str, found: usize, most: usize) -> Result<(), NnError> {

@@ -116,6 +116,43 @@ fn weights_of_another_model_are_refused() {
     assert!(refused());
 }
 
+/// A card that asks for more than the file has is refused before weights of its own are made.
+#[test]
+fn a_card_of_a_larger_model_is_refused_by_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = saved(folder.path(), plain());
+    let card = card_in(&path);
+    let channels = card.lines().find(|line| line.starts_with("channels = ")).unwrap().to_owned();
+    for (from, to) in [
+        ("classes = 2".to_owned(), "classes = 9223372036854775807"),
+        ("classes = 2".to_owned(), "classes = 20000000"),
+        (channels, "channels = 50000"),
+    ] {
+        let start = std::time::Instant::now();
+        replace_card(&path, Some(card.replace(&from, to)));
+        let text = message(&path);
+        assert!(text.contains("another model") || text.contains("too much memory"), "{text}");
+        assert!(start.elapsed().as_secs() < 5, "{text}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_device_is_no_model() {
+    assert!(message(Path::new("/dev/zero")).contains("expected a file"));
+}
+
+#[test]
+fn a_grid_that_does_not_suit_the_network_is_refused() {
+    let network = Network::new(&plain(), 0, DType::F32, &Device::Cpu).unwrap();
+    network.layers_on_grid([9, 10, 11]).unwrap();
+    let huge = usize::MAX;
+    for dims in [[huge; 3], [1 << 20; 3], [0, 9, 9], [9, 9, huge]] {
+        let text = network.layers_on_grid(dims).unwrap_err().to_string();
+        assert!(text.contains(&format!("{dims:?}")), "{text}");
+    }
+}
+
 #[test]
 fn a_missing_card_is_named() {
     let folder = tempfile::tempdir().unwrap();

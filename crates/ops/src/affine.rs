@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::check::{Volume, expect_argument};
 use crate::float::Float;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Routine, Slot, args, space};
+use crate::gpu::{Routine, Slot, args, int, space};
 use crate::op::{Op, apply, apply_constant};
 use crate::simd::Lanes;
 
@@ -106,7 +106,7 @@ impl AffineResample {
     /// The struct `Grid` of the kernels.
     #[cfg(any(test, feature = "cuda"))]
     fn grid_ints(&self) -> Vec<i32> {
-        self.0.size.iter().map(|&n| n as i32).collect()
+        self.0.size.iter().map(|&n| int(n)).collect()
     }
 }
 

@@ -205,7 +205,7 @@ pub(crate) fn routine<O: Op<N>, const N: usize>(
     let inputs = shapes.map(|shape| routine.input(shape.elem_count()));
     let out = routine.output(op.shape(shapes).elem_count(), O::WIDE);
     op.gpu(&mut routine, inputs, out)?;
-    Ok(routine)
+    routine.checked(O::NAME)
 }
 
 /// The result on the GPU of the arguments.

@@ -1,7 +1,7 @@
 use steer3d_so3::Irreps;
 
 use super::shared::{built, check_outputs, check_scale, field_head};
-use crate::block::{Blocks, Layer, multiply_adds};
+use crate::block::{Blocks, Layer, total};
 use crate::error::fault;
 use crate::field::scalars;
 use crate::graph::{Graph, Map, Output};
@@ -189,7 +189,7 @@ impl PlainConfig {
     /// [`Network::new`](crate::Network::new) gives an error.
     pub fn multiply_adds(&self, dims: [usize; 3]) -> usize {
         let cost = |plan: &LayerPlan| plan.input.dim() * plan.output.dim() * plan.size.pow(3);
-        self.counted(|blocks, _, _| multiply_adds(blocks, dims, cost))
+        self.counted(|blocks, _, _| total(blocks, dims, cost))
     }
 
     /// The sum of what `count` says of the localisation network and the rest: of the blocks, and the inputs and outputs

@@ -9,7 +9,7 @@ use crate::layers::{
     ConvConfig, FieldBatchNorm, FieldDropout, GaussianPool, Linear, LinearConfig, NormConfig, Pool,
     SteerableConv3d, not_invariant,
 };
-use crate::plan::{LayerPlan, Planner, Role};
+use crate::plan::{LayerPlan, Planner, Role, check_terms};
 use crate::{FieldType, Head, NnError, Nonlinearity, Params, SteerableBlock, SteerableConfig};
 
 /// Added to the variances of the pooled channels: it keeps the norm of the head from amplifying what
@@ -37,6 +37,10 @@ pub(crate) fn steerable(config: &SteerableConfig, params: &mut Params) -> Result
     };
     check_hidden("blocks", &config.blocks)?;
     check_hidden("decoder", &config.decoder)?;
+    check_terms("input", &config.input)?;
+    if let Head::Field { irreps, .. } = &config.head {
+        check_terms("head.field.irreps", irreps)?;
+    }
     let input = FieldType::from(&config.input);
     let (plan, last) = planner.plan(["blocks", "block"], input, &config.blocks, &config.decoder)?;
     if plan.is_empty() {

@@ -1,7 +1,9 @@
+use std::iter;
+
 use candle_core::Tensor;
-use steer3d_kernels::{BlockPair, Family, KernelBasis, SeparablePlan};
+use steer3d_kernels::{BlockPair, Family, KernelBasis, SeparablePlan, TapGrid};
 use steer3d_ops::Separable;
-use steer3d_so3::Irreps;
+use steer3d_so3::{Block, Irreps};
 
 use super::channels::{is_invariant, spread};
 use super::{ConvPlan, ConvSite, Convolution, ConvolutionPath, FieldLayer};
@@ -96,22 +98,26 @@ impl SteerableConv3d {
     /// types has parities, [`NnError::Config`] for the separable path where the kernels are not separable.
     pub fn new<'a>(params: impl Into<Scope<'a>>, config: ConvConfig) -> Result<Self, NnError> {
         let mut params = params.into();
-        let ConvConfig { irreps_in, irreps_out, size, .. } = &config;
-        let basis =
-            KernelBasis::new(irreps_in, irreps_out, *size, &config.kernel, config.voxel_size)?;
-        let plan =
-            SeparablePlan::new(&basis, &config.kernel)?.filter(|_| *size <= Separable::MAX_SIZE);
-        let initial = basis.initial_weights(&mut params.stream());
-        let count = initial.len();
+        let ConvConfig { irreps_in, irreps_out, size, kernel, .. } = &config;
+        let grid = TapGrid::new(*size, config.voxel_size)?;
+        params.reserve(basis_bytes(irreps_in, irreps_out, &grid, kernel))?;
+        let basis = KernelBasis::with_family(irreps_in, irreps_out, grid, kernel)?;
+        let plan = SeparablePlan::new(&basis, kernel)?.filter(|_| *size <= Separable::MAX_SIZE);
+        let count = basis.num_weights();
+        let mut stream = params.stream();
+        let initial = iter::once_with(|| basis.initial_weights(&mut stream)).flatten();
         let weight = params.weight("weight", initial, &[count], true)?;
         let scalars: usize =
             irreps_out.blocks().filter(|b| is_invariant(b.irrep)).map(|b| b.mul).sum();
         let bias = (config.bias && scalars > 0)
             .then(|| params.weight("bias", vec![0.0; scalars], &[scalars], false))
             .transpose()?;
-        let blocks = filter_blocks(&params, &basis)?;
+        let blocks = filter_blocks(&mut params, &basis)?;
         let plan = match path(config.path, &basis, plan.as_ref())? {
-            ConvolutionPath::Dense => None,
+            ConvolutionPath::Dense => {
+                params.reserve(8.0 * filter_len(irreps_in, irreps_out, basis.grid()))?;
+                None
+            }
             ConvolutionPath::Separable => plan,
         };
         let plan = plan.map(|plan| {
@@ -215,24 +221,41 @@ fn path(
 }
 
 fn filter_blocks(
-    params: &Scope<'_>,
+    params: &mut Scope<'_>,
     basis: &KernelBasis,
 ) -> Result<Vec<Vec<FilterBlock>>, NnError> {
     let (irreps_in, irreps_out) = (basis.irreps_in(), basis.irreps_out());
-    let volume = basis.grid().size().pow(3);
-    let row = |o: usize, out: steer3d_so3::Block| {
-        let cell = |i: usize, input: steer3d_so3::Block| {
-            let found = basis.pairs().iter().find(|p| p.out_block == o && p.in_block == i);
-            let Some(pair) = found else {
-                let shape = [out.mul * out.irrep.dim(), input.mul * input.irrep.dim(), volume];
-                let zero = params.constant(vec![0.0; shape.iter().product()], &shape)?;
-                return Ok(FilterBlock::Zero(zero));
-            };
-            let columns = pair.dim_out * pair.dim_in * volume;
-            let samples = params.constant(pair.samples.clone(), &[pair.paths.len(), columns])?;
-            Ok(FilterBlock::Paths { pair: pair.clone(), samples })
+    let volume = basis.grid().num_taps();
+    let mut pairs = basis.pairs().iter().peekable();
+    let mut cell = |o: usize, out: Block, i: usize, input: Block| {
+        let Some(pair) = pairs.next_if(|p| (p.out_block, p.in_block) == (o, i)) else {
+            let shape = [out.dim(), input.dim(), volume];
+            params.reserve(8.0 * shape.iter().map(|&n| n as f64).product::<f64>())?;
+            let zero = params.constant(vec![0.0; shape.iter().product()], &shape)?;
+            return Ok(FilterBlock::Zero(zero));
         };
-        irreps_in.blocks().enumerate().map(|(i, input)| cell(i, input)).collect()
+        let columns = pair.dim_out * pair.dim_in * volume;
+        let samples = params.constant(pair.samples.clone(), &[pair.paths.len(), columns])?;
+        Ok(FilterBlock::Paths { pair: pair.clone(), samples })
     };
+    let mut row =
+        |o, out| irreps_in.blocks().enumerate().map(|(i, input)| cell(o, out, i, input)).collect();
     irreps_out.blocks().enumerate().map(|(o, out)| row(o, out)).collect()
+}
+
+/// At most how many bytes a basis takes while a layer is made of it: samples in f64, twice, and what is kept for each
+/// pair of blocks.
+pub(super) fn basis_bytes(
+    irreps_in: &Irreps,
+    irreps_out: &Irreps,
+    grid: &TapGrid,
+    family: &Family,
+) -> f64 {
+    let pairs = irreps_in.blocks().count() as f64 * irreps_out.blocks().count() as f64;
+    16.0 * KernelBasis::extent(irreps_in, irreps_out, grid, family).samples + 256.0 * pairs
+}
+
+/// Values of a dense filter.
+pub(super) fn filter_len(irreps_in: &Irreps, irreps_out: &Irreps, grid: &TapGrid) -> f64 {
+    irreps_in.dim() as f64 * irreps_out.dim() as f64 * grid.num_taps() as f64
 }

@@ -82,14 +82,18 @@ impl GroupConv {
         let fan_in = inputs * orientations * size.pow(3);
         let std = (2.0 / fan_in as f64).sqrt();
         let mut stream = params.stream();
-        let values = (0..outputs * fan_in).map(|_| std * stream.normal()).collect();
+        let values = (0..outputs * fan_in).map(|_| std * stream.normal());
+        let shape = [outputs, inputs * orientations, size, size, size];
+        let weight = params.weight("weight", values, &shape, true)?;
+        let order = symmetry.order() as f64;
+        // The places of weights in filters and back, and the filters of all orientations.
+        params.reserve(8.0 * (order - 1.0) * fan_in as f64 * (outputs + 4) as f64)?;
         let turned = match symmetry {
             Symmetry::None => None,
             Symmetry::Octahedral => Some(Turned::new(&params, inputs, orientations, size)?),
         };
-        let shape = [outputs, inputs * orientations, size, size, size];
         Ok(Self {
-            weight: params.weight("weight", values, &shape, true)?,
+            weight,
             turned,
             site: ConvSite {
                 name: params.path().into(),

@@ -1,4 +1,5 @@
 use std::fmt::Display;
+use std::iter::repeat_n;
 
 use candle_core::Tensor;
 use steer3d_ops::global_avg_pool;
@@ -70,10 +71,10 @@ impl Linear {
         let mut stream = params.stream();
         let std = (1.0 / inputs as f64).sqrt();
         let draw = |_| if zero { 0.0 } else { std * stream.normal() };
-        let weight = (0..inputs * outputs).map(draw).collect();
+        let weight = (0..inputs.saturating_mul(outputs)).map(draw);
         Ok(Self {
             weight: params.weight("weight", weight, &[inputs, outputs], true)?,
-            bias: params.weight("bias", vec![0.0; outputs], &[outputs], false)?,
+            bias: params.weight("bias", repeat_n(0.0, outputs), &[outputs], false)?,
         })
     }
 

@@ -3,9 +3,10 @@ use std::f64::consts::FRAC_PI_2;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor};
-use steer3d_kernels::{AngularCutoff, Family, KernelBasis};
+use steer3d_kernels::{AngularCutoff, Family, KernelBasis, TapGrid};
 use steer3d_so3::Irreps;
 
+use super::conv::{basis_bytes, filter_len};
 use super::{ConvSite, Convolution};
 use crate::error::fault;
 use crate::{NnError, Scope};
@@ -117,13 +118,16 @@ impl RadialConv3d {
         let RadialConvConfig { irreps_in, irreps_out, size, perceptron, voxel_size } = config;
         let RadialPerceptron { functions, hidden } = perceptron.check()?;
         let family = Family::Radii { cutoff: AngularCutoff::default() };
-        let basis = KernelBasis::new(&irreps_in, &irreps_out, size, &family, voxel_size)?;
+        let grid = TapGrid::new(size, voxel_size)?;
+        let filter = filter_len(&irreps_in, &irreps_out, &grid);
+        params.reserve(basis_bytes(&irreps_in, &irreps_out, &grid, &family) + 8.0 * filter)?;
+        let basis = KernelBasis::with_family(&irreps_in, &irreps_out, grid, &family)?;
         let radii = basis.grid().radii();
         let cutoff = size as f64 / 2.0;
         let bumps = radii.iter().flat_map(|&r| perceptron.bumps(r, cutoff)).collect();
         let bumps = params.constant(bumps, &[radii.len(), functions])?;
         let mut draw = params.pp("first").stream();
-        let initial = (0..functions * hidden).map(|_| draw.normal()).collect();
+        let initial = (0..functions * hidden).map(|_| draw.normal());
         let first = params.weight("first", initial, &[functions, hidden], true)?;
 
         let taps = taps_at(&basis, &radii);
@@ -132,7 +136,7 @@ impl RadialConv3d {
         let power = power.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let std = columns.initial_std(&basis, |radius| taps[radius] * power[radius]);
         let mut draw = params.pp("second").stream();
-        let initial = (0..hidden).flat_map(|_| &std).map(|std| std * draw.normal()).collect();
+        let initial = (0..hidden).flat_map(|_| &std).map(|std| std * draw.normal());
         let shape = [hidden, columns.count()];
         let second = params.weight("second", initial, &shape, true)?;
         let (index, radial) = columns.weights(&basis);

@@ -6,6 +6,8 @@ use crate::check::Volume;
 use crate::float::Float;
 #[cfg(any(test, feature = "cudnn"))]
 use crate::gpu::cudnn::{Convolution, Pass};
+#[cfg(any(test, feature = "cuda"))]
+use crate::gpu::int;
 
 /// All sizes of one convolution; spatial triples are D,H,W.
 #[derive(Clone, Copy, Debug)]
@@ -69,9 +71,9 @@ impl Geometry {
     pub(super) fn ints(&self) -> Vec<i32> {
         let Self { batch, c_in, c_out, size, kernel, stride, padding, out } = *self;
         let counts = [batch, c_in, c_out].into_iter().chain(size).chain(kernel).chain(stride);
-        let padding = padding.map(|p| p as i32);
-        let before = counts.map(|n| n as i32).chain(padding);
-        before.chain(out.map(|n| n as i32)).collect()
+        let padding = padding.map(int);
+        let before = counts.map(int).chain(padding);
+        before.chain(out.map(int)).collect()
     }
 
     #[cfg(any(test, feature = "cudnn"))]

@@ -17,5 +17,5 @@ pub(crate) mod routine;
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::{Argument, launch, limits};
 pub(crate) use routine::{
-    Arg, Element, KernelText, Limits, Routine, Slot, args, dense, fields, shares, space,
+    Arg, Element, KernelText, Limits, Routine, Slot, args, dense, fields, int, shares, space,
 };

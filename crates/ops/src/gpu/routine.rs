@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use candle_core::{DType, Result};
+use candle_core::{DType, Error, Result};
 
 use crate::fields::Span;
 
@@ -33,7 +33,7 @@ impl Element {
             DType::F32 => Ok(Self::F32),
             DType::F64 => Ok(Self::F64),
             DType::BF16 => Ok(Self::Bf16),
-            other => Err(candle_core::Error::UnsupportedDTypeForOp(other, op).bt()),
+            other => Err(Error::UnsupportedDTypeForOp(other, op).bt()),
         }
     }
 
@@ -123,6 +123,14 @@ pub(crate) enum Arg {
     Ints(Vec<i32>),
 }
 
+/// What no size, place or count is: it stands for one that is no 32-bit int, and [`Routine::checked`] refuses it.
+const TOO_LARGE: i32 = i32::MIN;
+
+/// A size, place or count as kernels take it.
+pub(crate) fn int(value: impl TryInto<i32>) -> i32 {
+    value.try_into().unwrap_or(TOO_LARGE)
+}
+
 macro_rules! impl_arg {
     ($($type:ty: $value:ident => $arg:expr;)*) => {
         $(impl From<$type> for Arg {
@@ -136,7 +144,7 @@ macro_rules! impl_arg {
 impl_arg! {
     Slot: slot => Self::Buffer(slot);
     Option<Slot>: slot => slot.map_or(Self::Null, Self::Buffer);
-    usize: value => Self::I32(i32::try_from(value).unwrap_or(i32::MAX));
+    usize: value => Self::I32(int(value));
     i64: value => Self::I64(value);
     Vec<i32>: values => Self::Ints(values);
 }
@@ -212,7 +220,7 @@ impl Routine {
     }
 
     pub(crate) fn ints(&mut self, values: impl IntoIterator<Item = usize>) -> Slot {
-        self.push(Buffer::Ints(values.into_iter().map(|v| v as i32).collect()))
+        self.push(Buffer::Ints(values.into_iter().map(int).collect()))
     }
 
     /// First channel and number of channels of each field; there are no empty buffers.
@@ -222,7 +230,7 @@ impl Routine {
 
     /// Places, −1 for `None`.
     pub(crate) fn places(&mut self, values: impl IntoIterator<Item = Option<usize>>) -> Slot {
-        let values = values.into_iter().map(|v| v.map_or(-1, |v| v as i32));
+        let values = values.into_iter().map(|v| v.map_or(-1, int));
         self.push(Buffer::Ints(values.collect()))
     }
 
@@ -241,6 +249,24 @@ impl Routine {
     /// `len` numbers of the type of the arithmetic.
     pub(crate) fn scratch(&mut self, len: usize) -> Slot {
         self.scratch_bytes(len * self.element.real_bytes())
+    }
+
+    /// The routine, if a GPU can be given its numbers.
+    pub(crate) fn checked(self, op: &'static str) -> Result<Self> {
+        let in_buffer = |b: &Buffer| matches!(b, Buffer::Ints(v) if v.contains(&TOO_LARGE));
+        let in_arg = |arg: &Arg| match arg {
+            Arg::I32(value) => *value == TOO_LARGE,
+            Arg::Ints(values) => values.contains(&TOO_LARGE),
+            _ => false,
+        };
+        let in_call = |call: &Call| call.args.iter().any(in_arg) || call.grid[0] > i32::MAX as u32;
+        if self.buffers.iter().any(in_buffer) || self.calls.iter().any(in_call) {
+            let most = i32::MAX;
+            let problem =
+                format!("{op}: a size above {most}, the most on a GPU; use smaller tensors");
+            return Err(Error::Msg(problem));
+        }
+        Ok(self)
     }
 
     /// Adds a launch of one block.
@@ -283,7 +309,8 @@ pub(crate) type Launch<'a, T> = (&'static str, &'a dyn Fn(T) -> Vec<Arg>);
 
 impl Call {
     pub(crate) fn grid(&mut self, x: usize, y: usize) -> &mut Self {
-        self.grid = [x as u32, y as u32, 1];
+        let [x, y] = [x, y].map(|blocks| u32::try_from(blocks).unwrap_or(u32::MAX));
+        self.grid = [x, y, 1];
         self
     }
 
@@ -308,5 +335,38 @@ impl Call {
     pub(crate) fn summing(&mut self) -> &mut Self {
         self.shared_bytes = 8 * BLOCK as usize;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::host::LIMITS;
+
+    fn with(add: impl FnOnce(&mut Routine)) -> Result<Routine> {
+        let mut routine = Routine::new(Element::F32, LIMITS);
+        add(&mut routine);
+        routine.checked("gate")
+    }
+
+    #[test]
+    fn numbers_that_are_no_ints_of_a_kernel_are_refused() {
+        let large = i32::MAX as usize + 1;
+        let refused: [&dyn Fn(&mut Routine); 5] = [
+            &|r| _ = r.call(fields, "f", args![large]),
+            &|r| _ = r.call(fields, "f", args![[1, large].map(int).to_vec()]),
+            &|r| _ = r.ints([0, usize::MAX]),
+            &|r| _ = r.places([None, Some(large)]),
+            &|r| _ = r.call(fields, "f", vec![]).grid(large, 1),
+        ];
+        for add in refused {
+            let text = with(add).unwrap_err().to_string();
+            assert!(text.contains("gate: a size above 2147483647"), "{text}");
+        }
+        let taken = |r: &mut Routine| {
+            r.places([None, Some(large - 1)]);
+            r.call(fields, "f", args![large - 1, large as i64]).grid(large - 1, 1);
+        };
+        with(taken).unwrap();
     }
 }

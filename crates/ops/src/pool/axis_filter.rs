@@ -8,7 +8,7 @@ use super::window::Windows;
 use crate::check::{Volume, invalid};
 use crate::float::Float;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Arg, Routine, Slot, args, space};
+use crate::gpu::{Arg, Routine, Slot, args, int, space};
 use crate::op::{Op, apply, apply_constant};
 use crate::simd::Lanes;
 
@@ -213,7 +213,7 @@ impl AxisFilters {
         let taps = routine.reals(filter.taps.clone());
         let mut args = args![from, taps, to, outer as i64, filter.size, filter.out, inner];
         args.extend(args![filter.taps.len()]);
-        args.push(Arg::I32(filter.start as i32));
+        args.push(Arg::I32(int(filter.start)));
         args.extend(args![filter.stride, usize::from(self.transpose)]);
         let kept = filter.lengths(self.transpose).1;
         routine.call(space, "axis_filter", args).over(outer * kept * inner);

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use super::window::Windows;
 use crate::float::Float;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Routine, Slot, args, space};
+use crate::gpu::{Routine, Slot, args, int, space};
 use crate::op::{Op, apply, apply_constant};
 use crate::simd::Lanes;
 
@@ -69,7 +69,7 @@ impl MaxPool {
     fn window_ints(&self) -> Vec<i32> {
         let Windows { volume, kernel, stride, padding, out } = self.0;
         let sizes = volume.size.into_iter().chain(out).chain([kernel, stride, padding]);
-        sizes.map(|n| n as i32).collect()
+        sizes.map(int).collect()
     }
 }
 

@@ -18,7 +18,7 @@ use super::geometry::{Boundary, Geometry};
 use super::inner::MAX_HALF;
 use crate::check::invalid;
 #[cfg(any(test, feature = "cuda"))]
-use crate::gpu::{Arg, Element, Routine, Slot, args, shares};
+use crate::gpu::{Arg, Element, Routine, Slot, args, int, shares};
 
 pub(super) const OP: &str = "separable_conv3d";
 
@@ -149,7 +149,7 @@ impl Plans {
         let spatial = counts.into_iter().chain(g.size).chain(g.dilated).chain(g.out);
         let circular = usize::from(g.boundary == Boundary::Circular);
         let all = spatial.chain([g.dilation, circular]).chain(tiles);
-        (all.map(|n| n as i32).collect(), g.batch * tiles.iter().product::<usize>())
+        (all.map(int).collect(), g.batch * tiles.iter().product::<usize>())
     }
 }
 

@@ -34,9 +34,10 @@ impl TensorProductNonlinearity {
     /// # Errors
     /// [`NnError::Config`] when no product of two fields is of a type in `irreps`.
     pub fn new<'a>(params: impl Into<Scope<'a>>, irreps: &Irreps) -> Result<Self, NnError> {
-        let products = Products::new(irreps)?;
+        let mut params = params.into();
+        let products = Products::new(&mut params, irreps)?;
         let config = ConvConfig::pointwise(&products.irreps_out, irreps);
-        let mix = Box::new(SteerableConv3d::new(params.into().pp("mix"), config)?);
+        let mix = Box::new(SteerableConv3d::new(params.pp("mix"), config)?);
         Ok(Self { products, mix })
     }
 }
@@ -57,13 +58,15 @@ impl FieldLayer for TensorProductNonlinearity {
 }
 
 impl Products {
-    fn new(irreps: &Irreps) -> Result<Self, NnError> {
+    fn new(params: &mut Scope<'_>, irreps: &Irreps) -> Result<Self, NnError> {
         let (mut blocks, mut terms, mut channels) = (vec![], vec![], 0);
         for output in irreps.blocks() {
             for (i, left) in irreps.blocks().enumerate() {
                 for (j, right) in irreps.blocks().enumerate().skip(i) {
                     let copies = copies(output, left, right, i == j);
                     if copies > 0 {
+                        let factors = (left.irrep.dim() * right.irrep.dim()) as f64;
+                        params.reserve((size_of::<ProductTerm>() * copies) as f64 * factors)?;
                         couple(output.irrep, left, right, i == j, copies, channels, &mut terms);
                         blocks.push((copies, output.irrep));
                         channels += copies * output.irrep.dim();
