@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use hdf5::H5Type;
 use hdf5::types::{FixedAscii, FixedUnicode, IntSize, TypeDescriptor};
+use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use steer3d_files::hex;
 use steer3d_so3::Rotation;
@@ -18,7 +20,7 @@ use crate::chunks::Chunks;
 use crate::columns::{self, Column, DatasetFile, file_builder};
 use crate::error::{Context, DatasetError, wrong_argument};
 use crate::item::{Item, PartHasher};
-use crate::meta::{DatasetMeta, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
+use crate::meta::{DatasetMeta, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
 use crate::writer::FORMAT_NAME;
 
 /// A dataset on disk: its description, labels, splits and identifiers are in memory, volumes and
@@ -42,6 +44,7 @@ pub struct Dataset {
     points: Option<Points>,
     meshes: Option<Meshes>,
     tasks: Option<StoredTasks>,
+    digest: OnceLock<String>,
 }
 
 /// A column with one chunk for each item, and the places of these chunks where they are known.
@@ -119,6 +122,7 @@ impl Dataset {
             volumes,
             points,
             meshes,
+            digest: OnceLock::new(),
             file,
             meta,
         })
@@ -433,21 +437,36 @@ impl Dataset {
         Ok(content.checksum(&self.origins[item], &stored, self.tasks.is_some()))
     }
 
-    /// SHA-256, in hexadecimal, of what a training depends on: channels and grid, class names, and id,
-    /// label, split and checksum of every item. It does not tell changed values where a dataset has no
-    /// checksums.
-    pub fn digest(&self) -> String {
-        let mut hash = PartHasher::default();
-        for size in [self.meta.channels].iter().chain(&self.meta.dims) {
-            hash.add(&(*size as u64).to_le_bytes());
+    /// SHA-256, in hexadecimal, of all that a training or an evaluation depends on: the description (the provenance
+    /// apart), what there is to predict, and id, label, split and checksum of every item. Where the dataset has no
+    /// checksums, they are computed from what it holds.
+    ///
+    /// # Errors
+    /// If an item without a checksum cannot be read.
+    pub fn digest(&self) -> Result<String, DatasetError> {
+        if let Some(known) = self.digest.get() {
+            return Ok(known.clone());
         }
-        self.meta.class_names.iter().chain(&self.ids).for_each(|name| hash.add(name.as_bytes()));
-        for (label, split) in self.labels.iter().zip(&self.splits) {
+        let mut hash = PartHasher::default();
+        let meta = DatasetMeta { provenance: Provenance::default(), ..self.meta.clone() };
+        hash.add(&meta.to_json());
+        hash.add(&serde_json::to_vec(&self.tasks()).expect("plain data have a JSON form"));
+        for ((id, label), split) in self.ids.iter().zip(&self.labels).zip(&self.splits) {
+            hash.add(id.as_bytes());
             hash.add(&label.to_le_bytes());
             hash.add(split.to_string().as_bytes());
         }
-        self.checksums().unwrap_or_default().iter().for_each(|sum| hash.add(sum));
-        hex(&hash.finish())
+        let computed: Vec<[u8; 32]>;
+        let sums = match self.checksums() {
+            Some(sums) => sums,
+            None => {
+                let items = (0..self.len()).into_par_iter();
+                computed = items.map(|i| self.computed_checksum(i)).collect::<Result<_, _>>()?;
+                &computed
+            }
+        };
+        sums.iter().for_each(|sum| hash.add(sum));
+        Ok(self.digest.get_or_init(|| hex(&hash.finish())).clone())
     }
 }
 

@@ -1,5 +1,7 @@
-//! Files that appear under their name only when they are whole and on disk, and the memory that input may take.
+//! Files that appear under their name only when they are whole and on disk, locks of folders, and the memory that input
+//! may take.
 
+pub mod lock;
 pub mod memory;
 
 use std::fs::File;

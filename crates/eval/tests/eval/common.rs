@@ -1,6 +1,7 @@
 //! A small dataset and models whose behaviour under rotation is known.
 #![allow(dead_code)]
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -309,7 +310,7 @@ pub(crate) fn value(report: &ConditionReport, name: &str) -> f64 {
 
 /// Evaluates the test items.
 pub(crate) fn run(model: &dyn Predictor, data: &Dataset, protocol: &Protocol) -> ModelReport {
-    evaluate(model, data, Split::Test, protocol, None, &|_| ()).unwrap()
+    evaluate(model, data, Split::Test, protocol, None, &|_| ControlFlow::Continue(())).unwrap()
 }
 
 /// Mean over items of each class of `feature`.

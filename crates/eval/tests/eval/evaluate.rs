@@ -1,5 +1,6 @@
 //! Models whose behaviour is known must be measured as such.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +23,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn fail(model: &dyn Predictor, data: &Dataset, protocol: &Protocol) -> EvalError {
-    evaluate(model, data, Split::Test, protocol, None, &|_| ()).unwrap_err()
+    evaluate(model, data, Split::Test, protocol, None, &|_| ControlFlow::Continue(())).unwrap_err()
 }
 
 fn stability(source: &SourceReport, condition: Condition) -> &ConditionReport {
@@ -159,9 +160,13 @@ fn an_interrupted_evaluation_goes_on_to_the_same_end() {
             if call < fail_at { (inner.logits)(volume) } else { vec![f32::NAN; 3] }
         })
     };
-    let with = |model: &Mock, protocol: &Protocol| {
-        evaluate(model, &data, Split::Test, protocol, Some(&journal), &|_| ()).ok()
-    };
+    let with =
+        |model: &Mock, protocol: &Protocol| {
+            evaluate(model, &data, Split::Test, protocol, Some(&journal), &|_| {
+                ControlFlow::Continue(())
+            })
+            .ok()
+        };
     let whole = run(&counted(usize::MAX), &data, &protocol);
     let all = calls.load(Ordering::Relaxed);
     // Cut off in the first source, and then in the second.
@@ -307,7 +312,9 @@ fn a_model_for_other_data_is_refused() {
 fn an_empty_split_is_refused() {
     let dir = folder();
     let data = dataset(&dir.path().join("a.h5"), 3, false);
-    let error = evaluate(&mass(), &data, Split::Train, &quick(), None, &|_| ()).unwrap_err();
+    let error =
+        evaluate(&mass(), &data, Split::Train, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap_err();
     assert!(error.to_string().contains("no items in its train split"), "{error}");
 }
 

@@ -1,5 +1,6 @@
 //! Programs as models, among them the one in PREDICTORS.md.
 
+use std::ops::ControlFlow;
 use std::process::Command;
 
 use candle_core::{Device, Tensor};
@@ -38,7 +39,9 @@ fn the_program_of_the_documentation_works() {
             }
         }
     }
-    let report = evaluate(&model, &data, Split::Test, &quick(), None, &|_| ()).unwrap();
+    let report =
+        evaluate(&model, &data, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap();
     assert!(report.name.contains("predict.py") && !report.predictions.is_empty());
 }
 
@@ -48,7 +51,9 @@ fn a_program_that_breaks_the_agreement_gets_one_clear_message() {
     let data = dataset(&folder.path().join("a.h5"), 3, true);
     let message = |command: &str| {
         let model = SubprocessPredictor::start(command, AnswerSpec::classes(data.meta())).unwrap();
-        match evaluate(&model, &data, Split::Test, &quick(), None, &|_| ()).unwrap_err() {
+        match evaluate(&model, &data, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap_err()
+        {
             EvalError::Forward { source, .. } => source.to_string(),
             other => panic!("{other}"),
         }

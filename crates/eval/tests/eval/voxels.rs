@@ -1,6 +1,7 @@
 //! Models that label voxels.
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nalgebra::Vector3;
@@ -169,7 +170,8 @@ fn what_does_not_fit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = labelled(&dir.path().join("a.h5"), 2, is_dense);
     let fail = |model: &dyn Predictor, data: &Dataset| {
-        evaluate(model, data, Split::Test, &quick(), None, &|_| ()).unwrap_err()
+        evaluate(model, data, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap_err()
     };
     let plain = dataset(&dir.path().join("b.h5"), 3, false);
     let error = fail(&threshold(), &plain);
@@ -211,7 +213,10 @@ fn an_interrupted_evaluation_goes_on_to_the_same_end() {
         })
     };
     let with = |fail_at| {
-        evaluate(&failing(fail_at), &data, Split::Test, &protocol, Some(&journal), &|_| ()).ok()
+        evaluate(&failing(fail_at), &data, Split::Test, &protocol, Some(&journal), &|_| {
+            ControlFlow::Continue(())
+        })
+        .ok()
     };
     let whole = run(&upper_half(), &data, &protocol);
     // Cut off in the first source, in its search, and in the second source.
