@@ -141,16 +141,17 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(of_program) { 1 } else { 2 }
 }
 
-/// Most threads: more than the cores of any machine today, each with a stack of 2 MiB.
-const MAX_THREADS: usize = 1024;
+/// Most threads on a machine of fewer cores: thousands wait for each other for minutes.
+const MAX_THREADS: usize = 512;
 
 fn run(cli: &Cli) -> Result<ExitCode> {
     steer3d::ops::reuse_memory();
     interrupt::install()?;
     let global = &cli.global;
     if let Some(threads) = global.threads {
-        if !(1..=MAX_THREADS).contains(&threads) {
-            bail!("--threads: expected 1 to {MAX_THREADS}, found {threads}");
+        let most = std::thread::available_parallelism().map_or(1, usize::from).max(MAX_THREADS);
+        if !(1..=most).contains(&threads) {
+            bail!("--threads: expected 1 to {most}, found {threads}");
         }
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }

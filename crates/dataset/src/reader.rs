@@ -457,7 +457,7 @@ impl Dataset {
             hash.add(split.to_string().as_bytes());
         }
         let computed: Vec<[u8; 32]>;
-        let sums = match self.checksums() {
+        let sums: &[[u8; 32]] = match self.checksums() {
             Some(sums) => sums,
             None => {
                 let items = (0..self.len()).into_par_iter();

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -157,10 +157,8 @@ impl SubprocessPredictor {
         let mut question = serde_json::to_vec(&Question { shape, dtype: "<f4" })?;
         question.push(b'\n');
         question.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-        if process.questions.send(question).is_err() {
-            return Err(self.ended(&mut process.child).into());
-        }
         let end = Instant::now() + self.timeout;
+        self.give(process, question, end)?;
         let expected = Answer { shape: self.spec.shape(shape[0]) };
         let line_end = |unread: &[u8]| unread.iter().take(HEADER_MAX).position(|b| *b == b'\n');
         let line = loop {
@@ -186,6 +184,24 @@ impl SubprocessPredictor {
         Ok(answer)
     }
 
+    /// Gives the program a question, once it has taken the one before.
+    fn give(
+        &self,
+        process: &mut Process,
+        mut question: Vec<u8>,
+        end: Instant,
+    ) -> Result<(), SubprocessError> {
+        while let Err(refused) = process.questions.try_send(question) {
+            question = match refused {
+                TrySendError::Full(question) if Instant::now() < end => question,
+                TrySendError::Full(_) => return Err(self.silent(process, "that it reads")),
+                TrySendError::Disconnected(_) => return Err(self.ended(&mut process.child)),
+            };
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
     /// Waits for more of an answer.
     fn wait(&self, process: &mut Process, end: Instant, expected: &str) -> Result<(), ModelError> {
         match process.pieces.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -194,13 +210,16 @@ impl SubprocessPredictor {
                 Ok(())
             }
             Err(RecvTimeoutError::Disconnected) => Err(self.ended(&mut process.child).into()),
-            Err(RecvTimeoutError::Timeout) => Err(SubprocessError::Silent {
-                command: self.command.clone(),
-                timeout: self.timeout,
-                found: process.unread.len(),
-                expected: expected.into(),
-            }
-            .into()),
+            Err(RecvTimeoutError::Timeout) => Err(self.silent(process, expected).into()),
+        }
+    }
+
+    fn silent(&self, process: &Process, expected: &str) -> SubprocessError {
+        SubprocessError::Silent {
+            command: self.command.clone(),
+            timeout: self.timeout,
+            found: process.unread.len(),
+            expected: expected.into(),
         }
     }
 

@@ -157,7 +157,10 @@ fn results_depend_on_neither_batch_nor_threads() {
         assert!(pool.install(|| run(&threshold(), &data, &protocol)) == first, "{batch} {threads}");
     }
     let last = Cell::new((0, 0));
-    let progress = |p: Progress| last.set((p.done, p.total));
+    let progress = |p: Progress| {
+        last.set((p.done, p.total));
+        ControlFlow::Continue(())
+    };
     evaluate(&threshold(), &data, Split::Test, &both_sources(), None, &progress).unwrap();
     // And the layers of two items, which this model does not show.
     let layers = 2 * (1 + 2 + 2);
