@@ -7,8 +7,7 @@ echo mine > report/unfinished/notes.txt
 steer3d eval run/model.safetensors t.h5 --rotate voxels --rotations 1 --quiet --out report > /dev/null
 [ "$(cat report/unfinished/notes.txt)" = mine ] && [ -d report/unfinished/kept ] || fail "a user's file was removed"
 [ ! -e report/unfinished/0.answers ] || fail "a journal is left"
-slow() { "$STEER3D" eval t.h5 --rotate voxels --quiet --command 'sleep 30' --out busy > /dev/null 2>&1; }
-slow & first=$!
+"$STEER3D" eval t.h5 --rotate voxels --quiet --command 'sleep 30' --out busy > /dev/null 2>&1 & first=$!
 sleep 1
 refused 'another steer3d is writing here' timeout 20 "$STEER3D" eval run/model.safetensors t.h5 --quiet --out busy
 kill $first; wait $first || true

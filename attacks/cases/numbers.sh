@@ -6,7 +6,7 @@ refuses() { refused '' timeout 20 "$STEER3D" "$@"; }
 model=run/model.safetensors
 for options in '--rotations 1000000000000' '--rotations 18446744073709551615' '--even 1000000000000' \
   '--even 18446744073709551615' '--search 4294967295' '--search 3 --search-rounds 18446744073709551615' \
-  '--eval-batch-size 0' '--rotations 300000 --eval-batch-size 18446744073709551615'; do
+  '--eval-batch-size 0' '--rotations 3000 --eval-batch-size 18446744073709551615'; do
   refuses eval $model t.h5 --rotate voxels --quiet $options
 done
 angles=$(seq -s, 1 0.01 170)

@@ -13,7 +13,14 @@ run '`' 'cat /dev/zero'
 run 'ended before it answered' 'exit 3'
 run 'ended before it answered' 'exec > /dev/null; sleep 50'
 # Right answers, and more.
-line='read -r question; set -- ${question#*[}; n=${1%%,*}; head -c $((n * 2916)) > /dev/null'
-answer="printf '{\"shape\":[%d,8]}\\\\n' \$n; head -c \$((n * 32)) /dev/zero"
-run 'it must print nothing on standard output but its answers' "while $line; do $answer; echo more; done"
-refused '--command-timeout' "$STEER3D" eval t.h5 --command true --command-timeout 0 || true
+cat > chatty.sh <<'END'
+while read -r question; do
+  n=${question#*[}; n=${n%%,*}
+  head -c $((n * 2916)) > /dev/null
+  printf '{"shape":[%d,8]}\n' $n
+  head -c $((n * 32)) /dev/zero
+  [ $# = 0 ] || echo more
+done
+END
+run 'it must print nothing on standard output but its answers' 'sh chatty.sh more'
+steer3d eval t.h5 --rotate voxels --rotations 1 --quiet --command 'sh chatty.sh' > /dev/null || fail "right answers are refused"

@@ -22,13 +22,12 @@ gone() {
   [ ! -e "$1" ] || ! kill -0 "$(cat "$1")" 2> /dev/null || fail "$2 still runs"
 }
 for signal in INT TERM; do
-  # A shell ignores SIGINT in what it starts in the background: bash -c with job control does not.
   rm -f grandchild
-  ended $signal bash -mc 'exec "$0" "$@"' "$STEER3D" eval t.h5 --rotate voxels --quiet --out slow \
+  ended $signal "$STEER3D" eval t.h5 --rotate voxels --quiet --out slow \
     --command 'sh -c "echo \$\$ > grandchild; sleep 60; true"; sleep 60'
   gone grandchild 'the program of a program'
-  ended $signal bash -mc 'exec "$0" "$@"' "$STEER3D" equivariance --size 129 --quiet
-  ended $signal bash -mc 'exec "$0" "$@"' "$STEER3D" demo tetris --quiet --out demo
+  ended $signal "$STEER3D" equivariance --size 129 --quiet
+  ended $signal "$STEER3D" demo tetris --quiet --out demo
 done
 # An evaluation after a training, and a comparison: interrupted and gone on with.
 cat > e.toml <<'END'
@@ -44,10 +43,10 @@ split = "test"
 rotations = 20000
 batch = 1
 END
-ended TERM bash -mc 'exec "$0" "$@"' "$STEER3D" train e.toml --quiet --out run
+ended TERM "$STEER3D" train e.toml --quiet --out run
 [ -s run/report/unfinished/0.answers ] || fail "the training was interrupted before its evaluation"
 steer3d train t.h5 --model plain --epochs 1 --quiet --out model > /dev/null
-ended INT bash -mc 'exec "$0" "$@"' "$STEER3D" eval model/model.safetensors t.h5 --rotations 20000 --quiet --out report
+ended INT "$STEER3D" eval model/model.safetensors t.h5 --rotations 20000 --quiet --out report
 size=$(stat -c %s report/unfinished/0.answers)
-ended TERM bash -mc 'exec "$0" "$@"' "$STEER3D" eval model/model.safetensors t.h5 --rotations 20000 --quiet --out report
+ended TERM "$STEER3D" eval model/model.safetensors t.h5 --rotations 20000 --quiet --out report
 [ "$(stat -c %s report/unfinished/0.answers)" -gt "$size" ] || fail "the evaluation did not go on"

@@ -63,7 +63,7 @@ pub(crate) fn fit(
     let places = match answers {
         AnswerKind::Classes => places("classes", &card.class_names, &meta.class_names, name, map)?,
         AnswerKind::Voxels => {
-            let classes = tasks.map_or(&[][..], |tasks| &tasks.voxel_classes);
+            let classes = tasks.map_or(&[] as &[String], |tasks| &tasks.voxel_classes[..]);
             if meaning.voxel_classes.is_empty() {
                 unknown.push("the names of the classes of voxels");
                 None

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Item, Split};
 use steer3d_eval::{AnswerKind, NetworkPredictor, Predictor, Protocol};
 use steer3d_experiments::{
-    Architecture, Budget, CompareConfig, EvaluationSettings, Existing, Experiment, Observer,
+    Architecture, Budget, CompareConfig, Data, EvaluationSettings, Existing, Experiment, Observer,
     PartObserver, RunRecord, Session, Stop, compare, evaluation_progress,
 };
 use steer3d_nn::{ModelConfig, Network, checkpoint};
@@ -195,7 +195,8 @@ fn run_train(w: &World, home: &Path, session: &Session<'_>) -> Result<Option<Str
     );
     let mut experiment = Experiment::parse(toml::from_str(&text).unwrap(), &[]).unwrap();
     experiment.evaluation = Some(EvaluationSettings { split: w.split, protocol: w.protocol() });
-    let (out, make) = (home.join("out"), |_: &_| unreachable!("the dataset is there"));
+    let out = home.join("out");
+    let make = |_: &Data| -> std::io::Result<()> { unreachable!("the dataset is there") };
     let trained = experiment.train(&out, &w.training(), Existing::Resume, &make, session);
     let summary = trained.and_then(|t| t.evaluate(session)).map_err(|e| e.to_string())?;
     let record = RunRecord::read(&out).unwrap();
@@ -213,12 +214,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 /// Makes all records in a folder those of another version.
 fn age(folder: &Path) {
     let now = env!("CARGO_PKG_VERSION");
-    let texts = ["\"version\":\"", "\"version\": \"", "\"steer3d\":\""];
+    // In a state, the JSON is a text in a JSON.
+    let texts = ["version\":\"", "version\": \"", "steer3d\":\"", "version\\\":\\\""];
     for path in files(folder) {
         let mut bytes = fs::read(&path).unwrap();
-        for text in texts.map(|text| format!("{text}{now}\"")) {
+        for text in texts.map(|text| format!("{text}{now}")) {
             while let Some(at) = bytes.windows(text.len()).position(|w| w == text.as_bytes()) {
-                bytes[at + text.len() - 2] = b'9';
+                bytes[at + text.len() - 1] = b'9';
             }
         }
         // The checksum of a state.
@@ -271,7 +273,7 @@ const TO_THE_END: usize = usize::MAX;
 
 #[test]
 fn compare_gives_no_old_number() {
-    all_trials(run_compare, &[2, 5, TO_THE_END]);
+    all_trials(run_compare, &[2, TO_THE_END]);
 }
 
 #[test]

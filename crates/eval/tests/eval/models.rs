@@ -32,7 +32,7 @@ fn dataset(path: &Path, meta: &DatasetMeta, voxel_classes: &[&str]) -> Dataset {
         let volume = Volume::centred(values, 1, grid).unwrap();
         let class = meta.class_names.iter().position(|name| name == NAMES[i % 3]).unwrap();
         let (id, split) = (i.to_string(), Split::Test);
-        let voxel_labels = if voxel_classes.is_empty() { &[][..] } else { &labels };
+        let voxel_labels = if voxel_classes.is_empty() { &[][..] } else { &labels[..] };
         let item =
             Item { volume: Some(&volume), label: class as u32, split, id: &id, ..Item::default() };
         writer.push(&Item { voxel_labels, ..item }).unwrap();
