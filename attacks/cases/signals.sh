@@ -40,13 +40,13 @@ epochs = 1
 [evaluation]
 split = "test"
 [evaluation.protocol]
-rotations = 20000
+rotations = 400
 batch = 1
 END
 ended TERM "$STEER3D" train e.toml --quiet --out run
 [ -s run/report/unfinished/0.answers ] || fail "the training was interrupted before its evaluation"
 steer3d train t.h5 --model plain --epochs 1 --quiet --out model > /dev/null
-ended INT "$STEER3D" eval model/model.safetensors t.h5 --rotations 20000 --quiet --out report
+ended INT "$STEER3D" eval model/model.safetensors t.h5 --rotations 400 --quiet --out report
 size=$(stat -c %s report/unfinished/0.answers)
-ended TERM "$STEER3D" eval model/model.safetensors t.h5 --rotations 20000 --quiet --out report
+ended TERM "$STEER3D" eval model/model.safetensors t.h5 --rotations 400 --quiet --out report
 [ "$(stat -c %s report/unfinished/0.answers)" -gt "$size" ] || fail "the evaluation did not go on"
