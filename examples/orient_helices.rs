@@ -8,6 +8,7 @@
 
 mod secondary_structure;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use secondary_structure::{WINDOW, begins_helix};
@@ -147,7 +148,9 @@ fn main() -> Result<()> {
             ..Protocol::default()
         };
         let predictor = NetworkPredictor::new(name.into(), network)?;
-        let report = evaluate(&predictor, &dataset, Split::Test, &protocol, None, &|_| {})?;
+        let report = evaluate(&predictor, &dataset, Split::Test, &protocol, None, &|_| {
+            ControlFlow::Continue(())
+        })?;
         for found in &report.sources[0].conditions {
             let value = |name| found.get(name).map_or(f64::NAN, |estimate| estimate.value);
             println!(

@@ -9,6 +9,7 @@
 
 mod secondary_structure;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use secondary_structure::{WINDOW, begins_helix, begins_strand, distance};
@@ -172,7 +173,8 @@ fn main() -> Result<()> {
     let predictors: Vec<&dyn Predictor> = predictors.iter().map(|p| p as _).collect();
     let evaluation = Evaluation { dataset: &dataset, split: Split::Test, protocol: &protocol };
     let title = "Secondary structure";
-    let report = evaluation.report(&predictors, title, "", Some(&folder), &|_, _| {})?;
+    let report = evaluation
+        .report(&predictors, title, "", Some(&folder), &|_, _| ControlFlow::Continue(()))?;
     println!("{}\nreport: {}", terminal(&report), folder.join("report.html").display());
     Ok(())
 }

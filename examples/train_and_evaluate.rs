@@ -29,7 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let predictor = NetworkPredictor::new("steerable".into(), network)?;
     let protocol = Protocol { rotations: 4, ..Protocol::default() };
-    let model = evaluate(&predictor, &dataset, Split::Test, &protocol, None, &|_| {})?;
+    let model = evaluate(&predictor, &dataset, Split::Test, &protocol, None, &|_| {
+        ControlFlow::Continue(())
+    })?;
     let section = Section::new(&dataset, Split::Test, protocol, vec![model])?;
     println!("{}", terminal(&Report::new("Tetris", "", vec![section])));
     Ok(())

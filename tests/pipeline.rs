@@ -5,7 +5,7 @@ use std::path::Path;
 
 use steer3d::dataset::{ImportOptions, import_tetris};
 use steer3d::eval::{NetworkPredictor, Report, Section};
-use steer3d::nn::checkpoint::{self, FORMAT, ModelCard};
+use steer3d::nn::checkpoint::{self, FORMAT, Meaning, ModelCard};
 use steer3d::prelude::*;
 use steer3d::report::write_report;
 use steer3d::volume::Voxeliser;
@@ -80,6 +80,7 @@ fn a_file_becomes_a_report() {
         dims: meta.dims,
         voxel_size: meta.voxel_size,
         unit: meta.unit.clone(),
+        meaning: Meaning::default(),
         model: network.config().clone(),
     };
     checkpoint::save(&path, &network, &card).unwrap();
@@ -97,7 +98,16 @@ fn a_file_becomes_a_report() {
         ..Protocol::default()
     };
     let predictor = NetworkPredictor::new("small".into(), loaded).unwrap();
-    let model = evaluate(&predictor, &dataset, Split::Test, &protocol, None, &|_| {}).unwrap();
+    let model =
+        evaluate(
+            &predictor,
+            &dataset,
+            Split::Test,
+            &protocol,
+            None,
+            &|_| ControlFlow::Continue(()),
+        )
+        .unwrap();
     let section = Section::new(&dataset, Split::Test, protocol, vec![model]).unwrap();
     write_report(folder.path(), &Report::new("Tetris", "", vec![section])).unwrap();
     let json = std::fs::read_to_string(folder.path().join("report.json")).unwrap();

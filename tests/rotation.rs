@@ -74,7 +74,9 @@ fn measured(model: &ModelConfig, dataset: &Dataset) -> SourceReport {
         layer_items: 0,
         ..Protocol::default()
     };
-    let report = evaluate(&predictor, dataset, Split::Test, &protocol, None, &|_| {}).unwrap();
+    let report =
+        evaluate(&predictor, dataset, Split::Test, &protocol, None, &|_| ControlFlow::Continue(()))
+            .unwrap();
     report.sources.into_iter().next().unwrap()
 }
 

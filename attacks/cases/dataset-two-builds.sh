@@ -7,7 +7,7 @@ build > first.txt 2>&1 &
 first=$!
 until [ -e set.h5.partial/000000.json ]; do kill -0 $first || fail "the first build ended too soon"; sleep 0.02; done
 kill -STOP $first
-refused "another build is writing here" build || { kill -CONT $first; exit 1; }
+refused "another steer3d is writing here" build || { kill -CONT $first; exit 1; }
 kill -CONT $first
 wait $first || { cat first.txt; fail "the first build failed"; }
 steer3d dataset verify set.h5 --quiet | grep -q "0 of 1500 items are broken"

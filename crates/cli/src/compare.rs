@@ -12,10 +12,10 @@ use steer3d::experiments::{
 use steer3d::report::comparison_terminal;
 
 use crate::eval::{ProtocolArgs, command_line};
-use crate::interrupt::{INTERRUPTED, stop_on_interrupt};
+use crate::interrupt::{INTERRUPTED, stop};
 use crate::output::Output;
 use crate::train::TrainingArgs;
-use crate::values::named;
+use crate::values::{MAX_SEEDS, named, seeds};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d compare cath.h5 --out comparison
@@ -45,7 +45,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, requires = "augment")]
     augment_all: bool,
     /// Trainings of each network
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=MAX_SEEDS))]
     seeds: u64,
     #[command(flatten)]
     training: TrainingArgs,
@@ -72,14 +72,13 @@ pub(crate) fn run(
         rivals: args.models.iter().map(training).collect(),
         answers: args.answers,
         budget: args.matched,
-        seeds: seed..seed + args.seeds,
+        seeds: seeds(seed, args.seeds)?,
         recompute: args.training.recompute,
         evaluation: EvaluationSettings { split, protocol },
         folder: args.out.clone(),
     };
-    let (stop, command) = (stop_on_interrupt()?, command_line());
-    let devices = std::slice::from_ref(device);
-    let session = Session { devices, observer: output, stop: &stop, command: &command };
+    let (command, devices) = (command_line(), std::slice::from_ref(device));
+    let session = Session { devices, observer: output, stop: stop(), command: &command };
     let Some(comparison) = compare(&dataset, &config, &session)? else {
         output.say("interrupted: the same command goes on with what is not finished");
         return Ok(ExitCode::from(INTERRUPTED));

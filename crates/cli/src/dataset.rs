@@ -3,19 +3,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use serde::{Deserialize, Serialize};
 use steer3d::dataset::{
     Broken, BuildReport, Dataset, Fractions, IMPORTERS, ImportOptions, Importer, ItemSource,
     Listing, Recipe, Split, Summary, build, files, group_splits, random_splits,
 };
+use steer3d::experiments::Data;
 use steer3d::volume::ChannelScheme;
 use steer3d::volume::picture::overview;
 
-use crate::eval::command_line;
+use crate::eval::{command_line, quoted};
 use crate::output::Output;
 
 const IMPORT_EXAMPLES: &str = "Examples:
@@ -223,9 +224,15 @@ fn importers() -> impl TypedValueParser<Value = Importer> {
 
 pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Result<ExitCode> {
     match command {
-        DatasetCommand::Import(args) => import(args, seed, output)?,
+        DatasetCommand::Import(args) => {
+            import(args, seed, &command_line(), output)?;
+            inspect(&Dataset::open(&args.out)?, output)?;
+        }
         DatasetCommand::Inspect { dataset } => inspect(&Dataset::open(dataset)?, output)?,
-        DatasetCommand::Build(args) => build_dataset(args, seed, output)?,
+        DatasetCommand::Build(args) => {
+            build_dataset(args, seed, &command_line(), output)?;
+            inspect(&Dataset::open(&args.out)?, output)?;
+        }
         DatasetCommand::Verify { dataset } => return verify(&Dataset::open(dataset)?, output),
         DatasetCommand::Split(args) => split(args, seed, output)?,
         DatasetCommand::Export { dataset, item, to } => {
@@ -238,7 +245,61 @@ pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Resul
     Ok(ExitCode::SUCCESS)
 }
 
-fn build_dataset(args: &BuildArgs, seed: u64, output: &Output) -> Result<()> {
+/// The words of `data.make` in an experiment file.
+#[derive(Parser)]
+#[command(name = "steer3d", no_binary_name = true)]
+struct Make {
+    #[command(subcommand)]
+    command: MakeCommand,
+    #[arg(long, global = true, env = "STEER3D_SEED")]
+    seed: Option<u64>,
+}
+
+#[derive(Subcommand)]
+enum MakeCommand {
+    #[command(subcommand)]
+    Dataset(DatasetCommand),
+}
+
+/// Makes the dataset of an experiment file, which may be a stranger's: its words are those of `dataset build` or
+/// `dataset import` and write that one file, or they are refused. They reach no shell and no other command.
+pub(crate) fn make(data: &Data, output: &Output) -> Result<()> {
+    let expected = "expected the words of `dataset build` or `dataset import`";
+    let make = Make::try_parse_from(&data.make).map_err(|error| {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        anyhow!("{expected}: {}", line.trim_start_matches("error: "))
+    })?;
+    let seed = make.seed.unwrap_or(0);
+    let line = format!("steer3d {}", quoted(data.make.iter().cloned()));
+    let check = |out: &Path| {
+        if place(out).is_some_and(|out| Some(out) == place(&data.dataset)) {
+            return Ok(());
+        }
+        let (dataset, out) = (data.dataset.display(), out.display());
+        bail!("--out: expected data.dataset, {dataset}, found {out}")
+    };
+    match &make.command {
+        MakeCommand::Dataset(DatasetCommand::Build(args)) => {
+            check(&args.out)?;
+            build_dataset(args, seed, &line, output)
+        }
+        MakeCommand::Dataset(DatasetCommand::Import(args)) => {
+            check(&args.out)?;
+            import(args, seed, &line, output)
+        }
+        MakeCommand::Dataset(_) => bail!("{expected}, found another command"),
+    }
+}
+
+/// A file in its folder, symbolic links and `..` resolved.
+fn place(file: &Path) -> Option<PathBuf> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+    Some(folder.join(file.file_name()?))
+}
+
+fn build_dataset(args: &BuildArgs, seed: u64, command: &str, output: &Output) -> Result<()> {
     let listing = listing(&args.source, args.layout)?;
     if !listing.ignored.is_empty() {
         let (count, first) = (listing.ignored.len(), listing.ignored[0].display());
@@ -248,16 +309,16 @@ fn build_dataset(args: &BuildArgs, seed: u64, output: &Output) -> Result<()> {
         name: args.name.clone(),
         source: args.credit.clone(),
         licence: args.licence.clone(),
-        command: Some(command_line()),
+        command: Some(command.to_owned()),
         seed,
         ..ImportOptions::default()
     };
     let (recipe, shares) = (args.recipe()?, fractions(&args.fractions)?);
     let source = files(listing, &recipe, &shares, args.skip_broken, &options)?;
-    build_and_inspect(&source, &args.out, args.skip_broken, "build", output)
+    built(&source, &args.out, args.skip_broken, "build", output)
 }
 
-fn build_and_inspect(
+fn built(
     source: &ItemSource,
     out: &Path,
     skip_broken: bool,
@@ -269,7 +330,7 @@ fn build_and_inspect(
     let built = build(source, out, skip_broken, &done)?;
     drop(progress);
     tell(&built, output);
-    inspect(&Dataset::open(out)?, output)
+    Ok(())
 }
 
 fn tell(built: &BuildReport, output: &Output) {
@@ -448,12 +509,12 @@ fn view(
     output.result(&text, &path)
 }
 
-fn import(args: &ImportArgs, seed: u64, output: &Output) -> Result<()> {
+fn import(args: &ImportArgs, seed: u64, command: &str, output: &Output) -> Result<()> {
     let voxel_size = three("--voxel-size", args.voxel_size.as_deref())?;
-    let command = Some(command_line());
+    let command = Some(command.to_owned());
     let options = ImportOptions { voxel_size, seed, command, ..args.options.clone() };
     let source = args.layout.open(args.source.as_deref(), &options)?;
-    build_and_inspect(&source, &args.out, args.skip_broken, "import", output)
+    built(&source, &args.out, args.skip_broken, "import", output)
 }
 
 /// One number for three, or three.

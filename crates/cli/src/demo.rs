@@ -11,6 +11,7 @@ use steer3d::report::{terminal, write_report};
 
 use crate::eval::command_line;
 use crate::output::Output;
+use crate::values::{MAX_SEEDS, seeds};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d demo                         # CATH domains and adrenal glands, 3 to 6 minutes on 2 cores
@@ -35,7 +36,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, default_value_t = 8)]
     rotations: usize,
     /// Seeds of the Tetris experiment, counted from --seed
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=MAX_SEEDS))]
     seeds: u64,
     /// Passes over the training set, instead of each experiment's own number
     #[arg(long)]
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, device: &Device, output: &Output) 
             Experiment::Cath => (Bundled::Cath, CATH),
             Experiment::Adrenal => (Bundled::Adrenal, ADRENAL),
             Experiment::Tetris => {
-                let seeds = seed..seed + args.seeds;
+                let seeds = seeds(seed, args.seeds)?;
                 let config = TetrisConfig { seeds, epochs, folder: folder.clone() };
                 let table = tetris(&config, &session)?;
                 output.result(&table.table(), &table)?;

@@ -1,5 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -7,12 +9,14 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use steer3d::dataset::{Dataset, Split};
 use steer3d::eval::{
-    AnswerKind, Exporter, Mask, Models, PointGroup, Predictor, Protocol, Search, Source, evaluate,
+    AnswerKind, EvalError, Exporter, Mask, Models, PointGroup, Predictor, Protocol, Search, Source,
+    SubprocessPredictor, evaluate,
 };
 use steer3d::experiments::evaluation_progress;
-use steer3d::report::{Evaluation, terminal};
+use steer3d::report::{Evaluation, ReportError, terminal};
 use steer3d::volume::Interpolation;
 
+use crate::interrupt::{INTERRUPTED, stop};
 use crate::output::Output;
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -36,6 +40,14 @@ pub(crate) struct EvalArgs {
     /// A program that predicts, as crates/eval/PREDICTORS.md describes; may be given several times
     #[arg(long)]
     command: Vec<String>,
+    /// Seconds that a --command has to answer a batch, the first one with its own start
+    #[arg(long, requires = "command", value_parser = seconds,
+          default_value_t = SubprocessPredictor::TIMEOUT.as_secs_f64())]
+    command_timeout: f64,
+    /// Take the answers of networks by the names of their classes, where the dataset has the same names in another
+    /// order
+    #[arg(long)]
+    map_classes: bool,
     /// Write the rotated and moved volumes and their SHA-256 to a folder, and evaluate nothing
     #[arg(long, conflicts_with_all = ["command", "predictions", "out"])]
     export: Option<PathBuf>,
@@ -160,6 +172,11 @@ fn angle_step(text: &str) -> Result<f64, String> {
     step.ok_or_else(|| format!("expected from 0.1 to 180 degrees, found `{text}`"))
 }
 
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 1e9);
+    seconds.ok_or_else(|| format!("expected a number of seconds up to 1e9, found `{text}`"))
+}
+
 impl ProtocolArgs {
     pub(crate) fn split(&self) -> Split {
         self.split
@@ -210,13 +227,34 @@ impl ProtocolArgs {
     }
 }
 
-pub(crate) fn run(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Result<()> {
+pub(crate) fn run(
+    args: &EvalArgs,
+    seed: u64,
+    device: &Device,
+    output: &Output,
+) -> Result<ExitCode> {
+    let done = evaluated(args, seed, device, output);
+    let stopped = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(EvalError::Stopped))
+            || matches!(cause.downcast_ref(), Some(ReportError::Eval(EvalError::Stopped)))
+    };
+    if !done.as_ref().is_err_and(|error| error.chain().any(stopped)) {
+        return done.map(|()| ExitCode::SUCCESS);
+    }
+    let goes_on = if args.out.is_some() { ": the same command goes on where it was" } else { "" };
+    output.say(&format!("interrupted{goes_on}"));
+    Ok(ExitCode::from(INTERRUPTED))
+}
+
+fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Result<()> {
     let Some((data, files)) = args.paths.split_last() else { bail!("no dataset given") };
     let models = Models {
         files: files.to_vec(),
         commands: args.command.clone(),
         predictions: args.predictions.clone(),
         answers: args.answers,
+        map_classes: args.map_classes,
+        timeout: Some(Duration::from_secs_f64(args.command_timeout)),
     };
     if models.is_empty() && args.export.is_none() {
         bail!("no model given: name one or more before the dataset, or a --command");
@@ -226,11 +264,12 @@ pub(crate) fn run(args: &EvalArgs, seed: u64, device: &Device, output: &Output) 
     if let Some(folder) = &args.export {
         return export(folder, &dataset, split, &protocol, output);
     }
-    let models = models.open(&dataset, device)?;
+    protocol.check(&dataset, split)?;
+    let models = models.open(&dataset, device, &|note| output.say(note))?;
     let models: Vec<&dyn Predictor> = models.iter().map(AsRef::as_ref).collect();
     let evaluation = Evaluation { dataset: &dataset, split, protocol: &protocol };
     let title = format!("Rotated-volume evaluation on {}", dataset.meta().name);
-    let (out, progress) = (args.out.as_deref(), evaluation_progress(output, ""));
+    let (out, progress) = (args.out.as_deref(), evaluation_progress(output, "", stop()));
     let report = evaluation.report(&models, &title, &command_line(), out, &progress)?;
     output.result(&terminal(&report), &report)?;
     if let Some(folder) = out {
@@ -252,7 +291,7 @@ fn export(
         );
     }
     let exporter = Exporter::new(folder, dataset.meta())?;
-    let progress = evaluation_progress(output, "");
+    let progress = evaluation_progress(output, "", stop());
     let progress = |p| progress(exporter.name(), p);
     evaluate(&exporter, dataset, split, protocol, None, &progress)?;
     let volumes = exporter.finish(folder)?;
@@ -264,6 +303,11 @@ pub(crate) fn command_line() -> String {
     let mut words = std::env::args();
     let program = words.next().unwrap_or_default();
     let name = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    quoted(std::iter::once(name).chain(words))
+}
+
+/// Words as a line, in quotes where they have spaces.
+pub(crate) fn quoted(words: impl Iterator<Item = String>) -> String {
     let quote = |w: String| if w.contains(char::is_whitespace) { format!("'{w}'") } else { w };
-    std::iter::once(name).chain(words.map(quote)).collect::<Vec<_>>().join(" ")
+    words.map(quote).collect::<Vec<_>>().join(" ")
 }

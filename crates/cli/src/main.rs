@@ -150,12 +150,17 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(of_program) { 1 } else { 2 }
 }
 
+/// Most threads on a machine of fewer cores: thousands wait for each other for minutes.
+const MAX_THREADS: usize = 512;
+
 fn run(cli: &Cli) -> Result<ExitCode> {
     steer3d::ops::reuse_memory();
+    interrupt::install()?;
     let global = &cli.global;
     if let Some(threads) = global.threads {
-        if threads == 0 {
-            bail!("--threads: expected at least 1, found 0");
+        let most = std::thread::available_parallelism().map_or(1, usize::from).max(MAX_THREADS);
+        if !(1..=most).contains(&threads) {
+            bail!("--threads: expected 1 to {most}, found {threads}");
         }
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
@@ -172,11 +177,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Dataset(command) => return dataset::run(command, seed, &output),
         Command::Train(args) => return train::run(args, global.seed, &devices, &output),
+        Command::Eval(args) => return eval::run(args, seed, &device, &output),
         Command::Compare(args) => return compare::run(args, seed, &device, &output),
         Command::Demo(args) => demo::run(args, seed, &device, &output)?,
         Command::Init(args) => init::run(args)?,
         Command::Runs(args) => runs::run(args, &output)?,
-        Command::Eval(args) => eval::run(args, seed, &device, &output)?,
         Command::Report(command) => report::run(command, &output)?,
         Command::Equivariance(args) => equivariance::run(args, seed, &output)?,
         Command::Info(args) => info::run(args, &output)?,

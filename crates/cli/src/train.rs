@@ -1,6 +1,6 @@
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::atomic::Ordering;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -8,16 +8,17 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use steer3d::dataset::Turns;
 use steer3d::experiments::{
-    Architecture, Data, EXPERIMENT, Existing, Experiment, RunSummary, Session, StateSettings,
-    list_runs, model_config, read_table, training_table,
+    Architecture, Data, EXPERIMENT, Existing, Experiment, MakeDataset, RunSummary, Session,
+    StateSettings, list_runs, model_config, read_table, training_table,
 };
 use steer3d::train::{Precision, TrainConfig};
 use toml::Table;
 
+use crate::dataset::make;
 use crate::eval::command_line;
-use crate::interrupt::{INTERRUPTED, stop_on_interrupt};
+use crate::interrupt::{INTERRUPTED, stop};
 use crate::output::Output;
-use crate::values::named;
+use crate::values::{MAX_SEEDS, named, seeds};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d init > cath.toml && steer3d train cath.toml
@@ -52,7 +53,7 @@ pub(crate) struct TrainArgs {
     overwrite: bool,
     /// Trainings from so many seeds, counted from the seed of the experiment, in the folders seed-0, seed-1,
     /// ... of the run folder; --resume leaves finished ones as they are
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_SEEDS))]
     seeds: Option<u64>,
     /// Network to train, sized for the dataset [default: steerable]
     #[arg(long, value_enum, conflicts_with = "config")]
@@ -167,18 +168,18 @@ pub(crate) fn run(
 ) -> Result<ExitCode> {
     let (experiment, out) = plan(args, seed)?;
     let config = experiment.training(seed)?;
-    let stop = stop_on_interrupt()?;
     let command = command_line();
-    let session = Session { devices, observer: output, stop: &stop, command: &command };
-    let Some(seeds) = args.seeds else {
-        let summary = one(args, &experiment, &out, &config, &session)?;
+    let session = Session { devices, observer: output, stop: stop(), command: &command };
+    let make = |data: &Data| make(data, output).map_err(|e| io::Error::other(format!("{e:#}")));
+    let Some(count) = args.seeds else {
+        let summary = one(args, &experiment, &out, &config, &make, &session)?;
         output.result(&summary.text(), &summary)?;
         return Ok(code(summary.stopped));
     };
-    for seed in config.seed..config.seed + seeds {
+    for seed in seeds(config.seed, count)? {
         let config = TrainConfig { seed, ..config.clone() };
         let folder = out.join(format!("seed-{seed}"));
-        let summary = one(args, &experiment, &folder, &config, &session)?;
+        let summary = one(args, &experiment, &folder, &config, &make, &session)?;
         output.say(&summary.text());
         if summary.stopped {
             return Ok(code(true));
@@ -199,6 +200,7 @@ fn one(
     experiment: &Experiment,
     out: &Path,
     config: &TrainConfig,
+    make: MakeDataset<'_>,
     session: &Session<'_>,
 ) -> Result<RunSummary> {
     let existing = match (args.resume, args.overwrite) {
@@ -206,24 +208,12 @@ fn one(
         (_, true) => Existing::Overwrite,
         _ => Existing::Keep,
     };
-    let trained = experiment.train(out, config, existing, &make_dataset, session)?;
-    if trained.is_stopped() {
+    let summary = experiment.train(out, config, existing, make, session)?.evaluate(session)?;
+    if summary.stopped {
         let hint = "interrupted: the same command with --resume goes on where it was";
         session.observer.say(hint);
-        return Ok(trained.evaluate(session)?);
     }
-    // From here on nothing is lost by ending at once.
-    session.stop.store(true, Ordering::Relaxed);
-    let summary = trained.evaluate(session)?;
-    session.stop.store(false, Ordering::Relaxed);
     Ok(summary)
-}
-
-/// Runs this program with the words of `data.make`.
-fn make_dataset(words: &[String]) -> std::io::Result<()> {
-    let program = std::env::current_exe()?;
-    let status = Command::new(program).args(words).stdout(Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { Err(std::io::Error::other(status.to_string())) }
 }
 
 /// The experiment and its run folder.

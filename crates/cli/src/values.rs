@@ -1,8 +1,21 @@
-//! Values of options that are enums of the libraries.
+//! Values of options.
 
+use std::ops::Range;
+
+use anyhow::{Context, Result};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
+
+/// Most trainings from different seeds in one call.
+pub(crate) const MAX_SEEDS: u64 = 10_000;
+
+/// So many seeds from the first on.
+pub(crate) fn seeds(first: u64, count: u64) -> Result<Range<u64>> {
+    let end = first.checked_add(count);
+    let end = end.with_context(|| format!("--seeds: {count} seeds from {first} on pass 2^64"))?;
+    Ok(first..end)
+}
 
 /// Parses one of `names`, which are those of `T` in files.
 pub(crate) fn named<T: DeserializeOwned + Clone + Send + Sync + 'static>(

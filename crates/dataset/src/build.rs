@@ -5,10 +5,10 @@
 //! small dataset (`000000.h5`, ...) with a report (`000000.json`) for each finished batch. A later
 //! build with the same options takes the finished batches from there whose files have the same SHA-256; of an
 //! archive, only if it is the same one. When all are done they are joined into the dataset, which
-//! takes its place at once; then the folder goes. The file `lock` there keeps other builds out.
+//! takes its place at once; then the folder goes. It is locked, so that other builds keep out.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use steer3d_files::lock::{Lock, lock};
 use steer3d_files::{AtPath, FileError, hex, is_temporary, sync_folder_of};
 use steer3d_formats::companion;
 
@@ -108,7 +109,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 struct Partial {
     folder: PathBuf,
     /// Keeps other builds out.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What a batch came to.
@@ -131,8 +132,6 @@ struct Description {
 }
 
 const FORMAT: &str = "steer3d-build 2";
-
-const LOCK: &str = "lock";
 
 impl Partial {
     /// Makes the folder, or takes up the one of the same build. That of another archive is of no
@@ -158,8 +157,7 @@ impl Partial {
         if !path.exists() && !children(&folder)?.is_empty() {
             return Err(BuildError::OtherBuild { path: folder });
         }
-        let lock = steer3d_files::lock(&folder.join(LOCK)).at_path(&folder)?;
-        let Some(lock) = lock else { return Err(BuildError::Busy { path: folder }) };
+        let lock = lock(&folder)?;
         match read_json::<Description>(&path) {
             Some(found) if found == description => {}
             Some(found) if found.format == FORMAT && found.archive != description.archive => {
@@ -183,12 +181,12 @@ impl Partial {
     }
 }
 
-/// The files of the folder but the lock and temporary ones.
+/// The files of the folder but temporary ones.
 fn children(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     let list = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect();
     let listed: std::io::Result<Vec<PathBuf>> = list();
     let mut paths = listed.at_path(folder)?;
-    paths.retain(|path| !is_temporary(path) && *path != folder.join(LOCK));
+    paths.retain(|path| !is_temporary(path));
     Ok(paths)
 }
 

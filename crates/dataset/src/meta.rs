@@ -156,6 +156,20 @@ impl DatasetMeta {
         Grid::new(self.dims, self.voxel_size)
     }
 
+    /// What the channels are, as far as the description says: kinds and weights of atoms from the notes of the build
+    /// (`channels: C, N; weight of an atom: 1`), or the field of meshes (`normals`).
+    pub fn channel_meaning(&self) -> Option<String> {
+        let known = |part: &&str| {
+            ["channels: ", "weight of an atom: "].iter().any(|start| part.starts_with(start))
+        };
+        let noted: Vec<&str> = self.provenance.notes.split("; ").filter(known).collect();
+        match self.mesh_voxeliser {
+            _ if !noted.is_empty() => Some(noted.join("; ")),
+            Some(voxeliser) => Some(format!("{:?}", voxeliser.field).to_lowercase()),
+            None => None,
+        }
+    }
+
     /// Values in each volume.
     pub fn item_len(&self) -> usize {
         self.channels * self.dims.iter().product::<usize>()

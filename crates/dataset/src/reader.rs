@@ -2,8 +2,10 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use hdf5_reader::{Datatype, StringSize};
+use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use steer3d_files::hex;
 use steer3d_files::memory::{self, NoRoom};
@@ -16,7 +18,7 @@ use crate::chunks::Chunks;
 use crate::columns::{self, Column};
 use crate::error::{Context, DatasetError, wrong_argument};
 use crate::item::{Item, PartHasher};
-use crate::meta::{DatasetMeta, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
+use crate::meta::{DatasetMeta, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
 use crate::stored::{StoredFile, name_of};
 use crate::writer::FORMAT_NAME;
 
@@ -38,6 +40,7 @@ pub struct Dataset {
     points: Option<Points>,
     meshes: Option<Meshes>,
     tasks: Option<StoredTasks>,
+    digest: OnceLock<String>,
 }
 
 #[derive(Debug)]
@@ -110,6 +113,7 @@ impl Dataset {
             volumes,
             points,
             meshes,
+            digest: OnceLock::new(),
             file,
             meta,
         })
@@ -402,21 +406,36 @@ impl Dataset {
         Ok(content.checksum(&self.origins[item], &stored, self.tasks.is_some()))
     }
 
-    /// SHA-256, in hexadecimal, of what a training depends on: channels and grid, class names, and id,
-    /// label, split and checksum of every item. It does not tell changed values where a dataset has no
-    /// checksums.
-    pub fn digest(&self) -> String {
-        let mut hash = PartHasher::default();
-        for size in [self.meta.channels].iter().chain(&self.meta.dims) {
-            hash.add(&(*size as u64).to_le_bytes());
+    /// SHA-256, in hexadecimal, of all that a training or an evaluation depends on: the description (the provenance
+    /// apart), what there is to predict, and id, label, split and checksum of every item. Where the dataset has no
+    /// checksums, they are computed from what it holds.
+    ///
+    /// # Errors
+    /// If an item without a checksum cannot be read.
+    pub fn digest(&self) -> Result<String, DatasetError> {
+        if let Some(known) = self.digest.get() {
+            return Ok(known.clone());
         }
-        self.meta.class_names.iter().chain(&self.ids).for_each(|name| hash.add(name.as_bytes()));
-        for (label, split) in self.labels.iter().zip(&self.splits) {
+        let mut hash = PartHasher::default();
+        let meta = DatasetMeta { provenance: Provenance::default(), ..self.meta.clone() };
+        hash.add(&meta.to_json());
+        hash.add(&serde_json::to_vec(&self.tasks()).expect("plain data have a JSON form"));
+        for ((id, label), split) in self.ids.iter().zip(&self.labels).zip(&self.splits) {
+            hash.add(id.as_bytes());
             hash.add(&label.to_le_bytes());
             hash.add(split.to_string().as_bytes());
         }
-        self.checksums().unwrap_or_default().iter().for_each(|sum| hash.add(sum));
-        hex(&hash.finish())
+        let computed: Vec<[u8; 32]>;
+        let sums: &[[u8; 32]] = match self.checksums() {
+            Some(sums) => sums,
+            None => {
+                let items = (0..self.len()).into_par_iter();
+                computed = items.map(|i| self.computed_checksum(i)).collect::<Result<_, _>>()?;
+                &computed
+            }
+        };
+        sums.iter().for_each(|sum| hash.add(sum));
+        Ok(self.digest.get_or_init(|| hex(&hash.finish())).clone())
     }
 }
 

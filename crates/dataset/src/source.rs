@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use steer3d_files::lock::Busy;
 use steer3d_files::memory::NoRoom;
 use steer3d_files::{AtPath, FileError, hex};
 use steer3d_formats::npz::NpzError;
@@ -224,11 +225,8 @@ pub enum BuildError {
         first: String,
     },
     /// Another process is building the same dataset.
-    #[error("{path}: another build is writing here; wait for its end, or give another --out", path = path.display())]
-    Busy {
-        /// The folder of the unfinished build.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// The folder of an unfinished build is of another build.
     #[error(
         "{path}: an unfinished build with other options; give the same ones to go on with it, or \

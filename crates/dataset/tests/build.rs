@@ -166,9 +166,9 @@ fn one_build_at_a_time_writes_a_dataset() {
     tree(&at("tree"), 2);
     let listing = listing(&at("tree"));
     fs::create_dir(at("set.h5.partial")).unwrap();
-    let other = steer3d_files::lock(&at("set.h5.partial/lock")).unwrap();
+    let other = steer3d_files::lock::lock(&at("set.h5.partial")).unwrap();
     let error = run(&at("set.h5"), &listing, &small(), false, "").unwrap_err();
-    assert!(matches!(error, BuildError::Busy { .. }), "{error}");
+    assert!(matches!(error, BuildError::Busy(_)), "{error}");
     drop(other);
     run(&at("set.h5"), &listing, &small(), false, "").unwrap();
     assert_eq!(names(folder.path()), ["set.h5", "tree"]);

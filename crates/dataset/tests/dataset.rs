@@ -363,6 +363,43 @@ fn edit_meta(file: &hdf5::File, from: &str, to: &str) -> hdf5::Result<()> {
 }
 
 #[test]
+fn the_digest_tells_everything_that_a_result_depends_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.h5");
+    let digest_after = |change: &dyn Fn(&hdf5::File) -> hdf5::Result<()>| {
+        write_small(&path, Storage::F32, true).unwrap();
+        let file = hdf5::File::append(&path).unwrap();
+        change(&file).unwrap();
+        file.close().unwrap();
+        Dataset::open(&path).unwrap().digest().unwrap()
+    };
+    let one_value = |file: &hdf5::File| {
+        let volumes = file.dataset("volumes")?;
+        let mut item = volumes.read_slice::<f32, _, ndarray::Ix4>((4, .., .., .., ..))?;
+        item[[1, 2, 3, 4]] += 1.0;
+        volumes.write_slice(&item, (4, .., .., .., ..))
+    };
+    let before = digest_after(&|_| Ok(()));
+    // Without checksums they are computed, and find a changed value.
+    assert_eq!(digest_after(&|file| file.unlink("checksums")), before);
+    let changed = digest_after(&|file| file.unlink("checksums").and_then(|()| one_value(file)));
+    assert_ne!(changed, before);
+    assert_eq!(digest_after(&|file| edit_meta(file, "\"tests\"", "\"elsewhere\"")), before);
+    let edits = [
+        ("\"round\"", "\"long\""),
+        ("\"mm\"", "\"nm\""),
+        ("1.5", "1.6"),
+        ("\"2x0\"", "\"1x0+1x0\""),
+        ("\"small\"", "\"other\""),
+    ];
+    for (from, to) in edits {
+        assert_ne!(digest_after(&|file| edit_meta(file, from, to)), before, "{to}");
+    }
+    let labels: Vec<u32> = (0..6).map(|i| 1 - i % 2).collect();
+    assert_ne!(digest_after(&|file| replace(file, "labels", &labels)), before);
+}
+
+#[test]
 fn other_versions_and_formats_are_refused() {
     let message = message_after(|file| file.attr("schema_version")?.write_scalar(&2u32));
     assert!(message.contains("version 1") && message.contains("version 2"), "{message}");

@@ -79,6 +79,21 @@ pub enum EvalError {
         /// What it is.
         found: String,
     },
+    /// More volumes than an evaluation can have.
+    #[error(
+        "the protocol asks for {found} volumes of the {items} items, expected at most {}; take fewer rotations, \
+         angles or translations, or a smaller split",
+        crate::protocol::MAX_VOLUMES
+    )]
+    Volumes {
+        /// Items of the split.
+        items: usize,
+        /// How many volumes are asked for.
+        found: u128,
+    },
+    /// The callback stopped the evaluation; its journal has what was done.
+    #[error("the evaluation was stopped")]
+    Stopped,
     /// A file of a model, or the settings beside it, that cannot be used.
     #[error("{}: {problem}", path.display())]
     ModelFile {

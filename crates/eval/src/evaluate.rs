@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -14,12 +15,11 @@ use crate::answer::{Answer, Reference};
 use crate::axes::failures_by_axis;
 use crate::error::EvalError;
 use crate::journal::Journal;
-use crate::layers::{layer_errors, layer_volumes};
+use crate::layers::layer_errors;
 use crate::material::Material;
 use crate::metrics::Bootstrap;
 use crate::predictor::Predictor;
 use crate::protocol::{Condition, Protocol, Search, Source, Transform};
-use crate::report::summarise;
 use crate::results::{ConditionReport, ModelReport, Prediction, SourceReport};
 use crate::search::Searched;
 use crate::spec::AnswerSpec;
@@ -39,16 +39,17 @@ pub struct Progress {
 ///
 /// The volumes of a batch are resampled in parallel; the transformations and the report depend
 /// neither on the batch size nor on the number of threads, as far as the model's answers do not.
-/// `progress` is called after every batch.
+/// `progress` is called after every batch, and may stop the evaluation.
 ///
 /// With a `journal`, a file, what the measures need of every answer is kept there as it comes (logits of classes,
-/// values turned back, counts of voxels; 8 bytes a number), and the same evaluation goes
+/// values turned back, counts of voxels; 8 bytes a number), and the same evaluation, of the same
+/// [model](Predictor::fingerprint), [data](Dataset::digest), protocol and version, goes
 /// on with what the file holds, to the same bits: it is made if need be, started anew if it belongs to another
-/// evaluation or if the first batch of the model no longer gives the same, and left for the
-/// caller to remove.
+/// evaluation or if the first batch of the model no longer gives the same, cut off where it is damaged, and left for
+/// the caller to remove. Nothing but the batch that is computed is lost when the process ends in between.
 ///
 /// # Errors
-/// When the protocol is out of range, the model does not fit the dataset (answers, classes, channels), the
+/// [`EvalError::Stopped`] if `progress` breaks. When the protocol is out of range or asks for too many volumes, the model does not fit the dataset (answers, classes, channels), the
 /// split is empty, points are asked for but not stored, the model fails or returns answers of a
 /// wrong shape or not finite, an item cannot be read, or the journal cannot be written.
 pub fn evaluate(
@@ -57,7 +58,7 @@ pub fn evaluate(
     split: Split,
     protocol: &Protocol,
     journal: Option<&Path>,
-    progress: &dyn Fn(Progress),
+    progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<ModelReport, EvalError> {
     let items = dataset.indices(split);
     let answer = model.answers().of(dataset, &items, protocol)?;
@@ -65,18 +66,21 @@ pub fn evaluate(
     spec.check(model)?;
     protocol.check(dataset, split)?;
     let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref(), spec };
-    let mut journal = match journal {
-        Some(path) => Journal::open(path, &run.identity(split)?, answer.row_len())?,
-        None => Journal::none(),
+    let mut journal = match (journal, model.fingerprint()) {
+        (Some(path), Some(model)) => {
+            Journal::open(path, &run.identity(split, &model)?, answer.row_len())?
+        }
+        _ => Journal::none(),
     };
     let planned = run.jobs();
-    let layer_volumes = layer_volumes(protocol, items.len());
-    let search_volumes = protocol.search.map_or(0, |s| items.len() * (s.grid + 6 * s.rounds));
-    let total = protocol.sources.len() * (planned.len() + search_volumes + layer_volumes);
+    let total = protocol.volumes(items.len()) as usize;
     let mut done = 0;
     let mut advance = |volumes| {
         done += volumes;
-        progress(Progress { done, total });
+        match progress(Progress { done, total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(EvalError::Stopped),
+        }
     };
     let bootstrap = Bootstrap::new(protocol.seed, items.len(), protocol.resamples);
     let (mut sources, mut predictions) = (Vec::new(), Vec::new());
@@ -105,7 +109,7 @@ pub fn evaluate(
             failures_by_axis: failures_by_axis(wrong),
             layers: layer_errors(model, dataset, &items, source, protocol)?,
         });
-        advance(layer_volumes);
+        advance(protocol.layer_volumes(items.len()) as usize)?;
         predictions.extend(jobs.into_iter().zip(rows).map(|(job, row)| Prediction {
             source,
             condition: job.condition,
@@ -125,6 +129,9 @@ pub fn evaluate(
         predictions,
     })
 }
+
+/// Hears of volumes that are done.
+type Advance<'a> = &'a mut dyn FnMut(usize) -> Result<(), EvalError>;
 
 /// One volume to ask about.
 #[derive(Clone)]
@@ -148,13 +155,15 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// What is evaluated, in one line.
-    fn identity(&self, split: Split) -> Result<String, EvalError> {
-        let (model, protocol) = (self.model, self.protocol.without_batch());
-        let data = summarise(self.dataset, split, model.answers())?;
-        let [name, version] = [model.name(), env!("CARGO_PKG_VERSION")];
-        let model =
-            json!({ "name": name, "answers": model.answers(), "parameters": model.parameters() });
-        let all = json!({ "steer3d": version, "model": model, "data": data, "protocol": protocol });
+    fn identity(&self, split: Split, model: &str) -> Result<String, EvalError> {
+        let all = json!({
+            "steer3d": env!("CARGO_PKG_VERSION"),
+            "model": model,
+            "answers": self.model.answers(),
+            "data": self.dataset.digest()?,
+            "split": split,
+            "protocol": self.protocol.without_batch(),
+        });
         Ok(all.to_string())
     }
 
@@ -178,7 +187,7 @@ impl Run<'_> {
         source: Source,
         jobs: &[Job],
         journal: &mut Journal,
-        advance: &mut dyn FnMut(usize),
+        advance: Advance<'_>,
     ) -> Result<Vec<Vec<f64>>, EvalError> {
         let mut rows = Vec::with_capacity(jobs.len());
         let mut known = Known::default();
@@ -194,7 +203,7 @@ impl Run<'_> {
                 journal.add(&new)?;
                 rows.extend(new);
             }
-            advance(batch.len());
+            advance(batch.len())?;
         }
         Ok(rows)
     }
@@ -255,7 +264,7 @@ impl Run<'_> {
         search: Search,
         mut items: Vec<Searched>,
         journal: &mut Journal,
-        advance: &mut dyn FnMut(usize),
+        advance: Advance<'_>,
     ) -> Result<Vec<(Job, Vec<f64>)>, EvalError> {
         let job = |place: usize, rotation: Rotation| Job {
             item: self.items[place],
@@ -283,7 +292,7 @@ impl Run<'_> {
                 item.take(tried.collect());
             }
             let most = items.len() * if round == 0 { search.grid } else { 6 };
-            advance(most - jobs.len());
+            advance(most - jobs.len())?;
         }
         let found = items.into_iter().enumerate();
         Ok(found.map(|(place, item)| (job(place, item.rotation), item.row)).collect())

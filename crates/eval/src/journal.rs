@@ -1,14 +1,23 @@
 //! What is kept of the answers of an unfinished evaluation in a file, so that it can go on after an interruption.
 //!
-//! The file is a line of JSON that says what is evaluated, followed by the rows in the order in which
-//! they are computed: of width the logits, of values the values turned back, of labels of voxels the counts of
-//! voxels, each number a little-endian f64.
+//! The file is a line of JSON that says what is evaluated, followed by blocks of rows in the order in which they are
+//! computed: of width the logits, of values the values turned back, of labels of voxels the counts of voxels. A block
+//! is the number of its rows as a little-endian u64, their numbers as little-endian f64, and the SHA-256 of the
+//! checksum before it (of the first line, for the first block), that number and those rows. So a block counts only if
+//! all before it and it are as they were written; the file is cut off before the first that is not.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::EvalError;
+
+type Sum = [u8; 32];
+
+/// Bytes of a block beside its rows.
+const FRAME: u64 = 8 + 32;
 
 /// Rows known from an earlier run, and the file to which new ones are added.
 pub(crate) struct Journal {
@@ -16,7 +25,18 @@ pub(crate) struct Journal {
     known: Vec<f64>,
     /// How many of the known values were used.
     used: usize,
-    file: Option<(PathBuf, File, u64)>,
+    file: Option<Open>,
+}
+
+struct Open {
+    path: PathBuf,
+    file: File,
+    /// Where the blocks begin.
+    start: u64,
+    /// Checksum of the first line.
+    first: Sum,
+    /// Checksum of the last block.
+    last: Sum,
 }
 
 impl Journal {
@@ -25,15 +45,21 @@ impl Journal {
         Self { width: 1, known: vec![], used: 0, file: None }
     }
 
-    /// Opens or makes the file. What it holds is used if its first line is `identity`; whole rows of
-    /// `width` numbers only, since the last one may have been cut off.
+    /// Opens or makes the file. What it holds is used if its first line is `identity`: the rows, of `width` numbers,
+    /// of all blocks before the first that is cut off or damaged.
     pub(crate) fn open(path: &Path, identity: &str, width: usize) -> Result<Self, EvalError> {
         let fail = |source| EvalError::Write { path: path.into(), source };
-        let (mut file, known) = read(path, identity, width).map_err(fail)?;
+        let first = Sha256::digest(identity).into();
         let start = identity.len() as u64 + 1;
-        file.set_len(start + 8 * known.len() as u64).map_err(fail)?;
-        file.seek(SeekFrom::End(0)).map_err(fail)?;
-        Ok(Self { width, known, used: 0, file: Some((path.into(), file, start)) })
+        let mut open = Open {
+            path: path.into(),
+            file: begin(path, identity).map_err(fail)?,
+            start,
+            first,
+            last: first,
+        };
+        let known = open.read(width).map_err(fail)?;
+        Ok(Self { width, known, used: 0, file: Some(open) })
     }
 
     /// The next rows that are known, at most `rows`.
@@ -51,9 +77,10 @@ impl Journal {
             return Ok(());
         }
         self.known.clear();
-        let Some((path, file, start)) = &mut self.file else { return Ok(()) };
-        let cut = file.set_len(*start).and_then(|()| file.seek(SeekFrom::End(0)));
-        cut.map(|_| ()).map_err(|source| EvalError::Write { path: path.clone(), source })
+        let Some(open) = &mut self.file else { return Ok(()) };
+        open.last = open.first;
+        let cut = open.file.set_len(open.start).and_then(|()| open.file.seek(SeekFrom::End(0)));
+        cut.map(|_| ()).map_err(|source| EvalError::Write { path: open.path.clone(), source })
     }
 
     /// Whether rows from an earlier run wait to be used, none having been used yet.
@@ -63,45 +90,82 @@ impl Journal {
 
     /// Adds new rows to the file.
     pub(crate) fn add(&mut self, rows: &[Vec<f64>]) -> Result<(), EvalError> {
-        let Some((path, file, _)) = &mut self.file else { return Ok(()) };
-        let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
-        file.write_all(&bytes).map_err(|source| EvalError::Write { path: path.clone(), source })
+        let Some(open) = &mut self.file else { return Ok(()) };
+        let mut block = (rows.len() as u64).to_le_bytes().to_vec();
+        block.extend(rows.iter().flatten().flat_map(|v| v.to_le_bytes()));
+        open.last = following(&open.last, &block);
+        block.extend(open.last);
+        open.file
+            .write_all(&block)
+            .map_err(|source| EvalError::Write { path: open.path.clone(), source })
     }
 }
 
-/// The file, and its values if it has the given first line; else a new file with that line.
-fn read(path: &Path, identity: &str, width: usize) -> io::Result<(File, Vec<f64>)> {
+/// The checksum of a block after one with the checksum `before`.
+fn following(before: &Sum, block: &[u8]) -> Sum {
+    Sha256::new().chain_update(before).chain_update(block).finalize().into()
+}
+
+/// The file, after its first line if that is `identity`; else a new one with that line.
+fn begin(path: &Path, identity: &str) -> io::Result<File> {
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    let mut reader = BufReader::new(&mut file);
     let mut line = vec![];
     // A foreign file may have no line end: read no more than the line that is looked for.
-    reader.by_ref().take(identity.len() as u64 + 1).read_until(b'\n', &mut line)?;
-    if line.strip_suffix(b"\n") == Some(identity.as_bytes()) {
-        let mut bytes = vec![];
-        reader.read_to_end(&mut bytes)?;
-        let rows = bytes.len() / (8 * width);
-        let values = bytes[..8 * rows * width].chunks_exact(8);
-        let value = |b: &[u8]| f64::from_le_bytes(std::array::from_fn(|i| b[i]));
-        return Ok((file, values.map(value).collect()));
+    BufReader::new(&mut file).take(identity.len() as u64 + 1).read_until(b'\n', &mut line)?;
+    if line.strip_suffix(b"\n") != Some(identity.as_bytes()) {
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        writeln!(file, "{identity}")?;
     }
-    drop(reader);
-    file.set_len(0)?;
-    file.seek(SeekFrom::Start(0))?;
-    writeln!(file, "{identity}")?;
-    Ok((file, vec![]))
+    Ok(file)
+}
+
+impl Open {
+    /// The rows of the blocks that are whole; what follows them is cut off.
+    fn read(&mut self, width: usize) -> io::Result<Vec<f64>> {
+        let (mut end, length) = (self.start, self.file.metadata()?.len());
+        self.file.seek(SeekFrom::Start(end))?;
+        let mut reader = BufReader::new(&mut self.file);
+        let mut known = vec![];
+        while length - end >= FRAME {
+            let mut block = vec![0; 8];
+            reader.read_exact(&mut block)?;
+            let rows = u64::from_le_bytes(std::array::from_fn(|i| block[i]));
+            let values = rows.checked_mul(8 * width as u64);
+            let Some(values) = values.filter(|&values| values <= length - end - FRAME) else {
+                break;
+            };
+            block.resize(8 + values as usize, 0);
+            reader.read_exact(&mut block[8..])?;
+            let mut sum = [0; 32];
+            reader.read_exact(&mut sum)?;
+            if sum != following(&self.last, &block) {
+                break;
+            }
+            let value = |b: &[u8]| f64::from_le_bytes(std::array::from_fn(|i| b[i]));
+            known.extend(block[8..].chunks_exact(8).map(value));
+            (self.last, end) = (sum, end + FRAME + values);
+        }
+        drop(reader);
+        self.file.set_len(end)?;
+        self.file.seek(SeekFrom::End(0))?;
+        Ok(known)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const IDENTITY: &str = "{\"a\":1}";
+
     #[test]
     fn whole_rows_of_the_same_evaluation_are_known_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("logits");
         let rows = [vec![1.0, f64::MIN_POSITIVE], vec![-0.0, 3.5], vec![5.0, 6.0]];
-        let mut journal = Journal::open(&path, "{\"a\":1}", 2).unwrap();
+        let mut journal = Journal::open(&path, IDENTITY, 2).unwrap();
         assert!(!journal.is_unchecked() && journal.next(4).is_empty());
         journal.add(&rows[..2]).unwrap();
         journal.add(&rows[2..]).unwrap();
@@ -109,15 +173,50 @@ mod tests {
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(file.metadata().unwrap().len() - 3).unwrap();
 
-        let mut journal = Journal::open(&path, "{\"a\":1}", 2).unwrap();
+        let mut journal = Journal::open(&path, IDENTITY, 2).unwrap();
         assert!(journal.is_unchecked());
         assert_eq!(journal.next(1), rows[..1]);
         assert_eq!(journal.next(5), rows[1..2]);
         journal.add(&rows[2..]).unwrap();
         drop(journal);
-        assert_eq!(Journal::open(&path, "{\"a\":1}", 2).unwrap().next(9), rows);
+        assert_eq!(Journal::open(&path, IDENTITY, 2).unwrap().next(9), rows);
         assert!(Journal::open(&path, "{\"a\":2}", 2).unwrap().next(9).is_empty());
-        assert!(Journal::open(&path, "{\"a\":1}", 2).unwrap().next(9).is_empty());
+        assert!(Journal::open(&path, IDENTITY, 2).unwrap().next(9).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_believed_from_the_first_changed_byte_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logits");
+        let mut journal = Journal::open(&path, IDENTITY, 1).unwrap();
+        let rows: Vec<Vec<f64>> = (0..6).map(|i| vec![f64::from(i)]).collect();
+        rows.chunks(2).for_each(|rows| journal.add(rows).unwrap());
+        drop(journal);
+        let whole = std::fs::read(&path).unwrap();
+        let (start, block) = (IDENTITY.len() + 1, 2 * 8 + FRAME as usize);
+        let known = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let known = Journal::open(&path, IDENTITY, 1).unwrap().next(9);
+            assert_eq!(known, rows[..known.len()]);
+            // What is not believed is gone.
+            assert_eq!(std::fs::read(&path).unwrap(), bytes[..start + block * known.len() / 2]);
+            known.len()
+        };
+        for place in start..whole.len() {
+            for value in [0, 1, 255] {
+                let mut bytes = whole.clone();
+                let changed = bytes[place] != value;
+                bytes[place] = value;
+                let expected = if changed { 2 * ((place - start) / block) } else { 6 };
+                assert_eq!(known(&bytes), expected, "byte {place}");
+            }
+        }
+        let tail = |at: usize| [&whole[..at], &vec![0; whole.len() - at]].concat();
+        assert_eq!(known(&tail(start + block)), 2);
+        let (second, third) = (start + block, start + 2 * block);
+        let exchanged = [&whole[..second], &whole[third..], &whole[second..third]].concat();
+        assert_eq!(known(&exchanged), 2);
+        assert_eq!(known(&[&whole[..third], &whole[second..third]].concat()), 4);
     }
 
     #[test]

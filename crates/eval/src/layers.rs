@@ -13,11 +13,6 @@ use crate::predictor::Predictor;
 use crate::protocol::{PointGroup, Protocol, Source, Transform};
 use crate::results::LayerError;
 
-/// Volumes that [`layer_errors`] gives to the model for one source.
-pub(crate) fn layer_volumes(protocol: &Protocol, items: usize) -> usize {
-    protocol.layer_items.min(items) * (1 + rotations(protocol, 0).len())
-}
-
 /// The rotations of one item, each with whether it is one of the cube: uniform ones from the
 /// streams (seed, "layer rotation", \[item, k\]), then, if the protocol has the cube group, as many
 /// of its 23 proper turns, chosen by the stream (seed, "layer cube rotations", \[item\]).

@@ -22,6 +22,8 @@ pub mod equivariance;
 mod error;
 mod evaluate;
 mod fields;
+mod fingerprint;
+mod fit;
 mod journal;
 mod kinds;
 mod layers;
@@ -63,5 +65,5 @@ pub use report::{
 };
 pub use results::{AxisCell, ConditionReport, LayerError, ModelReport, Prediction, SourceReport};
 pub use spec::AnswerSpec;
-pub use subprocess::{SubprocessError, SubprocessPredictor};
+pub use subprocess::{SubprocessError, SubprocessPredictor, end_programs};
 pub use voxels::{largest_classes, transformed_labels};

@@ -1,12 +1,14 @@
 //! The models that a user names.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use candle_core::Device;
 use steer3d_dataset::Dataset;
-use steer3d_nn::checkpoint::{self, ModelCard};
+use steer3d_nn::checkpoint;
 
 use crate::error::EvalError;
+use crate::fit::fit;
 use crate::network::NetworkPredictor;
 #[cfg(feature = "onnx")]
 use crate::onnx::{OnnxOptions, OnnxPredictor};
@@ -26,6 +28,11 @@ pub struct Models {
     pub predictions: Vec<PathBuf>,
     /// What models of other makers answer; none is as the networks beside them, or classes.
     pub answers: Option<AnswerKind>,
+    /// Whether networks whose classes have the names of the dataset's in another order answer in its order; else they
+    /// are refused.
+    pub map_classes: bool,
+    /// Time that a command has for a batch, instead of [`SubprocessPredictor::TIMEOUT`].
+    pub timeout: Option<Duration>,
 }
 
 impl Models {
@@ -34,21 +41,23 @@ impl Models {
         self.files.is_empty() && self.commands.is_empty() && self.predictions.is_empty()
     }
 
-    /// Opens all of them for one dataset: files, commands and predictions in turn.
+    /// Opens all of them for one dataset: files, commands and predictions in turn. `note` hears of what the file of a
+    /// network, of an older version say, does not tell, so that it is not compared with the dataset.
     ///
     /// # Errors
-    /// When a model cannot be read or started, was trained on voxels of another size, or answers something
-    /// else than the others ([`EvalError::MixedAnswers`]).
+    /// When a model cannot be read or started, was trained on other voxels, channels, classes or targets than the
+    /// dataset has, or answers something else than the others ([`EvalError::MixedAnswers`]).
     pub fn open(
         &self,
         dataset: &Dataset,
         device: &Device,
+        note: &dyn Fn(&str),
     ) -> Result<Vec<Box<dyn Predictor>>, EvalError> {
         let mut networks = vec![];
         for path in &self.files {
             networks.push(match is_onnx(path) {
                 true => None,
-                false => Some(self.network(path, dataset, device)?),
+                false => Some(self.network(path, dataset, device, note)?),
             });
         }
         let first = networks.iter().flatten().next().map(NetworkPredictor::answers);
@@ -65,7 +74,9 @@ impl Models {
             });
         }
         for command in &self.commands {
-            all.push(Box::new(SubprocessPredictor::start(command, spec()?)?));
+            let program = SubprocessPredictor::start(command, spec()?)?;
+            let timeout = self.timeout.unwrap_or(SubprocessPredictor::TIMEOUT);
+            all.push(Box::new(program.with_timeout(timeout)));
         }
         for folder in &self.predictions {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -79,11 +90,19 @@ impl Models {
         path: &Path,
         dataset: &Dataset,
         device: &Device,
+        note: &dyn Fn(&str),
     ) -> Result<NetworkPredictor, EvalError> {
         let (network, card) = checkpoint::load(path, device)?;
         let network = NetworkPredictor::new(self.name(path), network)?;
-        check_grid(path, &card, dataset)?;
-        Ok(network)
+        let fit = fit(&card, network.answers(), dataset, self.map_classes)
+            .map_err(|problem| EvalError::ModelFile { path: path.into(), problem })?;
+        if !fit.unknown.is_empty() {
+            let (path, unknown) = (path.display(), fit.unknown.join(", "));
+            note(&format!(
+                "{path}: not compared, since only one of model and dataset says it: {unknown}"
+            ));
+        }
+        Ok(network.with_places(fit.places))
     }
 
     /// The file's name, or its folder's where several models have the same file name.
@@ -111,18 +130,4 @@ fn onnx(name: String, path: &Path, spec: AnswerSpec) -> Result<Box<dyn Predictor
 fn onnx(_name: String, path: &Path, _spec: AnswerSpec) -> Result<Box<dyn Predictor>, EvalError> {
     let problem = "this build cannot run ONNX models; build it with `cargo build --release -p steer3d-cli --features onnx`";
     Err(EvalError::ModelFile { path: path.into(), problem: problem.into() })
-}
-
-/// A network sees voxels, not angstroms: other voxels are another task.
-fn check_grid(path: &Path, card: &ModelCard, dataset: &Dataset) -> Result<(), EvalError> {
-    let meta = dataset.meta();
-    let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
-    if card.voxel_size.iter().zip(meta.voxel_size).all(|(&a, b)| close(a, b)) {
-        return Ok(());
-    }
-    let problem = format!(
-        "the model was trained on voxels of {:?} {} but dataset {} has {:?} {}; import the data with the model's voxel size",
-        card.voxel_size, card.unit, meta.name, meta.voxel_size, meta.unit
-    );
-    Err(EvalError::ModelFile { path: path.into(), problem })
 }

@@ -2,6 +2,7 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_nn::{FoldedNetwork, LayerField, Network};
 
 use crate::error::EvalError;
+use crate::fingerprint::Fingerprint;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
 
 /// A network of this project under a name.
@@ -11,6 +12,8 @@ pub struct NetworkPredictor {
     answers: AnswerKind,
     network: Network,
     folded: FoldedNetwork,
+    /// The place in its output of each class of the dataset, where they are in another order.
+    places: Option<Vec<u32>>,
 }
 
 impl NetworkPredictor {
@@ -23,7 +26,12 @@ impl NetworkPredictor {
             let problem = "gives a field; classes, labels of voxels and values of whole volumes are evaluated";
             return Err(EvalError::answer(&name, problem.into()));
         };
-        Ok(Self { name, answers, folded: network.folded()?, network })
+        Ok(Self { name, answers, folded: network.folded()?, network, places: None })
+    }
+
+    /// Gives the logits in another order: class i of the answers is class `places[i]` of the network.
+    pub(crate) fn with_places(self, places: Option<Vec<u32>>) -> Self {
+        Self { places, ..self }
     }
 
     fn moved(&self, batch: &Tensor) -> candle_core::Result<Tensor> {
@@ -53,9 +61,25 @@ impl Predictor for NetworkPredictor {
         self.network.params().count()
     }
 
+    fn fingerprint(&self) -> Option<String> {
+        let mut print = Fingerprint::new();
+        print.part(&serde_json::to_vec(&(self.network.config(), &self.places)).ok()?);
+        for (name, var) in self.network.params().all() {
+            let values = var.flatten_all().and_then(|v| v.to_dtype(DType::F32)?.to_vec1::<f32>());
+            let bytes: Vec<u8> = values.ok()?.iter().flat_map(|v| v.to_le_bytes()).collect();
+            print.part(name.as_bytes());
+            print.part(&bytes);
+        }
+        Some(print.text())
+    }
+
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
         let logits = self.folded.forward(&self.moved(batch)?)?;
-        Ok(logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
+        let logits = logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        match &self.places {
+            Some(places) => Ok(logits.index_select(&Tensor::new(&places[..], &Device::Cpu)?, 1)?),
+            None => Ok(logits),
+        }
     }
 
     fn layers(&self, batch: &Tensor) -> Result<Vec<LayerField>, ModelError> {

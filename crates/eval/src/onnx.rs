@@ -1,5 +1,6 @@
 //! Models of the ONNX format, run by tract.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +19,7 @@ use tract_onnx::prelude::{
 };
 
 use crate::error::EvalError;
+use crate::fingerprint::Fingerprint;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
 use crate::spec::AnswerSpec;
 
@@ -132,6 +134,7 @@ pub struct OnnxPredictor {
     /// The place in the output of each class of the dataset.
     places: Vec<usize>,
     parameters: usize,
+    fingerprint: String,
 }
 
 impl OnnxPredictor {
@@ -173,6 +176,8 @@ impl OnnxPredictor {
             values: options.values,
             places,
             parameters: graph.initializer.iter().map(parameters).sum(),
+            fingerprint: fingerprint(path, &bytes, options, graph)
+                .map_err(|e| fault(e.to_string()))?,
         })
     }
 
@@ -258,6 +263,10 @@ impl Predictor for OnnxPredictor {
         self.parameters
     }
 
+    fn fingerprint(&self) -> Option<String> {
+        Some(self.fingerprint.clone())
+    }
+
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
         let batch = batch.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         let n = batch.dim(0)?;
@@ -265,6 +274,25 @@ impl Predictor for OnnxPredictor {
         let rows = (0..n).into_par_iter().map(row).collect::<Result<Vec<_>, ModelError>>()?;
         Ok(Tensor::from_vec(rows.concat(), self.spec.shape(n), &Device::Cpu)?)
     }
+}
+
+/// Of the file, the options and the files that weights lie in beside it.
+fn fingerprint(
+    path: &Path,
+    bytes: &[u8],
+    options: &OnnxOptions,
+    graph: &GraphProto,
+) -> std::io::Result<String> {
+    let mut print = Fingerprint::new();
+    print.part(bytes);
+    print.part(format!("{options:?}").as_bytes());
+    let entries = graph.initializer.iter().flat_map(|tensor| &tensor.external_data);
+    let files: BTreeSet<&str> =
+        entries.filter(|entry| entry.key == "location").map(|entry| entry.value.as_str()).collect();
+    for file in files {
+        print.file(&path.with_file_name(file))?;
+    }
+    Ok(print.text())
 }
 
 fn fault(path: &Path, problem: &dyn Display) -> EvalError {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
@@ -14,6 +14,7 @@ use steer3d_formats::npz::npy_header;
 use tempfile::NamedTempFile;
 
 use crate::error::EvalError;
+use crate::fingerprint::Fingerprint;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
 use crate::spec::AnswerSpec;
 
@@ -131,6 +132,8 @@ impl Predictor for Exporter {
 pub struct Precomputed {
     name: String,
     spec: AnswerSpec,
+    /// The file of the answers.
+    path: PathBuf,
     /// The place of the answer to a volume.
     places: HashMap<String, usize>,
     answers: Mutex<Answers>,
@@ -150,14 +153,15 @@ impl Precomputed {
     /// [`EvalError::ModelFile`] naming the file and the line that is wrong.
     pub fn load(name: String, folder: &Path, spec: AnswerSpec) -> Result<Self, EvalError> {
         let keys = keys(&folder.join(KEYS))?;
-        let path = folder.join(ARRAY);
-        let answers = match path.is_file() {
+        let is_array = folder.join(ARRAY).is_file();
+        let path = folder.join(if is_array { ARRAY } else { PREDICTIONS });
+        let answers = match is_array {
             true => array(&path, &spec.shape(keys.len()))
-                .map_err(|problem| EvalError::ModelFile { path, problem })?,
-            false => table(&folder.join(PREDICTIONS), &spec, keys.len())?,
+                .map_err(|problem| EvalError::ModelFile { path: path.clone(), problem })?,
+            false => table(&path, &spec, keys.len())?,
         };
         let places = keys.into_iter().enumerate().map(|(i, key)| (key, i)).collect();
-        Ok(Self { name, spec, places, answers: Mutex::new(answers) })
+        Ok(Self { name, spec, path, places, answers: Mutex::new(answers) })
     }
 }
 
@@ -247,6 +251,13 @@ impl Predictor for Precomputed {
 
     fn channels(&self) -> usize {
         self.spec.channels
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        let mut print = Fingerprint::new();
+        print.file(&self.path.with_file_name(KEYS)).ok()?;
+        print.file(&self.path).ok()?;
+        Some(print.text())
     }
 
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {

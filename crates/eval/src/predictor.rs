@@ -54,6 +54,12 @@ pub trait Predictor {
         0
     }
 
+    /// What tells the model from every other, whatever its name: a SHA-256 of its weights and settings, in hexadecimal.
+    /// An evaluation of a model without one does not go on after an interruption, but starts anew.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
+
     /// Answers to a batch: logits or values N,classes; logits N,classes,D,H,W of a model that labels voxels.
     /// Each row depends on its own volume only.
     ///

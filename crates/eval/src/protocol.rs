@@ -14,6 +14,19 @@ use steer3d_volume::Interpolation;
 
 use crate::error::EvalError;
 
+/// Most volumes of an evaluation: each is held in memory with what is kept of its answer, some 300 bytes and more, and
+/// so many take a day at 200 a second.
+pub(crate) const MAX_VOLUMES: usize = 1 << 24;
+
+/// Most conditions: each is a line of the tables of a report; a turn every 0.1 degrees about an axis has 3602.
+const MAX_CONDITIONS: usize = 1 << 12;
+
+/// Most values of the volumes of a batch, 1 GiB as f32; a network's fields come on top.
+const MAX_BATCH_VALUES: usize = 1 << 28;
+
+/// Most numbers that the bootstrap keeps, 1 GiB.
+const MAX_DRAWS: usize = 1 << 28;
+
 /// What is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,7 +150,66 @@ impl Protocol {
         if self.sources.contains(&Source::Points) && !dataset.can_voxelise() {
             return Err(EvalError::no_points(dataset.meta()));
         }
-        Ok(())
+        let items = dataset.indices(split).len();
+        let found = self.volumes(items);
+        if found > MAX_VOLUMES as u128 {
+            return Err(EvalError::Volumes { items, found });
+        }
+        let batch = self.batch.min(found as usize);
+        let large = batch > 1 && batch * dataset.meta().item_len() > MAX_BATCH_VALUES;
+        let draws = items.saturating_mul(self.resamples);
+        EvalError::check_settings([
+            (
+                "batch",
+                "so small that a batch has at most 2^28 values",
+                large.then(|| self.batch.to_string()),
+            ),
+            (
+                "resamples",
+                "so small that at most 2^28 items are drawn in all",
+                (draws > MAX_DRAWS).then(|| self.resamples.to_string()),
+            ),
+        ])
+    }
+
+    /// Volumes that a model is given for a split of so many items.
+    pub fn volumes(&self, items: usize) -> u128 {
+        let [rotations, even, angles, axes, moved, both] = [
+            self.rotations,
+            self.even,
+            self.angles.len(),
+            self.axes.len(),
+            self.translations.len(),
+            self.rotations_and_translations.len(),
+        ]
+        .map(|count| count as u128);
+        let groups: usize = self.groups.iter().map(|group| group.rotations().len()).sum();
+        let per_item = 1
+            + rotations
+            + even
+            + angles * self.per_angle as u128
+            + axes * (rotations + angles)
+            + (moved + both) * self.per_distance as u128
+            + groups as u128
+            + self.search.map_or(0, |s| s.grid as u128 + 6 * s.rounds as u128);
+        let each = (items as u128).saturating_mul(per_item);
+        let source = each.saturating_add(self.layer_volumes(items));
+        source.saturating_mul(self.sources.len() as u128)
+    }
+
+    /// Those for the equivariance errors of the layers, with one source.
+    pub(crate) fn layer_volumes(&self, items: usize) -> u128 {
+        let in_cube =
+            if self.groups.contains(&PointGroup::Cube) { self.layer_rotations.min(23) } else { 0 };
+        let rotations = 1 + self.layer_rotations as u128 + in_cube as u128;
+        (self.layer_items.min(items) as u128).saturating_mul(rotations)
+    }
+
+    /// Number of [`conditions`](Self::conditions).
+    fn condition_count(&self) -> usize {
+        let turns = self.angles.len() + 1;
+        let moved = self.translations.len() + self.rotations_and_translations.len();
+        (1 + self.axes.len()).saturating_mul(turns) + moved + self.groups.len() + 3
     }
 
     /// Checks every field.
@@ -171,6 +243,11 @@ impl Protocol {
             ("per_angle", "at least 1", zero(self.per_angle == 0 && !self.angles.is_empty())),
             ("per_distance", "at least 1", zero(self.per_distance == 0 && some_moved)),
             ("batch", "at least 1", zero(self.batch == 0)),
+            (
+                "angles",
+                "so few, with axes, distances and groups, that there are at most 4096 conditions",
+                Some(self.condition_count()).filter(|n| *n > MAX_CONDITIONS).map(|n| n.to_string()),
+            ),
             ("sources", "at least one source", self.sources.is_empty().then(|| "none".into())),
         ])
     }

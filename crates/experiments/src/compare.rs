@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use steer3d_dataset::{Dataset, Split};
-use steer3d_eval::{AnswerKind, Comparison, NetworkPredictor, Protocol, Report, Trial, evaluate};
+use steer3d_eval::{
+    AnswerKind, Comparison, EvalError, NetworkPredictor, Predictor, Protocol, Report, Trial,
+    evaluate,
+};
+use steer3d_files::lock::lock;
 use steer3d_nn::{ModelConfig, Network, checkpoint};
 use steer3d_report::{Evaluation, write_comparison, write_report};
 use steer3d_train::{TrainConfig, TrainingState, state};
@@ -76,6 +80,12 @@ pub fn compare(
 ) -> Result<Option<Comparison>, ExperimentError> {
     let prototypes = Prototypes::new(dataset, config.answers)?;
     let EvaluationSettings { split, protocol } = &config.evaluation;
+    protocol.check(dataset, *split)?;
+    if config.seeds.is_empty() {
+        return Err(ExperimentError::invalid("seeds", "expected at least one, found none"));
+    }
+    fs::create_dir_all(&config.folder).at(config.folder.display())?;
+    let _lock = lock(&config.folder)?;
     let (mut models, mut journals) = (vec![], vec![]);
     for (architecture, training) in &config.rivals {
         let model = rival(&prototypes, *architecture, config.budget, session)?;
@@ -84,15 +94,18 @@ pub fn compare(
             let folder = config.folder.join(format!("{architecture}-{seed}"));
             let training = TrainConfig { seed, ..training.clone() };
             let job = Job { folder: &folder, dataset, model: &model, training: &training };
-            let Some((network, seconds)) = job.trained(config.recompute, session)? else {
+            let name = architecture.to_string();
+            let Some((predictor, seconds)) = job.trained(name, config.recompute, session)? else {
                 return Ok(None);
             };
-            let predictor = NetworkPredictor::new(architecture.to_string(), network)?;
             let journal = folder.join("unfinished.logits");
             let progress = progress(dataset, session);
             let progress = |p| progress(architecture.name(), p);
             let report =
-                evaluate(&predictor, dataset, *split, protocol, Some(&journal), &progress)?;
+                match evaluate(&predictor, dataset, *split, protocol, Some(&journal), &progress) {
+                    Err(EvalError::Stopped) => return Ok(None),
+                    report => report?,
+                };
             journals.push(journal);
             let mut trial = Trial::new(seed, seconds, report, protocol);
             if !trials.is_empty() {
@@ -144,12 +157,17 @@ struct Job<'a> {
     training: &'a TrainConfig,
 }
 
-/// What a finished training was, beside its weights.
+/// What a finished training was.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Finished {
+    /// Version of steer3d.
+    version: String,
     model: ModelConfig,
     training: TrainConfig,
-    dataset: String,
+    /// [`Dataset::digest`].
+    data_sha256: String,
+    /// [`Predictor::fingerprint`] of the network.
+    network_sha256: Option<String>,
     seconds: f64,
 }
 
@@ -158,23 +176,28 @@ impl Job<'_> {
     /// before; `None` if it is stopped.
     fn trained(
         &self,
+        name: String,
         recompute: bool,
         session: &Session<'_>,
-    ) -> Result<Option<(Network, f64)>, ExperimentError> {
+    ) -> Result<Option<(NetworkPredictor, f64)>, ExperimentError> {
         let record = self.folder.join("finished.json");
         let mut finished = Finished {
+            version: env!("CARGO_PKG_VERSION").into(),
             model: self.model.clone(),
             training: self.training.clone(),
-            dataset: self.dataset.meta().name.clone(),
+            data_sha256: self.dataset.digest()?,
+            network_sha256: None,
             seconds: 0.0,
         };
         if let Ok(text) = fs::read_to_string(&record)
             && let Ok(found) = serde_json::from_str::<Finished>(&text)
+            && let file = self.folder.join("model.safetensors")
+            && let Ok((network, _)) = checkpoint::load(&file, session.device())
         {
+            let network = NetworkPredictor::new(name.clone(), network)?;
+            finished.network_sha256 = network.fingerprint();
             finished.seconds = found.seconds;
             if found == finished {
-                let file = self.folder.join("model.safetensors");
-                let (network, _) = checkpoint::load(&file, session.device())?;
                 return Ok(Some((network, found.seconds)));
             }
         }
@@ -187,9 +210,11 @@ impl Job<'_> {
         if run.stopped {
             return Ok(None);
         }
+        let network = NetworkPredictor::new(name, run.network)?;
+        finished.network_sha256 = network.fingerprint();
         finished.seconds = run.epochs.last().map_or(0.0, |epoch| epoch.seconds);
         write_text(&record, &serde_json::to_string_pretty(&finished)?)?;
-        Ok(Some((run.network, finished.seconds)))
+        Ok(Some((network, finished.seconds)))
     }
 
     /// The state of this very training, if it was interrupted.
@@ -198,12 +223,12 @@ impl Job<'_> {
         states: &Path,
         session: &Session<'_>,
     ) -> Result<Option<TrainingState>, ExperimentError> {
-        let latest = state::latest(states)?;
+        let (latest, digest) = (state::latest(states)?, self.dataset.digest()?);
         let state = latest.and_then(|path| state::read(&path, session.device()).ok());
         Ok(state.filter(|state| {
             let header = &state.header;
             let same = (&header.model, &header.config) == (self.model, self.training);
-            same && header.digest == self.dataset.digest()
+            same && header.digest == digest && header.version == env!("CARGO_PKG_VERSION")
         }))
     }
 }

@@ -50,6 +50,8 @@ pub fn demo(
     session: &Session<'_>,
 ) -> Result<Section, ExperimentError> {
     let dataset = bundled.dataset(archive, config, session)?;
+    let protocol = protocol(&dataset, config);
+    protocol.check(&dataset, Split::Test)?;
     let prototypes = bundled.prototypes(&dataset)?;
     let epochs = config.epochs.unwrap_or(match bundled {
         Bundled::Cath => 12,
@@ -65,7 +67,6 @@ pub fn demo(
         let run = train_into(&folder, network, &dataset, &training, options, session)?;
         networks.push(NetworkPredictor::new(architecture.to_string(), run.network)?);
     }
-    let protocol = protocol(&dataset, config);
     let models: Vec<&dyn Predictor> = networks.iter().map(|n| n as &dyn Predictor).collect();
     let evaluation = Evaluation { dataset: &dataset, split: Split::Test, protocol: &protocol };
     Ok(evaluation.section(&models, None, &progress(&dataset, session))?)

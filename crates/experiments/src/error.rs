@@ -29,6 +29,9 @@ pub enum ExperimentError {
     /// A file that cannot be read or written.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// Another process writes to the folder.
+    #[error("{0}")]
+    Busy(#[from] steer3d_files::lock::Busy),
     /// A text that is no TOML.
     #[error("{0}")]
     Toml(#[from] toml::de::Error),
@@ -59,6 +62,14 @@ pub enum ExperimentError {
 }
 
 impl ExperimentError {
+    /// Whether it is not an error but the session's stop of an evaluation.
+    pub(crate) fn is_stop(&self) -> bool {
+        matches!(
+            self,
+            Self::Eval(EvalError::Stopped) | Self::Report(ReportError::Eval(EvalError::Stopped))
+        )
+    }
+
     /// The `problem` of a setting or a folder.
     pub(crate) fn invalid(place: impl Display, problem: impl Display) -> Self {
         Self::Invalid { place: place.to_string(), problem: problem.to_string() }

@@ -1,6 +1,7 @@
 //! Evaluations of networks after their training.
 
 use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use steer3d_dataset::Dataset;
@@ -11,7 +12,7 @@ use steer3d_report::{Evaluation, terminal};
 use crate::error::{At, ExperimentError};
 use crate::experiment::EvaluationSettings;
 use crate::folder::TestScore;
-use crate::session::{Observer, Session};
+use crate::session::{Observer, Session, Stop};
 
 /// Checks what can be known before the training.
 pub(crate) fn check(
@@ -49,11 +50,13 @@ pub(crate) fn evaluate_run(
     Ok(models.flat_map(TestScore::of).collect())
 }
 
-/// Tells an observer how far the evaluations of models have come; `on` ends the label of each.
+/// Tells an observer how far the evaluations of models have come, and stops them when that is asked for; `on` ends the
+/// label of each.
 pub fn evaluation_progress<'a>(
     observer: &'a dyn Observer,
     on: &str,
-) -> impl Fn(&str, Progress) + use<'a> {
+    stop: &'a Stop,
+) -> impl Fn(&str, Progress) -> ControlFlow<()> + use<'a> {
     let on = on.to_owned();
     let part = RefCell::new(None);
     move |model, progress| {
@@ -65,6 +68,7 @@ pub fn evaluation_progress<'a>(
         if let Some((_, part)) = &mut *part {
             part.at(progress.done, progress.total, "volumes");
         }
+        if stop.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
@@ -72,6 +76,6 @@ pub fn evaluation_progress<'a>(
 pub(crate) fn progress<'a>(
     dataset: &Dataset,
     session: &Session<'a>,
-) -> impl Fn(&str, Progress) + use<'a> {
-    evaluation_progress(session.observer, &format!(" on {}", dataset.meta().name))
+) -> impl Fn(&str, Progress) -> ControlFlow<()> + use<'a> {
+    evaluation_progress(session.observer, &format!(" on {}", dataset.meta().name), session.stop)
 }

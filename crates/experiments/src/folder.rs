@@ -36,7 +36,7 @@ pub struct RunRecord {
     pub parameters: usize,
     /// Name of the dataset.
     pub dataset: String,
-    /// SHA-256 over ids, labels, splits and checksums of all items.
+    /// [`Dataset::digest`] of it.
     pub data_sha256: String,
     /// Epochs that are planned.
     pub epochs: usize,
@@ -89,8 +89,16 @@ impl TestScore {
 
 impl RunRecord {
     /// The record of a training that begins.
-    pub fn new(network: &Network, dataset: &Dataset, config: &TrainConfig, command: &str) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// As [`Dataset::digest`].
+    pub fn new(
+        network: &Network,
+        dataset: &Dataset,
+        config: &TrainConfig,
+        command: &str,
+    ) -> Result<Self, ExperimentError> {
+        Ok(Self {
             schema_version: 1,
             version: env!("CARGO_PKG_VERSION").into(),
             command: command.into(),
@@ -98,10 +106,10 @@ impl RunRecord {
             model: network.config().name().into(),
             parameters: network.params().count(),
             dataset: dataset.meta().name.clone(),
-            data_sha256: dataset.digest(),
+            data_sha256: dataset.digest()?,
             epochs: config.epochs,
             ..Self::default()
-        }
+        })
     }
 
     /// The record of a run folder, if it has one.

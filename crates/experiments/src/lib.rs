@@ -35,7 +35,7 @@ pub use folder::{RECORD, RunRecord, TestScore, read_epochs};
 pub use rivals::{Architecture, Budget, Prototypes, input_scale};
 pub use run::{Existing, MakeDataset, RunSummary, TrainedExperiment};
 pub use runs::{RunGroup, RunList, RunRow, list_runs};
-pub use session::{Observer, PartObserver, Session};
+pub use session::{Observer, PartObserver, Session, Stop};
 pub use tables::read_table;
 pub use tetris::{TetrisConfig, TetrisRow, TetrisTable, tetris};
 pub use training::{Run, RunOptions, train_into};

@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 use steer3d_dataset::Dataset;
 use steer3d_eval::NetworkPredictor;
+use steer3d_files::lock::{Lock, lock};
 use steer3d_nn::Network;
 use steer3d_train::{EpochMetrics, TrainConfig, state};
 
@@ -29,8 +30,9 @@ pub enum Existing {
     Overwrite,
 }
 
-/// Makes the dataset of an experiment: runs `steer3d` with the words of `data.make`.
-pub type MakeDataset<'a> = &'a dyn Fn(&[String]) -> std::io::Result<()>;
+/// Makes the dataset of an experiment, as the words of `make` say. These may come from a file of a stranger: only what
+/// makes that dataset may be done.
+pub type MakeDataset<'a> = &'a dyn Fn(&Data) -> std::io::Result<()>;
 
 /// An experiment that is trained and not yet evaluated.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ pub struct TrainedExperiment<'a> {
     run: Run,
     /// The scores of an evaluation of this very network.
     evaluated: Option<Vec<TestScore>>,
+    _lock: Lock,
 }
 
 /// What a run came to.
@@ -82,18 +85,20 @@ impl Experiment {
     ) -> Result<Dataset, ExperimentError> {
         let Data { dataset, make: words } = &self.data;
         if !dataset.exists() && !words.is_empty() {
-            session.observer.say(&format!("steer3d {}", words.join(" ")));
+            let shown = words.join(" ").replace(char::is_control, "?");
+            session.observer.say(&format!("steer3d {shown}"));
             if let Some(folder) = dataset.parent().filter(|f| !f.as_os_str().is_empty()) {
                 fs::create_dir_all(folder).at(folder.display())?;
             }
             let place = format!("data.make: the command that makes {} failed", dataset.display());
-            make(words).at(place)?;
+            make(&self.data).at(place)?;
         }
         Ok(Dataset::open(dataset)?)
     }
 
     /// Trains into a run folder with the settings `config`, which are [those](Self::training) of the experiment or
-    /// others. Nothing in the folder is changed before all is checked.
+    /// others. Nothing in the folder is changed before all is checked; it is locked against others until the
+    /// experiment is dropped.
     ///
     /// # Errors
     /// [`ExperimentError::Invalid`] for a setting or a folder that cannot be used, and as
@@ -107,6 +112,8 @@ impl Experiment {
         session: &Session<'_>,
     ) -> Result<TrainedExperiment<'_>, ExperimentError> {
         let states = self.states.in_run(folder)?;
+        fs::create_dir_all(folder).at(folder.display())?;
+        let lock = lock(folder)?;
         let before = RunRecord::read(folder);
         let latest = state::latest(&states.folder)?;
         let unfinished = before.as_ref().is_some_and(|run| !run.finished);
@@ -140,9 +147,13 @@ impl Experiment {
             replicas: &replicas,
         };
         let run = train_into(folder, network, &dataset, config, options, session)?;
-        let evaluated =
-            before.map(|run| run.test).filter(|test| known && was_finished && !test.is_empty());
-        Ok(TrainedExperiment { experiment: self, folder: folder.into(), dataset, run, evaluated })
+        let digest = dataset.digest()?;
+        let same =
+            |run: &RunRecord| run.version == env!("CARGO_PKG_VERSION") && run.data_sha256 == digest;
+        let before = before.filter(|run| known && was_finished && same(run));
+        let evaluated = before.map(|run| run.test).filter(|test| !test.is_empty());
+        let folder = folder.into();
+        Ok(TrainedExperiment { experiment: self, folder, dataset, run, evaluated, _lock: lock })
     }
 }
 
@@ -153,13 +164,13 @@ impl TrainedExperiment<'_> {
     }
 
     /// Evaluates the network as the experiment says, unless it was stopped or is evaluated, and writes the report
-    /// into the run folder.
+    /// into the run folder. The session may stop it: the same call goes on then.
     ///
     /// # Errors
     /// If the evaluation fails or a file cannot be written.
     pub fn evaluate(self, session: &Session<'_>) -> Result<RunSummary, ExperimentError> {
-        let Self { experiment, folder, dataset, run, evaluated } = self;
-        let summary = RunSummary {
+        let Self { experiment, folder, dataset, run, evaluated, _lock } = self;
+        let mut summary = RunSummary {
             schema_version: 1,
             model: run.path,
             parameters: run.network.params().count(),
@@ -177,7 +188,13 @@ impl TrainedExperiment<'_> {
         } else {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let network = NetworkPredictor::new(name, run.network)?;
-            evaluate_run(&folder, &network, &dataset, evaluation, session)?
+            match evaluate_run(&folder, &network, &dataset, evaluation, session) {
+                Err(error) if error.is_stop() => {
+                    summary.stopped = true;
+                    return Ok(summary);
+                }
+                evaluated => evaluated?,
+            }
         };
         record.write(&folder)?;
         Ok(summary)

@@ -9,14 +9,14 @@ pub struct Session<'a> {
     pub devices: &'a [Device],
     /// What hears of the progress.
     pub observer: &'a dyn Observer,
-    /// Whether to stop: trainings look at it after every step.
-    pub stop: &'a AtomicBool,
+    /// Whether to stop: trainings look at it after every step, evaluations after every batch.
+    pub stop: &'a Stop,
     /// The command line, for records and reports; empty for a program of your own.
     pub command: &'a str,
 }
 
 static CPU: [Device; 1] = [Device::Cpu];
-static NEVER: AtomicBool = AtomicBool::new(false);
+static NEVER: Stop = Stop::new();
 
 impl Default for Session<'_> {
     /// Computes on the CPU, reports to nobody, and goes on to the end.
@@ -32,7 +32,52 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_asked()
+    }
+}
+
+/// Whether to stop, which another thread may ask for.
+#[derive(Debug, Default)]
+pub struct Stop {
+    asked: AtomicBool,
+    training: AtomicBool,
+}
+
+impl Stop {
+    /// Not asked for.
+    pub const fn new() -> Self {
+        Self { asked: AtomicBool::new(false), training: AtomicBool::new(false) }
+    }
+
+    /// Asks to stop; gives whether that was asked for before.
+    pub fn ask(&self) -> bool {
+        self.asked.swap(true, Ordering::SeqCst)
+    }
+
+    /// Whether to stop.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Whether a training runs, which loses what it has not saved if the process ends before it stops. Nothing else
+    /// loses more than its last batch.
+    pub fn has_to_save(&self) -> bool {
+        self.training.load(Ordering::SeqCst)
+    }
+
+    /// [`has_to_save`](Self::has_to_save) until what is returned is dropped.
+    pub(crate) fn wait(&self) -> Wait<'_> {
+        self.training.store(true, Ordering::SeqCst);
+        Wait(self)
+    }
+}
+
+/// See [`Stop::wait`].
+pub(crate) struct Wait<'a>(&'a Stop);
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.0.training.store(false, Ordering::SeqCst);
     }
 }
 

@@ -8,6 +8,9 @@ use toml::{Table, Value};
 
 use crate::error::{At, ExperimentError};
 
+/// Most keys of a path: settings lie at most a dozen deep, and tables are read and dropped by recursion.
+const MAX_DEPTH: usize = 64;
+
 /// Reads a TOML file.
 ///
 /// # Errors
@@ -30,6 +33,11 @@ pub(crate) fn set(table: &mut Table, change: &str) -> Result<(), ExperimentError
         _ => Some(Value::String(text.into())),
     };
     let keys: Vec<&str> = path.trim().split('.').collect();
+    if keys.len() > MAX_DEPTH {
+        let found = keys.len();
+        let problem = format!("expected at most {MAX_DEPTH} keys in a path, found {found}");
+        return Err(ExperimentError::invalid("--set", problem));
+    }
     let mut whole = Value::Table(std::mem::take(table));
     let done = put(&mut whole, &keys, value);
     if let Value::Table(whole) = whole {

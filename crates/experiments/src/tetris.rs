@@ -15,6 +15,7 @@ use steer3d_train::TrainConfig;
 use steer3d_volume::Voxeliser;
 
 use crate::error::ExperimentError;
+use crate::evaluation::progress;
 use crate::experiment::{EvaluationSettings, Experiment, TETRIS};
 use crate::rivals::{Architecture, Budget, Prototypes};
 use crate::session::Session;
@@ -88,7 +89,9 @@ pub fn tetris(
             let options = RunOptions::default();
             let run = train_into(&folder, network, &dataset, &training, options, session)?;
             let predictor = NetworkPredictor::new(architecture.to_string(), run.network)?;
-            let report = evaluate(&predictor, &dataset, *split, protocol, None, &|_| {})?;
+            let progress = progress(&dataset, session);
+            let progress = |p| progress(architecture.name(), p);
+            let report = evaluate(&predictor, &dataset, *split, protocol, None, &progress)?;
             let accuracy = report.sources[0].conditions[0].get("accuracy").map_or(0.0, |a| a.value);
             let percent = 100.0 * accuracy;
             session.observer.say(&format!("{architecture}, seed {seed}: {percent:.1} % right"));

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use steer3d_dataset::Dataset;
 use steer3d_nn::Network;
-use steer3d_nn::checkpoint::{FORMAT, ModelCard};
+use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard};
 use steer3d_train::{
     Checkpoints, EpochMetrics, StateFolder, TrainConfig, TrainEvent, Training, TrainingState,
 };
@@ -62,7 +62,7 @@ pub fn train_into(
     let path = folder.join("model.safetensors");
     let card = card(&network, dataset, config.seed);
     let label = format!("train {} on {}", network.config().name(), dataset.meta().name);
-    let mut record = RunRecord::new(&network, dataset, config, session.command);
+    let mut record = RunRecord::new(&network, dataset, config, session.command)?;
     session.observer.say(&format!("{label}: {} parameters", record.parameters));
     let (mut first, mut epochs) = (0, vec![]);
     if let Some(TrainingState { path, header, .. }) = &state {
@@ -103,7 +103,9 @@ pub fn train_into(
             ControlFlow::Continue(())
         }
     };
+    let wait = session.stop.wait();
     let trained = training.run(watch)?;
+    drop(wait);
     if let Some(error) = failed {
         return Err(error).at(folder.display());
     }
@@ -132,6 +134,12 @@ fn card(network: &Network, dataset: &Dataset, seed: u64) -> ModelCard {
         dims: meta.dims,
         voxel_size: meta.voxel_size,
         unit: meta.unit.clone(),
+        meaning: Meaning {
+            irreps: Some(meta.irreps.clone()),
+            channels: meta.channel_meaning(),
+            voxel_classes: dataset.tasks().map_or(vec![], |tasks| tasks.voxel_classes.clone()),
+            targets: dataset.tasks().and_then(|tasks| tasks.targets.clone()),
+        },
         model: network.config().clone(),
     }
 }

@@ -2,13 +2,12 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use steer3d_dataset::{Dataset, ImportOptions, Split, import_tetris};
 use steer3d_eval::{AnswerKind, Protocol};
 use steer3d_experiments::{
-    Architecture, Budget, CompareConfig, EvaluationSettings, Existing, Experiment, Observer,
-    PartObserver, RunRecord, Session, compare, list_runs,
+    Architecture, Budget, CompareConfig, Data, EvaluationSettings, Existing, Experiment, Observer,
+    PartObserver, RunRecord, Session, Stop, compare, list_runs,
 };
 use steer3d_train::TrainConfig;
 use steer3d_volume::Voxeliser;
@@ -47,12 +46,12 @@ fn an_experiment_and_a_comparison_are_library_calls() {
     );
     let mut experiment = Experiment::parse(toml::from_str(&text).unwrap(), &[]).unwrap();
     experiment.evaluation.as_mut().unwrap().protocol = few();
-    let (lines, stop) = (Lines::default(), AtomicBool::new(false));
+    let (lines, stop) = (Lines::default(), Stop::new());
     let session = Session { observer: &lines, stop: &stop, command: "test", ..Session::default() };
     let folder = home.path().join("runs/one");
     let config = experiment.training(Some(3)).unwrap();
-    let make = |words: &[String]| {
-        assert_eq!(words, ["it"]);
+    let make = |data: &Data| {
+        assert_eq!(data.make, ["it"]);
         make(&file)
     };
     let trained = experiment.train(&folder, &config, Existing::Keep, &make, &session).unwrap();
@@ -73,7 +72,8 @@ fn an_experiment_and_a_comparison_are_library_calls() {
         evaluation: EvaluationSettings { split: Split::Test, protocol: few() },
         folder: home.path().join("runs/comparison"),
     };
-    let stopped = AtomicBool::new(true);
+    let stopped = Stop::new();
+    stopped.ask();
     let stopping = Session { stop: &stopped, ..session };
     assert!(compare(&dataset, &config, &stopping).unwrap().is_none());
     let comparison = compare(&dataset, &config, &session).unwrap().unwrap();

@@ -4,17 +4,14 @@
 //! A temporary file is locked by its process as long as it is open. So one that can be locked is dead, left by a
 //! process that was killed; it is removed by the next process that makes a temporary file in that folder.
 
+pub mod lock;
 pub mod memory;
-
-mod lock;
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IntoInnerError, Result, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
-
-pub use lock::lock;
 
 /// How the names of temporary files begin and end.
 const TEMPORARY: (&str, &str) = (".steer3d-", ".tmp");

@@ -1,10 +1,40 @@
 //! Locks that end with the process that holds them.
 
 use std::fs::{self, File};
-use std::io::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::is_temporary;
+
+/// A folder that another process writes to.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: another steer3d is writing here; wait for its end, or take another folder", path.display())]
+pub struct Busy {
+    /// The folder.
+    pub path: PathBuf,
+}
+
+/// Keeps others out of a folder until it is dropped or the process ends, however that may be.
+#[derive(Debug)]
+#[must_use]
+pub struct Lock {
+    _folder: Option<File>,
+}
+
+/// Locks a folder against others that lock it. It is the folder itself that is locked, so no file is left in it; where
+/// that cannot be (Windows, and file systems without locks), nobody is kept out.
+///
+/// # Errors
+/// [`Busy`] if another process, or another part of this one, holds the lock.
+pub fn lock(folder: &Path) -> Result<Lock, Busy> {
+    loop {
+        let Ok(file) = File::open(folder) else { return Ok(Lock { _folder: None }) };
+        match claim(&file, folder) {
+            Claim::Held => return Ok(Lock { _folder: Some(file) }),
+            Claim::Busy => return Err(Busy { path: folder.into() }),
+            Claim::Gone => {}
+        }
+    }
+}
 
 /// What came of locking a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,23 +47,7 @@ pub(crate) enum Claim {
     Gone,
 }
 
-/// Makes the file `path` if it is missing and locks it as long as the file that is returned is open; `None` if another
-/// holds it. Where a file system has no locks, there is none.
-///
-/// # Errors
-/// When the file cannot be made.
-pub fn lock(path: &Path) -> Result<Option<File>> {
-    loop {
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        match claim(&file, path) {
-            Claim::Held => return Ok(Some(file)),
-            Claim::Busy => return Ok(None),
-            Claim::Gone => {}
-        }
-    }
-}
-
-/// Locks the open file of this name.
+/// Locks the open file or folder of this name.
 #[cfg(unix)]
 pub(crate) fn claim(file: &File, path: &Path) -> Claim {
     use std::os::unix::fs::MetadataExt;
@@ -95,13 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_held_by_one_and_ends_with_it() {
+    fn a_folder_is_for_one_at_a_time_and_nothing_is_left_in_it() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
-        let first = lock(&path).unwrap().unwrap();
-        assert!(lock(&path).unwrap().is_none());
+        let first = lock(folder.path()).unwrap();
+        let message = lock(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("another steer3d is writing here"), "{message}");
         drop(first);
-        assert!(lock(&path).unwrap().is_some());
-        assert!(lock(&folder.path().join("missing/lock")).is_err());
+        drop(lock(folder.path()).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        drop(lock(&folder.path().join("missing")).unwrap());
     }
 }

@@ -16,6 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use steer3d_files::memory;
+use steer3d_so3::Irreps;
 
 use crate::{ModelConfig, Network, NnError, Params};
 
@@ -44,8 +45,29 @@ pub struct ModelCard {
     pub voxel_size: [f64; 3],
     /// Unit of the voxel size.
     pub unit: String,
+    /// What volumes and answers mean beyond that.
+    #[serde(default)]
+    pub meaning: Meaning,
     /// The network.
     pub model: ModelConfig,
+}
+
+/// What the numbers of volumes and answers mean; empty in cards of older versions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Meaning {
+    /// How the channels of the volumes turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub irreps: Option<Irreps>,
+    /// What the channels are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<String>,
+    /// Name of every class of voxels, in the order of the logits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub voxel_classes: Vec<String>,
+    /// How the target values turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Irreps>,
 }
 
 /// Writes the network's tensors and `card` to `path`.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
-use steer3d_nn::checkpoint::{FORMAT, ModelCard, load, save};
+use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, load, save};
 use steer3d_nn::{Mode, ModelConfig, Network, PlainConfig, SteerableConfig, TransformerConfig};
 
 fn card(model: ModelConfig) -> ModelCard {
@@ -19,6 +19,7 @@ fn card(model: ModelConfig) -> ModelCard {
         dims: [9; 3],
         voxel_size: [1.0; 3],
         unit: "voxel".into(),
+        meaning: Meaning::default(),
         model,
     }
 }

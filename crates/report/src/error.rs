@@ -26,6 +26,9 @@ pub enum ReportError {
     /// A picture of a volume could not be made.
     #[error("cannot encode a picture of a volume")]
     Picture(#[from] png::EncodingError),
+    /// Another process writes its report there.
+    #[error(transparent)]
+    Busy(#[from] steer3d_files::lock::Busy),
     /// The evaluation failed.
     #[error(transparent)]
     Eval(#[from] EvalError),

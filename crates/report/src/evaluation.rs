@@ -1,12 +1,15 @@
 //! From models to a written report.
 
 use std::fs;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use steer3d_dataset::{Dataset, Split};
 use steer3d_eval::{
     EvalError, ModelReport, Predictor, Progress, Protocol, Report, Section, evaluate,
 };
+use steer3d_files::lock::lock;
 
 use crate::error::ReportError;
 use crate::gallery::gallery;
@@ -29,9 +32,31 @@ const PICTURES: usize = 4;
 /// The folder of what an unfinished evaluation keeps, in that of its report.
 const UNFINISHED: &str = "unfinished";
 
+/// Hears of the progress of the evaluation of a model, and may stop it.
+pub type Watch<'a> = &'a dyn Fn(&str, Progress) -> ControlFlow<()>;
+
+/// What is kept of the unfinished evaluation of model `i`.
+fn journal(folder: &Path, i: usize) -> PathBuf {
+    folder.join(format!("{i}.answers"))
+}
+
+/// Removes a folder of journals, unless it has other files.
+fn remove_journals(folder: &Path, models: usize) -> std::io::Result<()> {
+    for i in 0..models {
+        match fs::remove_file(journal(folder, i)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
+}
+
 impl Evaluation<'_> {
-    /// Evaluates the models one by one; `progress` is told the name of the model. With `journals`, a folder, an
-    /// evaluation that was interrupted goes on where it was.
+    /// Evaluates the models one by one; `progress` is told the name of the model and may stop it. With `journals`, a
+    /// folder, an evaluation that was interrupted goes on where it was.
     ///
     /// # Errors
     /// As [`evaluate`], [`EvalError::MixedAnswers`], or if a picture cannot be made.
@@ -39,14 +64,14 @@ impl Evaluation<'_> {
         &self,
         models: &[&dyn Predictor],
         journals: Option<&Path>,
-        progress: &dyn Fn(&str, Progress),
+        progress: Watch<'_>,
     ) -> Result<Section, ReportError> {
         if models.windows(2).any(|pair| pair[0].answers() != pair[1].answers()) {
             return Err(EvalError::MixedAnswers.into());
         }
         let mut reports = vec![];
         for (i, model) in models.iter().enumerate() {
-            let journal = journals.map(|folder| folder.join(format!("{i}.answers")));
+            let journal = journals.map(|folder| journal(folder, i));
             let progress = |p| progress(model.name(), p);
             let Self { dataset, split, protocol } = *self;
             reports.push(evaluate(
@@ -77,27 +102,29 @@ impl Evaluation<'_> {
     }
 
     /// Evaluates the models and writes the report into `folder`, if there is one, where an evaluation that was
-    /// interrupted goes on where it was.
+    /// interrupted goes on where it was; the folder is locked against others as long.
     ///
     /// # Errors
-    /// As [`section`](Self::section) and [`write_report`].
+    /// As [`section`](Self::section) and [`write_report`], and [`ReportError::Busy`].
     pub fn report(
         &self,
         models: &[&dyn Predictor],
         title: &str,
         command: &str,
         folder: Option<&Path>,
-        progress: &dyn Fn(&str, Progress),
+        progress: Watch<'_>,
     ) -> Result<Report, ReportError> {
+        self.protocol.check(self.dataset, self.split)?;
         let journals = folder.map(|folder| folder.join(UNFINISHED));
         if let Some(journals) = &journals {
             make_folder(journals)?;
         }
+        let _lock = folder.map(lock).transpose()?;
         let section = self.section(models, journals.as_deref(), progress)?;
         let report = Report::new(title, command, vec![section]);
         if let (Some(folder), Some(journals)) = (folder, journals) {
             write_report(folder, &report)?;
-            fs::remove_dir_all(&journals)
+            remove_journals(&journals, models.len())
                 .map_err(|source| ReportError::Write { path: journals, source })?;
         }
         Ok(report)

@@ -29,7 +29,7 @@ mod write;
 
 pub use diff::{Change, diff, diff_table};
 pub use error::ReportError;
-pub use evaluation::Evaluation;
+pub use evaluation::{Evaluation, Watch};
 pub use figures::{Figure, figures};
 pub use gallery::gallery;
 pub use html::html;

@@ -137,6 +137,9 @@ impl Default for TrainConfig {
     }
 }
 
+/// Most epochs, items of a batch and batches of a step: products of two, and of one with items, stay below 2^63.
+const MAX_COUNT: usize = 1 << 20;
+
 impl TrainConfig {
     /// Checks every setting that does not depend on the data.
     ///
@@ -149,8 +152,9 @@ impl TrainConfig {
             ("batch size", self.batch_size),
             ("accumulate", self.accumulate),
         ];
-        if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
-            return fault(field, "expected at least 1, found 0".into());
+        let outside = |(_, count): &(_, usize)| !(1..=MAX_COUNT).contains(count);
+        if let Some((field, count)) = counts.into_iter().find(outside) {
+            return fault(field, format!("expected 1 to {MAX_COUNT}, found {count}"));
         }
         if self.patience == Some(0) {
             return fault("patience", "expected at least 1, found 0".into());

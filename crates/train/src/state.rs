@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::Load;
@@ -15,6 +15,7 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use steer3d_files::lock::{Lock, lock};
 use steer3d_files::{hex, temporary_beside};
 use steer3d_nn::ModelConfig;
 
@@ -108,18 +109,16 @@ pub(crate) fn path_of(folder: &Path, step: usize) -> PathBuf {
     folder.join(format!("step-{step:08}.{ENDING}"))
 }
 
-/// Makes the folder where it is missing, locks it against other trainings as long as the file that is
-/// returned is open, and checks that a file can be written and that there is room for `bytes`.
-pub(crate) fn prepare(folder: &Path, bytes: u64) -> Result<File, TrainError> {
+/// Makes the folder where it is missing, locks it against other trainings, and checks that a file can be written and
+/// that there is room for `bytes`.
+pub(crate) fn prepare(folder: &Path, bytes: u64) -> Result<Lock, TrainError> {
     let problem = |e: std::io::Error| fault(folder, &format!("cannot be written: {e}"));
     fs::create_dir_all(folder).map_err(problem)?;
-    let Some(lock) = steer3d_files::lock(&folder.join("lock")).map_err(problem)? else {
-        return Err(fault(
-            folder,
-            &"another training is writing here; wait for its end, or take another folder",
-        ));
-    };
-    temporary_beside(&folder.join("lock")).map_err(problem)?;
+    let lock = lock(folder).map_err(|_| {
+        let busy = "another training is writing here; wait for its end, or take another folder";
+        fault(folder, &busy)
+    })?;
+    temporary_beside(&path_of(folder, 0)).map_err(problem)?;
     let free = fs4::available_space(folder).map_err(problem)?;
     if free < bytes {
         let mb = |bytes: u64| bytes as f64 / 1e6;

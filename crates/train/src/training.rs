@@ -1,5 +1,4 @@
 use std::fmt::Display;
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use steer3d_dataset::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
+use steer3d_files::lock::Lock;
 use steer3d_nn::{Mode, Network, checkpoint};
 use steer3d_ops::permit_tf32;
 use steer3d_so3::Stream;
@@ -103,7 +103,7 @@ pub struct Training<'a> {
     since: Instant,
     saved: Instant,
     /// Keeps other trainings out of the folder of the states.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 /// The state that a training goes on from.
@@ -174,8 +174,9 @@ impl<'a> Training<'a> {
             let one: usize = run.tensors().iter().map(|(_, t)| size(t)).sum();
             let model: usize = params.all().map(|(_, v)| size(v)).sum();
             // While a file is written its predecessor is still there.
-            let room = (states.keep + 1) * (one + model) + 2 * model;
-            run._lock = Some(state::prepare(&states.folder, room as u64)?);
+            let (one, model) = (one as u64, model as u64);
+            let kept = (states.keep as u64).saturating_add(1).saturating_mul(one + model);
+            run._lock = Some(state::prepare(&states.folder, kept.saturating_add(2 * model))?);
         }
         if let Some(state) = state {
             run.restore(state)?;
@@ -270,6 +271,10 @@ impl<'a> Training<'a> {
         self.clock();
         if let Some(best) = &self.best {
             set(self.network.params().all(), best)?;
+            // A file that was lost or exchanged since then must not outlive the state that it belongs to.
+            if let (Some(_), Some(keep)) = (&self.resumed, self.keep) {
+                checkpoint::save(keep.model, self.network, keep.card)?;
+            }
         }
         let Progress { epochs, seconds, waited, .. } = self.progress;
         let (elapsed, waited) = (Duration::from_secs_f64(seconds), Duration::from_secs_f64(waited));
@@ -536,7 +541,7 @@ impl<'a> Training<'a> {
             model: self.network.config().clone(),
             config: self.config.clone(),
             dataset: self.dataset.meta().name.clone(),
-            digest: self.dataset.digest(),
+            digest: self.dataset.digest()?,
             devices: 1 + self.replicas.len(),
             progress: Progress { optimiser_step, ..self.progress.clone() },
         };
@@ -564,17 +569,22 @@ impl<'a> Training<'a> {
                 &format!("{problem}; go on with what it was, or train anew in another folder"),
             )
         };
+        let now = env!("CARGO_PKG_VERSION");
+        if header.version != now {
+            let was = &header.version;
+            return Err(change(format!("the version of steer3d was {was} and is now {now}")));
+        }
         if let Some(d) = difference(&header.config, self.config)? {
             return Err(change(format!("the setting {d}")));
         }
         if let Some(d) = difference(&header.model, self.network.config())? {
             return Err(change(format!("of the model, {d}")));
         }
-        let (name, digest) = (&self.dataset.meta().name, self.dataset.digest());
+        let (name, digest) = (&self.dataset.meta().name, self.dataset.digest()?);
         if header.digest != digest {
             let was = &header.dataset;
             return Err(change(format!(
-                "the dataset was {was} with other items than {name} has now"
+                "the dataset was {was} with other items, names or units than {name} has now"
             )));
         }
         let params = self.network.params();

@@ -285,7 +285,11 @@ fn fault(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> 
 /// The number of molecules of a file of a format that may hold several; else 1.
 fn records(path: &Path) -> Result<usize, ItemError> {
     let several = Format::detect(&[], path).and_then(Format::several);
-    match several.filter(|several| *several == Several::Records).map(|_| read(path, Nan::Refuse)).transpose()? {
+    match several
+        .filter(|several| *several == Several::Records)
+        .map(|_| read(path, Nan::Refuse))
+        .transpose()?
+    {
         Some(FileContents::Molecules(molecules)) => Ok(molecules.len()),
         _ => Ok(1),
     }

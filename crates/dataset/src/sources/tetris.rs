@@ -33,6 +33,9 @@ const TETRIS: [(&str, [[i8; 3]; 4]); 8] = [
     ("zigzag", [[0, 0, 0], [1, 0, 0], [1, 1, 0], [2, 1, 0]]),
 ];
 
+/// Most rotations of each shape: the list of items and their rotations are in memory, some 200 bytes each.
+const MAX_ROTATIONS: usize = 100_000;
+
 /// 15³ voxels of half a cube's edge with σ = 0.4 edges: every orientation of every shape keeps
 /// 5 σ from the faces.
 pub fn tetris_voxeliser() -> Voxeliser {
@@ -56,13 +59,9 @@ pub fn tetris(
     if voxeliser.channels != 1 {
         return wrong_option("channels of the voxeliser", "1", voxeliser.channels.to_string());
     }
-    let most = MAX_ITEMS / TETRIS.len() - 2;
-    if test_rotations > most {
-        return wrong_option(
-            "test rotations",
-            format!("at most {most}"),
-            test_rotations.to_string(),
-        );
+    if test_rotations > MAX_ROTATIONS {
+        let expected = format!("at most {MAX_ROTATIONS}");
+        return wrong_option("test rotations", expected, test_rotations.to_string());
     }
     let path = Path::new("tetris");
     let entry = |shape: usize, split, suffix: &str| {
@@ -133,6 +132,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn too_many_rotations_are_refused_before_they_are_drawn() {
+        for rotations in [MAX_ROTATIONS + 1, usize::MAX / 8 + 2, usize::MAX] {
+            let options = ImportOptions::default();
+            let refused = tetris(&tetris_voxeliser(), rotations, &options).err().unwrap();
+            assert!(refused.to_string().contains("at most 100000"), "{refused}");
+        }
+    }
 
     #[test]
     fn tetris_shapes_are_four_distinct_cubes_and_the_chiral_ones_mirror_images() {

@@ -65,6 +65,7 @@ impl SurveyConfig {
         let none = |empty: bool| empty.then(|| "none".to_owned());
         let count = |n: usize| (!(1..=100_000).contains(&n)).then(|| n.to_string());
         let size = Some(self.size).filter(|n| !(9..=129).contains(n) || n % 4 != 1);
+        let last = self.seed.checked_add(self.seeds);
         let width = Some(self.width).filter(|width| !(width.is_finite() && *width > 0.0));
         EvalError::check_settings([
             ("sizes", "at least one kernel size", none(self.sizes.is_empty())),
@@ -73,6 +74,11 @@ impl SurveyConfig {
             ("bumps", "1 to 100000", count(self.bumps)),
             ("rotations", "1 to 100000", count(self.rotations)),
             ("seeds", "1 to 100000", count(self.seeds as usize)),
+            (
+                "seed",
+                "so small that all seeds are below 2^64",
+                last.is_none().then(|| self.seed.to_string()),
+            ),
             ("centre_fields", "1 to 100000", count(self.centre_fields)),
             ("width", "a positive number", width.map(|width| width.to_string())),
         ])

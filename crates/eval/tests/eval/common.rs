@@ -1,6 +1,7 @@
 //! A small dataset and models whose behaviour under rotation is known.
 #![allow(dead_code)]
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -179,6 +180,7 @@ pub(crate) struct Mock {
     pub(crate) answers: AnswerKind,
     pub(crate) classes: usize,
     pub(crate) channels: usize,
+    pub(crate) fingerprint: Option<&'static str>,
     pub(crate) logits: Function,
     pub(crate) layers: Layers,
 }
@@ -194,6 +196,7 @@ impl Mock {
             answers: AnswerKind::Classes,
             classes: CLASSES.len(),
             channels: 1,
+            fingerprint: Some("the same weights"),
             logits: Box::new(logits),
             layers,
         }
@@ -229,6 +232,10 @@ impl Predictor for Mock {
         12_345
     }
 
+    fn fingerprint(&self) -> Option<String> {
+        self.fingerprint.map(str::to_owned)
+    }
+
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
         let values = batch.flatten_from(1)?.to_vec2::<f32>()?;
         let rows: Vec<Vec<f32>> = values.iter().map(|volume| (self.logits)(volume)).collect();
@@ -250,6 +257,10 @@ impl Predictor for Voxelwise {
 
     fn answers(&self) -> AnswerKind {
         AnswerKind::Voxels
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        self.0.fingerprint()
     }
 
     fn classes(&self) -> usize {
@@ -309,7 +320,7 @@ pub(crate) fn value(report: &ConditionReport, name: &str) -> f64 {
 
 /// Evaluates the test items.
 pub(crate) fn run(model: &dyn Predictor, data: &Dataset, protocol: &Protocol) -> ModelReport {
-    evaluate(model, data, Split::Test, protocol, None, &|_| ()).unwrap()
+    evaluate(model, data, Split::Test, protocol, None, &|_| ControlFlow::Continue(())).unwrap()
 }
 
 /// Mean over items of each class of `feature`.

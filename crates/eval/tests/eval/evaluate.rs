@@ -1,5 +1,6 @@
 //! Models whose behaviour is known must be measured as such.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +23,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn fail(model: &dyn Predictor, data: &Dataset, protocol: &Protocol) -> EvalError {
-    evaluate(model, data, Split::Test, protocol, None, &|_| ()).unwrap_err()
+    evaluate(model, data, Split::Test, protocol, None, &|_| ControlFlow::Continue(())).unwrap_err()
 }
 
 fn stability(source: &SourceReport, condition: Condition) -> &ConditionReport {
@@ -159,9 +160,13 @@ fn an_interrupted_evaluation_goes_on_to_the_same_end() {
             if call < fail_at { (inner.logits)(volume) } else { vec![f32::NAN; 3] }
         })
     };
-    let with = |model: &Mock, protocol: &Protocol| {
-        evaluate(model, &data, Split::Test, protocol, Some(&journal), &|_| ()).ok()
-    };
+    let with =
+        |model: &Mock, protocol: &Protocol| {
+            evaluate(model, &data, Split::Test, protocol, Some(&journal), &|_| {
+                ControlFlow::Continue(())
+            })
+            .ok()
+        };
     let whole = run(&counted(usize::MAX), &data, &protocol);
     let all = calls.load(Ordering::Relaxed);
     // Cut off in the first source, and then in the second.
@@ -178,6 +183,89 @@ fn an_interrupted_evaluation_goes_on_to_the_same_end() {
     assert_eq!(with(&other, &protocol).unwrap(), run(&other, &data, &protocol));
     let shorter = Protocol { rotations: 2, ..protocol };
     assert_eq!(with(&other, &shorter).unwrap(), run(&other, &data, &shorter));
+}
+
+#[test]
+fn answers_of_another_model_or_dataset_are_not_gone_on_with() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 5, true);
+    let journal = dir.path().join("answers");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let model = |fingerprint| {
+        let asked = Arc::clone(&asked);
+        let logits = move |volume: &[f32]| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            vec![volume.iter().sum(), 1.0, 0.0]
+        };
+        Mock { fingerprint, ..Mock::new("mass", logits) }
+    };
+    let all = run(&mass(), &data, &quick()).predictions.len();
+    // How many volumes are asked about after half of the evaluation was done with `before`.
+    let asked_after = |before: &Mock, now: &Mock, data_now: &Dataset| {
+        let half = |p: Progress| match p.done * 2 > p.total {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        std::fs::remove_file(&journal).ok();
+        let with =
+            |model: &Mock, data: &Dataset, progress: &dyn Fn(Progress) -> ControlFlow<()>| {
+                evaluate(model, data, Split::Test, &quick(), Some(&journal), progress)
+            };
+        assert!(matches!(with(before, &data, &half), Err(EvalError::Stopped)));
+        asked.store(0, Ordering::Relaxed);
+        with(now, data_now, &|_| ControlFlow::Continue(())).unwrap();
+        asked.load(Ordering::Relaxed)
+    };
+    let (a, b, none) = (model(Some("a")), model(Some("b")), model(None));
+    assert!(asked_after(&a, &a, &data) < all);
+    assert_eq!(asked_after(&a, &b, &data), all);
+    assert_eq!(asked_after(&none, &none, &data), all);
+    let other = dataset(&dir.path().join("b.h5"), 6, true);
+    let more = run(&mass(), &other, &quick()).predictions.len();
+    assert_eq!(asked_after(&a, &a, &other), more);
+}
+
+#[test]
+fn volumes_are_counted_before_any_is_made() {
+    let dir = folder();
+    let data = dataset(&dir.path().join("a.h5"), 2, true);
+    let search = Some(Search { grid: 5, rounds: 3 });
+    let axes = vec![[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]];
+    let sources = vec![Source::Voxels(Interpolation::Trilinear), Source::Points];
+    let ok = Protocol {
+        search,
+        axes,
+        sources,
+        even: 3,
+        rotations_and_translations: vec![1.0],
+        groups: vec![PointGroup::Cube, PointGroup::Tetrahedron],
+        ..quick()
+    };
+    let total = std::cell::Cell::new((0, 0));
+    let progress = |p: Progress| {
+        total.set((p.done, p.total));
+        ControlFlow::Continue(())
+    };
+    evaluate(&with_layers(), &data, Split::Test, &ok, None, &progress).unwrap();
+    assert_eq!(total.get().0, total.get().1);
+    assert_eq!(total.get().1 as u128, ok.volumes(data.indices(Split::Test).len()));
+    let many = usize::MAX;
+    let wrong = [
+        Protocol { rotations: many, ..ok.clone() },
+        Protocol { even: many, ..ok.clone() },
+        Protocol { per_angle: many, ..ok.clone() },
+        Protocol { per_distance: many, ..ok.clone() },
+        Protocol { layer_rotations: many, ..ok.clone() },
+        Protocol { search: Some(Search { grid: many, rounds: many }), ..ok.clone() },
+        Protocol { resamples: many, ..ok.clone() },
+        Protocol { rotations: 100_000, batch: many, ..ok.clone() },
+        Protocol { angles: vec![1.0; 5000], ..ok.clone() },
+        Protocol { sources: ok.sources.repeat(1 << 20), ..ok.clone() },
+    ];
+    for protocol in wrong {
+        let message = fail(&mass(), &data, &protocol).to_string();
+        assert!(message.starts_with("the protocol asks") || message.contains("protocol field"));
+    }
 }
 
 #[test]
@@ -224,7 +312,10 @@ fn progress_ends_at_its_total() {
     let dir = folder();
     let data = dataset(&dir.path().join("a.h5"), 3, false);
     let seen = std::cell::RefCell::new(Vec::new());
-    let note = |progress: Progress| seen.borrow_mut().push(progress);
+    let note = |progress: Progress| {
+        seen.borrow_mut().push(progress);
+        ControlFlow::Continue(())
+    };
     evaluate(&mass(), &data, Split::Test, &quick(), None, &note).unwrap();
     let seen = seen.into_inner();
     let last = seen.last().unwrap();
@@ -307,7 +398,9 @@ fn a_model_for_other_data_is_refused() {
 fn an_empty_split_is_refused() {
     let dir = folder();
     let data = dataset(&dir.path().join("a.h5"), 3, false);
-    let error = evaluate(&mass(), &data, Split::Train, &quick(), None, &|_| ()).unwrap_err();
+    let error =
+        evaluate(&mass(), &data, Split::Train, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap_err();
     assert!(error.to_string().contains("no items in its train split"), "{error}");
 }
 

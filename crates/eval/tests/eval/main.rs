@@ -3,6 +3,7 @@
 mod common;
 mod equivariance;
 mod evaluate;
+mod models;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod precomputed;

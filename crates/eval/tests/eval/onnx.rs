@@ -1,6 +1,7 @@
 //! ONNX models made by PyTorch (`tests/reference/make_onnx.py`) and wrong ones.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -114,7 +115,8 @@ fn it_gets_a_full_report() {
     let model = load("small.onnx", "", data.meta()).unwrap();
     let report = |batch| {
         let protocol = steer3d_eval::Protocol { batch, ..quick() };
-        evaluate(&model, &data, Split::Test, &protocol, None, &|_| ()).unwrap()
+        evaluate(&model, &data, Split::Test, &protocol, None, &|_| ControlFlow::Continue(()))
+            .unwrap()
     };
     let found = report(32);
     assert_eq!(found.predictions, report(5).predictions);

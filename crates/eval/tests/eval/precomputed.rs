@@ -1,6 +1,7 @@
 //! Volumes written out and predictions read back.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use steer3d_dataset::{Dataset, Split};
@@ -21,7 +22,8 @@ fn answer(volume: &[f32]) -> Vec<f32> {
 fn exported(folder: &Path) -> Dataset {
     let data = dataset(&folder.join("a.h5"), 3, true);
     let exporter = Exporter::new(&folder.join("out"), data.meta()).unwrap();
-    evaluate(&exporter, &data, Split::Test, &quick(), None, &|_| ()).unwrap();
+    evaluate(&exporter, &data, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
+        .unwrap();
     exporter.finish(&folder.join("out")).unwrap();
     data
 }
@@ -57,14 +59,19 @@ fn precomputed_predictions_give_the_report_of_the_model() {
         Precomputed::load("a".into(), &folder.path().join("out"), AnswerSpec::classes(data.meta()))
             .unwrap();
     let protocol = Protocol { batch: 5, ..quick() };
-    let found = evaluate(&read, &data, Split::Test, &protocol, None, &|_| ()).unwrap();
-    let expected =
-        evaluate(&Mock::new("a", answer), &data, Split::Test, &quick(), None, &|_| ()).unwrap();
+    let found =
+        evaluate(&read, &data, Split::Test, &protocol, None, &|_| ControlFlow::Continue(()))
+            .unwrap();
+    let expected = evaluate(&Mock::new("a", answer), &data, Split::Test, &quick(), None, &|_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     assert_eq!(found.predictions, expected.predictions);
 
     let other = Protocol { seed: 99, ..quick() };
     let EvalError::Forward { source, .. } =
-        evaluate(&read, &data, Split::Test, &other, None, &|_| ()).unwrap_err()
+        evaluate(&read, &data, Split::Test, &other, None, &|_| ControlFlow::Continue(()))
+            .unwrap_err()
     else {
         panic!("another error")
     };

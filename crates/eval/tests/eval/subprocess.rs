@@ -1,6 +1,8 @@
 //! Programs as models, among them the one in PREDICTORS.md.
 
+use std::ops::ControlFlow;
 use std::process::Command;
+use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use steer3d_dataset::Split;
@@ -38,7 +40,9 @@ fn the_program_of_the_documentation_works() {
             }
         }
     }
-    let report = evaluate(&model, &data, Split::Test, &quick(), None, &|_| ()).unwrap();
+    let report =
+        evaluate(&model, &data, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap();
     assert!(report.name.contains("predict.py") && !report.predictions.is_empty());
 }
 
@@ -48,17 +52,69 @@ fn a_program_that_breaks_the_agreement_gets_one_clear_message() {
     let data = dataset(&folder.path().join("a.h5"), 3, true);
     let message = |command: &str| {
         let model = SubprocessPredictor::start(command, AnswerSpec::classes(data.meta())).unwrap();
-        match evaluate(&model, &data, Split::Test, &quick(), None, &|_| ()).unwrap_err() {
+        match evaluate(&model, &data, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap_err()
+        {
             EvalError::Forward { source, .. } => source.to_string(),
             other => panic!("{other}"),
         }
     };
     assert!(message("exit 3").contains("ended before it answered (exit status: 3)"));
     assert!(message("no-such-program-here 2> /dev/null").contains("exit status: 127"));
-    let chatty = message("echo Loading the model; cat > /dev/null");
+    let ask = "head -n 1 > /dev/null;";
+    let chatty = message(&format!("{ask} echo Loading the model; cat > /dev/null"));
     assert!(chatty.contains("`Loading the model`") && chatty.contains(r#"{"shape":["#), "{chatty}");
-    let classes = message(r#"echo '{"shape":[1,2]}'; cat > /dev/null"#);
+    let classes = message(&format!(r#"{ask} echo '{{"shape":[1,2]}}'; cat > /dev/null"#));
     assert!(classes.contains("[1,2]") && classes.contains(",3]"), "{classes}");
+    assert!(message("yes").contains('`'));
+    assert!(message("cat /dev/zero").contains('`'));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_silent_program_ends_in_time_with_all_that_it_has_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("a.h5"), 3, true);
+    let id = folder.path().join("id");
+    let command = format!(
+        "sh -c 'echo $$ > {0}.new; mv {0}.new {0}; sleep 100; true'; sleep 100",
+        id.display()
+    );
+    let model = SubprocessPredictor::start(&command, AnswerSpec::classes(data.meta())).unwrap();
+    let model = model.with_timeout(Duration::from_secs(1));
+    let stop = |_| ControlFlow::Continue(());
+    let error = evaluate(&model, &data, Split::Test, &quick(), None, &stop).unwrap_err();
+    let EvalError::Forward { source, .. } = error else { panic!("{error}") };
+    assert!(source.to_string().contains("has not answered within 1 s"), "{source}");
+    let id = std::fs::read_to_string(id).unwrap();
+    let runs = || Command::new("kill").args(["-0", id.trim()]).output().unwrap().status.success();
+    assert!(runs());
+    drop(model);
+    for _ in 0..100 {
+        std::thread::sleep(Duration::from_millis(20));
+        if !runs() {
+            return;
+        }
+    }
+    panic!("what the program has started still runs");
+}
+
+#[test]
+fn a_program_is_known_by_its_words_and_the_files_among_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("a.h5"), 3, true);
+    let script = folder.path().join("predict");
+    let print = |command: &str| {
+        let spec = AnswerSpec::classes(data.meta());
+        SubprocessPredictor::start(command, spec).unwrap().fingerprint().unwrap()
+    };
+    let command = format!("true '{}'", script.display());
+    std::fs::write(&script, "one").unwrap();
+    let before = print(&command);
+    assert_eq!(print(&command), before);
+    std::fs::write(&script, "two").unwrap();
+    assert_ne!(print(&command), before);
+    assert_ne!(print("true"), print("true 1"));
 }
 
 /// A program that answers every voxel by its density, or every volume by its third moment.

@@ -1,5 +1,6 @@
 //! Models of numbers and vectors.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use steer3d_dataset::{DatasetError, DatasetWriter, Item, Split, Tasks};
@@ -64,11 +65,15 @@ fn errors_of_a_constant_are_those_of_the_closed_form() {
 fn targets_that_do_not_fit_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = with_targets(&dir.path().join("a.h5"), "1x0", &vec![vec![0.0]; 3]);
-    let error = evaluate(&vector(), &data, Split::Test, &quick(), None, &|_| ()).unwrap_err();
+    let error =
+        evaluate(&vector(), &data, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap_err();
     assert!(matches!(error, EvalError::Targets { .. }));
     assert_eq!(error.to_string(), "expected 1 outputs of the model, found 3");
     let plain = dataset(&dir.path().join("b.h5"), 3, true);
-    let error = evaluate(&vector(), &plain, Split::Test, &quick(), None, &|_| ()).unwrap_err();
+    let error =
+        evaluate(&vector(), &plain, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap_err();
     let missing = matches!(&error, EvalError::Missing { what, .. } if what.starts_with("targets"));
     assert!(missing, "{error}");
     // Every item of a dataset has its target, with all components.
@@ -97,7 +102,10 @@ fn an_interrupted_evaluation_goes_on_to_the_same_end() {
         })
     };
     let with = |fail_at| {
-        evaluate(&failing(fail_at), &data, Split::Test, &protocol, Some(&journal), &|_| ()).ok()
+        evaluate(&failing(fail_at), &data, Split::Test, &protocol, Some(&journal), &|_| {
+            ControlFlow::Continue(())
+        })
+        .ok()
     };
     assert!(with(50).is_none());
     // The first batch is computed again, and then what is missing.

@@ -1,6 +1,7 @@
 //! Models that label voxels.
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nalgebra::Vector3;
@@ -156,7 +157,10 @@ fn results_depend_on_neither_batch_nor_threads() {
         assert!(pool.install(|| run(&threshold(), &data, &protocol)) == first, "{batch} {threads}");
     }
     let last = Cell::new((0, 0));
-    let progress = |p: Progress| last.set((p.done, p.total));
+    let progress = |p: Progress| {
+        last.set((p.done, p.total));
+        ControlFlow::Continue(())
+    };
     evaluate(&threshold(), &data, Split::Test, &both_sources(), None, &progress).unwrap();
     // And the layers of two items, which this model does not show.
     let layers = 2 * (1 + 2 + 2);
@@ -169,7 +173,8 @@ fn what_does_not_fit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = labelled(&dir.path().join("a.h5"), 2, is_dense);
     let fail = |model: &dyn Predictor, data: &Dataset| {
-        evaluate(model, data, Split::Test, &quick(), None, &|_| ()).unwrap_err()
+        evaluate(model, data, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
+            .unwrap_err()
     };
     let plain = dataset(&dir.path().join("b.h5"), 3, false);
     let error = fail(&threshold(), &plain);
@@ -211,7 +216,10 @@ fn an_interrupted_evaluation_goes_on_to_the_same_end() {
         })
     };
     let with = |fail_at| {
-        evaluate(&failing(fail_at), &data, Split::Test, &protocol, Some(&journal), &|_| ()).ok()
+        evaluate(&failing(fail_at), &data, Split::Test, &protocol, Some(&journal), &|_| {
+            ControlFlow::Continue(())
+        })
+        .ok()
     };
     let whole = run(&upper_half(), &data, &protocol);
     // Cut off in the first source, in its search, and in the second source.

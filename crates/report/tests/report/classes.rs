@@ -1,6 +1,7 @@
 //! The files of a report.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::common::{Mock, dataset, layers, nearest_mean, quick, shells};
@@ -25,7 +26,7 @@ pub(crate) fn report() -> Report {
     let models: Vec<&dyn Predictor> = models.iter().map(|model| model as _).collect();
     let evaluation = Evaluation { dataset: &data, split: Split::Test, protocol: &protocol };
     let (title, command) = ("Three shapes, turned", "steer3d eval <three>");
-    evaluation.report(&models, title, command, None, &|_, _| ()).unwrap()
+    evaluation.report(&models, title, command, None, &|_, _| ControlFlow::Continue(())).unwrap()
 }
 
 #[test]

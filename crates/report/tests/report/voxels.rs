@@ -1,5 +1,6 @@
 //! Reports of models that label voxels.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use steer3d_dataset::{Dataset, Split};
@@ -34,7 +35,9 @@ fn written(
     folder: Option<&Path>,
 ) -> Report {
     let evaluation = Evaluation { dataset: data, split: Split::Test, protocol };
-    evaluation.report(models, "Dense voxels", "", folder, &|_, _| ()).unwrap()
+    evaluation
+        .report(models, "Dense voxels", "", folder, &|_, _| ControlFlow::Continue(()))
+        .unwrap()
 }
 
 #[test]
@@ -103,6 +106,8 @@ fn models_that_answer_differently_are_refused() {
     let protocol = quick();
     let evaluation = Evaluation { dataset: &data, split: Split::Test, protocol: &protocol };
     let classes = Mock::new("classes", |_| vec![0.0; 3]);
-    let error = evaluation.section(&[&threshold(), &classes], None, &|_, _| ()).unwrap_err();
+    let error = evaluation
+        .section(&[&threshold(), &classes], None, &|_, _| ControlFlow::Continue(()))
+        .unwrap_err();
     assert!(error.to_string().contains("evaluate them apart"), "{error}");
 }
