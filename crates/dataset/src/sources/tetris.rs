@@ -6,7 +6,6 @@ use steer3d_so3::{Rotation, random_rotations};
 use steer3d_volume::points::{PointCloud, Voxeliser};
 
 use crate::build::build;
-use crate::columns::MAX_ITEMS;
 use crate::meta::{DatasetMeta, Split};
 use crate::source::{
     Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open, wrong_option,
