@@ -14,16 +14,16 @@ row voxels.npy.gz
 survives "$STEER3D" dataset build table.csv --quiet --out voxels.h5 --size 8 --fit crop
 # 4 MB that become 1.2 GB of text and far more of atoms.
 line='ATOM      1  CA  GLY A  12      11.104  -6.134   2.500  0.50 12.25           C  '
-yes "$line" | head -n 2000 > block.pdb
+for i in $(seq 2000); do echo "$line"; done > block.pdb
 for i in $(seq 2500); do cat block.pdb; done | gzip -9 > atoms.pdb.gz
 row atoms.pdb.gz
 refused "the memory for input" "$STEER3D" dataset build table.csv --quiet --out atoms.h5
 refused "atoms.pdb.gz" "$STEER3D" dataset build table.csv --quiet --out atoms.h5
 # Quoted values on one line: once a minute.
-{ printf 'data_x\nloop_\n_a\n'; yes "'b'" | head -n 300000 | tr '\n' ' '; } > quoted.cif
+{ printf 'data_x\nloop_\n_a\n'; printf "'b' %.0s" $(seq 300000); } > quoted.cif
 row quoted.cif
 refused "no such atoms" timeout 10 "$STEER3D" dataset build table.csv --quiet --out quoted.h5
 # 5,000 axes in Fortran order.
-{ npy "($(yes 1, | head -n 4998 | tr -d '\n')512, 512)" True; head -c 262144 /dev/zero; } > axes.npy
+{ npy "($(printf '1,%.0s' $(seq 4998))512, 512)" True; head -c 262144 /dev/zero; } > axes.npy
 row axes.npy
 refused "at most 64 axes" timeout 10 "$STEER3D" dataset build table.csv --quiet --out axes.h5

@@ -6,7 +6,7 @@ run() {
 }
 run 'has not answered within 2 s' 'sleep 50'
 run 'has not answered within 2 s' 'cat > /dev/null; sleep 50'
-run 'has not answered within 2 s' 'head -c 10 /dev/zero; sleep 50'
+run 'has not answered within 2 s' 'head -c 4 > read; head -c 10 /dev/zero; sleep 50'
 run 'hello' 'echo hello; cat > /dev/null'
 run '`' 'yes'
 run '`' 'cat /dev/zero'

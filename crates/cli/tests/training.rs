@@ -514,7 +514,10 @@ fn vectors_are_evaluated_turned_back(at: &Path) {
     let lines = table.lines().filter(|line| line.contains(",relative_deviation,")).count();
     assert_eq!(lines, source.conditions.len());
     assert!(fs::read_to_string(at.join("report/report.html")).unwrap().contains("</html>"));
-    let message = refused(at, &["eval", model, "voxels/model.safetensors", "tasks.h5"]);
+    let message = refused(
+        at,
+        &["eval", model, "voxels/model.safetensors", "tasks.h5", "--split", "validation"],
+    );
     assert!(message.contains("evaluate them apart"), "{message}");
 }
 

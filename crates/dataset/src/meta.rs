@@ -10,6 +10,9 @@ use steer3d_volume::mesh::voxeliser::MeshVoxeliser;
 use steer3d_volume::points::Voxeliser;
 use steer3d_volume::volume::{Grid, VolumeError, checked_len, parameter};
 
+/// Value of the root attribute `format`.
+pub(crate) const FORMAT_NAME: &str = "steer3d-dataset";
+
 /// Version of the schema that this crate writes, and the only one that it reads.
 pub const SCHEMA_VERSION: u32 = 1;
 

@@ -18,9 +18,10 @@ use crate::chunks::Chunks;
 use crate::columns::{self, Column};
 use crate::error::{Context, DatasetError, wrong_argument};
 use crate::item::{Item, PartHasher};
-use crate::meta::{DatasetMeta, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
+use crate::meta::{
+    DatasetMeta, FORMAT_NAME, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
+};
 use crate::stored::{StoredFile, name_of};
-use crate::writer::FORMAT_NAME;
 
 /// A dataset on disk: its description, labels, splits and identifiers are in memory, volumes and
 /// sources are read when asked for, by any number of threads at once.

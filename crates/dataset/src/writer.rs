@@ -13,11 +13,8 @@ use crate::columns::{self, DatasetFile, ItemRows, Rows, file_builder};
 use crate::columns::{MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SOURCE_BYTES};
 use crate::error::{Context, DatasetError};
 use crate::item::{Item, Parts, row_of};
-use crate::meta::{DatasetMeta, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
+use crate::meta::{DatasetMeta, FORMAT_NAME, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
 use crate::reader::Dataset;
-
-/// Value of the root attribute `format`.
-pub(crate) const FORMAT_NAME: &str = "steer3d-dataset";
 
 /// Writes a dataset item by item into a temporary file, which takes the place of `path` only when
 /// [`DatasetWriter::finish`] has flushed it to disk. Dropped before, it leaves `path` as it was.

@@ -368,7 +368,7 @@ fn the_digest_tells_everything_that_a_result_depends_on() {
     let path = folder.path().join("set.h5");
     let digest_after = |change: &dyn Fn(&hdf5::File) -> hdf5::Result<()>| {
         write_small(&path, Storage::F32, true).unwrap();
-        let file = hdf5::File::append(&path).unwrap();
+        let file = editable(&path);
         change(&file).unwrap();
         file.close().unwrap();
         Dataset::open(&path).unwrap().digest().unwrap()

@@ -81,15 +81,16 @@ pub enum EvalError {
     },
     /// More volumes than an evaluation can have.
     #[error(
-        "the protocol asks for {found} volumes of the {items} items, expected at most {}; take fewer rotations, \
-         angles or translations, or a smaller split",
-        crate::protocol::MAX_VOLUMES
+        "the protocol asks for {found} volumes of the {items} items, expected at most {limit}; take fewer rotations, \
+         angles or translations, or a smaller split"
     )]
     Volumes {
         /// Items of the split.
         items: usize,
         /// How many volumes are asked for.
         found: u128,
+        /// The most.
+        limit: usize,
     },
     /// The callback stopped the evaluation; its journal has what was done.
     #[error("the evaluation was stopped")]

@@ -16,7 +16,7 @@ use crate::error::EvalError;
 
 /// Most volumes of an evaluation: each is held in memory with what is kept of its answer, some 300 bytes and more, and
 /// so many take a day at 200 a second.
-pub(crate) const MAX_VOLUMES: usize = 1 << 24;
+const MAX_VOLUMES: usize = 1 << 24;
 
 /// Most conditions: each is a line of the tables of a report; a turn every 0.1 degrees about an axis has 3602.
 const MAX_CONDITIONS: usize = 1 << 12;
@@ -153,7 +153,7 @@ impl Protocol {
         let items = dataset.indices(split).len();
         let found = self.volumes(items);
         if found > MAX_VOLUMES as u128 {
-            return Err(EvalError::Volumes { items, found });
+            return Err(EvalError::Volumes { items, found, limit: MAX_VOLUMES });
         }
         let batch = self.batch.min(found as usize);
         let large = batch > 1 && batch * dataset.meta().item_len() > MAX_BATCH_VALUES;

@@ -257,11 +257,11 @@ impl SubprocessPredictor {
     }
 }
 
-/// The first line of what a program wrote, at most 80 characters.
+/// The first line of what a program wrote, at most 80 characters, without control characters.
 fn beginning(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(HEADER_MAX)]);
     let line: String = text.lines().next().unwrap_or_default().chars().take(80).collect();
-    format!("`{}`", line.trim_end())
+    format!("`{}`", line.trim_end().replace(char::is_control, "\u{FFFD}"))
 }
 
 /// Gives a program its questions, until it takes no more or there are none.

@@ -11,23 +11,18 @@ use steer3d_files::AtPath;
 use steer3d_files::memory::{self, NoRoom};
 
 use crate::error::FormatError;
-use crate::held::Held;
-
-/// Largest file, and largest unpacked size of a compressed one, in bytes: 4 GiB.
-pub const MAX_FILE_BYTES: u64 = 1 << 32;
-
-/// How many times its packed size a compressed file may have unpacked, or an array of an archive.
-///
-/// Deflate reaches 1,032 at most, and masks of little else than zeros come near; bzip2 could
-/// otherwise make a million times the size.
-pub const MAX_RATIO: u64 = 1100;
-
-/// Unpacked sizes up to this one, 1 MiB, may be any number of times the packed size.
-const FREE_BYTES: u64 = 1 << 20;
+use crate::held::{FREE_BYTES, Held, MAX_FILE_BYTES, MAX_RATIO};
 
 /// The largest size that `packed` bytes may unpack to.
 pub(crate) fn most_unpacked(packed: u64) -> u64 {
     packed.saturating_mul(MAX_RATIO).clamp(FREE_BYTES, MAX_FILE_BYTES)
+}
+
+/// The extension of a file in lower case, before `.gz` or `.bz2`.
+pub(crate) fn extension(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
+    let bare = [".gz", ".bz2"].iter().find_map(|packed| name.strip_suffix(packed));
+    Some(bare.unwrap_or(&name).rsplit_once('.')?.1.to_owned())
 }
 
 /// The bytes of a file, and their room.

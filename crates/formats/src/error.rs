@@ -6,8 +6,8 @@ use steer3d_files::FileError;
 use steer3d_files::memory::NoRoom;
 use steer3d_volume::volume::VolumeError;
 
-use crate::bytes::MAX_RATIO;
 use crate::fault::Fault;
+use crate::held::MAX_RATIO;
 
 /// A file that cannot be read.
 #[derive(Debug, thiserror::Error)]

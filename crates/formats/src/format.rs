@@ -80,7 +80,7 @@ impl Format {
         find(&|spec| spec.magics.iter().any(has))
             .or_else(|| find(&|spec| (spec.recognises)(bytes)))
             .or_else(|| {
-                let extension = extension(path)?;
+                let extension = bytes::extension(path)?;
                 find(&|spec| spec.extensions.contains(&extension.as_str()))
             })
     }
@@ -92,13 +92,6 @@ impl Format {
             Read::Volume(read) => read(bytes, nan).map(FileContents::Volume),
         }
     }
-}
-
-/// The extension of a file in lower case, before `.gz` or `.bz2`.
-pub(crate) fn extension(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
-    let bare = [".gz", ".bz2"].iter().find_map(|packed| name.strip_suffix(packed));
-    Some(bare.unwrap_or(&name).rsplit_once('.')?.1.to_owned())
 }
 
 impl fmt::Display for Format {

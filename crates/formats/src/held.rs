@@ -1,6 +1,18 @@
-//! Room of the memory budget, taken as a reader goes along.
+//! Limits of what readers hold, and room of the memory budget, taken as they go along.
 
 use steer3d_files::memory::{self, NoRoom, Room};
+
+/// Largest file, and largest unpacked size of a compressed one, in bytes: 4 GiB.
+pub const MAX_FILE_BYTES: u64 = 1 << 32;
+
+/// How many times its packed size a compressed file may have unpacked, or an array of an archive.
+///
+/// Deflate reaches 1,032 at most, and masks of little else than zeros come near; bzip2 could
+/// otherwise make a million times the size.
+pub const MAX_RATIO: u64 = 1100;
+
+/// Unpacked sizes up to this one, 1 MiB, may be any number of times the packed size.
+pub(crate) const FREE_BYTES: u64 = 1 << 20;
 
 /// Bytes that are taken of the budget at a time.
 const BLOCK: u64 = 1 << 16;

@@ -45,10 +45,10 @@ mod spec;
 mod stl;
 mod xyz;
 
-pub use bytes::{MAX_FILE_BYTES, MAX_RATIO};
 pub use error::FormatError;
 pub use fault::{Fault, Place};
 pub use format::{Format, read, read_as, read_with};
+pub use held::{MAX_FILE_BYTES, MAX_RATIO};
 pub use mrc::write as write_mrc;
 pub use nifti::{companion, write as write_nifti};
 pub use numpy::read_npz_array;

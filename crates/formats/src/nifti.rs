@@ -18,10 +18,9 @@ use std::path::{Path, PathBuf};
 
 use nalgebra::{Matrix3, Quaternion, UnitQuaternion, Vector3};
 
-use crate::bytes;
+use crate::bytes::{self, extension};
 use crate::error::FormatError;
 use crate::fault::{Fault, Place};
-use crate::format::extension;
 use crate::samples::{Array, Axis, Element, Fields, checked_len, fault, volume};
 use crate::spec::{FormatSpec, Nan, Read};
 use steer3d_volume::volume::{Volume, VolumeError};

@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn gradients_of_parts_add_up_to_that_of_the_whole() {
         let mut params = Params::new(0, DType::F64, &Device::Cpu);
-        let values = (0..12).map(|i| (f64::from(i) * 0.7).sin()).collect();
+        let values = (0..12).map(|i| (f64::from(i) * 0.7).sin());
         let weight = params.weight("weight", values, &[4, 3], true).unwrap();
         let x: Vec<f64> = (0..20).map(|i| (f64::from(i) * 1.3).cos()).collect();
         let x = Tensor::from_vec(x, (5, 4), &Device::Cpu).unwrap();
