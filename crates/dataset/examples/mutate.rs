@@ -102,7 +102,7 @@ fn run(command: &[String], path: &Path) -> std::io::Result<String> {
 fn mutant(originals: &[Vec<u8>; 2], k: u64) -> Vec<u8> {
     let mut stream = Stream::new(0, "mutant", &[k]);
     let mut bytes = originals[usize::from(k % 4 == 3)].clone();
-    let repaired = k % 2 == 0;
+    let repaired = k.is_multiple_of(2);
     for _ in 0..=stream.below(6) {
         let at = stream.below(bytes.len());
         match stream.below(6) {

@@ -28,7 +28,7 @@ use crate::stored::{self, encoding, is_plain, name_of, unknown_filter};
 pub fn import_hdf5(path: &Path, object: &str) -> Result<Volume, DatasetError> {
     let wrong = |fault| {
         let (path, object) = (path.to_owned(), object.to_owned());
-        DatasetError::Array { path, object, fault }
+        DatasetError::Array { path, object, fault: Box::new(fault) }
     };
     let file = stored::open(path)?;
     let dataset = file.dataset(object).at(path, object)?;

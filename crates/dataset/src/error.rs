@@ -80,7 +80,7 @@ pub enum DatasetError {
         /// The path of the array in the file.
         object: String,
         /// What is wrong.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// The fields of the description contradict each other or are out of range.
     #[error("{path}: description: {source}", path = path.display())]

@@ -1,5 +1,6 @@
 //! Reading datasets.
 
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -426,14 +427,11 @@ impl Dataset {
             hash.add(&label.to_le_bytes());
             hash.add(split.to_string().as_bytes());
         }
-        let computed: Vec<[u8; 32]>;
-        let sums: &[[u8; 32]] = match self.checksums() {
-            Some(sums) => sums,
-            None => {
-                let items = (0..self.len()).into_par_iter();
-                computed = items.map(|i| self.computed_checksum(i)).collect::<Result<_, _>>()?;
-                &computed
-            }
+        let sums: Cow<'_, [[u8; 32]]> = if let Some(sums) = self.checksums() {
+            sums.into()
+        } else {
+            let items = (0..self.len()).into_par_iter();
+            items.map(|i| self.computed_checksum(i)).collect::<Result<Vec<_>, _>>()?.into()
         };
         sums.iter().for_each(|sum| hash.add(sum));
         Ok(self.digest.get_or_init(|| hex(&hash.finish())).clone())

@@ -1,5 +1,6 @@
 //! A build that was stopped never gives an old item, whatever changes before it goes on.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
@@ -126,7 +127,7 @@ impl Project {
             let file = format!("2\nfor a test\nC 0 0 {place}\nO 1 0 0\n");
             fs::write(folder.join(format!("{name}.xyz")), file).unwrap();
             let split = ["train", "validation", "test"][usize::from(*split)];
-            table += &format!("{name}.xyz,class {class},{split},{group},{name}-{id}\n");
+            writeln!(table, "{name}.xyz,class {class},{split},{group},{name}-{id}").unwrap();
         }
         fs::write(folder.join("table.csv"), table).unwrap();
         let options = ImportOptions {

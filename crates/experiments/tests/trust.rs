@@ -102,7 +102,9 @@ impl World {
 }
 
 /// What a user may change.
-const CHANGES: [(&str, fn(&mut World)); 11] = [
+type Change = (&'static str, fn(&mut World));
+
+const CHANGES: [Change; 11] = [
     ("nothing", |_| ()),
     ("a value", |w| w.volumes[2][62] += 3.0),
     ("labels", |w| w.labels.iter_mut().for_each(|label| *label = 1 - *label)),
@@ -198,7 +200,8 @@ fn run_train(w: &World, home: &Path, session: &Session<'_>) -> Result<Option<Str
     let out = home.join("out");
     let make = |_: &Data| -> std::io::Result<()> { unreachable!("the dataset is there") };
     let trained = experiment.train(&out, &w.training(), Existing::Resume, &make, session);
-    let summary = trained.and_then(|t| t.evaluate(session)).map_err(|e| e.to_string())?;
+    let summary =
+        trained.map_err(|e| e.to_string())?.evaluate(session).map_err(|e| e.to_string())?;
     let record = RunRecord::read(&out).unwrap();
     let weights = fs::read(out.join("model.safetensors")).unwrap_or_default();
     let result = format!("{:?} {:?}", record.test, Sha256::digest(weights));

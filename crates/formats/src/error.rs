@@ -63,7 +63,7 @@ pub enum FormatError {
         /// The name of the format that it was read as.
         format: &'static str,
         /// What is wrong.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// A volume that the format cannot hold.
     #[error("{path}: {format}: {source}", path = path.display())]
@@ -94,7 +94,7 @@ impl Fault {
         let path = path.to_owned();
         match self.no_room() {
             Some(&source) => FormatError::NoRoom { path, source },
-            None => FormatError::Malformed { path, format, fault: self },
+            None => FormatError::Malformed { path, format, fault: Box::new(self) },
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct Fault {
     pub expected: String,
     /// What the file holds.
     pub found: String,
-    no_room: Option<NoRoom>,
+    no_room: Option<Box<NoRoom>>,
 }
 
 impl Fault {
@@ -54,7 +54,7 @@ impl Fault {
 
     /// The lack of memory, where that is all that is wrong.
     pub fn no_room(&self) -> Option<&NoRoom> {
-        self.no_room.as_ref()
+        self.no_room.as_deref()
     }
 }
 
@@ -62,6 +62,6 @@ impl From<NoRoom> for Fault {
     fn from(no_room: NoRoom) -> Self {
         let expected = format!("at most {} bytes, the memory for input", no_room.limit);
         let found = format!("{} bytes", no_room.needed);
-        Self { no_room: Some(no_room), ..Self::new(Place::Whole, expected, found) }
+        Self { no_room: Some(Box::new(no_room)), ..Self::new(Place::Whole, expected, found) }
     }
 }

@@ -70,7 +70,7 @@ pub fn read_npz_array(path: &Path, key: &str) -> Result<Volume, FormatError> {
 fn member(archive: &mut Archive<Cursor<&[u8]>>, key: &str, nan: Nan) -> Result<Volume, Fault> {
     let (header, data, _room) = archive.read(key).map_err(|unread| match unread {
         Unread::Archive(error) => damaged(&error),
-        Unread::Array((expected, found)) => array_fault(key, expected, found),
+        Unread::Array((expected, found)) => array_fault(key, &expected, &found),
         Unread::NoRoom(no_room) => no_room.into(),
         Unread::Missing => {
             let found = format!("the arrays {}", archive.keys().join(", "));
@@ -79,11 +79,11 @@ fn member(archive: &mut Archive<Cursor<&[u8]>>, key: &str, nan: Nan) -> Result<V
     })?;
     volume(&header, &data, 0, nan).map_err(|fault| match fault.no_room() {
         Some(_) => fault,
-        None => array_fault(key, fault.expected, fault.found),
+        None => array_fault(key, &fault.expected, &fault.found),
     })
 }
 
-fn array_fault(key: &str, expected: String, found: String) -> Fault {
+fn array_fault(key: &str, expected: &str, found: &str) -> Fault {
     Fault::new(Place::Whole, format!("`{key}` to have {expected}"), found)
 }
 

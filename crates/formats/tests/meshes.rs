@@ -84,7 +84,7 @@ fn values_match_trimesh() {
 #[test]
 fn broken_files_say_where() {
     let fault = |name| match file(name) {
-        Err(FormatError::Malformed { fault, .. }) => fault,
+        Err(FormatError::Malformed { fault, .. }) => *fault,
         other => panic!("{name}: {other:?}"),
     };
     let expected = "the numbers of vertices, faces and edges";

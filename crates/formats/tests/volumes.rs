@@ -104,7 +104,7 @@ fn skewed_maps_are_resampled_where_their_density_is() {
 
 fn fault(error: FormatError) -> Fault {
     match error {
-        FormatError::Malformed { fault, .. } => fault,
+        FormatError::Malformed { fault, .. } => *fault,
         other => panic!("{other}"),
     }
 }

@@ -29,14 +29,13 @@ impl Cache {
             return Ok(text.clone());
         }
         let kept = folder.and_then(|folder| read(&folder.join(name)));
-        let text = match kept {
-            Some(text) => text,
-            None => {
-                let text = compile()?;
-                // Without the file the next process compiles again.
-                let _ = folder.map_or(Ok(()), |folder| write(&folder.join(name), &text));
-                text
-            }
+        let text = if let Some(text) = kept {
+            text
+        } else {
+            let text = compile()?;
+            // Without the file the next process compiles again.
+            let _ = folder.map_or(Ok(()), |folder| write(&folder.join(name), &text));
+            text
         };
         let text: Arc<str> = text.into();
         known.insert(name.into(), text.clone());
