@@ -51,7 +51,7 @@ impl PointCloud {
     ///
     /// # Errors
     /// If there is not one channel for each position, or a coordinate is not a number or larger than
-    /// [`MAX_LENGTH`](crate::volume::MAX_LENGTH) in magnitude.
+    /// [`MAX_LENGTH`] in magnitude.
     pub fn new(positions: Vec<[f64; 3]>, channels: Vec<u16>) -> Result<Self, VolumeError> {
         if positions.len() != channels.len() {
             return Err(VolumeError::Length {
