@@ -6,6 +6,8 @@ use steer3d_eval::{
     Unit,
 };
 
+use steer3d_volume::Interpolation;
+
 use crate::numbers::{cell, percent, percent_interval};
 
 const CUBE: Condition = Condition::Group { group: PointGroup::Cube };
@@ -20,10 +22,43 @@ pub fn reading(section: &Section) -> Vec<String> {
             .chain(comparison(section))
             .chain(each(|_, model| resampling(model)))
             .chain(each(|_, model| cube(model)))
+            .chain(smoothing(section))
             .collect(),
-        AnswerKind::Voxels => each(voxels).chain(each(kept_labels)).collect(),
-        AnswerKind::Values => each(values).collect(),
+        AnswerKind::Voxels => {
+            each(voxels).chain(each(kept_labels)).chain(smoothing(section)).collect()
+        }
+        AnswerKind::Values => each(values).chain(smoothing(section)).collect(),
     }
+}
+
+/// What unrotated and turned voxels differ in beside the rotation, and how much that alone does where the protocol
+/// has a translation between voxels.
+fn smoothing(section: &Section) -> Option<String> {
+    let Source::Voxels(how) = section
+        .models
+        .iter()
+        .find_map(|model| both(model).and(model.sources.first()).map(|source| source.source))?
+    else {
+        return None;
+    };
+    if how == Interpolation::Nearest {
+        return None;
+    }
+    let between = |model: &ModelReport| {
+        let moved = model.sources.first()?.conditions.iter().find(|moved| {
+            matches!(moved.condition, Condition::Translation { voxels } if voxels.fract() != 0.0)
+        })?;
+        let accuracy = percent(moved.get("accuracy")?.value);
+        Some(format!(
+            "; {}: {accuracy} % under {}, which smooths without turning",
+            model.name, moved.condition
+        ))
+    };
+    let alone: String = section.models.iter().filter_map(between).collect();
+    Some(format!(
+        "Turned and moved voxels are interpolated ({how}), which smooths them, and unrotated ones are as stored: \
+         between the two lies more than a rotation, above all for a network trained on turned voxels{alone}."
+    ))
 }
 
 /// The first source, unrotated and at random rotations.

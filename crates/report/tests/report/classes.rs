@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::{Mock, dataset, layers, nearest_mean, quick, shells};
 use steer3d_dataset::Split;
-use steer3d_eval::{EvalError, Predictor, Protocol, Report, Source};
+use steer3d_eval::{Condition, EvalError, Predictor, Protocol, Report, Source};
 use steer3d_report::{
     Evaluation, figures, html, predictions_csv, reading, results_csv, terminal, write_report,
 };
@@ -80,6 +80,25 @@ fn reading_follows_the_numbers() {
     assert!(sentences[1].contains("a fall of"), "{}", sentences[1]);
     assert!(sentences[2].contains("a balanced guess would be right for 33.3 %"));
     assert!(sentences.iter().any(|s| s.contains("rotating the stored voxels (voxels, trilinear)")));
+}
+
+#[test]
+fn interpolated_voxels_are_told_from_stored_ones() {
+    let mut report = report();
+    let last = |report: &Report| reading(&report.sections[0]).pop().unwrap();
+    assert!(!last(&report).contains("smooths"));
+    report.sections[0].models.iter_mut().for_each(|model| model.sources.reverse());
+    let stored = last(&report);
+    assert!(stored.contains("interpolated (trilinear), which smooths them"), "{stored}");
+    assert!(!stored.contains("without turning"), "{stored}");
+    let sources = report.sections[0].models.iter_mut().flat_map(|model| &mut model.sources);
+    for condition in sources.flat_map(|source| &mut source.conditions) {
+        if let Condition::Translation { voxels } = &mut condition.condition {
+            *voxels += 0.5;
+        }
+    }
+    let moved = last(&report);
+    assert!(moved.contains("which smooths without turning"), "{moved}");
 }
 
 #[test]
