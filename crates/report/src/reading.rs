@@ -50,7 +50,7 @@ fn smoothing(section: &Section) -> Option<String> {
         })?;
         let accuracy = percent(moved.get("accuracy")?.value);
         Some(format!(
-            "; {}: {accuracy} % under {}, which smooths without turning",
+            "; {}: {accuracy} % {}, which smooths without turning",
             model.name, moved.condition
         ))
     };

@@ -88,17 +88,17 @@ fn interpolated_voxels_are_told_from_stored_ones() {
     let last = |report: &Report| reading(&report.sections[0]).pop().unwrap();
     assert!(!last(&report).contains("smooths"));
     report.sections[0].models.iter_mut().for_each(|model| model.sources.reverse());
-    let stored = last(&report);
-    assert!(stored.contains("interpolated (trilinear), which smooths them"), "{stored}");
-    assert!(!stored.contains("without turning"), "{stored}");
+    let between = last(&report);
+    assert!(between.contains("interpolated (trilinear), which smooths them"), "{between}");
+    assert!(between.contains(" % moved by 0.5 voxels, which smooths without turning"), "{between}");
     let sources = report.sections[0].models.iter_mut().flat_map(|model| &mut model.sources);
     for condition in sources.flat_map(|source| &mut source.conditions) {
         if let Condition::Translation { voxels } = &mut condition.condition {
-            *voxels += 0.5;
+            *voxels = voxels.ceil();
         }
     }
-    let moved = last(&report);
-    assert!(moved.contains("which smooths without turning"), "{moved}");
+    let whole = last(&report);
+    assert!(whole.contains("smooths them") && !whole.contains("without turning"), "{whole}");
 }
 
 #[test]
