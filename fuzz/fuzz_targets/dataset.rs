@@ -10,9 +10,9 @@ use std::sync::OnceLock;
 use hdf5::H5Type;
 use libfuzzer_sys::fuzz_target;
 use steer3d_dataset::import_hdf5;
+use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Storage};
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
 use steer3d_volume::{Mesh, PointCloud, PointValue, Volume, Voxeliser};
-use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Storage};
 
 /// Items whose volumes are read: larger ones are slow and come from the same code.
 const MAX_ITEM_LEN: usize = 1 << 14;

@@ -4,6 +4,7 @@
 #![no_main]
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -44,7 +45,8 @@ fn report(dataset: &Dataset, journal: &PathBuf) -> Option<ModelReport> {
         resamples: 1,
         ..Protocol::default()
     };
-    evaluate(&First, dataset, Split::Test, &protocol, Some(journal), &|_| ()).ok()
+    evaluate(&First, dataset, Split::Test, &protocol, Some(journal), &|_| ControlFlow::Continue(()))
+        .ok()
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -16,7 +16,8 @@ const ROOM: u64 = 1 << 22;
 
 fuzz_target!(|bytes: &[u8]| {
     memory::set_limit(ROOM);
-    let path = std::env::temp_dir().join(format!("steer3d-fuzz-{}.safetensors", std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("steer3d-fuzz-{}.safetensors", std::process::id()));
     let file = if let Some(file) = bytes.strip_prefix(b"\0") {
         file.to_vec()
     } else {
