@@ -165,6 +165,18 @@ fn ctrl_c_and_sigterm_save_and_end_with_exit_code_130() {
 }
 
 #[test]
+fn a_training_that_cannot_begin_leaves_no_folder() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    fs::write(at.join("broken.h5"), b"\x89HDF\r\n\x1a\n").unwrap();
+    refused(at, &["train", "broken.h5", "--out", "run"]);
+    assert!(!at.join("run").exists());
+    fs::create_dir(at.join("mine")).unwrap();
+    refused(at, &["train", "broken.h5", "--out", "mine"]);
+    assert!(at.join("mine").exists());
+}
+
+#[test]
 fn a_run_folder_tells_everything_and_can_be_run_again() {
     let home = tempfile::tempdir().unwrap();
     let at = home.path();

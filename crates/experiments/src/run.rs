@@ -111,6 +111,23 @@ impl Experiment {
         make: MakeDataset<'_>,
         session: &Session<'_>,
     ) -> Result<TrainedExperiment<'_>, ExperimentError> {
+        let is_new = !folder.exists();
+        let trained = self.train_in(folder, config, existing, make, session);
+        if is_new && trained.is_err() {
+            // A folder that has something in it stays.
+            let _ = fs::remove_dir(folder);
+        }
+        trained
+    }
+
+    fn train_in(
+        &self,
+        folder: &Path,
+        config: &TrainConfig,
+        existing: Existing,
+        make: MakeDataset<'_>,
+        session: &Session<'_>,
+    ) -> Result<TrainedExperiment<'_>, ExperimentError> {
         let states = self.states.in_run(folder)?;
         fs::create_dir_all(folder).at(folder.display())?;
         let lock = lock(folder)?;
