@@ -236,7 +236,7 @@ pub(crate) fn run(
     let done = evaluated(args, seed, device, output);
     let stopped = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(EvalError::Stopped))
-            || matches!(cause.downcast_ref(), Some(ReportError::Eval(EvalError::Stopped)))
+            || cause.downcast_ref().is_some_and(ReportError::is_stop)
     };
     if !done.as_ref().is_err_and(|error| error.chain().any(stopped)) {
         return done.map(|()| ExitCode::SUCCESS);

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use steer3d_files::digest::sha256_of;
 use steer3d_files::lock::{Lock, lock};
 use steer3d_files::{AtPath, FileError, hex, is_temporary, sync_folder_of};
 use steer3d_formats::companion;
@@ -24,9 +25,7 @@ use crate::error::DatasetError;
 use crate::item::Item;
 use crate::meta::{DatasetMeta, Skipped};
 use crate::reader::Dataset;
-use crate::source::{
-    BuildError, Entry, ItemData, ItemError, ItemSource, made_with_room, sha256_of,
-};
+use crate::source::{BuildError, Entry, ItemData, ItemError, ItemSource, made_with_room};
 use crate::writer::DatasetWriter;
 
 /// Values of the volumes of a batch, about.

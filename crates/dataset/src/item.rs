@@ -1,6 +1,6 @@
 //! One item of a dataset, and its checksum.
 
-use sha2::{Digest, Sha256};
+use steer3d_files::digest::PartHasher;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::points::{PointCloud, PointValue};
 use steer3d_volume::volume::Volume;
@@ -74,21 +74,6 @@ impl Item<'_> {
             hash.add(self.voxel_labels);
         }
         hash.finish()
-    }
-}
-
-/// SHA-256 of parts, each after its length in bytes as u64, little-endian.
-#[derive(Default)]
-pub(crate) struct PartHasher(Sha256);
-
-impl PartHasher {
-    pub(crate) fn add(&mut self, part: &[u8]) {
-        self.0.update((part.len() as u64).to_le_bytes());
-        self.0.update(part);
-    }
-
-    pub(crate) fn finish(self) -> [u8; 32] {
-        self.0.finalize().into()
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use hdf5_reader::{Datatype, StringSize};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
+use steer3d_files::digest::PartHasher;
 use steer3d_files::hex;
 use steer3d_files::memory::{self, NoRoom};
 use steer3d_so3::Rotation;
@@ -18,7 +19,7 @@ use steer3d_volume::volume::{Volume, VolumeError, check_finite};
 use crate::chunks::Chunks;
 use crate::columns::{self, Column};
 use crate::error::{Context, DatasetError, wrong_argument};
-use crate::item::{Item, PartHasher};
+use crate::item::Item;
 use crate::meta::{
     DatasetMeta, FORMAT_NAME, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
 };

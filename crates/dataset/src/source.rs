@@ -2,16 +2,15 @@
 //! a source does not say of itself.
 
 use std::ffi::OsStr;
-use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
+use steer3d_files::digest::sha256_of;
 use steer3d_files::lock::Busy;
 use steer3d_files::memory::NoRoom;
-use steer3d_files::{AtPath, FileError, hex};
+use steer3d_files::{AtPath, FileError};
 use steer3d_formats::npz::NpzError;
 use steer3d_formats::{self as formats, FileContents, FormatError, Nan};
 use steer3d_so3::Irreps;
@@ -449,18 +448,6 @@ impl ImportOptions {
             make(item).map_err(|source| ItemError::Member { path: path(), item, source })
         });
         Ok(ItemSource { meta, tasks, entries, options, make })
-    }
-}
-
-/// SHA-256 of a file in hexadecimal.
-pub(crate) fn sha256_of(path: &Path) -> Result<String, FileError> {
-    let mut file = steer3d_files::open(path).at_path(path)?;
-    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut buffer).at_path(path)? {
-            0 => return Ok(hex(&hasher.finalize())),
-            len => hasher.update(&buffer[..len]),
-        }
     }
 }
 

@@ -49,9 +49,10 @@ pub struct Progress {
 /// the caller to remove. Nothing but the batch that is computed is lost when the process ends in between.
 ///
 /// # Errors
-/// [`EvalError::Stopped`] if `progress` breaks. When the protocol is out of range or asks for too many volumes, the model does not fit the dataset (answers, classes, channels), the
-/// split is empty, points are asked for but not stored, the model fails or returns answers of a
-/// wrong shape or not finite, an item cannot be read, or the journal cannot be written.
+/// [`EvalError::Stopped`] if `progress` breaks. When the protocol is out of range or asks for too many volumes, the
+/// model does not fit the dataset (answers, classes, channels), the split is empty, points are asked for but not stored,
+/// the model fails or returns answers of a wrong shape or not finite, an item cannot be read, or the journal cannot be
+/// written.
 pub fn evaluate(
     model: &dyn Predictor,
     dataset: &Dataset,
@@ -66,11 +67,12 @@ pub fn evaluate(
     spec.check(model)?;
     protocol.check(dataset, split)?;
     let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref(), spec };
-    let mut journal = match (journal, model.fingerprint()) {
-        (Some(path), Some(model)) => {
+    let kept = journal.and_then(|path| Some((path, model.fingerprint()?)));
+    let mut journal = match kept {
+        Some((path, model)) => {
             Journal::open(path, &run.identity(split, &model)?, answer.row_len())?
         }
-        _ => Journal::none(),
+        None => Journal::none(),
     };
     let planned = run.jobs();
     let total = protocol.volumes(items.len()) as usize;

@@ -22,7 +22,6 @@ pub mod equivariance;
 mod error;
 mod evaluate;
 mod fields;
-mod fingerprint;
 mod fit;
 mod journal;
 mod kinds;

@@ -1,8 +1,8 @@
 use candle_core::{DType, Device, Tensor};
+use steer3d_files::digest::PartHasher;
 use steer3d_nn::{FoldedNetwork, LayerField, Network};
 
 use crate::error::EvalError;
-use crate::fingerprint::Fingerprint;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
 
 /// A network of this project under a name.
@@ -62,13 +62,13 @@ impl Predictor for NetworkPredictor {
     }
 
     fn fingerprint(&self) -> Option<String> {
-        let mut print = Fingerprint::new();
-        print.part(&serde_json::to_vec(&(self.network.config(), &self.places)).ok()?);
+        let mut print = PartHasher::default();
+        print.add(&serde_json::to_vec(&(self.network.config(), &self.places)).ok()?);
         for (name, var) in self.network.params().all() {
             let values = var.flatten_all().and_then(|v| v.to_dtype(DType::F32)?.to_vec1::<f32>());
             let bytes: Vec<u8> = values.ok()?.iter().flat_map(|v| v.to_le_bytes()).collect();
-            print.part(name.as_bytes());
-            print.part(&bytes);
+            print.add(name.as_bytes());
+            print.add(&bytes);
         }
         Some(print.text())
     }

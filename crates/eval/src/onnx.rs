@@ -10,6 +10,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::Deserialize;
+use steer3d_files::digest::PartHasher;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Size;
 use tract_onnx::pb::type_proto::Value;
@@ -19,7 +20,6 @@ use tract_onnx::prelude::{
 };
 
 use crate::error::EvalError;
-use crate::fingerprint::Fingerprint;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
 use crate::spec::AnswerSpec;
 
@@ -283,14 +283,14 @@ fn fingerprint(
     options: &OnnxOptions,
     graph: &GraphProto,
 ) -> std::io::Result<String> {
-    let mut print = Fingerprint::new();
-    print.part(bytes);
-    print.part(format!("{options:?}").as_bytes());
+    let mut print = PartHasher::default();
+    print.add(bytes);
+    print.add(format!("{options:?}").as_bytes());
     let entries = graph.initializer.iter().flat_map(|tensor| &tensor.external_data);
     let files: BTreeSet<&str> =
         entries.filter(|entry| entry.key == "location").map(|entry| entry.value.as_str()).collect();
     for file in files {
-        print.file(&path.with_file_name(file))?;
+        print.add_file(&path.with_file_name(file))?;
     }
     Ok(print.text())
 }

@@ -10,11 +10,11 @@ use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
 use steer3d_dataset::DatasetMeta;
 use steer3d_files as atomic;
+use steer3d_files::digest::PartHasher;
 use steer3d_formats::npz::npy_header;
 use tempfile::NamedTempFile;
 
 use crate::error::EvalError;
-use crate::fingerprint::Fingerprint;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
 use crate::spec::AnswerSpec;
 
@@ -254,9 +254,9 @@ impl Predictor for Precomputed {
     }
 
     fn fingerprint(&self) -> Option<String> {
-        let mut print = Fingerprint::new();
-        print.file(&self.path.with_file_name(KEYS)).ok()?;
-        print.file(&self.path).ok()?;
+        let mut print = PartHasher::default();
+        print.add_file(&self.path.with_file_name(KEYS)).ok()?;
+        print.add_file(&self.path).ok()?;
         Some(print.text())
     }
 

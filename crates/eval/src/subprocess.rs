@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
+use steer3d_files::digest::PartHasher;
 
 use crate::error::EvalError;
-use crate::fingerprint::Fingerprint;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
 use crate::spec::AnswerSpec;
 
@@ -303,11 +303,11 @@ impl Predictor for SubprocessPredictor {
 
     /// The command, and what the files among its words hold.
     fn fingerprint(&self) -> Option<String> {
-        let mut print = Fingerprint::new();
-        print.part(self.command.as_bytes());
+        let mut print = PartHasher::default();
+        print.add(self.command.as_bytes());
         let words = self.command.split_whitespace().map(|word| word.trim_matches(['\'', '"']));
         for file in words.map(Path::new).filter(|path| path.is_file()) {
-            print.file(file).ok()?;
+            print.add_file(file).ok()?;
         }
         Some(print.text())
     }

@@ -64,10 +64,11 @@ pub enum ExperimentError {
 impl ExperimentError {
     /// Whether it is not an error but the session's stop of an evaluation.
     pub(crate) fn is_stop(&self) -> bool {
-        matches!(
-            self,
-            Self::Eval(EvalError::Stopped) | Self::Report(ReportError::Eval(EvalError::Stopped))
-        )
+        match self {
+            Self::Eval(error) => matches!(error, EvalError::Stopped),
+            Self::Report(error) => error.is_stop(),
+            _ => false,
+        }
     }
 
     /// The `problem` of a setting or a folder.

@@ -1,9 +1,10 @@
-//! Files that appear under their name only when they are whole and on disk, locks of folders, and the memory that
-//! input may take.
+//! Files that appear under their name only when they are whole and on disk, checksums, locks of folders, and the memory
+//! that input may take.
 //!
 //! A temporary file is locked by its process as long as it is open. So one that can be locked is dead, left by a
 //! process that was killed; it is removed by the next process that makes a temporary file in that folder.
 
+pub mod digest;
 pub mod lock;
 pub mod memory;
 

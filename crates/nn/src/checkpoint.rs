@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,13 +93,12 @@ pub fn save(path: &Path, network: &Network, card: &ModelCard) -> Result<(), NnEr
 /// [`NnError::Checkpoint`] naming the file and what is missing, of another version, or of another
 /// model; [`NnError::Memory`] for a file larger than the memory for input.
 pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnError> {
-    let metadata = fs::metadata(path).map_err(|e| fault(path, &e))?;
-    if !metadata.is_file() {
-        return Err(fault(path, &"expected a file, found a folder, pipe or device"));
-    }
+    let mut file = steer3d_files::open(path).map_err(|e| fault(path, &e))?;
+    let length = file.metadata().map_err(|e| fault(path, &e))?.len();
     // The file and the tensors made of it.
-    let _room = memory::take(metadata.len().saturating_mul(2)).map_err(|e| fault(path, &e))?;
-    let bytes = fs::read(path).map_err(|e| fault(path, &e))?;
+    let _room = memory::take(length.saturating_mul(2)).map_err(|e| fault(path, &e))?;
+    let mut bytes = vec![];
+    file.read_to_end(&mut bytes).map_err(|e| fault(path, &e))?;
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|e| fault(path, &format!("not a safetensors file, or a damaged one: {e}")))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| fault(path, &e))?;

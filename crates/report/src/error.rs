@@ -33,3 +33,10 @@ pub enum ReportError {
     #[error(transparent)]
     Eval(#[from] EvalError),
 }
+
+impl ReportError {
+    /// Whether it is not an error but the stop of an evaluation.
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Self::Eval(EvalError::Stopped))
+    }
+}

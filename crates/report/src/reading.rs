@@ -5,7 +5,6 @@ use steer3d_eval::{
     AnswerKind, Condition, ConditionReport, ModelReport, PointGroup, Section, Source, SourceReport,
     Unit,
 };
-
 use steer3d_volume::Interpolation;
 
 use crate::numbers::{cell, percent, percent_interval};
