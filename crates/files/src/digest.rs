@@ -46,8 +46,7 @@ impl PartHasher {
 /// If the file cannot be read.
 pub fn sha256_of(path: &Path) -> Result<String, FileError> {
     let mut hash = Sha256::new();
-    let read = || update(&mut hash, open(path)?);
-    read().at_path(path)?;
+    open(path).and_then(|file| update(&mut hash, file)).at_path(path)?;
     Ok(hex(&hash.finalize()))
 }
 
