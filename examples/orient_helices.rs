@@ -48,7 +48,7 @@ fn dataset(folder: &Path) -> Result<Dataset> {
     import_cath(&source, &plain, &voxeliser, &ImportOptions::default())?;
     let plain = Dataset::open(&plain)?;
     let meta = DatasetMeta { name: "helices".into(), ..plain.meta().clone() };
-    let tasks = Tasks { targets: Some("1x2".parse()?), voxel_classes: vec![] };
+    let tasks = Tasks { targets: Some("1x2".parse()?), voxel_classes: vec![], ..Tasks::default() };
     let mut writer = DatasetWriter::create(&path, meta)?.with_tasks(tasks)?;
     for i in 0..plain.len() {
         let cloud = plain.points(i)?.ok_or("no points")?;

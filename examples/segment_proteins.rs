@@ -79,7 +79,11 @@ fn dataset(folder: &Path) -> Result<Dataset> {
     import_cath(&source, &plain, &voxeliser, &ImportOptions::default())?;
     let plain = Dataset::open(&plain)?;
     let meta = DatasetMeta { name: "secondary structure".into(), ..plain.meta().clone() };
-    let tasks = Tasks { targets: None, voxel_classes: CLASSES.map(String::from).to_vec() };
+    let tasks = Tasks {
+        targets: None,
+        voxel_classes: CLASSES.map(String::from).to_vec(),
+        ..Tasks::default()
+    };
     let mut writer = DatasetWriter::create(&path, meta)?.with_tasks(tasks)?;
     for i in 0..plain.len() {
         let cloud = plain.points(i)?.ok_or("no points")?;

@@ -32,6 +32,7 @@ fn shapes(path: &Path) -> Dataset {
         provenance: Provenance::default(),
         voxeliser: Some(voxeliser),
         mesh_voxeliser: None,
+        recipe: None,
     };
     let mut writer = DatasetWriter::create(path, meta).unwrap();
     for i in 0..120 {

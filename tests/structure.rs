@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 /// The crates from the lightest to the heaviest, as ARCHITECTURE.md lists them.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "steer3d-files",
     "steer3d-so3",
     "steer3d-kernels",
@@ -18,6 +18,7 @@ const ORDER: [&str; 14] = [
     "steer3d-dataset",
     "steer3d-train",
     "steer3d-eval",
+    "steer3d-predict",
     "steer3d-report",
     "steer3d-experiments",
     "steer3d",

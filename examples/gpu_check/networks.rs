@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::loss::cross_entropy;
 use steer3d::dataset::{Dataset, ImportOptions, import_tetris};
 use steer3d::kernels::Family;
-use steer3d::nn::checkpoint::{FORMAT, Meaning, ModelCard, load, save};
+use steer3d::nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, load, save};
 use steer3d::nn::layers::{FieldLayer, RadialConv3d, RadialConvConfig};
 use steer3d::nn::{
     Field, Head, Mode, ModelConfig, Network, Nonlinearity, Params, PlainConfig, Pooling,
@@ -117,6 +117,7 @@ fn in_bf16_and_from_a_file(config: &ModelConfig, gpu: &Device) -> Result<()> {
         voxel_size: [1.0; 3],
         unit: "voxel".into(),
         meaning: Meaning::default(),
+        origin: Origin::default(),
         model: network.config().clone(),
     };
     let folder = tempfile::tempdir()?;

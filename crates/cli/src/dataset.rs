@@ -10,7 +10,7 @@ use comfy_table::{Table, presets};
 use serde::{Deserialize, Serialize};
 use steer3d::dataset::{
     Broken, BuildReport, Dataset, Fractions, IMPORTERS, ImportOptions, Importer, ItemSource,
-    Listing, Recipe, Split, Summary, build, files, group_splits, random_splits,
+    Listing, RecipeOptions, Split, Summary, build, files, group_splits, random_splits,
 };
 use steer3d::experiments::Data;
 use steer3d::volume::ChannelScheme;
@@ -147,7 +147,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_delimiter = ',')]
     voxel_size: Option<Vec<f64>>,
     #[command(flatten)]
-    recipe: Recipe,
+    recipe: RecipeOptions,
     /// Elements to keep, each a channel, such as C,N,O,S; `other` at the end is one for all others
     #[arg(long, value_delimiter = ',', conflicts_with = "channels")]
     elements: Vec<String>,
@@ -363,7 +363,7 @@ fn listing(source: &Path, layout: BuildLayout) -> Result<Listing> {
 }
 
 impl BuildArgs {
-    fn recipe(&self) -> Result<Recipe> {
+    fn recipe(&self) -> Result<RecipeOptions> {
         let mut recipe = self.recipe.clone();
         recipe.size = three("--size", self.size.as_deref())?;
         recipe.voxel_size = three("--voxel-size", self.voxel_size.as_deref())?;

@@ -5,7 +5,8 @@ use candle_core::Device;
 use clap::Args;
 use serde::Serialize;
 use steer3d::dataset::Dataset;
-use steer3d::nn::checkpoint;
+use steer3d::nn::Head;
+use steer3d::nn::checkpoint::{self, Meaning, ModelCard, Origin, Score};
 use steer3d::nn::layers::ConvolutionPath;
 use steer3d::report::terminal_table;
 use steer3d::so3::Irreps;
@@ -28,7 +29,7 @@ pub(crate) struct InfoArgs {
 struct ModelInfo {
     schema_version: u32,
     path: PathBuf,
-    card: checkpoint::ModelCard,
+    card: ModelCard,
     parameters: usize,
     layers: Vec<LayerInfo>,
 }
@@ -143,14 +144,61 @@ fn describe(info: &ModelInfo) -> Result<String> {
         ]
     };
     let table = terminal_table(&header, info.layers.iter().map(row).collect(), header.len());
+    let card = &info.card;
     Ok(format!(
-        "{}\ntrained on {} by steer3d {} with seed {}\nclasses: {}\nparameters: {}\n{table}\n\n{}",
+        "{}\ntrained on {} by steer3d {} with seed {}{}\n{}\nparameters: {}\n{table}\n{}\n{}\n{}",
         info.path.display(),
-        info.card.dataset,
-        info.card.version,
-        info.card.seed,
-        info.card.class_names.join(", "),
+        card.dataset,
+        card.version,
+        card.seed,
+        origin(card),
+        answers(card),
         info.parameters,
-        info.card.model.to_toml()?
+        scores(card),
+        recipe(card)?,
+        card.model.to_toml()?
     ))
+}
+
+fn origin(card: &ModelCard) -> String {
+    let Origin { source, licence, data_sha256, .. } = &card.origin;
+    if data_sha256.is_empty() {
+        return String::new();
+    }
+    format!("\ndata: {source}; licence {licence}; SHA-256 {data_sha256}")
+}
+
+fn answers(card: &ModelCard) -> String {
+    let Meaning { voxel_classes, targets, target_names, target_units, .. } = &card.meaning;
+    let names = |what: &str, names: &[String]| format!("{what}: {}", names.join(", "));
+    match (card.model.head(), targets) {
+        (Head::Voxels, _) => names("classes of voxels", voxel_classes),
+        (Head::Classes, _) | (_, None) => names("classes", &card.class_names),
+        (_, Some(irreps)) => {
+            let [of, in_units] =
+                [(" named", target_names), (" in", target_units)].map(|(word, texts)| match texts
+                    .is_empty()
+                {
+                    true => String::new(),
+                    false => format!("{word} {}", texts.join(", ")),
+                });
+            format!("values: {irreps}{of}{in_units}")
+        }
+    }
+}
+
+fn scores(card: &ModelCard) -> String {
+    let line =
+        |s: &Score| format!("\n  {} {}, {}: {:.4}", s.measure, s.condition, s.source, s.value);
+    let lines: String = card.origin.scores.iter().map(line).collect();
+    if lines.is_empty() { lines } else { format!("\ntest items:{lines}\n") }
+}
+
+fn recipe(card: &ModelCard) -> Result<String> {
+    Ok(match &card.meaning.recipe {
+        Some(recipe) => {
+            format!("files become volumes by this recipe:\n{}", toml::to_string(recipe)?)
+        }
+        None => "how files become volumes is not said; give `steer3d predict` a --recipe\n".into(),
+    })
 }

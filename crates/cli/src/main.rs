@@ -10,6 +10,7 @@ mod info;
 mod init;
 mod interrupt;
 mod output;
+mod predict;
 mod report;
 mod runs;
 mod train;
@@ -85,6 +86,9 @@ enum Command {
     /// Train a network, as an experiment file or options describe it
     #[command(after_help = train::EXAMPLES)]
     Train(train::TrainArgs),
+    /// Answer for any file with a trained network: classes, values or labels of voxels
+    #[command(after_help = predict::EXAMPLES)]
+    Predict(predict::PredictArgs),
     /// Evaluate a network on rotated and moved test volumes and write a report
     #[command(after_help = eval::EXAMPLES)]
     Eval(eval::EvalArgs),
@@ -177,6 +181,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Dataset(command) => return dataset::run(command, seed, &output),
         Command::Train(args) => return train::run(args, global.seed, &devices, &output),
+        Command::Predict(args) => return predict::run(args, &device, &output),
         Command::Eval(args) => return eval::run(args, seed, &device, &output),
         Command::Compare(args) => return compare::run(args, seed, &device, &output),
         Command::Demo(args) => demo::run(args, seed, &device, &output)?,

@@ -20,6 +20,11 @@ impl Output {
         Self { json, quiet, terminal: std::io::stderr().is_terminal() }
     }
 
+    /// Whether the result shall be JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// A line of progress.
     pub(crate) fn say(&self, line: &str) {
         if !self.quiet {
@@ -107,14 +112,39 @@ impl Progress {
     }
 }
 
-impl PartObserver for Progress {
-    fn start(&mut self, done: usize, total: usize) {
-        self.length(total);
+impl Progress {
+    /// So much was done before.
+    pub(crate) fn begin_at(&mut self, done: usize) {
         self.begun = (Instant::now(), done);
         if let Some(bar) = &self.bar {
             bar.set_position(done as u64);
             bar.reset_eta();
         }
+    }
+
+    /// A line about a part, on standard error.
+    pub(crate) fn note(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// A line of the result, on standard output. A reader that has seen enough is no error.
+    pub(crate) fn result(&self, line: &str) -> std::io::Result<()> {
+        let print = || writeln!(std::io::stdout(), "{line}");
+        let printed = self.bar.as_ref().map_or_else(print, |bar| bar.suspend(print));
+        printed.or_else(|error| match error.kind() {
+            ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(error),
+        })
+    }
+}
+
+impl PartObserver for Progress {
+    fn start(&mut self, done: usize, total: usize) {
+        self.length(total);
+        self.begin_at(done);
     }
 
     fn at(&mut self, done: usize, total: usize, message: &str) {

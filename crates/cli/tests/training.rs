@@ -361,10 +361,11 @@ fn tasks(file: &Path, voxel_classes: &[&str]) {
         provenance: Provenance::default(),
         voxeliser: None,
         mesh_voxeliser: None,
+        recipe: None,
     };
     let voxel_classes: Vec<String> = voxel_classes.iter().map(ToString::to_string).collect();
     let labelled = !voxel_classes.is_empty();
-    let tasks = Tasks { targets: Some("1x1".parse().unwrap()), voxel_classes };
+    let tasks = Tasks { targets: Some("1x1".parse().unwrap()), voxel_classes, ..Tasks::default() };
     let writer = DatasetWriter::create(file, meta).unwrap();
     let mut writer = writer.with_tasks(tasks).unwrap();
     for item in 0..4 {

@@ -1,14 +1,11 @@
 //! Items and the list of items as files of other programs.
 
-use std::io::Write;
 use std::path::Path;
-
-use zip::write::SimpleFileOptions;
 
 use crate::error::{Context, DatasetError, wrong_argument};
 use crate::reader::Dataset;
 use steer3d_files::{hex, write_with};
-use steer3d_formats::npz::npy_header;
+use steer3d_formats::npz::{npy, npz};
 use steer3d_formats::{write_mrc, write_nifti};
 use steer3d_volume::volume::Volume;
 
@@ -75,17 +72,4 @@ fn volume_npy(volume: &Volume) -> Vec<u8> {
 
 fn f64_npy(values: &[f64; 3]) -> Vec<u8> {
     npy("<f8", &[3], values.map(f64::to_le_bytes).as_flattened())
-}
-
-fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
-    [&npy_header(descr, shape), values].concat()
-}
-
-fn npz(arrays: &[(&str, Vec<u8>)]) -> std::io::Result<Vec<u8>> {
-    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    for (name, bytes) in arrays {
-        zip.start_file(format!("{name}.npy"), SimpleFileOptions::default())?;
-        zip.write_all(bytes)?;
-    }
-    Ok(zip.finish()?.into_inner())
 }

@@ -19,6 +19,7 @@ mod item;
 mod loader;
 mod meta;
 mod reader;
+mod recipe;
 mod source;
 mod sources;
 mod split;
@@ -39,16 +40,17 @@ pub use meta::{
     DatasetMeta, MAX_TARGETS, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
 };
 pub use reader::Dataset;
+pub use recipe::{Atoms, Fit, Prepared, Recipe, Unsuited, name_of};
 pub use source::{
     BuildError, Entry, ImportOptions, Importer, ItemData, ItemError, ItemSource, MakeItem,
 };
 pub use sources::IMPORTERS;
 pub use sources::arrays::{arrays, import_arrays};
 pub use sources::cath::{cath, import_cath};
-pub use sources::files::files;
+pub use sources::files::{FileReader, FileRecipe, files};
 pub use sources::listing::Listing;
 pub use sources::medmnist::{import_medmnist, medmnist};
-pub use sources::recipe::{Atoms, Fit, Recipe, SettledRecipe, Store};
+pub use sources::recipe::{RecipeOptions, Store};
 pub use sources::tetris::{import_tetris, tetris, tetris_voxeliser};
 pub use split::{Fractions, group_splits, random_splits};
 pub use summary::{SplitSummary, Summary};

@@ -10,6 +10,8 @@ use steer3d_volume::mesh::voxeliser::MeshVoxeliser;
 use steer3d_volume::points::Voxeliser;
 use steer3d_volume::volume::{Grid, VolumeError, checked_len, parameter};
 
+use crate::recipe::{Recipe, scalars};
+
 /// Value of the root attribute `format`.
 pub(crate) const FORMAT_NAME: &str = "steer3d-dataset";
 
@@ -128,6 +130,9 @@ pub struct DatasetMeta {
     /// The voxeliser that makes the volumes from the stored meshes, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh_voxeliser: Option<MeshVoxeliser>,
+    /// All that turns a file into such a volume, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
 }
 
 impl DatasetMeta {
@@ -148,7 +153,36 @@ impl DatasetMeta {
             provenance: Provenance::default(),
             voxeliser: None,
             mesh_voxeliser: None,
+            recipe: None,
         })
+    }
+
+    /// The description of the items that a recipe makes, with the channels and weights of atoms in the notes of the
+    /// provenance.
+    ///
+    /// # Errors
+    /// If a number of the recipe is outside its range.
+    pub fn of_recipe(
+        recipe: Recipe,
+        name: &str,
+        class_names: Vec<String>,
+        mut provenance: Provenance,
+    ) -> Result<Self, VolumeError> {
+        let mut meta = Self::scalars(recipe.channels(), &recipe.grid()?)?;
+        match &recipe {
+            Recipe::Molecules { voxeliser, channels, weight, .. } => {
+                meta.voxeliser = Some(*voxeliser);
+                let (names, weight) = (channels.names().join(", "), weight.name());
+                let note = format!("channels: {names}; weight of an atom: {weight}");
+                let notes = [provenance.notes, note];
+                provenance.notes =
+                    notes.into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>().join("; ");
+            }
+            Recipe::Meshes { voxeliser, .. } => meta.mesh_voxeliser = Some(*voxeliser),
+            Recipe::Volumes { .. } => {}
+        }
+        let (name, unit, irreps) = (name.to_owned(), recipe.unit().to_owned(), recipe.irreps()?);
+        Ok(Self { name, class_names, unit, provenance, irreps, recipe: Some(recipe), ..meta })
     }
 
     /// The grid of each volume.
@@ -229,6 +263,13 @@ impl DatasetMeta {
                 return parameter(field, "the grid and channels of the volumes", found);
             }
         }
+        if let Some(recipe) = &self.recipe {
+            recipe.check()?;
+            if recipe.grid()? != grid || recipe.channels() != self.channels {
+                let found = format!("{recipe:?}");
+                return parameter("recipe", "the grid and channels of the volumes", found);
+            }
+        }
         Ok(())
     }
 }
@@ -236,15 +277,6 @@ impl DatasetMeta {
 /// The first text with control characters, escaped.
 fn with_control_characters<'a>(mut texts: impl Iterator<Item = &'a String>) -> Option<String> {
     texts.find(|text| text.chars().any(char::is_control)).map(|text| format!("{text:?}"))
-}
-
-/// The irreps of numbers that do not turn.
-///
-/// # Errors
-/// If there are more than irreps can have.
-pub(crate) fn scalars(count: usize) -> Result<Irreps, VolumeError> {
-    let expected = "a number of channels that irreps can have";
-    format!("{count}x0").parse().or_else(|_| parameter("channels", expected, count.to_string()))
 }
 
 /// What there is to predict beside the classes of items: numbers, vectors or tensors for every item, labels
@@ -256,6 +288,13 @@ pub struct Tasks {
     /// `None` without targets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Irreps>,
+    /// Names of the targets, one for each field (a copy of an irrep) in order, such as `dipole` for 1x1; empty without
+    /// names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub target_names: Vec<String>,
+    /// Their units; empty without units.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub target_units: Vec<String>,
     /// Names of the labels of voxels, at most 256; empty without such labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub voxel_classes: Vec<String>,
@@ -282,8 +321,19 @@ impl Tasks {
             let found = self.voxel_classes.len().to_string();
             return Some(("voxel classes", "at most 256".to_owned(), found));
         }
-        if let Some(found) = with_control_characters(self.voxel_classes.iter()) {
-            return Some(("voxel classes", "no control characters".to_owned(), found));
+        let fields = self.targets.as_ref().map_or(0, Irreps::num_fields);
+        for (what, texts) in [
+            ("target names", &self.target_names),
+            ("target units", &self.target_units),
+            ("voxel classes", &self.voxel_classes),
+        ] {
+            if let Some(found) = with_control_characters(texts.iter()) {
+                return Some((what, "no control characters".to_owned(), found));
+            }
+            if what != "voxel classes" && !texts.is_empty() && texts.len() != fields {
+                let expected = format!("one for each of the {fields} fields, or none");
+                return Some((what, expected, texts.len().to_string()));
+            }
         }
         let none = self.targets.is_none() && self.voxel_classes.is_empty();
         let expected = "targets, voxel classes or both".to_owned();

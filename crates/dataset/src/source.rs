@@ -20,6 +20,7 @@ use steer3d_volume::volume::{Volume, VolumeError};
 
 use crate::error::DatasetError;
 use crate::meta::{DatasetMeta, Provenance, Split, Tasks};
+use crate::recipe::{Recipe, Unsuited};
 
 /// Makes the data of an item by its index and entry.
 pub type MakeItem = dyn Fn(usize, &Entry) -> Result<ItemData, ItemError> + Send + Sync;
@@ -124,8 +125,18 @@ pub enum ItemError {
 }
 
 impl ItemError {
+    /// Why what a file holds does not suit a recipe.
+    pub(crate) fn of(path: PathBuf, unsuited: Unsuited) -> Self {
+        match unsuited {
+            Unsuited::Kind { expected, found } => {
+                Self::Kind { path, expected: expected.to_owned(), found: found.to_owned() }
+            }
+            Unsuited::Volume(source) => Self::Volume { path, source },
+        }
+    }
+
     /// Whether the item can be made once others give back the memory that they take.
-    pub(crate) fn is_temporary(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         let no_room = match self {
             Self::Format(error) => error.no_room(),
             Self::Volume { source: VolumeError::NoRoom(no_room), .. }
@@ -297,6 +308,12 @@ pub struct ImportOptions {
     /// only).
     #[cfg_attr(feature = "clap", arg(long))]
     pub target_irreps: Option<Irreps>,
+    /// Names of the target values, one for each field of their irreps; in an option separated by commas (arrays only).
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ','))]
+    pub target_names: Option<Vec<String>>,
+    /// Units of the target values, one for each field of their irreps; in an option separated by commas (arrays only).
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ','))]
+    pub target_units: Option<Vec<String>>,
     /// The command line, for the record.
     #[cfg_attr(feature = "clap", arg(skip))]
     pub command: Option<String>,
@@ -434,12 +451,17 @@ impl ImportOptions {
             );
         }
         let sha256 = is_file.then(|| sha256_of(path)).transpose()?;
+        let stated = self.unit.clone().unwrap_or_else(|| archive.unit.to_owned());
+        let mut volumes = archive.volumes;
+        if let Some(Recipe::Volumes { unit, .. }) = &mut volumes.recipe {
+            unit.clone_from(&stated);
+        }
         let meta = DatasetMeta {
             name: self.name.clone().unwrap_or_else(|| text(path.file_stem())),
             class_names,
-            unit: self.unit.clone().unwrap_or_else(|| archive.unit.to_owned()),
+            unit: stated,
             provenance: self.provenance(importer, text(path.file_name()), sha256, archive.notes),
-            ..archive.volumes
+            ..volumes
         };
         entries.iter_mut().for_each(|entry| entry.path = path.to_owned());
         let options = tasks.as_ref().map_or_else(String::new, |tasks| format!("{tasks:?}"));

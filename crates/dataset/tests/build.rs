@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use steer3d_dataset::{
-    BuildError, BuildReport, Dataset, DatasetMeta, Entry, Fit, Fractions, ItemData, ItemError,
-    ItemSource, Listing, Provenance, Recipe, SettledRecipe, Split, Storage, Store, build,
+    BuildError, BuildReport, Dataset, DatasetMeta, Entry, FileRecipe, Fit, Fractions, ItemData,
+    ItemError, ItemSource, Listing, Provenance, RecipeOptions, Split, Storage, Store, build,
     group_splits, random_splits,
 };
 use steer3d_volume::{ChannelScheme, Grid, PointCloud, PointValue, Volume, VolumeError, Weight};
@@ -36,12 +36,12 @@ fn tree(root: &Path, count: usize) {
     }
 }
 
-fn small() -> Recipe {
-    Recipe {
+fn small() -> RecipeOptions {
+    RecipeOptions {
         size: Some([8; 3]),
         voxel_size: Some([1.0; 3]),
         channels: ChannelScheme::Elements { listed: vec![6, 7, 8], other: false },
-        ..Recipe::default()
+        ..RecipeOptions::default()
     }
 }
 
@@ -66,7 +66,7 @@ fn source(
 fn run(
     out: &Path,
     listing: &Listing,
-    recipe: &Recipe,
+    recipe: &RecipeOptions,
     skip_broken: bool,
     fail_at: &str,
 ) -> Result<(BuildReport, usize), BuildError> {
@@ -139,7 +139,7 @@ fn a_stopped_build_goes_on_and_gives_the_same_bytes() {
     assert_eq!(fs::read(at("set.h5")).unwrap(), b"the old file");
 
     // Other options are refused, and change nothing.
-    let sources = Recipe { store: Store::Sources, ..small() };
+    let sources = RecipeOptions { store: Store::Sources, ..small() };
     let error = run(&at("set.h5"), &listing, &sources, false, "").unwrap_err();
     assert!(matches!(error, BuildError::OtherBuild { .. }), "{error}");
     // What a killed process leaves behind is no hindrance.
@@ -240,7 +240,7 @@ fn sources_alone_give_the_same_volumes() {
     tree(&at("tree"), 3);
     let listing = listing(&at("tree"));
     let read = |store: Store| {
-        let recipe = Recipe { store, ..small() };
+        let recipe = RecipeOptions { store, ..small() };
         run(&at("set.h5"), &listing, &recipe, false, "").unwrap();
         let dataset = Dataset::open(at("set.h5")).unwrap();
         assert_eq!(dataset.has_volumes(), store != Store::Sources);
@@ -527,8 +527,8 @@ fn recipes_that_do_not_suit_are_refused() {
     let path = folder.path().join("a.xyz");
     write(&path, &xyz(2));
     for (bad, expected) in [
-        (Recipe { size: Some([8, 8, 9]), ..small() }, "a cube"),
-        (Recipe { sigma: Some(-1.0), ..small() }, "sigma"),
+        (RecipeOptions { size: Some([8, 8, 9]), ..small() }, "a cube"),
+        (RecipeOptions { sigma: Some(-1.0), ..small() }, "sigma"),
     ] {
         let error = bad.settled_by(&path).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("a.xyz"), "{error}");
@@ -572,7 +572,7 @@ fn channels_and_weights_of_atoms_are_chosen_and_noted() {
     let path = folder.path().join("a.pdb");
     write(&path, RESIDUE);
     let made = |channels: ChannelScheme, weight| {
-        let recipe = Recipe { channels, weight, ..small() };
+        let recipe = RecipeOptions { channels, weight, ..small() };
         let maker = recipe.settled_by(&path).unwrap();
         let meta = maker.meta("set", vec!["a".into()], Provenance::default()).unwrap();
         let points = maker.make(&entry(&path)).map(|made| made.points.unwrap());
@@ -613,7 +613,7 @@ fn every_record_of_a_file_becomes_an_item() {
     let mut listing = Listing::of_tree(&at("tree")).unwrap();
     listing.expand_records().unwrap();
     listing.settle_splits(&Fractions::default(), 0);
-    let recipe = Recipe { weight: Weight::Charge, ..small() };
+    let recipe = RecipeOptions { weight: Weight::Charge, ..small() };
     let (built, _) = run(&at("set.h5"), &listing, &recipe, true, "").unwrap();
     assert_eq!(built.skipped.len(), 1);
     let dataset = Dataset::open(at("set.h5")).unwrap();
@@ -648,8 +648,10 @@ fn volumes_of_another_grid_are_refused_cut_padded_or_resampled() {
     store("small.nii", [4, 4, 4], 1.0);
     store("large.nii", [8, 8, 10], 1.0);
     store("fine.nii", [15, 15, 15], 0.5);
-    let maker = |fit| Recipe { fit, ..Recipe::default() }.settled_by(&at("first.nii")).unwrap();
-    let read = |maker: &SettledRecipe, name: &str| {
+    let maker = |fit| {
+        RecipeOptions { fit, ..RecipeOptions::default() }.settled_by(&at("first.nii")).unwrap()
+    };
+    let read = |maker: &FileRecipe, name: &str| {
         maker.make(&entry(&at(name))).map(|made| made.volume.unwrap()).map_err(|e| e.to_string())
     };
     let row = |volume: Volume| volume.data()[(4 * 8 + 4) * 8..][..8].to_vec();

@@ -97,7 +97,7 @@ fn values_of_points_are_written_and_read() {
 /// Vectors and labels of voxels of the small items.
 fn tasks() -> Tasks {
     let voxel_classes = ["nothing", "low", "high"].map(str::to_owned).to_vec();
-    Tasks { targets: Some("1x1+1x0".parse().unwrap()), voxel_classes }
+    Tasks { targets: Some("1x1+1x0".parse().unwrap()), voxel_classes, ..Tasks::default() }
 }
 
 fn targets(item: usize) -> [f64; 4] {

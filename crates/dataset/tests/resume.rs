@@ -6,8 +6,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use steer3d_dataset::{
-    Atoms, BuildError, Fractions, ImportOptions, ItemError, ItemSource, Listing, Recipe, Store,
-    build, files,
+    Atoms, BuildError, Fractions, ImportOptions, ItemError, ItemSource, Listing, RecipeOptions,
+    Store, build, files,
 };
 
 /// A file and its row of the table.
@@ -25,7 +25,7 @@ struct Molecule {
 #[derive(Clone, Debug, PartialEq)]
 struct Project {
     molecules: Vec<Molecule>,
-    recipe: Recipe,
+    recipe: RecipeOptions,
     name: String,
     credit: String,
 }
@@ -84,7 +84,8 @@ fn project() -> impl Strategy<Value = Project> {
         molecules.iter_mut().enumerate().for_each(|(name, molecule)| molecule.name = name);
         // So large that every item is a batch.
         let (size, voxel_size) = (Some([256; 3]), Some([1.0; 3]));
-        let recipe = Recipe { size, voxel_size, store: Store::Sources, ..Recipe::default() };
+        let recipe =
+            RecipeOptions { size, voxel_size, store: Store::Sources, ..RecipeOptions::default() };
         Project { molecules, recipe, name: "set".to_owned(), credit: "tests".to_owned() }
     })
 }

@@ -1,6 +1,6 @@
 //! Whether a dataset is what a network was trained for.
 
-use steer3d_dataset::Dataset;
+use steer3d_dataset::{Dataset, DatasetMeta};
 use steer3d_nn::checkpoint::ModelCard;
 
 use crate::predictor::AnswerKind;
@@ -25,10 +25,44 @@ pub(crate) fn fit(
 ) -> Result<Fit, String> {
     let (meta, meaning) = (dataset.meta(), &card.meaning);
     let (tasks, name) = (dataset.tasks(), &meta.name);
+    let mut unknown = check_volumes(card, meta)?;
     let differs = |what: &str, model: &str, data: &str, advice: &str| {
-        Err(format!(
-            "the model was trained on {what} {model} but dataset {name} has {data}; {advice}"
-        ))
+        difference(what, model, name, data, advice)
+    };
+    let places = match answers {
+        AnswerKind::Classes => places("classes", &card.class_names, &meta.class_names, name, map)?,
+        AnswerKind::Voxels => {
+            let classes = tasks.map_or(&[] as &[String], |tasks| &tasks.voxel_classes[..]);
+            if meaning.voxel_classes.is_empty() {
+                unknown.push("the names of the classes of voxels");
+                None
+            } else {
+                places("classes of voxels", &meaning.voxel_classes, classes, name, map)?
+            }
+        }
+        AnswerKind::Values => {
+            match (&meaning.targets, tasks.and_then(|tasks| tasks.targets.as_ref())) {
+                (Some(model), Some(data)) if model != data => {
+                    let (model, data) = (model.to_string(), data.to_string());
+                    return differs("targets that turn as", &model, &data, "import such targets");
+                }
+                (None, _) => unknown.push("how the targets turn"),
+                _ => {}
+            }
+            None
+        }
+    };
+    Ok(Fit { places, unknown })
+}
+
+/// Compares what the card of a network says of its volumes with those of a dataset, and says what could not be compared.
+///
+/// # Errors
+/// What differs, and what to do.
+pub fn check_volumes(card: &ModelCard, meta: &DatasetMeta) -> Result<Vec<&'static str>, String> {
+    let meaning = &card.meaning;
+    let differs = |what: &str, model: &str, data: &str, advice: &str| {
+        difference(what, model, &meta.name, data, advice)
     };
     let size = |size: [f64; 3], unit: &str| format!("{size:?} {unit}");
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
@@ -60,30 +94,19 @@ pub(crate) fn fit(
         (Some(_), None) | (None, Some(_)) => unknown.push("what the channels are"),
         _ => {}
     }
-    let places = match answers {
-        AnswerKind::Classes => places("classes", &card.class_names, &meta.class_names, name, map)?,
-        AnswerKind::Voxels => {
-            let classes = tasks.map_or(&[] as &[String], |tasks| &tasks.voxel_classes[..]);
-            if meaning.voxel_classes.is_empty() {
-                unknown.push("the names of the classes of voxels");
-                None
-            } else {
-                places("classes of voxels", &meaning.voxel_classes, classes, name, map)?
-            }
-        }
-        AnswerKind::Values => {
-            match (&meaning.targets, tasks.and_then(|tasks| tasks.targets.as_ref())) {
-                (Some(model), Some(data)) if model != data => {
-                    let (model, data) = (model.to_string(), data.to_string());
-                    return differs("targets that turn as", &model, &data, "import such targets");
-                }
-                (None, _) => unknown.push("how the targets turn"),
-                _ => {}
-            }
-            None
-        }
-    };
-    Ok(Fit { places, unknown })
+    Ok(unknown)
+}
+
+fn difference<T>(
+    what: &str,
+    model: &str,
+    dataset: &str,
+    data: &str,
+    advice: &str,
+) -> Result<T, String> {
+    Err(format!(
+        "the model was trained on {what} {model} but dataset {dataset} has {data}; {advice}"
+    ))
 }
 
 /// Where each class of a dataset is among those of a model, if not at its own place; another number of classes is

@@ -9,6 +9,7 @@ use steer3d_dataset::Dataset;
 use steer3d_eval::{ConditionReport, ModelReport, SourceReport};
 use steer3d_files::write;
 use steer3d_nn::Network;
+use steer3d_nn::checkpoint::Score;
 use steer3d_report::learning_curves;
 use steer3d_train::{EpochMetrics, TrainConfig, TrainEvent};
 
@@ -70,6 +71,20 @@ pub struct TestScore {
 }
 
 impl TestScore {
+    /// Its numbers, each for the card of the model.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Score> {
+        let values =
+            [("accuracy", self.accuracy), ("auc", self.auc), ("mean_absolute_error", self.error)];
+        values.into_iter().filter_map(|(measure, value)| {
+            Some(Score {
+                source: self.source.clone(),
+                condition: self.condition.clone(),
+                measure: measure.to_owned(),
+                value: value?,
+            })
+        })
+    }
+
     /// Those of a report, first source first.
     pub(crate) fn of(report: &ModelReport) -> Vec<Self> {
         let of = |source: &SourceReport, c: &ConditionReport| {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use steer3d_dataset::Dataset;
 use steer3d_eval::NetworkPredictor;
 use steer3d_files::lock::{Lock, lock};
-use steer3d_nn::Network;
+use steer3d_nn::{Network, checkpoint};
 use steer3d_train::{EpochMetrics, TrainConfig, state};
 
 use crate::error::{At, ExperimentError};
@@ -214,6 +214,14 @@ impl TrainedExperiment<'_> {
             }
         };
         record.write(&folder)?;
+        add_scores(&summary.model, &record.test)?;
         Ok(summary)
     }
+}
+
+/// Puts the scores of an evaluation into the card of a model file.
+fn add_scores(path: &Path, scores: &[TestScore]) -> Result<(), ExperimentError> {
+    let (network, mut card) = checkpoint::load(path, &Device::Cpu)?;
+    card.origin.scores = scores.iter().flat_map(TestScore::entries).collect();
+    Ok(checkpoint::save(path, &network, &card)?)
 }

@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use steer3d_dataset::Dataset;
-use steer3d_nn::Network;
-use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard};
+use candle_core::Tensor;
+use steer3d_dataset::{Dataset, Split};
+use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, save};
+use steer3d_nn::{Head, Network, NnError, Typical};
 use steer3d_train::{
     Checkpoints, EpochMetrics, StateFolder, TrainConfig, TrainEvent, Training, TrainingState,
 };
@@ -16,6 +17,9 @@ use crate::error::{At, ExperimentError};
 use crate::experiment::EXPERIMENT;
 use crate::folder::{Recorder, RunRecord, write_text};
 use crate::session::Session;
+
+/// Most training volumes whose features say what is typical.
+const MAX_TYPICAL: usize = 2048;
 
 /// What a training into a run folder began with, beside its settings.
 #[derive(Debug, Default)]
@@ -60,7 +64,7 @@ pub fn train_into(
     fs::create_dir_all(folder).at(folder.display())?;
     let RunOptions { states, state, experiment, replicas } = options;
     let path = folder.join("model.safetensors");
-    let card = card(&network, dataset, config.seed);
+    let mut card = card(&network, dataset, config.seed)?;
     let label = format!("train {} on {}", network.config().name(), dataset.meta().name);
     let mut record = RunRecord::new(&network, dataset, config, session.command)?;
     session.observer.say(&format!("{label}: {} parameters", record.parameters));
@@ -116,6 +120,10 @@ pub fn train_into(
         return Err(ExperimentError::invalid("", problem));
     }
     recorder.curves(&label)?;
+    if !trained.stopped {
+        card.origin.typical = typical(&network, dataset, config.batch_size)?;
+        save(&path, &network, &card)?;
+    }
     record.finished = !trained.stopped;
     record.seconds = trained.elapsed.as_secs_f64();
     record.waited_seconds = trained.waited.as_secs_f64();
@@ -123,9 +131,9 @@ pub fn train_into(
     Ok(Run { network, path, epochs: trained.epochs, stopped: trained.stopped })
 }
 
-fn card(network: &Network, dataset: &Dataset, seed: u64) -> ModelCard {
-    let meta = dataset.meta();
-    ModelCard {
+fn card(network: &Network, dataset: &Dataset, seed: u64) -> Result<ModelCard, ExperimentError> {
+    let (meta, tasks) = (dataset.meta(), dataset.tasks().cloned().unwrap_or_default());
+    Ok(ModelCard {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
         dataset: meta.name.clone(),
@@ -137,11 +145,61 @@ fn card(network: &Network, dataset: &Dataset, seed: u64) -> ModelCard {
         meaning: Meaning {
             irreps: Some(meta.irreps.clone()),
             channels: meta.channel_meaning(),
-            voxel_classes: dataset.tasks().map_or(vec![], |tasks| tasks.voxel_classes.clone()),
-            targets: dataset.tasks().and_then(|tasks| tasks.targets.clone()),
+            voxel_classes: tasks.voxel_classes,
+            targets: tasks.targets,
+            target_names: tasks.target_names,
+            target_units: tasks.target_units,
+            recipe: meta.recipe.as_ref().map(toml::Table::try_from).transpose()?,
+        },
+        origin: Origin {
+            source: meta.provenance.source.clone(),
+            licence: meta.provenance.licence.clone(),
+            data_sha256: dataset.digest()?,
+            scores: vec![],
+            typical: None,
         },
         model: network.config().clone(),
+    })
+}
+
+/// What the features of the training volumes are, as far as the network has features of whole volumes.
+fn typical(
+    network: &Network,
+    dataset: &Dataset,
+    batch: usize,
+) -> Result<Option<Typical>, ExperimentError> {
+    let pooled =
+        !matches!(network.config().head(), Head::Voxels | Head::Field { pooled: false, .. });
+    let [train, mut known] =
+        [Split::Train, Split::Validation].map(|split| evenly(dataset.indices(split), MAX_TYPICAL));
+    if !pooled || train.len() < 2 {
+        return Ok(None);
     }
+    if known.is_empty() {
+        known.clone_from(&train);
+    }
+    let folded = network.folded()?;
+    let features = |items: &[usize]| -> Result<Vec<Vec<f32>>, ExperimentError> {
+        let meta = dataset.meta();
+        let [d, h, w] = meta.dims;
+        let mut rows = vec![];
+        for items in items.chunks(batch) {
+            let mut values = vec![0.0; items.len() * meta.item_len()];
+            dataset.read_many(items, &mut values)?;
+            let shape = (items.len(), meta.channels, d, h, w);
+            let volumes = Tensor::from_vec(values, shape, network.params().device());
+            let [features, _] = folded.forward_with_features(&volumes.map_err(NnError::from)?)?;
+            rows.extend(features.values.to_vec2::<f32>().map_err(NnError::from)?);
+        }
+        Ok(rows)
+    };
+    Ok(Some(Typical::of(&features(&train)?, &features(&known)?)?))
+}
+
+/// At most `most` of these, at equal distances.
+fn evenly(items: Vec<usize>, most: usize) -> Vec<usize> {
+    let step = items.len().div_ceil(most).max(1);
+    items.into_iter().step_by(step).collect()
 }
 
 fn describe(m: &EpochMetrics, epochs: usize) -> String {

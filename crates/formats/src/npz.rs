@@ -7,7 +7,7 @@
 //! Python objects (pickles) are refused.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -378,6 +378,24 @@ pub fn npy_header(descr: &str, shape: &[usize]) -> Vec<u8> {
     let len = (11 + text.len()).next_multiple_of(64) - 10;
     let text = format!("{text:<0$}\n", len - 1);
     [MAGIC, &[1, 0], &(len as u16).to_le_bytes(), text.as_bytes()].concat()
+}
+
+/// An array of NumPy in a file, of values in C order.
+pub fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
+    [&npy_header(descr, shape), values].concat()
+}
+
+/// An archive of NumPy of such arrays.
+///
+/// # Errors
+/// If it is larger than archives can be.
+pub fn npz(arrays: &[(&str, Vec<u8>)]) -> std::io::Result<Vec<u8>> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in arrays {
+        zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default())?;
+        zip.write_all(bytes)?;
+    }
+    Ok(zip.finish()?.into_inner())
 }
 
 fn parse_kind(descr: &str) -> Result<Kind, Problem> {

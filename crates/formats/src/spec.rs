@@ -1,6 +1,6 @@
 //! What there is to know of a format to find and read its files.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::molecule::Molecule;
 use steer3d_volume::volume::Volume;
@@ -19,7 +19,8 @@ pub enum FileContents {
 }
 
 /// What becomes of voxels whose value is not a number (NaN), as masked maps have them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Nan {
     /// Stop with the voxel named.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use steer3d_files::memory;
 use steer3d_so3::Irreps;
 
-use crate::{ModelConfig, Network, NnError, Params};
+use crate::{ModelConfig, Network, NnError, Params, Typical};
 
 /// Version of the card.
 pub const FORMAT: u32 = 1;
@@ -49,6 +49,9 @@ pub struct ModelCard {
     /// What volumes and answers mean beyond that.
     #[serde(default)]
     pub meaning: Meaning,
+    /// What it was trained on, and how well it answers.
+    #[serde(default)]
+    pub origin: Origin,
     /// The network.
     pub model: ModelConfig,
 }
@@ -69,6 +72,46 @@ pub struct Meaning {
     /// How the target values turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<Irreps>,
+    /// Names of the target values, one for each field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub target_names: Vec<String>,
+    /// Their units.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub target_units: Vec<String>,
+    /// All that turns a file into a volume; `steer3d_dataset::Recipe` says what it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<toml::Table>,
+}
+
+/// What is known of a model beyond what it needs to answer; empty in cards of older versions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// Where the training data come from, and whom to credit.
+    pub source: String,
+    /// Their licence.
+    pub licence: String,
+    /// Digest of the dataset, SHA-256 in hexadecimal.
+    pub data_sha256: String,
+    /// How right it is on the test items, under each condition of the evaluation after the training.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<Score>,
+    /// What its features of typical volumes are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub typical: Option<Typical>,
+}
+
+/// How right a model is under one condition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// What was rotated or moved.
+    pub source: String,
+    /// What was done to the items.
+    pub condition: String,
+    /// What is given, such as `accuracy`.
+    pub measure: String,
+    /// Its value.
+    pub value: f64,
 }
 
 /// Writes the network's tensors and `card` to `path`.
@@ -99,9 +142,17 @@ pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnErro
     let _room = memory::take(length.saturating_mul(2)).map_err(|e| fault(path, &e))?;
     let mut bytes = vec![];
     file.read_to_end(&mut bytes).map_err(|e| fault(path, &e))?;
-    let tensors = SafeTensors::deserialize(&bytes)
+    read(path, &bytes, device)
+}
+
+/// The network and the card of the bytes of a model file, which errors call `path`.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(path: &Path, bytes: &[u8], device: &Device) -> Result<(Network, ModelCard), NnError> {
+    let tensors = SafeTensors::deserialize(bytes)
         .map_err(|e| fault(path, &format!("not a safetensors file, or a damaged one: {e}")))?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| fault(path, &e))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| fault(path, &e))?;
     let (card, home) = match header.metadata().as_ref().and_then(|metadata| metadata.get(CARD)) {
         Some(text) => (card(path, text)?, "its metadata".into()),
         None => card_beside(path)?,

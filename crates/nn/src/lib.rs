@@ -90,6 +90,7 @@ mod params;
 mod plan;
 mod recompute;
 mod transformer;
+mod typical;
 
 pub use block::ConvolutionInfo;
 pub use config::{
@@ -102,3 +103,4 @@ pub use field_type::FieldType;
 pub use layers::{Nonlinearity, Symmetry};
 pub use network::{FoldedNetwork, Network};
 pub use params::{Mode, Parameter, Params, Pass, Scope};
+pub use typical::Typical;

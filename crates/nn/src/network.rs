@@ -174,9 +174,15 @@ impl FoldedNetwork {
     /// # Errors
     /// [`NnError::Channels`] for another number of channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
-        let pass = Pass::from(Mode::Evaluate);
-        let [_, output] = self.graph.forward(x, pass, false, &mut |_, _| ())?;
-        Ok(output.values)
+        Ok(self.forward_with_features(x)?[1].values.clone())
+    }
+
+    /// What the head is given, the invariant features N,C of a network with a pooled head, and what it gives.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_with_features(&self, x: &Tensor) -> Result<[LayerField; 2], NnError> {
+        self.graph.forward(x, Pass::from(Mode::Evaluate), false, &mut |_, _| ())
     }
 }
 

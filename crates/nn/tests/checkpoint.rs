@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
-use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, load, save};
+use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, load, save};
 use steer3d_nn::{Mode, ModelConfig, Network, PlainConfig, SteerableConfig, TransformerConfig};
 
 fn card(model: ModelConfig) -> ModelCard {
@@ -20,6 +20,7 @@ fn card(model: ModelConfig) -> ModelCard {
         voxel_size: [1.0; 3],
         unit: "voxel".into(),
         meaning: Meaning::default(),
+        origin: Origin::default(),
         model,
     }
 }

@@ -29,10 +29,12 @@ fn blobs(folder: &Path) -> Dataset {
         provenance: Provenance::default(),
         voxeliser: None,
         mesh_voxeliser: None,
+        recipe: None,
     };
     let tasks = Tasks {
         targets: Some("1x1".parse().unwrap()),
         voxel_classes: vec!["empty".into(), "blob".into()],
+        ..Tasks::default()
     };
     let mut writer = DatasetWriter::create(&path, meta).unwrap().with_tasks(tasks).unwrap();
     let mut stream = Stream::new(0, "blobs", &[]);

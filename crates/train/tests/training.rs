@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
 use steer3d_dataset::{Dataset, ImportOptions, Turns, import_tetris};
-use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard};
+use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_ops::tf32_is_permitted;
 use steer3d_train::{
@@ -53,6 +53,7 @@ fn card(model: &ModelConfig, dataset: &Dataset) -> ModelCard {
         voxel_size: meta.voxel_size,
         unit: meta.unit.clone(),
         meaning: Meaning::default(),
+        origin: Origin::default(),
         model: model.clone(),
     }
 }

@@ -1,6 +1,6 @@
 //! Densities of molecules on a grid.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use steer3d_so3::Rotation;
 
 use crate::elements;
@@ -9,7 +9,8 @@ use crate::points::{Gaussian, Normalisation, PointCloud, PointValue};
 use crate::volume::{Grid, Volume, VolumeError, checked_len, parameter};
 
 /// Which channel an atom adds to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum ChannelScheme {
     /// One for all atoms.
@@ -29,6 +30,9 @@ pub enum ChannelScheme {
     ///
     /// Hetero atoms such as calcium are others.
     Backbone,
+    /// A channel for each of these names of atoms of amino acids, such as CA, in their order; other atoms are left out.
+    #[cfg_attr(feature = "clap", value(skip))]
+    Names(Vec<String>),
 }
 
 const BACKBONE: [(&str, u8); 5] = [("N", 7), ("CA", 6), ("C", 6), ("O", 8), ("CB", 6)];
@@ -74,6 +78,7 @@ impl ChannelScheme {
                 symbols.chain(other.then_some("other")).map(str::to_owned).collect()
             }
             Self::Backbone => BACKBONE.map(|(name, _)| name.to_owned()).to_vec(),
+            Self::Names(names) => names.clone(),
         }
     }
 
@@ -85,9 +90,15 @@ impl ChannelScheme {
                 let found = listed.iter().position(|&number| number == atom.element);
                 found.or(other.then_some(listed.len()))?
             }
-            Self::Backbone if atom.is_water() => return None,
+            Self::Backbone | Self::Names(_) if atom.is_water() => return None,
             Self::Backbone => {
                 BACKBONE.iter().position(|&(n, e)| n == atom.name && e == atom.element)?
+            }
+            // The names of atoms of amino acids begin with their element: CA is carbon here, and calcium an other.
+            Self::Names(names) => {
+                let element = elements::symbol(atom.element)?;
+                let named = |name: &String| *name == atom.name && name.starts_with(element);
+                names.iter().position(named)?
             }
         };
         u16::try_from(index).ok()
@@ -95,7 +106,8 @@ impl ChannelScheme {
 }
 
 /// The weight of an atom.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Weight {
     /// 1.

@@ -6,7 +6,8 @@ use steer3d_formats::npz::{Npz, NpzError};
 use steer3d_volume::volume::{Grid, Volume};
 
 use crate::build::build;
-use crate::meta::{DatasetMeta, Split, Storage, Tasks, scalars};
+use crate::meta::{DatasetMeta, Split, Storage, Tasks};
+use crate::recipe::{Recipe, scalars};
 use crate::source::{
     Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open, wrong_option,
 };
@@ -54,6 +55,7 @@ pub fn arrays(npz: &Path, options: &ImportOptions) -> Result<ItemSource, BuildEr
     let grid = grid.map_err(BuildError::meta(npz))?;
     let mut meta = DatasetMeta::scalars(channels, &grid).map_err(BuildError::meta(npz))?;
     meta.irreps = options.irreps.clone().unwrap_or(meta.irreps);
+    meta.recipe = Some(Recipe::of_arrays(meta.irreps.clone(), &grid, 1.0));
     if volumes.is_bytes() {
         meta.storage = Storage::U8 { scale: 1.0 };
     }
@@ -122,6 +124,11 @@ fn targets(
         );
     }
     tasks.targets = Some(irreps);
+    tasks.target_names = options.target_names.clone().unwrap_or_default();
+    tasks.target_units = options.target_units.clone().unwrap_or_default();
+    if let Some((option, expected, found)) = tasks.fault() {
+        return wrong_option(option, expected, found);
+    }
     Ok(array.to_f64().ok_or_else(|| wrong(npz, "targets", "numbers", "others"))?)
 }
 

@@ -6,10 +6,12 @@ use std::path::Path;
 
 use steer3d_formats::npz::{Npz, NpzError};
 use steer3d_so3::Rotation;
+use steer3d_volume::density::{ChannelScheme, Weight};
 use steer3d_volume::points::{PointCloud, Voxeliser};
 
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split};
+use crate::recipe::{Atoms, Recipe};
 use crate::source::{
     Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open, wrong_option,
 };
@@ -88,6 +90,12 @@ pub fn cath(
         notes,
         volumes: DatasetMeta {
             voxeliser: Some(*voxeliser),
+            recipe: Some(Recipe::Molecules {
+                atoms: Atoms::All,
+                channels: ChannelScheme::Names(names),
+                weight: Weight::One,
+                voxeliser: *voxeliser,
+            }),
             ..volumes.map_err(BuildError::meta(npz))?
         },
         tasks: None,

@@ -1,9 +1,140 @@
 //! Files of a tree or a table, each an item, or a file of several molecules.
 
-use crate::source::{BuildError, ImportOptions, ItemSource};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use steer3d_formats::{FileContents, Format, Nan, Several};
+use steer3d_so3::Rotation;
+use steer3d_volume::molecule::Molecule;
+
+use crate::meta::DatasetMeta;
+use crate::recipe::{Prepared, Recipe, Unsuited, name_of};
+use crate::source::{BuildError, Entry, ImportOptions, ItemData, ItemError, ItemSource, read};
 use crate::sources::listing::Listing;
-use crate::sources::recipe::Recipe;
+use crate::sources::recipe::{RecipeOptions, Store};
 use crate::split::Fractions;
+
+/// Reads the files of entries. A file of several molecules stays in memory until one of another such file is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct FileReader {
+    nan: Nan,
+    /// The last file of several molecules: its records follow each other.
+    last: Arc<Mutex<Option<RecordFile>>>,
+}
+
+/// All molecules of a file.
+#[derive(Debug)]
+struct RecordFile {
+    path: PathBuf,
+    molecules: Arc<Vec<Molecule>>,
+}
+
+impl FileReader {
+    /// A reader with `nan` for the voxels of volumes that are not numbers.
+    pub fn new(nan: Nan) -> Self {
+        Self { nan, last: Arc::default() }
+    }
+
+    /// Reads a file, or a record of it: one molecule, mesh or volume.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or holds several molecules and the entry does not say which (the models of a PDB or
+    /// mmCIF file apart, of which the first is taken).
+    pub fn read(&self, entry: &Entry) -> Result<FileContents, ItemError> {
+        let path = &entry.path;
+        let Some(record) = entry.record else {
+            return match read(path, self.nan)? {
+                FileContents::Molecules(molecules) => {
+                    Ok(FileContents::Molecules(vec![only(path, molecules)?]))
+                }
+                contents => Ok(contents),
+            };
+        };
+        let molecules = self.records(path)?;
+        let Some(molecule) = molecules.get(record - 1) else {
+            let found = format!("{} records", molecules.len());
+            return wrong_kind(path, format!("a record {record}"), found);
+        };
+        Ok(FileContents::Molecules(vec![molecule.clone()]))
+    }
+
+    /// All molecules of a file. Others wait for the thread that reads it.
+    fn records(&self, path: &Path) -> Result<Arc<Vec<Molecule>>, ItemError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = last.as_ref().filter(|file| file.path == path) {
+            return Ok(Arc::clone(&file.molecules));
+        }
+        let molecules = match read(path, self.nan)? {
+            FileContents::Molecules(molecules) => Arc::new(molecules),
+            other => return wrong_kind(path, "molecules", name_of(&other)),
+        };
+        *last = Some(RecordFile { path: path.to_owned(), molecules: Arc::clone(&molecules) });
+        Ok(molecules)
+    }
+}
+
+/// The one molecule of a file, or its first model.
+fn only(path: &Path, molecules: Vec<Molecule>) -> Result<Molecule, ItemError> {
+    let count = molecules.len();
+    let several = Format::detect(&[], path).and_then(Format::several);
+    let models = several == Some(Several::Models);
+    let mut molecules = molecules.into_iter();
+    match molecules.next() {
+        Some(molecule) if count == 1 || models => Ok(molecule),
+        _ => wrong_kind(path, "one molecule; split the file", count.to_string()),
+    }
+}
+
+fn wrong_kind<T>(
+    path: &Path,
+    expected: impl Into<String>,
+    found: impl Into<String>,
+) -> Result<T, ItemError> {
+    let (expected, found) = (expected.into(), found.into());
+    Err(ItemError::Kind { path: path.to_owned(), expected, found })
+}
+
+/// Makes items of files by a recipe.
+#[derive(Clone, Debug)]
+pub struct FileRecipe {
+    recipe: Recipe,
+    store: Store,
+    reader: FileReader,
+}
+
+impl FileRecipe {
+    /// Items by `recipe`, of which `store` is stored.
+    pub fn new(recipe: Recipe, store: Store) -> Self {
+        let reader = FileReader::new(recipe.nan());
+        Self { recipe, store, reader }
+    }
+
+    /// Reads a file, or a record of it, and makes its item.
+    ///
+    /// # Errors
+    /// As [`FileReader::read`] and [`Recipe::prepare`].
+    pub fn make(&self, entry: &Entry) -> Result<ItemData, ItemError> {
+        let path = || entry.path.clone();
+        let made =
+            self.recipe.prepare(self.reader.read(entry)?).map_err(|unsuited| match unsuited {
+                Unsuited::Kind { expected, found } if expected == self.recipe.subject() => {
+                    let expected = format!("{expected}, as the first file");
+                    ItemError::Kind { path: path(), expected, found: found.to_owned() }
+                }
+                unsuited => ItemError::of(path(), unsuited),
+            })?;
+        let voxels = self.store != Store::Sources || matches!(made, Prepared::Volume(_));
+        let volume = voxels.then(|| self.recipe.volume(&made, &Rotation::identity()));
+        let volume = volume.transpose().map_err(|e| ItemError::of(path(), e.into()))?;
+        let item = ItemData { volume, ..ItemData::default() };
+        Ok(match made {
+            _ if self.store == Store::Voxels => item,
+            Prepared::Points(points) => ItemData { points: Some(points), ..item },
+            Prepared::Mesh(mesh) => ItemData { mesh: Some(mesh), ..item },
+            Prepared::Volume(_) => item,
+        })
+    }
+}
 
 /// The items of a listing by a recipe, which the first file settles, or with `skip_broken` the
 /// first that can be read. Splits that the listing lacks are drawn by `fractions` and the seed.
@@ -12,7 +143,7 @@ use crate::split::Fractions;
 /// If two records get the same identifier, no file can be read, or the recipe does not suit.
 pub fn files(
     mut listing: Listing,
-    recipe: &Recipe,
+    recipe: &RecipeOptions,
     fractions: &Fractions,
     skip_broken: bool,
     options: &ImportOptions,
@@ -35,8 +166,10 @@ pub fn files(
     let stem = stem.map(|stem| stem.to_string_lossy().into_owned());
     let name = options.name.clone().or(stem).unwrap_or_default();
     let provenance = options.provenance("build", name.clone(), None, notes);
-    let meta = settled.meta(&name, class_names, provenance).map_err(BuildError::meta(&place))?;
+    let meta = DatasetMeta::of_recipe(settled.clone(), &name, class_names, provenance);
+    let meta = meta.map_err(BuildError::meta(&place))?;
     let options = serde_json::to_string(recipe).expect("plain data have a JSON form");
-    let make = Box::new(move |_, entry: &_| settled.make(entry));
+    let maker = FileRecipe::new(settled, recipe.store);
+    let make = Box::new(move |_, entry: &_| maker.make(entry));
     Ok(ItemSource { meta, tasks: None, entries, options, make })
 }

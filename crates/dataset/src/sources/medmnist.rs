@@ -7,6 +7,7 @@ use steer3d_volume::volume::{Grid, Volume};
 
 use crate::build::build;
 use crate::meta::{DatasetMeta, Split, Storage};
+use crate::recipe::Recipe;
 use crate::source::{
     Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open,
 };
@@ -49,6 +50,7 @@ pub fn medmnist(npz: &Path, options: &ImportOptions) -> Result<ItemSource, Build
             ..Entry::default()
         })
     });
+    let meta = DatasetMeta::scalars(1, &grid).map_err(BuildError::meta(npz))?;
     let archive = Archive {
         importer: "medmnist",
         path: npz,
@@ -58,7 +60,8 @@ pub fn medmnist(npz: &Path, options: &ImportOptions) -> Result<ItemSource, Build
         notes,
         volumes: DatasetMeta {
             storage: Storage::U8 { scale: SCALE },
-            ..DatasetMeta::scalars(1, &grid).map_err(BuildError::meta(npz))?
+            recipe: Some(Recipe::of_arrays(meta.irreps.clone(), &grid, SCALE)),
+            ..meta
         },
         tasks: None,
         entries: entries.collect(),

@@ -59,6 +59,7 @@ pub(crate) fn meta(storage: Storage) -> DatasetMeta {
         provenance: Provenance { source: "tests".to_owned(), ..Provenance::default() },
         voxeliser: None,
         mesh_voxeliser: None,
+        recipe: None,
     }
 }
 

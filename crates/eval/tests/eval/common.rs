@@ -78,16 +78,17 @@ fn write(path: &Path, items: usize, points: bool, answers: &Answers<'_>) -> Data
         },
         voxeliser: points.then(voxeliser),
         mesh_voxeliser: None,
+        recipe: None,
     };
     let mut writer = DatasetWriter::create(path, meta).unwrap();
     let tasks = match answers {
         Answers::Classes => None,
         Answers::Voxels(_) => {
             let voxel_classes = vec!["empty".into(), "dense".into()];
-            Some(Tasks { targets: None, voxel_classes })
+            Some(Tasks { targets: None, voxel_classes, ..Tasks::default() })
         }
         Answers::Values(irreps, _) => {
-            Some(Tasks { targets: Some(irreps.clone()), voxel_classes: vec![] })
+            Some(Tasks { targets: Some(irreps.clone()), voxel_classes: vec![], ..Tasks::default() })
         }
     };
     if let Some(tasks) = tasks {

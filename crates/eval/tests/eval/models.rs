@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Split, Tasks};
 use steer3d_eval::{Models, Prediction};
-use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, save};
+use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, save};
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, Volume};
@@ -71,6 +71,7 @@ fn network(path: &Path, head: &str, meaning: Meaning) {
         voxel_size: [1.5; 3],
         unit: "angstrom".into(),
         meaning,
+        origin: Origin::default(),
         model: network.config().clone(),
     };
     save(path, &network, &card).unwrap();

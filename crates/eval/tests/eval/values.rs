@@ -77,7 +77,8 @@ fn targets_that_do_not_fit_are_refused() {
     let missing = matches!(&error, EvalError::Missing { what, .. } if what.starts_with("targets"));
     assert!(missing, "{error}");
     // Every item of a dataset has its target, with all components.
-    let tasks = Tasks { targets: Some("1x1".parse().unwrap()), voxel_classes: vec![] };
+    let tasks =
+        Tasks { targets: Some("1x1".parse().unwrap()), voxel_classes: vec![], ..Tasks::default() };
     let writer = DatasetWriter::create(dir.path().join("c.h5"), plain.meta().clone()).unwrap();
     let mut writer = writer.with_tasks(tasks).unwrap();
     let volume = plain.read(0).unwrap();

@@ -1,0 +1,251 @@
+use std::io::BufReader;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::Args;
+use steer3d::dataset::Fit;
+use steer3d::eval::AnswerKind;
+use steer3d::files::AtPath;
+use steer3d::predict::{
+    Answer, BUILTIN, Identity, Inputs, Kind, Model, Named, Options, Output as RecordFile,
+    PredictError, Record, predict,
+};
+
+use crate::interrupt::{INTERRUPTED, stop};
+use crate::output::{Output, Progress};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  steer3d predict cath-class protein.pdb
+  steer3d predict runs/mine/model.safetensors structures/ --out answers.csv
+  steer3d predict runs/mine/model.safetensors ligands.sdf @more.txt --rotations 16 --out answers.jsonl
+  find /data -name '*.cif.gz' | steer3d predict cath-class - --features --out answers.npz
+  steer3d predict unet.safetensors map.mrc --out labels/ --probabilities
+
+MODEL is a file, or a model that comes with the program (`steer3d predict --list`). An INPUT is a file of any format of
+`steer3d dataset build`, a folder, a list of paths (@LIST, or - for standard input), a table (.csv with a column `path`),
+a dataset (HDF5) or an archive of `steer3d dataset import` (.npz). Files become volumes by the recipe of the model, which
+`steer3d info` shows. Exit code 3: some inputs have no answer.";
+
+/// Exit code of a run in which some inputs have no answer.
+const SOME_FAILED: u8 = 3;
+
+#[derive(Args)]
+pub(crate) struct PredictArgs {
+    /// The model: a file (.safetensors) or the name of one that comes with the program
+    #[arg(required_unless_present = "list")]
+    model: Option<String>,
+    /// Files, folders, @lists, - (a list from standard input), tables, datasets and archives
+    #[arg(value_name = "INPUT", required_unless_present = "list")]
+    inputs: Vec<String>,
+    /// List the models that come with the program
+    #[arg(long, exclusive = true)]
+    list: bool,
+    /// TOML file that says how files become volumes, instead of what the model says
+    #[arg(long)]
+    recipe: Option<PathBuf>,
+    /// What becomes of volumes of another grid than the model's, instead of what the recipe says
+    #[arg(long, value_enum)]
+    fit: Option<Fit>,
+    /// Turn the source of each input by so many rotations, and take the mean of the answers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    rotations: u32,
+    /// Give the invariant features before the head, too
+    #[arg(long)]
+    features: bool,
+    /// For labels of voxels: write the probability of every class, too
+    #[arg(long, requires = "out")]
+    probabilities: bool,
+    /// File for the answers (.csv, .jsonl or .npz); for labels of voxels a folder
+    #[arg(long, short)]
+    out: Option<PathBuf>,
+    /// Go on with what an interrupted run left beside --out; begin if there is nothing
+    #[arg(long, requires = "out")]
+    resume: bool,
+}
+
+pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Result<ExitCode> {
+    let Some(name) = &args.model else {
+        let lines = BUILTIN.iter().map(|model| format!("{:<20} {}", model.name, model.about));
+        let names: Vec<&str> = BUILTIN.iter().map(|model| model.name).collect();
+        output.result(&lines.collect::<Vec<_>>().join("\n"), &names)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let model = opened(name, args, device)?;
+    let stdin = || Box::new(BufReader::new(std::io::stdin())) as Box<dyn std::io::BufRead>;
+    let inputs = Inputs::of(&args.inputs, stdin, &model)?;
+    if let Some(first) = inputs.ignored.first() {
+        let count = inputs.ignored.len();
+        output.say(&format!(
+            "{count} files of no known format are left out, such as {}",
+            first.display()
+        ));
+    }
+    let (maps, file) = places(args, &model)?;
+    let options = Options {
+        rotations: args.rotations as usize,
+        features: args.features,
+        maps,
+        probabilities: args.probabilities,
+    };
+    let identity = Identity::new(&model, &inputs, &options)?;
+    let mut kept = match &file {
+        Some(path) => Some(RecordFile::open(path, &identity, &inputs, args.resume)?),
+        None => None,
+    };
+    let first = kept.as_ref().map_or(0, |kept| kept.records().len());
+    if first > 0 {
+        output.say(&format!("{first} of {} answers are there", inputs.items.len()));
+    }
+    let failed = kept.iter().flat_map(RecordFile::records).filter(|r| r.error.is_some()).count();
+    let mut seen = Seen {
+        model: &model,
+        output,
+        progress: output.progress("predict", inputs.items.len()),
+        printed: file.is_none(),
+        done: first,
+        failed,
+        unlike: 0,
+    };
+    seen.progress.begin_at(first);
+    let stop = stop();
+    let mut stopped = false;
+    let mut sink = |record: Record, sha256: Option<String>| {
+        seen.hear(&record)?;
+        if let Some(kept) = &mut kept {
+            kept.add(record, sha256)?;
+        }
+        stopped = stop.is_asked();
+        Ok(if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    predict(&model, &inputs, &options, first, &mut sink)?;
+    let Seen { progress, done, failed, unlike, .. } = seen;
+    drop(progress);
+    if stopped && done < inputs.items.len() {
+        let goes_on = if file.is_some() {
+            ": the same command with --resume goes on where it was"
+        } else {
+            ""
+        };
+        output.say(&format!("interrupted{goes_on}"));
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    if let (Some(kept), Some(path)) = (kept, &file) {
+        let answered = done - failed;
+        kept.finish(&model)?;
+        let text = format!("{}: answers for {answered} of {done} inputs", path.display());
+        let value = serde_json::json!({ "out": path, "inputs": done, "answers": answered });
+        output.result(&text, &value)?;
+    }
+    if unlike > 0 {
+        output.say(&format!("{unlike} of {done} inputs are unlike the training data of the model"));
+    }
+    Ok(if failed > 0 { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+}
+
+fn opened(name: &str, args: &PredictArgs, device: &Device) -> Result<Model> {
+    let recipe = args.recipe.as_deref().map(Model::read_recipe).transpose()?;
+    let mut model = Model::open(name, recipe, device)?;
+    if let Some(fit) = args.fit {
+        model = model.with_fit(fit).context("--fit")?;
+    }
+    Ok(model)
+}
+
+/// The folder for labels of voxels, and the file for records.
+fn places(args: &PredictArgs, model: &Model) -> Result<(Option<PathBuf>, Option<PathBuf>)> {
+    let Some(out) = &args.out else { return Ok((None, None)) };
+    if model.answers() != AnswerKind::Voxels {
+        if args.probabilities {
+            bail!(
+                "--probabilities: expected a model that labels voxels; {} does not",
+                model.name()
+            );
+        }
+        Kind::of(out)?;
+        return Ok((None, Some(out.clone())));
+    }
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    Ok((Some(out.clone()), Some(out.join("answers.csv"))))
+}
+
+/// What has been answered.
+struct Seen<'a> {
+    model: &'a Model,
+    output: &'a Output,
+    progress: Progress,
+    /// Whether each answer goes to standard output.
+    printed: bool,
+    done: usize,
+    failed: usize,
+    unlike: usize,
+}
+
+impl Seen<'_> {
+    fn hear(&mut self, record: &Record) -> Result<(), PredictError> {
+        self.done += 1;
+        self.failed += usize::from(record.error.is_some());
+        self.unlike += usize::from(record.unlike.is_some_and(|unlike| unlike > 1.0));
+        if self.printed {
+            let line = match (self.output.is_json(), &record.error) {
+                (true, _) => serde_json::to_string(record).ok(),
+                (false, None) => Some(line(self.model, record)),
+                (false, Some(_)) => None,
+            };
+            if let Some(line) = line {
+                let standard_output = std::path::Path::new("standard output");
+                self.progress.result(&line).at_path(standard_output)?;
+            }
+        }
+        for problem in record.error.iter() {
+            self.progress.note(&format!("{}: error: {problem}", record.item));
+        }
+        for warning in &record.warnings {
+            self.progress.note(&format!("{}: warning: {warning}", record.item));
+        }
+        self.progress.at(self.done, "");
+        Ok(())
+    }
+}
+
+/// An answer in a line: class, probability and the next best, or values with their units, or shares of labels; then the
+/// input.
+fn line(model: &Model, record: &Record) -> String {
+    let answer = match &record.answer {
+        Some(Answer::Classes { class, probabilities, best, next }) => {
+            let names = &model.card().class_names;
+            let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+            let next = next.map_or_else(String::new, |next| {
+                let name = names.get(next).map_or("", String::as_str);
+                format!("  {:>5.1} % {name:<width$}", 100.0 * probabilities[next])
+            });
+            format!("{class:<width$}  {:>5.1} %{next}", 100.0 * probabilities[*best])
+        }
+        Some(Answer::Values(named)) => {
+            let text = |named: &Named| {
+                let numbers: Vec<String> =
+                    named.components.iter().map(|x| format!("{x:.5}")).collect();
+                format!("{} {} {}", named.name, numbers.join(" "), named.unit).trim().to_owned()
+            };
+            named.iter().map(text).collect::<Vec<_>>().join(", ")
+        }
+        Some(Answer::Voxels { shares, .. }) => {
+            let names = &model.card().meaning.voxel_classes;
+            let text = |(class, share): (usize, &f64)| {
+                let name = names.get(class).cloned().unwrap_or_else(|| class.to_string());
+                format!("{name} {:.1} %", 100.0 * share)
+            };
+            shares.iter().enumerate().map(text).collect::<Vec<_>>().join(", ")
+        }
+        None => String::new(),
+    };
+    let stability = record.stability.map_or_else(String::new, |s| match s.agreement {
+        Some(agreement) => {
+            format!("  (same answer at {:.0} % of {} rotations)", 100.0 * agreement, s.rotations)
+        }
+        None => format!("  (± {:.2e} over {} rotations)", s.deviation, s.rotations),
+    });
+    format!("{answer}{stability}  {}", record.item)
+}

@@ -1,0 +1,181 @@
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use steer3d_dataset::{
+    BuildError, Dataset, Entry, IMPORTERS, ImportOptions, ItemSource, Listing, Recipe,
+};
+use steer3d_formats::npz::Npz;
+
+use crate::error::PredictError;
+use crate::model::Model;
+
+/// Something to answer for.
+#[derive(Clone)]
+pub struct Input {
+    /// Its path, or its name in a dataset or an archive.
+    pub name: String,
+    pub(crate) origin: Origin,
+}
+
+/// Where it is.
+#[derive(Clone)]
+pub(crate) enum Origin {
+    /// A file, or a record of it.
+    File(Entry),
+    /// An item of a dataset.
+    Dataset(Arc<Dataset>, usize),
+    /// An item of an archive.
+    Archive(Arc<ItemSource>, usize),
+}
+
+/// The items of all that a user names.
+#[derive(Clone, Default)]
+pub struct Inputs {
+    /// The items in order.
+    pub items: Vec<Input>,
+    /// Files of folders that are of no known format.
+    pub ignored: Vec<PathBuf>,
+    /// What tells datasets and archives from others, for the identity of a run.
+    pub(crate) digests: Vec<String>,
+}
+
+impl Inputs {
+    /// The items of files, folders (with all their folders), lists (`@LIST`, or `-` for standard input, a path a line),
+    /// tables (`.csv`, with a column `path`), datasets (HDF5), and archives of NumPy in a layout of
+    /// `steer3d dataset import`, in the order of the names. No file that is not a dataset or an archive is read but
+    /// those of several records.
+    ///
+    /// # Errors
+    /// If a folder, list, table, dataset or archive cannot be read, an item comes twice, or `model` is not for a dataset
+    /// or an archive. A file that cannot be read is an item all the same.
+    pub fn of(
+        names: &[String],
+        standard_input: impl FnOnce() -> Box<dyn BufRead>,
+        model: &Model,
+    ) -> Result<Self, PredictError> {
+        let mut inputs = Self::default();
+        let mut standard_input = Some(standard_input);
+        // Files that follow one another are one listing, so that one that comes twice is found.
+        let mut files: Vec<PathBuf> = vec![];
+        for name in names {
+            let path = Path::new(name);
+            let special = name == "-" || name.starts_with('@') || has_extension(path, "csv");
+            let kept = if special || path.is_dir() { None } else { inputs.whole(path, model)? };
+            match kept {
+                Some(items) => {
+                    inputs.add_files(&std::mem::take(&mut files))?;
+                    inputs.items.extend(items);
+                }
+                None if special => {
+                    inputs.add_files(&std::mem::take(&mut files))?;
+                    let listing = match name.strip_prefix('@') {
+                        Some(list) => Listing::of_list(Path::new(list))?,
+                        None if name == "-" => {
+                            let Some(lines) = standard_input.take() else { continue };
+                            Listing::of_lines(path, lines())?
+                        }
+                        None => Listing::of_table(path)?,
+                    };
+                    inputs.add(listing)?;
+                }
+                None => files.push(path.to_owned()),
+            }
+        }
+        inputs.add_files(&files)?;
+        Ok(inputs)
+    }
+
+    fn add_files(&mut self, files: &[PathBuf]) -> Result<(), PredictError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut listing = Listing::of_files(&files[0], files)?;
+        // A folder alone gives paths below it; here they are as the user can open them.
+        for entry in &mut listing.entries {
+            if let Some(path) = entry.path.to_str() {
+                entry.source = path.to_owned();
+            }
+        }
+        self.add(listing)
+    }
+
+    fn add(&mut self, mut listing: Listing) -> Result<(), PredictError> {
+        listing.expand_records()?;
+        self.ignored.append(&mut listing.ignored);
+        let input =
+            |entry: Entry| Input { name: entry.source.clone(), origin: Origin::File(entry) };
+        self.items.extend(listing.entries.into_iter().map(input));
+        Ok(())
+    }
+
+    /// The items of a dataset or an archive; none if the file is neither.
+    fn whole(&mut self, path: &Path, model: &Model) -> Result<Option<Vec<Input>>, PredictError> {
+        let fits = |problem: Result<(), String>| {
+            problem.map_err(|problem| PredictError::Input {
+                input: path.display().to_string(),
+                problem,
+            })
+        };
+        if is_hdf5(path) {
+            let dataset = Arc::new(Dataset::open(path)?);
+            fits(model.check_volumes(dataset.meta()))?;
+            self.digests.push(dataset.digest()?);
+            let input = |(item, id): (usize, &String)| Input {
+                name: id.clone(),
+                origin: Origin::Dataset(dataset.clone(), item),
+            };
+            return Ok(Some(dataset.ids().iter().enumerate().map(input).collect()));
+        }
+        let Some(layout) = layout(path) else { return Ok(None) };
+        let source = Arc::new(archive(path, layout, model)?);
+        fits(model.check_volumes(&source.meta))?;
+        self.digests.push(source.meta.provenance.sha256.clone().unwrap_or_default());
+        let input = |(item, entry): (usize, &Entry)| Input {
+            name: entry.id.clone(),
+            origin: Origin::Archive(source.clone(), item),
+        };
+        Ok(Some(source.entries.iter().enumerate().map(input).collect()))
+    }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+}
+
+fn is_hdf5(path: &Path) -> bool {
+    let start = || {
+        let mut start = [0; 8];
+        std::io::Read::read_exact(&mut steer3d_files::open(path).ok()?, &mut start).ok()?;
+        Some(start)
+    };
+    start().is_some_and(|start| start == *b"\x89HDF\r\n\x1a\n")
+}
+
+/// The layout of `steer3d dataset import` of an archive of NumPy; none if it is another file.
+fn layout(path: &Path) -> Option<&'static str> {
+    if !has_extension(path, "npz") {
+        return None;
+    }
+    let archive = Npz::open(path).ok()?;
+    let layouts = [("positions", "cath"), ("train_images", "medmnist"), ("volumes", "arrays")];
+    layouts.into_iter().find(|(key, _)| archive.has(key)).map(|(_, layout)| layout)
+}
+
+/// The items of an archive, on the grid of the model.
+fn archive(path: &Path, layout: &str, model: &Model) -> Result<ItemSource, BuildError> {
+    let card = model.card();
+    let mut options = ImportOptions {
+        voxel_size: Some(card.voxel_size),
+        unit: Some(card.unit.clone()),
+        irreps: card.meaning.irreps.clone(),
+        ..ImportOptions::default()
+    };
+    if let Some(Recipe::Molecules { voxeliser, .. }) = &model.recipe {
+        options.size = Some(voxeliser.size);
+        options.sigma = Some(voxeliser.sigma);
+        options.channels = Some(voxeliser.channels);
+    }
+    let importer = IMPORTERS.into_iter().find(|importer| importer.name == layout);
+    importer.expect("a layout of the table above").open(Some(path), &options)
+}

@@ -1,0 +1,177 @@
+//! From an input to what is turned and voxelised.
+
+use std::path::{Path, PathBuf};
+
+use steer3d_dataset::{FileReader, ItemData, Prepared, Recipe};
+use steer3d_eval::AnswerKind;
+use steer3d_files::digest::sha256_of;
+use steer3d_formats::FileContents;
+use steer3d_so3::Rotation;
+use steer3d_volume::{Volume, VolumeError};
+
+use crate::inputs::{Input, Origin};
+use crate::model::Model;
+
+/// An input that is read.
+pub(crate) struct Item {
+    pub(crate) prepared: Prepared,
+    /// The volume of a file as it was, where voxels are labelled.
+    pub(crate) original: Option<Volume>,
+    /// SHA-256 of its file.
+    pub(crate) sha256: Option<String>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The file of an input that is one, or a record of one.
+pub(crate) fn file_of(input: &Input) -> Option<&Path> {
+    match &input.origin {
+        Origin::File(entry) => Some(&entry.path),
+        Origin::Dataset(..) | Origin::Archive(..) => None,
+    }
+}
+
+/// Why an input cannot be read, and whether it can once others give back memory.
+pub(crate) struct Unread {
+    pub(crate) problem: String,
+    pub(crate) temporary: bool,
+}
+
+impl<E: std::fmt::Display> From<E> for Unread {
+    fn from(error: E) -> Self {
+        Self { problem: error.to_string(), temporary: false }
+    }
+}
+
+/// Reads an input.
+pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<Item, Unread> {
+    match &input.origin {
+        Origin::File(entry) => {
+            let recipe = model.recipe()?;
+            let sha256 = sha256_of(&entry.path)?;
+            let contents = reader.read(entry).map_err(|error| Unread {
+                temporary: error.is_temporary(),
+                problem: error.to_string(),
+            })?;
+            let keep = model.answers() == AnswerKind::Voxels;
+            let named =
+                |problem: &dyn std::fmt::Display| format!("{}: {problem}", entry.path.display());
+            let (prepared, original) = match contents {
+                FileContents::Volume(volume) if keep => {
+                    let whole = recipe.prepare_whole(volume.clone()).map_err(|e| named(&e))?;
+                    (Prepared::Volume(whole), Some(volume))
+                }
+                contents => (recipe.prepare(contents).map_err(|e| named(&e))?, None),
+            };
+            let warnings = warnings(recipe, &prepared);
+            Ok(Item { prepared, original, sha256: Some(sha256), warnings })
+        }
+        Origin::Dataset(dataset, item) => {
+            let prepared = match dataset.points(*item)? {
+                Some(points) if matches!(model.recipe, Some(Recipe::Molecules { .. })) => {
+                    Prepared::Points(points)
+                }
+                _ => Prepared::Volume(dataset.read(*item)?),
+            };
+            Ok(Item::of(prepared, model))
+        }
+        Origin::Archive(source, item) => {
+            let made = source.item(*item)?;
+            let prepared = match made {
+                ItemData { points: Some(points), .. }
+                    if matches!(model.recipe, Some(Recipe::Molecules { .. })) =>
+                {
+                    Prepared::Points(points)
+                }
+                ItemData { volume: Some(volume), .. } => Prepared::Volume(volume),
+                _ => return Err("has no volume".to_owned().into()),
+            };
+            Ok(Item::of(prepared, model))
+        }
+    }
+}
+
+impl Item {
+    fn of(prepared: Prepared, model: &Model) -> Self {
+        let warnings = model.recipe.as_ref().map_or(vec![], |recipe| warnings(recipe, &prepared));
+        Self { prepared, original: None, sha256: None, warnings }
+    }
+
+    /// D, H, W of its volumes.
+    pub(crate) fn dims(&self, model: &Model) -> [usize; 3] {
+        match (&self.prepared, &model.recipe) {
+            (Prepared::Volume(volume), _) => volume.dims(),
+            (_, Some(recipe)) => recipe.grid().map_or(model.card.dims, |grid| grid.dims()),
+            (_, None) => model.card.dims,
+        }
+    }
+
+    /// Its volume, turned.
+    pub(crate) fn volume(&self, model: &Model, rotation: &Rotation) -> Result<Volume, VolumeError> {
+        match (&self.prepared, &model.recipe) {
+            (Prepared::Volume(volume), _) if rotation.angle() == 0.0 => Ok(volume.clone()),
+            (prepared, Some(recipe)) => recipe.volume(prepared, rotation),
+            (Prepared::Volume(volume), None) => {
+                let irreps = model.card.meaning.irreps.clone();
+                let irreps = irreps.unwrap_or_else(|| {
+                    format!("{}x0", volume.channels()).parse().expect("scalars are irreps")
+                });
+                let how = steer3d_volume::Interpolation::Cubic;
+                steer3d_volume::rotate(volume, &irreps, rotation, how)
+            }
+            (_, None) => unreachable!("points and meshes are made by a recipe"),
+        }
+    }
+}
+
+/// Share of the atoms above which an answer is doubted.
+const FEW_OUTSIDE: f64 = 0.01;
+
+/// What is unusual about a source.
+fn warnings(recipe: &Recipe, prepared: &Prepared) -> Vec<String> {
+    let mut warnings = vec![];
+    match prepared {
+        Prepared::Points(points) => {
+            let Ok(grid) = recipe.grid() else { return warnings };
+            let [d, h, w] = grid.dims();
+            let size = grid.voxel_size();
+            let half = [w, h, d].map(|n| n as f64 / 2.0);
+            let outside = |p: &&[f64; 3]| (0..3).any(|i| (p[i] / size[i]).abs() > half[i]);
+            let share =
+                points.positions().iter().filter(outside).count() as f64 / points.len() as f64;
+            if share > FEW_OUTSIDE {
+                warnings.push(format!(
+                    "{:.0} % of the atoms lie outside of the grid of {} x {} x {} {}",
+                    100.0 * share,
+                    w as f64 * size[0],
+                    h as f64 * size[1],
+                    d as f64 * size[2],
+                    recipe.unit()
+                ));
+            }
+        }
+        Prepared::Volume(volume) if volume.data().iter().all(|value| *value == 0.0) => {
+            warnings.push("all voxels are 0".to_owned());
+        }
+        Prepared::Volume(_) | Prepared::Mesh(_) => {}
+    }
+    warnings
+}
+
+/// The name of the file of the labels of an input, in `folder`.
+pub(crate) fn map_path(folder: &Path, input: &Input, more: &str) -> PathBuf {
+    let file = file_of(input);
+    let name = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let name = name.unwrap_or_else(|| input.name.clone());
+    let lower = name.to_ascii_lowercase();
+    let known = [".nii.gz", ".nii", ".mrc", ".map", ".ccp4", ".npy"];
+    let extension = known.into_iter().find(|known| lower.ends_with(known));
+    let stem = extension.map_or(&*name, |extension| &name[..name.len() - extension.len()]);
+    let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let stem: String = stem.chars().map(plain).collect();
+    let extension = match extension {
+        Some(".nii.gz" | ".nii") => ".nii",
+        Some(".npy") => ".npy",
+        _ => ".mrc",
+    };
+    folder.join(format!("{stem}.{more}{extension}"))
+}

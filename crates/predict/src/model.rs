@@ -1,0 +1,232 @@
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
+use steer3d_dataset::{DatasetMeta, Fit, Recipe};
+use steer3d_eval::AnswerKind;
+use steer3d_files::AtPath;
+use steer3d_files::digest::PartHasher;
+use steer3d_nn::checkpoint::{self, ModelCard};
+use steer3d_nn::{FoldedNetwork, Network};
+use steer3d_so3::Irreps;
+
+use crate::builtin;
+use crate::error::PredictError;
+
+/// A network ready to answer, and what turns files into its input.
+#[derive(Debug)]
+pub struct Model {
+    pub(crate) name: String,
+    pub(crate) card: ModelCard,
+    pub(crate) recipe: Option<Recipe>,
+    pub(crate) answers: AnswerKind,
+    pub(crate) folded: FoldedNetwork,
+    network: Network,
+}
+
+impl Model {
+    /// The model of a file (`.safetensors`), or one that comes with the program, by its name. `recipe` stands in the
+    /// place of that of its card.
+    ///
+    /// # Errors
+    /// If there is no such model, it cannot be read, gives a field that is not predicted, or the recipe is of another
+    /// grid or of other channels.
+    pub fn open(name: &str, recipe: Option<Recipe>, device: &Device) -> Result<Self, PredictError> {
+        let path = Path::new(name);
+        let (network, card) = match builtin::find(name) {
+            Some(model) if !path.is_file() => checkpoint::read(path, model.bytes, device)?,
+            None if !path.exists() => {
+                let advice = builtin::advice(name);
+                return Err(PredictError::NoModel { name: name.to_owned(), advice });
+            }
+            _ => checkpoint::load(path, device)?,
+        };
+        Self::new(name, network, card, recipe)
+    }
+
+    /// The model of a network and its card.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn new(
+        name: &str,
+        network: Network,
+        card: ModelCard,
+        recipe: Option<Recipe>,
+    ) -> Result<Self, PredictError> {
+        let problem = |problem: String| PredictError::Model { model: name.to_owned(), problem };
+        let answers = AnswerKind::of_head(network.config().head()).ok_or_else(|| {
+            problem("gives a field; classes, labels of voxels and values are predicted".to_owned())
+        })?;
+        let wrong = |problem: String| PredictError::Recipe { place: name.to_owned(), problem };
+        let recipe = match (recipe, &card.meaning.recipe) {
+            (Some(recipe), _) => Some(recipe),
+            (None, Some(table)) => Some(
+                Recipe::deserialize(table.clone()).map_err(|e| wrong(format!("recipe: {e}")))?,
+            ),
+            (None, None) => None,
+        };
+        if let Some(recipe) = &recipe {
+            check(recipe, &card).map_err(wrong)?;
+        }
+        let folded = network.folded()?;
+        if let Some(typical) = &card.origin.typical {
+            typical.check(typical.mean.len()).map_err(problem)?;
+        }
+        Ok(Self { name: name.to_owned(), card, recipe, answers, folded, network })
+    }
+
+    /// The same with another way to bring volumes to the grid of the recipe.
+    ///
+    /// # Errors
+    /// If the recipe is not for volumes, or there is none.
+    pub fn with_fit(mut self, fit: Fit) -> Result<Self, PredictError> {
+        let name = self.name.clone();
+        match &mut self.recipe {
+            Some(Recipe::Volumes { fit: old, .. }) => *old = fit,
+            Some(other) => {
+                let problem =
+                    format!("expected a model of volumes, found one of {}s", &other.subject()[2..]);
+                return Err(PredictError::Model { model: name, problem });
+            }
+            None => {
+                self.recipe()?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Reads a recipe from a file of TOML.
+    ///
+    /// # Errors
+    /// If it cannot be read, lacks a field or has another one.
+    pub fn read_recipe(path: &Path) -> Result<Recipe, PredictError> {
+        let text = std::fs::read_to_string(path).at_path(path)?;
+        let wrong =
+            |problem: String| PredictError::Recipe { place: path.display().to_string(), problem };
+        let recipe: Recipe =
+            toml::from_str(&text).map_err(|e| wrong(e.to_string().replace('\n', " ")))?;
+        recipe.check().map_err(|e| wrong(e.to_string()))?;
+        Ok(recipe)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its card.
+    pub fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    /// What it answers.
+    pub fn answers(&self) -> AnswerKind {
+        self.answers
+    }
+
+    /// What turns files into its input.
+    ///
+    /// # Errors
+    /// If neither its card nor the user says it.
+    pub fn recipe(&self) -> Result<&Recipe, PredictError> {
+        self.recipe.as_ref().ok_or_else(|| PredictError::Recipe {
+            place: self.name.clone(),
+            problem: "its card does not say how files become volumes, since it was made by an older version or of \
+                      data that were no files; give --recipe FILE.toml"
+                .to_owned(),
+        })
+    }
+
+    /// What tells it from every other: SHA-256 of weights, card and recipe.
+    pub(crate) fn fingerprint(&self) -> Result<String, PredictError> {
+        let mut hash = PartHasher::default();
+        hash.add(&serde_json::to_vec(&(&self.card, &self.recipe)).unwrap_or_default());
+        for (name, var) in self.network.params().all() {
+            let values = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            hash.add(name.as_bytes());
+            hash.add(&bytes);
+        }
+        Ok(hash.text())
+    }
+
+    /// Names of what it chooses among, of volumes or voxels.
+    pub(crate) fn classes(&self) -> Vec<String> {
+        let card = &self.card;
+        let named = match self.answers {
+            AnswerKind::Voxels => &card.meaning.voxel_classes,
+            _ => &card.class_names,
+        };
+        let count = card.model.classes();
+        if named.len() == count {
+            named.clone()
+        } else {
+            (0..count).map(|i| i.to_string()).collect()
+        }
+    }
+
+    /// How its values turn.
+    pub(crate) fn targets(&self) -> Irreps {
+        let count = self.card.model.classes();
+        let stated = self.card.meaning.targets.clone().filter(|irreps| irreps.dim() == count);
+        stated.unwrap_or_else(|| format!("{count}x0").parse().expect("scalars are irreps"))
+    }
+
+    /// Features, if it has some of whole volumes, and outputs, a row for each of `count` volumes of these dims.
+    pub(crate) fn answer(
+        &self,
+        volumes: Vec<f32>,
+        count: usize,
+        [d, h, w]: [usize; 3],
+    ) -> Result<Vec<(Vec<f32>, Vec<f32>)>, PredictError> {
+        let params = self.network.params();
+        let shape = (count, self.card.model.channels(), d, h, w);
+        let x = Tensor::from_vec(volumes, shape, &Device::Cpu)?;
+        let x = x.to_device(params.device())?.to_dtype(params.dtype())?;
+        let [features, output] = self.folded.forward_with_features(&x)?;
+        let rows = |values: &Tensor| -> Result<Vec<Vec<f32>>, PredictError> {
+            Ok(values.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?)
+        };
+        let outputs = rows(&output.values)?;
+        let features = match features.values.dims().len() {
+            2 => rows(&features.values)?,
+            _ => vec![vec![]; count],
+        };
+        Ok(features.into_iter().zip(outputs).collect())
+    }
+
+    /// Whether the volumes of a dataset or an archive are what it takes.
+    pub(crate) fn check_volumes(&self, meta: &DatasetMeta) -> Result<(), String> {
+        let channels = self.card.model.channels();
+        if meta.channels != channels {
+            return Err(format!(
+                "expected volumes of {channels} channels, as {} was trained on, found {}",
+                self.name, meta.channels
+            ));
+        }
+        steer3d_eval::check_volumes(&self.card, meta).map(|_| ())
+    }
+}
+
+/// Whether a recipe makes what a network was trained on.
+fn check(recipe: &Recipe, card: &ModelCard) -> Result<(), String> {
+    recipe.check().map_err(|e| format!("recipe: {e}"))?;
+    let (channels, expected) = (recipe.channels(), card.model.channels());
+    if channels != expected {
+        return Err(format!(
+            "recipe: expected {expected} channels, as the network takes, found {channels}"
+        ));
+    }
+    let grid = recipe.grid().map_err(|e| format!("recipe: {e}"))?;
+    let close = |(a, b): (&f64, f64)| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
+    if !card.voxel_size.iter().zip(grid.voxel_size()).all(close) {
+        return Err(format!(
+            "recipe: expected voxels of {:?} {}, as the network was trained on, found {:?}",
+            card.voxel_size,
+            card.unit,
+            grid.voxel_size()
+        ));
+    }
+    Ok(())
+}
