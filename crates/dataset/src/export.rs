@@ -39,7 +39,7 @@ impl Dataset {
     }
 
     /// Writes the list of items as a table (CSV) with the columns id, label, split, group, source
-    /// and sha256.
+    /// and sha256; the label is empty without classes.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -51,7 +51,7 @@ impl Dataset {
             for (i, id) in self.ids().iter().enumerate() {
                 table.write_record([
                     id,
-                    &self.meta().class_names[self.labels()[i] as usize],
+                    self.class(i).unwrap_or_default(),
                     &self.splits()[i].to_string(),
                     &text(self.groups(), i),
                     &text(self.sources(), i),

@@ -109,7 +109,7 @@ pub struct Skipped {
 pub struct DatasetMeta {
     /// Name of the dataset.
     pub name: String,
-    /// Names of the classes; a label is an index into them.
+    /// Names of the classes; a label is an index into them. Empty where items have no labels, which are then 0.
     pub class_names: Vec<String>,
     /// Channels of each volume.
     pub channels: usize,
@@ -207,6 +207,11 @@ impl DatasetMeta {
         }
     }
 
+    /// Labels are below this.
+    pub(crate) fn label_end(&self) -> usize {
+        self.class_names.len().max(1)
+    }
+
     /// Values in each volume.
     pub fn item_len(&self) -> usize {
         self.channels * self.dims.iter().product::<usize>()
@@ -238,9 +243,6 @@ impl DatasetMeta {
                 dim: self.irreps.dim(),
                 channels: self.channels,
             });
-        }
-        if self.class_names.is_empty() {
-            return parameter("class_names", "at least one name", "none");
         }
         let texts = self.class_names.iter().chain([&self.name, &self.unit]);
         if let Some(text) = with_control_characters(texts) {

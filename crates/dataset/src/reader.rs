@@ -104,7 +104,7 @@ impl Dataset {
         let sources = file.has("sources").then(|| file.list(&columns::SOURCES, Some(items)));
         let checksums = file.has("checksums").then(|| file.list(&columns::CHECKSUMS, Some(items)));
         Ok(Self {
-            labels: labels(&file, items, meta.class_names.len())?,
+            labels: labels(&file, items, meta.label_end())?,
             splits: splits(&file, items)?,
             ids: file.list(&columns::IDS, Some(items))?,
             origins: finite(&file, &columns::ORIGINS, items)?.as_chunks().0.to_vec(),
@@ -138,9 +138,17 @@ impl Dataset {
         self.labels.len()
     }
 
-    /// Label of each item, an index into the class names.
+    /// Label of each item, an index into the class names; 0 where there are none.
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// Class of an item; `None` without classes.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    pub fn class(&self, item: usize) -> Option<&str> {
+        self.meta.class_names.get(self.labels[item] as usize).map(String::as_str)
     }
 
     /// Split of each item.
@@ -183,11 +191,13 @@ impl Dataset {
         (0..self.len()).filter(|&i| self.splits[i] == split).collect()
     }
 
-    /// Number of items of each class in a split.
+    /// Number of items of each class in a split; empty without classes.
     pub fn class_counts(&self, split: Split) -> Vec<usize> {
         let mut counts = vec![0; self.meta.class_names.len()];
         for i in self.indices(split) {
-            counts[self.labels[i] as usize] += 1;
+            if let Some(count) = counts.get_mut(self.labels[i] as usize) {
+                *count += 1;
+            }
         }
         counts
     }
@@ -495,13 +505,13 @@ fn json<T: DeserializeOwned>(file: &StoredFile, column: &Column<u8>) -> Result<T
         .map_err(|e| file.malformed(column.name, "the JSON of FORMAT.md", e.to_string()))
 }
 
-fn labels(file: &StoredFile, items: usize, classes: usize) -> Result<Vec<u32>, DatasetError> {
+fn labels(file: &StoredFile, items: usize, end: usize) -> Result<Vec<u32>, DatasetError> {
     let labels = file.list(&columns::LABELS, Some(items))?;
-    match labels.iter().position(|&label| label as usize >= classes) {
+    match labels.iter().position(|&label| label as usize >= end) {
         None => Ok(labels),
         Some(i) => {
             let found = format!("label {} of item {i}", labels[i]);
-            Err(file.malformed("labels", format!("labels below {classes}"), found))
+            Err(file.malformed("labels", format!("labels below {end}"), found))
         }
     }
 }

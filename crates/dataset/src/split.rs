@@ -23,6 +23,9 @@ impl Default for Fractions {
 }
 
 impl Fractions {
+    /// All items for testing.
+    pub const ALL_TEST: Self = Self([0.0, 0.0, 1.0]);
+
     /// Shares for training, validation and testing.
     ///
     /// # Errors

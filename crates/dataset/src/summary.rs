@@ -14,7 +14,7 @@ pub struct SplitSummary {
     pub split: Split,
     /// Number of items.
     pub items: usize,
-    /// Number of items of each class.
+    /// Number of items of each class; empty without classes.
     pub per_class: Vec<usize>,
 }
 
@@ -113,7 +113,7 @@ impl Dataset {
         }
         let splits = Split::ALL.map(|split| {
             let per_class = self.class_counts(split);
-            SplitSummary { split, items: per_class.iter().sum(), per_class }
+            SplitSummary { split, items: self.indices(split).len(), per_class }
         });
         let values = (self.len() * self.meta().item_len()) as f64;
         let file = std::fs::metadata(self.path());

@@ -230,8 +230,8 @@ impl DatasetWriter {
         if let Some(volume) = item.volume {
             self.check_volume(volume)?;
         }
-        if item.label as usize >= meta.class_names.len() {
-            let expected = format!("a label below {}", meta.class_names.len());
+        if item.label as usize >= meta.label_end() {
+            let expected = format!("a label below {}", meta.label_end());
             return self.wrong("label", expected, item.label.to_string());
         }
         let parts = item.parts();

@@ -257,7 +257,6 @@ fn inconsistent_descriptions_are_refused() {
         steer3d_dataset::DatasetMeta { irreps: "1x1".parse().unwrap(), ..good.clone() },
         steer3d_dataset::DatasetMeta { dims: [3, 0, 5], ..good.clone() },
         steer3d_dataset::DatasetMeta { dims: [1 << 20; 3], ..good.clone() },
-        steer3d_dataset::DatasetMeta { class_names: Vec::new(), ..good.clone() },
         steer3d_dataset::DatasetMeta { storage: Storage::U8 { scale: 0.0 }, ..good.clone() },
         steer3d_dataset::DatasetMeta { voxeliser, ..good.clone() },
     ] {

@@ -1,7 +1,8 @@
-//! Which files a dataset is made of: a tree of folders or a table of paths and labels.
+//! Which files a dataset is made of: a tree of folders, a table of paths and labels, or files without labels.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -20,19 +21,111 @@ const MAX_DEPTH: usize = 16;
 /// The files of a dataset in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// The folder or table.
+    /// The folder, table or list.
     pub place: PathBuf,
-    /// Names of the classes.
+    /// Names of the classes; empty for items without labels.
     pub class_names: Vec<String>,
     /// The files.
     pub entries: Vec<Entry>,
     /// Whether every entry has a split of its own.
     pub has_splits: bool,
-    /// Files of the tree that are of no known format.
+    /// Files of the folders that are of no known format.
     pub ignored: Vec<PathBuf>,
 }
 
 impl Listing {
+    /// Reads a folder: a [tree](Self::of_tree) of classes if it has folders only, beside files of no known format;
+    /// [files without labels](Self::of_files) if it has files of known formats and no folders.
+    ///
+    /// # Errors
+    /// If it has both or neither, and as these.
+    pub fn of_folder(root: &Path) -> Result<Self, BuildError> {
+        let (folders, files): (Vec<_>, Vec<_>) =
+            children(root)?.into_iter().partition(|child| child.is_dir());
+        let known = files.iter().find(|file| Format::detect(&[], file).is_some());
+        match (folders.first(), known) {
+            (None, None) => {
+                Err(fault(root, "files of a known format or a folder for each class", "neither"))
+            }
+            (None, Some(_)) => Self::of_files(root, &[root.to_owned()]),
+            (Some(_), None) => Self::of_tree(root),
+            (Some(folder), Some(file)) => {
+                let found = format!(
+                    "both, such as {} and {}; `--layout flat` takes all files without classes, `--layout tree` those \
+                     of the folders",
+                    name_of(file)?,
+                    name_of(folder)?
+                );
+                Err(fault(root, "files alone or a folder for each class", found))
+            }
+        }
+    }
+
+    /// Lists items without labels. Each input is a file, taken whatever its name, or a folder that is searched with all
+    /// its folders; hidden files are left out there, and so are files whose names are of no known format. No file is
+    /// read. The items are in the order of the inputs, those of a folder in order of path.
+    ///
+    /// The source of an item is its path below the one input, if that is a folder, else its path as given. `place`
+    /// names the inputs in errors.
+    ///
+    /// # Errors
+    /// If a folder cannot be read, there is no file, a path is not UTF-8, or a file comes twice.
+    pub fn of_files(place: &Path, inputs: &[PathBuf]) -> Result<Self, BuildError> {
+        Self::of_inputs(place, Path::new(""), inputs)
+    }
+
+    /// Reads a list of items without labels, a path in each line, as [`of_files`](Self::of_files) takes it; paths are
+    /// relative to the folder of the list. Empty lines are left out.
+    ///
+    /// # Errors
+    /// If the list cannot be read or is not UTF-8, and as [`of_files`](Self::of_files).
+    pub fn of_list(list: &Path) -> Result<Self, BuildError> {
+        let lines = BufReader::new(steer3d_files::open(list).at_path(list)?);
+        Self::of_lines(list, lines)
+    }
+
+    /// The same from the lines of a list at `place`, which need not be a file.
+    ///
+    /// # Errors
+    /// As [`of_list`](Self::of_list).
+    pub fn of_lines(place: &Path, lines: impl BufRead) -> Result<Self, BuildError> {
+        let mut inputs = vec![];
+        for (line, text) in lines.lines().enumerate() {
+            let text = text.map_err(|e| {
+                fault(place, "a path in each line", format!("{e} in line {}", line + 1))
+            })?;
+            if !text.trim().is_empty() {
+                inputs.push(PathBuf::from(text.trim()));
+            }
+        }
+        Self::of_inputs(place, place.parent().unwrap_or(Path::new("")), &inputs)
+    }
+
+    /// The files of inputs that are relative to a folder.
+    fn of_inputs(place: &Path, folder: &Path, inputs: &[PathBuf]) -> Result<Self, BuildError> {
+        let (mut rows, mut ignored) = (vec![], vec![]);
+        for input in inputs {
+            let path = folder.join(input);
+            if !path.is_dir() {
+                rows.push(Row { source: input.clone(), path, ..Row::default() });
+                continue;
+            }
+            let given = if inputs.len() == 1 { Path::new("") } else { input };
+            walk(&path, None, 0, &mut |file, _| match Format::detect(&[], &file) {
+                Some(_) => {
+                    let source = given.join(file.strip_prefix(&path).unwrap_or(&file));
+                    rows.push(Row { source, path: file, ..Row::default() });
+                }
+                None => ignored.push(file),
+            })?;
+        }
+        if rows.is_empty() {
+            return Err(fault(place, "files of a known format", "none"));
+        }
+        let listing = Self::of_rows(place, &rows, vec![])?;
+        Ok(Self { ignored, ..listing })
+    }
+
     /// Reads a folder with a folder for each class. The files of a class lie in its folder or in
     /// folders `train`, `validation` (`val`, `valid`) and `test` there, or the tree begins with
     /// these: `class/*`, `class/train/*` (as ModelNet) or `train/class/*`. Deeper folders are
@@ -84,15 +177,15 @@ impl Listing {
         }
         let rows = files.into_iter().map(|(path, class, split)| {
             let source = path.strip_prefix(root).unwrap_or(&path).to_owned();
-            Row { source, path, class, split, group: String::new(), id: None }
+            Row { source, path, class: Some(class), split, ..Row::default() }
         });
         let listing = Self::of_rows(root, &rows.collect::<Vec<_>>(), in_order(classes))?;
         Ok(Self { ignored, ..listing })
     }
 
-    /// Reads a table (CSV) with a header and the columns `path` and `label`, and if present
-    /// `split` (train, validation, test), `group` and `id`. Paths are relative to the folder of
-    /// the table; classes are in order of name (of number where all are numbers).
+    /// Reads a table (CSV) with a header and the column `path`, and if present `label`, `split` (train, validation,
+    /// test), `group` and `id`. Paths are relative to the folder of the table; classes are in order of name (of number
+    /// where all are numbers). Without the column `label` the items have no labels.
     ///
     /// # Errors
     /// If the table cannot be read, lacks a column, has another one, or holds a path twice.
@@ -105,7 +198,7 @@ impl Listing {
         let known = ["path", "label", "split", "group", "id"];
         let at = |name: &str| columns.iter().position(|column| column == name);
         let header = columns.iter().collect::<Vec<_>>().join(",");
-        let (Some(path), Some(label)) = (at("path"), at("label")) else {
+        let (Some(path), label) = (at("path"), at("label")) else {
             let expected = "a header with path and label (and split, group, id)";
             return Err(fault(table, expected, format!("`{header}`")));
         };
@@ -121,8 +214,12 @@ impl Listing {
             let place = |found: String, expected: &str| {
                 fault(table, expected, format!("{found} in line {line}"))
             };
-            if record[path].is_empty() || record[label].is_empty() {
-                return Err(place("an empty one".to_owned(), "a path and a label in every row"));
+            if record[path].is_empty() || label.is_some_and(|label| record[label].is_empty()) {
+                let expected = match label {
+                    Some(_) => "a path and a label in every row",
+                    None => "a path in every row",
+                };
+                return Err(place("an empty one".to_owned(), expected));
             }
             if let Some(before) = lines.insert(record[path].to_owned(), line) {
                 let found = format!("`{}` of line {before} again", &record[path]);
@@ -137,13 +234,13 @@ impl Listing {
             rows.push(Row {
                 path: folder.join(&record[path]),
                 source: PathBuf::from(&record[path]),
-                class: record[label].to_owned(),
+                class: label.map(|label| record[label].to_owned()),
                 split,
                 group: text(at("group")).to_owned(),
                 id: Some(text(at("id")).to_owned()).filter(|id| !id.is_empty()),
             });
         }
-        let classes = rows.iter().map(|row| row.class.clone()).collect();
+        let classes = rows.iter().filter_map(|row| row.class.clone()).collect();
         Self::of_rows(table, &rows, in_order(classes))
     }
 
@@ -168,7 +265,7 @@ impl Listing {
                 record: None,
                 id: row.id.clone().unwrap_or_else(|| short_id(&source)),
                 source,
-                label: labels[&row.class],
+                label: row.class.as_ref().map_or(0, |class| labels[class]),
                 split: row.split.unwrap_or_default(),
                 group: row.group.clone(),
             });
@@ -216,16 +313,29 @@ impl Listing {
         self.entries.iter().any(|entry| !entry.group.is_empty())
     }
 
+    /// The shares of the splits where none are asked for: those of [`Fractions::default`], and for items without
+    /// labels all in the test split, since they are to be evaluated.
+    pub fn default_fractions(&self) -> Fractions {
+        if self.class_names.is_empty() { Fractions::ALL_TEST } else { Fractions::default() }
+    }
+
     /// Settles the split of every entry and says how. A listing without splits gets random ones by
     /// `fractions`, with groups kept together where there are any. One with splits keeps them; if
     /// it has none for validation, the share of `fractions` for it is taken from each class (or
     /// the groups) of the training split.
     pub fn settle_splits(&mut self, fractions: &Fractions, seed: u64) -> String {
         let [train, validation, test] = fractions.values();
-        let how = if self.has_groups() { "by group" } else { "within each class" };
+        let how = match self.has_groups() {
+            true => "by group",
+            false if self.class_names.is_empty() => "item by item",
+            false => "within each class",
+        };
         if !self.has_splits {
             let all: Vec<usize> = (0..self.entries.len()).collect();
             self.draw(&all, fractions, seed);
+            if *fractions == Fractions::ALL_TEST {
+                return "all items in the test split".to_owned();
+            }
             return format!(
                 "splits drawn at random {how} (seed {seed}): {train}, {validation}, {test}"
             );
@@ -258,10 +368,11 @@ impl Listing {
     }
 }
 
+#[derive(Default)]
 struct Row {
     path: PathBuf,
     source: PathBuf,
-    class: String,
+    class: Option<String>,
     split: Option<Split>,
     group: String,
     id: Option<String>,
