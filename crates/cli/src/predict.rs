@@ -199,8 +199,10 @@ impl Seen<'_> {
                 self.progress.result(&line).at_path(standard_output)?;
             }
         }
-        for problem in record.error.iter() {
-            self.progress.note(&format!("{}: error: {problem}", record.item));
+        match &record.error {
+            Some(problem) if problem.starts_with(&record.item) => self.progress.note(problem),
+            Some(problem) => self.progress.note(&format!("{}: {problem}", record.item)),
+            None => {}
         }
         for warning in &record.warnings {
             self.progress.note(&format!("{}: warning: {warning}", record.item));

@@ -305,7 +305,7 @@ impl Recipe {
     fn check_channels(&self, volume: &Volume) -> Result<(), VolumeError> {
         if volume.channels() != self.channels() {
             let found = format!("{} instead of {}", volume.channels(), self.channels());
-            return parameter("channels", "as many as in the first file", found);
+            return parameter("channels", "as many as the recipe has", found);
         }
         Ok(())
     }
@@ -332,14 +332,14 @@ impl Recipe {
             Fit::Resample => resampled(&volume, grid),
             _ if !same_size => {
                 let found = format!("{theirs:?} instead of {ours:?}");
-                let expected = "that of the dataset, or --fit resample";
+                let expected = "that of the recipe, or --fit resample";
                 parameter("voxel size", expected, found)
             }
             _ => {
                 let found = format!("{found:?} instead of {dims:?}");
                 let expected = match fit {
-                    Fit::Pad => "at most those of the dataset, or --fit crop",
-                    _ => "those of the dataset, or --fit crop, pad or resample",
+                    Fit::Pad => "at most those of the recipe, or --fit crop",
+                    _ => "those of the recipe, or --fit crop, pad or resample",
                 };
                 parameter("dims (D, H, W)", expected, found)
             }

@@ -49,6 +49,7 @@ pub use axes::{axis_rings, failures_by_axis};
 pub use comparison::{Comparison, ComparisonRow, SeedScore, Spread, Trial};
 pub use error::EvalError;
 pub use evaluate::{Progress, evaluate};
+pub use fit::check_volumes;
 pub use material::transformed;
 pub use measure::{Definition, Measure, Unit};
 pub use models::Models;

@@ -198,6 +198,15 @@ impl Model {
 
     /// Whether the volumes of a dataset or an archive are what it takes.
     pub(crate) fn check_volumes(&self, meta: &DatasetMeta) -> Result<(), String> {
+        if let (Some(ours), Some(theirs)) = (&self.recipe, &meta.recipe)
+            && ours.subject() != theirs.subject()
+        {
+            let (ours, theirs) = (ours.subject(), theirs.subject());
+            return Err(format!(
+                "expected items that are {ours} each, as {} is for, found {theirs}",
+                self.name
+            ));
+        }
         let channels = self.card.model.channels();
         if meta.channels != channels {
             return Err(format!(

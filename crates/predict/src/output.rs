@@ -193,7 +193,9 @@ struct Columns {
 impl Columns {
     fn of(model: &Model, records: &[Record]) -> Self {
         let classes = model.classes();
-        let each = |what: &str| classes.iter().map(move |name| format!("{what} {name}"));
+        let each = |what: &str| -> Vec<String> {
+            classes.iter().map(|name| format!("{what} {name}")).collect()
+        };
         let answer = match model.answers() {
             AnswerKind::Classes => ["class", "probability", "next", "next_probability"]
                 .map(String::from)

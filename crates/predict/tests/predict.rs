@@ -1,0 +1,462 @@
+//! Answers for files, against the network itself and against hand-made ones.
+
+use std::fs;
+use std::io::{BufReader, Cursor};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use nalgebra::Vector3;
+use steer3d_dataset::{Atoms, Fit, Recipe};
+use steer3d_formats::{Nan, read, write_mrc, write_nifti};
+use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
+use steer3d_nn::{Head, Mode, ModelConfig, Network, SteerableConfig, Typical};
+use steer3d_predict::{Answer, Identity, Inputs, Model, Options, Output, Record, predict};
+use steer3d_so3::{Irreps, Rotation, Stream};
+use steer3d_volume::{ChannelScheme, Grid, Volume, Voxeliser, Weight};
+
+const SIZE: usize = 13;
+
+fn molecules() -> Recipe {
+    Recipe::Molecules {
+        atoms: Atoms::All,
+        channels: ChannelScheme::Single,
+        weight: Weight::One,
+        voxeliser: Voxeliser { sigma: 1.5, ..Voxeliser::paper(SIZE, 1.5) },
+    }
+}
+
+fn volumes(fit: Fit) -> Recipe {
+    let irreps = "1x0".parse().unwrap();
+    let (dims, voxel_size, unit) = ([SIZE; 3], [1.5; 3], "angstrom".to_owned());
+    Recipe::Volumes { irreps, dims, voxel_size, unit, factor: 1.0, fit, nan: Nan::Refuse }
+}
+
+/// A network with random weights and a recipe.
+fn model(head: Head, classes: usize, recipe: Option<Recipe>) -> Model {
+    let mut config = match head {
+        Head::Voxels => SteerableConfig::unet(1, classes).unwrap(),
+        _ => SteerableConfig::small(1, classes).unwrap(),
+    };
+    config.head = head;
+    if let Head::Field { irreps, .. } = &config.head {
+        config.blocks.last_mut().unwrap().fields = "8x0+8x1".parse().unwrap();
+        assert_eq!(irreps.dim(), 4);
+    }
+    let config = ModelConfig::from(config);
+    let network = Network::new(&config, 3, DType::F32, &Device::Cpu).unwrap();
+    let names = |n: usize| (0..n).map(|i| format!("class {i}")).collect::<Vec<_>>();
+    let card = ModelCard {
+        format: FORMAT,
+        version: "0.0.0".into(),
+        dataset: "made".into(),
+        seed: 3,
+        class_names: names(classes),
+        dims: [SIZE; 3],
+        voxel_size: [1.5; 3],
+        unit: "angstrom".into(),
+        meaning: Meaning {
+            voxel_classes: names(classes),
+            targets: Some("1x0+1x1".parse().unwrap()),
+            target_names: vec!["energy".into(), "dipole".into()],
+            target_units: vec!["eV".into(), "D".into()],
+            recipe: recipe.map(|recipe| toml::Table::try_from(recipe).unwrap()),
+            ..Meaning::default()
+        },
+        origin: Origin::default(),
+        model: config,
+    };
+    Model::new("made", network, card, None).unwrap()
+}
+
+/// `count` molecules of XYZ, each a file of its own.
+fn files(folder: &Path, count: usize) -> Vec<PathBuf> {
+    let file = |i: usize| {
+        let mut stream = Stream::new(0, "predict", &[i as u64]);
+        let mut atom = || {
+            format!(
+                "C {:.3} {:.3} {:.3}\n",
+                stream.normal(),
+                3.0 * stream.normal(),
+                stream.normal()
+            )
+        };
+        let path = folder.join(format!("molecule {i:03}.xyz"));
+        fs::write(&path, format!("6\nmade\n{}", (0..6).map(|_| atom()).collect::<String>()))
+            .unwrap();
+        path
+    };
+    (0..count).map(file).collect()
+}
+
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| path.display().to_string()).collect()
+}
+
+fn inputs(names: &[String], model: &Model) -> Inputs {
+    Inputs::of(names, || Box::new(Cursor::new("")), model).unwrap()
+}
+
+fn all(model: &Model, inputs: &Inputs, options: &Options) -> Vec<Record> {
+    let mut records = vec![];
+    let mut sink = |record, _| {
+        records.push(record);
+        Ok(ControlFlow::Continue(()))
+    };
+    predict(model, inputs, options, 0, &mut sink).unwrap();
+    records
+}
+
+fn probabilities(record: &Record) -> &[f64] {
+    match &record.answer {
+        Some(Answer::Classes { probabilities, .. }) => probabilities,
+        other => panic!("{other:?} {:?}", record.error),
+    }
+}
+
+#[test]
+fn answers_are_those_of_the_network_for_the_volumes_of_the_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, recipe) = (model(Head::Classes, 3, Some(molecules())), molecules());
+    let paths = files(folder.path(), 40);
+    let records = all(
+        &model,
+        &inputs(&names(&paths), &model),
+        &Options { features: true, ..Options::default() },
+    );
+    assert_eq!(records.len(), paths.len());
+    let network = Network::new(&model.card().model, 3, DType::F32, &Device::Cpu).unwrap();
+    for (path, record) in paths.iter().zip(&records) {
+        assert_eq!(record.item, path.display().to_string());
+        let made = recipe.prepare(read(path).unwrap()).unwrap();
+        let volume = recipe.volume(&made, &Rotation::identity()).unwrap();
+        let x =
+            Tensor::from_vec(volume.into_data(), (1, 1, SIZE, SIZE, SIZE), &Device::Cpu).unwrap();
+        let logits = network.folded().unwrap().forward(&x).unwrap().flatten_all().unwrap();
+        let logits: Vec<f64> =
+            logits.to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
+        let exact = network.forward(&x, Mode::Evaluate).unwrap().flatten_all().unwrap();
+        assert!((exact.to_vec1::<f32>().unwrap()[0] - logits[0] as f32).abs() < 1e-4);
+        let most = logits.iter().copied().fold(f64::MIN, f64::max);
+        let sum: f64 = logits.iter().map(|x| (x - most).exp()).sum();
+        for (found, logit) in probabilities(record).iter().zip(&logits) {
+            assert!((found - (logit - most).exp() / sum).abs() < 1e-12);
+        }
+        assert_eq!(record.features.as_ref().unwrap().len(), 48);
+    }
+}
+
+/// Runs into a file, stops after `count` new records if told, and gives what is in the file at the end.
+fn into_file(
+    model: &Model,
+    inputs: &Inputs,
+    out: &Path,
+    resume: bool,
+    count: Option<usize>,
+) -> Option<Vec<u8>> {
+    let options = Options { rotations: 2, features: true, ..Options::default() };
+    let identity = Identity::new(model, inputs, &options).unwrap();
+    let mut output = Output::open(out, &identity, inputs, resume).unwrap();
+    let first = output.records().len();
+    let mut done = 0;
+    let mut sink = |record, sha256| {
+        output.add(record, sha256)?;
+        done += 1;
+        Ok(if Some(done) == count { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    predict(model, inputs, &options, first, &mut sink).unwrap();
+    if count.is_some() {
+        return None;
+    }
+    output.finish(model).unwrap();
+    Some(fs::read(out).unwrap())
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_bytes_and_sees_changed_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(Head::Classes, 3, Some(molecules()));
+    let mut paths = files(folder.path(), 45);
+    fs::write(&paths[17], "no molecule").unwrap();
+    paths.push(folder.path().join("missing.pdb"));
+    let inputs = inputs(&names(&paths), &model);
+    for kind in ["csv", "jsonl", "npz"] {
+        let out = folder.path().join(format!("answers.{kind}"));
+        let whole = into_file(&model, &inputs, &out, false, None).unwrap();
+        fs::remove_file(&out).unwrap();
+        for stop in [1, 16, 44] {
+            into_file(&model, &inputs, &out, false, Some(stop));
+            assert!(!out.exists());
+            assert!(
+                into_file(&model, &inputs, &out, true, None).unwrap() == whole,
+                "{kind} {stop}"
+            );
+        }
+        // One thread, and a file that changed meanwhile.
+        into_file(&model, &inputs, &out, false, Some(30));
+        let before = fs::read(&paths[20]).unwrap();
+        fs::write(&paths[20], String::from_utf8(before.clone()).unwrap().replace("C ", "N 1"))
+            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let resumed = pool.install(|| into_file(&model, &inputs, &out, true, None)).unwrap();
+        let fresh = into_file(&model, &inputs, &out, false, None).unwrap();
+        assert!(resumed == fresh && fresh != whole, "{kind}");
+        fs::write(&paths[20], before).unwrap();
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            paths.len(),
+            "nothing is left but {kind}"
+        );
+        fs::remove_file(&out).unwrap();
+    }
+}
+
+#[test]
+fn a_bad_file_is_one_line_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(Head::Classes, 3, Some(molecules()));
+    let at = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let cube = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n";
+    let bad = [
+        (at("empty.pdb", ""), "empty"),
+        (at("mesh.off", cube), "expected a molecule, found a mesh"),
+        (at("no atoms.xyz", "0\nnone\n"), ""),
+        (at("nan.xyz", "1\nmade\nC nan 0 0\n"), "line 3"),
+        (
+            at(
+                "water.pdb",
+                "HETATM    1  O   HOH A   1       0.000   0.000   0.000  1.00  0.00           O\n",
+            ),
+            "at least one atom",
+        ),
+        (folder.path().join("missing.pdb"), "missing.pdb"),
+    ];
+    let mut paths: Vec<PathBuf> = bad.iter().map(|(path, _)| path.clone()).collect();
+    paths.extend(files(folder.path(), 2));
+    let records = all(&model, &inputs(&names(&paths), &model), &Options::default());
+    for ((path, expected), record) in bad.iter().zip(&records) {
+        let error = record.error.as_ref().unwrap_or_else(|| panic!("{}", path.display()));
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        assert!(record.answer.is_none());
+    }
+    assert!(records[bad.len()..].iter().all(|record| record.error.is_none()));
+}
+
+#[test]
+fn atoms_outside_of_the_grid_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(Head::Classes, 3, Some(molecules()));
+    let path = folder.path().join("long.xyz");
+    let atoms: String = (0..10).map(|i| format!("C {}.0 0 0\n", 4 * i)).collect();
+    fs::write(&path, format!("10\nmade\n{atoms}")).unwrap();
+    let record = all(&model, &inputs(&names(&[path]), &model), &Options::default()).remove(0);
+    // The middle is at 18, the grid reaches 9.75 from it: atoms 0, 4, 8 and 28, 32, 36 are outside.
+    assert_eq!(record.warnings.len(), 1);
+    assert!(
+        record.warnings[0].starts_with("60 % of the atoms lie outside"),
+        "{:?}",
+        record.warnings
+    );
+}
+
+#[test]
+fn vectors_are_given_in_the_coordinates_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let irreps: Irreps = "1x0+1x1".parse().unwrap();
+    let model = model(Head::Field { irreps, pooled: true }, 0, Some(molecules()));
+    let turn = steer3d_so3::cube_group()[7];
+    let path = files(folder.path(), 1).remove(0);
+    let mut lines = vec!["6".to_owned(), "turned".to_owned()];
+    for line in fs::read_to_string(&path).unwrap().lines().skip(2) {
+        let xyz: Vec<f64> = line.split(' ').skip(1).map(|x| x.parse().unwrap()).collect();
+        let [x, y, z] = <[f64; 3]>::from(turn * Vector3::new(xyz[0], xyz[1], xyz[2]));
+        lines.push(format!("C {x:.3} {y:.3} {z:.3}"));
+    }
+    let turned = folder.path().join("turned.xyz");
+    fs::write(&turned, lines.join("\n")).unwrap();
+    let inputs = inputs(&names(&[path, turned]), &model);
+    for rotations in [1, 12] {
+        let records = all(&model, &inputs, &Options { rotations, ..Options::default() });
+        let named = |record: &Record| match &record.answer {
+            Some(Answer::Values(named)) => named.clone(),
+            other => panic!("{other:?}"),
+        };
+        let (a, b) = (named(&records[0]), named(&records[1]));
+        assert_eq!(
+            (a[0].name.as_str(), a[1].name.as_str(), a[1].unit.as_str()),
+            ("energy", "dipole", "D")
+        );
+        assert!((a[0].components[0] - b[0].components[0]).abs() < 0.05 * a[0].components[0].abs());
+        let of = |v: &[f64]| Vector3::new(v[0], v[1], v[2]);
+        let (a, b) = (of(&a[1].components), of(&b[1].components));
+        assert!((turn * a - b).norm() < 0.05 * a.norm(), "{rotations}: {a} {b}");
+        assert_eq!(records[0].stability.is_some(), rotations > 1);
+        if let Some(stability) = records[0].stability {
+            assert!(stability.deviation > 0.0 && stability.deviation < 0.1 * a.norm());
+        }
+    }
+}
+
+#[test]
+fn labels_of_voxels_have_the_grid_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(Head::Voxels, 3, Some(volumes(Fit::Refuse)));
+    let grid = Grid::new([9, 14, 11], [1.5; 3]).unwrap();
+    let mut stream = Stream::new(0, "labels", &[]);
+    let data = (0..grid.voxels()).map(|_| stream.uniform() as f32).collect();
+    let volume = Volume::new(data, 1, grid, [3.0, -4.5, 6.0]).unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write_mrc(&at("map.mrc"), &volume).unwrap();
+    write_nifti(&at("image.nii"), &volume).unwrap();
+    let out = at("labels");
+    fs::create_dir(&out).unwrap();
+    let inputs = inputs(&names(&[at("map.mrc"), at("image.nii")]), &model);
+    for rotations in [1, 3] {
+        let maps = Some(out.clone());
+        let options = Options { rotations, maps, probabilities: true, ..Options::default() };
+        let records = all(&model, &inputs, &options);
+        let network = Network::new(&model.card().model, 3, DType::F32, &Device::Cpu).unwrap();
+        let x = Tensor::from_slice(volume.data(), (1, 1, 9, 14, 11), &Device::Cpu).unwrap();
+        let logits = network.folded().unwrap().forward(&x).unwrap();
+        let best: Vec<u32> = logits.argmax(1).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        for (record, name) in records.iter().zip(["map.labels.mrc", "image.labels.nii"]) {
+            let Some(Answer::Voxels { shares, map }) = &record.answer else { panic!("{record:?}") };
+            assert_eq!(map.as_deref(), out.join(name).to_str());
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            let steer3d_formats::FileContents::Volume(labels) = read(&out.join(name)).unwrap()
+            else {
+                panic!()
+            };
+            assert_eq!((labels.dims(), labels.voxel_size()), (volume.dims(), volume.voxel_size()));
+            assert_eq!(labels.origin(), volume.origin());
+            let same = labels.data().iter().zip(&best).filter(|(a, b)| **a == **b as f32).count();
+            assert!(same == best.len() || rotations > 1, "{same} of {}", best.len());
+            let more = name.replace("labels", "probabilities");
+            let steer3d_formats::FileContents::Volume(p) = read(&out.join(more)).unwrap() else {
+                panic!()
+            };
+            let voxels = grid.voxels();
+            for voxel in 0..voxels {
+                let sum: f32 = (0..3).map(|c| p.data()[c * voxels + voxel]).sum();
+                assert!((sum - 1.0).abs() < 1e-3 || rotations > 1);
+            }
+        }
+    }
+    // Other voxels are resampled there and back where the recipe or the user says so.
+    let coarse =
+        Volume::new(vec![1.0; 8 * 6 * 7], 1, Grid::new([8, 6, 7], [2.0; 3]).unwrap(), [0.0; 3])
+            .unwrap();
+    write_mrc(&at("coarse.mrc"), &coarse).unwrap();
+    let path = names(&[at("coarse.mrc")]);
+    let refused = all(&model, &self::inputs(&path, &model), &Options::default()).remove(0);
+    assert!(refused.error.unwrap().contains("--fit resample"));
+    let model = self::model(Head::Voxels, 3, Some(volumes(Fit::Resample)));
+    let options = Options { maps: Some(out.clone()), ..Options::default() };
+    let record = all(&model, &self::inputs(&path, &model), &options).remove(0);
+    assert_eq!(record.error, None);
+    let steer3d_formats::FileContents::Volume(labels) =
+        read(&out.join("coarse.labels.mrc")).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((labels.dims(), labels.origin()), (coarse.dims(), coarse.origin()));
+}
+
+#[test]
+fn what_is_unlike_the_training_data_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = model(Head::Classes, 3, Some(molecules()));
+    let inputs = inputs(&names(&files(folder.path(), 60)), &plain);
+    let records = all(&plain, &inputs, &Options { features: true, ..Options::default() });
+    let features: Vec<Vec<f32>> =
+        records.into_iter().map(|record| record.features.unwrap()).collect();
+    let network = Network::new(&plain.card().model, 3, DType::F32, &Device::Cpu).unwrap();
+    let mut card = plain.card().clone();
+    card.origin.typical = Some(Typical::of(&features[..40], &features[40..]).unwrap());
+    let model = Model::new("made", network, card, None).unwrap();
+    let path = folder.path().join("many.xyz");
+    let atom = |i: i32| format!("C {} {} {}\n", i % 5 - 2, i / 5 % 5 - 2, i / 25 - 2);
+    fs::write(&path, format!("125\nmade\n{}", (0..125).map(atom).collect::<String>())).unwrap();
+    let known = all(&model, &inputs, &Options::default());
+    let unlike = known.iter().filter(|record| record.unlike.unwrap() > 1.0).count();
+    assert!(unlike < 6, "{unlike} of 60");
+    let record = all(&model, &self::inputs(&names(&[path]), &model), &Options::default()).remove(0);
+    assert!(record.unlike.unwrap() > 1.0);
+    assert!(record.warnings[0].starts_with("unlike the training data"));
+}
+
+#[test]
+fn inputs_are_files_folders_lists_tables_and_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(Head::Classes, 3, Some(molecules()));
+    let sub = folder.path().join("sub/deeper");
+    fs::create_dir_all(&sub).unwrap();
+    let paths = files(&sub, 3);
+    fs::write(sub.join("notes.txt"), "not a molecule").unwrap();
+    let two = folder.path().join("two.xyz");
+    fs::write(&two, "1\na\nC 0 0 0\n1\nb\nN 0 0 0\n").unwrap();
+    let list = folder.path().join("list.txt");
+    fs::write(&list, "sub/deeper/molecule 001.xyz\n\n").unwrap();
+    let table = folder.path().join("table.csv");
+    fs::write(&table, "path\ntwo.xyz\n").unwrap();
+    let text = |path: &Path| path.display().to_string();
+    let of = |given: &[String], lines: &'static str| {
+        Inputs::of(given, || Box::new(BufReader::new(lines.as_bytes())), &model)
+    };
+    let found = of(&[text(&folder.path().join("sub"))], "").unwrap();
+    assert_eq!(found.items.iter().map(|i| i.name.clone()).collect::<Vec<_>>(), names(&paths));
+    assert_eq!(found.ignored.len(), 1);
+    let given = [text(&two), format!("@{}", text(&list)), text(&table), "-".to_owned()];
+    let found = of(&given, "missing.pdb\n").unwrap();
+    let items: Vec<&str> = found.items.iter().map(|input| input.name.as_str()).collect();
+    let [first, second] = [1, 2].map(|record| format!("{}#{record}", text(&two)));
+    let expected =
+        [&*first, &*second, "sub/deeper/molecule 001.xyz", "two.xyz#1", "two.xyz#2", "missing.pdb"];
+    assert_eq!(items, expected);
+    let records = all(&model, &found, &Options::default());
+    assert_eq!(records.iter().filter(|record| record.error.is_none()).count(), 5);
+    assert_eq!(probabilities(&records[0]), probabilities(&records[3]));
+    assert!(of(&[text(folder.path()), text(&folder.path().join("nowhere"))], "").is_ok());
+    assert!(of(&["@missing.txt".to_owned()], "").is_err());
+}
+
+#[test]
+fn models_and_recipes_that_cannot_be_used_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = files(folder.path(), 1);
+    let without = model(Head::Classes, 3, None);
+    let record = all(&without, &inputs(&names(&file), &without), &Options::default()).remove(0);
+    assert!(record.error.unwrap().contains("--recipe"));
+    let open = |name: &str| Model::open(name, None, &Device::Cpu).unwrap_err().to_string();
+    assert!(open("nothing").contains("no such file"));
+    let path = folder.path().join("recipe.toml");
+    let wrong = |text: &str| {
+        fs::write(&path, text).unwrap();
+        Model::read_recipe(&path).unwrap_err().to_string()
+    };
+    for text in ["", "kind = \"molecules\"", "kind = \"dreams\"", "kind = 3", "\0"] {
+        let message = wrong(text);
+        assert!(message.contains("recipe.toml") && !message.contains('\n'), "{message}");
+    }
+    let good = toml::to_string(&molecules()).unwrap();
+    fs::write(&path, &good).unwrap();
+    assert_eq!(Model::read_recipe(&path).unwrap(), molecules());
+    assert!(wrong(&good.replace("size = 13", "size = 0")).contains("recipe.toml"));
+    let network = || Network::new(&without.card().model, 3, DType::F32, &Device::Cpu).unwrap();
+    let refused = |recipe| {
+        Model::new("made", network(), without.card().clone(), Some(recipe)).unwrap_err().to_string()
+    };
+    let elements = ChannelScheme::Elements { listed: vec![6, 7], other: false };
+    let Recipe::Molecules { atoms, weight, voxeliser, .. } = molecules() else { panic!() };
+    let voxeliser = Voxeliser { channels: 2, ..voxeliser };
+    let two = Recipe::Molecules { atoms, channels: elements, weight, voxeliser };
+    assert!(refused(two).contains("expected 1 channels"));
+    let voxeliser = Voxeliser { channels: 1, voxel_size: 2.0, ..voxeliser };
+    let coarse = Recipe::Molecules { atoms, channels: ChannelScheme::Single, weight, voxeliser };
+    assert!(refused(coarse).contains("voxels of"));
+}
