@@ -37,10 +37,18 @@ const BUILD_EXAMPLES: &str = "Examples:
   steer3d dataset build folds/ --channels backbone --weight b-factor --out mobility.h5
   steer3d dataset build scans/ --size 64,64,48 --fit crop --skip-broken --out scans.h5
   steer3d dataset build scans/ --voxel-size 2 --size 64 --fit resample --out scans.h5
+  steer3d dataset build new_scans/ --layout flat --size 64 --out new.h5
 
 A tree has a folder for each class: class/*, class/train/* and class/test/* (as ModelNet), or
 train/class/*. A table (CSV) has the columns path and label, and if you like split, group and id;
-paths are relative to its folder. A file of several molecules (SDF, MOL2, XYZ) becomes an item for
+paths are relative to its folder.
+
+Items without labels come from a folder of files without folders (with --layout flat also those in
+its folders), a list (.txt) with a path in each line, or a table without the column label. All are in
+the test split unless --fractions or the table says otherwise: such a dataset is for prediction and
+for `steer3d eval`, which then tells how stable the answers are, not how many are right.
+
+A file of several molecules (SDF, MOL2, XYZ) becomes an item for
 each, FILE#1, FILE#2, ... Archives (.npz) of many items are for `dataset import`.
 
 A build that was stopped goes on where it was when the same command is given again; until it is
@@ -69,7 +77,7 @@ and x; on the right: an isosurface, coloured by channel.";
 
 #[derive(Subcommand)]
 pub(crate) enum DatasetCommand {
-    /// Make a dataset from a folder of classes or a table of paths and labels
+    /// Make a dataset from a folder of classes, a table of paths and labels, or files without labels
     #[command(after_help = BUILD_EXAMPLES)]
     Build(Box<BuildArgs>),
     /// Make a dataset from a NumPy archive (.npz), or the Tetris shapes from nothing
@@ -121,7 +129,7 @@ pub(crate) enum DatasetCommand {
 
 #[derive(Args)]
 pub(crate) struct BuildArgs {
-    /// Folder with a folder for each class, or table (.csv) of paths and labels
+    /// Folder with a folder for each class, folder of files, table (.csv) of paths and labels, or list (.txt) of paths
     source: PathBuf,
     /// Dataset to write (HDF5)
     #[arg(long, short)]
@@ -152,9 +160,9 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_delimiter = ',', conflicts_with = "channels")]
     elements: Vec<String>,
     /// Shares of training, validation and test items where the source has no splits; where it has
-    /// none for validation, that share of the training items
-    #[arg(long, value_delimiter = ',', default_value = "0.8,0.1,0.1")]
-    fractions: Vec<f64>,
+    /// none for validation, that share of the training items [default: 0.8,0.1,0.1; without labels 0,0,1]
+    #[arg(long, value_delimiter = ',')]
+    fractions: Option<Vec<f64>>,
     /// Leave out files that cannot be used, and record them
     #[arg(long)]
     skip_broken: bool,
@@ -162,12 +170,16 @@ pub(crate) struct BuildArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum BuildLayout {
-    /// A folder is a tree, a .csv file a table
+    /// A folder is a tree, or flat if it has files and no folders; a .csv file is a table, a .txt file a list
     Auto,
     /// A folder for each class
     Tree,
-    /// A table of paths and labels
+    /// A folder of files without labels, those in its folders too
+    Flat,
+    /// A table of paths, and of labels if it has that column
     Csv,
+    /// A list of files without labels, a path in each line
+    List,
 }
 
 #[derive(Args)]
@@ -313,7 +325,8 @@ fn build_dataset(args: &BuildArgs, seed: u64, command: &str, output: &Output) ->
         seed,
         ..ImportOptions::default()
     };
-    let (recipe, shares) = (args.recipe()?, fractions(&args.fractions)?);
+    let shares = args.fractions.as_deref().map(fractions).transpose()?;
+    let (recipe, shares) = (args.recipe()?, shares.unwrap_or(listing.default_fractions()));
     let source = files(listing, &recipe, &shares, args.skip_broken, &options)?;
     built(&source, &args.out, args.skip_broken, "build", output)
 }
@@ -348,18 +361,23 @@ fn tell(built: &BuildReport, output: &Output) {
 }
 
 fn listing(source: &Path, layout: BuildLayout) -> Result<Listing> {
-    let table = match layout {
-        BuildLayout::Auto => source.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")),
-        BuildLayout::Tree => false,
-        BuildLayout::Csv => true,
-    };
-    if !table && source.is_file() {
-        bail!(
-            "{}: expected a folder or a .csv table; archives (.npz) are for `steer3d dataset import`",
+    let has = |extension| source.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+    let folder = || match source.is_file() {
+        true => bail!(
+            "{}: expected a folder, a .csv table or a .txt list; archives (.npz) are for `steer3d dataset import`",
             source.display()
-        );
-    }
-    Ok(if table { Listing::of_table(source)? } else { Listing::of_tree(source)? })
+        ),
+        false => Ok(source),
+    };
+    Ok(match layout {
+        BuildLayout::Auto if has("csv") => Listing::of_table(source)?,
+        BuildLayout::Auto if has("txt") => Listing::of_list(source)?,
+        BuildLayout::Auto => Listing::of_folder(folder()?)?,
+        BuildLayout::Tree => Listing::of_tree(folder()?)?,
+        BuildLayout::Flat => Listing::of_files(source, &[folder()?.to_owned()])?,
+        BuildLayout::Csv => Listing::of_table(source)?,
+        BuildLayout::List => Listing::of_list(source)?,
+    })
 }
 
 impl BuildArgs {
@@ -498,9 +516,9 @@ fn view(
     };
     let volume = dataset.read(index)?;
     overview(&volume, level).write_png(&path).with_context(|| path.display().to_string())?;
-    let class = &dataset.meta().class_names[dataset.labels()[index] as usize];
+    let class = dataset.class(index).map_or_else(String::new, |class| format!(", class {class}"));
     let text = format!(
-        "{}: item {index}, {id}, class {class}\n\
+        "{}: item {index}, {id}{class}\n\
          above: central slices across z (x right, y down), y (x, z), x (y, z)\n\
          below: maximum-intensity projections along z, y, x with the same axes\n\
          right: isosurface, z up",
@@ -554,11 +572,12 @@ fn describe(path: &Path, s: &Summary) -> String {
     }
     let [d, h, w] = s.meta.dims;
     let [x, y, z] = s.meta.voxel_size;
+    let labels = if s.meta.class_names.is_empty() { "\nno labels" } else { "" };
     let stored =
         if s.stored.is_empty() { String::new() } else { format!("; {}", s.stored.join(", ")) };
     let notes = &s.meta.provenance;
     format!(
-        "{}: {}, schema {}\n{} items of {} channels ({}) x {d} x {h} x {w} (C, D, H, W){stored}\n\
+        "{}: {}, schema {}\n{} items of {} channels ({}) x {d} x {h} x {w} (C, D, H, W){stored}{labels}\n\
          voxel (x, y, z): {x} x {y} x {z} {}\n\
          values: {} to {}, mean {:.4}, {:.1} % not zero; {:.1} MB in the file\n{table}\n\
          source: {}\nlicence: {}\nmade by: {}{}",

@@ -29,7 +29,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
 
 Without --out the tables are printed; with it the folder also gets report.html, report.json,
 results.csv, predictions.csv and the figures as SVG and PNG, and an evaluation that was interrupted goes on
-where it was. Models that label voxels are compared with the labels of the dataset, models that give numbers,
+where it was. On a dataset without labels the answers are compared with the unrotated ones alone: the report
+tells how stable they are. Models that label voxels are compared with the labels of the dataset, models that give numbers,
 vectors or tensors with its targets, both turned back.";
 
 #[derive(Args)]
@@ -48,6 +49,10 @@ pub(crate) struct EvalArgs {
     /// order
     #[arg(long)]
     map_classes: bool,
+    /// Names of the classes of models of other makers, separated by commas, where the dataset has none and no network
+    /// is evaluated beside them
+    #[arg(long, value_delimiter = ',', conflicts_with = "export")]
+    class_names: Vec<String>,
     /// Write the rotated and moved volumes and their SHA-256 to a folder, and evaluate nothing
     #[arg(long, conflicts_with_all = ["command", "predictions", "out"])]
     export: Option<PathBuf>,
@@ -253,6 +258,7 @@ fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Re
         commands: args.command.clone(),
         predictions: args.predictions.clone(),
         answers: args.answers,
+        class_names: args.class_names.clone(),
         map_classes: args.map_classes,
         timeout: Some(Duration::from_secs_f64(args.command_timeout)),
     };
@@ -260,6 +266,9 @@ fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Re
         bail!("no model given: name one or more before the dataset, or a --command");
     }
     let dataset = Dataset::open(data)?;
+    if !args.class_names.is_empty() && !dataset.meta().class_names.is_empty() {
+        bail!("--class-names: {} has classes of its own; leave the option out", data.display());
+    }
     let (split, protocol) = (args.protocol.split(), args.protocol.protocol(&dataset, seed)?);
     if let Some(folder) = &args.export {
         return export(folder, &dataset, split, &protocol, output);

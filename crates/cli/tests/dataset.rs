@@ -115,7 +115,7 @@ fn broken_files_and_wrong_sources_end_with_one_line() {
     fs::write(at.join("b.csv"), "path,label\nnone.xyz,y\n").unwrap();
     fs::write(at.join("c.npz"), "PK").unwrap();
     for (args, expected) in [
-        ("dataset build a.csv --out x.h5", "path and label"),
+        ("dataset build a.csv --out x.h5", "the column `class`"),
         ("dataset build b.csv --out x.h5", "none.xyz"),
         ("dataset build c.npz --out x.h5", "dataset import"),
         ("dataset build none --out x.h5", "none"),
@@ -129,6 +129,81 @@ fn broken_files_and_wrong_sources_end_with_one_line() {
         let message = refused(at, args);
         assert!(message.contains(expected), "{args}: {message}");
     }
+}
+
+#[test]
+fn items_without_labels_are_built_and_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    molecules(at, 10);
+    let grid = "--size 8 --voxel-size 1";
+    succeeds(at, &format!("dataset build tree --out set.h5 {grid}"));
+    succeeds(at, "train set.h5 --model plain --epochs 1 --out run");
+    fs::create_dir_all(at.join("flat/deeper")).unwrap();
+    for i in 0..6 {
+        let class = ["bent", "straight"][i % 2];
+        let (from, to) = (format!("tree/{class}/{i}.xyz"), format!("flat/{i}.xyz"));
+        fs::copy(at.join(from), at.join(to)).unwrap();
+    }
+    fs::copy(at.join("flat/0.xyz"), at.join("flat/deeper/6.xyz")).unwrap();
+    let message = refused(at, &format!("dataset build flat --out flat.h5 {grid}"));
+    assert!(message.contains("--layout flat") && message.contains("--layout tree"), "{message}");
+    let text = succeeds(at, &format!("dataset build flat --layout flat --out flat.h5 {grid}"));
+    assert!(text.contains("7 items") && text.contains("no labels"), "{text}");
+    assert!(text.contains("all items in the test split"), "{text}");
+    fs::write(at.join("list.txt"), "flat/0.xyz\nflat/5.xyz\n").unwrap();
+    let text =
+        succeeds(at, &format!("dataset build list.txt --out list.h5 {grid} --fractions 1,0,0"));
+    assert!(text.contains("2 items") && text.contains("drawn at random item by item"), "{text}");
+    fs::remove_dir_all(at.join("flat/deeper")).unwrap();
+    assert!(succeeds(at, &format!("dataset build flat --out six.h5 {grid}")).contains("6 items"));
+
+    assert!(succeeds(at, "dataset verify flat.h5").contains("0 of 7"));
+    assert!(succeeds(at, "info flat.h5").contains("no labels"));
+    let text = succeeds(at, "dataset view flat.h5 --item 0 --out pictures");
+    assert!(text.contains("item 0, 0.xyz\n"), "{text}");
+    succeeds(at, "dataset export flat.h5 --to list.csv");
+    let text = succeeds(at, "dataset split flat.h5 --fractions 0.4,0,0.6 --out split.h5");
+    assert_eq!(text, "split.h5: 3 train, 0 validation, 4 test\n");
+    for args in ["train split.h5 --out none", "compare split.h5 --out none"] {
+        let message = refused(at, args);
+        assert!(message.contains("has no classes"), "{args}: {message}");
+        assert!(!at.join("none").exists(), "{args}");
+    }
+
+    let eval =
+        "eval run/model.safetensors flat.h5 --rotations 3 --angles 90 --translations 1 --search 4";
+    let text = succeeds(at, &format!("{eval} --out report"));
+    assert!(text.contains("no labels") && text.contains("consistent %"), "{text}");
+    assert!(!text.contains("accuracy") && !text.contains("AUC"), "{text}");
+    let json = fs::read_to_string(at.join("report/report.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let model = &json["sections"][0]["models"][0];
+    assert_eq!(model["class_names"], serde_json::json!(["bent", "straight"]));
+    let random = &model["sources"][0]["conditions"][1];
+    let names: Vec<&str> =
+        random["measures"].as_array().unwrap().iter().filter_map(|m| m["name"].as_str()).collect();
+    assert!(names.contains(&"consistency") && !names.contains(&"accuracy"), "{names:?}");
+    assert!(random.get("confusion").is_none());
+    for name in ["report.html", "results.csv", "predictions.csv"] {
+        assert!(at.join("report").join(name).is_file(), "{name}");
+    }
+    let diff = succeeds(at, "report diff report/report.json report/report.json");
+    assert!(diff.contains("agreement") && !diff.contains('*'), "{diff}");
+
+    for (args, expected) in [
+        ("eval run/model.safetensors flat.h5 --split train", "no items in its train split"),
+        ("eval flat.h5 --command cat", "--class-names"),
+        ("eval run/model.safetensors set.h5 --class-names a,b", "--class-names"),
+        ("eval run/model.safetensors flat.h5 --command cat --answers voxels", "apart"),
+        ("dataset build list.txt --layout tree --out x.h5", "expected a folder"),
+        ("dataset build none.txt --out x.h5", "none.txt"),
+        ("dataset build report/figures --layout flat --out x.h5", "files of a known format"),
+    ] {
+        let message = refused(at, args);
+        assert!(message.contains(expected), "{args}: {message}");
+    }
+    succeeds(at, "eval flat.h5 --export volumes --rotations 1 --angles 90 --translations 1");
 }
 
 #[test]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use steer3d_dataset::{
-    BuildError, BuildReport, Dataset, DatasetMeta, Entry, FileRecipe, Fit, Fractions, ItemData,
-    ItemError, ItemSource, Listing, Provenance, RecipeOptions, Split, Storage, Store, build,
-    group_splits, random_splits,
+    BuildError, BuildReport, Dataset, DatasetMeta, DatasetWriter, Entry, FileRecipe, Fit,
+    Fractions, Item, ItemData, ItemError, ItemSource, Listing, Provenance, RecipeOptions, Split,
+    Storage, Store, build, group_splits, random_splits,
 };
 use steer3d_volume::{ChannelScheme, Grid, PointCloud, PointValue, Volume, VolumeError, Weight};
 
@@ -333,7 +333,10 @@ fn a_table_names_paths_labels_splits_and_groups() {
     assert!(id.len() <= 64 && id.ends_with("folder/ü.xyz") && id.contains('~'), "{id}");
 
     for (text, expected) in [
-        ("path,class\na,b\n", "path and label"),
+        ("path,class\na,b\n", "the column `class`"),
+        ("label\na\n", "path and label"),
+        ("path\na\n\"\"\n", "a path in every row"),
+        ("path\na\na\n", "`a` of line 2 again in line 3"),
         ("path,label,spilt\na,b,train\n", "the column `spilt`"),
         ("path,label\n", "at least one item"),
         ("", "path and label"),
@@ -352,6 +355,131 @@ fn a_table_names_paths_labels_splits_and_groups() {
     assert!(error.contains("none.csv"), "{error}");
 }
 
+fn sources(listing: &Listing) -> Vec<&str> {
+    listing.entries.iter().map(|entry| entry.source.as_str()).collect()
+}
+
+#[test]
+fn items_without_labels_come_from_folders_files_and_lists() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["flat/b.xyz", "flat/a.xyz", "flat/.hidden.xyz", "flat/notes", "more/c/d.mrc"] {
+        write(&at(name), "");
+    }
+    let mut flat = Listing::of_folder(&at("flat")).unwrap();
+    assert_eq!(sources(&flat), ["a.xyz", "b.xyz"]);
+    assert_eq!(flat.entries[0].path, at("flat/a.xyz"));
+    assert_eq!(flat.ignored, [at("flat/notes")]);
+    assert!(flat.class_names.is_empty() && flat.entries.iter().all(|e| e.label == 0));
+    // For evaluation, unless shares are asked for.
+    assert!(flat.settle_splits(&flat.default_fractions(), 0).contains("test split"));
+    assert!(flat.entries.iter().all(|e| e.split == Split::Test));
+    let half = Fractions::new([0.5, 0.0, 0.5]).unwrap();
+    assert!(flat.settle_splits(&half, 0).contains("item by item"));
+    assert_eq!(flat.entries.iter().filter(|e| e.split == Split::Train).count(), 1);
+
+    // In the order given, whatever the names of files and whether they are there.
+    let inputs = ["more", "nowhere.mrc", "flat/notes"].map(at);
+    let several = Listing::of_files(folder.path(), &inputs).unwrap();
+    let paths: Vec<_> = several.entries.iter().map(|entry| entry.path.clone()).collect();
+    assert_eq!(paths, [at("more/c/d.mrc"), at("nowhere.mrc"), at("flat/notes")]);
+    assert_eq!(several.entries[0].source, at("more/c/d.mrc").to_str().unwrap());
+    assert_eq!(sources(&Listing::of_files(folder.path(), &[at("more")]).unwrap()), ["c/d.mrc"]);
+
+    write(&at("list.txt"), "flat/b.xyz\r\n\n more \nflat/a.xyz");
+    let list = Listing::of_list(&at("list.txt")).unwrap();
+    assert_eq!(sources(&list), ["flat/b.xyz", "more/c/d.mrc", "flat/a.xyz"]);
+    assert_eq!(list.entries[2].path, at("flat/a.xyz"));
+    let lines = Listing::of_lines(Path::new("-"), &b"x.mrc\ny.mrc\n"[..]).unwrap();
+    assert_eq!(lines.entries[1].path, Path::new("y.mrc"));
+
+    write(&at("table.csv"), "path,split,id\nflat/a.xyz,train,one\nflat/b.xyz,test,two\n");
+    let table = Listing::of_table(&at("table.csv")).unwrap();
+    assert!(table.class_names.is_empty() && table.has_splits);
+    assert_eq!((&table.entries[0].id[..], table.entries[0].split), ("one", Split::Train));
+}
+
+#[test]
+fn a_folder_is_flat_or_a_tree() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("mixed");
+    write(&root.join("class/a.xyz"), "");
+    write(&root.join("README"), "");
+    assert_eq!(Listing::of_folder(&root).unwrap().class_names, ["class"]);
+    write(&root.join("b.xyz"), "");
+    let error = Listing::of_folder(&root).unwrap_err().to_string();
+    let expected = ["mixed", "b.xyz and class", "--layout flat", "--layout tree"];
+    assert!(expected.iter().all(|text| error.contains(text)), "{error}");
+    // Folders named as splits are no splits of files without labels.
+    write(&root.join("train/c.xyz"), "");
+    let flat = Listing::of_files(&root, std::slice::from_ref(&root)).unwrap();
+    assert_eq!(sources(&flat), ["b.xyz", "class/a.xyz", "train/c.xyz"]);
+    assert!(!flat.has_splits);
+}
+
+#[test]
+fn unusable_inputs_without_labels_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let message = |listing: Result<Listing, BuildError>| listing.unwrap_err().to_string();
+    fs::create_dir(at("empty")).unwrap();
+    for listing in
+        [Listing::of_folder(&at("empty")), Listing::of_files(&at("empty"), &[at("empty")])]
+    {
+        let error = message(listing);
+        assert!(error.contains("empty: expected files of a known format"), "{error}");
+    }
+    assert!(message(Listing::of_folder(&at("none"))).contains("none"));
+    assert!(message(Listing::of_files(Path::new("-"), &[])).contains("at least one file"));
+    write(&at("a.xyz"), "");
+    let error = message(Listing::of_files(folder.path(), &[at("a.xyz"), at("a.xyz")]));
+    assert!(
+        error.contains("identifiers that differ") && error.matches("a.xyz").count() == 3,
+        "{error}"
+    );
+    write(&at("list.txt"), "\n\n");
+    let error = message(Listing::of_list(&at("list.txt")));
+    assert!(error.contains("list.txt: expected at least one file"), "{error}");
+    fs::write(at("list.txt"), b"a.xyz\n\xff.xyz\n").unwrap();
+    let error = message(Listing::of_list(&at("list.txt")));
+    assert!(error.contains("list.txt") && error.contains("UTF-8 in line 2"), "{error}");
+    assert!(message(Listing::of_list(&at("empty"))).contains("empty"));
+}
+
+#[test]
+fn a_dataset_without_labels_has_no_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for i in 0..4 {
+        write(&at(&format!("flat/{i}.xyz")), &xyz(i));
+    }
+    let mut listing = Listing::of_folder(&at("flat")).unwrap();
+    listing.settle_splits(&listing.default_fractions(), 0);
+    run(&at("set.h5"), &listing, &small(), false, "").unwrap();
+    let dataset = Dataset::open(at("set.h5")).unwrap();
+    assert!(dataset.meta().class_names.is_empty() && dataset.class(3).is_none());
+    assert_eq!((dataset.labels(), dataset.indices(Split::Test).len()), (&[0; 4][..], 4));
+    assert!(dataset.class_counts(Split::Test).is_empty());
+    let summary = dataset.summary().unwrap();
+    assert_eq!(summary.splits.iter().map(|split| split.items).collect::<Vec<_>>(), [0, 0, 4]);
+    assert!(dataset.verify(&|_| {}).is_empty());
+    dataset.export_list(&at("list.csv")).unwrap();
+    let list = fs::read_to_string(at("list.csv")).unwrap();
+    assert!(list.contains("\n0.xyz,,test,,0.xyz,"), "{list}");
+    dataset.export(1, &at("item.npz")).unwrap();
+    let splits = random_splits(dataset.labels(), &Fractions::default(), 1);
+    dataset.with_splits(&at("other.h5"), &splits, None, "").unwrap();
+    assert!(Dataset::open(at("other.h5")).unwrap().meta().class_names.is_empty());
+    // The only label is 0.
+    let grid = Grid::new([2; 3], [1.0; 3]).unwrap();
+    let meta = DatasetMeta::scalars(1, &grid).unwrap();
+    let volume = Volume::centred(vec![0.0; 8], 1, grid).unwrap();
+    let mut writer = DatasetWriter::create(at("one.h5"), meta).unwrap();
+    let item = Item { volume: Some(&volume), label: 1, id: "a", ..Item::default() };
+    let error = writer.push(&item).unwrap_err().to_string();
+    assert!(error.contains("a label below 1"), "{error}");
+}
+
 #[cfg(unix)]
 #[test]
 fn odd_names_and_folders_are_refused_or_kept() {
@@ -362,6 +490,8 @@ fn odd_names_and_folders_are_refused_or_kept() {
     assert_eq!(listing(&root).entries[0].id, "a b/it's \"odd\" #1.xyz");
     write(&root.join("a b").join(std::ffi::OsStr::from_bytes(b"\xff.xyz")), "");
     let error = Listing::of_tree(&root).unwrap_err().to_string();
+    assert!(error.contains("UTF-8"), "{error}");
+    let error = Listing::of_folder(&root.join("a b")).unwrap_err().to_string();
     assert!(error.contains("UTF-8"), "{error}");
 
     let file = folder.path().join("file");

@@ -42,8 +42,9 @@ pub(crate) trait Answer: Sync {
         reference: Option<&Reference>,
     ) -> Result<Vec<f64>, EvalError>;
 
-    /// What the search for the worst rotation lowers.
-    fn margin(&self, place: usize, row: &[f64]) -> f64;
+    /// What the search for the worst rotation lowers, from what is kept of the answer and of that to the unrotated
+    /// item.
+    fn margin(&self, place: usize, row: &[f64], unrotated: &[f64]) -> f64;
 
     /// The margin below which an answer is so wrong that the search ends.
     fn least_margin(&self) -> f64 {
@@ -51,10 +52,10 @@ pub(crate) trait Answer: Sync {
     }
 
     /// The score of one transformed item, whose mean over items the paired tests and comparisons take: the
-    /// measure `score` of [`AnswerKind`](crate::AnswerKind).
-    fn score(&self, place: usize, row: &[f64]) -> f64;
+    /// measure `score` of [`AnswerKind`](crate::AnswerKind), from the same as the margin.
+    fn score(&self, place: usize, row: &[f64], unrotated: &[f64]) -> f64;
 
-    /// The class of an item, if items have classes.
+    /// The class of an item, if classes are answered and items have some.
     fn class(&self, _place: usize) -> Option<usize> {
         None
     }

@@ -53,6 +53,17 @@ pub enum EvalError {
         "models of classes, of labels of voxels and of numbers are measured differently: evaluate them apart"
     )]
     MixedAnswers,
+    /// The models of one report have other classes, and the dataset has none.
+    #[error(
+        "models `{first}` and `{other}` have other classes, and the dataset has none to compare them by: evaluate them \
+         apart"
+    )]
+    OtherClasses {
+        /// Name of the first model.
+        first: String,
+        /// Name of the other.
+        other: String,
+    },
     /// A program could not be started.
     #[error("cannot start `{command}`")]
     Start {

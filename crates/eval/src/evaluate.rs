@@ -18,7 +18,7 @@ use crate::journal::Journal;
 use crate::layers::layer_errors;
 use crate::material::Material;
 use crate::metrics::Bootstrap;
-use crate::predictor::Predictor;
+use crate::predictor::{AnswerKind, Predictor};
 use crate::protocol::{Condition, Protocol, Search, Source, Transform};
 use crate::results::{ConditionReport, ModelReport, Prediction, SourceReport};
 use crate::search::Searched;
@@ -35,7 +35,9 @@ pub struct Progress {
 
 /// Measures `model` on one split of `dataset` under `protocol`: classes of volumes, labels of voxels, which are
 /// compared with those of the dataset, or values, which are compared with its targets, whichever the model
-/// [answers](Predictor::answers).
+/// [answers](Predictor::answers). Where the dataset has no classes, their answers are compared with the unrotated ones
+/// alone: of the measures those of stability are defined, and the score of a prediction is whether it is the unrotated
+/// one.
 ///
 /// The volumes of a batch are resampled in parallel; the transformations and the report depend
 /// neither on the batch size nor on the number of threads, as far as the model's answers do not.
@@ -62,10 +64,14 @@ pub fn evaluate(
     progress: &dyn Fn(Progress) -> ControlFlow<()>,
 ) -> Result<ModelReport, EvalError> {
     let items = dataset.indices(split);
-    let answer = model.answers().of(dataset, &items, protocol)?;
-    let spec = AnswerSpec::new(dataset, model.answers())?;
+    let spec = AnswerSpec::or_named(dataset, model.answers(), &model.class_names())?;
+    let answer = model.answers().of(dataset, &items, protocol, &spec)?;
     spec.check(model)?;
     protocol.check(dataset, split)?;
+    let class_names = match dataset.meta().class_names.is_empty() {
+        true if model.answers() == AnswerKind::Classes => spec.names.clone(),
+        _ => vec![],
+    };
     let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref(), spec };
     let kept = journal.and_then(|path| Some((path, model.fingerprint()?)));
     let mut journal = match kept {
@@ -89,22 +95,19 @@ pub fn evaluate(
     for &source in &protocol.sources {
         let mut jobs = planned.clone();
         let mut rows = run.predict(source, &jobs, &mut journal, &mut advance)?;
+        let unrotated = jobs.iter().zip(&rows);
+        let unrotated = unrotated.filter(|(job, _)| job.condition == Condition::Unrotated);
+        let unrotated: Vec<Vec<f64>> = unrotated.map(|(_, row)| row.clone()).collect();
+        let score = |job: &Job, row: &[f64]| answer.score(job.place, row, &unrotated[job.place]);
         if let Some(search) = protocol.search {
-            let unrotated = jobs.iter().zip(&rows);
-            let unrotated = unrotated.filter(|(job, _)| job.condition == Condition::Unrotated);
-            let end = answer.least_margin();
-            let started = unrotated
-                .map(|(job, row)| Searched::new(search, row, answer.margin(job.place, row), end));
-            let started: Vec<Searched> = started.collect();
-            for found in run.search(source, search, started, &mut journal, &mut advance)? {
+            for found in run.search(source, search, &unrotated, &mut journal, &mut advance)? {
                 jobs.push(found.0);
                 rows.push(found.1);
             }
         }
         let classified =
             jobs.iter().zip(&rows).filter(|(job, _)| answer.class(job.place).is_some());
-        let wrong =
-            classified.map(|(job, row)| (&job.transform, answer.score(job.place, row) < 1.0));
+        let wrong = classified.map(|(job, row)| (&job.transform, score(job, row) < 1.0));
         sources.push(SourceReport {
             source,
             conditions: run.conditions(&jobs, &rows, &bootstrap),
@@ -119,13 +122,14 @@ pub fn evaluate(
             id: dataset.ids()[job.item].clone(),
             label: answer.class(job.place),
             transform: job.transform,
-            score: answer.score(job.place, &row),
+            score: score(&job, &row),
             answer: row,
         }));
     }
     Ok(ModelReport {
         name: model.name().into(),
         answers: model.answers(),
+        class_names,
         parameters: model.parameters(),
         sources,
         predictions,
@@ -259,12 +263,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The worst rotation found for each item, and what is kept of the answer to it.
+    /// The worst rotation found for each item, and what is kept of the answer to it; `unrotated` is what is kept of
+    /// the answers to the unrotated items.
     fn search(
         &self,
         source: Source,
         search: Search,
-        mut items: Vec<Searched>,
+        unrotated: &[Vec<f64>],
         journal: &mut Journal,
         advance: Advance<'_>,
     ) -> Result<Vec<(Job, Vec<f64>)>, EvalError> {
@@ -274,6 +279,11 @@ impl Run<'_> {
             condition: Condition::Worst,
             transform: rotation.into(),
         };
+        let margin = |place: usize, row: &[f64]| self.answer.margin(place, row, &unrotated[place]);
+        let start = |(place, row): (usize, &Vec<f64>)| {
+            Searched::new(search, row, margin(place, row), self.answer.least_margin())
+        };
+        let mut items: Vec<Searched> = unrotated.iter().enumerate().map(start).collect();
         for round in 0..=search.rounds {
             let tried = |(place, item): (usize, &Searched)| match round {
                 0 => item.grid(search, self.protocol.seed, self.items[place]),
@@ -288,7 +298,7 @@ impl Run<'_> {
             for (place, (item, rotations)) in items.iter_mut().zip(tried).enumerate() {
                 let tried = rotations.into_iter().zip(rows.by_ref());
                 let tried = tried.map(|(rotation, row)| {
-                    let margin = self.answer.margin(place, &row);
+                    let margin = margin(place, &row);
                     (rotation, row, margin)
                 });
                 item.take(tried.collect());

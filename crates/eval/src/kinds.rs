@@ -8,6 +8,7 @@ use crate::error::EvalError;
 use crate::measure::{Definition, Entry};
 use crate::predictor::AnswerKind;
 use crate::protocol::Protocol;
+use crate::spec::AnswerSpec;
 use crate::values::{self, Values};
 use crate::voxels::{self, Voxels};
 
@@ -24,10 +25,11 @@ impl AnswerKind {
         }
     }
 
-    /// The measure that models are compared by: its value for single volumes is the score of a
-    /// [`Prediction`](crate::Prediction).
-    pub fn score(self) -> Definition {
+    /// The measure that models are compared by, on data with labels or without: its value for single volumes is the
+    /// score of a [`Prediction`](crate::Prediction).
+    pub fn score(self, labelled: bool) -> Definition {
         let name = match self {
+            Self::Classes if !labelled => "agreement",
             Self::Classes => "accuracy",
             Self::Voxels => "foreground_accuracy",
             Self::Values => "mean_absolute_error",
@@ -42,9 +44,10 @@ impl AnswerKind {
         dataset: &'a Dataset,
         items: &'a [usize],
         protocol: &Protocol,
+        spec: &AnswerSpec,
     ) -> Result<Box<dyn Answer + 'a>, EvalError> {
         Ok(match self {
-            Self::Classes => Box::new(Classes::new(dataset, items)),
+            Self::Classes => Box::new(Classes::new(dataset, items, spec.names.clone())),
             Self::Voxels => Box::new(Voxels::new(dataset, items, protocol.mask)?),
             Self::Values => Box::new(Values::new(dataset, items)?),
         })

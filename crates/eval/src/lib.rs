@@ -61,7 +61,8 @@ pub use precomputed::{Exporter, Precomputed};
 pub use predictor::{AnswerKind, ModelError, Predictor};
 pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform, axis_name};
 pub use report::{
-    DatasetSummary, GalleryItem, Picture, Report, SCHEMA_VERSION, Section, Verdict, View, summarise,
+    DatasetSummary, GalleryItem, Picture, Report, SCHEMA_VERSION, Section, Verdict, View,
+    same_classes, summarise,
 };
 pub use results::{AxisCell, ConditionReport, LayerError, ModelReport, Prediction, SourceReport};
 pub use spec::AnswerSpec;

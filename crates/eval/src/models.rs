@@ -28,6 +28,8 @@ pub struct Models {
     pub predictions: Vec<PathBuf>,
     /// What models of other makers answer; none is as the networks beside them, or classes.
     pub answers: Option<AnswerKind>,
+    /// Names of the classes of models of other makers, where neither the dataset nor a network beside them has some.
+    pub class_names: Vec<String>,
     /// Whether networks whose classes have the names of the dataset's in another order answer in its order; else they
     /// are refused.
     pub map_classes: bool,
@@ -65,7 +67,17 @@ impl Models {
         if networks.iter().flatten().any(|network| network.answers() != answers) {
             return Err(EvalError::MixedAnswers);
         }
-        let spec = || AnswerSpec::new(dataset, answers);
+        let first = networks.iter().flatten().next();
+        let names = first.map_or_else(|| self.class_names.clone(), Predictor::class_names);
+        let spec = || match AnswerSpec::or_named(dataset, answers, &names) {
+            Err(EvalError::Missing { .. }) if answers == AnswerKind::Classes => {
+                let what = "classes to name the answers of models of other makers by";
+                let advice =
+                    "name them with --class-names, or evaluate a network of steer3d beside them";
+                Err(EvalError::missing(dataset.meta(), what, advice))
+            }
+            spec => spec,
+        };
         let mut all: Vec<Box<dyn Predictor>> = vec![];
         for (path, network) in self.files.iter().zip(networks) {
             all.push(match network {
@@ -102,7 +114,7 @@ impl Models {
                 "{path}: not compared, since only one of model and dataset says it: {unknown}"
             ));
         }
-        Ok(network.with_places(fit.places))
+        Ok(network.with_places(fit.places).with_class_names(card.class_names))
     }
 
     /// The file's name, or its folder's where several models have the same file name.

@@ -12,6 +12,8 @@ pub struct NetworkPredictor {
     answers: AnswerKind,
     network: Network,
     folded: FoldedNetwork,
+    /// Names of its classes, if they are known.
+    class_names: Option<Vec<String>>,
     /// The place in its output of each class of the dataset, where they are in another order.
     places: Option<Vec<u32>>,
 }
@@ -26,7 +28,15 @@ impl NetworkPredictor {
             let problem = "gives a field; classes, labels of voxels and values of whole volumes are evaluated";
             return Err(EvalError::answer(&name, problem.into()));
         };
-        Ok(Self { name, answers, folded: network.folded()?, network, places: None })
+        let folded = network.folded()?;
+        Ok(Self { name, answers, folded, network, class_names: None, places: None })
+    }
+
+    /// Names its classes, for datasets that have none; names of another number are left out.
+    #[must_use]
+    pub fn with_class_names(self, names: Vec<String>) -> Self {
+        let class_names = Some(names).filter(|names| names.len() == self.classes());
+        Self { class_names, ..self }
     }
 
     /// Gives the logits in another order: class i of the answers is class `places[i]` of the network.
@@ -51,6 +61,11 @@ impl Predictor for NetworkPredictor {
 
     fn classes(&self) -> usize {
         self.network.config().classes()
+    }
+
+    fn class_names(&self) -> Vec<String> {
+        let numbers = || (0..self.classes()).map(|class| class.to_string()).collect();
+        self.class_names.clone().unwrap_or_else(numbers)
     }
 
     fn channels(&self) -> usize {

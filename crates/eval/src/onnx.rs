@@ -255,6 +255,10 @@ impl Predictor for OnnxPredictor {
         self.spec.names.len()
     }
 
+    fn class_names(&self) -> Vec<String> {
+        self.spec.names.clone()
+    }
+
     fn channels(&self) -> usize {
         self.spec.channels
     }

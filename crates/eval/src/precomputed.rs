@@ -68,7 +68,8 @@ impl Exporter {
         };
         let file = start().map_err(|source| EvalError::Write { path: folder.into(), source })?;
         let written = Mutex::new(Written { file, keys: vec![] });
-        Ok(Self { classes: meta.class_names.len(), shape, written })
+        // Answers have one number where there are no classes.
+        Ok(Self { classes: meta.class_names.len().max(1), shape, written })
     }
 
     /// Completes the files in `folder`; gives the number of volumes.
@@ -247,6 +248,10 @@ impl Predictor for Precomputed {
 
     fn classes(&self) -> usize {
         self.spec.names.len()
+    }
+
+    fn class_names(&self) -> Vec<String> {
+        self.spec.names.clone()
     }
 
     fn channels(&self) -> usize {

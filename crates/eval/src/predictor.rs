@@ -46,6 +46,11 @@ pub trait Predictor {
     /// Number of classes, or of values.
     fn classes(&self) -> usize;
 
+    /// Names of the classes, in the order of the logits: numbers from 0 where it does not know them.
+    fn class_names(&self) -> Vec<String> {
+        (0..self.classes()).map(|class| class.to_string()).collect()
+    }
+
     /// Number of channels of the volumes that it takes.
     fn channels(&self) -> usize;
 

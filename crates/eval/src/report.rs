@@ -6,9 +6,10 @@ use steer3d_dataset::{Dataset, Split};
 
 use crate::earlier::of_earlier_schema;
 use crate::error::EvalError;
+use crate::measure::{Definition, Measure};
 use crate::paired::{PairedTest, paired_tests};
 use crate::predictor::AnswerKind;
-use crate::protocol::Protocol;
+use crate::protocol::{Condition, Protocol};
 use crate::results::{ModelReport, SourceReport};
 use crate::spec::{targets, voxel_classes};
 
@@ -99,13 +100,19 @@ impl Section {
         models: Vec<ModelReport>,
     ) -> Result<Self, EvalError> {
         let answers = models.first().map_or_else(AnswerKind::default, |model| model.answers);
-        Ok(Self {
+        same_classes(models.iter().map(|model| (&model.name[..], &model.class_names[..])))?;
+        let mut section = Self {
             dataset: summarise(dataset, split, answers)?,
             gallery: vec![],
             paired: paired_tests(&models, &protocol),
             protocol,
             models,
-        })
+        };
+        if !section.is_labelled() {
+            // All unrotated answers are as themselves.
+            section.paired.retain(|test| test.condition != Condition::Unrotated);
+        }
+        Ok(section)
     }
 
     /// Every model with each of its sources, in the order of the tables.
@@ -118,6 +125,53 @@ impl Section {
     pub fn answers(&self) -> AnswerKind {
         self.models.first().map_or_else(AnswerKind::default, |model| model.answers)
     }
+
+    /// Whether answers are compared with what is right, and not with those unrotated alone.
+    pub fn is_labelled(&self) -> bool {
+        self.answers() != AnswerKind::Classes || !self.dataset.class_names.is_empty()
+    }
+
+    /// Names of the classes that the models answer with, those of the dataset where it has some.
+    pub fn class_names(&self) -> &[String] {
+        match self.models.first() {
+            Some(model) if !self.is_labelled() => &model.class_names,
+            _ => &self.dataset.class_names,
+        }
+    }
+
+    /// The measures of the tables: without labels those of stability.
+    pub fn definitions(&self) -> Vec<Definition> {
+        let mut definitions = self.answers().definitions();
+        if !self.is_labelled() {
+            let conditions = || self.sources().flat_map(|(_, source)| &source.conditions);
+            let is_of =
+                |m: &Measure, d: &Definition| m.name == d.name && m.class.is_some() == d.of_class;
+            definitions.retain(|d| conditions().any(|c| c.measures.iter().any(|m| is_of(m, d))));
+        }
+        definitions
+    }
+
+    /// The measure that models are compared by.
+    pub fn score(&self) -> Definition {
+        self.answers().score(self.is_labelled())
+    }
+}
+
+/// Checks that models, each with the names of its classes, have the same.
+///
+/// # Errors
+/// [`EvalError::OtherClasses`].
+pub fn same_classes<'a>(
+    models: impl IntoIterator<Item = (&'a str, &'a [String])>,
+) -> Result<(), EvalError> {
+    let mut models = models.into_iter();
+    let Some((first, names)) = models.next() else { return Ok(()) };
+    match models.find(|(_, others)| *others != names) {
+        None => Ok(()),
+        Some((other, _)) => {
+            Err(EvalError::OtherClasses { first: first.into(), other: other.into() })
+        }
+    }
 }
 
 /// What a reader must know of a dataset.
@@ -125,7 +179,7 @@ impl Section {
 pub struct DatasetSummary {
     /// Name of the dataset.
     pub name: String,
-    /// Names of the classes, of volumes or of voxels.
+    /// Names of the classes, of volumes or of voxels; empty where volumes have no labels.
     pub class_names: Vec<String>,
     /// The split that was evaluated.
     pub split: String,
@@ -249,7 +303,7 @@ pub struct Verdict {
     pub model: String,
     /// The predicted class.
     pub class: String,
-    /// Whether it is right.
+    /// Whether it is right; without labels whether it is the unrotated one.
     pub right: bool,
     /// Its softmax probability.
     pub probability: f64,

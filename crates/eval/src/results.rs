@@ -14,6 +14,9 @@ pub struct ModelReport {
     pub name: String,
     /// What it answers.
     pub answers: AnswerKind,
+    /// Names of the classes that it answers with, where the dataset has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
     /// Number of trained parameters.
     pub parameters: usize,
     /// The results for each source of the protocol, in its order.
@@ -117,7 +120,7 @@ pub struct Prediction {
     pub item: usize,
     /// Identifier of the item.
     pub id: String,
-    /// Its class, where classes of volumes are predicted.
+    /// Its class, where classes of volumes are predicted and the dataset has some.
     pub label: Option<usize>,
     /// What was done to it.
     pub transform: Transform,

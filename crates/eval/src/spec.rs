@@ -25,11 +25,24 @@ impl AnswerSpec {
     /// [`EvalError::Missing`] when it has no such answers.
     pub fn new(dataset: &Dataset, kind: AnswerKind) -> Result<Self, EvalError> {
         let names = match kind {
-            AnswerKind::Classes => dataset.meta().class_names.clone(),
+            AnswerKind::Classes => classes(dataset)?.to_vec(),
             AnswerKind::Voxels => voxel_classes(dataset)?.to_vec(),
             AnswerKind::Values => (0..targets(dataset)?.dim()).map(|i| i.to_string()).collect(),
         };
         Ok(Self { kind, names, ..Self::classes(dataset.meta()) })
+    }
+
+    /// Of a dataset, with these names of classes where it has none.
+    pub(crate) fn or_named(
+        dataset: &Dataset,
+        kind: AnswerKind,
+        names: &[String],
+    ) -> Result<Self, EvalError> {
+        let meta = dataset.meta();
+        if kind == AnswerKind::Classes && meta.class_names.is_empty() && !names.is_empty() {
+            return Ok(Self { names: names.to_vec(), ..Self::classes(meta) });
+        }
+        Self::new(dataset, kind)
     }
 
     /// The classes of the volumes of a dataset.
@@ -69,6 +82,16 @@ impl AnswerSpec {
         let dims: &[usize] = if self.kind == AnswerKind::Voxels { &self.dims } else { &[] };
         [&[n, self.names.len()], dims].concat()
     }
+}
+
+/// Names of the classes of the items of a dataset.
+fn classes(dataset: &Dataset) -> Result<&[String], EvalError> {
+    let meta = dataset.meta();
+    if meta.class_names.is_empty() {
+        let advice = "build it from a folder for each class, or from a table with the column label";
+        return Err(EvalError::missing(meta, "classes", advice));
+    }
+    Ok(&meta.class_names)
 }
 
 /// Names of the classes of the voxels of a dataset.

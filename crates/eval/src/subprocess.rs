@@ -297,6 +297,10 @@ impl Predictor for SubprocessPredictor {
         self.spec.names.len()
     }
 
+    fn class_names(&self) -> Vec<String> {
+        self.spec.names.clone()
+    }
+
     fn channels(&self) -> usize {
         self.spec.channels
     }

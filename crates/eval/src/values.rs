@@ -83,12 +83,12 @@ impl Answer for Values<'_> {
     }
 
     /// Less the squared error.
-    fn margin(&self, place: usize, row: &[f64]) -> f64 {
+    fn margin(&self, place: usize, row: &[f64], _unrotated: &[f64]) -> f64 {
         -difference(row, self.targets[place]).iter().map(|e| e * e).sum::<f64>()
     }
 
     /// The mean absolute error over the components.
-    fn score(&self, place: usize, row: &[f64]) -> f64 {
+    fn score(&self, place: usize, row: &[f64], _unrotated: &[f64]) -> f64 {
         mean(&difference(row, self.targets[place]), f64::abs)
     }
 

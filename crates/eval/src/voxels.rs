@@ -179,13 +179,13 @@ impl Answer for Voxels<'_> {
     }
 
     /// The mean of Dice over the classes that are present or predicted.
-    fn margin(&self, _place: usize, row: &[f64]) -> f64 {
+    fn margin(&self, _place: usize, row: &[f64], _unrotated: &[f64]) -> f64 {
         self.count(row).mean(Count::dice).unwrap_or(1.0)
     }
 
     /// The share of the voxels of other classes than the background that are labelled right; of all where there
     /// are none.
-    fn score(&self, _place: usize, row: &[f64]) -> f64 {
+    fn score(&self, _place: usize, row: &[f64], _unrotated: &[f64]) -> f64 {
         let count = self.count(row);
         count.accuracy(1).or(count.accuracy(0)).unwrap_or(1.0)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use steer3d_dataset::{Dataset, Split};
-use steer3d_eval::{AnswerKind, Protocol};
+use steer3d_eval::{AnswerKind, AnswerSpec, Protocol};
 use steer3d_nn::ModelConfig;
 use steer3d_train::{StateFolder, TrainConfig};
 use toml::{Table, Value};
@@ -251,7 +251,9 @@ fn complete(table: &mut Table, dataset: &Dataset) -> Result<(), ExperimentError>
     let classes = match (head, dataset.tasks()) {
         ("voxels", Some(tasks)) => tasks.voxel_classes.len(),
         ("scalars", Some(tasks)) => tasks.target_len(),
-        _ => meta.class_names.len(),
+        ("voxels" | "scalars", None) => 1,
+        _ if gives_field || table.contains_key("classes") => 1,
+        _ => AnswerSpec::new(dataset, AnswerKind::Classes)?.names.len(),
     };
     let mut default = |key: &str, value: Value| {
         table.entry(key).or_insert(value);

@@ -128,8 +128,9 @@ impl Prototypes {
     /// # Errors
     /// If the dataset has no such answers, or a training volume cannot be read.
     pub fn new(dataset: &Dataset, answers: AnswerKind) -> Result<Self, ExperimentError> {
+        let classes = AnswerSpec::new(dataset, answers)?.names.len();
         let (meta, input_scale) = (dataset.meta(), input_scale(dataset)?);
-        let (channels, classes) = (meta.channels, AnswerSpec::new(dataset, answers)?.names.len());
+        let channels = meta.channels;
         let steerable = match answers {
             AnswerKind::Classes => SteerableConfig::small(channels, classes)?,
             AnswerKind::Voxels => SteerableConfig::unet(channels, classes)?,

@@ -61,7 +61,7 @@ fn same(a: &Change, b: &Change) -> bool {
 fn scores(report: &Report) -> Vec<Change> {
     let mut all = vec![];
     for section in &report.sections {
-        let score = section.answers().score();
+        let score = section.score();
         for (model, source) in section.sources() {
             all.extend(source.conditions.iter().map(|c| Change {
                 dataset: section.dataset.name.clone(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use steer3d_dataset::{Dataset, Split};
 use steer3d_eval::{
-    EvalError, ModelReport, Predictor, Progress, Protocol, Report, Section, evaluate,
+    EvalError, ModelReport, Predictor, Progress, Protocol, Report, Section, evaluate, same_classes,
 };
 use steer3d_files::lock::lock;
 
@@ -59,7 +59,7 @@ impl Evaluation<'_> {
     /// folder, an evaluation that was interrupted goes on where it was.
     ///
     /// # Errors
-    /// As [`evaluate`], [`EvalError::MixedAnswers`], or if a picture cannot be made.
+    /// As [`evaluate`], [`EvalError::MixedAnswers`], [`EvalError::OtherClasses`], or if a picture cannot be made.
     pub fn section(
         &self,
         models: &[&dyn Predictor],
@@ -68,6 +68,10 @@ impl Evaluation<'_> {
     ) -> Result<Section, ReportError> {
         if models.windows(2).any(|pair| pair[0].answers() != pair[1].answers()) {
             return Err(EvalError::MixedAnswers.into());
+        }
+        if self.dataset.meta().class_names.is_empty() {
+            let names: Vec<_> = models.iter().map(|m| (m.name(), m.class_names())).collect();
+            same_classes(names.iter().map(|(model, names)| (*model, &names[..])))?;
         }
         let mut reports = vec![];
         for (i, model) in models.iter().enumerate() {

@@ -29,7 +29,8 @@ pub struct Figure {
 /// The plots of a section, those without data left out. `name` begins the file names.
 pub fn figures(section: &Section, name: &str) -> Vec<Figure> {
     let of_kind = |over: Over| {
-        let shown = move |l: &&Lines| l.moved || over == Over::Angle;
+        let labelled = section.is_labelled();
+        let shown = move |l: &&Lines| l.moved || over == Over::Angle || !labelled;
         let lines = LINES.iter().filter(|l| l.answers == section.answers()).filter(shown);
         lines.map(|l| l.draw(section, over)).collect::<Vec<_>>()
     };
@@ -98,7 +99,8 @@ impl Lines {
                 curves.push(Curve::new((i, &model.name), (rank, protocol), kind, values));
             }
         }
-        let reference = self.chance.then(|| chance(section));
+        let chances = self.chance && section.is_labelled();
+        let reference = chances.then(|| chance(section));
         let svg = LinePlot { x_label, y_label: self.label, ticks, reference, curves }.draw()?;
         let how = match over {
             Over::Angle => format!(
@@ -113,7 +115,7 @@ impl Lines {
         };
         let background = section.dataset.class_names.first().map_or("", String::as_str);
         let caption = self.caption.replace("{how}", &how).replace("{background}", background);
-        let chance = if self.chance { " Dotted: chance." } else { "" };
+        let chance = if chances { " Dotted: chance." } else { "" };
         let caption = format!("{caption} {BANDS}{chance}{}", dashes(protocol));
         let against = ["rotation angle", "translation"][over as usize];
         let title = format!("{} against {against}", self.title);
@@ -141,7 +143,7 @@ const LINES: &[Lines] = &[
         moved: false,
         unrotated: Some(1.0),
         chance: false,
-        names: ["agreement-angle", ""],
+        names: ["agreement-angle", "agreement-translation"],
         title: "Unchanged predictions",
         label: "same prediction (%)",
         caption: "Share of predictions that equal the one for the unrotated volume, right or wrong.",
@@ -207,8 +209,9 @@ const LINES: &[Lines] = &[
 ];
 
 /// The share that is plotted of each kind of answers over turns about an axis.
-fn main_share(answers: AnswerKind) -> (&'static str, &'static str) {
-    match answers {
+fn main_share(section: &Section) -> (&'static str, &'static str) {
+    match section.answers() {
+        AnswerKind::Classes if !section.is_labelled() => ("agreement", "same prediction (%)"),
         AnswerKind::Classes => ("accuracy", "accuracy (%)"),
         AnswerKind::Voxels => ("foreground_accuracy", "accuracy (%)"),
         AnswerKind::Values => ("relative_deviation", "deviation (%)"),
@@ -226,35 +229,45 @@ const ANGLES: [f64; 7] = [0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0];
 /// The main share over the angle about each given axis, first source.
 fn about_axes(section: &Section) -> Drawn {
     let axes = &section.protocol.axes;
-    let (measure, y_label) = main_share(section.answers());
+    let (measure, y_label) = main_share(section);
     let curve = |(i, model): (usize, &ModelReport), (rank, axis): (usize, &[f64; 3])| {
         let conditions = &model.sources.first()?.conditions;
         let points = conditions.iter().filter(|c| {
             let about = matches!(c.condition, Condition::About { .. });
             c.condition == Condition::Unrotated || about && c.condition.axis() == Some(*axis)
         });
-        let points = points.map(|c| (c.condition, c.get(measure)));
+        let base = |c: &ConditionReport| {
+            (measure == "agreement" && c.condition == Condition::Unrotated)
+                .then(|| Estimate::exact(1.0))
+        };
+        let points = points.map(|c| (c.condition, c.get(measure).or(base(c))));
         let name = format!("{}, {}", model.name, axis_name(*axis));
         Some(Curve::of((i, name), rank % 2 == 1, points))
     };
     let models = section.models.iter().enumerate();
     let curves = models.flat_map(|m| axes.iter().enumerate().filter_map(move |a| curve(m, a)));
-    let classes = section.answers() == AnswerKind::Classes;
+    let chances = section.answers() == AnswerKind::Classes && section.is_labelled();
     let plot = LinePlot {
         x_label: "angle about the axis (degrees)",
         y_label,
         ticks: ANGLES.to_vec(),
-        reference: classes.then(|| chance(section)),
+        reference: chances.then(|| chance(section)),
         curves: curves.collect(),
     };
-    let what = y_label.trim_end_matches(" (%)");
+    let what = match measure {
+        "agreement" => "share of unchanged predictions",
+        _ => y_label.trim_end_matches(" (%)"),
+    };
     let caption = format!(
         "The {what} when every volume is turned about the same axis ({}). {BANDS}{}",
         section.protocol.sources[0],
-        if classes { " Dotted: chance." } else { "" }
+        if chances { " Dotted: chance." } else { "" }
     );
     let (name, title) = match section.answers() {
         AnswerKind::Values => ("deviation-axes", "Deviation against the angle about an axis"),
+        AnswerKind::Classes if !section.is_labelled() => {
+            ("agreement-axes", "Unchanged predictions against the angle about an axis")
+        }
         _ => ("accuracy-axes", "Accuracy against the angle about an axis"),
     };
     Some((name, title.into(), caption, plot.draw()?))
@@ -298,6 +311,9 @@ fn both(section: &Section) -> Vec<(&str, [&ConditionReport; 2])> {
 
 fn per_class(section: &Section) -> Drawn {
     let (measure, label, title) = match section.answers() {
+        AnswerKind::Classes if !section.is_labelled() => {
+            ("predicted_share", "predictions (%)", "Predictions of each class")
+        }
         AnswerKind::Classes => ("recall", "accuracy (%)", "Accuracy of each class"),
         AnswerKind::Voxels => ("dice", "Dice (%)", "Dice of each class"),
         AnswerKind::Values => return None,
@@ -308,17 +324,18 @@ fn per_class(section: &Section) -> Drawn {
         AnswerKind::Voxels => format!("{} %", percent(n as f64 / total.max(1) as f64)),
         _ => format!("n = {n}"),
     };
-    let classes = data.class_names.iter().zip(&data.class_counts);
+    let names = section.class_names();
+    let count = |class: usize| data.class_counts.get(class).map_or_else(String::new, |n| below(*n));
+    let classes = names.iter().enumerate();
     let bars = ClassBars {
         label,
-        classes: classes.map(|(name, n)| (name.clone(), below(*n))).collect(),
+        classes: classes.map(|(class, name)| (name.clone(), count(class))).collect(),
         models: models.iter().map(|(name, _)| *name).collect(),
-        value: &|model, rotated, class| {
-            models[model].1[rotated].of_class(measure, &data.class_names[class])
-        },
+        value: &|model, rotated, class| models[model].1[rotated].of_class(measure, &names[class]),
     };
     let what = match section.answers() {
         AnswerKind::Voxels => "Dice coefficient of each class; below: its share of the voxels",
+        _ if !section.is_labelled() => "Share of the predictions that are of each class",
         _ => "Share of the items of each class that are classified right",
     };
     let caption = format!(

@@ -20,7 +20,7 @@ use crate::tables::logits;
 /// Of classes: items that a model classifies right
 /// unrotated and wrong under a random rotation, of every class in turn, then others. Each is shown
 /// unrotated, under the random rotation at which the most models are wrong, and under the rotation that
-/// a search found for the first model that it turns from right to wrong.
+/// a search found for the first model that it turns from right to wrong. Without labels the unrotated answer is right.
 ///
 /// Of labels of voxels: items from that whose labels get worse the most to that whose labels get worse the least,
 /// each unrotated and in the orientation in which the labels of a model get worse the most; `predictors`, those of
@@ -136,7 +136,7 @@ impl Painter<'_> {
         let first = orientations[0][0].1;
         let mut range = None;
         let views = orientations.iter().map(|answers| self.view(answers, &mut range));
-        let class = first.label.map(|class| self.section.dataset.class_names[class].clone());
+        let class = first.label.map(|class| self.section.class_names()[class].clone());
         Ok(GalleryItem { id: first.id.clone(), class, views: views.collect::<Result<_, _>>()? })
     }
 
@@ -191,7 +191,7 @@ impl Painter<'_> {
         let class = argmax(&logits);
         Verdict {
             model: self.section.models[model].name.clone(),
-            class: self.section.dataset.class_names[class].clone(),
+            class: self.section.class_names()[class].clone(),
             right: is_right(prediction),
             probability: softmax(&logits)[class],
         }

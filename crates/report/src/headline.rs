@@ -22,6 +22,16 @@ const CLASSES: [Column; 8] = [
     ("deviation", RANDOM, "relative_deviation", false),
 ];
 
+/// Of classes without labels.
+const STABILITY: [Column; 6] = [
+    ("consistent %", RANDOM, "consistency", true),
+    ("same prediction %", RANDOM, "agreement", true),
+    ("consistent, cube %", CUBE, "consistency", false),
+    ("deviation", RANDOM, "relative_deviation", false),
+    ("of probabilities", RANDOM, "probability_deviation", false),
+    ("spread", RANDOM, "relative_spread", false),
+];
+
 const VOXELS: [Column; 8] = [
     ("unrotated %", UNROTATED, "foreground_accuracy", true),
     ("random rotations %", RANDOM, "foreground_accuracy", true),
@@ -42,8 +52,9 @@ const VALUES: [Column; 6] = [
     ("relative", RANDOM, "relative_deviation", false),
 ];
 
-fn columns(answers: AnswerKind) -> &'static [Column] {
-    match answers {
+fn columns(section: &Section) -> &'static [Column] {
+    match section.answers() {
+        AnswerKind::Classes if !section.is_labelled() => &STABILITY,
         AnswerKind::Classes => &CLASSES,
         AnswerKind::Voxels => &VOXELS,
         AnswerKind::Values => &VALUES,
@@ -52,7 +63,7 @@ fn columns(answers: AnswerKind) -> &'static [Column] {
 
 /// The headings of the headline table and its rows, a row for each model and source.
 pub(crate) fn headline(section: &Section) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let columns = columns(section.answers());
+    let columns = columns(section);
     let definitions = section.answers().definitions();
     let unit = |name| definitions.iter().find(|d| d.name == name).map(|d| d.unit);
     let rows = section.sources().map(|(model, source)| {

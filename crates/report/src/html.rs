@@ -48,7 +48,9 @@ struct PageSection<'a> {
     #[serde(flatten)]
     section: &'a Section,
     answers: AnswerKind,
-    /// Names of the classes, each with its count or share.
+    /// Whether answers are compared with what is right.
+    labelled: bool,
+    /// Names of the classes, each with its count or share where there are labels.
     classes: Vec<String>,
     voxel_size: String,
     /// What the numbers say.
@@ -91,19 +93,24 @@ impl<'a> PageSection<'a> {
             _ => format!("{name} ({n})"),
         };
         let swatches = data.class_names.iter().enumerate().map(swatch);
+        let classes = match section.is_labelled() {
+            true => data.class_names.iter().zip(&data.class_counts).map(class).collect(),
+            false => section.class_names().to_vec(),
+        };
         let tables =
             [scores(section, false), scores(section, true), paired(section), layers(section)];
         Self {
             section,
             answers,
-            classes: data.class_names.iter().zip(&data.class_counts).map(class).collect(),
+            labelled: section.is_labelled(),
+            classes,
             voxel_size: join(&data.voxel_size, " × "),
             reading: reading(section),
             headline: Cells { title: "", columns, left: 2, rows },
             figures: plots.map(|plot| [plot.title, plot.caption, plot.inline]).collect(),
             swatches: swatches.filter(|_| answers == AnswerKind::Voxels).collect(),
             tables: tables.into_iter().flatten().collect(),
-            definitions: answers.definitions(),
+            definitions: section.definitions(),
             axes: join(&protocol.axes.iter().map(|a| axis_name(*a)).collect::<Vec<_>>(), ", "),
             angles: join(&protocol.angles, ", "),
             translations: join(&protocol.translations, ", "),
@@ -124,9 +131,9 @@ fn headings(first: &[&str], others: &[&str]) -> Vec<String> {
 
 /// The table of the measures under all conditions, of no class or of each class; nothing where there are none.
 fn scores(section: &Section, of_class: bool) -> Option<Cells> {
-    let mut definitions = section.answers().definitions();
+    let mut definitions = section.definitions();
     definitions.retain(|definition| definition.of_class == of_class);
-    let names = section.dataset.class_names.iter().map(Some);
+    let names = section.class_names().iter().map(Some);
     let classes: Vec<Option<&String>> = if of_class { names.collect() } else { vec![None] };
     let mut rows = vec![];
     for (model, source) in section.sources() {
@@ -153,7 +160,7 @@ fn scores(section: &Section, of_class: bool) -> Option<Cells> {
 
 /// The table of differences between models, if there are several.
 fn paired(section: &Section) -> Option<Cells> {
-    let unit = section.answers().score().unit;
+    let unit = section.score().unit;
     let row = |test: &PairedTest| {
         let [first, second] = &test.models;
         vec![

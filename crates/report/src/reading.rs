@@ -17,6 +17,11 @@ pub fn reading(section: &Section) -> Vec<String> {
         section.models.iter().filter_map(move |model| sentence(section, model))
     };
     match section.answers() {
+        AnswerKind::Classes if !section.is_labelled() => each(stability)
+            .chain(each(|_, model| cube(model)))
+            .chain(section.models.iter().find_map(both).map(|_| UNLABELLED.to_owned()))
+            .chain(smoothing(section))
+            .collect(),
         AnswerKind::Classes => each(classes)
             .chain(comparison(section))
             .chain(each(|_, model| resampling(model)))
@@ -82,6 +87,24 @@ fn classes(section: &Section, model: &ModelReport) -> Option<String> {
         change(random.get("accuracy_change")?),
         percent(random.get("consistency")?.value),
         percent(random.get("worst_case_accuracy")?.value),
+    ))
+}
+
+const UNLABELLED: &str =
+    "The items have no labels, so none of this says whether a prediction is right.";
+
+fn stability(section: &Section, model: &ModelReport) -> Option<String> {
+    let [_, random] = both(model)?;
+    let rotations = section.protocol.rotations;
+    Some(format!(
+        "{}: under all {rotations} random rotations the prediction stays the same for {} % of the items; {} % of the \
+         single predictions are the unrotated one. The logits move by {} of their norm, the probabilities by {} \
+         (half the sum of their differences).",
+        model.name,
+        percent_interval(random.get("consistency")?),
+        percent_interval(random.get("agreement")?),
+        share(random.get("relative_deviation")?.value),
+        share(random.get("probability_deviation")?.value),
     ))
 }
 

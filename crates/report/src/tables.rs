@@ -22,6 +22,9 @@ fn terminal_section(section: &Section) -> String {
     let table = terminal_table(&headings, rows, 2);
     let data = &section.dataset;
     let answers = match section.answers() {
+        AnswerKind::Classes if !section.is_labelled() => {
+            ", no labels; compared with the unrotated answers".to_owned()
+        }
         AnswerKind::Classes => String::new(),
         AnswerKind::Voxels => {
             let background = &data.class_names[0];
@@ -127,11 +130,12 @@ fn rows(answers: AnswerKind, source: &SourceReport) -> Vec<[String; 6]> {
 pub fn predictions_csv(report: &Report) -> Result<String, ReportError> {
     let mut records = vec![];
     for section in &report.sections {
-        let name = |class: usize| section.dataset.class_names[class].clone();
+        let name = |class: usize| section.class_names()[class].clone();
         for (model, p) in
             section.models.iter().flat_map(|m| m.predictions.iter().map(move |p| (m, p)))
         {
-            let predicted = p.label.map(|_| name(argmax(&logits(p))));
+            let classes = model.answers == AnswerKind::Classes;
+            let predicted = classes.then(|| name(argmax(&logits(p))));
             let mut record = vec![
                 section.dataset.name.clone(),
                 model.name.clone(),

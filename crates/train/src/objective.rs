@@ -147,7 +147,11 @@ fn check_fit(network: &Network, dataset: &Dataset) -> Result<(), TrainError> {
     let classes = config.classes();
     match config.head() {
         Head::Classes => {
-            same(format!("{classes} classes"), format!("{} classes", meta.class_names.len()))
+            let found = match meta.class_names.len() {
+                0 => "no classes".to_owned(),
+                found => format!("{found} classes"),
+            };
+            same(format!("{classes} classes"), found)
         }
         Head::Voxels => same(
             format!("{classes} labels of voxels"),

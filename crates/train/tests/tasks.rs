@@ -14,12 +14,12 @@ use steer3d_volume::{Grid, Volume};
 
 const N: usize = 9;
 
-/// A blob, its position from the centre as a target, and its voxels as labels.
+/// A blob of no class, its position from the centre as a target, and its voxels as labels.
 fn blobs(folder: &Path) -> Dataset {
     let path = folder.join("blobs.h5");
     let meta = DatasetMeta {
         name: "blobs".into(),
-        class_names: vec!["blob".into()],
+        class_names: vec![],
         channels: 1,
         dims: [N; 3],
         voxel_size: [1.0; 3],
@@ -125,6 +125,11 @@ fn a_head_that_does_not_fit_the_data_is_refused() {
     let message = |head: &str| {
         trained(&dataset, &model(head), LossConfig::default()).unwrap_err().to_string()
     };
+    let classes =
+        "kind = 'plain'\nchannels = 1\nclasses = 3\nblocks = [{ channels = 3, size = 3 }]";
+    let classes = ModelConfig::from_toml(classes).unwrap();
+    let found = trained(&dataset, &classes, LossConfig::default()).unwrap_err().to_string();
+    assert!(found.contains("takes 3 classes but dataset blobs has no classes"), "{found}");
     let found = message("classes = 3\nhead = 'voxels'");
     assert!(found.contains("takes 3 labels of voxels but dataset blobs has 2"), "{found}");
     let found = message("head = { field = { irreps = '2x1', pooled = true } }");

@@ -69,7 +69,7 @@ impl Listing {
     /// names the inputs in errors.
     ///
     /// # Errors
-    /// If a folder cannot be read, there is no file, a path is not UTF-8, or a file comes twice.
+    /// If a folder cannot be read, there is no file, or a path is not UTF-8 or comes twice.
     pub fn of_files(place: &Path, inputs: &[PathBuf]) -> Result<Self, BuildError> {
         Self::of_inputs(place, Path::new(""), inputs)
     }
@@ -120,7 +120,9 @@ impl Listing {
             })?;
         }
         if rows.is_empty() {
-            return Err(fault(place, "files of a known format", "none"));
+            let expected =
+                if inputs.is_empty() { "at least one file" } else { "files of a known format" };
+            return Err(fault(place, expected, "none"));
         }
         let listing = Self::of_rows(place, &rows, vec![])?;
         Ok(Self { ignored, ..listing })

@@ -54,17 +54,25 @@ pub(crate) fn with_targets(path: &Path, irreps: &str, targets: &[Vec<f64>]) -> D
     write(path, targets.len(), true, &Answers::Values(irreps.parse().unwrap(), targets))
 }
 
-/// What there is to predict beside the classes.
+/// The same volumes without labels.
+pub(crate) fn unlabelled(path: &Path, items: usize) -> Dataset {
+    write(path, items, false, &Answers::Nothing)
+}
+
+/// What there is to predict beside the classes, or without them.
 enum Answers<'a> {
+    Nothing,
     Classes,
     Voxels(&'a dyn Fn(&[f32], usize) -> u8),
     Values(Irreps, &'a [Vec<f64>]),
 }
 
 fn write(path: &Path, items: usize, points: bool, answers: &Answers<'_>) -> Dataset {
+    let labelled = !matches!(answers, Answers::Nothing);
+    let class_names = if labelled { CLASSES.map(String::from).to_vec() } else { vec![] };
     let meta = DatasetMeta {
         name: "three shapes".into(),
-        class_names: CLASSES.map(String::from).to_vec(),
+        class_names,
         channels: 1,
         dims: [SIZE; 3],
         voxel_size: [2.0; 3],
@@ -82,7 +90,7 @@ fn write(path: &Path, items: usize, points: bool, answers: &Answers<'_>) -> Data
     };
     let mut writer = DatasetWriter::create(path, meta).unwrap();
     let tasks = match answers {
-        Answers::Classes => None,
+        Answers::Nothing | Answers::Classes => None,
         Answers::Voxels(_) => {
             let voxel_classes = vec!["empty".into(), "dense".into()];
             Some(Tasks { targets: None, voxel_classes, ..Tasks::default() })
@@ -113,7 +121,7 @@ fn write(path: &Path, items: usize, points: bool, answers: &Answers<'_>) -> Data
                 volume: Some(&volume),
                 voxel_labels: &labels,
                 targets,
-                label: class as u32,
+                label: if labelled { class as u32 } else { 0 },
                 split: Split::Test,
                 id: &format!("{}-{i}", CLASSES[class]),
                 points: points.then_some(&cloud),

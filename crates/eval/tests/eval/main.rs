@@ -9,5 +9,6 @@ mod onnx;
 mod precomputed;
 #[cfg(unix)]
 mod subprocess;
+mod unlabelled;
 mod values;
 mod voxels;

@@ -30,7 +30,7 @@ fn dataset(path: &Path, meta: &DatasetMeta, voxel_classes: &[&str]) -> Dataset {
         let labels: Vec<u8> =
             values.iter().map(|v| if *v < 0.5 { solvent } else { 1 - solvent }).collect();
         let volume = Volume::centred(values, 1, grid).unwrap();
-        let class = meta.class_names.iter().position(|name| name == NAMES[i % 3]).unwrap();
+        let class = meta.class_names.iter().position(|name| name == NAMES[i % 3]).unwrap_or(0);
         let (id, split) = (i.to_string(), Split::Test);
         let voxel_labels = if voxel_classes.is_empty() { &[][..] } else { &labels[..] };
         let item =
@@ -122,6 +122,23 @@ fn classes_in_another_order_are_an_error_or_taken_by_name() {
     let expected = scores(&file, &same, false).unwrap();
     assert!(expected.iter().any(|score| *score != expected[0]), "{expected:?}");
     assert_eq!(scores(&file, &other, true).unwrap(), expected);
+}
+
+#[test]
+fn a_dataset_without_classes_takes_those_of_the_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.safetensors");
+    network(&file, "classes", known());
+    let none = DatasetMeta { class_names: vec![], ..meta(NAMES) };
+    let data = dataset(&dir.path().join("d.h5"), &none, &[]);
+    let open = |models: Models| models.open(&data, &Device::Cpu, &|_| ());
+    let models = open(Models { files: vec![file], ..Models::default() }).unwrap();
+    assert_eq!(models[0].class_names(), NAMES);
+    assert_eq!(run(models[0].as_ref(), &data, &quick()).class_names, NAMES);
+    let commands = vec!["cat".to_owned()];
+    let Err(error) = open(Models { commands, ..Models::default() }) else { panic!("no classes") };
+    let message = error.to_string();
+    assert!(message.contains("has no classes") && message.contains("--class-names"), "{message}");
 }
 
 #[test]

@@ -6,5 +6,6 @@ mod classes;
 mod common;
 mod earlier;
 mod survey;
+mod unlabelled;
 mod values;
 mod voxels;
