@@ -5,7 +5,7 @@ use std::path::Path;
 
 use steer3d::dataset::{ImportOptions, import_tetris};
 use steer3d::eval::{NetworkPredictor, Report, Section};
-use steer3d::nn::checkpoint::{self, FORMAT, Meaning, ModelCard};
+use steer3d::nn::checkpoint::{self, FORMAT, Meaning, ModelCard, Origin};
 use steer3d::prelude::*;
 use steer3d::report::write_report;
 use steer3d::volume::Voxeliser;
@@ -81,6 +81,7 @@ fn a_file_becomes_a_report() {
         voxel_size: meta.voxel_size,
         unit: meta.unit.clone(),
         meaning: Meaning::default(),
+        origin: Origin::default(),
         model: network.config().clone(),
     };
     checkpoint::save(&path, &network, &card).unwrap();

@@ -597,5 +597,7 @@ fn describe(path: &Path, s: &Summary) -> String {
         notes.licence,
         notes.importer,
         if notes.notes.is_empty() { String::new() } else { format!("\nnotes: {}", notes.notes) }
-    )
+    ) + &s.recipe.as_ref().map_or_else(String::new, |recipe| {
+        format!("\nrecipe: {}", serde_json::to_string(recipe).unwrap_or_default())
+    })
 }

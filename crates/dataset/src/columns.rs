@@ -101,6 +101,7 @@ pub(crate) struct Column<T> {
 }
 
 pub(crate) const META: Column<u8> = Column::list("meta", &[], MAX_META_BYTES);
+pub(crate) const RECIPE: Column<u8> = Column::list("recipe", &[], MAX_META_BYTES);
 pub(crate) const SKIPPED: Column<u8> = Column::list("skipped", &[], MAX_SKIPPED_BYTES);
 pub(crate) const TASKS: Column<u8> = Column::list("tasks", &[], MAX_META_BYTES);
 

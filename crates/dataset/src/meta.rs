@@ -130,8 +130,8 @@ pub struct DatasetMeta {
     /// The voxeliser that makes the volumes from the stored meshes, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh_voxeliser: Option<MeshVoxeliser>,
-    /// All that turns a file into such a volume, if that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// All that turns a file into such a volume, if that is known; the file holds it apart.
+    #[serde(skip)]
     pub recipe: Option<Recipe>,
 }
 
@@ -265,9 +265,14 @@ impl DatasetMeta {
                 return parameter(field, "the grid and channels of the volumes", found);
             }
         }
+        self.check_recipe()
+    }
+
+    /// Checks the recipe against the volumes.
+    pub(crate) fn check_recipe(&self) -> Result<(), VolumeError> {
         if let Some(recipe) = &self.recipe {
             recipe.check()?;
-            if recipe.grid()? != grid || recipe.channels() != self.channels {
+            if recipe.grid()? != self.grid()? || recipe.channels() != self.channels {
                 let found = format!("{recipe:?}");
                 return parameter("recipe", "the grid and channels of the volumes", found);
             }

@@ -81,7 +81,7 @@ impl Dataset {
         check_signature(&path)?;
         let file = StoredFile::open(path.clone())?;
         check_root(&file)?;
-        let meta: DatasetMeta = json(&file, &columns::META)?;
+        let mut meta: DatasetMeta = json(&file, &columns::META)?;
         meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
         let (needed, limit) = (meta.bytes_to_read(), memory::limit());
         if needed > limit {
@@ -91,6 +91,9 @@ impl Dataset {
         if items == 0 {
             return Err(file.malformed("labels", "at least one item", "none"));
         }
+        meta.recipe = file.has("recipe").then(|| json(&file, &columns::RECIPE)).transpose()?;
+        meta.check_recipe()
+            .map_err(|e| file.malformed("recipe", "one of these volumes", e.to_string()))?;
         let points = file.has("points").then(|| points(&file, items)).transpose()?;
         let meshes = file.has("meshes").then(|| meshes(&file, items)).transpose()?;
         let sources_do = (points.is_some() && meta.voxeliser.is_some())

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::error::{Context, DatasetError};
 use crate::meta::{DatasetMeta, SCHEMA_VERSION, Split};
 use crate::reader::Dataset;
+use crate::recipe::Recipe;
 
 /// Items of one split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +26,8 @@ pub struct Summary {
     pub schema_version: u32,
     /// The description.
     pub meta: DatasetMeta,
+    /// All that turns a file into such a volume, if that is known.
+    pub recipe: Option<Recipe>,
     /// Number of items.
     pub items: usize,
     /// Items by split, those without items included.
@@ -120,6 +123,7 @@ impl Dataset {
         Ok(Summary {
             schema_version: SCHEMA_VERSION,
             meta: self.meta().clone(),
+            recipe: self.meta().recipe.clone(),
             items: self.len(),
             splits: splits.to_vec(),
             points: self.has_points(),

@@ -204,6 +204,9 @@ impl DatasetWriter {
         let file = self.file;
         let json = "plain data have a JSON form";
         file.write(columns::META, &meta)?;
+        if let Some(recipe) = &self.meta.recipe {
+            file.write(columns::RECIPE, &serde_json::to_vec(recipe).expect(json))?;
+        }
         if !skipped.is_empty() {
             file.write(columns::SKIPPED, &serde_json::to_vec(skipped).expect(json))?;
         }

