@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_kernels::Family;
 use steer3d_nn::{
     Head, Mode, ModelConfig, Network, Nonlinearity, PlainBlock, PlainConfig, Pooling,
-    SteerableBlock, SteerableConfig, Symmetry,
+    SteerableBlock, SteerableConfig, Symmetry, TransformerConfig,
 };
 use steer3d_so3::{Irreps, Stream};
 
@@ -57,10 +57,10 @@ pub(crate) fn field_head(pooled: bool) -> SteerableConfig {
 }
 
 /// Two volumes of noise.
-pub(crate) fn pair(n: usize) -> Tensor {
+pub(crate) fn pair(channels: usize, n: usize) -> Tensor {
     let mut stream = Stream::new(5, "volume", &[n as u64]);
-    let values = (0..2 * n.pow(3)).map(|_| stream.normal() as f32);
-    Tensor::from_iter(values, &Device::Cpu).unwrap().reshape((2, 1, n, n, n)).unwrap()
+    let values = (0..2 * channels * n.pow(3)).map(|_| stream.normal() as f32);
+    Tensor::from_iter(values, &Device::Cpu).unwrap().reshape((2, channels, n, n, n)).unwrap()
 }
 
 /// A network with every weight moved away from where it starts and its statistics taken from noise.
@@ -73,7 +73,7 @@ pub(crate) fn prepared(model: &ModelConfig) -> Network {
         let noise = Tensor::from_vec(noise, var.shape(), &Device::Cpu).unwrap();
         var.set(&(var.as_tensor().detach() + noise).unwrap()).unwrap();
     }
-    network.forward(&pair(11), Mode::Calibrate { batch: 0 }).unwrap();
+    network.forward(&pair(model.channels(), 11), Mode::Calibrate { batch: 0 }).unwrap();
     network
 }
 
@@ -110,8 +110,13 @@ pub(crate) fn plain_residual() -> Vec<PlainConfig> {
     vec![plain, antialiased, group]
 }
 
+fn transformer() -> PlainConfig {
+    let plain = PlainConfig::like(&SteerableConfig::small(1, 3).unwrap());
+    PlainConfig { transformer: Some(TransformerConfig::small()), ..plain }
+}
+
 pub(crate) fn all_models() -> Vec<ModelConfig> {
     let steerable = configs().into_iter().map(ModelConfig::Steerable);
-    let plain = plain_residual().into_iter().chain(plain_unets());
+    let plain = plain_residual().into_iter().chain(plain_unets()).chain([transformer()]);
     steerable.chain(plain.map(ModelConfig::Plain)).collect()
 }
