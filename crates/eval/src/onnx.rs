@@ -187,9 +187,12 @@ impl OnnxPredictor {
         let parameters = parameters.unwrap_or(self.parameters);
         let places = match places {
             Some(places) if self.in_order() => places.into_iter().map(|p| p as usize).collect(),
-            _ => self.places,
+            _ => self.places.clone(),
         };
-        Self { parameters, places, ..self }
+        let mut print = PartHasher::default();
+        print.add(self.fingerprint.as_bytes());
+        print.add(format!("{places:?}").as_bytes());
+        Self { parameters, places, fingerprint: print.text(), ..self }
     }
 
     fn in_order(&self) -> bool {

@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut stream = Stream::new(j as u64, "volumes", &[]);
             // Stronger than the noise of which the norms were taken, so that logits hardly cancel: what they round to
             // would be a larger part of them.
-            let values = (0..n * model.channels() * d * h * w).map(|_| 2.0 * stream.normal() as f32);
+            let values =
+                (0..n * model.channels() * d * h * w).map(|_| 2.0 * stream.normal() as f32);
             let volumes = Tensor::from_iter(values, &Device::Cpu)?.reshape(shape)?;
             tensors.insert(format!("answers{j}"), folded.forward(&volumes)?.to_dtype(DType::F32)?);
             tensors.insert(format!("volumes{j}"), volumes);
