@@ -4,6 +4,8 @@
 //! Run with `cargo run --release -p steer3d-nn --example export_onnx -- FOLDER`.
 #![allow(clippy::print_stdout)]
 
+#[path = "../tests/common/card.rs"]
+mod card;
 #[path = "../tests/common/networks.rs"]
 mod networks;
 
@@ -13,8 +15,7 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard};
-use steer3d_nn::{ModelConfig, onnx};
+use steer3d_nn::onnx;
 use steer3d_so3::Stream;
 
 /// Batch and grid.
@@ -26,7 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (i, model) in networks::all_models().iter().enumerate() {
         let network = networks::prepared(model);
         let name = format!("{i:02}-{}", model.name());
-        fs::write(folder.join(format!("{name}.onnx")), onnx::export(&network, &card(model))?)?;
+        fs::write(
+            folder.join(format!("{name}.onnx")),
+            onnx::export(&network, &card::card(model))?,
+        )?;
         let folded = network.folded()?;
         let mut tensors = HashMap::new();
         for (j, [n, d, h, w]) in BATCHES.into_iter().enumerate() {
@@ -44,19 +48,4 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{name}");
     }
     Ok(())
-}
-
-fn card(model: &ModelConfig) -> ModelCard {
-    ModelCard {
-        format: FORMAT,
-        version: env!("CARGO_PKG_VERSION").into(),
-        dataset: "noise".into(),
-        seed: 1,
-        class_names: (0..model.classes()).map(|i| format!("class {i}")).collect(),
-        dims: [11, 9, 13],
-        voxel_size: [1.0; 3],
-        unit: "voxel".into(),
-        meaning: Meaning::default(),
-        model: model.clone(),
-    }
 }

@@ -1,5 +1,7 @@
 //! Exported networks, read back from their bytes, against the networks.
 
+#[path = "common/card.rs"]
+mod card;
 #[path = "common/networks.rs"]
 mod networks;
 
@@ -8,7 +10,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use networks::{all_models, prepared, residual, unet};
 use proptest::prelude::*;
-use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard};
+use steer3d_nn::checkpoint::ModelCard;
 use steer3d_nn::layers::ConvolutionPath;
 use steer3d_nn::onnx::{OnnxCard, OnnxModel, check, export};
 use steer3d_nn::{
@@ -18,18 +20,8 @@ use steer3d_nn::{
 use steer3d_so3::Stream;
 
 fn card(network: &Network) -> ModelCard {
-    ModelCard {
-        format: FORMAT,
-        version: "0.0.0".into(),
-        dataset: "noise".into(),
-        seed: 1,
-        class_names: ["a \"b\"", "ü", "c"].map(String::from).into(),
-        dims: [11, 12, 10],
-        voxel_size: [1.0; 3],
-        unit: "angstrom".into(),
-        meaning: Meaning::default(),
-        model: network.config().clone(),
-    }
+    let class_names = ["a \"b\"", "ü", "c"].map(String::from).into();
+    ModelCard { class_names, ..card::card(network.config()) }
 }
 
 fn noise(shape: [usize; 5]) -> Tensor {

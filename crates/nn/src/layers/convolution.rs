@@ -45,8 +45,8 @@ pub trait Convolution: FieldLayer {
         let Some(plan) = self.plan() else { return self.weights() };
         let ConvSite { name, kind_in, kind_out, size: k, .. } = self.site();
         let (inputs, taps) = (kind_in.dim(), k.pow(3));
-        let values = inputs as f64 * taps as f64 * (inputs + 2 * kind_out.dim()) as f64;
-        let _room = memory::take(8 * values as u64)
+        let bytes = 8.0 * inputs as f64 * taps as f64 * (inputs + 2 * kind_out.dim()) as f64;
+        let _room = memory::take(bytes as u64)
             .map_err(|source| NnError::Memory { layer: name.clone(), source })?;
         let weights = self.weights()?;
         let voxel = Tensor::eye(inputs, weights.dtype(), weights.device())?.unsqueeze(2)?;

@@ -91,8 +91,8 @@ impl OnnxGraph {
         self.opset = self.opset.max(opset);
     }
 
-    /// Takes room of the memory for input until the file is written.
-    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<(), NnError> {
+    /// Takes room of the memory for input until the file is made.
+    fn reserve(&mut self, bytes: u64) -> Result<(), NnError> {
         self.room.grow(bytes).map_err(|source| no_room(&self.place, source))
     }
 
@@ -178,9 +178,11 @@ impl OnnxGraph {
 
     /// A matrix of f32 for [`mixed`](Self::mixed) that is `entries` and else 0.
     pub(crate) fn matrix(
+        &mut self,
         [rows, columns]: [usize; 2],
         entries: impl IntoIterator<Item = (usize, usize, f64)>,
     ) -> Result<Tensor, NnError> {
+        self.reserve((12.0 * rows as f64 * columns as f64) as u64)?;
         let mut values = vec![0.0; rows * columns];
         entries.into_iter().for_each(|(row, column, v)| values[row * columns + column] += v);
         let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();

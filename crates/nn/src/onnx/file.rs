@@ -96,3 +96,48 @@ fn relative_gap(found: &Tensor, expected: &Tensor) -> Result<f64, NnError> {
     let size = expected.iter().map(|v| v.abs()).fold(0.0, largest);
     Ok(if difference == 0.0 { 0.0 } else { difference / size })
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+    use steer3d_so3::Stream;
+
+    use super::*;
+    use crate::layers::{FieldBatchNorm, FieldLayer, Gate};
+    use crate::{Field, FieldType, Mode, Params};
+
+    fn field(kind: &FieldType) -> Field {
+        let (shape, mut stream) = ([2, kind.dim(), 3, 4, 5], Stream::new(0, "field", &[]));
+        let values = (0..shape.iter().product()).map(|_| stream.normal() as f32);
+        let values = Tensor::from_iter(values, &Device::Cpu).unwrap().reshape(&shape).unwrap();
+        Field::of(kind.clone(), values).unwrap()
+    }
+
+    /// The gap between a layer alone and its graph.
+    fn gap(layer: &dyn FieldLayer, x: &Field) -> f64 {
+        let mut graph = OnnxGraph::new().unwrap();
+        let out = layer.export(&OnnxGraph::input(x.kind().clone()), &mut graph).unwrap();
+        let shape = (out.kind.dim(), true);
+        let bytes = graph.finish(x.kind().dim(), (&out.value, "output"), shape, &[]).unwrap();
+        let expected = layer.forward(x).unwrap();
+        assert_eq!(&out.kind, expected.kind());
+        let found = OnnxModel::read(&bytes).unwrap().run(x.values()).unwrap();
+        relative_gap(&found, expected.values()).unwrap()
+    }
+
+    /// What networks do not have: norms that are not folded, and gates of fields with orientations.
+    #[test]
+    fn a_layer_alone_gives_its_field() {
+        for (irreps, orientations) in [("2x0+2x1", 1), ("2x0+1x1+2x2", 3), ("2x1", 2)] {
+            let gate = Gate::new(&irreps.parse().unwrap()).unwrap();
+            let x = field(&FieldType { irreps: gate.irreps_in().clone(), orientations });
+            assert!(gap(&gate, &x) < 1e-6);
+            let mut params = Params::new(0, DType::F32, &Device::Cpu);
+            let norm = FieldBatchNorm::new(params.pp("norm"), x.irreps()).unwrap();
+            norm.forward_t(&x, Mode::Train { seed: 0, step: 0 }.into()).unwrap();
+            let expected = norm.forward(&x).unwrap();
+            assert!(relative_gap(x.values(), expected.values()).unwrap() > 1e-2);
+            assert!(gap(&norm, &x) < 1e-6);
+        }
+    }
+}

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor};
 use prost::Message;
+use steer3d_files::memory;
 use steer3d_ops::{Conv3dConfig, conv3d, global_avg_pool, max_pool3d};
 
 use super::builder::INPUT;
@@ -10,7 +11,7 @@ use crate::NnError;
 use crate::error::onnx_fault;
 
 /// An ONNX model that [`export`](super::export) wrote, read from its file. It computes the operators of such models, on
-/// the CPU, to check them; it is no runtime for other models.
+/// the CPU, to check them; it is no runtime for other models, whose sizes it would believe.
 #[derive(Debug)]
 pub struct OnnxModel {
     graph: GraphProto,
@@ -44,16 +45,21 @@ impl OnnxModel {
     ///
     /// # Errors
     /// [`NnError::Onnx`] naming an operator that our networks do not use, or whose inputs are not there or not such as
-    /// it takes.
+    /// it takes; [`NnError::Memory`] if its tensors are larger than the memory for input.
     pub fn run(&self, volumes: &Tensor) -> Result<Tensor, NnError> {
         let mut last_use = HashMap::new();
         for (i, node) in self.graph.node.iter().enumerate() {
             last_use.extend(node.input.iter().map(|name| (name.as_str(), i)));
         }
-        let mut values = HashMap::from([(INPUT, volumes.clone())]);
+        let room = |part: &str, tensor: &Tensor| {
+            memory::take(4 * tensor.elem_count() as u64)
+                .map_err(|source| NnError::Memory { layer: part.into(), source })
+        };
+        let mut values = HashMap::from([(INPUT, (volumes.clone(), room(INPUT, volumes)?))]);
         for (i, node) in self.graph.node.iter().enumerate() {
             let find = |name: &String| {
-                let found = values.get(name.as_str()).or_else(|| self.constants.get(name)).cloned();
+                let value = values.get(name.as_str()).map(|(value, _)| value);
+                let found = value.or_else(|| self.constants.get(name)).cloned();
                 found.map_or_else(|| onnx_fault(&node.name, format!("nothing gives `{name}`")), Ok)
             };
             let inputs = node.input.iter().map(find).collect::<Result<Vec<_>, _>>()?;
@@ -63,10 +69,14 @@ impl OnnxModel {
                 error => Err(error),
             })?;
             values.retain(|name, _| last_use.get(name).is_some_and(|&last| last > i));
-            values.extend(node.output.first().map(|name| (name.as_str(), output)));
+            let room = room(&node.name, &output)?;
+            values.extend(node.output.first().map(|name| (name.as_str(), (output, room))));
         }
         let output = self.graph.output.first().and_then(|out| values.remove(out.name.as_str()));
-        output.map_or_else(|| onnx_fault("the graph", "nothing gives its output"), Ok)
+        match output {
+            Some((output, _)) => Ok(output),
+            None => onnx_fault("the graph", "nothing gives its output"),
+        }
     }
 }
 

@@ -46,7 +46,7 @@ impl FieldLayer for NormNonlinearity {
     fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
         let (x, fields) = (&field.value, fields_of_channels(&self.irreps));
         let entries = fields.iter().enumerate().map(|(channel, &field)| (field, channel, 1.0));
-        let sums = OnnxGraph::matrix([self.irreps.num_fields(), self.irreps.dim()], entries)?;
+        let sums = graph.matrix([self.irreps.num_fields(), self.irreps.dim()], entries)?;
         let squares = graph.node("Mul", &[x, x], &[]);
         let squares = graph.mixed(&squares, "sums", &sums)?;
         let norm = graph.node("Sqrt", &[&squares], &[]);

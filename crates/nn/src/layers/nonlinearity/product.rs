@@ -73,7 +73,7 @@ impl FieldLayer for TensorProductNonlinearity {
         let squares = graph.node("Mul", &[x, x], &[]);
         let channels = irreps.dim();
         let mean = (0..channels).map(|c| (0, c, 1.0 / channels as f64));
-        let mean = OnnxGraph::matrix([1, channels], mean)?;
+        let mean = graph.matrix([1, channels], mean)?;
         let mean = graph.mixed(&squares, "mean", &mean)?;
         let one = graph.number(1.0);
         let norm = graph.node("Add", &[&mean, &one], &[]);
@@ -114,10 +114,9 @@ impl Products {
         let pairs: BTreeSet<_> = self.terms.iter().map(pair).collect();
         let pairs: Vec<_> = pairs.into_iter().collect();
         let shape = [self.irreps_out.dim(), pairs.len()];
-        graph.reserve(12 * shape[0] as u64 * shape[1] as u64)?;
         let column = |t: &ProductTerm| pairs.partition_point(|p| *p < pair(t));
         let entries = self.terms.iter().map(|t| (t.output, column(t), t.factor));
-        let couplings = OnnxGraph::matrix(shape, entries)?;
+        let couplings = graph.matrix(shape, entries)?;
         Ok((pairs, couplings))
     }
 

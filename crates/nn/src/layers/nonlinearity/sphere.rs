@@ -96,8 +96,8 @@ impl FieldLayer for SphereNonlinearity {
             signals.iter().enumerate().flat_map(of_signal).collect()
         };
         let shape = [signals.len() * points, self.irreps.dim()];
-        let to_grid = OnnxGraph::matrix(shape, entries(to_grid, 1.0))?;
-        let from_grid = OnnxGraph::matrix(shape, entries(from_grid, 0.5))?.t()?;
+        let to_grid = graph.matrix(shape, entries(to_grid, 1.0))?;
+        let from_grid = graph.matrix(shape, entries(from_grid, 0.5))?.t()?;
         let v = graph.mixed(&field.value, "to_grid", &to_grid)?;
         let one = graph.number(1.0);
         let root = graph.node("Mul", &[&v, &v], &[]);
