@@ -6,7 +6,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use steer3d::files;
-use steer3d::formats::npz::{npy_header, npz_bytes};
+use steer3d::formats::npz;
 use steer3d::nn::checkpoint::{self, ModelCard};
 use steer3d::nn::onnx::{self, OnnxModel};
 
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     let agreement = onnx::check(&model, &network, card.dims)?;
     let bytes = match to {
         Target::Onnx => model,
-        Target::Npz => npz(&OnnxModel::read(&model)?, &card)?,
+        Target::Npz => arrays(&OnnxModel::read(&model)?, &card)?,
     };
     let path = args.out.display();
     files::write(&args.out, &bytes).with_context(|| format!("{path}: cannot be written"))?;
@@ -98,15 +98,13 @@ fn target(args: &ExportArgs) -> Result<Target> {
 }
 
 /// The arrays of an exported network that was checked, and the card as bytes of TOML.
-fn npz(model: &OnnxModel, card: &ModelCard) -> Result<Vec<u8>> {
-    let npy =
-        |descr: &str, shape: &[usize], values: &[u8]| [&npy_header(descr, shape), values].concat();
+fn arrays(model: &OnnxModel, card: &ModelCard) -> Result<Vec<u8>> {
     let text = toml::to_string_pretty(card)?;
-    let mut arrays = vec![("card", npy("|u1", &[text.len()], text.as_bytes()))];
+    let mut arrays = vec![("card", npz::npy("|u1", &[text.len()], text.as_bytes()))];
     for (name, tensor) in model.arrays() {
         let values = tensor.flatten_all()?.to_vec1::<f32>()?;
         let values: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        arrays.push((name, npy("<f4", tensor.dims(), &values)));
+        arrays.push((name, npz::npy("<f4", tensor.dims(), &values)));
     }
-    Ok(npz_bytes(&arrays)?)
+    Ok(npz::npz(&arrays)?)
 }

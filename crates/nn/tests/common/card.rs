@@ -1,7 +1,7 @@
 //! A card for networks that were never trained.
 
 use steer3d_nn::ModelConfig;
-use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard};
+use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
 
 pub(crate) fn card(model: &ModelConfig) -> ModelCard {
     ModelCard {
@@ -14,6 +14,7 @@ pub(crate) fn card(model: &ModelConfig) -> ModelCard {
         voxel_size: [1.0; 3],
         unit: "voxel".into(),
         meaning: Meaning::default(),
+        origin: Origin::default(),
         model: model.clone(),
     }
 }
