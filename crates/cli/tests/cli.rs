@@ -343,7 +343,7 @@ fn a_network_is_exported_as_onnx_and_as_arrays_or_refused_in_one_line() {
     tetris(at);
     train_small(at, "1");
     let model = "run/model.safetensors";
-    let said = succeeds(at, &["export", model, "turned.onnx"]);
+    let said = succeeds(at, &["export", model, "network.onnx"]);
     assert!(said.contains("agrees with the network") && said.lines().count() == 1, "{said}");
     let json = succeeds(at, &["export", model, "arrays", "--to", "npz", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -381,7 +381,7 @@ fn a_network_is_exported_as_onnx_and_as_arrays_or_refused_in_one_line() {
             found["name"].take();
             found
         };
-        same_report("", &of("turned.onnx"), &of(model));
+        same_report("", &of("network.onnx"), &of(model));
     }
 }
 

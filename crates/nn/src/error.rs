@@ -62,10 +62,10 @@ pub enum NnError {
     },
     /// An exported model that gives something else than its network.
     #[error(
-        "the exported model differs from the network by {found:.1e} of the largest value, expected at most {most:.0e}; nothing is written"
+        "the exported model differs from the network by {found:.1e} of the root mean square of its answers, expected at most {most:.0e}; nothing is written"
     )]
     Differs {
-        /// Largest difference over largest value.
+        /// Root mean square of the differences over that of the answers.
         found: f64,
         /// What rounding explains.
         most: f64,
