@@ -6,6 +6,7 @@ mod dataset;
 mod demo;
 mod equivariance;
 mod eval;
+mod export;
 mod info;
 mod init;
 mod interrupt;
@@ -92,6 +93,9 @@ enum Command {
     /// Evaluate a network on rotated and moved test volumes and write a report
     #[command(after_help = eval::EXAMPLES)]
     Eval(eval::EvalArgs),
+    /// Write a network for other programs: as ONNX, or as NumPy arrays
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportArgs),
     /// Train several networks on a dataset and measure how each survives rotation and translation
     #[command(after_help = compare::EXAMPLES)]
     Compare(compare::CompareArgs),
@@ -146,7 +150,7 @@ fn one_line(error: &anyhow::Error) -> String {
 /// 2 when the input or the settings are at fault, 1 when the program is.
 fn exit_code(error: &anyhow::Error) -> u8 {
     let of_program = |e: &(dyn std::error::Error + 'static)| {
-        matches!(e.downcast_ref(), Some(NnError::Tensor(_)))
+        matches!(e.downcast_ref(), Some(NnError::Tensor(_) | NnError::Differs { .. }))
             || matches!(e.downcast_ref(), Some(TrainError::Network(NnError::Tensor(_))))
             || matches!(e.downcast_ref(), Some(EvalError::Tensor(_)))
             || matches!(e.downcast_ref(), Some(ReportError::Eval(EvalError::Tensor(_))))
@@ -184,6 +188,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Predict(args) => return predict::run(args, &device, &output),
         Command::Eval(args) => return eval::run(args, seed, &device, &output),
         Command::Compare(args) => return compare::run(args, seed, &device, &output),
+        Command::Export(args) => export::run(args, &output)?,
         Command::Demo(args) => demo::run(args, seed, &device, &output)?,
         Command::Init(args) => init::run(args)?,
         Command::Runs(args) => runs::run(args, &output)?,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use steer3d::formats::npz::Npz;
 use steer3d::nn::checkpoint;
 use steer3d::prelude::Device;
 
@@ -278,7 +279,9 @@ fn wrong_usage_ends_with_exit_code_2() {
 #[test]
 fn every_command_has_help_and_the_main_ones_examples() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["demo", "init", "train", "runs", "eval", "compare", "info", "completions"] {
+    for command in
+        ["demo", "init", "train", "runs", "eval", "export", "compare", "info", "completions"]
+    {
         let help = succeeds(folder.path(), &[command, "--help"]);
         assert!(help.contains("Example"), "{command}");
     }
@@ -331,4 +334,76 @@ fn models_of_other_makers_are_evaluated_or_refused_in_one_line() {
     let message = refused(at, &eval(&["m.onnx", "tetris.h5"], few));
     let expected = if cfg!(feature = "onnx") { "not an ONNX model" } else { "--features onnx" };
     assert!(message.contains("m.onnx") && message.contains(expected), "{message}");
+}
+
+#[test]
+fn a_network_is_exported_as_onnx_and_as_arrays_or_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    tetris(at);
+    train_small(at, "1");
+    let model = "run/model.safetensors";
+    let said = succeeds(at, &["export", model, "network.onnx"]);
+    assert!(said.contains("agrees with the network") && said.lines().count() == 1, "{said}");
+    let json = succeeds(at, &["export", model, "arrays", "--to", "npz", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["to"] == "npz" && json["largest_difference"].as_f64().unwrap() < 1e-5, "{json}");
+    // Both parities of every axis.
+    let checked: [[usize; 4]; 2] = serde_json::from_value(json["checked"].clone()).unwrap();
+    assert!((1..4).all(|axis| checked[0][axis] + 1 == checked[1][axis]), "{json}");
+    let mut arrays = Npz::open(at.join("arrays")).unwrap();
+    // Two scalars, a gate and a vector.
+    assert_eq!(arrays.read("blocks.0.conv.weight").unwrap().shape(), [6, 1, 3, 3, 3]);
+    assert!(arrays.has("card") && arrays.has("head.bias"), "{:?}", arrays.keys());
+
+    let message = refused(at, &["export", model, "small.pt"]);
+    assert!(message.contains("small.pt: expected a name that ends in .onnx or .npz"), "{message}");
+    let message = refused(at, &["export", model, "none/small.onnx"]);
+    assert!(message.contains("none/small.onnx: cannot be written"), "{message}");
+    let message = refused(at, &["export", model, model, "--to", "npz"]);
+    assert!(message.contains("is the model itself"), "{message}");
+    let bytes = fs::read(at.join(model)).unwrap();
+    fs::write(at.join("half.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
+    let message = refused(at, &["export", "half.safetensors", "half.onnx"]);
+    assert!(message.contains("half.safetensors") && !at.join("half.onnx").exists(), "{message}");
+
+    // The file is the network as an evaluation sees it.
+    if cfg!(feature = "onnx") {
+        let few = "--rotations 1 --angles 90 --translations 1 --json";
+        let of = |model: &str| {
+            let json = succeeds(at, &eval(&[model, "tetris.h5"], few));
+            let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let mut found = json["sections"][0]["models"][0].take();
+            // Layers are those of our own networks.
+            for source in found["sources"].as_array_mut().unwrap() {
+                source["layers"].take();
+            }
+            found["name"].take();
+            found
+        };
+        same_report("", &of("network.onnx"), &of(model));
+    }
+}
+
+/// Whether two reports are the same but for rounding.
+fn same_report(at: &str, a: &serde_json::Value, b: &serde_json::Value) {
+    use serde_json::Value::{Array, Number, Object};
+    match (a, b) {
+        (Array(a), Array(b)) => {
+            assert_eq!(a.len(), b.len(), "{at}");
+            a.iter()
+                .zip(b)
+                .enumerate()
+                .for_each(|(i, (a, b))| same_report(&format!("{at}[{i}]"), a, b));
+        }
+        (Object(a), Object(b)) => {
+            assert!(a.keys().eq(b.keys()), "{at}");
+            a.iter().for_each(|(key, a)| same_report(&format!("{at}.{key}"), a, &b[key]));
+        }
+        (Number(a), Number(b)) => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{at}: {a} and {b}");
+        }
+        _ => assert_eq!(a, b, "{at}"),
+    }
 }

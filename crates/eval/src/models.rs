@@ -1,15 +1,17 @@
 //! The models that a user names.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use candle_core::Device;
 use steer3d_dataset::Dataset;
-use steer3d_nn::checkpoint;
+use steer3d_nn::checkpoint::{self, ModelCard};
+use steer3d_nn::onnx::OnnxCard;
 
 use crate::error::EvalError;
 use crate::fit::fit;
-use crate::network::NetworkPredictor;
+use crate::network::{GIVES_A_FIELD, NetworkPredictor};
 #[cfg(feature = "onnx")]
 use crate::onnx::{OnnxOptions, OnnxPredictor};
 use crate::precomputed::Precomputed;
@@ -55,20 +57,20 @@ impl Models {
         device: &Device,
         note: &dyn Fn(&str),
     ) -> Result<Vec<Box<dyn Predictor>>, EvalError> {
-        let mut networks = vec![];
+        let mut files = vec![];
         for path in &self.files {
-            networks.push(match is_onnx(path) {
-                true => None,
-                false => Some(self.network(path, dataset, device, note)?),
+            files.push(match is_onnx(path) {
+                true => File::Onnx(self.exported(path, dataset, note)?),
+                false => File::Network(self.network(path, dataset, device, note)?),
             });
         }
-        let first = networks.iter().flatten().next().map(NetworkPredictor::answers);
-        let answers = self.answers.or(first).unwrap_or_default();
-        if networks.iter().flatten().any(|network| network.answers() != answers) {
+        let mut known = files.iter().filter_map(File::answers);
+        let answers = self.answers.or(known.clone().next()).unwrap_or_default();
+        if known.any(|of_file| of_file != answers) {
             return Err(EvalError::MixedAnswers);
         }
-        let first = networks.iter().flatten().next();
-        let names = first.map_or_else(|| self.class_names.clone(), Predictor::class_names);
+        let first = files.iter().find_map(File::class_names);
+        let names = first.unwrap_or_else(|| self.class_names.clone());
         let spec = || match AnswerSpec::or_named(dataset, answers, &names) {
             Err(EvalError::Missing { .. }) if answers == AnswerKind::Classes => {
                 let what = "classes to name the answers of models of other makers by";
@@ -79,10 +81,10 @@ impl Models {
             spec => spec,
         };
         let mut all: Vec<Box<dyn Predictor>> = vec![];
-        for (path, network) in self.files.iter().zip(networks) {
-            all.push(match network {
-                Some(network) => Box::new(network),
-                None => onnx(self.name(path), path, spec()?)?,
+        for (path, file) in self.files.iter().zip(files) {
+            all.push(match file {
+                File::Network(network) => Box::new(network),
+                File::Onnx(exported) => onnx(self.name(path), path, spec()?, exported)?,
             });
         }
         for command in &self.commands {
@@ -106,7 +108,40 @@ impl Models {
     ) -> Result<NetworkPredictor, EvalError> {
         let (network, card) = checkpoint::load(path, device)?;
         let network = NetworkPredictor::new(self.name(path), network)?;
-        let fit = fit(&card, network.answers(), dataset, self.map_classes)
+        let places = self.places(path, &card, network.answers(), dataset, note)?;
+        Ok(network.with_places(places).with_class_names(card.class_names))
+    }
+
+    /// What an ONNX model says of the network that it was, if it was one of this project.
+    fn exported(
+        &self,
+        path: &Path,
+        dataset: &Dataset,
+        note: &dyn Fn(&str),
+    ) -> Result<Option<Exported>, EvalError> {
+        let fault = |problem: String| EvalError::ModelFile { path: path.into(), problem };
+        let bytes = fs::read(path).map_err(|e| fault(e.to_string()))?;
+        let Some(OnnxCard { card, parameters }) = OnnxCard::of(path, &bytes)? else {
+            return Ok(None);
+        };
+        let Some(answers) = AnswerKind::of_head(card.model.head()) else {
+            return Err(EvalError::answer(&self.name(path), GIVES_A_FIELD.into()));
+        };
+        let places = self.places(path, &card, answers, dataset, note)?;
+        let class_names = card.class_names;
+        Ok(Some(Exported { answers, class_names, parameters, places }))
+    }
+
+    /// The place of each class of the dataset among the answers of a network with this card, if it is another.
+    fn places(
+        &self,
+        path: &Path,
+        card: &ModelCard,
+        answers: AnswerKind,
+        dataset: &Dataset,
+        note: &dyn Fn(&str),
+    ) -> Result<Option<Vec<u32>>, EvalError> {
+        let fit = fit(card, answers, dataset, self.map_classes)
             .map_err(|problem| EvalError::ModelFile { path: path.into(), problem })?;
         if !fit.unknown.is_empty() {
             let (path, unknown) = (path.display(), fit.unknown.join(", "));
@@ -114,7 +149,7 @@ impl Models {
                 "{path}: not compared, since only one of model and dataset says it: {unknown}"
             ));
         }
-        Ok(network.with_places(fit.places).with_class_names(card.class_names))
+        Ok(fit.places)
     }
 
     /// The file's name, or its folder's where several models have the same file name.
@@ -129,17 +164,64 @@ impl Models {
     }
 }
 
+/// A model of a file.
+enum File {
+    Network(NetworkPredictor),
+    Onnx(Option<Exported>),
+}
+
+/// A network of this project as an ONNX model.
+#[cfg_attr(not(feature = "onnx"), expect(dead_code, reason = "this build cannot run it"))]
+pub(crate) struct Exported {
+    pub(crate) answers: AnswerKind,
+    pub(crate) class_names: Vec<String>,
+    /// Of the network, not of its dense filters.
+    pub(crate) parameters: Option<usize>,
+    /// The place in the output of each class of the dataset, where they are in another order.
+    pub(crate) places: Option<Vec<u32>>,
+}
+
+impl File {
+    fn answers(&self) -> Option<AnswerKind> {
+        match self {
+            Self::Network(network) => Some(network.answers()),
+            Self::Onnx(exported) => exported.as_ref().map(|exported| exported.answers),
+        }
+    }
+
+    fn class_names(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Network(network) => Some(network.class_names()),
+            Self::Onnx(exported) => exported.as_ref().map(|exported| exported.class_names.clone()),
+        }
+    }
+}
+
 fn is_onnx(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "onnx")
 }
 
 #[cfg(feature = "onnx")]
-fn onnx(name: String, path: &Path, spec: AnswerSpec) -> Result<Box<dyn Predictor>, EvalError> {
-    Ok(Box::new(OnnxPredictor::load(name, path, &OnnxOptions::beside(path)?, spec)?))
+fn onnx(
+    name: String,
+    path: &Path,
+    spec: AnswerSpec,
+    exported: Option<Exported>,
+) -> Result<Box<dyn Predictor>, EvalError> {
+    let model = OnnxPredictor::load(name, path, &OnnxOptions::beside(path)?, spec)?;
+    Ok(Box::new(match exported {
+        Some(Exported { parameters, places, .. }) => model.of_network(parameters, places),
+        None => model,
+    }))
 }
 
 #[cfg(not(feature = "onnx"))]
-fn onnx(_name: String, path: &Path, _spec: AnswerSpec) -> Result<Box<dyn Predictor>, EvalError> {
+fn onnx(
+    _name: String,
+    path: &Path,
+    _spec: AnswerSpec,
+    _exported: Option<Exported>,
+) -> Result<Box<dyn Predictor>, EvalError> {
     let problem = "this build cannot run ONNX models; build it with `cargo build --release -p steer3d-cli --features onnx`";
     Err(EvalError::ModelFile { path: path.into(), problem: problem.into() })
 }

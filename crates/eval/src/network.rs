@@ -5,6 +5,10 @@ use steer3d_nn::{FoldedNetwork, LayerField, Network};
 use crate::error::EvalError;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
 
+/// Why a network is not evaluated.
+pub(crate) const GIVES_A_FIELD: &str =
+    "gives a field; classes, labels of voxels and values of whole volumes are evaluated";
+
 /// A network of this project under a name.
 #[derive(Debug)]
 pub struct NetworkPredictor {
@@ -25,8 +29,7 @@ impl NetworkPredictor {
     /// [`EvalError::Answer`] when it gives a field; else only if the device runs out of memory.
     pub fn new(name: String, network: Network) -> Result<Self, EvalError> {
         let Some(answers) = AnswerKind::of_head(network.config().head()) else {
-            let problem = "gives a field; classes, labels of voxels and values of whole volumes are evaluated";
-            return Err(EvalError::answer(&name, problem.into()));
+            return Err(EvalError::answer(&name, GIVES_A_FIELD.into()));
         };
         let folded = network.folded()?;
         Ok(Self { name, answers, folded, network, class_names: None, places: None })

@@ -181,6 +181,24 @@ impl OnnxPredictor {
         })
     }
 
+    /// As a network of this project that was exported: with its number of parameters, and class i of the answers in the
+    /// place `places[i]` of the output unless the options beside the model say where.
+    pub(crate) fn of_network(self, parameters: Option<usize>, places: Option<Vec<u32>>) -> Self {
+        let parameters = parameters.unwrap_or(self.parameters);
+        let places = match places {
+            Some(places) if self.in_order() => places.into_iter().map(|p| p as usize).collect(),
+            _ => self.places.clone(),
+        };
+        let mut print = PartHasher::default();
+        print.add(self.fingerprint.as_bytes());
+        print.add(format!("{places:?}").as_bytes());
+        Self { parameters, places, fingerprint: print.text(), ..self }
+    }
+
+    fn in_order(&self) -> bool {
+        self.places.iter().enumerate().all(|(i, &place)| i == place)
+    }
+
     /// Logits of one volume C,D,H,W.
     fn row(&self, volume: &Tensor) -> Result<Vec<f32>, ModelError> {
         let mut volume = volume.clone();

@@ -1,9 +1,11 @@
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use crate::layers::{Convolution, ConvolutionPath, FieldBatchNorm, FieldDropout, FieldLayer, Pool};
+use crate::onnx::{OnnxField, OnnxGraph};
 use crate::recompute::recomputed;
 use crate::{Field, Mode, NnError, Pass};
 
@@ -110,6 +112,26 @@ impl Layer {
         })
     }
 
+    /// The place of its weights.
+    fn place(&self) -> &str {
+        let name = &self.conv.site().name;
+        name.strip_suffix(".conv").unwrap_or(name)
+    }
+
+    fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
+        let mut field = self.conv.export(field, graph)?;
+        if let Some(norm) = &self.norm {
+            field = norm.export(&field, graph)?;
+        }
+        if let Some(next) = &self.nonlinearity {
+            graph.enter(format!("{}.nonlinearity", self.place()));
+            field = next.export(&field, graph)?;
+        }
+        let Some(pool) = self.pool else { return Ok(field) };
+        graph.enter(format!("{}.pool", self.place()));
+        pool.export(&field, graph)
+    }
+
     pub(crate) fn convolution(&self) -> ConvolutionInfo {
         let layer =
             if self.observed { format!("{} convolution", self.title) } else { self.title.clone() };
@@ -172,6 +194,28 @@ impl Block<Layer> {
     }
 }
 
+impl Block<Layer> {
+    fn export(&self, input: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
+        let mut field = input.clone();
+        for layer in &self.layers {
+            field = layer.export(&field, graph)?;
+        }
+        let Some(Residual { skip, relu }) = &self.residual else { return Ok(field) };
+        let place = self.layers.first().map_or("", Layer::place).trim_end_matches(".layers.0");
+        graph.enter(format!("{place}.skip.pool"));
+        let mut added = self.pool.map_or(Ok(input.clone()), |pool| pool.export(input, graph))?;
+        if let Some(skip) = skip {
+            added = skip.export(&added, graph)?;
+        }
+        graph.enter(place);
+        let mut value = graph.node("Add", &[&added.value, &field.value], &[]);
+        if *relu {
+            value = graph.node("Relu", &[&value], &[]);
+        }
+        Ok(OnnxField { value, kind: field.kind })
+    }
+}
+
 /// What the last of `blocks` gives: `through` takes a value through a block, and `join` the value so far, up-sampled,
 /// beside one that a block with a pool was given.
 pub(crate) fn walk<L, T: Clone, E>(
@@ -220,6 +264,24 @@ pub(crate) fn run(
 /// `blocks` for evaluation.
 pub(crate) fn folded(blocks: &[Arc<Block<Layer>>]) -> Result<Blocks<Layer>, NnError> {
     blocks.iter().map(|block| Ok(Arc::new(block.map(Layer::folded)?))).collect()
+}
+
+/// Adds what the last of `blocks` makes of a field to a graph.
+pub(crate) fn export(
+    blocks: &[Arc<Block<Layer>>],
+    field: &OnnxField,
+    graph: &mut OnnxGraph,
+) -> Result<OnnxField, NnError> {
+    let graph = RefCell::new(graph);
+    let through =
+        |block: &Arc<Block<Layer>>, field: &OnnxField| block.export(field, &mut graph.borrow_mut());
+    walk(blocks, field.clone(), through, |field, before, pool| {
+        let graph = &mut graph.borrow_mut();
+        graph.enter("join");
+        let risen = pool.export_upsampling(field, &before.value, graph)?;
+        let value = graph.beside(&[&risen.value, &before.value]);
+        Ok(OnnxField { value, kind: field.kind.beside(&before.kind)? })
+    })
 }
 
 /// The sum over layers, for a volume of D, H, W voxels, of `cost` for each voxel of the output before pooling.

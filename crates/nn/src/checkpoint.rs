@@ -25,7 +25,7 @@ use crate::{ModelConfig, Network, NnError, Params, Typical};
 pub const FORMAT: u32 = 1;
 
 /// The key of the card in the metadata.
-const CARD: &str = "steer3d";
+pub(crate) const CARD: &str = "steer3d";
 
 /// What a network is, and what it was trained for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -194,7 +194,7 @@ fn card_beside(weights: &Path) -> Result<(ModelCard, String), NnError> {
     Ok((card(&path, &text)?, path.display().to_string()))
 }
 
-fn card(path: &Path, text: &str) -> Result<ModelCard, NnError> {
+pub(crate) fn card(path: &Path, text: &str) -> Result<ModelCard, NnError> {
     let table = text.parse::<toml::Table>();
     let format = table.map_err(|e| fault(path, &format!("card: {e}")))?.remove("format");
     if format != Some(toml::Value::Integer(FORMAT.into())) {

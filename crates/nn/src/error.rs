@@ -52,6 +52,24 @@ pub enum NnError {
         /// What is needed and what there is.
         source: NoRoom,
     },
+    /// A network that cannot be written as ONNX, or an ONNX model that cannot be read or run.
+    #[error("ONNX: {part}: {problem}")]
+    Onnx {
+        /// The layer or operator.
+        part: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// An exported model that gives something else than its network.
+    #[error(
+        "the exported model differs from the network by {found:.1e} of the root mean square of its answers, expected at most {most:.0e}; nothing is written"
+    )]
+    Differs {
+        /// Root mean square of the differences over that of the answers.
+        found: f64,
+        /// What rounding explains.
+        most: f64,
+    },
     /// An error of the tensor library.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -66,4 +84,12 @@ pub enum NnError {
 /// That a key of a configuration is wrong.
 pub(crate) fn fault<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, NnError> {
     Err(NnError::Config { field: field.into(), problem: problem.into() })
+}
+
+/// That a part of an ONNX model is wrong.
+pub(crate) fn onnx_fault<T>(
+    part: impl Into<String>,
+    problem: impl Into<String>,
+) -> Result<T, NnError> {
+    Err(NnError::Onnx { part: part.into(), problem: problem.into() })
 }

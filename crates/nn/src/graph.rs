@@ -5,6 +5,7 @@ use steer3d_so3::Irreps;
 use crate::block::{self, Blocks, ConvolutionInfo, Layer, Observer};
 use crate::field::widened;
 use crate::layers::{Convolution, FieldBatchNorm, FieldLayer, Linear};
+use crate::onnx::{Attribute, OnnxField, OnnxGraph, Value};
 use crate::transformer::Transformer;
 use crate::{Field, LayerField, Mode, NnError, Pass};
 
@@ -80,6 +81,25 @@ impl Graph {
         })
     }
 
+    /// Adds what the network gives for a volume to an ONNX graph.
+    pub(crate) fn export(
+        &self,
+        volume: &OnnxField,
+        graph: &mut OnnxGraph,
+    ) -> Result<Value, NnError> {
+        let mut field = volume.clone();
+        if self.input_scale != 1.0 {
+            let scale = graph.number(self.input_scale);
+            field.value = graph.node("Mul", &[&field.value, &scale], &[]);
+        }
+        if let Some(front) = &self.front {
+            field = front.export(&field, graph)?;
+        }
+        field = block::export(&self.blocks, &field, graph)?;
+        graph.enter("head");
+        self.head.export(&field, graph)
+    }
+
     /// The convolutions, first to last.
     pub(crate) fn convolutions(&self) -> Vec<ConvolutionInfo> {
         let blocks = self.front.iter().flat_map(|front| &front.blocks).chain(&self.blocks);
@@ -120,6 +140,37 @@ impl Output {
             }
         };
         Ok(LayerField { name: self.name.into(), irreps: self.irreps.clone(), values })
+    }
+
+    fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<Value, NnError> {
+        let mut field = field.clone();
+        if !self.has_space() {
+            field.value = graph.node("GlobalAveragePool", &[&field.value], &[]);
+        }
+        field = graph.mean_over_orientations(&field)?;
+        let rows = [("axis", Attribute::Int(1))];
+        match &self.map {
+            Map::Linear { norm, linear } => {
+                if let Some(norm) = norm {
+                    field = norm.export(&field, graph)?;
+                }
+                let row = graph.node("Flatten", &[&field.value], &rows);
+                graph.enter("head");
+                linear.export(&row, (1.0, &[]), graph)
+            }
+            Map::Field { map, pooled } => {
+                let field = map.export(&field, graph)?;
+                if !pooled {
+                    return Ok(field.value);
+                }
+                Ok(graph.node("Flatten", &[&field.value], &rows))
+            }
+        }
+    }
+
+    /// Whether it gives an answer for every voxel.
+    pub(crate) fn has_space(&self) -> bool {
+        matches!(self.map, Map::Field { pooled: false, .. })
     }
 
     fn folded(&self) -> Result<Self, NnError> {

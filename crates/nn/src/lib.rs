@@ -12,7 +12,7 @@
 //!   candle `VarBuilder`.
 //! * [`Network`]: what a [`ModelConfig`] describes, steerable and plain, also residual and U-Nets, with a [`Head`]
 //!   for classes, numbers, labels of voxels or fields; a candle `ModuleT`, and [`FoldedNetwork`] a `Module`.
-//! * [`checkpoint`]: networks on disk.
+//! * [`checkpoint`]: networks on disk; [`onnx`]: networks for other programs.
 //!
 //! # Five layers beside e3nn and escnn
 //!
@@ -86,6 +86,7 @@ mod field_type;
 mod graph;
 pub mod layers;
 mod network;
+pub mod onnx;
 mod params;
 mod plan;
 mod recompute;

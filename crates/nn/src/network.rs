@@ -32,7 +32,7 @@ pub struct Network {
 /// than the next layer needs it. Training that network further does not change it.
 #[derive(Debug)]
 pub struct FoldedNetwork {
-    graph: Graph,
+    pub(crate) graph: Graph,
 }
 
 impl Network {
@@ -134,18 +134,32 @@ impl Network {
     /// [`NnError::Config`] for a grid that its layers cannot shrink, [`NnError::Memory`] if the fields of all layers
     /// are larger than the memory for input.
     pub fn layers_on_grid(&self, dims: [usize; 3]) -> Result<Vec<LayerField>, NnError> {
+        self.on_grid(1, dims, || {
+            let [d, h, w] = dims;
+            let (dtype, device) = (self.params.dtype(), self.params.device());
+            self.layers(&Tensor::zeros((1, self.config.channels(), d, h, w), dtype, device)?)
+        })
+    }
+
+    /// What `run` does with `n` volumes of D, H, W voxels, in room of the memory for input.
+    ///
+    /// # Errors
+    /// As [`layers_on_grid`](Self::layers_on_grid).
+    pub(crate) fn on_grid<T>(
+        &self,
+        n: usize,
+        dims: [usize; 3],
+        run: impl FnOnce() -> Result<T, NnError>,
+    ) -> Result<T, NnError> {
         let (channels, one) = (self.config.channels(), self.params.dtype().size_in_bytes());
         let voxels = dims.iter().fold(1.0, |voxels, &n| voxels * n as f64);
         // A convolution, its norm and nonlinearity, and what they are made from.
         let values = 4.0 * self.graph.total(dims, |conv| conv.site().kind_out.dim()) as f64;
-        let bytes = one as f64 * (voxels * channels as f64 + values);
+        let bytes = n as f64 * one as f64 * (voxels * channels as f64 + values);
         let layer = format!("a volume of {dims:?} voxels");
         let _room =
             memory::take(bytes as u64).map_err(|source| NnError::Memory { layer, source })?;
-        let [d, h, w] = dims;
-        let (dtype, device) = (self.params.dtype(), self.params.device());
-        let zeros = Tensor::zeros((1, channels, d, h, w), dtype, device)?;
-        self.layers(&zeros).or_else(|error| match error {
+        run().or_else(|error| match error {
             NnError::Tensor(error) => {
                 let text = error.to_string();
                 let problem = text.lines().next().unwrap_or_default();

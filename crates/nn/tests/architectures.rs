@@ -2,10 +2,16 @@
 //! to run them.
 
 mod common;
+#[path = "common/networks.rs"]
+mod networks;
 
 use candle_core::{DType, Device, Tensor};
 use common::{random_volume, relative_gap, turn, worst_gap};
 use nalgebra::Matrix3;
+use networks::{
+    ALL, all_models, block, configs, field_head, irreps, of, pair, plain_residual, plain_unets,
+    prepared, residual, unet,
+};
 use proptest::prelude::*;
 use steer3d_kernels::Family;
 use steer3d_nn::layers::{
@@ -18,87 +24,8 @@ use steer3d_nn::{
 };
 use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
 
-const ALL: [Nonlinearity; 4] =
-    [Nonlinearity::Gate, Nonlinearity::Norm, Nonlinearity::TensorProduct, Nonlinearity::Sphere];
-
-fn irreps(text: &str) -> Irreps {
-    text.parse().unwrap()
-}
-
-fn of(blocks: Vec<SteerableBlock>) -> SteerableConfig {
-    SteerableConfig::new(irreps("1x0"), 3, Family::jets(2), blocks)
-}
-
-fn block(fields: &str, stride: usize) -> SteerableBlock {
-    SteerableBlock::new(irreps(fields), 3, stride)
-}
-
-/// Residual blocks that keep type and grid, change either, and have another type inside.
-fn residual() -> SteerableConfig {
-    let residual =
-        |fields: &str, stride, repeat| SteerableBlock::residual(irreps(fields), 3, stride, repeat);
-    let last = SteerableBlock { hidden: Some(irreps("3x0+1x1")), ..residual("5x0", 1, 1) };
-    of(vec![
-        block("3x0+1x1+1x2", 1),
-        residual("3x0+1x1+1x2", 1, 2),
-        residual("2x0+2x1+1x2", 2, 2),
-        last,
-    ])
-}
-
-fn unet() -> SteerableConfig {
-    let mut config = of(vec![
-        block("3x0+2x1+1x2", 1),
-        block("3x0+2x1+1x2", 2),
-        SteerableBlock::residual(irreps("2x0+1x1+1x2"), 3, 3, 1),
-    ]);
-    config.decoder =
-        vec![SteerableBlock { repeat: 2, ..block("2x0+1x1+1x2", 1) }, block("3x0+2x1+1x2", 1)];
-    SteerableConfig { head: Head::Voxels, ..config }
-}
-
-fn field_head(pooled: bool) -> SteerableConfig {
-    let head = Head::Field { irreps: irreps("2x1+1x0+1x2"), pooled };
-    SteerableConfig {
-        head,
-        classes: 0,
-        ..of(vec![block("3x0+2x1+1x2", 1), block("3x0+2x1+1x2", 1)])
-    }
-}
-
-/// Two volumes of noise.
-fn pair(n: usize) -> Tensor {
-    random_volume(2, n).reshape((2, 1, n, n, n)).unwrap()
-}
-
-/// A network with every weight moved away from where it starts and its statistics taken from noise.
-fn prepared(model: &ModelConfig) -> Network {
-    let network = Network::new(model, 1, DType::F32, &Device::Cpu).unwrap();
-    for parameter in network.params().trainable() {
-        let var = &parameter.var;
-        let mut stream = Stream::new(2, &parameter.name, &[]);
-        let noise: Vec<f32> = (0..var.elem_count()).map(|_| 0.1 * stream.normal() as f32).collect();
-        let noise = Tensor::from_vec(noise, var.shape(), &Device::Cpu).unwrap();
-        var.set(&(var.as_tensor().detach() + noise).unwrap()).unwrap();
-    }
-    network.forward(&pair(11), Mode::Calibrate { batch: 0 }).unwrap();
-    network
-}
-
 fn network(config: &SteerableConfig) -> Network {
     prepared(&ModelConfig::Steerable(config.clone()))
-}
-
-/// The networks of this file.
-fn configs() -> Vec<SteerableConfig> {
-    let with = |config: SteerableConfig| {
-        ALL.map(|nonlinearity| SteerableConfig { nonlinearity, ..config.clone() })
-    };
-    let mut all: Vec<_> = [residual(), unet()].map(with).concat();
-    let scalars = SteerableConfig { head: Head::Scalars, classes: 1, ..residual() };
-    all.extend([field_head(false), field_head(true), scalars]);
-    all.push(SteerableConfig { keep_zero: true, head_norm: true, ..residual() });
-    all
 }
 
 #[test]
@@ -175,27 +102,6 @@ fn every_head_turns_with_the_volume() {
     }
 }
 
-/// Ordinary and group U-Nets, and one that gives five numbers.
-fn plain_unets() -> Vec<PlainConfig> {
-    let plain = PlainConfig::like(&unet());
-    let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
-    let group = PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased.clone() };
-    let field = |pooled| PlainConfig { classes: 0, ..PlainConfig::like(&field_head(pooled)) };
-    vec![plain, antialiased, field(true), field(false), group]
-}
-
-fn plain_residual() -> Vec<PlainConfig> {
-    let blocks = vec![
-        PlainBlock::new(3, 3, 1),
-        PlainBlock::residual(3, 3, 1, 2),
-        PlainBlock::residual(4, 3, 2, 2),
-    ];
-    let plain = PlainConfig { blocks, ..PlainConfig::resnet34(1, 3) };
-    let antialiased = PlainConfig { pooling: Pooling::Antialiased, ..plain.clone() };
-    let group = PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased.clone() };
-    vec![plain, antialiased, group]
-}
-
 #[test]
 fn residual_and_up_sampling_group_networks_commute_with_the_cube_group() {
     for group in [plain_residual(), plain_unets()] {
@@ -203,12 +109,6 @@ fn residual_and_up_sampling_group_networks_commute_with_the_cube_group() {
         let network = Network::new(&group, 1, DType::F32, &Device::Cpu).unwrap();
         assert!(worst_gap(&network, &irreps("1x0"), 9) < 1e-5);
     }
-}
-
-fn all_models() -> Vec<ModelConfig> {
-    let steerable = configs().into_iter().map(ModelConfig::Steerable);
-    let plain = plain_residual().into_iter().chain(plain_unets());
-    steerable.chain(plain.map(ModelConfig::Plain)).collect()
 }
 
 #[test]
@@ -235,7 +135,7 @@ fn recomputed_blocks_give_the_same_gradients() {
         let run = |recompute| {
             let network = Network::new(&model, 1, DType::F32, &Device::Cpu).unwrap();
             let network = network.with_recomputation(recompute);
-            let x = pair(9);
+            let x = pair(1, 9);
             let y = network.forward(&x, Mode::Train { seed: 5, step: 0 }).unwrap();
             let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             let trainable = network.params().trainable().iter();
@@ -259,13 +159,11 @@ fn recomputed_blocks_give_the_same_gradients() {
 #[test]
 fn fields_in_bf16_give_nearly_the_same_and_everything_else_in_f32() {
     let plain = PlainConfig::like(&SteerableConfig::small(1, 3).unwrap());
-    let transformer =
-        PlainConfig { transformer: Some(TransformerConfig::small()), ..plain.clone() };
-    let more = [plain, transformer].map(ModelConfig::Plain);
+    let more = [ModelConfig::Plain(plain)];
     for model in all_models().into_iter().chain(more) {
         let run = |dtype, recompute| {
             let network = prepared(&model).with_recomputation(recompute);
-            let x = pair(9).to_dtype(dtype).unwrap();
+            let x = pair(1, 9).to_dtype(dtype).unwrap();
             let y = network.forward(&x, Mode::Train { seed: 5, step: 0 }).unwrap();
             let grads = (y.sqr().unwrap() + &y).unwrap().mean_all().unwrap().backward().unwrap();
             let trainable = network.params().trainable().iter();

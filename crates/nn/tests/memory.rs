@@ -1,9 +1,13 @@
 //! Networks that no memory could hold are refused before anything of them is made.
 
+#[path = "common/card.rs"]
+mod card;
+
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use steer3d_files::memory::set_limit;
+use steer3d_nn::onnx::export;
 use steer3d_nn::{ModelConfig, Network, NnError};
 
 const STEERABLE: &str = r#"
@@ -79,4 +83,13 @@ fn a_network_larger_than_the_memory_is_refused() {
     for text in [STEERABLE, PLAIN] {
         built(text).unwrap();
     }
+}
+
+/// A separable convolution needs no filter; its export does.
+#[test]
+fn filters_larger_than_the_memory_are_refused() {
+    let wide = STEERABLE.replace("2x0+1x1", "600x0").replace("size = 3", "size = 5");
+    let network = built(&wide.replace("\"2x0\"", "\"600x0\"")).unwrap();
+    let found = export(&network, &card::card(network.config()));
+    assert!(matches!(found, Err(NnError::Memory { .. })), "{:?}", found.err());
 }

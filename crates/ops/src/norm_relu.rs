@@ -14,8 +14,8 @@ use crate::simd::Lanes;
 
 const OP: &str = "norm_relu";
 
-/// Added to the norm in the denominator.
-const EPSILON: f64 = 1e-6;
+/// What [`norm_relu`] adds to the norm in the denominator.
+pub const NORM_EPSILON: f64 = 1e-6;
 
 /// Voxels handled together.
 const CHUNK: usize = 256;
@@ -90,7 +90,7 @@ impl Op<2> for NormRelu {
     const NAME: &'static str = OP;
 
     fn cpu<T: Lanes>(&self, [x, bias]: [&[T]; 2]) -> Vec<T> {
-        let (voxels, epsilon) = (self.volume.voxels(), T::from_f64(EPSILON));
+        let (voxels, epsilon) = (self.volume.voxels(), T::from_f64(NORM_EPSILON));
         let mut out = vec![T::zero(); x.len()];
         self.for_fields(&mut out, |offset, field, out| {
             let (x, b) = (&x[offset..][..out.len()], bias[field]);
@@ -125,7 +125,7 @@ impl Op<3> for InputGradient {
     const NAME: &'static str = "norm_relu input gradient";
 
     fn cpu<T: Lanes>(&self, [x, bias, grad]: [&[T]; 3]) -> Vec<T> {
-        let (voxels, epsilon) = (self.0.volume.voxels(), T::from_f64(EPSILON));
+        let (voxels, epsilon) = (self.0.volume.voxels(), T::from_f64(NORM_EPSILON));
         let mut out = vec![T::zero(); x.len()];
         self.0.for_fields(&mut out, |offset, field, out| {
             let (x, grad) = (&x[offset..][..out.len()], &grad[offset..][..out.len()]);
@@ -179,7 +179,7 @@ impl Op<3> for BiasGradient {
     }
 
     fn cpu<T: Lanes>(&self, [x, bias, grad]: [&[T]; 3]) -> Vec<T> {
-        let (voxels, epsilon) = (self.0.volume.voxels(), T::from_f64(EPSILON));
+        let (voxels, epsilon) = (self.0.volume.voxels(), T::from_f64(NORM_EPSILON));
         let of_field = |(field, span): (usize, &Span)| {
             let b = bias[field];
             let (mut norm, mut dot) = ([T::zero(); CHUNK], [T::zero(); CHUNK]);

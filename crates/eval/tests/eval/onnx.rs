@@ -1,12 +1,19 @@
 //! ONNX models made by PyTorch (`tests/reference/make_onnx.py`) and wrong ones.
 
+#[path = "../../../nn/tests/common/card.rs"]
+mod card;
+#[path = "../../../nn/tests/common/networks.rs"]
+mod networks;
+
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use steer3d_dataset::{DatasetMeta, Split};
-use steer3d_eval::{AnswerSpec, OnnxOptions, OnnxPredictor, Predictor, Report, Section, evaluate};
+use steer3d_eval::{
+    AnswerKind, AnswerSpec, OnnxOptions, OnnxPredictor, Predictor, Report, Section, evaluate,
+};
 
 use crate::common::{CLASSES, dataset, quick};
 
@@ -36,6 +43,35 @@ fn load(file: &str, text: &str, meta: &DatasetMeta) -> Result<OnnxPredictor, Str
 fn volumes() -> Tensor {
     let values = (0..3 * 990).map(|i| (0.37 * f64::from(i)).sin() as f32);
     Tensor::from_iter(values, &Device::Cpu).unwrap().reshape((3, 1, 9, 10, 11)).unwrap()
+}
+
+/// Networks of every kind, exported, give what they gave.
+#[test]
+fn exported_networks_give_their_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    for model in networks::all_models() {
+        let Some(kind) = AnswerKind::of_head(model.head()) else { continue };
+        let network = networks::prepared(&model);
+        fs::write(&path, steer3d_nn::onnx::export(&network, &card::card(&model)).unwrap()).unwrap();
+        let spec = AnswerSpec {
+            dataset: "noise".into(),
+            kind,
+            names: (0..model.classes()).map(|i| i.to_string()).collect(),
+            channels: 1,
+            dims: [9, 10, 11],
+        };
+        let loaded = OnnxPredictor::load("m".into(), &path, &OnnxOptions::default(), spec);
+        let loaded = loaded.unwrap_or_else(|e| panic!("{e}: {model:?}"));
+        let x = volumes();
+        let (found, expected) =
+            (loaded.logits(&x).unwrap(), network.folded().unwrap().forward(&x).unwrap());
+        let largest = |t: &Tensor| {
+            t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap()
+        };
+        let gap = largest(&(found - &expected).unwrap()) / largest(&expected);
+        assert!(gap < 1e-4, "{gap}: {model:?}");
+    }
 }
 
 fn largest_gap(model: &OnnxPredictor, key: &str) -> f32 {

@@ -1,5 +1,7 @@
 //! Numbers of fields and of channels.
 
+use std::iter::repeat_n;
+
 use candle_core::{Device, Tensor};
 use steer3d_so3::{Irrep, Irreps, Parity};
 
@@ -32,8 +34,12 @@ pub(crate) fn spread(
 
 /// Numbers of the fields of `irreps` as numbers of its channels.
 pub(crate) fn per_channel(irreps: &Irreps, of_field: &Tensor) -> candle_core::Result<Tensor> {
-    let dims = irreps.blocks().flat_map(|b| std::iter::repeat_n(b.irrep.dim(), b.mul));
-    let fields = (0u32..).zip(dims).flat_map(|(field, dim)| std::iter::repeat_n(field, dim));
-    let fields: Vec<u32> = fields.collect();
+    let fields: Vec<u32> = fields_of_channels(irreps).into_iter().map(|f| f as u32).collect();
     of_field.index_select(&Tensor::from_vec(fields, irreps.dim(), of_field.device())?, 0)
+}
+
+/// The field of `irreps` that each channel belongs to.
+pub(crate) fn fields_of_channels(irreps: &Irreps) -> Vec<usize> {
+    let dims = irreps.blocks().flat_map(|b| repeat_n(b.irrep.dim(), b.mul));
+    dims.enumerate().flat_map(|(field, dim)| repeat_n(field, dim)).collect()
 }

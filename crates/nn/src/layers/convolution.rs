@@ -1,8 +1,10 @@
 use candle_core::Tensor;
+use steer3d_files::memory;
 use steer3d_ops::{Boundary, Conv3dConfig, Separable, conv3d, separable_conv3d};
 use steer3d_so3::Irreps;
 
 use super::{FieldBatchNorm, FieldLayer};
+use crate::onnx::{Attribute, OnnxField, OnnxGraph};
 use crate::{Field, FieldType, NnError, Pass};
 
 /// A convolution, into which a batch norm after it can be folded. What it says of itself makes it a [`FieldLayer`].
@@ -32,6 +34,30 @@ pub trait Convolution: FieldLayer {
     /// How it is computed.
     fn path(&self) -> ConvolutionPath {
         self.plan().map_or(ConvolutionPath::Dense, |_| ConvolutionPath::Separable)
+    }
+
+    /// The filter, shape C_out,C_in,k,k,k, whichever way it is computed: of a separable convolution, what it makes of
+    /// a single voxel in each channel.
+    ///
+    /// # Errors
+    /// [`NnError::Memory`] if the filter is larger than the memory for input.
+    fn dense_filter(&self) -> Result<Tensor, NnError> {
+        let Some(plan) = self.plan() else { return self.weights() };
+        let ConvSite { name, kind_in, kind_out, size: k, .. } = self.site();
+        let (inputs, taps) = (kind_in.dim(), k.pow(3));
+        let bytes = 8.0 * inputs as f64 * taps as f64 * (inputs + 2 * kind_out.dim()) as f64;
+        let _room = memory::take(bytes as u64)
+            .map_err(|source| NnError::Memory { layer: name.clone(), source })?;
+        let weights = self.weights()?;
+        let voxel = Tensor::eye(inputs, weights.dtype(), weights.device())?.unsqueeze(2)?;
+        let voxels = voxel.pad_with_zeros(2, taps / 2, taps / 2)?;
+        let voxels = voxels.reshape((inputs, inputs, *k, *k, *k))?;
+        let plan = &plan.separable;
+        let answer = separable_conv3d(&voxels, &weights, None, plan, 1, Boundary::Zero)?;
+        let last = taps as u32 - 1;
+        let mirrored = Tensor::from_iter((0..=last).rev(), weights.device())?;
+        let filter = answer.flatten_from(2)?.index_select(&mirrored, 2)?.transpose(0, 1)?;
+        Ok(filter.contiguous()?.reshape((kind_out.dim(), inputs, *k, *k, *k))?)
     }
 
     /// This convolution as it is now.
@@ -117,6 +143,21 @@ impl<C: Convolution> FieldLayer for C {
         Ok(Box::new(self.frozen()?))
     }
 
+    fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
+        let ConvSite { name, kind_out, size, stride, .. } = self.site();
+        graph.enter(name);
+        let weight = graph.tensor("weight", &self.dense_filter()?)?;
+        let bias = self.bias()?.map(|bias| graph.tensor("bias", &bias)).transpose()?;
+        let attributes = [
+            ("kernel_shape", Attribute::Ints(vec![*size as i64; 3])),
+            ("pads", Attribute::Ints(vec![(*size / 2) as i64; 6])),
+            ("strides", Attribute::Ints(vec![*stride as i64; 3])),
+        ];
+        let inputs: Vec<_> = [&field.value, &weight].into_iter().chain(&bias).collect();
+        let value = graph.node("Conv", &inputs, &attributes);
+        Ok(OnnxField { value, kind: kind_out.clone() })
+    }
+
     fn cost(&self) -> usize {
         let site = self.site();
         let dense = site.kind_in.dim() * site.kind_out.dim() * site.size.pow(3);
@@ -142,9 +183,7 @@ impl FoldedConv3d {
     fn normalised(self, norm: &FieldBatchNorm) -> Result<Self, NnError> {
         let FieldType { irreps, orientations } = &self.site.kind_out;
         norm.expect(irreps)?;
-        let (scale, shift) = norm.channel_affine()?;
-        let repeated = |t: &Tensor| t.unsqueeze(1)?.repeat((1, *orientations))?.flatten_all();
-        let (scale, shift) = (repeated(&scale)?, repeated(&shift)?);
+        let (scale, shift) = norm.orientations_affine(*orientations)?;
         let bias = match &self.bias {
             Some(bias) => (bias * &scale)?.add(&shift)?,
             None => shift,

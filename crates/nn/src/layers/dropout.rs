@@ -4,6 +4,7 @@ use steer3d_so3::{Irreps, Stream};
 
 use super::FieldLayer;
 use crate::error::fault;
+use crate::onnx::{OnnxField, OnnxGraph};
 use crate::{Field, Mode, NnError, Pass, Scope};
 
 /// Drops whole fields: all components of a multiplicity, everywhere in space, together
@@ -61,5 +62,9 @@ impl FieldLayer for FieldDropout {
 
     fn folded(&self) -> Result<Box<dyn FieldLayer>, NnError> {
         Ok(Box::new(Self { probability: 0.0, ..self.clone() }))
+    }
+
+    fn export(&self, field: &OnnxField, _graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
+        Ok(field.clone())
     }
 }

@@ -6,6 +6,7 @@ use steer3d_ops::global_avg_pool;
 
 use super::FieldBatchNorm;
 use crate::error::fault;
+use crate::onnx::{OnnxGraph, Value};
 use crate::{Field, NnError, Scope};
 
 /// Mean over space: N,C,D,H,W to N,C. What comes out does not change when the field rotates or (away
@@ -89,6 +90,23 @@ impl Linear {
         let weight = self.weight.broadcast_mul(&scale.unsqueeze(1)?)?.detach();
         let bias = self.forward(&shift.unsqueeze(0)?)?.squeeze(0)?.detach();
         Ok(Self { weight, bias })
+    }
+
+    /// Adds [`forward`](Self::forward) to a graph, its result times `factor` and then plus `shift`, one for each output.
+    pub(crate) fn export(
+        &self,
+        x: &Value,
+        (factor, shift): (f64, &[f64]),
+        graph: &mut OnnxGraph,
+    ) -> Result<Value, NnError> {
+        let bias = (&self.bias * factor)?;
+        let bias = match shift {
+            [] => bias,
+            shift => (&bias + Tensor::new(shift, bias.device())?.to_dtype(bias.dtype())?)?,
+        };
+        let weight = graph.tensor("weight", &(&self.weight * factor)?)?;
+        let bias = graph.tensor("bias", &bias)?;
+        Ok(graph.node("Gemm", &[x, &weight, &bias], &[]))
     }
 
     /// `x · W + b`, in the element type of the weights.

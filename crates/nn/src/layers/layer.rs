@@ -2,6 +2,7 @@ use std::fmt::Debug;
 
 use steer3d_so3::Irreps;
 
+use crate::onnx::{OnnxField, OnnxGraph};
 use crate::{Field, NnError, Pass};
 
 /// A map of fields that commutes with rotations.
@@ -42,6 +43,13 @@ pub trait FieldLayer: Debug + Send + Sync {
     /// # Errors
     /// Only if the device runs out of memory.
     fn folded(&self) -> Result<Box<dyn FieldLayer>, NnError>;
+
+    /// Adds what this layer makes of a field at evaluation to an ONNX graph, in standard operators for any batch and
+    /// grid.
+    ///
+    /// # Errors
+    /// [`NnError::Onnx`] if there are no such operators, [`NnError::Memory`] if the file would be too large.
+    fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError>;
 
     /// Multiply-adds of convolutions for each output voxel.
     fn cost(&self) -> usize {

@@ -5,6 +5,7 @@ use steer3d_so3::{Block, Irrep, Irreps, Parity};
 use super::FieldLayer;
 use super::channels::{is_invariant, per_channel, spread};
 use crate::field::expect;
+use crate::onnx::{OnnxField, OnnxGraph};
 use crate::{Field, FieldType, Mode, NnError, Pass, Scope};
 
 /// Weight of a batch in the running statistics, once ten batches have been seen.
@@ -169,6 +170,16 @@ impl FieldBatchNorm {
         Ok((scale.detach(), shift.detach()))
     }
 
+    /// The same for channels that have each of so many orientations.
+    pub(crate) fn orientations_affine(
+        &self,
+        orientations: usize,
+    ) -> Result<(Tensor, Tensor), NnError> {
+        let (scale, shift) = self.channel_affine()?;
+        let repeated = |t: &Tensor| t.unsqueeze(1)?.repeat((1, orientations))?.flatten_all();
+        Ok((repeated(&scale)?, repeated(&shift)?))
+    }
+
     /// The scale of every field and the shift of every invariant channel at evaluation.
     fn affine(&self) -> Result<(Tensor, Tensor), NnError> {
         let std = (self.running_var.as_tensor() + self.epsilon)?.sqrt()?;
@@ -217,6 +228,17 @@ impl FieldLayer for FieldBatchNorm {
             running_var: copy_of(&self.running_var)?,
             ..self.clone()
         }))
+    }
+
+    fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
+        let (scale, shift) = self.orientations_affine(field.kind.orientations)?;
+        graph.enter(&self.name);
+        let column = |t: Tensor| t.reshape((t.elem_count(), 1, 1, 1));
+        let scale = graph.tensor("scale", &column(scale)?)?;
+        let shift = graph.tensor("shift", &column(shift)?)?;
+        let scaled = graph.node("Mul", &[&field.value, &scale], &[]);
+        let value = graph.node("Add", &[&scaled, &shift], &[]);
+        Ok(OnnxField { value, kind: field.kind.clone() })
     }
 }
 

@@ -1,6 +1,7 @@
-use candle_core::Tensor;
-use steer3d_ops::{gaussian_pool3d, gaussian_upsample3d, max_pool3d};
+use candle_core::{Device, Tensor};
+use steer3d_ops::{gaussian_filter, gaussian_pool3d, gaussian_upsample3d, max_pool3d};
 
+use crate::onnx::{Attribute, OnnxField, OnnxGraph, Value};
 use crate::{Field, NnError};
 
 /// Antialiased subsampling: a Gaussian blur, then every `stride`-th voxel.
@@ -41,6 +42,115 @@ impl GaussianPool {
     }
 }
 
+impl GaussianPool {
+    /// Adds [`forward`](Self::forward) to a graph: along each axis a convolution of every channel whose taps depend on
+    /// how the kept voxels lie on the grid.
+    fn export(&self, x: &Value, channels: usize, graph: &mut OnnxGraph) -> Result<Value, NnError> {
+        let taps = self.taps()?;
+        let table = graph.tensor("taps", &taps.table)?;
+        let mut x = x.clone();
+        for axis in 0..3 {
+            let size = graph.size(&x, axis + 2);
+            let kernel = self.kernel(&table, &taps, &size, (channels, axis), graph);
+            let attributes =
+                taps.attributes(axis, self.stride, taps.reach + self.stride / 2, channels);
+            x = graph.node("Conv", &[&x, &kernel], &attributes);
+        }
+        Ok(x)
+    }
+
+    /// Adds [`upsample`](Self::upsample) to the grid of `like` to a graph.
+    fn export_upsampling(
+        &self,
+        x: &Value,
+        like: &Value,
+        channels: usize,
+        graph: &mut OnnxGraph,
+    ) -> Result<Value, NnError> {
+        let taps = self.taps()?;
+        let table = graph.tensor("taps", &(&taps.table * self.stride as f64)?)?;
+        let mut x = x.clone();
+        for axis in 0..3 {
+            let size = graph.size(like, axis + 2);
+            let kernel = self.kernel(&table, &taps, &size, (channels, axis), graph);
+            // The result has a whole number of strides, of which the last may be cut.
+            let after = taps.reach + self.stride / 2 + 1 - self.stride;
+            let attributes = taps.attributes(axis, self.stride, after, channels);
+            x = graph.node("ConvTranspose", &[&x, &kernel], &attributes);
+            let (start, end) = (graph.integers(&[0]), graph.reshape(&size, &[1]));
+            let axis = graph.integers(&[axis as i64 + 2]);
+            x = graph.node("Slice", &[&x, &start, &end, &axis], &[]);
+        }
+        Ok(x)
+    }
+
+    /// The kernel of every channel along an axis of `size` voxels: the row (size - 1) mod stride of the table.
+    fn kernel(
+        &self,
+        table: &Value,
+        taps: &Taps,
+        size: &Value,
+        (channels, axis): (usize, usize),
+        graph: &mut OnnxGraph,
+    ) -> Value {
+        let (one, stride) = (graph.integer(1), graph.integer(self.stride as i64));
+        let last = graph.node("Sub", &[size, &one], &[]);
+        let strides = graph.node("Div", &[&last, &stride], &[]);
+        let whole = graph.node("Mul", &[&strides, &stride], &[]);
+        let row = graph.node("Sub", &[&last, &whole], &[]);
+        let kernel = graph.node("Gather", &[table, &row], &[("axis", Attribute::Int(0))]);
+        let sizes = along(axis, taps.length, 1);
+        let kernel = graph.reshape(&kernel, &[&[1, 1], &sizes[..]].concat());
+        let all = graph.integers(&[&[channels as i64, 1], &sizes[..]].concat());
+        graph.node("Expand", &[&kernel, &all], &[])
+    }
+
+    fn taps(&self) -> Result<Taps, NnError> {
+        let (_, start) = gaussian_filter(1, self.stride, self.sigma)?;
+        let reach = start.unsigned_abs();
+        let length = 2 * reach + 1 + self.stride / 2;
+        let mut table = vec![0.0; self.stride * length];
+        for (rest, row) in table.chunks_exact_mut(length).enumerate() {
+            let (taps, start) = gaussian_filter(rest + 1, self.stride, self.sigma)?;
+            let first = start.saturating_add_unsigned(reach).unsigned_abs();
+            row[first..][..taps.len()].copy_from_slice(&taps);
+        }
+        let table = Tensor::from_vec(table, (self.stride, length), &Device::Cpu)?;
+        Ok(Taps { table, reach, length })
+    }
+}
+
+/// The taps of a [`GaussianPool`] for all grids.
+struct Taps {
+    /// A row for each (size - 1) mod stride, its first tap `reach` voxels before the first of the grid.
+    table: Tensor,
+    reach: usize,
+    length: usize,
+}
+
+impl Taps {
+    fn attributes(
+        &self,
+        axis: usize,
+        stride: usize,
+        after: usize,
+        channels: usize,
+    ) -> [(&'static str, Attribute<'static>); 4] {
+        let pads = [along(axis, self.reach, 0), along(axis, after, 0)].concat();
+        [
+            ("kernel_shape", Attribute::Ints(along(axis, self.length, 1).into())),
+            ("pads", Attribute::Ints(pads)),
+            ("strides", Attribute::Ints(along(axis, stride, 1).into())),
+            ("group", Attribute::Int(channels as i64)),
+        ]
+    }
+}
+
+/// `value` for one axis of space and `rest` for the others.
+fn along(axis: usize, value: usize, rest: i64) -> [i64; 3] {
+    [0, 1, 2].map(|i| if i == axis { value as i64 } else { rest })
+}
+
 /// Any of the ways to shrink the grid.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pool {
@@ -69,6 +179,49 @@ impl Pool {
         }
     }
 
+    /// Adds [`forward`](Self::forward) to a graph.
+    pub(crate) fn export(
+        self,
+        field: &OnnxField,
+        graph: &mut OnnxGraph,
+    ) -> Result<OnnxField, NnError> {
+        let max = |x: &Value, size: usize, stride: usize, pad: usize, graph: &mut OnnxGraph| {
+            let attributes = [
+                ("kernel_shape", Attribute::Ints(vec![size as i64; 3])),
+                ("pads", Attribute::Ints(vec![pad as i64; 6])),
+                ("strides", Attribute::Ints(vec![stride as i64; 3])),
+            ];
+            graph.node("MaxPool", &[x], &attributes)
+        };
+        let (x, kind) = (&field.value, field.kind.clone());
+        let value = match self {
+            Self::Gaussian(pool) => pool.export(x, kind.dim(), graph)?,
+            Self::Max(n) => max(x, n, n, 0, graph),
+            Self::Antialiased(pool) => {
+                let largest = max(x, 3, 1, 1, graph);
+                pool.export(&largest, kind.dim(), graph)?
+            }
+        };
+        Ok(OnnxField { value, kind })
+    }
+
+    /// Adds [`upsample`](Self::upsample) to the grid of `like` to a graph.
+    pub(crate) fn export_upsampling(
+        self,
+        field: &OnnxField,
+        like: &Value,
+        graph: &mut OnnxGraph,
+    ) -> Result<OnnxField, NnError> {
+        let kind = field.kind.clone();
+        let value = match self {
+            Self::Gaussian(pool) | Self::Antialiased(pool) => {
+                pool.export_upsampling(&field.value, like, kind.dim(), graph)?
+            }
+            Self::Max(n) => export_repeated(&field.value, like, n, graph),
+        };
+        Ok(OnnxField { value, kind })
+    }
+
     /// The pooled grid of a grid of `size` = D,H,W.
     pub(crate) fn pooled(self, size: [usize; 3]) -> [usize; 3] {
         match self {
@@ -88,4 +241,19 @@ fn repeated(field: &Field, size: [usize; 3], n: usize) -> Result<Field, NnError>
         values = values.contiguous()?.index_select(&source, axis)?;
     }
     field.with(values)
+}
+
+/// Adds [`repeated`] to a graph.
+fn export_repeated(x: &Value, like: &Value, n: usize, graph: &mut OnnxGraph) -> Value {
+    let mut x = x.clone();
+    let (zero, one, n) = (graph.integer(0), graph.integer(1), graph.integer(n as i64));
+    for axis in 2..5 {
+        let (size, pooled) = (graph.size(like, axis), graph.size(&x, axis));
+        let voxels = graph.node("Range", &[&zero, &size, &one], &[]);
+        let last = graph.node("Sub", &[&pooled, &one], &[]);
+        let source = graph.node("Div", &[&voxels, &n], &[]);
+        let source = graph.node("Min", &[&source, &last], &[]);
+        x = graph.node("Gather", &[&x, &source], &[("axis", Attribute::Int(axis as i64))]);
+    }
+    x
 }

@@ -77,6 +77,17 @@ pub(super) fn gaussian_axes(
     Ok(size.map(|n| AxisFilter::gaussian(n, stride, sigma)))
 }
 
+/// What [`gaussian_pool3d`] does along an axis of `size` voxels: taps and `start` in
+/// `out[j] = sum_t taps[t] in[j stride + start + t]`, where `in` is zero outside. They depend on `size` through
+/// (size - 1) mod `stride` alone.
+///
+/// # Errors
+/// As [`gaussian_pool3d`].
+pub fn gaussian_filter(size: usize, stride: usize, sigma: f64) -> Result<(Vec<f64>, isize)> {
+    let [filter, ..] = gaussian_axes("gaussian_filter", [size; 3], stride, sigma)?;
+    Ok((filter.taps, filter.start))
+}
+
 /// `out[j] = sum_t taps[t] in[j stride + start + t]` along one axis, zero outside.
 #[derive(Clone)]
 pub(super) struct AxisFilter {

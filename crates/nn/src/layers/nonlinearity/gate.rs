@@ -1,9 +1,12 @@
+use std::ops::Range;
+
 use steer3d_ops::gate;
 use steer3d_so3::{Irrep, Irreps, Parity};
 
-use crate::layers::channels::is_invariant;
+use crate::layers::channels::{fields_of_channels, is_invariant};
 use crate::layers::{FieldLayer, Gating};
-use crate::{Field, NnError, Pass};
+use crate::onnx::{OnnxField, OnnxGraph};
+use crate::{Field, FieldType, NnError, Pass};
 
 /// Gated nonlinearity (Weiler et al. 2018, section 4.3): invariant channels pass through ReLU,
 /// every other field is multiplied by the sigmoid of a scalar of its own.
@@ -57,6 +60,30 @@ impl FieldLayer for Gate {
 
     fn folded(&self) -> Result<Box<dyn FieldLayer>, NnError> {
         Ok(Box::new(self.clone()))
+    }
+
+    fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
+        let (x, orientations) = (&field.value, field.kind.orientations);
+        let kind = FieldType { irreps: self.irreps_out.clone(), orientations };
+        let Some(gated) = &self.gated else {
+            return Ok(OnnxField { value: graph.node("Relu", &[x], &[]), kind });
+        };
+        let channels = |range: Range<usize>| range.start * orientations..range.end * orientations;
+        let (gates, fields) = (gated.num_fields(), gated.dim());
+        let first = self.scalars + gates;
+        let gate = graph.channels(x, channels(self.scalars..first));
+        let open = graph.node("Sigmoid", &[&gate], &[]);
+        let of_channel = fields_of_channels(gated).into_iter();
+        let of_channel = of_channel.flat_map(|gate| channels(gate..gate + 1));
+        let open = graph.channels(&open, of_channel);
+        let fields = graph.channels(x, channels(first..first + fields));
+        let mut value = graph.node("Mul", &[&open, &fields], &[]);
+        if self.scalars > 0 {
+            let scalars = graph.channels(x, channels(0..self.scalars));
+            let scalars = graph.node("Relu", &[&scalars], &[]);
+            value = graph.beside(&[&scalars, &value]);
+        }
+        Ok(OnnxField { value, kind })
     }
 
     fn gating(&self) -> Option<Gating<'_>> {

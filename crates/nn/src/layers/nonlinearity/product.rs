@@ -1,9 +1,13 @@
+use std::collections::BTreeSet;
+
+use candle_core::{DType, Tensor};
 use steer3d_ops::{ProductTerm, channel_product};
 use steer3d_so3::{Block, Irrep, Irreps, clebsch_gordan};
 
 use crate::error::fault;
 use crate::field::widened;
 use crate::layers::{ConvConfig, Convolution, FieldLayer, SteerableConv3d};
+use crate::onnx::{OnnxField, OnnxGraph};
 use crate::{Field, NnError, Pass, Scope};
 
 /// Tensor-product nonlinearity (Kondor, Lin and Trivedi 2018, *Clebsch-Gordan Nets*,
@@ -55,6 +59,28 @@ impl FieldLayer for TensorProductNonlinearity {
         let mix = Box::new(self.mix.frozen()?);
         Ok(Box::new(Self { products: self.products.clone(), mix }))
     }
+
+    /// With the couplings and the intertwiner in one matrix.
+    fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
+        let (x, irreps) = (&field.value, &self.products.irreps_in);
+        let (pairs, couplings) = self.products.pairs(graph)?;
+        let mix = self.mix.dense_filter()?.flatten_from(1)?;
+        let mix = mix.to_dtype(DType::F32)?.matmul(&couplings)?;
+        let left = graph.channels(x, pairs.iter().map(|p| p[0]));
+        let right = graph.channels(x, pairs.iter().map(|p| p[1]));
+        let products = graph.node("Mul", &[&left, &right], &[]);
+        let mixed = graph.mixed(&products, "mix.weight", &mix)?;
+        let squares = graph.node("Mul", &[x, x], &[]);
+        let channels = irreps.dim();
+        let mean = (0..channels).map(|c| (0, c, 1.0 / channels as f64));
+        let mean = graph.matrix([1, channels], mean)?;
+        let mean = graph.mixed(&squares, "mean", &mean)?;
+        let one = graph.number(1.0);
+        let norm = graph.node("Add", &[&mean, &one], &[]);
+        let norm = graph.node("Sqrt", &[&norm], &[]);
+        let mixed = graph.node("Div", &[&mixed, &norm], &[]);
+        Ok(OnnxField { value: graph.node("Add", &[x, &mixed], &[]), kind: field.kind.clone() })
+    }
 }
 
 impl Products {
@@ -80,6 +106,18 @@ impl Products {
             return fault("nonlinearity", problem);
         }
         Ok(Self { irreps_in: irreps.clone(), irreps_out: Irreps::new(blocks)?, terms })
+    }
+
+    /// The pairs of channels that are multiplied, and what each adds to each product.
+    fn pairs(&self, graph: &mut OnnxGraph) -> Result<(Vec<[usize; 2]>, Tensor), NnError> {
+        let pair = |t: &ProductTerm| [t.left.min(t.right), t.left.max(t.right)];
+        let pairs: BTreeSet<_> = self.terms.iter().map(pair).collect();
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        let shape = [self.irreps_out.dim(), pairs.len()];
+        let column = |t: &ProductTerm| pairs.partition_point(|p| *p < pair(t));
+        let entries = self.terms.iter().map(|t| (t.output, column(t), t.factor));
+        let couplings = graph.matrix(shape, entries)?;
+        Ok((pairs, couplings))
     }
 
     fn of(&self, field: &Field) -> Result<Field, NnError> {

@@ -4,6 +4,7 @@ use steer3d_so3::{Irreps, Normalization, Parity, SphericalHarmonics};
 
 use crate::error::fault;
 use crate::layers::FieldLayer;
+use crate::onnx::{OnnxField, OnnxGraph};
 use crate::{Field, NnError, Pass};
 
 /// Spherical-grid (Fourier) nonlinearity (Cohen et al. 2018, *Spherical CNNs*,
@@ -76,6 +77,36 @@ impl FieldLayer for SphereNonlinearity {
 
     fn folded(&self) -> Result<Box<dyn FieldLayer>, NnError> {
         Ok(Box::new(self.clone()))
+    }
+
+    fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
+        let GridTransform { signals, to_grid, from_grid } = &self.transform;
+        let points = to_grid.len();
+        // Place on the grids of all signals, channel, and the element of the matrix.
+        let entries = |matrix: &[Vec<f64>], factor: f64| -> Vec<(usize, usize, f64)> {
+            let of_signal = |(signal, parts): (usize, &Vec<(usize, usize)>)| {
+                let of_part = |&(channel, row): &(usize, usize)| {
+                    let entry = move |(p, r): (usize, &Vec<f64>)| {
+                        (signal * points + p, channel, factor * r[row])
+                    };
+                    matrix.iter().enumerate().map(entry).collect::<Vec<_>>()
+                };
+                parts.iter().flat_map(of_part).collect::<Vec<_>>()
+            };
+            signals.iter().enumerate().flat_map(of_signal).collect()
+        };
+        let shape = [signals.len() * points, self.irreps.dim()];
+        let to_grid = graph.matrix(shape, entries(to_grid, 1.0))?;
+        let from_grid = graph.matrix(shape, entries(from_grid, 0.5))?.t()?;
+        let v = graph.mixed(&field.value, "to_grid", &to_grid)?;
+        let one = graph.number(1.0);
+        let root = graph.node("Mul", &[&v, &v], &[]);
+        let root = graph.node("Add", &[&root, &one], &[]);
+        let root = graph.node("Sqrt", &[&root], &[]);
+        let sum = graph.node("Add", &[&v, &root], &[]);
+        let twice = graph.node("Sub", &[&sum, &one], &[]);
+        let value = graph.mixed(&twice, "from_grid", &from_grid)?;
+        Ok(OnnxField { value, kind: field.kind.clone() })
     }
 }
 
