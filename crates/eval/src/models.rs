@@ -61,7 +61,7 @@ impl Models {
         for path in &self.files {
             files.push(match is_onnx(path) {
                 true => File::Onnx(self.exported(path, dataset, note)?),
-                false => File::Network(self.network(path, dataset, device, note)?),
+                false => File::Network(Box::new(self.network(path, dataset, device, note)?)),
             });
         }
         let mut known = files.iter().filter_map(File::answers);
@@ -83,7 +83,7 @@ impl Models {
         let mut all: Vec<Box<dyn Predictor>> = vec![];
         for (path, file) in self.files.iter().zip(files) {
             all.push(match file {
-                File::Network(network) => Box::new(network),
+                File::Network(network) => network,
                 File::Onnx(exported) => onnx(self.name(path), path, spec()?, exported)?,
             });
         }
@@ -166,7 +166,7 @@ impl Models {
 
 /// A model of a file.
 enum File {
-    Network(NetworkPredictor),
+    Network(Box<NetworkPredictor>),
     Onnx(Option<Exported>),
 }
 
