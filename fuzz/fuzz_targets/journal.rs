@@ -29,6 +29,10 @@ impl Predictor for First {
         1
     }
 
+    fn fingerprint(&self) -> Option<String> {
+        Some("first".into())
+    }
+
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
         let row = Tensor::new(&[[1f32, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]], &Device::Cpu)?;
         Ok(row.repeat((batch.dim(0)?, 1))?)

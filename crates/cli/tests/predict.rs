@@ -23,7 +23,7 @@ fn ends(folder: &Path, args: &str, code: i32) -> [String; 2] {
 }
 
 fn molecule(i: usize) -> String {
-    let y = if i % 2 == 0 { 1.0 } else { 0.0 } + 0.01 * i as f64;
+    let y = if i.is_multiple_of(2) { 1.0 } else { 0.0 } + 0.01 * i as f64;
     format!("3\n\nO 0 0 0\nC 1.2 {y} 0\nO 2.4 0 0\n")
 }
 

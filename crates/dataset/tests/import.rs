@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::{f32s, f64s, i64s, npy, repository, voxeliser, write_npz};
 use steer3d_dataset::{
-    BuildError, Dataset, ImportOptions, Split, Storage, arrays as arrays_source, build,
+    BuildError, Dataset, ImportOptions, Recipe, Split, Storage, arrays as arrays_source, build,
     import_arrays, import_cath, import_medmnist, import_tetris, tetris_voxeliser,
 };
 use steer3d_formats::npz::{Npz, NpzError};
@@ -342,11 +342,35 @@ fn arrays_may_have_targets_and_labels_of_voxels_instead_of_labels() {
 }
 
 #[test]
+fn arrays_without_labels_have_no_classes_and_are_for_testing() {
+    let folder = Folder::new();
+    let without = changed(changed(arrays(), "labels", None), "split", None);
+    let dataset = folder.arrays(&without).unwrap();
+    assert!(dataset.meta().class_names.is_empty() && dataset.class(0).is_none());
+    assert_eq!(dataset.splits(), [Split::Test; 3]);
+    let names = ImportOptions {
+        target_irreps: Some("1x0+1x1".parse().unwrap()),
+        target_names: Some(vec!["energy".into(), "dipole".into()]),
+        target_units: Some(vec!["eV".into(), "D".into()]),
+        ..options()
+    };
+    let targets = ("targets", "<f8", "(3, 4)", f64s((0..12).map(f64::from)));
+    let with = [without, vec![targets]].concat();
+    let import = |options: &ImportOptions| {
+        folder.import(&with, |source, out| import_arrays(source, out, options))
+    };
+    let dataset = import(&names).unwrap();
+    assert_eq!(dataset.tasks().unwrap().target_names, ["energy", "dipole"]);
+    assert_eq!(dataset.tasks().unwrap().target_units, ["eV", "D"]);
+    assert!(matches!(dataset.meta().recipe, Some(Recipe::Volumes { factor: 1.0, .. })));
+    let wrong = ImportOptions { target_units: Some(vec!["eV".into()]), ..names };
+    assert!(import(&wrong).unwrap_err().to_string().contains("target units"));
+}
+
+#[test]
 fn broken_arrays_are_refused() {
     let folder = Folder::new();
-    for name in ["volumes", "labels"] {
-        refused(folder.arrays(&changed(arrays(), name, None)), name);
-    }
+    refused(folder.arrays(&changed(arrays(), "volumes", None)), "volumes");
     let mut nan = [0.0; 24];
     nan[9] = f32::NAN;
     for (array, named) in [

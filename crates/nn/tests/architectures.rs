@@ -19,8 +19,8 @@ use steer3d_nn::layers::{
     TensorProductNonlinearity,
 };
 use steer3d_nn::{
-    Field, Head, Mode, ModelConfig, Network, NnError, Nonlinearity, Params, PlainBlock,
-    PlainConfig, Pooling, SteerableBlock, SteerableConfig, Symmetry, TransformerConfig,
+    Field, Head, Mode, ModelConfig, Network, NnError, Nonlinearity, Params, PlainConfig,
+    SteerableConfig, Symmetry,
 };
 use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
 

@@ -67,7 +67,7 @@ pub enum PredictError {
 }
 
 impl PredictError {
-    pub(crate) fn output(path: &Path, problem: impl ToString) -> Self {
+    pub(crate) fn output(path: &Path, problem: &dyn std::fmt::Display) -> Self {
         Self::Output { path: path.to_owned(), problem: problem.to_string() }
     }
 }

@@ -13,6 +13,13 @@ use steer3d_so3::Irreps;
 use crate::builtin;
 use crate::error::PredictError;
 
+/// What a network gives for a volume.
+pub(crate) struct Output {
+    /// Features of the whole volume, if it has some.
+    pub(crate) features: Vec<f32>,
+    pub(crate) output: Vec<f32>,
+}
+
 /// A network ready to answer, and what turns files into its input.
 #[derive(Debug)]
 pub struct Model {
@@ -173,13 +180,13 @@ impl Model {
         stated.unwrap_or_else(|| format!("{count}x0").parse().expect("scalars are irreps"))
     }
 
-    /// Features, if it has some of whole volumes, and outputs, a row for each of `count` volumes of these dims.
+    /// What the network gives for each of `count` volumes of these dims.
     pub(crate) fn answer(
         &self,
         volumes: Vec<f32>,
         count: usize,
         [d, h, w]: [usize; 3],
-    ) -> Result<Vec<(Vec<f32>, Vec<f32>)>, PredictError> {
+    ) -> Result<Vec<Output>, PredictError> {
         let params = self.network.params();
         let shape = (count, self.card.model.channels(), d, h, w);
         let x = Tensor::from_vec(volumes, shape, &Device::Cpu)?;
@@ -193,7 +200,8 @@ impl Model {
             2 => rows(&features.values)?,
             _ => vec![vec![]; count],
         };
-        Ok(features.into_iter().zip(outputs).collect())
+        let each = features.into_iter().zip(outputs);
+        Ok(each.map(|(features, output)| Output { features, output }).collect())
     }
 
     /// Whether the volumes of a dataset or an archive are what it takes.

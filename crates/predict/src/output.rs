@@ -42,9 +42,10 @@ impl Kind {
             "csv" => Ok(Self::Csv),
             "jsonl" | "json" | "ndjson" => Ok(Self::JsonLines),
             "npz" => Ok(Self::Npz),
-            _ => {
-                Err(PredictError::output(path, "expected a name that ends in .csv, .jsonl or .npz"))
-            }
+            _ => Err(PredictError::output(
+                path,
+                &"expected a name that ends in .csv, .jsonl or .npz",
+            )),
         }
     }
 }
@@ -110,7 +111,7 @@ impl Output {
     ) -> Result<Self, PredictError> {
         let kind = Kind::of(path)?;
         if path.is_dir() {
-            return Err(PredictError::output(path, "expected a file, found a folder"));
+            return Err(PredictError::output(path, &"expected a file, found a folder"));
         }
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
@@ -118,7 +119,7 @@ impl Output {
         let identity = serde_json::to_string(identity).expect("plain data have a JSON form");
         let mut options = OpenOptions::new();
         options.create(true).append(true).open(&partial).at_path(&partial)?;
-        let lock = lock(&partial).map_err(|busy| PredictError::output(path, busy))?;
+        let lock = lock(&partial).map_err(|busy| PredictError::output(path, &busy))?;
         let (mut journal, kept) = Journal::open(&partial, &identity, resume)?;
         let unchanged = |(kept, input): (&Kept, &crate::Input)| {
             kept.record.item == input.name
@@ -169,8 +170,8 @@ impl Output {
             }),
             Kind::Npz => file.write_all(&arrays(&classes, records)?),
         })
-        .map_err(|e| PredictError::output(&self.path, e))?;
-        std::fs::remove_file(&self.partial).map_err(|e| PredictError::output(&self.partial, e))
+        .map_err(|e| PredictError::output(&self.path, &e))?;
+        std::fs::remove_file(&self.partial).map_err(|e| PredictError::output(&self.partial, &e))
     }
 }
 
@@ -206,7 +207,7 @@ impl Columns {
             AnswerKind::Values => value_columns(model),
         };
         let (several, features) = extent(records);
-        Self { answer, classes, several, features }
+        Self { classes, answer, several, features }
     }
 
     fn header(&self) -> Vec<String> {

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use nalgebra::{Affine3, DVector};
 use rayon::prelude::*;
-use steer3d_dataset::{FileReader, Prepared};
+use steer3d_dataset::{FileReader, Prepared, Recipe};
 use steer3d_eval::AnswerKind;
 use steer3d_formats::{write_mrc, write_nifti};
 use steer3d_so3::sampling::super_fibonacci;
@@ -13,7 +13,7 @@ use steer3d_volume::{Interpolation, Volume, resample_to, rotate};
 use crate::error::PredictError;
 use crate::inputs::{Input, Inputs};
 use crate::items::{Item, Unread, map_path, read};
-use crate::model::Model;
+use crate::model::{Model, Output};
 use crate::record::{Answer, Record, Stability, classes, deviation, largest, softmax, values};
 
 /// How to predict.
@@ -58,7 +58,7 @@ pub fn predict(
     let values = model.card.model.channels() * model.card.dims.iter().product::<usize>();
     let volumes = (BATCH_VALUES / values.max(1)).clamp(1, BATCH_VOLUMES);
     let each = (volumes / rotations.len()).max(1);
-    let reader = FileReader::new(model.recipe.as_ref().map_or_else(Default::default, |r| r.nan()));
+    let reader = FileReader::new(model.recipe.as_ref().map_or_else(Default::default, Recipe::nan));
     let read_all = |group: &[Input]| -> Vec<Result<Item, Unread>> {
         let mut items: Vec<_> = group.par_iter().map(|input| read(input, model, &reader)).collect();
         for (input, item) in group.iter().zip(&mut items) {
@@ -127,9 +127,7 @@ fn answers(
         }
         let Some((_, item, _)) = jobs.first().filter(|_| !made_of.is_empty()) else { continue };
         let rows = model.answer(volumes, made_of.len(), item.dims(model))?;
-        for (at, (features, output)) in made_of.into_iter().zip(rows) {
-            outputs[at].push(Output { features, output });
-        }
+        made_of.into_iter().zip(rows).for_each(|(at, output)| outputs[at].push(output));
     }
     let all = group.iter().zip(items).zip(outputs.into_iter().zip(failed));
     all.map(|((input, item), (outputs, failed))| match (item, failed) {
@@ -137,12 +135,6 @@ fn answers(
         (_, failed) => Ok(Record::failed(&input.name, failed.unwrap_or_default())),
     })
     .collect()
-}
-
-/// What the network gives for a volume.
-struct Output {
-    features: Vec<f32>,
-    output: Vec<f32>,
 }
 
 fn record(
@@ -305,9 +297,9 @@ fn write(path: &std::path::Path, volume: &Volume) -> Result<(), PredictError> {
             let [d, h, w] = volume.dims();
             let values: Vec<u8> = volume.data().iter().flat_map(|v| v.to_le_bytes()).collect();
             let bytes = steer3d_formats::npz::npy("<f4", &[volume.channels(), d, h, w], &values);
-            return steer3d_files::write(path, &bytes).map_err(|e| PredictError::output(path, e));
+            return steer3d_files::write(path, &bytes).map_err(|e| PredictError::output(path, &e));
         }
         _ => write_mrc(path, volume),
     };
-    written.map_err(|e| PredictError::output(path, e))
+    written.map_err(|e| PredictError::output(path, &e))
 }

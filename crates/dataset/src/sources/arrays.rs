@@ -22,7 +22,8 @@ pub(crate) const IMPORTER: Importer = Importer { name: "arrays", open: Open::Arc
 /// last two, else the items have no classes.
 ///
 /// Bytes and booleans are stored as bytes, other numbers as 32-bit floats. Without `split`, a
-/// tenth of each class, drawn with the seed, is for validation and another for testing.
+/// tenth of each class, drawn with the seed, is for validation and another for testing; items without classes are all for
+/// testing.
 ///
 /// # Errors
 /// If the archive is damaged or of another layout, or an option does not suit it.
@@ -54,7 +55,12 @@ pub fn arrays(npz: &Path, options: &ImportOptions) -> Result<ItemSource, BuildEr
             (labels, classes)
         }
     };
-    let (splits, notes) = splits(&mut archive, &labels, options.seed)?;
+    let (splits, notes) = match classes {
+        0 if !archive.has("split") => {
+            (vec![Split::Test; items], "all items in the test split".to_owned())
+        }
+        _ => splits(&mut archive, &labels, options.seed)?,
+    };
     let grid = Grid::new(dims, options.voxel_size.unwrap_or([1.0; 3]));
     let grid = grid.map_err(BuildError::meta(npz))?;
     let mut meta = DatasetMeta::scalars(channels, &grid).map_err(BuildError::meta(npz))?;

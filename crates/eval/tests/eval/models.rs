@@ -83,6 +83,7 @@ fn known() -> Meaning {
         channels: Some("channels: C; weight of an atom: 1".into()),
         voxel_classes: vec!["solvent".into(), "protein".into()],
         targets: None,
+        ..Meaning::default()
     }
 }
 
