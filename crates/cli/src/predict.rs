@@ -107,7 +107,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         printed: file.is_none(),
         done: first,
         failed,
-        unlike: 0,
+        warned: 0,
     };
     seen.progress.begin_at(first);
     let stop = stop();
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         Ok(if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
     predict(&model, &inputs, &options, first, &mut sink)?;
-    let Seen { progress, done, failed, unlike, .. } = seen;
+    let Seen { progress, done, failed, warned, .. } = seen;
     drop(progress);
     if stopped && done < inputs.items.len() {
         let goes_on = if file.is_some() {
@@ -139,8 +139,8 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         let value = serde_json::json!({ "out": path, "inputs": done, "answers": answered });
         output.result(&text, &value)?;
     }
-    if unlike > 0 {
-        output.say(&format!("{unlike} of {done} inputs are unlike the training data of the model"));
+    if warned > 0 && file.is_some() {
+        output.say(&format!("warnings for {warned} of {done} inputs are in the column `warnings`"));
     }
     Ok(if failed > 0 { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
 }
@@ -180,14 +180,14 @@ struct Seen<'a> {
     printed: bool,
     done: usize,
     failed: usize,
-    unlike: usize,
+    /// With warnings, such as that they are unlike the training data.
+    warned: usize,
 }
 
 impl Seen<'_> {
     fn hear(&mut self, record: &Record) -> Result<(), PredictError> {
         self.done += 1;
         self.failed += usize::from(record.error.is_some());
-        self.unlike += usize::from(record.unlike.is_some_and(|unlike| unlike > 1.0));
         if self.printed {
             let line = match (self.output.is_json(), &record.error) {
                 (true, _) => serde_json::to_string(record).ok(),
@@ -204,7 +204,8 @@ impl Seen<'_> {
             Some(problem) => self.progress.note(&format!("{}: {problem}", record.item)),
             None => {}
         }
-        for warning in &record.warnings {
+        self.warned += usize::from(!record.warnings.is_empty());
+        for warning in record.warnings.iter().filter(|_| self.printed) {
             self.progress.note(&format!("{}: warning: {warning}", record.item));
         }
         self.progress.at(self.done, "");

@@ -107,7 +107,7 @@ pub enum Unsuited {
     #[error("expected {expected}, found {found}")]
     Kind {
         /// What the recipe is for.
-        expected: &'static str,
+        expected: String,
         /// What the file holds.
         found: &'static str,
     },
@@ -238,7 +238,8 @@ impl Recipe {
                 }
                 let points = cloud(&chosen(molecule, *atoms, *weight), channels, *weight)?;
                 if points.is_empty() {
-                    let expected = "at least one atom of the chosen ones";
+                    let names = channels.names().join(", ");
+                    let expected = format!("at least one atom of the chosen ones ({names})");
                     return Err(Unsuited::Kind { expected, found: "none" });
                 }
                 Ok(Prepared::Points(points))
@@ -250,7 +251,9 @@ impl Recipe {
             (Self::Volumes { .. }, FileContents::Volume(volume)) => {
                 Ok(Prepared::Volume(self.fitted(volume)?))
             }
-            (_, other) => Err(Unsuited::Kind { expected: self.subject(), found: name_of(&other) }),
+            (_, other) => {
+                Err(Unsuited::Kind { expected: self.subject().to_owned(), found: name_of(&other) })
+            }
         }
     }
 

@@ -129,7 +129,7 @@ impl ItemError {
     pub(crate) fn of(path: PathBuf, unsuited: Unsuited) -> Self {
         match unsuited {
             Unsuited::Kind { expected, found } => {
-                Self::Kind { path, expected: expected.to_owned(), found: found.to_owned() }
+                Self::Kind { path, expected, found: found.to_owned() }
             }
             Unsuited::Volume(source) => Self::Volume { path, source },
         }
