@@ -12,7 +12,18 @@ pub struct Builtin {
 }
 
 /// All of them; `models/README.md` has their cards.
-pub const BUILTIN: &[Builtin] = &[];
+pub const BUILTIN: &[Builtin] = &[
+    Builtin {
+        name: "cath-class",
+        about: "CATH class of a protein domain: mainly alpha, mainly beta, alpha beta",
+        bytes: include_bytes!("../../../models/cath-class.safetensors"),
+    },
+    Builtin {
+        name: "adrenal",
+        about: "adrenal gland, a mask of 28 x 28 x 28 voxels: normal or mass",
+        bytes: include_bytes!("../../../models/adrenal.safetensors"),
+    },
+];
 
 /// The model of this name.
 pub(crate) fn find(name: &str) -> Option<&'static Builtin> {
@@ -26,10 +37,32 @@ pub(crate) fn advice(name: &str) -> String {
         .map(|model| (strsim::jaro_winkler(name, model.name), model.name))
         .filter(|(similarity, _)| *similarity > 0.7)
         .max_by(|a, b| a.0.total_cmp(&b.0));
-    let all: Vec<&str> = BUILTIN.iter().map(|model| model.name).collect();
     match nearest {
         Some((_, name)) => format!("did you mean `{name}`?"),
-        None if all.is_empty() => "give a model file (.safetensors)".to_owned(),
-        None => format!("give a model file (.safetensors) or one of {}", all.join(", ")),
+        None => {
+            let all: Vec<&str> = BUILTIN.iter().map(|model| model.name).collect();
+            format!("give a model file (.safetensors) or one of {}", all.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::Model;
+
+    #[test]
+    fn all_models_can_be_opened_and_say_what_they_are() {
+        for builtin in BUILTIN {
+            let model = Model::open(builtin.name, None, &Device::Cpu).unwrap();
+            model.recipe().unwrap();
+            let origin = &model.card().origin;
+            assert!(!origin.licence.is_empty() && !origin.scores.is_empty(), "{}", builtin.name);
+            assert!(origin.typical.is_some(), "{}", builtin.name);
+        }
+        assert_eq!(advice("cath-clas"), "did you mean `cath-class`?");
+        assert!(advice("xyz").contains("one of cath-class, adrenal"));
     }
 }
