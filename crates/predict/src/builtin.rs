@@ -37,13 +37,11 @@ pub(crate) fn advice(name: &str) -> String {
         .map(|model| (strsim::jaro_winkler(name, model.name), model.name))
         .filter(|(similarity, _)| *similarity > 0.7)
         .max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((_, name)) => format!("did you mean `{name}`?"),
-        None => {
-            let all: Vec<&str> = BUILTIN.iter().map(|model| model.name).collect();
-            format!("give a model file (.safetensors) or one of {}", all.join(", "))
-        }
+    if let Some((_, name)) = nearest {
+        return format!("did you mean `{name}`?");
     }
+    let all: Vec<&str> = BUILTIN.iter().map(|model| model.name).collect();
+    format!("give a model file (.safetensors) or one of {}", all.join(", "))
 }
 
 #[cfg(test)]
