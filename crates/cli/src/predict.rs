@@ -90,11 +90,11 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         maps,
         probabilities: args.probabilities,
     };
-    let identity = Identity::new(&model, &inputs, &options)?;
-    let mut kept = match &file {
-        Some(path) => Some(RecordFile::open(path, &identity, &inputs, args.resume)?),
-        None => None,
+    let open = |path: &PathBuf| {
+        let identity = Identity::new(&model, &inputs, &options)?;
+        RecordFile::open(path, &identity, &inputs, args.resume)
     };
+    let mut kept = file.as_ref().map(open).transpose()?;
     let first = kept.as_ref().map_or(0, |kept| kept.records().len());
     if first > 0 {
         output.say(&format!("{first} of {} answers are there", inputs.items.len()));

@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use steer3d_eval::Spread;
 use steer3d_so3::Irreps;
 
 /// What became of one item.
@@ -87,7 +88,7 @@ pub struct Stability {
     pub deviation: f64,
 }
 
-/// Probabilities of logits.
+/// Probabilities of logits, whose differences are taken in f64.
 pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let terms: Vec<f64> = logits.iter().map(|&x| (f64::from(x) - f64::from(most)).exp()).collect();
@@ -147,11 +148,8 @@ pub(crate) fn values(
 }
 
 /// Standard deviation of a sample.
-pub(crate) fn deviation(values: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
-    let count = values.len() as f64;
-    let mean = values.clone().sum::<f64>() / count;
-    let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
-    (squares / (count - 1.0).max(1.0)).sqrt()
+pub(crate) fn deviation(values: impl Iterator<Item = f64>) -> f64 {
+    Spread::of(&values.collect::<Vec<_>>()).deviation
 }
 
 #[cfg(test)]
