@@ -23,11 +23,14 @@ const IMPORT_EXAMPLES: &str = "Examples:
   steer3d dataset import cath cath_3class_ca_small.npz --size 24 --voxel-size 2 --out cath.h5
   steer3d dataset import medmnist adrenalmnist3d.npz --class-names normal,mass --out adrenal.h5
   steer3d dataset import arrays volumes.npz --voxel-size 0.5 --unit mm --out mine.h5
+  steer3d dataset import backbone cath_s35_backbone.npz --resolution 5,10 --size 24 --out maps.h5
   steer3d dataset import tetris --out tetris.h5
 
 cath: positions, n_atoms, atom_types, labels, split_start_indices, as in cath_datasets
 medmnist: train_images, train_labels, the same for val_ and test_
 arrays: volumes (N, D, H, W) or (N, C, D, H, W), labels (N), and split (N) of 0, 1, 2 if there is one
+backbone: xyz_centi_angstrom, residues, dssp, offsets, domain_ids, cath; maps of proteins with helix, strand and coil at
+  every voxel, in superfamilies
 tetris: the 8 shapes of the paper; no source file";
 
 const BUILD_EXAMPLES: &str = "Examples:

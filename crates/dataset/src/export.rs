@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use crate::error::{Context, DatasetError, wrong_argument};
+use crate::error::{Context, DatasetError};
 use crate::reader::Dataset;
 use steer3d_files::{hex, write_with};
 use steer3d_formats::npz::{npy, npz};
-use steer3d_formats::{write_mrc, write_nifti};
+use steer3d_formats::{Voxels, write_volume};
 use steer3d_volume::volume::Volume;
 
 impl Dataset {
-    /// Writes the volume of an item to a file of the format that its extension names: `npy` (C, D,
-    /// H, W, f32), or `npz` with the arrays `volume`, `origin` and `voxel_size` (both x, y, z, f64)
-    /// and `label` (i64), `mrc` or `nii`.
+    /// Writes the volume of an item to a file of the format that its extension names: `npz` with the arrays `volume` (C, D,
+    /// H, W, f32), `origin` and `voxel_size` (both x, y, z, f64) and `label` (i64), or one of [`write_volume`].
     ///
     /// # Errors
     /// If there is no such item, the extension names no such format, or the file cannot be written.
@@ -20,7 +19,6 @@ impl Dataset {
         let volume = self.read(item)?;
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         let bytes = match extension {
-            "npy" => volume_npy(&volume),
             "npz" => npz(&[
                 ("volume", volume_npy(&volume)),
                 ("origin", f64_npy(&volume.origin())),
@@ -28,11 +26,8 @@ impl Dataset {
                 ("label", npy("<i8", &[], &i64::from(self.labels()[item]).to_le_bytes())),
             ])
             .at(path, "")?,
-            "mrc" => return write_mrc(path, &volume).map_err(DatasetError::Export),
-            "nii" => return write_nifti(path, &volume).map_err(DatasetError::Export),
             _ => {
-                let found = format!("`{extension}`");
-                return wrong_argument(path, "extension", "npy, npz, mrc or nii", found);
+                return write_volume(path, &volume, Voxels::Values).map_err(DatasetError::Export);
             }
         };
         steer3d_files::write(path, &bytes).at(path, "")

@@ -39,13 +39,14 @@ pub use loader::{Batch, Loader, LoaderOptions, RandomRotation, Turns};
 pub use meta::{
     DatasetMeta, MAX_TARGETS, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
 };
-pub use reader::Dataset;
-pub use recipe::{Atoms, Fit, Prepared, Recipe, Unsuited, name_of};
+pub use reader::{Dataset, is_hdf5};
+pub use recipe::{Atoms, Fit, Intensity, Prepared, Recipe, Unsuited, name_of};
 pub use source::{
     BuildError, Entry, ImportOptions, Importer, ItemData, ItemError, ItemSource, MakeItem,
 };
 pub use sources::IMPORTERS;
 pub use sources::arrays::{arrays, import_arrays};
+pub use sources::backbone::backbone;
 pub use sources::cath::{cath, import_cath};
 pub use sources::files::{FileReader, FileRecipe, files};
 pub use sources::listing::Listing;

@@ -452,13 +452,24 @@ impl Dataset {
     }
 }
 
+/// Whether a file begins as HDF5 does.
+pub fn is_hdf5(path: &Path) -> bool {
+    start(path).is_ok_and(|start| start == SIGNATURE)
+}
+
+const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
+
+/// The first bytes of a file.
+fn start(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    steer3d_files::open(path)?.take(8).read_to_end(&mut start)?;
+    Ok(start)
+}
+
 /// Looks at the first bytes, which say more clearly than the reader of HDF5 what is wrong.
 fn check_signature(path: &Path) -> Result<(), DatasetError> {
-    let mut start = Vec::new();
-    let file = steer3d_files::open(path);
-    file.and_then(|file| file.take(8).read_to_end(&mut start)).at(path, "")?;
-    let found = match start.as_slice() {
-        b"\x89HDF\r\n\x1a\n" => return Ok(()),
+    let found = match start(path).at(path, "")?.as_slice() {
+        SIGNATURE => return Ok(()),
         [] => "an empty file",
         [b'P', b'K', ..] => "a zip or npz archive",
         [0x93, b'N', b'U', ..] => "an npy array",

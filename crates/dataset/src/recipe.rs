@@ -47,6 +47,43 @@ pub enum Fit {
     Resample,
 }
 
+/// How the values of a map, an image or an array are scaled, each by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum Intensity {
+    /// Not at all.
+    #[default]
+    AsStored,
+    /// To mean 0 and standard deviation 1.
+    ZScore,
+    /// Divided by Σv³ / Σv² of the values above 0.
+    ///
+    /// That is about the value of the dense parts of a map, however much empty space is around them.
+    Density,
+}
+
+impl Intensity {
+    /// What is subtracted from values, and what they are multiplied by then; none where nothing changes, as where all are
+    /// equal.
+    fn of(self, values: &[f32]) -> Option<(f64, f64)> {
+        let all = || values.iter().map(|&value| f64::from(value));
+        let (shift, size) = match self {
+            Self::AsStored => return None,
+            Self::ZScore => {
+                let mean = all().sum::<f64>() / values.len() as f64;
+                let variance = all().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
+                (mean, variance.sqrt())
+            }
+            Self::Density => {
+                let power = |n: i32| all().filter(|&v| v > 0.0).map(|v| v.powi(n)).sum::<f64>();
+                (0.0, power(3) / power(2))
+            }
+        };
+        (size > 0.0 && size.is_finite()).then_some((shift, size.recip()))
+    }
+}
+
 /// All that turns a file into a volume: what a dataset was made by, and what a model that was trained on it asks of a new
 /// file. As TOML it begins with `kind = "molecules"`, `"meshes"` or `"volumes"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +119,9 @@ pub enum Recipe {
         unit: String,
         /// What the values of a file are multiplied by.
         factor: f64,
+        /// How they are scaled then, before the volume is brought to the grid.
+        #[serde(default)]
+        intensity: Intensity,
         /// What becomes of a volume with another grid.
         fit: Fit,
         /// What becomes of voxels that are not numbers.
@@ -130,7 +170,8 @@ impl Recipe {
     /// The recipe of arrays of values times `factor` on one grid.
     pub(crate) fn of_arrays(irreps: Irreps, grid: &Grid, factor: f64) -> Self {
         let (dims, voxel_size, unit) = (grid.dims(), grid.voxel_size(), "voxel".to_owned());
-        Self::Volumes { irreps, dims, voxel_size, unit, factor, fit: Fit::Refuse, nan: Nan::Refuse }
+        let (intensity, fit, nan) = (Intensity::AsStored, Fit::Refuse, Nan::Refuse);
+        Self::Volumes { irreps, dims, voxel_size, unit, factor, intensity, fit, nan }
     }
 
     /// What it is for.
@@ -286,10 +327,10 @@ impl Recipe {
     /// If the recipe is for something else, or the volume has other channels or, unless it is to be resampled, other
     /// voxels.
     pub fn prepare_whole(&self, volume: Volume) -> Result<Volume, VolumeError> {
-        let Self::Volumes { voxel_size, unit, factor, fit, .. } = self else {
+        let Self::Volumes { voxel_size, unit, factor, intensity, fit, .. } = self else {
             return parameter("kind", "volumes", self.subject());
         };
-        let volume = scaled(volume, *factor)?;
+        let volume = scaled(volume, *factor, *intensity)?;
         self.check_channels(&volume)?;
         let theirs = volume.voxel_size();
         if unit == "voxel" || same_size(*voxel_size, theirs) {
@@ -315,11 +356,11 @@ impl Recipe {
 
     /// A volume of a file on the grid of the recipe, times the factor.
     fn fitted(&self, volume: Volume) -> Result<Volume, VolumeError> {
-        let Self::Volumes { unit, factor, fit, .. } = self else {
+        let Self::Volumes { unit, factor, intensity, fit, .. } = self else {
             return parameter("kind", "volumes", self.subject());
         };
         let (grid, channels) = (self.grid()?, self.channels());
-        let volume = scaled(volume, *factor)?;
+        let volume = scaled(volume, *factor, *intensity)?;
         self.check_channels(&volume)?;
         let (ours, theirs) = (grid.voxel_size(), volume.voxel_size());
         let same_size = unit == "voxel" || same_size(ours, theirs);
@@ -363,13 +404,16 @@ fn same_size(ours: [f64; 3], theirs: [f64; 3]) -> bool {
     ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() <= 1e-4 * a)
 }
 
-fn scaled(volume: Volume, factor: f64) -> Result<Volume, VolumeError> {
-    if factor == 1.0 {
+fn scaled(volume: Volume, factor: f64, intensity: Intensity) -> Result<Volume, VolumeError> {
+    if factor == 1.0 && intensity == Intensity::AsStored {
         return Ok(volume);
     }
     let (channels, grid, origin) = (volume.channels(), volume.grid(), volume.origin());
-    let values = volume.into_data().into_iter();
-    let values = values.map(|value| (f64::from(value) * factor) as f32).collect();
+    let mut values = volume.into_data();
+    values.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+    if let Some((shift, scale)) = intensity.of(&values) {
+        values.iter_mut().for_each(|v| *v = ((f64::from(*v) - shift) * scale) as f32);
+    }
     Volume::new(values, channels, grid, origin)
 }
 
@@ -468,6 +512,32 @@ mod tests {
         let back = crop(&cropped, grid).unwrap();
         assert_eq!(back.data()[25..30], [111.0, 112.0, 113.0, 114.0, 0.0]);
         assert_eq!(back.origin(), volume.origin());
+    }
+
+    #[test]
+    fn intensities_do_not_depend_on_how_a_program_scales_its_maps() {
+        let grid = |n| Grid::new([1, 1, n], [1.0; 3]).unwrap();
+        let of = |values: &[f32], factor, intensity| {
+            let volume = Volume::centred(values.to_vec(), 1, grid(values.len())).unwrap();
+            scaled(volume, factor, intensity).unwrap().into_data()
+        };
+        let values = [-1.0, 2.0, 4.0, 3.0];
+        let z = of(&values, 1.0, Intensity::ZScore);
+        assert!((z.iter().sum::<f32>()).abs() < 1e-6);
+        assert!((z.iter().map(|v| v * v).sum::<f32>() - 4.0).abs() < 1e-5);
+        let density = of(&values, 1.0, Intensity::Density);
+        // (8 + 64 + 27) / (4 + 16 + 9)
+        assert!((density[2] - 4.0 * 29.0 / 99.0).abs() < 1e-6, "{density:?}");
+        let wide = of(&[0.0, -1.0, 2.0, 0.0, 4.0, 3.0, 0.0], 1.0, Intensity::Density);
+        assert_eq!([wide[1], wide[2], wide[4], wide[5]], *density);
+        for intensity in [Intensity::ZScore, Intensity::Density] {
+            let times = of(&values, 64.0, intensity);
+            assert!(
+                times.iter().zip(of(&values, 1.0, intensity)).all(|(a, b)| (a - b).abs() < 1e-6)
+            );
+            assert_eq!(of(&[0.0; 3], 1.0, intensity), [0.0; 3]);
+        }
+        assert_eq!(of(&values, 2.0, Intensity::AsStored), [-2.0, 4.0, 8.0, 6.0]);
     }
 
     #[test]

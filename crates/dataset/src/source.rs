@@ -295,6 +295,10 @@ pub struct ImportOptions {
     /// Atom types of the source, each a channel; default: 1 (CATH only).
     #[cfg_attr(feature = "clap", arg(long))]
     pub channels: Option<usize>,
+    /// Resolution of simulated maps in ångström, or the lowest and the highest, between which one is drawn for each item;
+    /// default: 4 to 8 (backbone only).
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ','))]
+    pub resolution: Option<Vec<f64>>,
     /// Rotated test items of each shape; default: 32 (Tetris only).
     #[cfg_attr(feature = "clap", arg(long))]
     pub test_rotations: Option<usize>,

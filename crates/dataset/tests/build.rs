@@ -784,7 +784,7 @@ fn volumes_of_another_grid_are_refused_cut_padded_or_resampled() {
         let len = dims.iter().product();
         let data = (0..len).map(|i| (i % dims[2]) as f32).collect();
         let volume = Volume::centred(data, 1, Grid::new(dims, [edge; 3]).unwrap()).unwrap();
-        steer3d_formats::write_nifti(&at(name), &volume).unwrap();
+        steer3d_formats::write_volume(&at(name), &volume, steer3d_formats::Voxels::Values).unwrap();
     };
     store("first.nii", [8, 8, 8], 1.0);
     store("small.nii", [4, 4, 4], 1.0);

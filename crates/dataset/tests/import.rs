@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use common::{f32s, f64s, i64s, npy, repository, voxeliser, write_npz};
 use steer3d_dataset::{
-    BuildError, Dataset, ImportOptions, Recipe, Split, Storage, arrays as arrays_source, build,
-    import_arrays, import_cath, import_medmnist, import_tetris, tetris_voxeliser,
+    BuildError, Dataset, ImportOptions, Recipe, Split, Storage, arrays as arrays_source, backbone,
+    build, import_arrays, import_cath, import_medmnist, import_tetris, tetris_voxeliser,
 };
 use steer3d_formats::npz::{Npz, NpzError};
 use steer3d_so3::{Rotation, Stream};
@@ -132,6 +132,24 @@ fn arrays() -> Vec<Array> {
     ]
 }
 
+/// Four domains of two or three residues in three superfamilies.
+fn backbones() -> Vec<Array> {
+    let place = |k: i16| 200 * (k % 7) - 300 * (k % 5) + 7 * k;
+    vec![
+        (
+            "xyz_centi_angstrom",
+            "<i2",
+            "(10, 5, 3)",
+            (0..150).flat_map(|k| place(k).to_le_bytes()).collect(),
+        ),
+        ("residues", "|u1", "(10,)", b"GAWCKLMNXY".to_vec()),
+        ("dssp", "|u1", "(10,)", b"HGIEBTSCHE".to_vec()),
+        ("offsets", "<i8", "(5,)", i64s([0, 2, 5, 7, 10])),
+        ("domain_ids", "|S7", "(4,)", b"1abcA001abcA011abcB001abcB01".to_vec()),
+        ("cath", "<i8", "(4, 4)", i64s([1, 10, 8, 10, 2, 40, 50, 1, 1, 10, 8, 10, 3, 30, 70, 20])),
+    ]
+}
+
 fn changed(mut arrays: Vec<Array>, name: &str, with: Option<Array>) -> Vec<Array> {
     let at = arrays.iter().position(|array| array.0 == name).unwrap();
     match with {
@@ -174,9 +192,17 @@ impl Folder {
         self.import(arrays, |source, out| import_medmnist(source, out, &options()))
     }
 
+    fn backbones(&self, arrays: &[Array]) -> Result<Dataset, BuildError> {
+        self.import(arrays, |source, out| import_backbones(source, out, &options()))
+    }
+
     fn arrays(&self, arrays: &[Array]) -> Result<Dataset, BuildError> {
         self.import(arrays, |source, out| import_arrays(source, out, &options()))
     }
+}
+
+fn import_backbones(source: &Path, out: &Path, options: &ImportOptions) -> Result<(), BuildError> {
+    build(&backbone(source, options)?, out, false, &|_| {}).map(|_| ())
 }
 
 /// The message, which is one line and names the file and the array.
@@ -437,6 +463,65 @@ fn a_small_archive_cannot_claim_much_memory() {
 }
 
 #[test]
+fn backbones_become_maps_with_labels_of_voxels() {
+    let folder = Folder::new();
+    let dataset = folder.backbones(&backbones()).unwrap();
+    let meta = dataset.meta();
+    assert_eq!((meta.dims, meta.voxel_size, &*meta.unit), ([24; 3], [2.0; 3], "angstrom"));
+    assert_eq!(dataset.tasks().unwrap().voxel_classes, ["background", "coil", "helix", "strand"]);
+    assert_eq!(dataset.ids(), ["1abcA00", "1abcA01", "1abcB00", "1abcB01"]);
+    assert_eq!(dataset.splits()[0], dataset.splits()[2], "a superfamily stays together");
+    let labels = |item| {
+        let mut labels = dataset.voxel_labels(item).unwrap();
+        labels.sort_unstable();
+        labels.dedup();
+        labels
+    };
+    assert_eq!([labels(0), labels(1), labels(2)], [vec![0, 2], vec![0, 2, 3], vec![0, 1]]);
+    for item in 0..4 {
+        let volume = dataset.read(item).unwrap();
+        let power = |n| volume.data().iter().map(|&v| f64::from(v).powi(n)).sum::<f64>();
+        assert!((power(3) / power(2) - 1.0).abs() < 1e-5, "the dense parts are about 1");
+    }
+    // Peaks are lower where the resolution is, and what is drawn depends on the seed alone.
+    let source = folder.path("source.npz");
+    let at = |resolution: &[f64], seed| {
+        let options = ImportOptions { resolution: Some(resolution.to_vec()), seed, ..options() };
+        let out = folder.path("other.h5");
+        import_backbones(&source, &out, &options).unwrap();
+        Dataset::open(&out).unwrap().read(3).unwrap()
+    };
+    let [sharp, blurred] =
+        [4.0, 9.0].map(|r| at(&[r], 0).data().iter().filter(|&&v| v > 0.0).count());
+    assert!(blurred > sharp, "{blurred} {sharp}");
+    assert_eq!(at(&[4.0, 9.0], 1), at(&[4.0, 9.0], 1));
+    assert_ne!(at(&[4.0, 9.0], 1), at(&[4.0, 9.0], 2));
+}
+
+#[test]
+fn broken_backbones_are_refused() {
+    let folder = Folder::new();
+    let bad: [(&str, Option<Array>); 8] = [
+        ("xyz_centi_angstrom", None),
+        ("xyz_centi_angstrom", Some(("xyz_centi_angstrom", "<i2", "(25, 2, 3)", vec![0; 300]))),
+        ("dssp", Some(("dssp", "|u1", "(9,)", b"HGIEBTSCH".to_vec()))),
+        ("residues", Some(("residues", "<i2", "(10,)", vec![65; 20]))),
+        ("offsets", Some(("offsets", "<i8", "(5,)", i64s([0, 2, 2, 7, 10])))),
+        ("offsets", Some(("offsets", "<i8", "(5,)", i64s([0, 2, 5, 7, 11])))),
+        ("cath", Some(("cath", "<f8", "(4, 4)", f64s((0..16).map(f64::from))))),
+        ("domain_ids", Some(("domain_ids", "<i8", "(4,)", i64s([1, 2, 3, 4])))),
+    ];
+    for (name, with) in bad {
+        refused(folder.backbones(&changed(backbones(), name, with)), name);
+    }
+    for resolution in [vec![], vec![0.0], vec![8.0, 4.0], vec![f64::NAN], vec![4.0, 5.0, 6.0]] {
+        let options = ImportOptions { resolution: Some(resolution), ..options() };
+        let error = import_backbones(&folder.path("source.npz"), &folder.path("o.h5"), &options);
+        assert!(error.unwrap_err().to_string().starts_with("resolution: expected"));
+    }
+}
+
+#[test]
 fn files_that_are_not_archives_are_refused() {
     let folder = Folder::new();
     let (source, out) = (folder.path("source.npz"), folder.path("out.h5"));
@@ -458,10 +543,11 @@ fn truncated_and_mutated_archives_end_well_or_in_an_error() {
     let folder = Folder::new();
     let (source, out) = (folder.path("source.npz"), folder.path("out.h5"));
     let voxeliser = Voxeliser { channels: 2, ..Voxeliser::paper(8, 2.0) };
-    let cases: [(Vec<Array>, Import<'_>); 3] = [
+    let cases: [(Vec<Array>, Import<'_>); 4] = [
         (cath(), &|| import_cath(&source, &out, &voxeliser, &options())),
         (medmnist(), &|| import_medmnist(&source, &out, &options())),
         (arrays(), &|| import_arrays(&source, &out, &options())),
+        (backbones(), &|| import_backbones(&source, &out, &options())),
     ];
     for (case, (arrays, import)) in cases.iter().enumerate() {
         write_npz(&source, arrays);

@@ -25,7 +25,7 @@ fn voxels_that_are_not_numbers_are_refused_or_zero() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("masked.mrc");
     let ones = Volume::centred(vec![1.0; 27], 1, Grid::new([3; 3], [1.0; 3]).unwrap()).unwrap();
-    steer3d_formats::write_mrc(&path, &ones).unwrap();
+    steer3d_formats::write_volume(&path, &ones, steer3d_formats::Voxels::Values).unwrap();
     let mut bytes = fs::read(&path).unwrap();
     bytes[1024 + 8..1024 + 12].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(&path, &bytes).unwrap();

@@ -267,10 +267,10 @@ pub fn sign_flip_test(differences: &[f64], seed: u64, flips: usize) -> f64 {
     (1 + count) as f64 / (1 + flips) as f64
 }
 
-/// Softmax of one row of logits.
+/// Softmax of one row of logits, whose differences are taken in f64.
 pub fn softmax(logits: &[f32]) -> Vec<f64> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = logits.iter().map(|&l| f64::from(l - largest).exp()).collect();
+    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let powers: Vec<f64> = logits.iter().map(|&l| (f64::from(l) - largest).exp()).collect();
     let total: f64 = powers.iter().sum();
     powers.into_iter().map(|power| power / total).collect()
 }

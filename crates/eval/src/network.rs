@@ -82,12 +82,7 @@ impl Predictor for NetworkPredictor {
     fn fingerprint(&self) -> Option<String> {
         let mut print = PartHasher::default();
         print.add(&serde_json::to_vec(&(self.network.config(), &self.places)).ok()?);
-        for (name, var) in self.network.params().all() {
-            let values = var.flatten_all().and_then(|v| v.to_dtype(DType::F32)?.to_vec1::<f32>());
-            let bytes: Vec<u8> = values.ok()?.iter().flat_map(|v| v.to_le_bytes()).collect();
-            print.add(name.as_bytes());
-            print.add(&bytes);
-        }
+        self.network.params().hash_into(&mut print).ok()?;
         Some(print.text())
     }
 

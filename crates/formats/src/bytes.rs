@@ -1,7 +1,7 @@
 //! The bytes of files: read, and unpacked if they are gzip or bzip2, or written.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -132,12 +132,21 @@ fn everything(mut reader: impl Read, first: u64, limit: u64) -> Result<FileBytes
     }
 }
 
-/// Writes a header and little-endian values to a file that takes the place of `path` only when it
-/// is on disk.
-pub(crate) fn write(path: &Path, header: &[u8], values: &[f32]) -> Result<(), FormatError> {
-    let write = |file: &mut dyn Write| {
-        file.write_all(header)?;
-        values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))
+/// Bytes enough for the header of a map or an image.
+const HEAD: u64 = 4096;
+
+/// The beginning of a file, unpacked.
+pub(crate) fn head(path: &Path) -> Result<Vec<u8>, FormatError> {
+    let mut packed = vec![];
+    File::open(path)
+        .and_then(|file| file.take(16 * HEAD).read_to_end(&mut packed))
+        .at_path(path)?;
+    let mut bytes = vec![];
+    // A stream that is cut off is an error at its end only, which is no matter here.
+    let _ = match Packing::of(&packed) {
+        None => (&*packed).take(HEAD).read_to_end(&mut bytes),
+        Some(Packing::Gzip) => MultiGzDecoder::new(&*packed).take(HEAD).read_to_end(&mut bytes),
+        Some(Packing::Bzip2) => MultiBzDecoder::new(&*packed).take(HEAD).read_to_end(&mut bytes),
     };
-    Ok(steer3d_files::write_with(path, |file| write(file)).at_path(path)?)
+    Ok(bytes)
 }

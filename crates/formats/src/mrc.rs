@@ -13,17 +13,14 @@
 //!   with zeros outside, onto an upright grid with a along x, b in the x, y plane. Its sections and
 //!   rows lie on those of the map, so that values move within them only.
 
-use std::path::Path;
-
 use nalgebra::{Matrix3, Vector3};
 
-use crate::bytes;
-use crate::error::FormatError;
 use crate::fault::Fault;
+use crate::map::{Stored, Voxels};
 use crate::samples::{Array, Axis, Element, Fields, fault, unusable};
 use crate::spec::{FormatSpec, Nan, Read};
 use steer3d_volume::molecule::Cell;
-use steer3d_volume::resample::upright;
+use steer3d_volume::resample;
 use steer3d_volume::volume::Volume;
 
 pub(crate) const FORMAT: FormatSpec = FormatSpec {
@@ -164,7 +161,7 @@ impl Lattice {
 
     fn volume(&self, values: Vec<f32>, channels: usize) -> Result<Volume, Fault> {
         let [w, h, d] = self.lens;
-        upright(values, channels, [d, h, w], &self.steps, self.origin.into())
+        resample::upright(values, channels, [d, h, w], &self.steps, self.origin.into())
             .map_err(|error| unusable(&error))
     }
 }
@@ -184,38 +181,16 @@ fn cell_directions(header: Fields<'_>) -> Result<Matrix3<f64>, Fault> {
     }
 }
 
-/// Writes a map of mode 2 (f32) with the volume's voxel size and origin in ångström, little-endian.
-/// Several channels become a stack of volumes (space group 401). The file at `path` is replaced
-/// only when the new one is on disk.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
+/// A map with the volume's voxel size and origin in ångström, little-endian. Several channels are a stack of volumes
+/// (space group 401).
+pub(crate) fn upright(volume: &Volume, voxels: Voxels) -> Stored {
     let [d, h, w] = volume.dims();
-    let channels = volume.channels();
-    let lens = [w, h, d * channels];
-    // At most MAX_VALUES, which an i32 holds.
-    let [x, y, z] = lens.map(|n| n as i32);
     let size = volume.voxel_size();
-    let Statistics { least, most, mean, deviation } = Statistics::of(volume.data());
     let mut header = vec![0; HEADER];
     let mut put = |at: usize, value: [u8; 4]| header[at..at + 4].copy_from_slice(&value);
-    for (at, value) in [
-        (0, x),
-        (4, y),
-        (8, z),
-        (12, 2),
-        (28, x),
-        (32, y),
-        (36, d as i32),
-        (64, 1),
-        (68, 2),
-        (72, 3),
-        (88, if channels == 1 { 1 } else { *VOLUME_STACK.start() }),
-        (108, 20_141),
-        (220, 1),
-    ] {
-        put(at, value.to_le_bytes());
+    for (at, value) in [(28, w), (32, h), (36, d), (64, 1), (68, 2), (72, 3)] {
+        // At most MAX_VALUES, which an i32 holds.
+        put(at, (value as i32).to_le_bytes());
     }
     for (at, value) in [
         (40, w as f64 * size[0]),
@@ -224,21 +199,84 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
         (52, 90.0),
         (56, 90.0),
         (60, 90.0),
-        (76, least),
-        (80, most),
-        (84, mean),
         (196, volume.origin()[0]),
         (200, volume.origin()[1]),
         (204, volume.origin()[2]),
-        (216, deviation),
     ] {
         put(at, (value as f32).to_le_bytes());
     }
     put(208, *b"MAP ");
     put(212, [0x44, 0x44, 0, 0]);
-    let label = b"written by steer3d";
-    header[224..224 + label.len()].copy_from_slice(label);
-    bytes::write(path, &header, volume.data())
+    stored(header, false, [0, 1, 2], volume, voxels)
+}
+
+/// A map whose voxels are those of the map of this header; none if `volume` is on another grid, such as the upright one
+/// of a skewed map.
+pub(crate) fn like(bytes: &[u8], volume: &Volume, voxels: Voxels) -> Option<Stored> {
+    let fields = header(bytes).ok()?;
+    let axes = stored_axes(fields).ok()?;
+    let lens = counts(fields, 0, 1).ok()?;
+    let sampling = counts(fields, 28, 0).ok()?;
+    let stack = VOLUME_STACK.contains(&fields.i32(88));
+    let lens = [lens[0], lens[1], if stack { sampling[2] } else { lens[2] }];
+    let [d, h, w] = volume.dims();
+    let same = axes.map(|axis| usize::try_from(lens[axis]).ok()) == [w, h, d].map(Some);
+    let alone = axes[2] == 2 || volume.channels() == 1;
+    let skewed = cell_directions(fields).ok()? != Matrix3::identity();
+    if !same || skewed || !alone {
+        return None;
+    }
+    Some(stored(bytes[..HEADER].to_vec(), fields.big_endian, axes, volume, voxels))
+}
+
+/// A map with a header that says where the voxels are; the other fields are filled in.
+fn stored(
+    mut header: Vec<u8>,
+    big_endian: bool,
+    axes: [usize; 3],
+    volume: &Volume,
+    voxels: Voxels,
+) -> Stored {
+    let [d, h, w] = volume.dims();
+    let channels = volume.channels();
+    let mut lens = [0; 3];
+    axes.into_iter().zip([w, h, d]).for_each(|(axis, len)| lens[axis] = len);
+    let element = voxels.element(volume.data(), (Element::I8, 127.0), Element::I16);
+    let mode = match element {
+        Element::I8 => 0,
+        Element::I16 => 1,
+        _ => 2,
+    };
+    let in_order = |mut bytes: [u8; 4]| {
+        if big_endian {
+            bytes.reverse();
+        }
+        bytes
+    };
+    let mut put = |at: usize, value: [u8; 4]| header[at..at + 4].copy_from_slice(&value);
+    let symmetry = if channels == 1 { 1 } else { *VOLUME_STACK.start() };
+    for (at, value) in [
+        (0, lens[0] as i32),
+        (4, lens[1] as i32),
+        (8, (lens[2] * channels) as i32),
+        (12, mode),
+        (88, symmetry),
+        (92, 0),
+        (108, 20_141),
+        (220, 1),
+    ] {
+        put(at, in_order(value.to_le_bytes()));
+    }
+    let Statistics { least, most, mean, deviation } = Statistics::of(volume.data());
+    for (at, value) in [(76, least), (80, most), (84, mean), (216, deviation)] {
+        put(at, in_order((value as f32).to_le_bytes()));
+    }
+    // No extended header, and the labels of no other program.
+    header[104..108].fill(0);
+    header[224..].fill(0);
+    header[224..242].copy_from_slice(b"written by steer3d");
+    let fastest = Axis::fastest_first(lens, 1);
+    Stored { header, axes: axes.map(|axis| fastest[axis]), element, big_endian }
 }
 
 /// Smallest and largest value, mean and standard deviation.

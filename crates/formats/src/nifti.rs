@@ -21,6 +21,7 @@ use nalgebra::{Matrix3, Quaternion, UnitQuaternion, Vector3};
 use crate::bytes::{self, extension};
 use crate::error::FormatError;
 use crate::fault::{Fault, Place};
+use crate::map::{Stored, Voxels};
 use crate::samples::{Array, Axis, Element, Fields, checked_len, fault, volume};
 use crate::spec::{FormatSpec, Nan, Read};
 use steer3d_volume::volume::{Volume, VolumeError};
@@ -162,6 +163,15 @@ impl Image {
         })
     }
 
+    /// The stored axes of x, y, z, where a voxel has so many `numbers`.
+    fn axes(&self, numbers: usize) -> [Axis; 3] {
+        let [w, h, d, _] = self.lens;
+        let axes = Axis::fastest_first([w, h, d], numbers);
+        let columns = &self.affine.columns;
+        let stored = nearest_axes(columns);
+        [0, 1, 2].map(|i| Axis { flipped: columns[(i, stored[i])] < 0.0, ..axes[stored[i]] })
+    }
+
     /// The image with the values of `bytes`.
     fn volume(&self, bytes: &[u8], nan: Nan) -> Result<Volume, Fault> {
         let [w, h, d, more] = self.lens;
@@ -178,22 +188,16 @@ impl Image {
                 1
             }
         };
-        let axes = Axis::fastest_first([w, h, d], numbers);
         let each = numbers * w * h * d;
         let channels: Vec<usize> =
             (0..more).flat_map(|i| (0..colours).map(move |k| i * each + k)).collect();
 
+        let xyz = self.axes(numbers);
         let Affine { columns, mut origin } = self.affine;
         let stored = nearest_axes(&columns);
-        let xyz = [0, 1, 2].map(|i| {
-            let column = columns.column(stored[i]);
-            let mut axis = axes[stored[i]];
-            if column[i] < 0.0 {
-                axis.flipped = true;
-                origin += column * (axis.len - 1) as f64;
-            }
-            axis
-        });
+        for (axis, &at) in xyz.iter().zip(&stored).filter(|(axis, _)| axis.flipped) {
+            origin += columns.column(at) * (axis.len - 1) as f64;
+        }
         let size = stored.map(|i| columns.column(i).norm());
         let (slope, intercept) = (self.slope, self.intercept);
         let (values, _room) = match self.kind {
@@ -236,6 +240,8 @@ const PIXDIM: Offset = [76, 104];
 const VOX_OFFSET: Offset = [108, 168];
 const SLOPE: Offset = [112, 176];
 const INTERCEPT: Offset = [116, 184];
+const CAL_MAX: Offset = [124, 192];
+const CAL_MIN: Offset = [128, 200];
 const UNITS: Offset = [123, 500];
 const QFORM_CODE: Offset = [252, 344];
 const SFORM_CODE: Offset = [254, 348];
@@ -243,6 +249,9 @@ const QUATERNION: Offset = [256, 352];
 const SROW: Offset = [280, 400];
 /// Behind the header and the four bytes that announce extensions.
 const VALUES: Offset = [352, 544];
+
+/// Intent code of an image of labels.
+const INTENT_LABEL: i32 = 1002;
 
 struct Header<'a> {
     fields: Fields<'a>,
@@ -455,40 +464,21 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Writes a NIfTI-1 image of f32, little-endian, with x, y, z as right, anterior, superior and the
-/// volume's voxel size and origin as mm, in sform and qform. Channels are dimension 4. The file at
-/// `path` is replaced only when the new one is on disk.
+/// A NIfTI-1 image, little-endian, with x, y, z as right, anterior, superior and the volume's voxel size and origin as mm,
+/// in sform and qform. Channels are dimension 4.
 ///
 /// # Errors
-/// If there are more than 32,767 voxels along an axis, or channels, or the file cannot be written.
-pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
+/// If there are more than 32,767 voxels along an axis, or channels.
+pub(crate) fn upright(path: &Path, volume: &Volume, voxels: Voxels) -> Result<Stored, FormatError> {
     let [d, h, w] = volume.dims();
-    let (lens, size, origin) = ([w, h, d, volume.channels()], volume.voxel_size(), volume.origin());
-    let mut dim = [1i16; 8];
-    dim[0] = if lens[3] == 1 { 3 } else { 4 };
-    for (i, len) in lens.into_iter().enumerate() {
-        dim[i + 1] = i16::try_from(len).map_err(|_| FormatError::Export {
-            path: path.to_owned(),
-            format: FORMAT.name,
-            source: VolumeError::Parameter {
-                field: "length of an axis",
-                expected: "at most 32767",
-                found: len.to_string(),
-            },
-        })?;
-    }
+    let (size, origin) = (volume.voxel_size(), volume.origin());
     let mut header = vec![0; VALUES[0]];
     let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
     let real = |value: f64| (value as f32).to_le_bytes();
     put(0, &348i32.to_le_bytes());
-    for (i, len) in dim.into_iter().enumerate() {
-        put(DIM[0] + 2 * i, &len.to_le_bytes());
+    for i in 0..8 {
         put(PIXDIM[0] + 4 * i, &real(1.0));
     }
-    put(DATATYPE[0], &16i16.to_le_bytes());
-    put(BITPIX[0], &32i16.to_le_bytes());
-    put(VOX_OFFSET[0], &real(VALUES[0] as f64));
-    put(SLOPE[0], &real(1.0));
     put(UNITS[0], &[2]);
     put(QFORM_CODE[0], &1i16.to_le_bytes());
     put(SFORM_CODE[0], &1i16.to_le_bytes());
@@ -499,5 +489,95 @@ pub fn write(path: &Path, volume: &Volume) -> Result<(), FormatError> {
         put(SROW[0] + 16 * i + 12, &real(origin[i]));
     }
     put(344, MAGIC_1);
-    bytes::write(path, &header, volume.data())
+    let axes = Axis::fastest_first([w, h, d], 1);
+    stored(header, false, false, axes, volume, voxels).map_err(|len| FormatError::Export {
+        path: path.to_owned(),
+        format: FORMAT.name,
+        source: VolumeError::Parameter {
+            field: "length of an axis",
+            expected: "at most 32767",
+            found: len.to_string(),
+        },
+    })
+}
+
+/// An image whose voxels are those of the image with this header; none if `volume` is on another grid.
+pub(crate) fn like(bytes: &[u8], volume: &Volume, voxels: Voxels) -> Option<Stored> {
+    let image = Image::read(bytes).ok()?;
+    let second = Header::read(bytes).ok()?.second;
+    let axes = image.axes(1);
+    let [d, h, w] = volume.dims();
+    if axes.map(|axis| axis.len) != [w, h, d] {
+        return None;
+    }
+    let mut header = bytes[..if second { 540 } else { 348 }].to_vec();
+    // No extension.
+    header.resize(VALUES[usize::from(second)], 0);
+    let magic_at = if second { 4 } else { 344 };
+    let magic = if second { MAGIC_2 } else { MAGIC_1 };
+    header[magic_at..magic_at + magic.len()].copy_from_slice(magic);
+    stored(header, second, image.big_endian, axes, volume, voxels).ok()
+}
+
+/// An image with a header that says where the voxels are; the other fields are filled in.
+///
+/// # Errors
+/// The length of an axis that the header cannot hold.
+fn stored(
+    mut header: Vec<u8>,
+    second: bool,
+    big_endian: bool,
+    axes: [Axis; 3],
+    volume: &Volume,
+    voxels: Voxels,
+) -> Result<Stored, usize> {
+    let element = voxels.element(volume.data(), (Element::U8, 255.0), Element::U16);
+    let code: i16 = match element {
+        Element::U8 => 2,
+        Element::U16 => 512,
+        _ => 16,
+    };
+    let mut put = |offset: Offset, skip: usize, mut value: Vec<u8>| {
+        if big_endian {
+            value.reverse();
+        }
+        let at = offset[usize::from(second)] + skip * value.len();
+        header[at..at + value.len()].copy_from_slice(&value);
+    };
+    let real = |value: f64| {
+        if second { value.to_le_bytes().to_vec() } else { (value as f32).to_le_bytes().to_vec() }
+    };
+    let mut by_stride = axes;
+    by_stride.sort_by_key(|axis| axis.stride);
+    let lens = by_stride.map(|axis| axis.len);
+    let dims = if volume.channels() == 1 { 3 } else { 4 };
+    for (i, len) in
+        [dims, lens[0], lens[1], lens[2], volume.channels(), 1, 1, 1].into_iter().enumerate()
+    {
+        let value = if second {
+            (len as i64).to_le_bytes().to_vec()
+        } else {
+            i16::try_from(len).map_err(|_| len)?.to_le_bytes().to_vec()
+        };
+        put(DIM, i, value);
+    }
+    put(DATATYPE, 0, code.to_le_bytes().to_vec());
+    put(BITPIX, 0, (8 * element.size() as i16).to_le_bytes().to_vec());
+    let start = VALUES[usize::from(second)];
+    let start = if second {
+        (start as i64).to_le_bytes().to_vec()
+    } else {
+        (start as f32).to_le_bytes().to_vec()
+    };
+    put(VOX_OFFSET, 0, start);
+    put(SLOPE, 0, real(1.0));
+    put(INTERCEPT, 0, real(0.0));
+    // The range for display is that of the other file.
+    put(CAL_MAX, 0, real(0.0));
+    put(CAL_MIN, 0, real(0.0));
+    let intent = if voxels == Voxels::Labels { INTENT_LABEL } else { 0 };
+    let intent =
+        if second { intent.to_le_bytes().to_vec() } else { (intent as i16).to_le_bytes().to_vec() };
+    put(INTENT, 0, intent);
+    Ok(Stored { header, axes, element, big_endian })
 }

@@ -238,7 +238,7 @@ impl Axis {
         })
     }
 
-    fn offset(self, index: usize) -> usize {
+    pub(crate) fn offset(self, index: usize) -> usize {
         self.stride * if self.flipped { self.len - 1 - index } else { index }
     }
 }

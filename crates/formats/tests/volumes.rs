@@ -9,8 +9,8 @@ use common::assert_matches;
 use nalgebra::{Matrix3, Vector3};
 use steer3d_formats::npz::Npz;
 use steer3d_formats::{
-    Fault, FileContents, Format, FormatError, Nan, Place, companion, read, read_as, read_npz_array,
-    read_with, write_mrc, write_nifti,
+    Fault, FileContents, Format, FormatError, Nan, Place, Voxels, companion, read, read_as,
+    read_npz_array, read_with, write_volume, write_volume_like,
 };
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, MAX_VALUES, Volume, VolumeError};
@@ -456,21 +456,89 @@ fn written_maps_and_images_are_read_back() {
         let data = (0..channels * 60).map(|_| stream.normal() as f32).collect();
         let grid = Grid::new([3, 4, 5], [0.5, 1.25, 3.0]).unwrap();
         let volume = Volume::new(data, channels, grid, [1.5, -2.0, 0.25]).unwrap();
-        for (name, write) in [
-            ("a.mrc", write_mrc as fn(&Path, &Volume) -> Result<(), FormatError>),
-            ("a.nii", write_nifti),
-        ] {
+        for name in ["a.mrc", "a.nii", "a.nii.gz"] {
             let path = folder.path().join(name);
-            write(&path, &volume).unwrap();
+            write_volume(&path, &volume, Voxels::Values).unwrap();
             let FileContents::Volume(found) = read(&path).unwrap() else { panic!("no volume") };
             assert_eq!(found, volume, "{name}");
         }
     }
     let names = std::fs::read_dir(folder.path()).unwrap();
-    assert_eq!(names.count(), 2, "no temporary file is left");
+    assert_eq!(names.count(), 3, "no temporary file is left");
     let long = Volume::centred(vec![0.0; 40_000], 1, Grid::new([1, 1, 40_000], [1.0; 3]).unwrap());
     let path = folder.path().join("b.nii");
-    let error = write_nifti(&path, &long.unwrap()).unwrap_err();
+    let error = write_volume(&path, &long.unwrap(), Voxels::Values).unwrap_err();
     assert!(matches!(error, FormatError::Export { source: VolumeError::Parameter { .. }, .. }));
     assert!(!path.exists());
+}
+
+/// What a volume is changed to: labels that tell every voxel from its neighbours, or values with a sign.
+fn marked(volume: &Volume, voxels: Voxels, channels: usize) -> Volume {
+    let len = channels * volume.grid().voxels();
+    let value = |i: usize| match voxels {
+        Voxels::Labels => (i * 7 % 101) as f32,
+        Voxels::Values => (i * 7 % 101) as f32 - 50.25,
+    };
+    Volume::new((0..len).map(value).collect(), channels, volume.grid(), volume.origin()).unwrap()
+}
+
+#[test]
+fn volumes_are_written_where_the_voxels_of_another_file_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        ("emd_3197.map.gz", "mrc"),
+        ("iota_yzx.ccp4.gz", "mrc"),
+        ("made_mode1.mrc", "mrc"),
+        ("functional.nii.gz", "nii"),
+        ("made_oblique.nii", "nii"),
+        ("made_qform.nii", "nii"),
+        ("int64.nii", "nii"),
+        ("rgb.nii", "nii"),
+        ("made_pair.hdr", "nii"),
+        ("minimal.img.gz", "nii"),
+        ("reoriented_anat_moved.nii.gz", "nii.gz"),
+        ("standard.nii.gz", "nii.gz"),
+        ("example_nifti2.nii.gz", "nii"),
+    ];
+    for (name, extension) in files {
+        let source = file(name);
+        let FileContents::Volume(volume) = read(&source).unwrap() else { panic!("no volume") };
+        for (voxels, channels) in [(Voxels::Labels, 1), (Voxels::Values, 1), (Voxels::Values, 2)] {
+            let path = folder.path().join(format!("out.{extension}"));
+            let marked = marked(&volume, voxels, channels);
+            write_volume_like(&path, &marked, voxels, &source).unwrap();
+            let FileContents::Volume(found) = read(&path).unwrap() else { panic!("no volume") };
+            assert_eq!(found, marked, "{name}");
+            if extension != "mrc" && !name.contains(".img") {
+                assert_eq!(affine(&path), affine(&source), "{name}");
+            }
+        }
+    }
+    // A map in another order of axes keeps it, with the labels in 8 bits.
+    let source = file("iota_yzx.ccp4.gz");
+    let FileContents::Volume(volume) = read(&source).unwrap() else { panic!("no volume") };
+    let path = folder.path().join("yzx.ccp4");
+    write_volume_like(&path, &marked(&volume, Voxels::Labels, 1), Voxels::Labels, &source).unwrap();
+    let (old, new) = (unpacked(&source), std::fs::read(&path).unwrap());
+    assert_eq!((new[12], new.len()), (0, 1024 + volume.grid().voxels()));
+    for same in [0..12, 16..76, 196..208] {
+        assert_eq!(old[same.clone()], new[same]);
+    }
+}
+
+/// The rows of sform and the code of qform, with the quaternion, of NIfTI-1 or NIfTI-2.
+fn affine(path: &Path) -> Vec<u8> {
+    let bytes = unpacked(path);
+    let second = bytes[..4].contains(&0x1c);
+    if second { bytes[344..504].to_vec() } else { bytes[252..328].to_vec() }
+}
+
+fn unpacked(path: &Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).unwrap();
+    if bytes[..2] != [0x1f, 0x8b] {
+        return bytes;
+    }
+    let mut all = vec![];
+    std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&*bytes), &mut all).unwrap();
+    all
 }

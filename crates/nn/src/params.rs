@@ -2,6 +2,7 @@ use std::fmt::{self, Debug, Display, Formatter};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
+use steer3d_files::digest::PartHasher;
 use steer3d_files::memory::{self, Room};
 use steer3d_so3::Stream;
 
@@ -221,6 +222,20 @@ impl Params {
     pub fn all(&self) -> impl Iterator<Item = (&str, &Var)> {
         let trainable = self.trainable.iter().map(|p| (p.name.as_str(), &p.var));
         trainable.chain(self.buffers.iter().map(|(name, var)| (name.as_str(), var)))
+    }
+
+    /// Adds the name and the values of every tensor to a hash.
+    ///
+    /// # Errors
+    /// If they cannot be read from their device.
+    pub fn hash_into(&self, hash: &mut PartHasher) -> Result<(), NnError> {
+        for (name, var) in self.all() {
+            let values = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            hash.add(name.as_bytes());
+            hash.add(&bytes);
+        }
+        Ok(())
     }
 
     /// Number of trainable values.

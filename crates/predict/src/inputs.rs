@@ -3,11 +3,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use steer3d_dataset::{
-    BuildError, Dataset, Entry, IMPORTERS, ImportOptions, ItemSource, Listing, Recipe,
+    BuildError, Dataset, Entry, IMPORTERS, ImportOptions, ItemSource, Listing, Recipe, is_hdf5,
 };
 use steer3d_formats::npz::Npz;
 
 use crate::error::PredictError;
+use crate::items::name_maps;
 use crate::model::Model;
 
 /// Something to answer for.
@@ -16,6 +17,14 @@ pub struct Input {
     /// Its path, or its name in a dataset or an archive.
     pub name: String,
     pub(crate) origin: Origin,
+    /// Stem and extension of the map of its voxels.
+    pub(crate) map: (String, &'static str),
+}
+
+impl Input {
+    pub(crate) fn new(name: String, origin: Origin) -> Self {
+        Self { name, origin, map: Default::default() }
+    }
 }
 
 /// Where it is.
@@ -83,6 +92,7 @@ impl Inputs {
             }
         }
         inputs.add_files(&files)?;
+        name_maps(&mut inputs.items);
         Ok(inputs)
     }
 
@@ -103,8 +113,7 @@ impl Inputs {
     fn add(&mut self, mut listing: Listing) -> Result<(), PredictError> {
         listing.expand_records()?;
         self.ignored.append(&mut listing.ignored);
-        let input =
-            |entry: Entry| Input { name: entry.source.clone(), origin: Origin::File(entry) };
+        let input = |entry: Entry| Input::new(entry.source.clone(), Origin::File(entry));
         self.items.extend(listing.entries.into_iter().map(input));
         Ok(())
     }
@@ -121,9 +130,8 @@ impl Inputs {
             let dataset = Arc::new(Dataset::open(path)?);
             fits(model.check_volumes(dataset.meta()))?;
             self.digests.push(dataset.digest()?);
-            let input = |(item, id): (usize, &String)| Input {
-                name: id.clone(),
-                origin: Origin::Dataset(dataset.clone(), item),
+            let input = |(item, id): (usize, &String)| {
+                Input::new(id.clone(), Origin::Dataset(dataset.clone(), item))
             };
             return Ok(Some(dataset.ids().iter().enumerate().map(input).collect()));
         }
@@ -131,9 +139,8 @@ impl Inputs {
         let source = Arc::new(archive(path, layout, model)?);
         fits(model.check_volumes(&source.meta))?;
         self.digests.push(source.meta.provenance.sha256.clone().unwrap_or_default());
-        let input = |(item, entry): (usize, &Entry)| Input {
-            name: entry.id.clone(),
-            origin: Origin::Archive(source.clone(), item),
+        let input = |(item, entry): (usize, &Entry)| {
+            Input::new(entry.id.clone(), Origin::Archive(source.clone(), item))
         };
         Ok(Some(source.entries.iter().enumerate().map(input).collect()))
     }
@@ -143,22 +150,18 @@ fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }
 
-fn is_hdf5(path: &Path) -> bool {
-    let start = || {
-        let mut start = [0; 8];
-        std::io::Read::read_exact(&mut steer3d_files::open(path).ok()?, &mut start).ok()?;
-        Some(start)
-    };
-    start().is_some_and(|start| start == *b"\x89HDF\r\n\x1a\n")
-}
-
 /// The layout of `steer3d dataset import` of an archive of NumPy; none if it is another file.
 fn layout(path: &Path) -> Option<&'static str> {
     if !has_extension(path, "npz") {
         return None;
     }
     let archive = Npz::open(path).ok()?;
-    let layouts = [("positions", "cath"), ("train_images", "medmnist"), ("volumes", "arrays")];
+    let layouts = [
+        ("positions", "cath"),
+        ("train_images", "medmnist"),
+        ("volumes", "arrays"),
+        ("xyz_centi_angstrom", "backbone"),
+    ];
     layouts.into_iter().find(|(key, _)| archive.has(key)).map(|(_, layout)| layout)
 }
 

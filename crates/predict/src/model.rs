@@ -149,12 +149,7 @@ impl Model {
     pub(crate) fn fingerprint(&self) -> Result<String, PredictError> {
         let mut hash = PartHasher::default();
         hash.add(&serde_json::to_vec(&(&self.card, &self.recipe)).unwrap_or_default());
-        for (name, var) in self.network.params().all() {
-            let values = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            hash.add(name.as_bytes());
-            hash.add(&bytes);
-        }
+        self.network.params().hash_into(&mut hash)?;
         Ok(hash.text())
     }
 

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 use steer3d_eval::Spread;
+use steer3d_eval::metrics::softmax;
 use steer3d_so3::Irreps;
 
 /// What became of one item.
@@ -86,14 +87,6 @@ pub struct Stability {
     /// Standard deviation over the rotations: of the probability of the answer, or of the components of values (root of
     /// the mean over all).
     pub deviation: f64,
-}
-
-/// Probabilities of logits, whose differences are taken in f64.
-pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let terms: Vec<f64> = logits.iter().map(|&x| (f64::from(x) - f64::from(most)).exp()).collect();
-    let sum: f64 = terms.iter().sum();
-    terms.into_iter().map(|term| term / sum).collect()
 }
 
 /// The index of the largest, the first of equals.

@@ -5,16 +5,17 @@ use nalgebra::{Affine3, DVector};
 use rayon::prelude::*;
 use steer3d_dataset::{FileReader, Prepared, Recipe};
 use steer3d_eval::AnswerKind;
-use steer3d_formats::{write_mrc, write_nifti};
+use steer3d_eval::metrics::softmax;
+use steer3d_formats::{Voxels, write_volume, write_volume_like};
 use steer3d_so3::sampling::super_fibonacci;
 use steer3d_so3::{Irreps, Rotation};
 use steer3d_volume::{Interpolation, Volume, resample_to, rotate};
 
 use crate::error::PredictError;
 use crate::inputs::{Input, Inputs};
-use crate::items::{Item, Unread, map_path, read};
+use crate::items::{Item, Unread, file_of, map_path, read};
 use crate::model::{Model, Output};
-use crate::record::{Answer, Record, Stability, classes, deviation, largest, softmax, values};
+use crate::record::{Answer, Record, Stability, classes, deviation, largest, values};
 
 /// How to predict.
 #[derive(Clone, Debug)]
@@ -250,12 +251,21 @@ fn voxels(
     let map = match &options.maps {
         None => None,
         Some(folder) => {
-            let path = map_path(folder, input, "labels");
-            write(&path, &Volume::new(labels, 1, mean.grid(), mean.origin())?)?;
+            let write = |what: &str, volume: &Volume, voxels: Voxels| {
+                let path = map_path(folder, input, what);
+                let written = match file_of(input) {
+                    Some(like) => write_volume_like(&path, volume, voxels, like),
+                    None => write_volume(&path, volume, voxels),
+                };
+                written.map_err(|e| PredictError::output(&path, &e))?;
+                Ok::<_, PredictError>(path.display().to_string())
+            };
+            let labels = Volume::new(labels, 1, mean.grid(), mean.origin())?;
+            let path = write("labels", &labels, Voxels::Labels)?;
             if options.probabilities {
-                write(&map_path(folder, input, "probabilities"), &mean)?;
+                write("probabilities", &mean, Voxels::Values)?;
             }
-            Some(path.display().to_string())
+            Some(path)
         }
     };
     Ok((Answer::Voxels { shares, map }, stability))
@@ -287,19 +297,4 @@ fn stability(maps: &[Volume], mean: &[f32], count: usize, voxels: usize) -> Stab
         agreement: Some(same as f64 / (maps.len() * voxels) as f64),
         deviation: (0..voxels).map(spread).sum::<f64>() / voxels as f64,
     }
-}
-
-/// Writes a volume in the format that its extension names.
-fn write(path: &std::path::Path, volume: &Volume) -> Result<(), PredictError> {
-    let written = match path.extension().and_then(|e| e.to_str()) {
-        Some("nii") => write_nifti(path, volume),
-        Some("npy") => {
-            let [d, h, w] = volume.dims();
-            let values: Vec<u8> = volume.data().iter().flat_map(|v| v.to_le_bytes()).collect();
-            let bytes = steer3d_formats::npz::npy("<f4", &[volume.channels(), d, h, w], &values);
-            return steer3d_files::write(path, &bytes).map_err(|e| PredictError::output(path, &e));
-        }
-        _ => write_mrc(path, volume),
-    };
-    written.map_err(|e| PredictError::output(path, &e))
 }

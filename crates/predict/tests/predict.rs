@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use nalgebra::Vector3;
-use steer3d_dataset::{Atoms, Fit, Recipe};
-use steer3d_formats::{Nan, read, write_mrc, write_nifti};
+use steer3d_dataset::{Atoms, Fit, Intensity, Recipe};
+use steer3d_formats::{Nan, Voxels, read, write_volume};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
 use steer3d_nn::{Head, Mode, ModelConfig, Network, SteerableConfig, Typical};
 use steer3d_predict::{Answer, Identity, Inputs, Model, Options, Output, Record, predict};
@@ -29,7 +29,16 @@ fn molecules() -> Recipe {
 fn volumes(fit: Fit) -> Recipe {
     let irreps = "1x0".parse().unwrap();
     let (dims, voxel_size, unit) = ([SIZE; 3], [1.5; 3], "angstrom".to_owned());
-    Recipe::Volumes { irreps, dims, voxel_size, unit, factor: 1.0, fit, nan: Nan::Refuse }
+    Recipe::Volumes {
+        irreps,
+        dims,
+        voxel_size,
+        unit,
+        factor: 1.0,
+        intensity: Intensity::AsStored,
+        fit,
+        nan: Nan::Refuse,
+    }
 }
 
 /// A network with random weights and a recipe.
@@ -308,8 +317,8 @@ fn labels_of_voxels_have_the_grid_of_the_file() {
     let data = (0..grid.voxels()).map(|_| stream.uniform() as f32).collect();
     let volume = Volume::new(data, 1, grid, [3.0, -4.5, 6.0]).unwrap();
     let at = |name: &str| folder.path().join(name);
-    write_mrc(&at("map.mrc"), &volume).unwrap();
-    write_nifti(&at("image.nii"), &volume).unwrap();
+    write_volume(&at("map.mrc"), &volume, Voxels::Values).unwrap();
+    write_volume(&at("image.nii"), &volume, Voxels::Values).unwrap();
     let out = at("labels");
     fs::create_dir(&out).unwrap();
     let inputs = inputs(&names(&[at("map.mrc"), at("image.nii")]), &model);
@@ -348,7 +357,7 @@ fn labels_of_voxels_have_the_grid_of_the_file() {
     let coarse =
         Volume::new(vec![1.0; 8 * 6 * 7], 1, Grid::new([8, 6, 7], [2.0; 3]).unwrap(), [0.0; 3])
             .unwrap();
-    write_mrc(&at("coarse.mrc"), &coarse).unwrap();
+    write_volume(&at("coarse.mrc"), &coarse, Voxels::Values).unwrap();
     let path = names(&[at("coarse.mrc")]);
     let refused = all(&model, &self::inputs(&path, &model), &Options::default()).remove(0);
     assert!(refused.error.unwrap().contains("--fit resample"));

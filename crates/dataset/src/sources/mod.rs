@@ -4,6 +4,7 @@ use crate::source::Importer;
 
 pub(crate) mod archive;
 pub(crate) mod arrays;
+pub(crate) mod backbone;
 pub(crate) mod cath;
 pub(crate) mod files;
 pub(crate) mod listing;
@@ -12,5 +13,5 @@ pub(crate) mod recipe;
 pub(crate) mod tetris;
 
 /// The sources that `steer3d dataset import` knows.
-pub const IMPORTERS: [Importer; 4] =
-    [cath::IMPORTER, medmnist::IMPORTER, arrays::IMPORTER, tetris::IMPORTER];
+pub const IMPORTERS: [Importer; 5] =
+    [cath::IMPORTER, medmnist::IMPORTER, arrays::IMPORTER, backbone::IMPORTER, tetris::IMPORTER];

@@ -9,7 +9,7 @@ use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
 use steer3d_volume::points::Voxeliser;
 use steer3d_volume::volume::{VolumeError, parameter};
 
-use crate::recipe::{Atoms, Fit, Recipe, scalars};
+use crate::recipe::{Atoms, Fit, Intensity, Recipe, scalars};
 use crate::source::{ItemError, read};
 
 /// What is stored of each item.
@@ -57,6 +57,9 @@ pub struct RecipeOptions {
     /// Sub-voxels along each edge of a voxel, whose mean it is, for surfaces and solids; default: 2.
     #[cfg_attr(feature = "clap", arg(long))]
     pub supersampling: Option<usize>,
+    /// How the values of maps, images and arrays are scaled, each by itself.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
+    pub intensity: Intensity,
     /// What becomes of volumes of another grid than the dataset's.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub fit: Fit,
@@ -101,6 +104,7 @@ impl RecipeOptions {
                     voxel_size: self.voxel_size.unwrap_or(volume.voxel_size()),
                     unit: "unstated".to_owned(),
                     factor: 1.0,
+                    intensity: self.intensity,
                     fit: self.fit,
                     nan: self.nan,
                 }
