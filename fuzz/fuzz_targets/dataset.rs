@@ -103,6 +103,7 @@ fn small(path: &PathBuf) -> Vec<u8> {
         provenance: Provenance::default(),
         voxeliser: Some(voxeliser),
         mesh_voxeliser: Some(MeshVoxeliser::new(4, 2.0, MeshField::Solid)),
+        recipe: None,
     };
     let cloud = PointCloud::new(vec![[0.0; 3], [1.0, -1.0, 0.5]], vec![0, 0])
         .and_then(|cloud| cloud.with_values(vec![PointValue::Scalar(2.0); 2]))

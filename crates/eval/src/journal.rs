@@ -124,33 +124,56 @@ fn begin(path: &Path, identity: &str) -> io::Result<File> {
 impl Open {
     /// The rows of the blocks that are whole; what follows them is cut off.
     fn read(&mut self, width: usize) -> io::Result<Vec<f64>> {
-        let (mut end, length) = (self.start, self.file.metadata()?.len());
-        self.file.seek(SeekFrom::Start(end))?;
-        let mut reader = BufReader::new(&mut self.file);
-        let mut known = vec![];
-        while length - end >= FRAME {
+        let length = self.file.metadata()?.len();
+        self.file.seek(SeekFrom::Start(self.start))?;
+        let reader = BufReader::new(&mut self.file);
+        let Blocks { known, last, length } =
+            Blocks::read(reader, length - self.start, self.first, width)?;
+        self.last = last;
+        self.file.set_len(self.start + length)?;
+        self.file.seek(SeekFrom::End(0))?;
+        Ok(known)
+    }
+}
+
+/// The blocks of a journal that are whole.
+#[derive(Debug)]
+pub struct Blocks {
+    /// The numbers of their rows.
+    pub known: Vec<f64>,
+    /// Checksum of the last block.
+    pub last: Sum,
+    /// Bytes of the blocks.
+    pub length: u64,
+}
+
+impl Blocks {
+    /// Reads the blocks before the first that is damaged, of `length` bytes, after what has the checksum `first`.
+    ///
+    /// # Errors
+    /// If the reader fails.
+    pub fn read(mut reader: impl Read, length: u64, first: Sum, width: usize) -> io::Result<Self> {
+        let mut blocks = Self { known: vec![], last: first, length: 0 };
+        while length - blocks.length >= FRAME {
+            let rest = length - blocks.length - FRAME;
             let mut block = vec![0; 8];
             reader.read_exact(&mut block)?;
             let rows = u64::from_le_bytes(std::array::from_fn(|i| block[i]));
             let values = rows.checked_mul(8 * width as u64);
-            let Some(values) = values.filter(|&values| values <= length - end - FRAME) else {
-                break;
-            };
+            let Some(values) = values.filter(|&values| values <= rest) else { break };
             block.resize(8 + values as usize, 0);
             reader.read_exact(&mut block[8..])?;
             let mut sum = [0; 32];
             reader.read_exact(&mut sum)?;
-            if sum != following(&self.last, &block) {
+            if sum != following(&blocks.last, &block) {
                 break;
             }
             let value = |b: &[u8]| f64::from_le_bytes(std::array::from_fn(|i| b[i]));
-            known.extend(block[8..].chunks_exact(8).map(value));
-            (self.last, end) = (sum, end + FRAME + values);
+            blocks.known.extend(block[8..].chunks_exact(8).map(value));
+            blocks.last = sum;
+            blocks.length += FRAME + values;
         }
-        drop(reader);
-        self.file.set_len(end)?;
-        self.file.seek(SeekFrom::End(0))?;
-        Ok(known)
+        Ok(blocks)
     }
 }
 

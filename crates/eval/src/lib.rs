@@ -45,6 +45,13 @@ mod subprocess;
 mod values;
 mod voxels;
 
+/// What fuzz targets read.
+#[doc(hidden)]
+pub mod streams {
+    pub use crate::journal::Blocks;
+    pub use crate::subprocess::Reply;
+}
+
 pub use axes::{axis_rings, failures_by_axis};
 pub use comparison::{Comparison, ComparisonRow, SeedScore, Spread, Trial};
 pub use error::EvalError;

@@ -110,6 +110,41 @@ struct Answer {
     shape: Vec<usize>,
 }
 
+/// What the bytes that a program wrote are of an answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// All of it: the numbers, and how many bytes it has.
+    Whole(Vec<f32>, usize),
+    /// Its beginning, and what is awaited.
+    Begun(String),
+    /// So many bytes that do not begin an answer.
+    Wrong(usize),
+}
+
+impl Reply {
+    fn read(bytes: &[u8], expected: &Answer) -> Self {
+        let line = match bytes.iter().take(HEADER_MAX).position(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None if bytes.len() >= HEADER_MAX => return Self::Wrong(bytes.len()),
+            None => return Self::Begun("a line".to_owned()),
+        };
+        if !serde_json::from_slice(&bytes[..line]).is_ok_and(|found: Answer| found == *expected) {
+            return Self::Wrong(line);
+        }
+        let length = 4 * expected.shape.iter().product::<usize>();
+        let Some(numbers) = bytes.get(line..line + length) else {
+            return Self::Begun(length.to_string());
+        };
+        let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        Self::Whole(numbers.chunks_exact(4).map(value).collect(), line + length)
+    }
+
+    /// What `bytes` are of an answer of this shape.
+    pub fn of(bytes: &[u8], shape: &[usize]) -> Self {
+        Self::read(bytes, &Answer { shape: shape.to_vec() })
+    }
+}
+
 impl SubprocessPredictor {
     /// The time that a program has for a batch unless [`with_timeout`](Self::with_timeout) gives it another: 10 minutes.
     pub const TIMEOUT: Duration = Duration::from_secs(600);
@@ -160,26 +195,18 @@ impl SubprocessPredictor {
         let end = Instant::now() + self.timeout;
         self.give(process, question, end)?;
         let expected = Answer { shape: self.spec.shape(shape[0]) };
-        let line_end = |unread: &[u8]| unread.iter().take(HEADER_MAX).position(|b| *b == b'\n');
-        let line = loop {
-            match line_end(&process.unread) {
-                Some(end) => break process.unread.drain(..=end).collect::<Vec<u8>>(),
-                None if process.unread.len() >= HEADER_MAX => {
-                    return Err(self.wrong(&expected, &process.unread)?.into());
+        let answer = loop {
+            match Reply::read(&process.unread, &expected) {
+                Reply::Whole(answer, length) => {
+                    process.unread.drain(..length);
+                    break answer;
                 }
-                None => self.wait(process, end, "a line")?,
+                Reply::Begun(awaited) => self.wait(process, end, &awaited)?,
+                Reply::Wrong(length) => {
+                    return Err(self.wrong(&expected, &process.unread[..length])?.into());
+                }
             }
         };
-        if !serde_json::from_slice(&line).is_ok_and(|found: Answer| found == expected) {
-            return Err(self.wrong(&expected, &line)?.into());
-        }
-        let length = 4 * expected.shape.iter().product::<usize>();
-        while process.unread.len() < length {
-            self.wait(process, end, &length.to_string())?;
-        }
-        let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        let answer = process.unread[..length].chunks_exact(4).map(value).collect();
-        process.unread.drain(..length);
         self.check_nothing_unread(process)?;
         Ok(answer)
     }
