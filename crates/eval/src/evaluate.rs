@@ -22,7 +22,7 @@ use crate::predictor::{AnswerKind, Predictor};
 use crate::protocol::{Condition, Protocol, Search, Source, Transform};
 use crate::results::{ConditionReport, ModelReport, Prediction, SourceReport};
 use crate::search::Searched;
-use crate::spec::AnswerSpec;
+use crate::spec::{AnswerSpec, is_labelled};
 
 /// How far an evaluation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub struct Progress {
 
 /// Measures `model` on one split of `dataset` under `protocol`: classes of volumes, labels of voxels, which are
 /// compared with those of the dataset, or values, which are compared with its targets, whichever the model
-/// [answers](Predictor::answers). Where the dataset has no classes, their answers are compared with the unrotated ones
-/// alone: of the measures those of stability are defined, and the score of a prediction is whether it is the unrotated
-/// one.
+/// [answers](Predictor::answers). Where the dataset has no classes, labels or targets, answers are compared with the
+/// unrotated ones alone: of the measures those of stability are defined, and the score of a prediction is whether, or how
+/// far, it is the unrotated one.
 ///
 /// The volumes of a batch are resampled in parallel; the transformations and the report depend
 /// neither on the batch size nor on the number of threads, as far as the model's answers do not.
@@ -65,12 +65,13 @@ pub fn evaluate(
 ) -> Result<ModelReport, EvalError> {
     let items = dataset.indices(split);
     let spec = AnswerSpec::or_named(dataset, model.answers(), &model.class_names())?;
-    let answer = model.answers().of(dataset, &items, protocol, &spec)?;
     spec.check(model)?;
+    let answer = AnswerKind::of(dataset, &items, protocol, model, &spec)?;
     protocol.check(dataset, split)?;
-    let class_names = match dataset.meta().class_names.is_empty() {
-        true if model.answers() == AnswerKind::Classes => spec.names.clone(),
-        _ => vec![],
+    let class_names = match model.answers() {
+        AnswerKind::Values => vec![],
+        kind if is_labelled(dataset, kind) => vec![],
+        _ => spec.names.clone(),
     };
     let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref(), spec };
     let kept = journal.and_then(|path| Some((path, model.fingerprint()?)));

@@ -6,7 +6,7 @@ use crate::answer::Answer;
 use crate::classes::{self, Classes};
 use crate::error::EvalError;
 use crate::measure::{Definition, Entry};
-use crate::predictor::AnswerKind;
+use crate::predictor::{AnswerKind, Predictor};
 use crate::protocol::Protocol;
 use crate::spec::AnswerSpec;
 use crate::values::{self, Values};
@@ -28,28 +28,31 @@ impl AnswerKind {
     /// The measure that models are compared by, on data with labels or without: its value for single volumes is the
     /// score of a [`Prediction`](crate::Prediction).
     pub fn score(self, labelled: bool) -> Definition {
-        let name = match self {
-            Self::Classes if !labelled => "agreement",
-            Self::Classes => "accuracy",
-            Self::Voxels => "foreground_accuracy",
-            Self::Values => "mean_absolute_error",
+        let name = match (self, labelled) {
+            (Self::Classes, true) => "accuracy",
+            (Self::Classes, false) => "agreement",
+            (Self::Voxels, true) => "foreground_accuracy",
+            (Self::Voxels, false) => "foreground_consistency",
+            (Self::Values, true) => "mean_absolute_error",
+            (Self::Values, false) => "deviation",
         };
         let found = self.definitions().into_iter().find(|definition| definition.name == name);
         found.expect("the measures of a kind have its score")
     }
 
-    /// What is right for the items of a split.
+    /// What is right for the items of a split, where the dataset says it.
     pub(crate) fn of<'a>(
-        self,
         dataset: &'a Dataset,
         items: &'a [usize],
         protocol: &Protocol,
+        model: &dyn Predictor,
         spec: &AnswerSpec,
     ) -> Result<Box<dyn Answer + 'a>, EvalError> {
-        Ok(match self {
-            Self::Classes => Box::new(Classes::new(dataset, items, spec.names.clone())),
-            Self::Voxels => Box::new(Voxels::new(dataset, items, protocol.mask)?),
-            Self::Values => Box::new(Values::new(dataset, items)?),
+        let names = spec.names.clone();
+        Ok(match spec.kind {
+            Self::Classes => Box::new(Classes::new(dataset, items, names)),
+            Self::Voxels => Box::new(Voxels::new(dataset, items, names, protocol.mask)?),
+            Self::Values => Box::new(Values::new(dataset, items, model)?),
         })
     }
 }

@@ -1,6 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use steer3d_files::digest::PartHasher;
-use steer3d_nn::{FoldedNetwork, LayerField, Network};
+use steer3d_nn::{FoldedNetwork, Head, LayerField, Network};
+use steer3d_so3::Irreps;
 
 use crate::error::EvalError;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
@@ -69,6 +70,13 @@ impl Predictor for NetworkPredictor {
     fn class_names(&self) -> Vec<String> {
         let numbers = || (0..self.classes()).map(|class| class.to_string()).collect();
         self.class_names.clone().unwrap_or_else(numbers)
+    }
+
+    fn targets(&self) -> Option<Irreps> {
+        match self.network.config().head() {
+            Head::Field { irreps, .. } => Some(irreps.clone()),
+            _ => None,
+        }
     }
 
     fn channels(&self) -> usize {

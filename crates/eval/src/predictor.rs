@@ -1,6 +1,7 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use steer3d_nn::{Head, LayerField};
+use steer3d_so3::Irreps;
 
 /// What a [`Predictor`] may fail with.
 pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
@@ -49,6 +50,11 @@ pub trait Predictor {
     /// Names of the classes, in the order of the logits: numbers from 0 where it does not know them.
     fn class_names(&self) -> Vec<String> {
         (0..self.classes()).map(|class| class.to_string()).collect()
+    }
+
+    /// How its values turn, for datasets that do not say it: as numbers that do not, where it does not know.
+    fn targets(&self) -> Option<Irreps> {
+        None
     }
 
     /// Number of channels of the volumes that it takes.

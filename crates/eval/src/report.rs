@@ -11,7 +11,7 @@ use crate::paired::{PairedTest, paired_tests};
 use crate::predictor::AnswerKind;
 use crate::protocol::{Condition, Protocol};
 use crate::results::{ModelReport, SourceReport};
-use crate::spec::{targets, voxel_classes};
+use crate::spec::{is_labelled, targets, voxel_classes};
 
 /// Version of the JSON form of [`Report`]. It grows when a field is removed, renamed or changes
 /// its meaning; new fields alone do not change it.
@@ -128,7 +128,13 @@ impl Section {
 
     /// Whether answers are compared with what is right, and not with those unrotated alone.
     pub fn is_labelled(&self) -> bool {
-        self.answers() != AnswerKind::Classes || !self.dataset.class_names.is_empty()
+        match self.answers() {
+            AnswerKind::Classes | AnswerKind::Voxels => !self.dataset.class_names.is_empty(),
+            AnswerKind::Values => {
+                let mut conditions = self.sources().flat_map(|(_, source)| &source.conditions);
+                conditions.any(|c| c.get("mean_absolute_error").is_some())
+            }
+        }
     }
 
     /// Names of the classes that the models answer with, those of the dataset where it has some.
@@ -228,7 +234,9 @@ pub fn summarise(
     let items = dataset.indices(split);
     let (mut class_names, mut class_counts) =
         (meta.class_names.clone(), dataset.class_counts(split));
-    if answers == AnswerKind::Voxels {
+    if answers != AnswerKind::Classes && !is_labelled(dataset, answers) {
+        (class_names, class_counts) = (vec![], vec![]);
+    } else if answers == AnswerKind::Voxels {
         class_names = voxel_classes(dataset)?.to_vec();
         class_counts = vec![0; class_names.len()];
         for &item in &items {
@@ -244,8 +252,10 @@ pub fn summarise(
         items: items.len(),
         class_counts,
         targets: match answers {
-            AnswerKind::Values => Some(targets(dataset)?.to_string()),
-            AnswerKind::Classes | AnswerKind::Voxels => None,
+            AnswerKind::Values if is_labelled(dataset, answers) => {
+                Some(targets(dataset)?.to_string())
+            }
+            _ => None,
         },
         channels: meta.channels,
         dims: meta.dims,

@@ -32,15 +32,14 @@ impl AnswerSpec {
         Ok(Self { kind, names, ..Self::classes(dataset.meta()) })
     }
 
-    /// Of a dataset, with these names of classes where it has none.
+    /// Of a dataset, with these names of classes or values where it has none.
     pub(crate) fn or_named(
         dataset: &Dataset,
         kind: AnswerKind,
         names: &[String],
     ) -> Result<Self, EvalError> {
-        let meta = dataset.meta();
-        if kind == AnswerKind::Classes && meta.class_names.is_empty() && !names.is_empty() {
-            return Ok(Self { names: names.to_vec(), ..Self::classes(meta) });
+        if !is_labelled(dataset, kind) && !names.is_empty() {
+            return Ok(Self { kind, names: names.to_vec(), ..Self::classes(dataset.meta()) });
         }
         Self::new(dataset, kind)
     }
@@ -81,6 +80,16 @@ impl AnswerSpec {
     pub fn shape(&self, n: usize) -> Vec<usize> {
         let dims: &[usize] = if self.kind == AnswerKind::Voxels { &self.dims } else { &[] };
         [&[n, self.names.len()], dims].concat()
+    }
+}
+
+/// Whether a dataset says what is right.
+pub(crate) fn is_labelled(dataset: &Dataset, kind: AnswerKind) -> bool {
+    let tasks = dataset.tasks();
+    match kind {
+        AnswerKind::Classes => !dataset.meta().class_names.is_empty(),
+        AnswerKind::Voxels => tasks.is_some_and(|tasks| !tasks.voxel_classes.is_empty()),
+        AnswerKind::Values => tasks.is_some_and(|tasks| tasks.targets.is_some()),
     }
 }
 

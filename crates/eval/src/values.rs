@@ -7,8 +7,9 @@ use crate::answer::{Answer, Found, Reference, Rows};
 use crate::error::EvalError;
 use crate::measure::{Entry, Unit};
 use crate::metrics::{Bootstrap, Estimate};
+use crate::predictor::{AnswerKind, Predictor};
 use crate::protocol::Transform;
-use crate::spec::targets;
+use crate::spec::{is_labelled, targets};
 
 /// The measures of values. Outputs are turned back first: y = D(R)⁻¹ f(R x) with the Wigner-D matrix of the
 /// irreps. e is y less the target, and f(x) the output unrotated; norms are Euclidean over the components.
@@ -18,7 +19,11 @@ pub(crate) const MEASURES: &[Entry<Outputs>] = &[
         "mean absolute error",
         Unit::Output,
         "mean of |y − target| over components, volumes and rotations",
-        |o, b, _| Some(b.mean(&o.per_item(|place, y| mean(&o.error(place, y), f64::abs)))),
+        |o, b, _| {
+            let targets = o.targets.as_ref()?;
+            let errors = o.per_item(|place, y| mean(&difference(y, &targets[place]), f64::abs));
+            Some(b.mean(&errors))
+        },
     ),
     Entry::new(
         "root_mean_square_error",
@@ -26,8 +31,9 @@ pub(crate) const MEASURES: &[Entry<Outputs>] = &[
         Unit::Output,
         "root of the mean of (y − target)² over components, volumes and rotations",
         |o, b, _| {
-            let squares = b.mean(&o.per_item(|place, y| mean(&o.error(place, y), |e| e * e)));
-            Some(squares.map(f64::sqrt))
+            let targets = o.targets.as_ref()?;
+            let squares = o.per_item(|place, y| mean(&difference(y, &targets[place]), |e| e * e));
+            Some(b.mean(&squares).map(f64::sqrt))
         },
     ),
     Entry::new(
@@ -52,14 +58,33 @@ pub(crate) const MEASURES: &[Entry<Outputs>] = &[
 
 /// The targets of the items of a split.
 pub(crate) struct Values<'a> {
-    irreps: &'a Irreps,
-    targets: Vec<&'a [f64]>,
+    irreps: Irreps,
+    /// None where the dataset has none: the values unrotated stand in their place.
+    targets: Option<Vec<&'a [f64]>>,
 }
 
 impl<'a> Values<'a> {
-    pub(crate) fn new(dataset: &'a Dataset, items: &[usize]) -> Result<Self, EvalError> {
-        let irreps = targets(dataset)?;
-        Ok(Self { irreps, targets: items.iter().map(|&item| dataset.targets(item)).collect() })
+    pub(crate) fn new(
+        dataset: &'a Dataset,
+        items: &[usize],
+        model: &dyn Predictor,
+    ) -> Result<Self, EvalError> {
+        if is_labelled(dataset, AnswerKind::Values) {
+            let irreps = targets(dataset)?.clone();
+            let targets = items.iter().map(|&item| dataset.targets(item)).collect();
+            return Ok(Self { irreps, targets: Some(targets) });
+        }
+        let scalars = || format!("{}x0", model.classes()).parse();
+        let irreps = model.targets().map_or_else(scalars, Ok);
+        let irreps = irreps.map_err(|_| {
+            let problem = format!("gives {} values, more than can be measured", model.classes());
+            EvalError::answer(model.name(), problem)
+        })?;
+        Ok(Self { irreps, targets: None })
+    }
+
+    fn error(&self, place: usize, row: &[f64], unrotated: &[f64]) -> Vec<f64> {
+        difference(row, self.targets.as_ref().map_or(unrotated, |targets| targets[place]))
     }
 }
 
@@ -83,13 +108,14 @@ impl Answer for Values<'_> {
     }
 
     /// Less the squared error.
-    fn margin(&self, place: usize, row: &[f64], _unrotated: &[f64]) -> f64 {
-        -difference(row, self.targets[place]).iter().map(|e| e * e).sum::<f64>()
+    fn margin(&self, place: usize, row: &[f64], unrotated: &[f64]) -> f64 {
+        -self.error(place, row, unrotated).iter().map(|e| e * e).sum::<f64>()
     }
 
-    /// The mean absolute error over the components.
-    fn score(&self, place: usize, row: &[f64], _unrotated: &[f64]) -> f64 {
-        mean(&difference(row, self.targets[place]), f64::abs)
+    /// The mean absolute error over the components; without targets the deviation.
+    fn score(&self, place: usize, row: &[f64], unrotated: &[f64]) -> f64 {
+        let error = self.error(place, row, unrotated);
+        if self.targets.is_some() { mean(&error, f64::abs) } else { norm(&error) }
     }
 
     fn found(&self, rows: &Rows<'_>, unrotated: Option<&Rows<'_>>, bootstrap: &Bootstrap) -> Found {
@@ -97,7 +123,7 @@ impl Answer for Values<'_> {
         let outputs = Outputs {
             rows: rows.iter().map(owned).collect(),
             unrotated: unrotated.unwrap_or(rows).iter().map(|item| item[0].to_vec()).collect(),
-            targets: self.targets.iter().map(|target| target.to_vec()).collect(),
+            targets: self.targets.as_ref().map(|all| all.iter().map(|t| t.to_vec()).collect()),
         };
         (Entry::all(MEASURES, &outputs, bootstrap, &[]), None)
     }
@@ -108,7 +134,7 @@ pub(crate) struct Outputs {
     /// \[item\]\[transformation\]\[component\].
     rows: Vec<Vec<Vec<f64>>>,
     unrotated: Vec<Vec<f64>>,
-    targets: Vec<Vec<f64>>,
+    targets: Option<Vec<Vec<f64>>>,
 }
 
 impl Outputs {
@@ -119,10 +145,6 @@ impl Outputs {
             sum / rows.len().max(1) as f64
         };
         self.rows.iter().enumerate().map(of_item).collect()
-    }
-
-    fn error(&self, place: usize, y: &[f64]) -> Vec<f64> {
-        difference(y, &self.targets[place])
     }
 
     fn deviation(&self, bootstrap: &Bootstrap) -> Estimate {

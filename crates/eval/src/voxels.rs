@@ -10,8 +10,9 @@ use crate::error::EvalError;
 use crate::fields::each_voxel;
 use crate::measure::{Entry, Unit};
 use crate::metrics::{Bootstrap, Estimate, argmax, mean, ratio};
+use crate::predictor::AnswerKind;
 use crate::protocol::{Mask, Transform};
-use crate::spec::voxel_classes;
+use crate::spec::is_labelled;
 
 /// The measures of labels of voxels. Counts of voxels are summed over items and transformations before ratios
 /// are taken. The first class is the background. A ratio of nothing to nothing is not defined.
@@ -21,14 +22,14 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         "all voxels %",
         Unit::Share,
         "share of the voxels whose label is right",
-        |s, b, _| s.estimate(b, |count| count.accuracy(0)),
+        |s, b, _| s.right(b, |count| count.accuracy(0)),
     ),
     Entry::new(
         "foreground_accuracy",
         "accuracy %",
         Unit::Share,
         "share of the voxels of other classes than the background that are labelled right",
-        |s, b, _| s.estimate(b, |count| count.accuracy(1)),
+        |s, b, _| s.right(b, |count| count.accuracy(1)),
     ),
     Entry::new(
         "accuracy_change",
@@ -36,28 +37,28 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         Unit::Points,
         "accuracy of all voxels less that of the unrotated answers for the same voxels: what left the grid is in \
          neither",
-        |s, b, _| s.estimate(b, |count| count.change(0, RIGHT_BEFORE)),
+        |s, b, _| s.right(b, |count| count.change(0, RIGHT_BEFORE)),
     ),
     Entry::new(
         "foreground_accuracy_change",
         "change, points",
         Unit::Points,
         "the same of the voxels of other classes than the background",
-        |s, b, _| s.estimate(b, |count| count.change(1, RIGHT_BEFORE_FOREGROUND)),
+        |s, b, _| s.right(b, |count| count.change(1, RIGHT_BEFORE_FOREGROUND)),
     ),
     Entry::new(
         "dice",
         "Dice",
         Unit::Coefficient,
         "2 TP / (2 TP + FP + FN) of the voxels of a class, mean over the classes that are present or predicted",
-        |s, b, _| s.estimate(b, |count| count.mean(Count::dice)),
+        |s, b, _| s.right(b, |count| count.mean(Count::dice)),
     ),
     Entry::new(
         "iou",
         "IoU",
         Unit::Coefficient,
         "TP / (TP + FP + FN), mean over these classes",
-        |s, b, _| s.estimate(b, |count| count.mean(Count::iou)),
+        |s, b, _| s.right(b, |count| count.mean(Count::iou)),
     ),
     Entry::new(
         "consistency",
@@ -87,7 +88,7 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         Unit::Share,
         "share of the voxels of the class that are labelled right",
         |s: &Sums, b, class| {
-            s.estimate(b, |count| ratio(count.right(class), count.labelled(class)))
+            s.right(b, |count| ratio(count.right(class), count.labelled(class)))
         },
     )
     .of_class(),
@@ -96,7 +97,7 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         "Dice",
         Unit::Coefficient,
         "2 TP / (2 TP + FP + FN) of the voxels of the class",
-        |s: &Sums, b, class| s.estimate(b, |count| count.dice(class)),
+        |s: &Sums, b, class| s.right(b, |count| count.dice(class)),
     )
     .of_class(),
     Entry::new(
@@ -104,7 +105,7 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         "IoU",
         Unit::Coefficient,
         "TP / (TP + FP + FN) of the voxels of the class",
-        |s: &Sums, b, class| s.estimate(b, |count| count.iou(class)),
+        |s: &Sums, b, class| s.right(b, |count| count.iou(class)),
     )
     .of_class(),
 ];
@@ -117,7 +118,9 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
 pub(crate) struct Voxels<'a> {
     dataset: &'a Dataset,
     items: &'a [usize],
-    names: &'a [String],
+    names: Vec<String>,
+    /// Whether the dataset has labels: else those unrotated stand in their place.
+    labelled: bool,
     grid: Grid,
     mask: Mask,
 }
@@ -126,10 +129,11 @@ impl<'a> Voxels<'a> {
     pub(crate) fn new(
         dataset: &'a Dataset,
         items: &'a [usize],
+        names: Vec<String>,
         mask: Mask,
     ) -> Result<Self, EvalError> {
-        let names = voxel_classes(dataset)?;
-        Ok(Self { dataset, items, names, grid: dataset.meta().grid()?, mask })
+        let labelled = is_labelled(dataset, AnswerKind::Voxels);
+        Ok(Self { dataset, items, names, labelled, grid: dataset.meta().grid()?, mask })
     }
 
     fn count<'b>(&self, row: &'b [f64]) -> Count<'b> {
@@ -147,8 +151,12 @@ impl Answer for Voxels<'_> {
     }
 
     fn reference(&self, place: usize, unrotated: &[f32]) -> Result<Reference, EvalError> {
-        let labels = self.dataset.voxel_labels(self.items[place])?;
-        Ok(Reference { labels, unrotated: largest_classes(unrotated, self.names.len()) })
+        let unrotated = largest_classes(unrotated, self.names.len());
+        let labels = match self.labelled {
+            true => self.dataset.voxel_labels(self.items[place])?,
+            false => unrotated.clone(),
+        };
+        Ok(Reference { labels, unrotated })
     }
 
     /// The counts of a [`Count`].
@@ -183,10 +191,13 @@ impl Answer for Voxels<'_> {
         self.count(row).mean(Count::dice).unwrap_or(1.0)
     }
 
-    /// The share of the voxels of other classes than the background that are labelled right; of all where there
-    /// are none.
+    /// The share of the voxels of other classes than the background that are labelled right, of all where there
+    /// are none; without labels of those that are not background both times, as unrotated.
     fn score(&self, _place: usize, row: &[f64], _unrotated: &[f64]) -> f64 {
         let count = self.count(row);
+        if !self.labelled {
+            return ratio(count.end(SAME_FOREGROUND), count.end(FOREGROUND)).unwrap_or(1.0);
+        }
         count.accuracy(1).or(count.accuracy(0)).unwrap_or(1.0)
     }
 
@@ -199,10 +210,11 @@ impl Answer for Voxels<'_> {
         let volumes = rows.iter().map(Vec::len).sum::<usize>();
         let voxels = volumes * self.grid.dims().iter().product::<usize>();
         let compared = counts.iter().sum::<f64>() / voxels as f64;
-        let sums = Sums { classes, items, compared };
+        let sums = Sums { classes, labelled: self.labelled, items, compared };
         let of_class = |row: &[f64]| row.iter().map(|count| *count as u64).collect();
         let confusion = counts.chunks(classes).map(of_class).collect();
-        (Entry::all(MEASURES, &sums, bootstrap, self.names), Some(confusion))
+        let measures = Entry::all(MEASURES, &sums, bootstrap, &self.names);
+        (measures, self.labelled.then_some(confusion))
     }
 }
 
@@ -347,6 +359,7 @@ impl Count<'_> {
 /// Counts under one condition.
 pub(crate) struct Sums {
     classes: usize,
+    labelled: bool,
     /// For each item the counts of a [`Count`], summed over its transformations.
     items: Vec<Vec<f64>>,
     /// Share of all voxels that were compared.
@@ -354,6 +367,15 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
+    /// An estimate that labels are needed for.
+    fn right(
+        &self,
+        bootstrap: &Bootstrap,
+        value: impl Fn(&Count<'_>) -> Option<f64> + Sync,
+    ) -> Option<Estimate> {
+        self.estimate(bootstrap, value).filter(|_| self.labelled)
+    }
+
     fn estimate(
         &self,
         bootstrap: &Bootstrap,

@@ -113,7 +113,7 @@ impl Lines {
                     .into()
             }
         };
-        let background = section.dataset.class_names.first().map_or("", String::as_str);
+        let background = section.class_names().first().map_or("", String::as_str);
         let caption = self.caption.replace("{how}", &how).replace("{background}", background);
         let chance = if chances { " Dotted: chance." } else { "" };
         let caption = format!("{caption} {BANDS}{chance}{}", dashes(protocol));
@@ -213,6 +213,9 @@ fn main_share(section: &Section) -> (&'static str, &'static str) {
     match section.answers() {
         AnswerKind::Classes if !section.is_labelled() => ("agreement", "same prediction (%)"),
         AnswerKind::Classes => ("accuracy", "accuracy (%)"),
+        AnswerKind::Voxels if !section.is_labelled() => {
+            ("foreground_consistency", "same label (%)")
+        }
         AnswerKind::Voxels => ("foreground_accuracy", "accuracy (%)"),
         AnswerKind::Values => ("relative_deviation", "deviation (%)"),
     }
@@ -268,6 +271,9 @@ fn about_axes(section: &Section) -> Drawn {
         AnswerKind::Classes if !section.is_labelled() => {
             ("agreement-axes", "Unchanged predictions against the angle about an axis")
         }
+        AnswerKind::Voxels if !section.is_labelled() => {
+            ("consistency-axes", "Unchanged labels against the angle about an axis")
+        }
         _ => ("accuracy-axes", "Accuracy against the angle about an axis"),
     };
     Some((name, title.into(), caption, plot.draw()?))
@@ -318,6 +324,9 @@ fn per_class(section: &Section) -> Drawn {
         AnswerKind::Voxels => ("dice", "Dice (%)", "Dice of each class"),
         AnswerKind::Values => return None,
     };
+    if section.answers() == AnswerKind::Voxels && !section.is_labelled() {
+        return None;
+    }
     let (models, data) = (both(section), &section.dataset);
     let total: usize = data.class_counts.iter().sum();
     let below = |n: usize| match section.answers() {

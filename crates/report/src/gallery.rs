@@ -40,8 +40,8 @@ pub fn gallery(
             candidates.sort_by_key(|c| (!c.flipped, c.turn_in_class, c.label));
             candidates.into_iter().take(count).map(|c| c.orientations).collect()
         }
-        AnswerKind::Voxels => worst_labelled(section, count),
-        AnswerKind::Values => vec![],
+        AnswerKind::Voxels if section.is_labelled() => worst_labelled(section, count),
+        AnswerKind::Voxels | AnswerKind::Values => vec![],
     };
     let painter = Painter { dataset, section, predictors };
     chosen.iter().map(|orientations| painter.item(orientations)).collect()

@@ -43,6 +43,21 @@ const VOXELS: [Column; 8] = [
     ("same label, cube %", CUBE, "foreground_consistency", false),
 ];
 
+/// Of labels of voxels where none are known.
+const KEPT_LABELS: [Column; 4] = [
+    ("same label %", RANDOM, "foreground_consistency", true),
+    ("all voxels, same label %", RANDOM, "consistency", true),
+    ("same label, cube %", CUBE, "foreground_consistency", false),
+    ("compared %", RANDOM, "compared", false),
+];
+
+/// Of values without targets.
+const KEPT_VALUES: [Column; 3] = [
+    ("deviation", RANDOM, "deviation", true),
+    ("relative", RANDOM, "relative_deviation", true),
+    ("relative, cube", CUBE, "relative_deviation", false),
+];
+
 const VALUES: [Column; 6] = [
     ("mean absolute error", UNROTATED, "mean_absolute_error", true),
     ("rotated", RANDOM, "mean_absolute_error", true),
@@ -53,11 +68,13 @@ const VALUES: [Column; 6] = [
 ];
 
 fn columns(section: &Section) -> &'static [Column] {
-    match section.answers() {
-        AnswerKind::Classes if !section.is_labelled() => &STABILITY,
-        AnswerKind::Classes => &CLASSES,
-        AnswerKind::Voxels => &VOXELS,
-        AnswerKind::Values => &VALUES,
+    match (section.answers(), section.is_labelled()) {
+        (AnswerKind::Classes, true) => &CLASSES,
+        (AnswerKind::Classes, false) => &STABILITY,
+        (AnswerKind::Voxels, true) => &VOXELS,
+        (AnswerKind::Voxels, false) => &KEPT_LABELS,
+        (AnswerKind::Values, true) => &VALUES,
+        (AnswerKind::Values, false) => &KEPT_VALUES,
     }
 }
 

@@ -28,6 +28,14 @@ pub fn reading(section: &Section) -> Vec<String> {
             .chain(each(|_, model| cube(model)))
             .chain(smoothing(section))
             .collect(),
+        AnswerKind::Voxels if !section.is_labelled() => each(kept_labels)
+            .chain(section.models.iter().find_map(both).map(|_| UNLABELLED.to_owned()))
+            .chain(smoothing(section))
+            .collect(),
+        AnswerKind::Values if !section.is_labelled() => each(kept_values)
+            .chain(section.models.iter().find_map(both).map(|_| UNLABELLED.to_owned()))
+            .chain(smoothing(section))
+            .collect(),
         AnswerKind::Voxels => {
             each(voxels).chain(each(kept_labels)).chain(smoothing(section)).collect()
         }
@@ -91,7 +99,7 @@ fn classes(section: &Section, model: &ModelReport) -> Option<String> {
 }
 
 const UNLABELLED: &str =
-    "The items have no labels, so none of this says whether a prediction is right.";
+    "What is right for the items is not known, so none of this says whether an answer is.";
 
 fn stability(section: &Section, model: &ModelReport) -> Option<String> {
     let [_, random] = both(model)?;
@@ -212,8 +220,24 @@ fn kept_labels(section: &Section, model: &ModelReport) -> Option<String> {
          after random rotations{cube}. Voxels that are {} both times are left out.",
         model.name,
         percent_interval(random),
-        section.dataset.class_names[0],
+        section.class_names()[0],
     ))
+}
+
+fn kept_values(section: &Section, model: &ModelReport) -> Option<String> {
+    let source = model.sources.first()?;
+    let deviations = section.protocol.conditions().into_iter().filter_map(|condition| {
+        let shown = matches!(condition, Condition::Random | Condition::Worst) || condition == CUBE;
+        let report = source.condition(condition).filter(|_| shown)?;
+        Some(format!("{} ({condition})", share(report.get("relative_deviation")?.value)))
+    });
+    let deviations = deviations.collect::<Vec<_>>().join(", ");
+    (!deviations.is_empty()).then(|| {
+        format!(
+            "{}: the outputs, turned back, move from those unrotated by {deviations} of their size.",
+            model.name
+        )
+    })
 }
 
 fn values(section: &Section, model: &ModelReport) -> Option<String> {

@@ -22,8 +22,8 @@ fn terminal_section(section: &Section) -> String {
     let table = terminal_table(&headings, rows, 2);
     let data = &section.dataset;
     let answers = match section.answers() {
-        AnswerKind::Classes if !section.is_labelled() => {
-            ", no labels; compared with the unrotated answers".to_owned()
+        _ if !section.is_labelled() => {
+            ", no labels or targets; compared with the unrotated answers".to_owned()
         }
         AnswerKind::Classes => String::new(),
         AnswerKind::Voxels => {

@@ -1,11 +1,14 @@
-//! Classes on datasets that have none: stability alone is measured.
+//! Datasets without classes, labels or targets: stability alone is measured.
 
 use steer3d_dataset::{Dataset, Split};
 use steer3d_eval::{
-    AnswerKind, Condition, EvalError, Measure, PointGroup, Prediction, Report, Search, Section,
+    Condition, EvalError, Measure, ModelReport, PointGroup, Prediction, Report, Search, Section,
 };
 
-use crate::common::{Mock, dataset, nearest_mean, quick, run, unlabelled, value};
+use crate::common::{
+    Mock, SIZE, by, dataset, labelled, nearest_mean, quick, run, threshold, unlabelled, value,
+    vector, with_targets,
+};
 
 const CUBE: Condition = Condition::Group { group: PointGroup::Cube };
 
@@ -119,15 +122,66 @@ fn a_section_without_labels_compares_unchanged_answers_of_the_same_classes() {
     assert_eq!(format!("{read:.12?}"), format!("{report:.12?}"));
 }
 
+/// The measures of `without` are those of `with` that labels change nothing in.
+fn same_stability(with: &ModelReport, without: &ModelReport, judged: &[&str]) {
+    for (a, b) in with.sources[0].conditions.iter().zip(&without.sources[0].conditions) {
+        let stable = a.measures.iter().filter(|m| !judged.contains(&&m.name[..]));
+        assert_eq!(stable.collect::<Vec<_>>(), b.measures.iter().collect::<Vec<_>>());
+        assert!(b.confusion.is_none() && !b.measures.is_empty());
+    }
+}
+
 #[test]
-fn values_and_labels_of_voxels_need_something_to_compare_with() {
+fn values_without_targets_have_the_same_stability() {
     let dir = tempfile::tempdir().unwrap();
-    let data = unlabelled(&dir.path().join("a.h5"), 1);
-    for answers in [AnswerKind::Values, AnswerKind::Voxels] {
-        let model = Mock { answers, ..Mock::new("other", |_| vec![0.0; 3]) };
-        let go_on = |_| std::ops::ControlFlow::Continue(());
-        let error = steer3d_eval::evaluate(&model, &data, Split::Test, &quick(), None, &go_on);
-        let message = error.unwrap_err().to_string();
-        assert!(message.contains("to compare with") && message.contains("import"), "{message}");
+    let data = with_targets(&dir.path().join("a.h5"), "3x0", &vec![vec![0.5; 3]; 3]);
+    let none = unlabelled(&dir.path().join("b.h5"), 3);
+    let search = Some(Search { grid: 3, rounds: 1 });
+    let protocol = steer3d_eval::Protocol { search, ..quick() };
+    let [with, without] = [&data, &none].map(|data| run(&vector(), data, &protocol));
+    for report in [&with, &without] {
+        assert!(report.class_names.is_empty());
+    }
+    let random = |report: &ModelReport| report.sources[0].condition(Condition::Random).cloned();
+    let found = random(&without).unwrap();
+    assert!(value(&found, "deviation") > 0.0 && found.get("mean_absolute_error").is_none());
+    let of = |p: &&Prediction| p.condition == Condition::Random;
+    let scores: Vec<f64> = without.predictions.iter().filter(of).map(|p| p.score).collect();
+    let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+    assert!((mean - value(&found, "deviation")).abs() < 1e-9 * mean, "the score is the deviation");
+    let worst = without.sources[0].condition(Condition::Worst).unwrap();
+    assert!(value(worst, "deviation") > value(&found, "deviation"));
+    let quick = [&data, &none].map(|data| run(&vector(), data, &quick()));
+    same_stability(&quick[0], &quick[1], &["mean_absolute_error", "root_mean_square_error"]);
+    let section = Section::new(&none, Split::Test, protocol, vec![without]).unwrap();
+    assert!(!section.is_labelled() && section.dataset.targets.is_none());
+    assert_eq!(section.score().name, "deviation");
+}
+
+#[test]
+fn labels_of_voxels_have_the_same_stability_where_none_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = labelled(&dir.path().join("a.h5"), 3, |_, i| (i % 2) as u8);
+    let none = unlabelled(&dir.path().join("b.h5"), 3);
+    let half = by("upper half", |_, i| if i / (SIZE * SIZE) > SIZE / 2 { 1.0 } else { -1.0 });
+    for model in [&threshold(), &half] {
+        let [with, without] = [&data, &none].map(|data| run(model, data, &quick()));
+        assert_eq!(without.class_names, ["0", "1"]);
+        let judged = [
+            "accuracy",
+            "foreground_accuracy",
+            "accuracy_change",
+            "foreground_accuracy_change",
+            "dice",
+            "iou",
+            "recall",
+        ];
+        same_stability(&with, &without, &judged);
+        let section = Section::new(&none, Split::Test, quick(), vec![without]).unwrap();
+        assert!(!section.is_labelled());
+        assert_eq!(
+            (section.class_names().len(), section.score().name),
+            (2, "foreground_consistency")
+        );
     }
 }

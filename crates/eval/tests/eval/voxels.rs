@@ -13,9 +13,7 @@ use steer3d_eval::{
 };
 use steer3d_volume::Interpolation;
 
-use crate::common::{
-    Mock, SIZE, Voxelwise, by, dataset, is_dense, labelled, quick, run, threshold, value,
-};
+use crate::common::{Mock, SIZE, Voxelwise, by, is_dense, labelled, quick, run, threshold, value};
 
 const CUBE: Condition = Condition::Group { group: PointGroup::Cube };
 const VOXELS: Source = Source::Voxels(Interpolation::Cubic);
@@ -176,10 +174,6 @@ fn what_does_not_fit_is_refused() {
         evaluate(model, data, Split::Test, &quick(), None, &|_| ControlFlow::Continue(()))
             .unwrap_err()
     };
-    let plain = dataset(&dir.path().join("b.h5"), 3, false);
-    let error = fail(&threshold(), &plain);
-    let missing = matches!(&error, EvalError::Missing { what, .. } if what.starts_with("labels"));
-    assert!(missing, "{error}");
     let three = Voxelwise(Mock { classes: 3, ..threshold().0 });
     let error = fail(&three, &data);
     assert!(

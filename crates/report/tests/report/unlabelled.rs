@@ -10,7 +10,9 @@ use steer3d_report::{
     write_report,
 };
 
-use crate::common::{Mock, dataset, nearest_mean, quick, shells, unlabelled};
+use crate::common::{
+    Mock, dataset, nearest_mean, quick, shells, third_moment, threshold, unlabelled,
+};
 
 fn report(models: impl Fn(&steer3d_dataset::Dataset) -> Vec<Mock>) -> Result<Report, ReportError> {
     let dir = tempfile::tempdir().unwrap();
@@ -44,7 +46,7 @@ fn a_report_without_labels_speaks_of_stability_alone() {
         "{}",
         sentences[0]
     );
-    assert_eq!(sentences.iter().filter(|s| s.contains("no labels")).count(), 1, "{sentences:?}");
+    assert_eq!(sentences.iter().filter(|s| s.contains("is not known")).count(), 1, "{sentences:?}");
     let text = terminal(&report);
     let page = html(&report).unwrap();
     // Without the pictures.
@@ -78,6 +80,32 @@ fn a_report_without_labels_speaks_of_stability_alone() {
     let first = &section.gallery[0];
     assert!(first.class.is_none() && first.views[0].verdicts.iter().all(|v| v.right));
     assert!(first.views[1].verdicts.iter().any(|v| !v.right));
+}
+
+#[test]
+fn reports_on_values_and_labels_of_voxels_speak_of_stability_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = unlabelled(&dir.path().join("a.h5"), 4);
+    let protocol = Protocol { axes: vec![[0.0, 0.0, 1.0]], ..quick() };
+    let evaluation = Evaluation { dataset: &data, split: Split::Test, protocol: &protocol };
+    let values = Mock::values("moment", |volume| third_moment(volume).to_vec());
+    let models: [(&dyn Predictor, &str); 2] =
+        [(&values, "relative"), (&threshold(), "same label %")];
+    for (model, heading) in models {
+        let report = evaluation
+            .report(&[model], "No labels", "", None, &|_, _| ControlFlow::Continue(()))
+            .unwrap();
+        let (text, page) = (terminal(&report), html(&report).unwrap());
+        assert!(text.contains(heading) && text.contains("is not known"), "{text}");
+        for judged in ["accuracy %", "absolute error", "Dice", "right unrotated", "NaN"] {
+            assert!(!text.contains(judged), "{judged}: {text}");
+        }
+        assert!(page.contains("no targets") || page.contains("classes of voxels of the models"));
+        let out = dir.path().join("report");
+        write_report(&out, &report).unwrap();
+        let json = fs::read_to_string(out.join("report.json")).unwrap();
+        assert!(!Report::from_json(&json).unwrap().sections[0].is_labelled());
+    }
 }
 
 #[test]
