@@ -218,10 +218,10 @@ impl Block<Layer> {
 
 /// What the last of `blocks` gives: `through` takes a value through a block, and `join` the value so far, up-sampled,
 /// beside one that a block with a pool was given.
-pub(crate) fn walk<L, T: Clone, E>(
-    blocks: &[Arc<Block<L>>],
+pub(crate) fn walk<'a, L, T: Clone, E>(
+    blocks: &'a [Arc<Block<L>>],
     start: T,
-    mut through: impl FnMut(&Arc<Block<L>>, &T) -> Result<T, E>,
+    mut through: impl FnMut(&'a Arc<Block<L>>, &T) -> Result<T, E>,
     join: impl Fn(&T, &T, Pool) -> Result<T, E>,
 ) -> Result<T, E> {
     let mut kept: Vec<Option<T>> = blocks.iter().map(|_| None).collect();

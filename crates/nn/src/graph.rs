@@ -119,7 +119,7 @@ impl Graph {
 }
 
 impl Output {
-    fn features(&self, field: &Field, pass: Pass) -> Result<LayerField, NnError> {
+    pub(crate) fn features(&self, field: &Field, pass: Pass) -> Result<LayerField, NnError> {
         let irreps = field.irreps().clone();
         let values = match &self.map {
             Map::Field { pooled: false, .. } => field.mean_over_orientations()?.values().clone(),
@@ -131,7 +131,7 @@ impl Output {
         Ok(LayerField { name: "features".into(), irreps, values })
     }
 
-    fn output(&self, features: &LayerField) -> Result<LayerField, NnError> {
+    pub(crate) fn output(&self, features: &LayerField) -> Result<LayerField, NnError> {
         let values = match &self.map {
             Map::Linear { linear, .. } => linear.forward(&features.values)?,
             Map::Field { map, .. } => {

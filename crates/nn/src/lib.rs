@@ -89,6 +89,7 @@ mod network;
 pub mod onnx;
 mod params;
 mod plan;
+mod planes;
 mod recompute;
 mod transformer;
 mod typical;

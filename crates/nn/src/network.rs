@@ -7,6 +7,7 @@ use crate::architectures::{plain, steerable};
 use crate::block::ConvolutionInfo;
 use crate::error::fault;
 use crate::graph::Graph;
+use crate::planes;
 use crate::{LayerField, Mode, ModelConfig, NnError, Params, Pass};
 
 /// The network that a [`ModelConfig`] describes.
@@ -189,6 +190,29 @@ impl FoldedNetwork {
     /// [`NnError::Channels`] for another number of channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
         Ok(self.forward_with_features(x)?[1].values.clone())
+    }
+
+    /// Gives what the network gives for every voxel of one volume of D, H, W voxels, some planes of constant z after the
+    /// other, in memory for some planes of every layer: `source` gives planes of the volume (the first, and how many), of
+    /// shape 1,C,planes,H,W and in order, and `sink` gets the first of the planes of an output and these. `planes` is how
+    /// many are computed at once, about. The same as [`forward`](Self::forward) to rounding.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for a network whose answers are not local (with a spatial transformer, or an answer for the
+    /// whole volume) or convolutions of another stride than 1, and what `source` and `sink` say.
+    pub fn forward_planes<E: From<NnError>>(
+        &self,
+        dims: [usize; 3],
+        planes: usize,
+        source: &mut dyn FnMut(usize, usize) -> Result<Tensor, E>,
+        sink: &mut dyn FnMut(usize, &Tensor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        planes::forward(&self.graph, dims, planes, source, sink)
+    }
+
+    /// Whether [`forward_planes`](Self::forward_planes) is possible.
+    pub fn is_local(&self) -> bool {
+        planes::is_local(&self.graph)
     }
 
     /// What the head is given, the invariant features N,C of a network with a pooled head, and what it gives.

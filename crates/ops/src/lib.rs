@@ -54,6 +54,6 @@ pub use pool::{
     avg_pool3d, gaussian_filter, gaussian_pool3d, gaussian_upsample3d, global_avg_pool, max_pool3d,
 };
 pub use product::{ProductTerm, channel_product};
-pub use separable::{Boundary, Separable, separable_conv3d};
+pub use separable::{Boundary, Separable, separable_conv3d, separable_conv3d_planes};
 pub use sphere::{GridTransform, grid_nonlinearity};
 pub use tf32::{Tf32Permit, permit_tf32, tf32_is_permitted};

@@ -1,9 +1,12 @@
 use candle_core::Tensor;
 use steer3d_files::memory;
-use steer3d_ops::{Boundary, Conv3dConfig, Separable, conv3d, separable_conv3d};
+use steer3d_ops::{
+    Boundary, Conv3dConfig, Separable, conv3d, separable_conv3d, separable_conv3d_planes,
+};
 use steer3d_so3::Irreps;
 
 use super::{FieldBatchNorm, FieldLayer};
+use crate::error::fault;
 use crate::onnx::{Attribute, OnnxField, OnnxGraph};
 use crate::{Field, FieldType, NnError, Pass};
 
@@ -58,6 +61,31 @@ pub trait Convolution: FieldLayer {
         let mirrored = Tensor::from_iter((0..=last).rev(), weights.device())?;
         let filter = answer.flatten_from(2)?.index_select(&mirrored, 2)?.transpose(0, 1)?;
         Ok(filter.contiguous()?.reshape((kind_out.dim(), inputs, *k, *k, *k))?)
+    }
+
+    /// The planes of constant z of the output of which all that they depend on is in `field`: D − 2 ⌊k/2⌋ of its D
+    /// planes.
+    ///
+    /// # Errors
+    /// [`NnError::FieldType`] for a field of another type, [`NnError::Config`] for a stride, and if there is no such
+    /// plane.
+    fn forward_planes(&self, field: &Field) -> Result<Field, NnError> {
+        let site = self.site();
+        field.expect_type(&site.name, &site.kind_in)?;
+        if site.stride != 1 {
+            return fault("stride", "planes have a convolution with a stride of 1 alone");
+        }
+        let x = field.values();
+        let bias = self.bias()?.map(|bias| bias.to_dtype(x.dtype())).transpose()?;
+        let (weights, bias) = (self.weights()?.to_dtype(x.dtype())?, bias.as_ref());
+        let values = if let Some(plan) = self.plan() {
+            separable_conv3d_planes(x, &weights, bias, &plan.separable)?
+        } else {
+            let half = site.size / 2;
+            let config = Conv3dConfig { padding: [0, half, half], ..Conv3dConfig::default() };
+            conv3d(x, &weights, bias, &config)?
+        };
+        Field::of(site.kind_out.clone(), values)
     }
 
     /// This convolution as it is now.

@@ -24,5 +24,5 @@ pub use layer::{FieldLayer, Gating};
 pub use nonlinearity::*;
 pub use norm::{FieldBatchNorm, NormConfig};
 pub use pool::GaussianPool;
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, Slab};
 pub use radial::{RadialConv3d, RadialConvConfig, RadialPerceptron};

@@ -231,6 +231,118 @@ impl Pool {
     }
 }
 
+/// Planes along z of a slab: so many of a volume from `first` on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Slab {
+    pub(crate) first: usize,
+    pub(crate) planes: usize,
+}
+
+impl Slab {
+    pub(crate) fn end(self) -> usize {
+        self.first + self.planes
+    }
+}
+
+impl Pool {
+    fn stride(self) -> usize {
+        match self {
+            Self::Gaussian(pool) | Self::Antialiased(pool) => pool.stride,
+            Self::Max(stride) => stride,
+        }
+    }
+
+    /// The first of the planes, from which `wanted` pooled planes of a volume of `depth` planes are made, and their
+    /// number. They are pooled as in the volume, since what is cut off before them is a whole number of strides, and
+    /// after them as many voxels are left over.
+    fn below(self, depth: usize, wanted: Slab) -> Result<Slab, NnError> {
+        let stride = self.stride();
+        let (start, taps) = self.reach(depth)?;
+        let place = |plane: usize| (plane * stride) as isize + start;
+        let first = place(wanted.first).max(0) as usize / stride * stride;
+        let end = (place(wanted.end() - 1) + taps as isize).max(1) as usize;
+        let end = self.closed(depth, first, end);
+        Ok(Slab { first, planes: end - first })
+    }
+
+    /// The pooled planes from which the `wanted` planes of a volume of `depth` planes are up-sampled, and the planes
+    /// of the volume that lie over these.
+    fn above(self, depth: usize, wanted: Slab) -> Result<[Slab; 2], NnError> {
+        let stride = self.stride();
+        let [pooled, ..] = self.pooled([depth; 3]);
+        let (start, taps) = self.reach(depth)?;
+        // The first pooled plane whose taps reach the first wanted one, and the last.
+        let low = wanted.first as isize - start - taps as isize + 1;
+        let low = low.max(0) as usize / stride;
+        let high = (wanted.end() as isize - 1 - start).max(0) as usize / stride + 1;
+        let first = low.min(wanted.first / stride).min(pooled - 1);
+        let over = |end: usize| {
+            if end >= pooled {
+                depth
+            } else {
+                self.closed(depth, first * stride, (end - 1) * stride + 1)
+            }
+        };
+        let mut end = high.max(first + 1).min(pooled);
+        while over(end) < wanted.end() {
+            end += 1;
+        }
+        let coarse = Slab { first, planes: end - first };
+        Ok([coarse, Slab { first: first * stride, planes: over(end) - first * stride }])
+    }
+
+    /// The least end from `end` on of planes from `first` on that leave over as many as the whole volume does.
+    fn closed(self, depth: usize, first: usize, end: usize) -> usize {
+        let stride = self.stride();
+        let rest = match self {
+            Self::Max(_) => stride,
+            _ => (depth - 1) % stride + 1,
+        };
+        let strides = (end - first).saturating_sub(rest).div_ceil(stride);
+        (first + strides * stride + rest).min(depth)
+    }
+
+    /// How far before its first voxel, and over how many, a pooled voxel looks along an axis of `size` voxels.
+    fn reach(self, size: usize) -> Result<(isize, usize), NnError> {
+        Ok(match self {
+            Self::Max(stride) => (0, stride),
+            Self::Gaussian(pool) => {
+                let (taps, start) = gaussian_filter(size, pool.stride, pool.sigma)?;
+                (start, taps.len())
+            }
+            Self::Antialiased(pool) => {
+                let (start, taps) = Self::Gaussian(pool).reach(size)?;
+                (start - 1, taps + 2)
+            }
+        })
+    }
+
+    /// Some planes of the pooled volume, from planes of one of `depth` planes: `planes` gives those.
+    pub(crate) fn forward_planes(
+        self,
+        depth: usize,
+        wanted: Slab,
+        planes: impl FnOnce(Slab) -> Result<Field, NnError>,
+    ) -> Result<Field, NnError> {
+        let needed = self.below(depth, wanted)?;
+        let pooled = self.forward(&planes(needed)?)?;
+        let first = wanted.first - needed.first / self.stride();
+        pooled.with(pooled.values().narrow(2, first, wanted.planes)?)
+    }
+
+    /// Some planes of a volume of `size` = D,H,W voxels, up-sampled from pooled planes: `planes` gives those.
+    pub(crate) fn upsample_planes(
+        self,
+        [depth, height, width]: [usize; 3],
+        wanted: Slab,
+        planes: impl FnOnce(Slab) -> Result<Field, NnError>,
+    ) -> Result<Field, NnError> {
+        let [needed, over] = self.above(depth, wanted)?;
+        let risen = self.upsample(&planes(needed)?, [over.planes, height, width])?;
+        risen.with(risen.values().narrow(2, wanted.first - over.first, wanted.planes)?)
+    }
+}
+
 /// Every voxel `n` times along each axis, the last ones once more where the pooling left some out.
 fn repeated(field: &Field, size: [usize; 3], n: usize) -> Result<Field, NnError> {
     let mut values = field.values().clone();

@@ -25,8 +25,10 @@ pub(super) struct Geometry {
     pub(super) out: [usize; 3],
     /// Distance of neighbouring output voxels in the input.
     pub(super) stride: usize,
-    /// k/2: taps on both sides of the centre, and voxels added on both sides of each axis.
+    /// k/2: taps on both sides of the centre.
     pub(super) half: usize,
+    /// Voxels added on both sides of each axis.
+    pub(super) margin: [usize; 3],
     pub(super) boundary: Boundary,
 }
 
@@ -47,7 +49,18 @@ impl Geometry {
         boundary: Boundary,
     ) -> Self {
         let out = size.map(|n| (n - 1) / stride + 1);
-        Self { batch, size, dilation: 1, dilated: size, out, stride, half, boundary }
+        let margin = [half; 3];
+        Self { batch, size, dilation: 1, dilated: size, out, stride, half, margin, boundary }
+    }
+
+    /// The output planes whose neighbourhood along D lies in the input.
+    pub(super) fn planes(batch: usize, size: [usize; 3], half: usize) -> Self {
+        let [depth, height, width] = size;
+        Self {
+            out: [depth - 2 * half, height, width],
+            margin: [0, half, half],
+            ..Self::forward(batch, size, half, 1, Boundary::Zero)
+        }
     }
 
     /// The convolution of the output gradient that gives the input gradient.
@@ -79,7 +92,7 @@ impl Geometry {
     /// `None` where it is zero.
     pub(super) fn source(&self, axis: usize, first_out: usize, at: usize) -> Option<usize> {
         let n = self.dilated[axis];
-        let position = (first_out * self.stride + at) as isize - self.half as isize;
+        let position = (first_out * self.stride + at) as isize - self.margin[axis] as isize;
         let position = match self.boundary {
             Boundary::Zero => usize::try_from(position).ok().filter(|p| *p < n)?,
             Boundary::Circular => position.rem_euclid(n as isize) as usize,

@@ -48,6 +48,50 @@ pub fn separable_conv3d(
     stride: usize,
     boundary: Boundary,
 ) -> Result<Tensor> {
+    let volume = checked(x, w, bias, kernel)?;
+    if stride == 0 {
+        return Err(invalid(OP, "expected a stride of at least 1, got 0"));
+    }
+    let half = kernel.plan().size / 2;
+    let geometry = Geometry::forward(volume.batch, volume.size, half, stride, boundary);
+    let op = Convolution { kernel: kernel.clone(), geometry };
+    match bias {
+        Some(bias) => apply(op, [x, w, bias]),
+        None => apply(op, [x, w]),
+    }
+}
+
+/// The planes of [`separable_conv3d`], with a stride of 1, of which all that they depend on along D is in `x`: D − 2 ⌊k/2⌋
+/// of its D planes. Not differentiable.
+///
+/// # Errors
+/// As [`separable_conv3d`], and if there is no such plane.
+pub fn separable_conv3d_planes(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    kernel: &Separable,
+) -> Result<Tensor> {
+    let volume = checked(x, w, bias, kernel)?;
+    let (half, depth) = (kernel.plan().size / 2, volume.size[0]);
+    if depth <= 2 * half {
+        let problem = format!("expected more than {} planes, got {depth}", 2 * half);
+        return Err(invalid(OP, problem));
+    }
+    if !x.device().is_cpu() {
+        let whole = separable_conv3d(x, w, bias, kernel, 1, Boundary::Zero)?;
+        return whole.narrow(2, half, depth - 2 * half);
+    }
+    let geometry = Geometry::planes(volume.batch, volume.size, half);
+    let op = Convolution { kernel: kernel.clone(), geometry };
+    match bias {
+        Some(bias) => apply_constant(op, [x, w, bias]),
+        None => apply_constant(op, [x, w]),
+    }
+}
+
+/// The shape of `x`, which agrees with the other arguments.
+fn checked(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, kernel: &Separable) -> Result<Volume> {
     let (plan, volume) = (kernel.plan(), Volume::of(OP, x)?);
     let (c_in, c_out) = (plan.channels_in(), plan.channels_out());
     if volume.channels != c_in {
@@ -58,15 +102,7 @@ pub fn separable_conv3d(
     if let Some(bias) = bias {
         expect_argument(OP, "bias", bias, &[c_out], x)?;
     }
-    if stride == 0 {
-        return Err(invalid(OP, "expected a stride of at least 1, got 0"));
-    }
-    let geometry = Geometry::forward(volume.batch, volume.size, plan.size / 2, stride, boundary);
-    let op = Convolution { kernel: kernel.clone(), geometry };
-    match bias {
-        Some(bias) => apply(op, [x, w, bias]),
-        None => apply(op, [x, w]),
-    }
+    Ok(volume)
 }
 
 /// Input, weights and (three arguments) bias to output.
@@ -213,6 +249,30 @@ mod tests {
         compare(LIMITS, &ALL, ["2x0+1x1", "3x0+2x1+1x2"], (5, 3), [6, 5, 9], 1, zero);
         compare(LIMITS, single, ["1x1+1x0", "1x3+5x0"], (7, 4), [5, 9, 7], 2, zero);
         compare(LIMITS, single, ["1x0+1x2", "1x1"], (3, 2), [5, 6, 7], 3, circular);
+    }
+
+    #[test]
+    fn planes_are_those_of_the_whole() {
+        for (size, dims) in [(5, [9, 6, 7]), (3, [4, 5, 3]), (7, [7, 3, 9])] {
+            let [i, o] = ["2x0+1x1", "3x0+2x1+1x2"].map(|text| text.parse::<Irreps>().unwrap());
+            let family = Family::jets(2);
+            let basis = KernelBasis::new(&i, &o, size, &family, [1.0; 3]).unwrap();
+            let plan = SeparablePlan::new(&basis, &family).unwrap().unwrap();
+            let kernel = Separable::new(plan).unwrap();
+            let [d, h, w] = dims;
+            let x = normal(1, (2, i.dim(), d, h, w));
+            let (weights, bias) = (normal(2, basis.num_weights()), normal(3, o.dim()));
+            let whole =
+                separable_conv3d(&x, &weights, Some(&bias), &kernel, 1, Boundary::Zero).unwrap();
+            let half = size / 2;
+            let planes = separable_conv3d_planes(&x, &weights, Some(&bias), &kernel).unwrap();
+            let expected = whole.narrow(2, half, d - 2 * half).unwrap();
+            assert_eq!(planes.dims(), expected.dims());
+            let gap = (planes - expected).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(gap.to_scalar::<f64>().unwrap() < 1e-12);
+            let thin = x.narrow(2, 0, 2 * half).unwrap();
+            assert!(separable_conv3d_planes(&thin, &weights, None, &kernel).is_err());
+        }
     }
 
     #[test]
