@@ -16,7 +16,7 @@
 use nalgebra::{Matrix3, Vector3};
 
 use crate::fault::Fault;
-use crate::map::{Stored, Voxels};
+use crate::map::{Frame, Stored};
 use crate::samples::{Array, Axis, Element, Fields, fault, unusable};
 use crate::spec::{FormatSpec, Nan, Read};
 use steer3d_volume::molecule::Cell;
@@ -181,11 +181,11 @@ fn cell_directions(header: Fields<'_>) -> Result<Matrix3<f64>, Fault> {
     }
 }
 
-/// A map with the volume's voxel size and origin in ångström, little-endian. Several channels are a stack of volumes
-/// (space group 401).
-pub(crate) fn upright(volume: &Volume, voxels: Voxels) -> Stored {
-    let [d, h, w] = volume.dims();
-    let size = volume.voxel_size();
+/// A map with the voxel size and origin in ångström, little-endian. Several channels are a stack of volumes (space
+/// group 401).
+pub(crate) fn upright(frame: &Frame) -> Stored {
+    let [d, h, w] = frame.grid.dims();
+    let size = frame.grid.voxel_size();
     let mut header = vec![0; HEADER];
     let mut put = |at: usize, value: [u8; 4]| header[at..at + 4].copy_from_slice(&value);
     for (at, value) in [(28, w), (32, h), (36, d), (64, 1), (68, 2), (72, 3)] {
@@ -199,49 +199,43 @@ pub(crate) fn upright(volume: &Volume, voxels: Voxels) -> Stored {
         (52, 90.0),
         (56, 90.0),
         (60, 90.0),
-        (196, volume.origin()[0]),
-        (200, volume.origin()[1]),
-        (204, volume.origin()[2]),
+        (196, frame.origin[0]),
+        (200, frame.origin[1]),
+        (204, frame.origin[2]),
     ] {
         put(at, (value as f32).to_le_bytes());
     }
     put(208, *b"MAP ");
     put(212, [0x44, 0x44, 0, 0]);
-    stored(header, false, [0, 1, 2], volume, voxels)
+    stored(header, false, [0, 1, 2], frame)
 }
 
-/// A map whose voxels are those of the map of this header; none if `volume` is on another grid, such as the upright one
-/// of a skewed map.
-pub(crate) fn like(bytes: &[u8], volume: &Volume, voxels: Voxels) -> Option<Stored> {
+/// A map whose voxels are those of the map of this header; none if they are others, such as the upright ones of a skewed
+/// map.
+pub(crate) fn like(bytes: &[u8], frame: &Frame) -> Option<Stored> {
     let fields = header(bytes).ok()?;
     let axes = stored_axes(fields).ok()?;
     let lens = counts(fields, 0, 1).ok()?;
     let sampling = counts(fields, 28, 0).ok()?;
     let stack = VOLUME_STACK.contains(&fields.i32(88));
     let lens = [lens[0], lens[1], if stack { sampling[2] } else { lens[2] }];
-    let [d, h, w] = volume.dims();
+    let [d, h, w] = frame.grid.dims();
     let same = axes.map(|axis| usize::try_from(lens[axis]).ok()) == [w, h, d].map(Some);
-    let alone = axes[2] == 2 || volume.channels() == 1;
+    let alone = axes[2] == 2 || frame.channels == 1;
     let skewed = cell_directions(fields).ok()? != Matrix3::identity();
     if !same || skewed || !alone {
         return None;
     }
-    Some(stored(bytes[..HEADER].to_vec(), fields.big_endian, axes, volume, voxels))
+    Some(stored(bytes[..HEADER].to_vec(), fields.big_endian, axes, frame))
 }
 
 /// A map with a header that says where the voxels are; the other fields are filled in.
-fn stored(
-    mut header: Vec<u8>,
-    big_endian: bool,
-    axes: [usize; 3],
-    volume: &Volume,
-    voxels: Voxels,
-) -> Stored {
-    let [d, h, w] = volume.dims();
-    let channels = volume.channels();
+fn stored(mut header: Vec<u8>, big_endian: bool, axes: [usize; 3], frame: &Frame) -> Stored {
+    let [d, h, w] = frame.grid.dims();
+    let channels = frame.channels;
     let mut lens = [0; 3];
     axes.into_iter().zip([w, h, d]).for_each(|(axis, len)| lens[axis] = len);
-    let element = voxels.element(volume.data(), (Element::I8, 127.0), Element::I16);
+    let element = frame.voxels.element((Element::I8, 128), Element::I16);
     let mode = match element {
         Element::I8 => 0,
         Element::I16 => 1,
@@ -267,32 +261,11 @@ fn stored(
     ] {
         put(at, in_order(value.to_le_bytes()));
     }
-    let Statistics { least, most, mean, deviation } = Statistics::of(volume.data());
-    for (at, value) in [(76, least), (80, most), (84, mean), (216, deviation)] {
-        put(at, in_order((value as f32).to_le_bytes()));
-    }
     // No extended header, and the labels of no other program.
     header[104..108].fill(0);
     header[224..].fill(0);
     header[224..242].copy_from_slice(b"written by steer3d");
     let fastest = Axis::fastest_first(lens, 1);
-    Stored { header, axes: axes.map(|axis| fastest[axis]), element, big_endian }
-}
-
-/// Smallest and largest value, mean and standard deviation.
-struct Statistics {
-    least: f64,
-    most: f64,
-    mean: f64,
-    deviation: f64,
-}
-
-impl Statistics {
-    fn of(values: &[f32]) -> Self {
-        let least = values.iter().copied().fold(f32::INFINITY, f32::min).into();
-        let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max).into();
-        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
-        let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
-        Self { least, most, mean, deviation: (squares / values.len() as f64).sqrt() }
-    }
+    let axes = axes.map(|axis| fastest[axis]);
+    Stored { header, axes, element, big_endian, statistics: true }
 }

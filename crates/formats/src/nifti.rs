@@ -21,7 +21,7 @@ use nalgebra::{Matrix3, Quaternion, UnitQuaternion, Vector3};
 use crate::bytes::{self, extension};
 use crate::error::FormatError;
 use crate::fault::{Fault, Place};
-use crate::map::{Stored, Voxels};
+use crate::map::{Frame, Stored, Voxels};
 use crate::samples::{Array, Axis, Element, Fields, checked_len, fault, volume};
 use crate::spec::{FormatSpec, Nan, Read};
 use steer3d_volume::volume::{Volume, VolumeError};
@@ -469,9 +469,9 @@ impl<'a> Header<'a> {
 ///
 /// # Errors
 /// If there are more than 32,767 voxels along an axis, or channels.
-pub(crate) fn upright(path: &Path, volume: &Volume, voxels: Voxels) -> Result<Stored, FormatError> {
-    let [d, h, w] = volume.dims();
-    let (size, origin) = (volume.voxel_size(), volume.origin());
+pub(crate) fn upright(path: &Path, frame: &Frame) -> Result<Stored, FormatError> {
+    let [d, h, w] = frame.grid.dims();
+    let (size, origin) = (frame.grid.voxel_size(), frame.origin);
     let mut header = vec![0; VALUES[0]];
     let mut put = |at: usize, value: &[u8]| header[at..at + value.len()].copy_from_slice(value);
     let real = |value: f64| (value as f32).to_le_bytes();
@@ -490,7 +490,7 @@ pub(crate) fn upright(path: &Path, volume: &Volume, voxels: Voxels) -> Result<St
     }
     put(344, MAGIC_1);
     let axes = Axis::fastest_first([w, h, d], 1);
-    stored(header, false, false, axes, volume, voxels).map_err(|len| FormatError::Export {
+    stored(header, false, false, axes, frame).map_err(|len| FormatError::Export {
         path: path.to_owned(),
         format: FORMAT.name,
         source: VolumeError::Parameter {
@@ -501,12 +501,12 @@ pub(crate) fn upright(path: &Path, volume: &Volume, voxels: Voxels) -> Result<St
     })
 }
 
-/// An image whose voxels are those of the image with this header; none if `volume` is on another grid.
-pub(crate) fn like(bytes: &[u8], volume: &Volume, voxels: Voxels) -> Option<Stored> {
+/// An image whose voxels are those of the image with this header; none if they are others.
+pub(crate) fn like(bytes: &[u8], frame: &Frame) -> Option<Stored> {
     let image = Image::read(bytes).ok()?;
     let second = Header::read(bytes).ok()?.second;
     let axes = image.axes(1);
-    let [d, h, w] = volume.dims();
+    let [d, h, w] = frame.grid.dims();
     if axes.map(|axis| axis.len) != [w, h, d] {
         return None;
     }
@@ -516,7 +516,7 @@ pub(crate) fn like(bytes: &[u8], volume: &Volume, voxels: Voxels) -> Option<Stor
     let magic_at = if second { 4 } else { 344 };
     let magic = if second { MAGIC_2 } else { MAGIC_1 };
     header[magic_at..magic_at + magic.len()].copy_from_slice(magic);
-    stored(header, second, image.big_endian, axes, volume, voxels).ok()
+    stored(header, second, image.big_endian, axes, frame).ok()
 }
 
 /// An image with a header that says where the voxels are; the other fields are filled in.
@@ -528,10 +528,9 @@ fn stored(
     second: bool,
     big_endian: bool,
     axes: [Axis; 3],
-    volume: &Volume,
-    voxels: Voxels,
+    frame: &Frame,
 ) -> Result<Stored, usize> {
-    let element = voxels.element(volume.data(), (Element::U8, 255.0), Element::U16);
+    let element = frame.voxels.element((Element::U8, 256), Element::U16);
     let code: i16 = match element {
         Element::U8 => 2,
         Element::U16 => 512,
@@ -550,9 +549,9 @@ fn stored(
     let mut by_stride = axes;
     by_stride.sort_by_key(|axis| axis.stride);
     let lens = by_stride.map(|axis| axis.len);
-    let dims = if volume.channels() == 1 { 3 } else { 4 };
+    let dims = if frame.channels == 1 { 3 } else { 4 };
     for (i, len) in
-        [dims, lens[0], lens[1], lens[2], volume.channels(), 1, 1, 1].into_iter().enumerate()
+        [dims, lens[0], lens[1], lens[2], frame.channels, 1, 1, 1].into_iter().enumerate()
     {
         let value = if second {
             (len as i64).to_le_bytes().to_vec()
@@ -575,9 +574,9 @@ fn stored(
     // The range for display is that of the other file.
     put(CAL_MAX, 0, real(0.0));
     put(CAL_MIN, 0, real(0.0));
-    let intent = if voxels == Voxels::Labels { INTENT_LABEL } else { 0 };
+    let intent = if frame.voxels == Voxels::Values { 0 } else { INTENT_LABEL };
     let intent =
         if second { intent.to_le_bytes().to_vec() } else { (intent as i16).to_le_bytes().to_vec() };
     put(INTENT, 0, intent);
-    Ok(Stored { header, axes, element, big_endian })
+    Ok(Stored { header, axes, element, big_endian, statistics: false })
 }

@@ -9,8 +9,8 @@ use common::assert_matches;
 use nalgebra::{Matrix3, Vector3};
 use steer3d_formats::npz::Npz;
 use steer3d_formats::{
-    Fault, FileContents, Format, FormatError, Nan, Place, Voxels, companion, read, read_as,
-    read_npz_array, read_with, write_volume, write_volume_like,
+    Fault, FileContents, Format, FormatError, Frame, MapWriter, Nan, Place, Voxels, companion,
+    read, read_as, read_npz_array, read_with, write_volume, write_volume_like,
 };
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, MAX_VALUES, Volume, VolumeError};
@@ -476,7 +476,7 @@ fn written_maps_and_images_are_read_back() {
 fn marked(volume: &Volume, voxels: Voxels, channels: usize) -> Volume {
     let len = channels * volume.grid().voxels();
     let value = |i: usize| match voxels {
-        Voxels::Labels => (i * 7 % 101) as f32,
+        Voxels::Labels(_) => (i * 7 % 101) as f32,
         Voxels::Values => (i * 7 % 101) as f32 - 50.25,
     };
     Volume::new((0..len).map(value).collect(), channels, volume.grid(), volume.origin()).unwrap()
@@ -503,10 +503,30 @@ fn volumes_are_written_where_the_voxels_of_another_file_are() {
     for (name, extension) in files {
         let source = file(name);
         let FileContents::Volume(volume) = read(&source).unwrap() else { panic!("no volume") };
-        for (voxels, channels) in [(Voxels::Labels, 1), (Voxels::Values, 1), (Voxels::Values, 2)] {
+        for (voxels, channels) in
+            [(Voxels::Labels(101), 1), (Voxels::Values, 1), (Voxels::Values, 2)]
+        {
             let path = folder.path().join(format!("out.{extension}"));
             let marked = marked(&volume, voxels, channels);
             write_volume_like(&path, &marked, voxels, &source).unwrap();
+            // Some planes at a time, from the last on, make the same file.
+            let parts = folder.path().join(format!("parts.{extension}"));
+            let frame = Frame::of(&marked, voxels);
+            let mut writer = MapWriter::create(&parts, &frame, Some(&source)).unwrap();
+            let [depth, height, width] = marked.dims();
+            let plane = height * width;
+            for channel in 0..channels {
+                let values = &marked.data()[channel * depth * plane..][..depth * plane];
+                let starts: Vec<usize> = (0..depth).step_by(3).collect();
+                for first in starts.into_iter().rev() {
+                    let end = (first + 3).min(depth);
+                    writer.write(channel, first, &values[first * plane..end * plane]).unwrap();
+                }
+            }
+            assert!(!parts.exists());
+            writer.finish().unwrap();
+            assert_eq!(std::fs::read(&parts).unwrap(), std::fs::read(&path).unwrap(), "{name}");
+            std::fs::remove_file(&parts).unwrap();
             let FileContents::Volume(found) = read(&path).unwrap() else { panic!("no volume") };
             assert_eq!(found, marked, "{name}");
             if extension != "mrc" && !name.contains(".img") {
@@ -518,7 +538,13 @@ fn volumes_are_written_where_the_voxels_of_another_file_are() {
     let source = file("iota_yzx.ccp4.gz");
     let FileContents::Volume(volume) = read(&source).unwrap() else { panic!("no volume") };
     let path = folder.path().join("yzx.ccp4");
-    write_volume_like(&path, &marked(&volume, Voxels::Labels, 1), Voxels::Labels, &source).unwrap();
+    write_volume_like(
+        &path,
+        &marked(&volume, Voxels::Labels(101), 1),
+        Voxels::Labels(101),
+        &source,
+    )
+    .unwrap();
     let (old, new) = (unpacked(&source), std::fs::read(&path).unwrap());
     assert_eq!((new[12], new.len()), (0, 1024 + volume.grid().voxels()));
     for same in [0..12, 16..76, 196..208] {

@@ -11,6 +11,9 @@ use crate::graph::Graph;
 use crate::layers::{Pool, Slab};
 use crate::{Field, Mode, NnError, Pass};
 
+/// Most values of the output that are computed at once, but for one plane.
+const OUTPUTS: usize = 1 << 26;
+
 /// Whether the output at a voxel depends on its neighbourhood alone.
 pub(crate) fn is_local(graph: &Graph) -> bool {
     let blocks = || graph.blocks.iter().flat_map(|block| block.layers());
@@ -71,10 +74,17 @@ pub(crate) fn forward<E: From<NnError>>(
         let x = x.affine(graph.input_scale, 0.0).map_err(NnError::from)?;
         Ok(Field::new(graph.input.clone(), x)?)
     };
-    for slab in slabs(Slab { first: 0, planes: dims[0] }, stages.planes) {
+    // The head looks at single voxels, and its output may have far more channels than any field.
+    let [depth, height, width] = dims;
+    let thin = (OUTPUTS / (graph.head.irreps.dim() * height * width).max(1)).max(1);
+    for slab in slabs(Slab { first: 0, planes: depth }, stages.planes) {
         let field = stages.take(last, reader, slab, &mut volume)?;
-        let features = graph.head.features(&field, Mode::Evaluate.into())?;
-        sink(slab.first, &graph.head.output(&features)?.values)?;
+        for part in slabs(slab, thin) {
+            let values = field.values().narrow(2, part.first - slab.first, part.planes);
+            let values = values.and_then(|values| values.contiguous()).map_err(NnError::from)?;
+            let features = graph.head.features(&field.with(values)?, Mode::Evaluate.into())?;
+            sink(part.first, &graph.head.output(&features)?.values)?;
+        }
     }
     Ok(())
 }

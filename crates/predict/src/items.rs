@@ -8,7 +8,7 @@ use steer3d_eval::AnswerKind;
 use steer3d_files::digest::sha256_of;
 use steer3d_formats::FileContents;
 use steer3d_so3::Rotation;
-use steer3d_volume::{Volume, VolumeError};
+use steer3d_volume::{Grid, Volume, VolumeError};
 
 use crate::inputs::{Input, Origin};
 use crate::model::Model;
@@ -16,8 +16,8 @@ use crate::model::Model;
 /// An input that is read.
 pub(crate) struct Item {
     pub(crate) prepared: Prepared,
-    /// The volume of a file as it was, where voxels are labelled.
-    pub(crate) original: Option<Volume>,
+    /// The grid of a volume as it was in its file, and its origin, where voxels are labelled.
+    pub(crate) original: Option<(Grid, [f64; 3])>,
     /// SHA-256 of its file.
     pub(crate) sha256: Option<String>,
     pub(crate) warnings: Vec<String>,
@@ -58,8 +58,9 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
                 |problem: &dyn std::fmt::Display| format!("{}: {problem}", entry.path.display());
             let (prepared, original) = match contents {
                 FileContents::Volume(volume) if keep => {
-                    let whole = recipe.prepare_whole(volume.clone()).map_err(|e| named(&e))?;
-                    (Prepared::Volume(whole), Some(volume))
+                    let original = (volume.grid(), volume.origin());
+                    let whole = recipe.prepare_whole(volume).map_err(|e| named(&e))?;
+                    (Prepared::Volume(whole), Some(original))
                 }
                 contents => (recipe.prepare(contents).map_err(|e| named(&e))?, None),
             };

@@ -14,6 +14,7 @@ mod model;
 mod output;
 mod record;
 mod run;
+mod voxels;
 
 pub use builtin::{BUILTIN, Builtin};
 pub use error::PredictError;

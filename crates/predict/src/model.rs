@@ -28,7 +28,7 @@ pub struct Model {
     pub(crate) recipe: Option<Recipe>,
     pub(crate) answers: AnswerKind,
     pub(crate) folded: FoldedNetwork,
-    network: Network,
+    pub(crate) network: Network,
 }
 
 impl Model {

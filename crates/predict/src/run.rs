@@ -1,21 +1,19 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use nalgebra::{Affine3, DVector};
+use nalgebra::DVector;
 use rayon::prelude::*;
-use steer3d_dataset::{FileReader, Prepared, Recipe};
+use steer3d_dataset::{FileReader, Recipe};
 use steer3d_eval::AnswerKind;
-use steer3d_eval::metrics::softmax;
-use steer3d_formats::{Voxels, write_volume, write_volume_like};
 use steer3d_so3::sampling::super_fibonacci;
 use steer3d_so3::{Irreps, Rotation};
-use steer3d_volume::{Interpolation, Volume, resample_to, rotate};
 
 use crate::error::PredictError;
 use crate::inputs::{Input, Inputs};
-use crate::items::{Item, Unread, file_of, map_path, read};
+use crate::items::{Item, Unread, read};
 use crate::model::{Model, Output};
-use crate::record::{Answer, Record, Stability, classes, deviation, largest, values};
+use crate::record::{Record, classes, values};
+use crate::voxels;
 
 /// How to predict.
 #[derive(Clone, Debug)]
@@ -58,7 +56,11 @@ pub fn predict(
     let rotations = rotations(options.rotations);
     let values = model.card.model.channels() * model.card.dims.iter().product::<usize>();
     let volumes = (BATCH_VALUES / values.max(1)).clamp(1, BATCH_VOLUMES);
-    let each = (volumes / rotations.len()).max(1);
+    // A map may be far larger than what the network was trained on.
+    let each = match model.answers {
+        AnswerKind::Voxels => 1,
+        _ => (volumes / rotations.len()).max(1),
+    };
     let reader = FileReader::new(model.recipe.as_ref().map_or_else(Default::default, Recipe::nan));
     let read_all = |group: &[Input]| -> Vec<Result<Item, Unread>> {
         let mut items: Vec<_> = group.par_iter().map(|input| read(input, model, &reader)).collect();
@@ -104,6 +106,13 @@ fn answers(
     most: usize,
     options: &Options,
 ) -> Result<Vec<Record>, PredictError> {
+    if model.answers == AnswerKind::Voxels && rotations.len() == 1 && model.folded.is_local() {
+        return group
+            .iter()
+            .zip(items)
+            .map(|(input, item)| by_planes(model, input, item, options))
+            .collect();
+    }
     let mut outputs: Vec<Vec<Output>> = items.iter().map(|_| vec![]).collect();
     let mut failed: Vec<Option<String>> =
         items.iter().map(|item| item.as_ref().err().map(|unread| unread.problem.clone())).collect();
@@ -132,17 +141,41 @@ fn answers(
     }
     let all = group.iter().zip(items).zip(outputs.into_iter().zip(failed));
     all.map(|((input, item), (outputs, failed))| match (item, failed) {
-        (Ok(item), None) => record(model, input, item, &outputs, rotations, options),
+        (Ok(item), None) => record(model, input, item, outputs, rotations, options),
         (_, failed) => Ok(Record::failed(&input.name, failed.unwrap_or_default())),
     })
     .collect()
+}
+
+/// The record of an item whose voxels are labelled some planes at a time.
+fn by_planes(
+    model: &Model,
+    input: &Input,
+    item: &Result<Item, Unread>,
+    options: &Options,
+) -> Result<Record, PredictError> {
+    let item = match item {
+        Ok(item) => item,
+        Err(unread) => return Ok(Record::failed(&input.name, unread.problem.clone())),
+    };
+    match voxels::labelled(model, input, item, options) {
+        Ok(answer) => Ok(Record {
+            item: input.name.clone(),
+            answer: Some(answer),
+            warnings: item.warnings.clone(),
+            ..Record::default()
+        }),
+        // What the network cannot do with this item; others may be otherwise.
+        Err(PredictError::Input { problem, .. }) => Ok(Record::failed(&input.name, problem)),
+        Err(error) => Err(error),
+    }
 }
 
 fn record(
     model: &Model,
     input: &Input,
     item: &Item,
-    outputs: &[Output],
+    outputs: Vec<Output>,
     rotations: &[Rotation],
     options: &Options,
 ) -> Result<Record, PredictError> {
@@ -160,6 +193,7 @@ fn record(
             "unlike the training data: {distance:.1} times as far from them as 99 % of the known volumes"
         ));
     }
+    let features = options.features.then(|| outputs[0].features.clone());
     let names = model.classes();
     let (answer, stability) = match model.answers {
         AnswerKind::Classes => {
@@ -175,7 +209,7 @@ fn record(
             let meaning = &model.card.meaning;
             values(&irreps, &meaning.target_names, &meaning.target_units, &rows)
         }
-        AnswerKind::Voxels => voxels(model, input, item, outputs, rotations, options)?,
+        AnswerKind::Voxels => voxels::averaged(model, input, item, outputs, rotations, options)?,
     };
     Ok(Record {
         item: input.name.clone(),
@@ -183,7 +217,7 @@ fn record(
         stability,
         unlike,
         warnings,
-        features: options.features.then(|| outputs[0].features.clone()),
+        features,
         error: None,
     })
 }
@@ -195,106 +229,4 @@ fn turned_back(irreps: &Irreps, values: &[f32], rotation: &Rotation) -> Vec<f64>
         return values.as_slice().to_vec();
     }
     irreps.wigner_d(rotation).tr_mul(&values).as_slice().to_vec()
-}
-
-/// The labels of the voxels of an item, on its own grid: probabilities are turned back and averaged.
-fn voxels(
-    model: &Model,
-    input: &Input,
-    item: &Item,
-    outputs: &[Output],
-    rotations: &[Rotation],
-    options: &Options,
-) -> Result<(Answer, Option<Stability>), PredictError> {
-    let names = model.classes();
-    let count = names.len();
-    let seen = match &item.prepared {
-        Prepared::Volume(volume) => volume.clone(),
-        _ => item.volume(model, &Rotation::identity())?,
-    };
-    let (grid, origin, voxels) = (seen.grid(), seen.origin(), seen.grid().voxels());
-    let scalars: Irreps = format!("{count}x0").parse().map_err(|_| PredictError::Model {
-        model: model.name.clone(),
-        problem: format!("{count} classes of voxels are more than can be turned"),
-    })?;
-    let maps = outputs.par_iter().zip(rotations).map(|(output, rotation)| {
-        let mut data = vec![0.0f32; count * voxels];
-        for voxel in 0..voxels {
-            let logits: Vec<f32> = (0..count).map(|c| output.output[c * voxels + voxel]).collect();
-            for (class, probability) in softmax(&logits).into_iter().enumerate() {
-                data[class * voxels + voxel] = probability as f32;
-            }
-        }
-        let map = Volume::new(data, count, grid, origin)?;
-        if rotation.angle() == 0.0 {
-            return Ok(map);
-        }
-        Ok(rotate(&map, &scalars, &rotation.inverse(), Interpolation::Trilinear)?)
-    });
-    let maps = maps.collect::<Result<Vec<Volume>, PredictError>>()?;
-    let share = 1.0 / maps.len() as f32;
-    let mut mean = vec![0.0f32; count * voxels];
-    for map in &maps {
-        mean.iter_mut().zip(map.data()).for_each(|(mean, value)| *mean += share * value);
-    }
-    let stability = (maps.len() > 1).then(|| stability(&maps, &mean, count, voxels));
-    let mut mean = Volume::new(mean, count, grid, origin)?;
-    if let Some(original) = &item.original
-        && (original.dims() != mean.dims() || original.voxel_size() != mean.voxel_size())
-    {
-        let (still, how) = (Affine3::identity(), Interpolation::Trilinear);
-        mean = resample_to(&mean, &scalars, original.grid(), original.origin(), &still, how)?;
-    }
-    let labels = labels(mean.data(), count);
-    let mut shares = vec![0.0; count];
-    labels.iter().for_each(|&label| shares[label as usize] += 1.0 / labels.len() as f64);
-    let map = match &options.maps {
-        None => None,
-        Some(folder) => {
-            let write = |what: &str, volume: &Volume, voxels: Voxels| {
-                let path = map_path(folder, input, what);
-                let written = match file_of(input) {
-                    Some(like) => write_volume_like(&path, volume, voxels, like),
-                    None => write_volume(&path, volume, voxels),
-                };
-                written.map_err(|e| PredictError::output(&path, &e))?;
-                Ok::<_, PredictError>(path.display().to_string())
-            };
-            let labels = Volume::new(labels, 1, mean.grid(), mean.origin())?;
-            let path = write("labels", &labels, Voxels::Labels)?;
-            if options.probabilities {
-                write("probabilities", &mean, Voxels::Values)?;
-            }
-            Some(path)
-        }
-    };
-    Ok((Answer::Voxels { shares, map }, stability))
-}
-
-/// The most probable class of each voxel.
-fn labels(probabilities: &[f32], count: usize) -> Vec<f32> {
-    let voxels = probabilities.len() / count;
-    let class = |voxel: usize| {
-        let of: Vec<f64> = (0..count).map(|c| probabilities[c * voxels + voxel].into()).collect();
-        largest(&of) as f32
-    };
-    (0..voxels).map(class).collect()
-}
-
-/// Share of the voxels of each rotation with the label that the mean gives, and the mean deviation of its probability.
-fn stability(maps: &[Volume], mean: &[f32], count: usize, voxels: usize) -> Stability {
-    let best = labels(mean, count);
-    let same: usize = maps
-        .iter()
-        .map(|map| labels(map.data(), count).iter().zip(&best).filter(|(a, b)| a == b).count())
-        .sum();
-    let spread = |voxel: usize| {
-        let at = best[voxel] as usize * voxels + voxel;
-        deviation(maps.iter().map(|map| f64::from(map.data()[at])))
-    };
-    Stability {
-        rotations: maps.len(),
-        agreement: Some(same as f64 / (maps.len() * voxels) as f64),
-        deviation: (0..voxels).map(spread).sum::<f64>() / voxels as f64,
-    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use nalgebra::Vector3;
 use steer3d_dataset::{Atoms, Fit, Intensity, Recipe};
-use steer3d_formats::{Nan, Voxels, read, write_volume};
+use steer3d_formats::{FileContents, Nan, Voxels, read, write_volume};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
 use steer3d_nn::{Head, Mode, ModelConfig, Network, SteerableConfig, Typical};
 use steer3d_predict::{Answer, Identity, Inputs, Model, Options, Output, Record, predict};
@@ -371,6 +371,78 @@ fn labels_of_voxels_have_the_grid_of_the_file() {
         panic!()
     };
     assert_eq!((labels.dims(), labels.origin()), (coarse.dims(), coarse.origin()));
+}
+
+#[test]
+fn a_map_is_labelled_as_a_whole_whatever_its_depth_and_voxels() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut stream = Stream::new(4, "maps", &[]);
+    let mut map = |name: &str, dims: [usize; 3], edge: f64| {
+        let grid = Grid::new(dims, [edge; 3]).unwrap();
+        let data = (0..grid.voxels()).map(|_| stream.uniform() as f32).collect();
+        let volume = Volume::new(data, 1, grid, [1.0, -2.0, 30.0]).unwrap();
+        write_volume(&at(name), &volume, Voxels::Values).unwrap();
+    };
+    map("fine.mrc", [41, 12, 13], 1.5);
+    map("coarse.mrc", [23, 11, 12], 2.25);
+    let model = model(Head::Voxels, 3, Some(volumes(Fit::Resample)));
+    let (streamed, turned) = (at("streamed"), at("turned"));
+    [&streamed, &turned].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    let names = names(&[at("fine.mrc"), at("coarse.mrc")]);
+    let inputs = inputs(&names, &model);
+    let labelled = |maps: &Path, rotations| {
+        let maps = Some(maps.to_owned());
+        let options = Options { rotations, maps, probabilities: true, ..Options::default() };
+        all(&model, &inputs, &options)
+    };
+    // The mean over one rotation takes the other road: all of the map at once.
+    let records = labelled(&streamed, 1);
+    let several = labelled(&turned, 2);
+    assert!(records.iter().chain(&several).all(|record| record.error.is_none()));
+    for (name, dims) in [("fine", [41, 12, 13]), ("coarse", [23, 11, 12])] {
+        let FileContents::Volume(labels) =
+            read(&streamed.join(format!("{name}.labels.mrc"))).unwrap()
+        else {
+            panic!()
+        };
+        let path = streamed.join(format!("{name}.probabilities.mrc"));
+        let FileContents::Volume(p) = read(&path).unwrap() else { panic!() };
+        assert_eq!((labels.dims(), p.dims(), p.channels()), (dims, dims, 3));
+        let FileContents::Volume(source) = read(&at(&format!("{name}.mrc"))).unwrap() else {
+            panic!()
+        };
+        assert_eq!((labels.grid(), labels.origin()), (source.grid(), source.origin()));
+        let expected = of_voxels(&model, &source);
+        let largest = p.data().iter().zip(expected.data()).map(|(a, b)| (a - b).abs());
+        let largest = largest.fold(0.0, f32::max);
+        assert!(largest < 1e-5, "{name}: {largest}");
+        let voxels = source.grid().voxels();
+        for voxel in 0..voxels {
+            let of = |class: usize| p.data()[class * voxels + voxel];
+            let label = labels.data()[voxel] as usize;
+            assert!((0..3).all(|class| of(class) <= of(label)));
+        }
+    }
+}
+
+/// Probabilities of the whole volume, by the network itself, on the grid of the volume.
+fn of_voxels(model: &Model, volume: &Volume) -> Volume {
+    let whole = model.recipe().unwrap().prepare_whole(volume.clone()).unwrap();
+    let network = Network::new(&model.card().model, 3, DType::F32, &Device::Cpu).unwrap();
+    let [d, h, w] = whole.dims();
+    let x = Tensor::from_slice(whole.data(), (1, 1, d, h, w), &Device::Cpu).unwrap();
+    let logits = network.folded().unwrap().forward(&x).unwrap();
+    let p = candle_nn::ops::softmax(&logits, 1).unwrap();
+    let p = p.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let p = Volume::new(p, 3, whole.grid(), whole.origin()).unwrap();
+    if whole.grid() == volume.grid() {
+        return p;
+    }
+    let still = nalgebra::Affine3::identity();
+    let how = steer3d_volume::Interpolation::Trilinear;
+    let scalars = "3x0".parse().unwrap();
+    steer3d_volume::resample_to(&p, &scalars, volume.grid(), volume.origin(), &still, how).unwrap()
 }
 
 #[test]
