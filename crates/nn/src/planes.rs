@@ -48,6 +48,9 @@ enum What<'a> {
     Volume,
     /// Convolution and nonlinearity.
     Layer(&'a Layer),
+    /// In each plane.
+    PoolInPlanes(Pool),
+    /// Along z, where it was pooled in each plane; else along all axes.
     Pool(Pool),
     /// Up-sampled, beside the second input.
     Join(Pool),
@@ -139,6 +142,11 @@ impl<'a> Stages<'a> {
         let Stage { size, stride, .. } = self.all[input];
         let pooled = pool.pooled(size);
         let shrunk = size[0].div_ceil(pooled[0].max(1));
+        let mut input = input;
+        if pool.has_planes() {
+            let [_, height, width] = pooled;
+            input = self.add(What::PoolInPlanes(pool), &[input], [size[0], height, width], stride);
+        }
         self.add(What::Pool(pool), &[input], pooled, stride * shrunk)
     }
 
@@ -206,6 +214,9 @@ impl<'a> Stages<'a> {
         let field = match self.all[stage].what {
             What::Volume => return volume(slab),
             What::Layer(layer) => layer_planes(layer, depth, slab, |slab| from(self, first, slab)),
+            What::PoolInPlanes(pool) => {
+                from(self, first, slab).and_then(|field| pool.forward_in_planes(&field))
+            }
             What::Pool(pool) => pool.forward_planes(depth, slab, |slab| from(self, first, slab)),
             What::Join(pool) => pool
                 .upsample_planes(size, slab, |slab| from(self, first, slab))

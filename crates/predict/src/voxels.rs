@@ -21,7 +21,7 @@ use crate::record::{Answer, Stability, deviation};
 use crate::run::Options;
 
 /// Values of a field of [`CHANNELS`] channels that are computed at once, about.
-const VALUES: usize = 1 << 26;
+const VALUES: usize = 1 << 23;
 const CHANNELS: usize = 32;
 
 /// The labels of the voxels of an item, on its own grid, some planes at a time.
@@ -40,7 +40,7 @@ pub(crate) fn labelled(
     };
     let mut target = Target::new(model, input, item, options, volume)?;
     let [_, h, w] = volume.dims();
-    let planes = (VALUES / (CHANNELS * h * w)).max(4);
+    let planes = (VALUES / (CHANNELS * h * w)).max(2);
     let params = model.network.params();
     let mut source = |first: usize, count: usize| {
         let x = planes_of(volume, first, count)?;

@@ -1,5 +1,7 @@
 use candle_core::{Device, Tensor};
-use steer3d_ops::{gaussian_filter, gaussian_pool3d, gaussian_upsample3d, max_pool3d};
+use steer3d_ops::{
+    gaussian_filter, gaussian_pool3d, gaussian_pool3d_along, gaussian_upsample3d, max_pool3d,
+};
 
 use crate::onnx::{Attribute, OnnxField, OnnxGraph, Value};
 use crate::{Field, NnError};
@@ -29,6 +31,10 @@ impl GaussianPool {
     /// When the stride is zero or the width not positive.
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
         field.with(gaussian_pool3d(field.values(), self.stride, self.sigma)?)
+    }
+
+    fn along(&self, field: &Field, axes: [bool; 3]) -> Result<Field, NnError> {
+        field.with(gaussian_pool3d_along(field.values(), self.stride, self.sigma, axes)?)
     }
 
     /// Up-samples a field of any type to the grid of `size` = D,H,W voxels whose pooled grid it lives on:
@@ -317,6 +323,19 @@ impl Pool {
         })
     }
 
+    /// Whether the planes of constant z can be pooled before they are pooled along z.
+    pub(crate) fn has_planes(self) -> bool {
+        matches!(self, Self::Gaussian(_))
+    }
+
+    /// Every plane of constant z, pooled; then [`forward_planes`](Self::forward_planes) pools along z alone.
+    pub(crate) fn forward_in_planes(self, field: &Field) -> Result<Field, NnError> {
+        match self {
+            Self::Gaussian(pool) => pool.along(field, [false, true, true]),
+            _ => Ok(field.clone()),
+        }
+    }
+
     /// Some planes of the pooled volume, from planes of one of `depth` planes: `planes` gives those.
     pub(crate) fn forward_planes(
         self,
@@ -325,7 +344,11 @@ impl Pool {
         planes: impl FnOnce(Slab) -> Result<Field, NnError>,
     ) -> Result<Field, NnError> {
         let needed = self.below(depth, wanted)?;
-        let pooled = self.forward(&planes(needed)?)?;
+        let planes = planes(needed)?;
+        let pooled = match self {
+            Self::Gaussian(pool) => pool.along(&planes, [true, false, false])?,
+            _ => self.forward(&planes)?,
+        };
         let first = wanted.first - needed.first / self.stride();
         pooled.with(pooled.values().narrow(2, first, wanted.planes)?)
     }

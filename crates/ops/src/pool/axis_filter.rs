@@ -57,6 +57,24 @@ pub fn gaussian_pool3d(x: &Tensor, stride: usize, sigma: f64) -> Result<Tensor> 
     apply(AxisFilters::new(volume, gaussian_axes(OP, volume.size, stride, sigma)?), [x])
 }
 
+/// [`gaussian_pool3d`] along the axes D, H, W for which `along` is true: one after the other they give the same.
+///
+/// # Errors
+/// As [`gaussian_pool3d`].
+pub fn gaussian_pool3d_along(
+    x: &Tensor,
+    stride: usize,
+    sigma: f64,
+    along: [bool; 3],
+) -> Result<Tensor> {
+    const OP: &str = "gaussian_pool3d_along";
+    let volume = Volume::of(OP, x)?;
+    let [z, y, w] = gaussian_axes(OP, volume.size, stride, sigma)?;
+    let axes = [(z, 0), (y, 1), (w, 2)]
+        .map(|(axis, i)| if along[i] { axis } else { AxisFilter::identity(volume.size[i]) });
+    apply(AxisFilters::new(volume, axes), [x])
+}
+
 /// The filters of a Gaussian pool of a grid of D, H, W voxels.
 pub(super) fn gaussian_axes(
     op: &'static str,
@@ -99,6 +117,10 @@ pub(super) struct AxisFilter {
 }
 
 impl AxisFilter {
+    fn identity(size: usize) -> Self {
+        Self { taps: vec![1.0], start: 0, stride: 1, size, out: size }
+    }
+
     fn gaussian(size: usize, stride: usize, sigma: f64) -> Self {
         let out = size.div_ceil(stride);
         // Position of the first sample, in half voxels.
@@ -297,5 +319,15 @@ mod tests {
             check(&op, [&x]);
             check(&op.transposed(), [&normal(2, op.sizes()[1].shape())]);
         }
+    }
+    #[test]
+    fn axes_after_one_another_are_all_at_once() {
+        let x = normal(1, (2, 3, 7, 6, 9));
+        let whole = gaussian_pool3d(&x, 2, 1.2).unwrap();
+        let planes = gaussian_pool3d_along(&x, 2, 1.2, [false, true, true]).unwrap();
+        assert_eq!(planes.dims(), [2, 3, 7, 3, 5]);
+        let found = gaussian_pool3d_along(&planes, 2, 1.2, [true, false, false]).unwrap();
+        let gap = (found - whole).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(gap.to_scalar::<f64>().unwrap() < 1e-12);
     }
 }
