@@ -52,7 +52,7 @@ pub use norm_gate::field_batch_norm_gate;
 pub use norm_relu::{NORM_EPSILON, norm_relu};
 pub use pool::{
     avg_pool3d, gaussian_filter, gaussian_pool3d, gaussian_pool3d_along, gaussian_upsample3d,
-    global_avg_pool, max_pool3d,
+    gaussian_upsample3d_along, global_avg_pool, max_pool3d,
 };
 pub use product::{ProductTerm, channel_product};
 pub use separable::{Boundary, Separable, separable_conv3d, separable_conv3d_planes};

@@ -1,6 +1,7 @@
 use candle_core::{Device, Tensor};
 use steer3d_ops::{
-    gaussian_filter, gaussian_pool3d, gaussian_pool3d_along, gaussian_upsample3d, max_pool3d,
+    gaussian_filter, gaussian_pool3d, gaussian_pool3d_along, gaussian_upsample3d,
+    gaussian_upsample3d_along, max_pool3d,
 };
 
 use crate::onnx::{Attribute, OnnxField, OnnxGraph, Value};
@@ -361,8 +362,26 @@ impl Pool {
         planes: impl FnOnce(Slab) -> Result<Field, NnError>,
     ) -> Result<Field, NnError> {
         let [needed, over] = self.above(depth, wanted)?;
-        let risen = self.upsample(&planes(needed)?, [over.planes, height, width])?;
-        risen.with(risen.values().narrow(2, wanted.first - over.first, wanted.planes)?)
+        let coarse = planes(needed)?;
+        let wanted_of = |risen: Field| {
+            let first = wanted.first - over.first;
+            risen.with(risen.values().narrow(2, first, wanted.planes)?.contiguous()?)
+        };
+        let (Self::Gaussian(pool) | Self::Antialiased(pool)) = self else {
+            return wanted_of(self.upsample(&coarse, [over.planes, height, width])?);
+        };
+        let along = |field: &Field, size, axes| {
+            field.with(gaussian_upsample3d_along(
+                field.values(),
+                size,
+                pool.stride,
+                pool.sigma,
+                axes,
+            )?)
+        };
+        let [_, h, w] = coarse.size();
+        let risen = wanted_of(along(&coarse, [over.planes, h, w], [true, false, false])?)?;
+        along(&risen, [wanted.planes, height, width], [false, true, true])
     }
 }
 

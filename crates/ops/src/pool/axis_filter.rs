@@ -117,7 +117,7 @@ pub(super) struct AxisFilter {
 }
 
 impl AxisFilter {
-    fn identity(size: usize) -> Self {
+    pub(super) fn identity(size: usize) -> Self {
         Self { taps: vec![1.0], start: 0, stride: 1, size, out: size }
     }
 
@@ -307,6 +307,7 @@ impl Op<1> for AxisFilters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::{gaussian_upsample3d, gaussian_upsample3d_along};
     use crate::testing::{check, normal};
 
     #[test]
@@ -327,7 +328,15 @@ mod tests {
         let planes = gaussian_pool3d_along(&x, 2, 1.2, [false, true, true]).unwrap();
         assert_eq!(planes.dims(), [2, 3, 7, 3, 5]);
         let found = gaussian_pool3d_along(&planes, 2, 1.2, [true, false, false]).unwrap();
-        let gap = (found - whole).unwrap().abs().unwrap().max_all().unwrap();
-        assert!(gap.to_scalar::<f64>().unwrap() < 1e-12);
+        let gap = |a: &Tensor, b: &Tensor| {
+            let gap = (a - b).unwrap().abs().unwrap().max_all().unwrap();
+            gap.to_scalar::<f64>().unwrap()
+        };
+        assert!(gap(&found, &whole) < 1e-12);
+        let risen = gaussian_upsample3d(&whole, [7, 6, 9], 2, 1.2).unwrap();
+        let along = |x, size, along| gaussian_upsample3d_along(x, size, 2, 1.2, along).unwrap();
+        let planes = along(&whole, [7, 3, 5], [true, false, false]);
+        let found = along(&planes, [7, 6, 9], [false, true, true]);
+        assert!(gap(&found, &risen) < 1e-12);
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::axis_filter::{AxisFilters, gaussian_axes};
+use super::axis_filter::{AxisFilter, AxisFilters, gaussian_axes};
 use crate::check::{Volume, invalid};
 use crate::op::apply;
 
@@ -23,15 +23,32 @@ pub fn gaussian_upsample3d(
     stride: usize,
     sigma: f64,
 ) -> Result<Tensor> {
+    gaussian_upsample3d_along(x, size, stride, sigma, [true; 3])
+}
+
+/// [`gaussian_upsample3d`] along the axes D, H, W for which `along` is true, to a grid of `size` that along the others is
+/// that of `x`: one after the other they give the same.
+///
+/// # Errors
+/// As [`gaussian_upsample3d`].
+pub fn gaussian_upsample3d_along(
+    x: &Tensor,
+    size: [usize; 3],
+    stride: usize,
+    sigma: f64,
+    along: [bool; 3],
+) -> Result<Tensor> {
     const OP: &str = "gaussian_upsample3d";
     let volume = Volume::of(OP, x)?;
-    let axes = gaussian_axes(OP, size, stride, sigma)?;
-    let expected = size.map(|n| n.div_ceil(stride));
+    let [z, y, w] = gaussian_axes(OP, size, stride, sigma)?;
+    let axes = [(z, 0), (y, 1), (w, 2)]
+        .map(|(axis, i)| if along[i] { axis.times(stride) } else { AxisFilter::identity(size[i]) });
+    let expected = [0, 1, 2].map(|i| if along[i] { size[i].div_ceil(stride) } else { size[i] });
     if volume.size != expected {
         let found = volume.size;
         let problem = format!("expected a grid of {expected:?} for {size:?}, got {found:?}");
         return Err(invalid(OP, problem));
     }
-    let filters = AxisFilters::new(Volume { size, ..volume }, axes.map(|a| a.times(stride)));
+    let filters = AxisFilters::new(Volume { size, ..volume }, axes);
     apply(filters.transposed(), [x])
 }
