@@ -162,10 +162,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 const MAX_THREADS: usize = 512;
 
 fn run(cli: &Cli) -> Result<ExitCode> {
-    // A map of any size is labelled in little memory, of which pieces that are kept would make much.
-    if !matches!(cli.command, Command::Predict(_)) {
-        steer3d::ops::reuse_memory();
-    }
+    steer3d::ops::reuse_memory();
     interrupt::install()?;
     let global = &cli.global;
     if let Some(threads) = global.threads {

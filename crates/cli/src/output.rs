@@ -122,6 +122,16 @@ impl Progress {
         }
     }
 
+    /// Sets the message beside the bar, if there is one.
+    pub(crate) fn messages(&self) -> impl Fn(&str) + Sync + use<> {
+        let bar = self.bar.clone();
+        move |text: &str| {
+            if let Some(bar) = &bar {
+                bar.set_message(text.to_owned());
+            }
+        }
+    }
+
     /// A line about a part, on standard error.
     pub(crate) fn note(&self, line: &str) {
         match &self.bar {

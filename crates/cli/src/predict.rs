@@ -111,6 +111,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
     };
     seen.progress.begin_at(first);
     let stop = stop();
+    let message = seen.progress.messages();
     let mut stopped = false;
     let mut sink = |record: Record, sha256: Option<String>| {
         seen.hear(&record)?;
@@ -120,7 +121,12 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         stopped = stop.is_asked();
         Ok(if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
-    predict(&model, &inputs, &options, first, &mut sink)?;
+    let watch = |share: f64| {
+        message(&format!("{:.0} % of a map", 100.0 * share));
+        if stop.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    predict(&model, &inputs, &options, first, &mut sink, &watch)?;
+    stopped |= stop.is_asked();
     let Seen { progress, done, failed, warned, .. } = seen;
     drop(progress);
     if stopped && done < inputs.items.len() {

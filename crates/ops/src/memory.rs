@@ -16,6 +16,8 @@ pub fn reuse_memory() -> bool {
         return unsafe {
             // -1 is "never": the largest integer would still give back what is above 2 GiB.
             libc::mallopt(libc::M_MMAP_MAX, 0) == 1
+                // One store for all threads: what one frees another takes.
+                && libc::mallopt(libc::M_ARENA_MAX, 1) == 1
                 && libc::mallopt(libc::M_TRIM_THRESHOLD, -1) == 1
         };
     }

@@ -104,10 +104,11 @@ fn answers(model: &Model, clouds: &[Points], rotations: usize) -> Result<Vec<Rec
     let inputs = Inputs::of(&names, || Box::new(std::io::empty()), model)?;
     let mut records = vec![];
     let options = Options { rotations, ..Options::default() };
-    predict(model, &inputs, &options, 0, &mut |record, _| {
+    let mut sink = |record, _| {
         records.push(record);
         Ok(ControlFlow::Continue(()))
-    })?;
+    };
+    predict(model, &inputs, &options, 0, &mut sink, &|_| ControlFlow::Continue(()))?;
     Ok(records)
 }
 

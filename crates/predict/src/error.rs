@@ -61,6 +61,9 @@ pub enum PredictError {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// Whoever watches has stopped the run within a map.
+    #[error("stopped")]
+    Stopped,
     /// A volume that cannot be turned.
     #[error(transparent)]
     Volume(#[from] VolumeError),

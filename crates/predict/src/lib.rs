@@ -22,4 +22,4 @@ pub use inputs::{Input, Inputs};
 pub use model::Model;
 pub use output::{Identity, Kind, Output};
 pub use record::{Answer, Named, Record, Stability};
-pub use run::{Options, predict};
+pub use run::{Options, Watch, predict};

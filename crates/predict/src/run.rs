@@ -34,6 +34,9 @@ impl Default for Options {
     }
 }
 
+/// Is told which share of a map is labelled, and may stop the run.
+pub type Watch<'a> = &'a (dyn Fn(f64) -> ControlFlow<()> + Sync);
+
 /// Values of the volumes of a batch, about.
 const BATCH_VALUES: usize = 4 << 20;
 
@@ -42,7 +45,8 @@ const BATCH_VOLUMES: usize = 32;
 
 /// Answers for all inputs from number `first` on, in their order. While the network computes, the next items are read;
 /// two batches are in memory. `sink` gets the record of each item, and the SHA-256 of its file if it is one, and may
-/// stop. The records depend neither on the number of threads nor on where the run begins.
+/// stop. The records depend neither on the number of threads nor on where the run begins. `watch` is told which share of
+/// a map is labelled, and may stop as well: then there is no record of it.
 ///
 /// # Errors
 /// If the network fails, or what `sink` says. What is wrong with an item is in its record.
@@ -52,6 +56,7 @@ pub fn predict(
     options: &Options,
     first: usize,
     sink: &mut dyn FnMut(Record, Option<String>) -> Result<ControlFlow<()>, PredictError>,
+    watch: Watch<'_>,
 ) -> Result<(), PredictError> {
     let rotations = rotations(options.rotations);
     let values = model.card.model.channels() * model.card.dims.iter().product::<usize>();
@@ -76,9 +81,13 @@ pub fn predict(
     let mut current = groups.next().map(|group| (group, read_all(group)));
     while let Some((group, items)) = current {
         let next = groups.next();
-        let answer = || answers(model, group, &items, &rotations, volumes, options);
+        let answer = || answers(model, group, &items, &rotations, volumes, options, watch);
         let (records, read) = rayon::join(answer, || next.map(|group| (group, read_all(group))));
-        for (record, item) in records?.into_iter().zip(items) {
+        let records = match records {
+            Err(PredictError::Stopped) => return Ok(()),
+            records => records?,
+        };
+        for (record, item) in records.into_iter().zip(items) {
             let sha256 = item.ok().and_then(|item| item.sha256);
             if sink(record, sha256)?.is_break() {
                 return Ok(());
@@ -105,12 +114,13 @@ fn answers(
     rotations: &[Rotation],
     most: usize,
     options: &Options,
+    watch: Watch<'_>,
 ) -> Result<Vec<Record>, PredictError> {
     if model.answers == AnswerKind::Voxels && rotations.len() == 1 && model.folded.is_local() {
         return group
             .iter()
             .zip(items)
-            .map(|(input, item)| by_planes(model, input, item, options))
+            .map(|(input, item)| by_planes(model, input, item, options, watch))
             .collect();
     }
     let mut outputs: Vec<Vec<Output>> = items.iter().map(|_| vec![]).collect();
@@ -153,12 +163,13 @@ fn by_planes(
     input: &Input,
     item: &Result<Item, Unread>,
     options: &Options,
+    watch: Watch<'_>,
 ) -> Result<Record, PredictError> {
     let item = match item {
         Ok(item) => item,
         Err(unread) => return Ok(Record::failed(&input.name, unread.problem.clone())),
     };
-    match voxels::labelled(model, input, item, options) {
+    match voxels::labelled(model, input, item, options, watch) {
         Ok(answer) => Ok(Record {
             item: input.name.clone(),
             answer: Some(answer),

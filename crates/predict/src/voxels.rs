@@ -1,6 +1,7 @@
 //! Labels of voxels: of a whole map some planes at a time, in memory that does not grow with its depth or with its
 //! number of classes, or, of the mean over several rotations, of all of it.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -18,7 +19,7 @@ use crate::inputs::Input;
 use crate::items::{Item, file_of, map_path};
 use crate::model::{Model, Output};
 use crate::record::{Answer, Stability, deviation};
-use crate::run::Options;
+use crate::run::{Options, Watch};
 
 /// Values of a field of [`CHANNELS`] channels that are computed at once, about.
 const VALUES: usize = 1 << 23;
@@ -30,6 +31,7 @@ pub(crate) fn labelled(
     input: &Input,
     item: &Item,
     options: &Options,
+    watch: Watch<'_>,
 ) -> Result<Answer, PredictError> {
     let made;
     let volume = if let Prepared::Volume(volume) = &item.prepared {
@@ -56,7 +58,11 @@ pub(crate) fn labelled(
                 problem: "the network gives a number that is not finite".to_owned(),
             });
         }
-        target.take(first, count, logits)
+        target.take(first, count, logits)?;
+        match watch((first + count) as f64 / volume.dims()[0] as f64) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(PredictError::Stopped),
+        }
     };
     model.folded.forward_planes(volume.dims(), planes, &mut source, &mut sink)?;
     target.finish()

@@ -112,7 +112,7 @@ fn all(model: &Model, inputs: &Inputs, options: &Options) -> Vec<Record> {
         records.push(record);
         Ok(ControlFlow::Continue(()))
     };
-    predict(model, inputs, options, 0, &mut sink).unwrap();
+    predict(model, inputs, options, 0, &mut sink, &|_| ControlFlow::Continue(())).unwrap();
     records
 }
 
@@ -173,7 +173,7 @@ fn into_file(
         done += 1;
         Ok(if Some(done) == count { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
-    predict(model, inputs, &options, first, &mut sink).unwrap();
+    predict(model, inputs, &options, first, &mut sink, &|_| ControlFlow::Continue(())).unwrap();
     if count.is_some() {
         return None;
     }
@@ -396,7 +396,16 @@ fn a_map_is_labelled_as_a_whole_whatever_its_depth_and_voxels() {
         let options = Options { rotations, maps, probabilities: true, ..Options::default() };
         all(&model, &inputs, &options)
     };
-    // The mean over one rotation takes the other road: all of the map at once.
+    // Whoever watches hears of the parts of a map, and may stop within it: nothing is written then.
+    let halted = at("halted");
+    fs::create_dir(&halted).unwrap();
+    let options = Options { maps: Some(halted.clone()), ..Options::default() };
+    let mut none = |_, _| panic!("a record of a map that was not done");
+    let watch =
+        |share| if share > 0.4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    predict(&model, &inputs, &options, 0, &mut none, &watch).unwrap();
+    assert_eq!(fs::read_dir(&halted).unwrap().count(), 0);
+    // The mean over several rotations takes the other road: all of the map at once.
     let records = labelled(&streamed, 1);
     let several = labelled(&turned, 2);
     assert!(records.iter().chain(&several).all(|record| record.error.is_none()));
