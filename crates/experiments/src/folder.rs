@@ -65,6 +65,9 @@ pub struct TestScore {
     pub accuracy: Option<f64>,
     /// Area under the curve, for classes.
     pub auc: Option<f64>,
+    /// Mean Dice coefficient, for labels of voxels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dice: Option<f64>,
     /// Mean absolute error, for values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<f64>,
@@ -73,8 +76,12 @@ pub struct TestScore {
 impl TestScore {
     /// Its numbers, each for the card of the model.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Score> {
-        let values =
-            [("accuracy", self.accuracy), ("auc", self.auc), ("mean_absolute_error", self.error)];
+        let values = [
+            ("accuracy", self.accuracy),
+            ("auc", self.auc),
+            ("dice", self.dice),
+            ("mean_absolute_error", self.error),
+        ];
         values.into_iter().filter_map(|(measure, value)| {
             Some(Score {
                 source: self.source.clone(),
@@ -94,6 +101,7 @@ impl TestScore {
                 condition: c.condition.to_string(),
                 accuracy: value("accuracy"),
                 auc: value("auc"),
+                dice: value("dice"),
                 error: value("mean_absolute_error"),
             }
         };

@@ -29,7 +29,10 @@ fn main() -> Result<()> {
     let most = arguments.next().map_or(Ok(usize::MAX), |n| n.parse())?;
     let model = Model::open(&model, None, &Device::Cpu)?;
     let dataset = Dataset::open(Path::new(&dataset))?;
-    let items: Vec<usize> = dataset.indices(Split::Test).into_iter().take(most).collect();
+    let items = dataset.indices(Split::Test);
+    // Evenly over the split, which may be in the order of classes.
+    let apart = items.len().div_ceil(most).max(1);
+    let items: Vec<usize> = items.into_iter().step_by(apart).collect();
     let labels: Vec<usize> = items.iter().map(|&i| dataset.labels()[i] as usize).collect();
     let clouds = items.iter().map(|&i| {
         let points = dataset.points(i)?.ok_or("expected a dataset with the points of its items")?;

@@ -19,6 +19,11 @@ pub const BUILTIN: &[Builtin] = &[
         bytes: include_bytes!("../../../models/cath-class.safetensors"),
     },
     Builtin {
+        name: "secondary-structure",
+        about: "coil, helix or strand at every voxel of a map of a protein, of 5 to 10 angstrom",
+        bytes: include_bytes!("../../../models/secondary-structure.safetensors"),
+    },
+    Builtin {
         name: "adrenal",
         about: "adrenal gland, a mask of 28 x 28 x 28 voxels: normal or mass",
         bytes: include_bytes!("../../../models/adrenal.safetensors"),
@@ -47,6 +52,7 @@ pub(crate) fn advice(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
+    use steer3d_eval::AnswerKind;
 
     use super::*;
     use crate::Model;
@@ -58,9 +64,11 @@ mod tests {
             model.recipe().unwrap();
             let origin = &model.card().origin;
             assert!(!origin.licence.is_empty() && !origin.scores.is_empty(), "{}", builtin.name);
-            assert!(origin.typical.is_some(), "{}", builtin.name);
+            // A network that labels voxels has no features of the whole.
+            let voxels = model.answers() == AnswerKind::Voxels;
+            assert_eq!(origin.typical.is_none(), voxels, "{}", builtin.name);
         }
         assert_eq!(advice("cath-clas"), "did you mean `cath-class`?");
-        assert!(advice("xyz").contains("one of cath-class, adrenal"));
+        assert!(advice("xyz").contains("one of cath-class, "));
     }
 }
