@@ -48,21 +48,12 @@ pub fn separable_conv3d(
     stride: usize,
     boundary: Boundary,
 ) -> Result<Tensor> {
-    let (plan, volume) = (kernel.plan(), Volume::of(OP, x)?);
-    let (c_in, c_out) = (plan.channels_in(), plan.channels_out());
-    if volume.channels != c_in {
-        let problem = format!("expected {c_in} channels, got {}", volume.channels);
-        return Err(invalid(OP, problem));
-    }
+    let op = Convolution::new(kernel, Volume::of(OP, x)?, stride, boundary)?;
+    let plan = kernel.plan();
     expect_argument(OP, "w", w, &[plan.num_weights], x)?;
     if let Some(bias) = bias {
-        expect_argument(OP, "bias", bias, &[c_out], x)?;
+        expect_argument(OP, "bias", bias, &[plan.channels_out()], x)?;
     }
-    if stride == 0 {
-        return Err(invalid(OP, "expected a stride of at least 1, got 0"));
-    }
-    let geometry = Geometry::forward(volume.batch, volume.size, plan.size / 2, stride, boundary);
-    let op = Convolution { kernel: kernel.clone(), geometry };
     match bias {
         Some(bias) => apply(op, [x, w, bias]),
         None => apply(op, [x, w]),
@@ -71,24 +62,58 @@ pub fn separable_conv3d(
 
 /// Input, weights and (three arguments) bias to output.
 #[derive(Clone)]
-struct Convolution {
+pub(crate) struct Convolution {
     kernel: Separable,
     geometry: Geometry,
 }
 
+impl Convolution {
+    pub(crate) fn new(
+        kernel: &Separable,
+        volume: Volume,
+        stride: usize,
+        boundary: Boundary,
+    ) -> Result<Self> {
+        let plan = kernel.plan();
+        let (expected, found) = (plan.channels_in(), volume.channels);
+        if found != expected {
+            return Err(invalid(OP, format!("expected {expected} channels, got {found}")));
+        }
+        if stride == 0 {
+            return Err(invalid(OP, "expected a stride of at least 1, got 0"));
+        }
+        let half = plan.size / 2;
+        let geometry = Geometry::forward(volume.batch, volume.size, half, stride, boundary);
+        Ok(Self { kernel: kernel.clone(), geometry })
+    }
+
+    /// The sizes of the result.
+    pub(crate) fn result(&self) -> Volume {
+        let Geometry { batch, out, .. } = self.geometry;
+        Volume { batch, channels: self.kernel.plan().channels_out(), size: out }
+    }
+
+    pub(crate) fn gradients(&self) -> Gradients {
+        Gradients(self.clone())
+    }
+
+    pub(crate) fn weight_gradient(&self) -> WeightGradient {
+        WeightGradient(self.clone())
+    }
+}
+
 /// Weights, output gradient and input to the gradient of the input, followed by that of the weights.
-struct Gradients(Convolution);
+pub(crate) struct Gradients(Convolution);
 
 /// Input and output gradient to the gradient of the weights.
-struct WeightGradient(Convolution);
+pub(crate) struct WeightGradient(Convolution);
 
 /// With or without a bias.
 impl<const N: usize> Op<N> for Convolution {
     const NAME: &'static str = OP;
 
     fn shape(&self, _: [&Shape; N]) -> Shape {
-        let Geometry { batch, out, .. } = self.geometry;
-        Volume { batch, channels: self.kernel.plan().channels_out(), size: out }.shape()
+        self.result().shape()
     }
 
     fn cpu<T: Lanes>(&self, inputs: [&[T]; N]) -> Vec<T> {
@@ -106,12 +131,11 @@ impl<const N: usize> Op<N> for Convolution {
         let (x, w) = (inputs[0], inputs[1]);
         let mut gradients = [const { None }; N];
         if x.track_op() {
-            let both = apply_constant(Gradients(self.clone()), [w, grad, x])?;
+            let both = apply_constant(self.gradients(), [w, grad, x])?;
             gradients[0] = Some(both.narrow(0, 0, x.elem_count())?.reshape(x.shape())?);
             gradients[1] = Some(both.narrow(0, x.elem_count(), w.elem_count())?);
         } else {
-            gradients[1] =
-                if_tracked(w, || apply_constant(WeightGradient(self.clone()), [x, grad]))?;
+            gradients[1] = if_tracked(w, || apply_constant(self.weight_gradient(), [x, grad]))?;
         }
         if let Some(bias) = inputs.get(2) {
             gradients[2] = if_tracked(bias, || bias_gradient(grad))?;
