@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
-use steer3d::nn::checkpoint;
+use steer3d::nn::Network;
+use steer3d::nn::checkpoint::{self, ModelCard};
 use steer3d::predict::{self, BUILTIN, Inputs, Options, PredictError, Record, predict};
 
 use crate::arrays::{array, sizes, slice};
@@ -15,6 +16,31 @@ use crate::watch::Watch;
 #[pyfunction]
 pub(crate) fn builtin_models() -> Vec<(&'static str, &'static str)> {
     BUILTIN.iter().map(|model| (model.name, model.about)).collect()
+}
+
+/// Writes a model file: a card as JSON, and all tensors of its network by name.
+#[pyfunction]
+pub(crate) fn save_model(
+    py: Python<'_>,
+    path: PathBuf,
+    card: &str,
+    tensors: Vec<(String, PyReadonlyArrayDyn<'_, f32>)>,
+) -> Result<()> {
+    let card: ModelCard = serde_json::from_str(card)?;
+    let network = py.detach(|| Network::new(&card.model, 0, DType::F32, &Device::Cpu))?;
+    for (name, var) in network.params().all() {
+        let Some((_, values)) = tensors.iter().find(|(other, _)| other == name) else {
+            return Err(Failure::argument(format!("{name}: expected a tensor of this name")));
+        };
+        let values = slice(name, values)?;
+        if values.len() != var.elem_count() {
+            let (expected, found) = (var.elem_count(), values.len());
+            let problem = format!("{name}: expected {expected} values, found {found}");
+            return Err(Failure::argument(problem));
+        }
+        var.set(&Tensor::from_slice(values, var.dims(), &Device::Cpu)?)?;
+    }
+    Ok(py.detach(|| checkpoint::save(&path, &network, &card))?)
 }
 
 /// A trained network on the CPU.
@@ -63,35 +89,6 @@ impl Model {
             Ok((name.to_owned(), array(py, values, var.dims())?))
         };
         self.0.network().params().all().map(of).collect()
-    }
-
-    /// Writes the network with other weights, by name; all others stay.
-    fn save_with(
-        &self,
-        path: PathBuf,
-        tensors: Vec<(String, PyReadonlyArrayDyn<'_, f32>)>,
-    ) -> Result<()> {
-        let network =
-            steer3d::nn::Network::new(self.0.network().config(), 0, DType::F32, &Device::Cpu)?;
-        for (name, var) in network.params().all() {
-            let known = self.0.network().params().all().find(|(other, _)| *other == name);
-            if let Some((_, known)) = known {
-                var.set(known)?;
-            }
-        }
-        for (name, values) in &tensors {
-            let Some((_, var)) = network.params().all().find(|(other, _)| other == name) else {
-                return Err(Failure::argument(format!("{name}: the network has no such tensor")));
-            };
-            let values = slice(name, values)?;
-            if values.len() != var.elem_count() {
-                let (expected, found) = (var.elem_count(), values.len());
-                let problem = format!("{name}: expected {expected} values, found {found}");
-                return Err(Failure::argument(problem));
-            }
-            var.set(&Tensor::from_slice(values, var.dims(), &Device::Cpu)?)?;
-        }
-        Ok(checkpoint::save(&path, &network, self.0.card())?)
     }
 
     /// Features and output for volumes N,C,D,H,W.

@@ -100,3 +100,9 @@ pub(crate) fn norm_relu_gradients<'py>(
         both.into_pyobject(py)
     })
 }
+
+/// Taps and first place of the filter along an axis of so many voxels of a Gaussian pool.
+#[pyfunction]
+pub(crate) fn gaussian_filter(size: usize, stride: usize, sigma: f64) -> Result<(Vec<f64>, isize)> {
+    Ok(steer3d::ops::gaussian_filter(size, stride, sigma)?)
+}
