@@ -43,7 +43,9 @@ mod native {
     #[pymodule_export]
     use super::model::{Model, builtin_models, save_model};
     #[pymodule_export]
-    use super::operations::{gate, gate_gradient, gaussian_filter, gate_types, norm_relu, norm_relu_gradients};
+    use super::operations::{
+        gate, gate_gradient, gate_types, gaussian_filter, norm_relu, norm_relu_gradients,
+    };
     #[pymodule_export]
     use super::run_program;
     #[pymodule_export]

@@ -1,6 +1,7 @@
 """The program `steer3d`."""
 
 import os
+import signal
 import sys
 
 
@@ -8,6 +9,8 @@ def main():
     """Run the program with the arguments of this process, and end the process with its exit code."""
     from ._native import run_program
 
+    # The program takes the signals itself.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = run_program(["steer3d", *sys.argv[1:]])
     try:
         sys.stdout.flush()
