@@ -4,10 +4,12 @@
 use candle_core::Result;
 use steer3d_so3::Irreps;
 
+use crate::batch_norm::{self, Normalize};
 use crate::check::{Volume, invalid};
 use crate::gate::Gate;
 use crate::norm_relu::NormRelu;
 use crate::op::Op;
+use crate::pool::AxisFilters;
 use crate::separable::{Boundary, Convolution, Separable};
 use crate::simd::Lanes;
 
@@ -27,7 +29,7 @@ pub struct Array<'a, T> {
     pub sizes: [usize; 5],
 }
 
-impl<T> Array<'_, T> {
+impl<T: Copy> Array<'_, T> {
     fn volume(&self, op: &str) -> Result<Volume> {
         let [batch, channels, d, h, w] = self.sizes;
         if self.sizes.contains(&0) {
@@ -59,7 +61,7 @@ pub struct SeparableConv<'a> {
 impl SeparableConv<'_> {
     const OP: &'static str = "separable_conv3d";
 
-    fn of<T>(&self, x: Array<'_, T>) -> Result<Convolution> {
+    fn of<T: Copy>(&self, x: Array<'_, T>) -> Result<Convolution> {
         let volume = x.volume(Self::OP)?;
         Convolution::new(self.kernel, volume, self.stride, Boundary::Zero)
     }
@@ -160,4 +162,89 @@ pub fn norm_relu_gradients<T: Element>(
     expect_len("norm_relu", "bias", bias, irreps.num_fields())?;
     expect_len("norm_relu", "grad", grad, x.values.len())?;
     Ok(op.gradients([x.values, bias, grad]))
+}
+
+/// A batch norm by means and variances ([`field_batch_norm`](crate::field_batch_norm())).
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a, T> {
+    /// Type of the fields.
+    pub irreps: &'a Irreps,
+    /// The means of all fields, 0 of those that are not scalars, then their variances.
+    pub statistics: &'a [T],
+    /// What is added to the variances.
+    pub epsilon: f64,
+    /// Whether the statistics are those of the input, and so depend on it.
+    pub from_batch: bool,
+}
+
+impl<T: Element> Norm<'_, T> {
+    const OP: &'static str = "field_batch_norm";
+
+    fn of(&self, x: Array<'_, T>) -> Result<Normalize> {
+        let fields = self.irreps.num_fields();
+        expect_len(Self::OP, "statistics", self.statistics, 2 * fields)?;
+        let (mean, var) = self.statistics.split_at(fields);
+        let volume = x.volume(Self::OP)?;
+        Normalize::by(volume, self.irreps, [mean, var], self.epsilon, self.from_batch)
+    }
+
+    /// The normalised fields, by a weight for each field and a bias for each scalar.
+    ///
+    /// # Errors
+    /// If sizes do not agree.
+    pub fn forward(&self, x: Array<'_, T>, weight: &[T], bias: &[T]) -> Result<Vec<T>> {
+        let op = self.of(x)?;
+        expect_len(Self::OP, "weight", weight, op.num_fields())?;
+        expect_len(Self::OP, "bias", bias, op.num_invariant())?;
+        Ok(op.cpu([x.values, weight, bias]))
+    }
+
+    /// The gradients of `x`, and of weights and biases one after the other.
+    ///
+    /// # Errors
+    /// If sizes do not agree.
+    pub fn gradients(&self, x: Array<'_, T>, weight: &[T], grad: &[T]) -> Result<[Vec<T>; 2]> {
+        let op = self.of(x)?;
+        expect_len(Self::OP, "weight", weight, op.num_fields())?;
+        expect_len(Self::OP, "grad", grad, x.values.len())?;
+        Ok(op.gradients(x.values, weight, grad))
+    }
+}
+
+/// The [statistics](Norm::statistics) of a batch.
+///
+/// # Errors
+/// If sizes do not agree.
+pub fn statistics<T: Element>(x: Array<'_, T>, irreps: &Irreps) -> Result<Vec<T>> {
+    batch_norm::statistics(x.volume("field_batch_norm")?, irreps, x.values)
+}
+
+/// Antialiased subsampling ([`gaussian_pool3d`](crate::gaussian_pool3d())), and the sizes of the result.
+///
+/// # Errors
+/// If the stride or the width of the Gaussian is out of range.
+pub fn gaussian_pool<T: Element>(
+    x: Array<'_, T>,
+    stride: usize,
+    sigma: f64,
+) -> Result<(Vec<T>, [usize; 5])> {
+    let op = AxisFilters::gaussian(x.volume("gaussian_pool3d")?, stride, sigma)?;
+    Ok((op.cpu([x.values]), op.sizes()[1].dims()))
+}
+
+/// The gradient of an input of these sizes from that of its [`gaussian_pool`].
+///
+/// # Errors
+/// As [`gaussian_pool`], and if sizes do not agree.
+pub fn gaussian_pool_gradient<T: Element>(
+    [batch, channels, d, h, w]: [usize; 5],
+    stride: usize,
+    sigma: f64,
+    grad: &[T],
+) -> Result<Vec<T>> {
+    let volume = Volume { batch, channels, size: [d, h, w] };
+    let op = AxisFilters::gaussian(volume, stride, sigma)?;
+    let expected = op.sizes()[1].rows() * op.sizes()[1].voxels();
+    expect_len("gaussian_pool3d", "grad", grad, expected)?;
+    Ok(op.transposed().cpu([grad]))
 }

@@ -173,7 +173,7 @@ impl Separable {
         stride: usize,
     ) -> Result<Bound<'py, PyAny>> {
         by_type!(x, "x"; T => {
-            let bias: Option<Given<'_, T>> = bias.map(|bias| bias.extract()).transpose()?;
+            let bias: Option<Given<'_, T>> = bias.map(PyAnyMethods::extract).transpose()?;
             self.forward::<T>(py, &x.extract()?, &w.extract()?, bias.as_ref(), stride)
         })
     }
@@ -189,7 +189,7 @@ impl Separable {
         stride: usize,
     ) -> Result<Bound<'py, PyAny>> {
         by_type!(x, "x"; T => {
-            let w: Option<Given<'_, T>> = w.map(|w| w.extract()).transpose()?;
+            let w: Option<Given<'_, T>> = w.map(PyAnyMethods::extract).transpose()?;
             self.gradients::<T>(py, &x.extract()?, w.as_ref(), &grad.extract()?, stride)
         })
     }

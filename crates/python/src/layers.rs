@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use candle_core::{DType, Device, Tensor, Var};
 use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
@@ -56,6 +58,27 @@ impl RustLayer {
         let out = py.detach(|| self.convolved(x))?;
         let sizes = out.dims().to_vec();
         array(py, out.flatten_all()?.to_vec1()?, &sizes)
+    }
+
+    /// Seconds of calls: forward, or forward and all gradients of the sum of the result.
+    fn seconds(
+        &self,
+        py: Python<'_>,
+        x: PyReadonlyArrayDyn<'_, f32>,
+        both: bool,
+        calls: usize,
+    ) -> Result<Vec<f64>> {
+        let x = Var::from_tensor(&tensor(&x)?)?;
+        let call = || -> Result<f64> {
+            let start = Instant::now();
+            if both {
+                self.convolved(x.as_tensor().clone())?.sum_all()?.backward()?;
+            } else {
+                self.convolved(x.detach())?;
+            }
+            Ok(start.elapsed().as_secs_f64())
+        };
+        py.detach(|| (0..calls).map(|_| call()).collect())
     }
 
     /// The gradients of the sum of the squares of the result for x and the weights.

@@ -1,6 +1,8 @@
 //! The native part of the Python package `steer3d`. What a user sees of it is wrapped in `python/steer3d`, where the
 //! documentation is; arrays that come here have been made contiguous and of the right element type there.
 
+#![allow(clippy::needless_pass_by_value, reason = "pyo3 gives arguments by value")]
+
 mod arrays;
 mod dataset;
 mod errors;
@@ -44,7 +46,8 @@ mod native {
     use super::model::{Model, builtin_models, save_model};
     #[pymodule_export]
     use super::operations::{
-        gate, gate_gradient, gate_types, gaussian_filter, norm_relu, norm_relu_gradients,
+        field_norm, field_norm_gradients, field_statistics, gate, gate_gradient, gate_types,
+        gaussian_filter, gaussian_pool, gaussian_pool_gradient, norm_relu, norm_relu_gradients,
     };
     #[pymodule_export]
     use super::run_program;

@@ -118,6 +118,7 @@ impl Model {
 
     /// The records of files, as JSON lines.
     #[pyo3(signature = (inputs, rotations, features, maps, probabilities, hears))]
+    #[allow(clippy::too_many_arguments)]
     fn predict(
         &self,
         py: Python<'_>,

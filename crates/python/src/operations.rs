@@ -1,7 +1,7 @@
 use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 use steer3d::nn::layers::{FieldLayer, Gate};
-use steer3d::ops::slices::{self, Array, Element};
+use steer3d::ops::slices::{self, Array, Element, Norm};
 use steer3d::so3::Irreps;
 
 use crate::arrays::{array, irreps, sizes, slice};
@@ -105,4 +105,105 @@ pub(crate) fn norm_relu_gradients<'py>(
 #[pyfunction]
 pub(crate) fn gaussian_filter(size: usize, stride: usize, sigma: f64) -> Result<(Vec<f64>, isize)> {
     Ok(steer3d::ops::gaussian_filter(size, stride, sigma)?)
+}
+
+/// The means of all fields of x, 0 of those that are not scalars, then their variances.
+#[pyfunction]
+pub(crate) fn field_statistics<'py>(
+    py: Python<'py>,
+    x: &Bound<'py, PyAny>,
+    irreps: &str,
+) -> Result<Bound<'py, PyAny>> {
+    let irreps: Irreps = irreps.parse()?;
+    by_type!(x, "x"; T => {
+        let x: Given<'_, T> = x.extract()?;
+        let x = volume(&x)?;
+        let values = py.detach(|| slices::statistics(x, &irreps))?;
+        let len = values.len();
+        array(py, values, &[len])
+    })
+}
+
+/// The fields of x, normalised by such statistics.
+#[pyfunction]
+pub(crate) fn field_norm<'py>(
+    py: Python<'py>,
+    x: &Bound<'py, PyAny>,
+    weight: &Bound<'py, PyAny>,
+    bias: &Bound<'py, PyAny>,
+    statistics: &Bound<'py, PyAny>,
+    irreps: &str,
+    epsilon: f64,
+) -> Result<Bound<'py, PyAny>> {
+    let irreps: Irreps = irreps.parse()?;
+    by_type!(x, "x"; T => {
+        let (x, weight): (Given<'_, T>, Given<'_, T>) = (x.extract()?, weight.extract()?);
+        let (bias, statistics): (Given<'_, T>, Given<'_, T>) = (bias.extract()?, statistics.extract()?);
+        let (x, weight, bias) = (volume(&x)?, slice("weight", &weight)?, slice("bias", &bias)?);
+        let statistics = slice("statistics", &statistics)?;
+        let norm = Norm { irreps: &irreps, statistics, epsilon, from_batch: false };
+        let values = py.detach(|| norm.forward(x, weight, bias))?;
+        array(py, values, &x.sizes)
+    })
+}
+
+/// The gradients of x, and of weights and biases one after the other.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn field_norm_gradients<'py>(
+    py: Python<'py>,
+    x: &Bound<'py, PyAny>,
+    weight: &Bound<'py, PyAny>,
+    grad: &Bound<'py, PyAny>,
+    statistics: &Bound<'py, PyAny>,
+    irreps: &str,
+    epsilon: f64,
+    from_batch: bool,
+) -> Result<Bound<'py, PyAny>> {
+    let irreps: Irreps = irreps.parse()?;
+    by_type!(x, "x"; T => {
+        let (x, weight): (Given<'_, T>, Given<'_, T>) = (x.extract()?, weight.extract()?);
+        let (grad, statistics): (Given<'_, T>, Given<'_, T>) = (grad.extract()?, statistics.extract()?);
+        let (x, weight, grad) = (volume(&x)?, slice("weight", &weight)?, slice("grad", &grad)?);
+        let statistics = slice("statistics", &statistics)?;
+        let norm = Norm { irreps: &irreps, statistics, epsilon, from_batch };
+        let [of_x, small] = py.detach(|| norm.gradients(x, weight, grad))?;
+        let len = small.len();
+        let both: (Bound<'py, PyArrayDyn<T>>, Bound<'py, PyArrayDyn<T>>) =
+            (array(py, of_x, &x.sizes)?, array(py, small, &[len])?);
+        both.into_pyobject(py)
+    })
+}
+
+/// Antialiased subsampling of x.
+#[pyfunction]
+pub(crate) fn gaussian_pool<'py>(
+    py: Python<'py>,
+    x: &Bound<'py, PyAny>,
+    stride: usize,
+    sigma: f64,
+) -> Result<Bound<'py, PyAny>> {
+    by_type!(x, "x"; T => {
+        let x: Given<'_, T> = x.extract()?;
+        let x = volume(&x)?;
+        let (values, sizes) = py.detach(|| slices::gaussian_pool(x, stride, sigma))?;
+        array(py, values, &sizes)
+    })
+}
+
+/// The gradient of an input of these sizes.
+#[pyfunction]
+pub(crate) fn gaussian_pool_gradient<'py>(
+    py: Python<'py>,
+    sizes: [usize; 5],
+    stride: usize,
+    sigma: f64,
+    grad: &Bound<'py, PyAny>,
+) -> Result<Bound<'py, PyAny>> {
+    by_type!(grad, "grad"; T => {
+        let grad: Given<'_, T> = grad.extract()?;
+        let grad = slice("grad", &grad)?;
+        let values = py.detach(|| slices::gaussian_pool_gradient(sizes, stride, sigma, grad))?;
+        array(py, values, &sizes)
+    })
 }

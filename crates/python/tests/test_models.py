@@ -64,10 +64,11 @@ def test_a_callable_is_measured_as_its_file_is(run, data, protocol):
 
 
 def test_report(run, data, protocol, tmp_path):
-    report = steer3d.evaluate([run.model, lambda x: np.zeros((len(x), 2), np.float32)], data, protocol, rotations=3)
+    models = {"one": run.load(), "none": lambda x: np.zeros((len(x), 2), np.float32)}
+    report = steer3d.evaluate(models, data, protocol, rotations=3)
     assert report.data["sections"][0]["protocol"]["rotations"] == 3
-    name = report.data["sections"][0]["models"][1]["name"]
-    assert 0 <= report.value("accuracy", model=name) <= 1
+    assert report.value("consistency", "cube", model="none") == 1
+    assert steer3d.evaluate([run.model, run.load()], data, protocol).data
     assert "<pre>" in report._repr_html_()
     report.save(tmp_path / "report")
     assert (tmp_path / "report/report.html").is_file()

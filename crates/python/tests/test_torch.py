@@ -47,7 +47,7 @@ def every_layer(dtype=torch.float64):
 @pytest.mark.parametrize("name", every_layer())
 def test_gradients(name):
     layer, irreps = every_layer()[name]
-    x = field(irreps, 4).requires_grad_()
+    x = field(irreps, 3, n=1).requires_grad_()
     parameters = [p for p in layer.parameters()]
     assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *parameters))
 

@@ -32,7 +32,7 @@ def evaluate(
 
     `model` is a file (.safetensors, .onnx in a build with it), a name of `builtin_models`, a `Model`, or any callable from
     float32 arrays N,C,D,H,W to logits (N, K), with `answers="voxels"` logits (N, K, D, H, W), with `answers="values"` values
-    (N, K); or a list of these, which see the same volumes. A `torch.nn.Module` is called on tensors, without gradients, where
+    (N, K); or a list of these, or a dictionary of names and callables, which see the same volumes. A `torch.nn.Module` is called on tensors, without gradients, where
     its parameters are. `data` is a `Dataset` or its file.
 
     `protocol` is a dictionary or a TOML file with the fields of `protocol` in report.json, such as
@@ -45,8 +45,12 @@ def evaluate(
     `KeyboardInterrupt` on Ctrl-C.
     """
     data = data if isinstance(data, Dataset) else Dataset(data)
-    models = list(model) if isinstance(model, (list, tuple)) else [model]
-    named = [_named(model, name if len(models) == 1 else None) for model in models]
+    if isinstance(model, dict):
+        named = [_named(model, name) for name, model in model.items()]
+    elif isinstance(model, (list, tuple)):
+        named = [_named(model, None) for model in model]
+    else:
+        named = [_named(model, name)]
     table = json.dumps(_protocol(protocol, changes))
     folder = None if out is None else os.fspath(out)
     hears = listener(progress)

@@ -8,9 +8,10 @@ from . import _native
 from ._arrays import numbers, triple
 
 
-def family_table(order, family):
+def family_table(order, family, size):
     """The table of a kernel family as JSON: Gaussian jets of an order, or what `family` says."""
     if family is None:
+        order = max(min(3, size - 1), 0) if order is None else order
         return json.dumps({"family": "gaussian_jets", "order": order})
     if isinstance(family, str):
         family = {"family": family}
@@ -22,16 +23,16 @@ def family_table(order, family):
 class KernelBasis:
     """All steerable kernels of a family between two types of fields, sampled on size³ taps.
 
-    A kernel obeys K(R x) = D_out(R) K(x) D_in(R)ᵀ. `order` is that of Gaussian jets; `family` is another family instead,
+    A kernel obeys K(R x) = D_out(R) K(x) D_in(R)ᵀ. `order` is that of Gaussian jets, 3, or size - 1 if that is less, if left out; `family` is another family instead,
     such as "gaussian_shells" or `{"family": "bessel", "functions": 3}`. `voxel_size` is a number or x, y, z.
 
     Raises `Steer3dError` for wrong irreps, an even size, or a family that does not fit.
     """
 
-    def __init__(self, irreps_in, irreps_out, size: int, order: int = 3, family=None, voxel_size=1.0):
+    def __init__(self, irreps_in, irreps_out, size: int, order: int | None = None, family=None, voxel_size=1.0):
         self.irreps_in, self.irreps_out = _native.Irreps(irreps_in), _native.Irreps(irreps_out)
         self.size = size
-        table = family_table(order, family)
+        table = family_table(order, family, size)
         self._basis = _native.KernelBasis(irreps_in, irreps_out, size, table, triple("voxel_size", voxel_size))
 
     @property

@@ -218,7 +218,8 @@ class SteerableConv3d(nn.Module):
     Args:
         irreps_in, irreps_out: types of the fields, such as "16x0+16x1+16x2".
         kernel_size: odd, in voxels; the volume is padded by `kernel_size // 2` zeros.
-        order: highest derivative of the Gaussian jets that kernels are made of, below `kernel_size`.
+        order: highest derivative of the Gaussian jets that kernels are made of, below `kernel_size`; 3, or the highest, if left
+            out.
         stride: every how many voxels there is an output. Rotations of the cube commute with a stride above 1 on odd grids
             only; a `GaussianPool` after stride 1 commutes on all.
         voxel_size: edges of a voxel, a number or x, y, z.
@@ -237,7 +238,7 @@ class SteerableConv3d(nn.Module):
         irreps_in,
         irreps_out,
         kernel_size: int = 5,
-        order: int = 3,
+        order: int | None = None,
         stride: int = 1,
         voxel_size=1.0,
         bias: bool = False,
@@ -251,7 +252,7 @@ class SteerableConv3d(nn.Module):
         self.kernel_size, self.stride = kernel_size, stride
         if stride < 1:
             raise ValueError(f"stride: expected at least 1, found {stride}")
-        table = [str(self.irreps_in), str(self.irreps_out), kernel_size, family_table(order, family)]
+        table = [str(self.irreps_in), str(self.irreps_out), kernel_size, family_table(order, family, kernel_size)]
         self.kernel = json.dumps([*table, triple("voxel_size", voxel_size)])
         self.path = self._path(path)
         seed = int(torch.randint(2**62, ()))
