@@ -38,6 +38,8 @@ def every_layer(dtype=torch.float64):
         "gate": (layers.Gate(OUT), str(layers.Gate(OUT).irreps_in)),
         "norm nonlinearity": (relu, OUT),
         "batch norm": (norm, OUT),
+        "batch norm, running": (layers.FieldBatchNorm(OUT, dtype=dtype).eval(), OUT),
+        "batch norm, scaling": (layers.FieldBatchNorm(OUT, scaling_only=True, dtype=dtype), OUT),
         "dropout": (layers.FieldDropout(OUT, 0.3).eval(), OUT),
         "pool": (layers.GaussianPool(2), OUT),
         "invariant pool": (layers.InvariantPool("5x0"), "5x0"),
@@ -72,7 +74,9 @@ def test_both_paths_agree():
     a.bias.data.fill_(0.3)
     b.bias.data.fill_(0.3)
     assert torch.allclose(a(field(IN)), b(field(IN)), atol=1e-12)
-    for layer, irreps in (every_layer()["gate"], every_layer()["norm nonlinearity"]):
+    scaled = layers.FieldBatchNorm(OUT, scaling_only=True, dtype=torch.float64)
+    known = every_layer()
+    for layer, irreps in (*(known[name] for name in ("gate", "norm nonlinearity", "batch norm", "pool")), (scaled, OUT)):
         x = field(irreps)
         ours = layer(x)
         fits, layers._native_fits = layers._native_fits, lambda x: False
@@ -152,10 +156,11 @@ def test_operations_are_opaque():
 def test_batch_norm_counts_the_first_batches_alike():
     norm = layers.FieldBatchNorm(OUT)
     a, b = field(OUT, dtype=torch.float32), field(OUT, dtype=torch.float32, seed=1)
-    mean = (norm._statistics(a)[1] + norm._statistics(b)[1]) / 2
+    mean, var = (sum(values) / 2 for values in zip(norm._statistics(a), norm._statistics(b)))
     norm(a)
     norm(b)
-    assert torch.allclose(norm.running_var, mean)
+    assert torch.allclose(norm.running_var, var)
+    assert torch.allclose(norm.running_mean, mean, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", list(steer3d.builtin_models()))

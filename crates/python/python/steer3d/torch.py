@@ -1,6 +1,6 @@
 """Steerable layers for PyTorch: fields are tensors N,C,D,H,W whose channels are those of `steer3d.Irreps`.
 
-On the CPU, convolutions of Gaussian jets and the nonlinearities compute with the kernels of steer3d, in float32 or float64,
+On the CPU, convolutions of Gaussian jets, nonlinearities, norms and pools compute with the kernels of steer3d, in float32 or float64,
 on the memory of the tensors, without copies, and with as many threads as the variable RAYON_NUM_THREADS says (all, if it is
 not set). On other devices, and with `path="dense"`, everything is plain PyTorch: `conv3d` with the filter that the
 weights give. Both give the same numbers up to rounding. Gradients of gradients are those of the dense path only.
@@ -133,6 +133,77 @@ def _(x, bias, grad, irreps):
     return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(bias)
 
 
+@torch.library.custom_op("steer3d::field_statistics", mutates_args=(), device_types="cpu")
+def _field_statistics(x: torch.Tensor, irreps: str, fields: int) -> torch.Tensor:
+    """The means of all fields, 0 of those that are not scalars, then their variances."""
+    return torch.from_numpy(_native.field_statistics(_array(x), irreps))
+
+
+@_field_statistics.register_fake
+def _(x, irreps, fields):
+    return x.new_empty([2 * fields])
+
+
+@torch.library.custom_op("steer3d::field_norm", mutates_args=(), device_types="cpu")
+def _field_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    statistics: torch.Tensor,
+    irreps: str,
+    eps: float,
+    from_batch: bool,
+) -> torch.Tensor:
+    arrays = map(_array, (x, weight, bias, statistics))
+    return torch.from_numpy(_native.field_norm(*arrays, irreps, eps))
+
+
+@_field_norm.register_fake
+def _(x, weight, bias, statistics, irreps, eps, from_batch):
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("steer3d::field_norm_gradients", mutates_args=(), device_types="cpu")
+def _field_norm_gradients(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    grad: torch.Tensor,
+    statistics: torch.Tensor,
+    irreps: str,
+    eps: float,
+    from_batch: bool,
+    biases: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    arrays = map(_array, (x, weight, grad, statistics))
+    of_x, small = _native.field_norm_gradients(*arrays, irreps, eps, from_batch)
+    return torch.from_numpy(of_x), torch.from_numpy(small)
+
+
+@_field_norm_gradients.register_fake
+def _(x, weight, grad, statistics, irreps, eps, from_batch, biases):
+    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty([weight.numel() + biases])
+
+
+@torch.library.custom_op("steer3d::pool", mutates_args=(), device_types="cpu")
+def _pool(x: torch.Tensor, stride: int, sigma: float) -> torch.Tensor:
+    return torch.from_numpy(_native.gaussian_pool(_array(x), stride, sigma))
+
+
+@_pool.register_fake
+def _(x, stride, sigma):
+    return x.new_empty([*x.shape[:2], *_strided(x, stride)])
+
+
+@torch.library.custom_op("steer3d::pool_gradient", mutates_args=(), device_types="cpu")
+def _pool_gradient(grad: torch.Tensor, sizes: list[int], stride: int, sigma: float) -> torch.Tensor:
+    return torch.from_numpy(_native.gaussian_pool_gradient(sizes, stride, sigma, _array(grad)))
+
+
+@_pool_gradient.register_fake
+def _(grad, sizes, stride, sigma):
+    return grad.new_empty(sizes)
+
+
 def _conv_context(ctx, inputs, output):
     x, weight, bias, ctx.kernel, _, ctx.stride = inputs
     ctx.save_for_backward(x, weight)
@@ -170,6 +241,28 @@ def _norm_backward(ctx, grad):
     return *_norm_relu_gradients(*ctx.saved_tensors, grad, ctx.irreps), None
 
 
+def _field_context(ctx, inputs, output):
+    x, weight, bias, statistics, *ctx.settings = inputs
+    ctx.biases = bias.numel()
+    ctx.save_for_backward(x, weight, statistics)
+
+
+def _field_backward(ctx, grad):
+    x, weight, statistics = ctx.saved_tensors
+    of_x, small = _field_norm_gradients(x, weight, grad, statistics, *ctx.settings, ctx.biases)
+    fields = weight.numel()
+    return of_x, small[:fields], small[fields:], None, None, None, None
+
+
+def _pool_context(ctx, inputs, output):
+    x, ctx.stride, ctx.sigma = inputs
+    ctx.sizes = list(x.shape)
+
+
+def _pool_backward(ctx, grad):
+    return _pool_gradient(grad, ctx.sizes, ctx.stride, ctx.sigma), None, None
+
+
 def _refuse(ctx, *grads):
     raise RuntimeError(_ONCE)
 
@@ -177,7 +270,9 @@ def _refuse(ctx, *grads):
 _conv.register_autograd(_conv_backward, setup_context=_conv_context)
 _gate.register_autograd(_gate_backward, setup_context=_gate_context)
 _norm_relu.register_autograd(_norm_backward, setup_context=_norm_context)
-for _operation in (_conv_gradients, _gate_gradient, _norm_relu_gradients):
+_field_norm.register_autograd(_field_backward, setup_context=_field_context)
+_pool.register_autograd(_pool_backward, setup_context=_pool_context)
+for _operation in (_conv_gradients, _gate_gradient, _norm_relu_gradients, _field_norm_gradients, _pool_gradient):
     _operation.register_autograd(_refuse)
 
 
@@ -388,7 +483,12 @@ class FieldBatchNorm(nn.Module):
         self.irreps, self.eps, self.momentum = Irreps(irreps), eps, momentum
         fields = self.irreps.fields
         shifted = [i for i, (_, _, invariant) in enumerate(fields) if invariant and not scaling_only]
-        self._fields, self._shifted, self._channels = _fields_of_channels(self.irreps), shifted, [fields[i][0] for i in shifted]
+        self._fields, self._shifted = _fields_of_channels(self.irreps), shifted
+        self._channels = [fields[i][0] for i in shifted]
+        # Where nothing is shifted, scalars are normalised as pseudoscalars are.
+        blocks = [(mul, irrep.rstrip("eo")) for mul, irrep, _ in self.irreps.blocks]
+        scaled = "+".join(f"{mul}x{l}{'o' if l == '0' else 'e'}" for mul, l in blocks)
+        self._normalised_as = scaled if scaling_only else str(self.irreps)
         given = {"device": device, "dtype": dtype}
         self.weight = nn.Parameter(torch.ones(len(fields), **given))
         self.bias = nn.Parameter(torch.zeros(len(shifted), **given)) if shifted else None
@@ -396,23 +496,25 @@ class FieldBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(len(fields), **given))
         self.register_buffer("num_batches_tracked", torch.tensor(0), persistent=False)
 
-    def _statistics(self, x):
-        """Means of the shifted channels and variances of the fields."""
-        index = torch.tensor(self._fields, device=x.device)
-        count = x.new_tensor([1.0 / dim for _, dim, _ in self.irreps.fields])
-        if not self._shifted:
-            square = (x * x).mean((0, 2, 3, 4))
-            return None, square.new_zeros(len(count)).index_add(0, index, square) * count
-        channels = torch.tensor(self._channels, device=x.device)
-        mean = x.index_select(1, channels).mean((0, 2, 3, 4))
-        shift = x.new_zeros(self.irreps.dim).index_copy(0, channels, mean)
-        square = (x - shift.view(-1, 1, 1, 1)).square().mean((0, 2, 3, 4))
-        return mean, square.new_zeros(len(count)).index_add(0, index, square) * count
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The normalised field, by the statistics of the batch when training, else by the running ones."""
         _check("FieldBatchNorm", x, self.irreps)
         _same("FieldBatchNorm", x, self.weight)
+        if not _native_fits(x):
+            return self._plain(x)
+        fields = len(self.weight)
+        if self.training:
+            statistics = _field_statistics(x.detach(), self._normalised_as, fields)
+            self._track(statistics[:fields][self._shifted], statistics[fields:])
+        else:
+            mean = x.new_zeros(fields)
+            if self._shifted:
+                mean[self._shifted] = self.running_mean
+            statistics = torch.cat([mean, self.running_var])
+        bias = x.new_empty(0) if self.bias is None else self.bias
+        return _field_norm(x, self.weight, bias, statistics, self._normalised_as, self.eps, self.training)
+
+    def _plain(self, x):
         mean, var = self.running_mean, self.running_var
         if self.training:
             mean, var = self._statistics(x)
@@ -422,18 +524,29 @@ class FieldBatchNorm(nn.Module):
         factor = scale.index_select(0, index).view(-1, 1, 1, 1)
         if not self._shifted:
             return x * factor
-        shifted = torch.tensor(self._shifted, device=x.device)
+        shifted, channels = torch.tensor([self._shifted, self._channels], device=x.device)
         shift = self.bias - scale.index_select(0, shifted) * mean
-        channels = torch.tensor(self._channels, device=x.device)
         shift = shift.new_zeros(self.irreps.dim).index_copy(0, channels, shift)
         return x * factor + shift.view(-1, 1, 1, 1)
+
+    def _statistics(self, x):
+        """Means of the shifted channels and variances of the fields, in plain PyTorch."""
+        channels, mean, centred = torch.tensor(self._channels, dtype=torch.long, device=x.device), None, x
+        if self._shifted:
+            mean = x.index_select(1, channels).mean((0, 2, 3, 4))
+            shift = x.new_zeros(self.irreps.dim).index_copy(0, channels, mean)
+            centred = x - shift.view(-1, 1, 1, 1)
+        square = centred.square().mean((0, 2, 3, 4))
+        index = torch.tensor(self._fields, device=x.device)
+        share = x.new_tensor([1.0 / dim for _, dim, _ in self.irreps.fields])
+        return mean, square.new_zeros(len(share)).index_add(0, index, square) * share
 
     @torch.no_grad()
     def _track(self, mean, var):
         self.num_batches_tracked += 1
         momentum = max(self.momentum, 1.0 / int(self.num_batches_tracked))
         self.running_var.lerp_(var.detach(), momentum)
-        if mean is not None:
+        if self._shifted:
             self.running_mean.lerp_(mean.detach(), momentum)
 
     def extra_repr(self):
@@ -479,6 +592,8 @@ class GaussianPool(nn.Module):
         """The pooled field N,C,D',H',W', D' = (D - 1) // stride + 1."""
         if x.dim() != 5:
             raise ValueError(f"GaussianPool: expected a tensor N,C,D,H,W, found shape {tuple(x.shape)}")
+        if _native_fits(x):
+            return _pool(x, self.stride, self.sigma)
         for axis in (2, 3, 4):
             x = self._along(x, axis)
         return x
