@@ -148,7 +148,7 @@ def test_state_and_pickles():
 def test_operations_are_opaque():
     x, layer = field(IN, 5, torch.float32), conv(dtype=torch.float32)
     arguments = (x, layer.weight, None, layer.kernel, layer.irreps_out.dim, 1)
-    torch.library.opcheck(layers._conv, arguments, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+    torch.library.opcheck(layers._conv.default, arguments, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
     assert torch.equal(compiled(x), layer(x))
 

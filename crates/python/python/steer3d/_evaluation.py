@@ -163,6 +163,9 @@ class Report:
     def __str__(self):
         return self._report.text()
 
+    def __repr__(self):
+        return f"Report({[model['name'] for section in self.data['sections'] for model in section['models']]})"
+
     def _repr_html_(self):
         return f"<pre>{escape(str(self))}</pre>"
 

@@ -37,7 +37,7 @@ __all__ = [
 
 # Time of a multiply-add of the separable path over one of the dense path, as in the Rust layers.
 _SEPARABLE_COST = 3
-_ONCE = "steer3d computes no gradients of gradients on this path: take path='dense', or do without create_graph"
+_REFUSED = "steer3d computes no gradients of gradients on this path: take path='dense', or do without create_graph"
 
 
 @functools.lru_cache(maxsize=256)
@@ -60,10 +60,27 @@ def _strided(x, stride):
     return [(n - 1) // stride + 1 for n in x.shape[2:]]
 
 
-# Each operation is opaque for torch.compile: the fake one gives the shape, the other the numbers.
+# Each operation is opaque for torch.compile: the fake one gives the shape, the other the numbers. `torch.library.custom_op` would
+# import the compiler at the first call.
+_LIBRARY = torch.library.Library("steer3d", "DEF")
 
 
-@torch.library.custom_op("steer3d::conv", mutates_args=(), device_types="cpu")
+def _operation(function):
+    name, schema = function.__name__[1:], torch.library.infer_schema(function, mutates_args=())
+    _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, function, "CPU")
+    return getattr(torch.ops.steer3d, name)
+
+
+def _fake(operation):
+    return torch.library.register_fake(operation.default.name(), lib=_LIBRARY)
+
+
+def _differentiable(operation, backward, context=None):
+    torch.library.register_autograd(operation.default.name(), backward, setup_context=context, lib=_LIBRARY)
+
+
+@_operation
 def _conv(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, kernel: str, channels: int, stride: int
 ) -> torch.Tensor:
@@ -71,12 +88,12 @@ def _conv(
     return torch.from_numpy(_separable(kernel)[0].forward(_array(x), _array(weight), bias, stride))
 
 
-@_conv.register_fake
+@_fake(_conv)
 def _(x, weight, bias, kernel, channels, stride):
     return x.new_empty([x.shape[0], channels, *_strided(x, stride)])
 
 
-@torch.library.custom_op("steer3d::conv_gradients", mutates_args=(), device_types="cpu")
+@_operation
 def _conv_gradients(
     x: torch.Tensor, weight: torch.Tensor, grad: torch.Tensor, kernel: str, stride: int, both: bool
 ) -> torch.Tensor:
@@ -85,42 +102,42 @@ def _conv_gradients(
     return torch.from_numpy(_separable(kernel)[0].gradients(_array(x), weight, _array(grad), stride))
 
 
-@_conv_gradients.register_fake
+@_fake(_conv_gradients)
 def _(x, weight, grad, kernel, stride, both):
     return x.new_empty([weight.numel() + (x.numel() if both else 0)])
 
 
-@torch.library.custom_op("steer3d::gate", mutates_args=(), device_types="cpu")
+@_operation
 def _gate(x: torch.Tensor, scalars: int, gated: str, channels: int) -> torch.Tensor:
     return torch.from_numpy(_native.gate(_array(x), scalars, gated))
 
 
-@_gate.register_fake
+@_fake(_gate)
 def _(x, scalars, gated, channels):
     return x.new_empty([x.shape[0], channels, *x.shape[2:]])
 
 
-@torch.library.custom_op("steer3d::gate_gradient", mutates_args=(), device_types="cpu")
+@_operation
 def _gate_gradient(x: torch.Tensor, grad: torch.Tensor, scalars: int, gated: str) -> torch.Tensor:
     return torch.from_numpy(_native.gate_gradient(_array(x), scalars, gated, _array(grad)))
 
 
-@_gate_gradient.register_fake
+@_fake(_gate_gradient)
 def _(x, grad, scalars, gated):
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("steer3d::norm_relu", mutates_args=(), device_types="cpu")
+@_operation
 def _norm_relu(x: torch.Tensor, bias: torch.Tensor, irreps: str) -> torch.Tensor:
     return torch.from_numpy(_native.norm_relu(_array(x), irreps, _array(bias)))
 
 
-@_norm_relu.register_fake
+@_fake(_norm_relu)
 def _(x, bias, irreps):
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("steer3d::norm_relu_gradients", mutates_args=(), device_types="cpu")
+@_operation
 def _norm_relu_gradients(
     x: torch.Tensor, bias: torch.Tensor, grad: torch.Tensor, irreps: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,23 +145,23 @@ def _norm_relu_gradients(
     return torch.from_numpy(of_x), torch.from_numpy(of_bias)
 
 
-@_norm_relu_gradients.register_fake
+@_fake(_norm_relu_gradients)
 def _(x, bias, grad, irreps):
     return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(bias)
 
 
-@torch.library.custom_op("steer3d::field_statistics", mutates_args=(), device_types="cpu")
+@_operation
 def _field_statistics(x: torch.Tensor, irreps: str, fields: int) -> torch.Tensor:
     """The means of all fields, 0 of those that are not scalars, then their variances."""
     return torch.from_numpy(_native.field_statistics(_array(x), irreps))
 
 
-@_field_statistics.register_fake
+@_fake(_field_statistics)
 def _(x, irreps, fields):
     return x.new_empty([2 * fields])
 
 
-@torch.library.custom_op("steer3d::field_norm", mutates_args=(), device_types="cpu")
+@_operation
 def _field_norm(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -158,12 +175,12 @@ def _field_norm(
     return torch.from_numpy(_native.field_norm(*arrays, irreps, eps))
 
 
-@_field_norm.register_fake
+@_fake(_field_norm)
 def _(x, weight, bias, statistics, irreps, eps, from_batch):
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("steer3d::field_norm_gradients", mutates_args=(), device_types="cpu")
+@_operation
 def _field_norm_gradients(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -179,27 +196,27 @@ def _field_norm_gradients(
     return torch.from_numpy(of_x), torch.from_numpy(small)
 
 
-@_field_norm_gradients.register_fake
+@_fake(_field_norm_gradients)
 def _(x, weight, grad, statistics, irreps, eps, from_batch, biases):
     return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty([weight.numel() + biases])
 
 
-@torch.library.custom_op("steer3d::pool", mutates_args=(), device_types="cpu")
+@_operation
 def _pool(x: torch.Tensor, stride: int, sigma: float) -> torch.Tensor:
     return torch.from_numpy(_native.gaussian_pool(_array(x), stride, sigma))
 
 
-@_pool.register_fake
+@_fake(_pool)
 def _(x, stride, sigma):
     return x.new_empty([*x.shape[:2], *_strided(x, stride)])
 
 
-@torch.library.custom_op("steer3d::pool_gradient", mutates_args=(), device_types="cpu")
+@_operation
 def _pool_gradient(grad: torch.Tensor, sizes: list[int], stride: int, sigma: float) -> torch.Tensor:
     return torch.from_numpy(_native.gaussian_pool_gradient(sizes, stride, sigma, _array(grad)))
 
 
-@_pool_gradient.register_fake
+@_fake(_pool_gradient)
 def _(grad, sizes, stride, sigma):
     return grad.new_empty(sizes)
 
@@ -264,16 +281,16 @@ def _pool_backward(ctx, grad):
 
 
 def _refuse(ctx, *grads):
-    raise RuntimeError(_ONCE)
+    raise RuntimeError(_REFUSED)
 
 
-_conv.register_autograd(_conv_backward, setup_context=_conv_context)
-_gate.register_autograd(_gate_backward, setup_context=_gate_context)
-_norm_relu.register_autograd(_norm_backward, setup_context=_norm_context)
-_field_norm.register_autograd(_field_backward, setup_context=_field_context)
-_pool.register_autograd(_pool_backward, setup_context=_pool_context)
-for _operation in (_conv_gradients, _gate_gradient, _norm_relu_gradients, _field_norm_gradients, _pool_gradient):
-    _operation.register_autograd(_refuse)
+_differentiable(_conv, _conv_backward, _conv_context)
+_differentiable(_gate, _gate_backward, _gate_context)
+_differentiable(_norm_relu, _norm_backward, _norm_context)
+_differentiable(_field_norm, _field_backward, _field_context)
+_differentiable(_pool, _pool_backward, _pool_context)
+for _once in (_conv_gradients, _gate_gradient, _norm_relu_gradients, _field_norm_gradients, _pool_gradient):
+    _differentiable(_once, _refuse)
 
 
 def _check(layer, x, irreps):
