@@ -232,9 +232,10 @@ def _conv_backward(ctx, grad):
     gradients = [None] * 6
     if of_x or of_weight:
         both = _conv_gradients(x, weight, grad, ctx.kernel, ctx.stride, of_x)
-        gradients[1] = both[-weight.numel() :]
+        before = x.numel() if of_x else 0
+        gradients[1] = both.narrow(0, before, weight.numel())
         if of_x:
-            gradients[0] = both[: x.numel()].view(x.shape)
+            gradients[0] = both.narrow(0, 0, before).view(x.shape)
     if of_bias:
         gradients[2] = grad.sum((0, 2, 3, 4))
     return tuple(gradients)
@@ -268,7 +269,8 @@ def _field_backward(ctx, grad):
     x, weight, statistics = ctx.saved_tensors
     of_x, small = _field_norm_gradients(x, weight, grad, statistics, *ctx.settings, ctx.biases)
     fields = weight.numel()
-    return of_x, small[:fields], small[fields:], None, None, None, None
+    of_weight, of_bias = small.split([fields, ctx.biases])
+    return of_x, of_weight, of_bias, None, None, None, None
 
 
 def _pool_context(ctx, inputs, output):
@@ -522,14 +524,18 @@ class FieldBatchNorm(nn.Module):
         fields = len(self.weight)
         if self.training:
             statistics = _field_statistics(x.detach(), self._normalised_as, fields)
-            self._track(statistics[:fields][self._shifted], statistics[fields:])
+            mean, var = statistics.split(fields)
+            self._track(mean.index_select(0, self._places(x)), var)
         else:
-            mean = x.new_zeros(fields)
+            mean = self.running_var.new_zeros(fields)
             if self._shifted:
-                mean[self._shifted] = self.running_mean
+                mean = mean.index_copy(0, self._places(x), self.running_mean)
             statistics = torch.cat([mean, self.running_var])
-        bias = x.new_empty(0) if self.bias is None else self.bias
+        bias = self.weight.new_empty(0) if self.bias is None else self.bias
         return _field_norm(x, self.weight, bias, statistics, self._normalised_as, self.eps, self.training)
+
+    def _places(self, x):
+        return torch.tensor(self._shifted, dtype=torch.long, device=x.device)
 
     def _plain(self, x):
         mean, var = self.running_mean, self.running_var
