@@ -32,8 +32,8 @@ def evaluate(
 
     `model` is a file (.safetensors, .onnx in a build with it), a name of `builtin_models`, a `Model`, or any callable from
     float32 arrays N,C,D,H,W to logits (N, K), with `answers="voxels"` logits (N, K, D, H, W), with `answers="values"` values
-    (N, K); or a list of these, or a dictionary of names and callables, which see the same volumes. A `torch.nn.Module` is called on tensors, without gradients, where
-    its parameters are. `data` is a `Dataset` or its file.
+    (N, K); or a list of these, or a dictionary of names and callables, which see the same volumes. A `torch.nn.Module` is
+    called on tensors where its parameters are, for evaluation and without gradients. `data` is a `Dataset` or its file.
 
     `protocol` is a dictionary or a TOML file with the fields of `protocol` in report.json, such as
     `{"rotations": 16, "angles": [45, 90], "groups": ["cube"]}`; keywords change single fields. With `out`, a folder, the

@@ -23,8 +23,8 @@ def family_table(order, family, size):
 class KernelBasis:
     """All steerable kernels of a family between two types of fields, sampled on size³ taps.
 
-    A kernel obeys K(R x) = D_out(R) K(x) D_in(R)ᵀ. `order` is that of Gaussian jets, 3, or size - 1 if that is less, if left out; `family` is another family instead,
-    such as "gaussian_shells" or `{"family": "bessel", "functions": 3}`. `voxel_size` is a number or x, y, z.
+    A kernel obeys K(R x) = D_out(R) K(x) D_in(R)ᵀ. `order` is that of Gaussian jets; 3, or size - 1 if that is less, if it is
+    left out. `family` is another family instead, such as "gaussian_shells" or `{"family": "bessel", "functions": 3}`. `voxel_size` is a number or x, y, z.
 
     Raises `Steer3dError` for wrong irreps, an even size, or a family that does not fit.
     """

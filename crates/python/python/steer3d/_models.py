@@ -67,7 +67,9 @@ class Model:
         records = self._records(x, 1, True, None, False, False)
         return np.array([record["features"] for record in records if "features" in record], np.float32)
 
-    def predict(self, inputs, rotations: int = 1, features: bool = False, maps=None, probabilities: bool = False, progress: bool = True):
+    def predict(
+        self, inputs, rotations: int = 1, features: bool = False, maps=None, probabilities: bool = False, progress=True
+    ):
         """Answers for files or volumes.
 
         For volumes N,C,D,H,W of a model of classes, the probabilities (N, K); of other models, what `forward` gives.

@@ -309,9 +309,11 @@ def _check(layer, x, irreps):
 
 def _same(layer, x, parameter):
     if x.device != parameter.device:
-        raise ValueError(f"{layer}: expected a tensor on {parameter.device}, as the parameters, found {x.device}; move one of them")
+        expected = f"a tensor on {parameter.device}, as the parameters"
+        raise ValueError(f"{layer}: expected {expected}, found one on {x.device}; move one of them")
     if x.dtype != parameter.dtype:
-        raise TypeError(f"{layer}: expected a tensor of {parameter.dtype}, as the parameters, found {x.dtype}; convert one of them")
+        expected = f"a tensor of {parameter.dtype}, as the parameters"
+        raise TypeError(f"{layer}: expected {expected}, found {x.dtype}; convert one of them")
 
 
 def _native_fits(x):
@@ -694,7 +696,8 @@ class SteerableNetwork(nn.Module):
         config = card["model"]
         unlike = _unlike(config)
         if unlike:
-            raise Steer3dError(f"model: expected a steerable network of plain blocks with a head of classes or scalars, found {unlike}")
+            expected = "a steerable network of plain blocks with a head of classes or scalars"
+            raise Steer3dError(f"model: expected {expected}, found {unlike}")
         self.card, self.input_scale = card, config["input_scale"]
         self.irreps_in = given = Irreps(config["input"])
         self.blocks = nn.ModuleList()
@@ -734,7 +737,7 @@ def _unlike(config):
 
 
 def load_steer3d(model) -> SteerableNetwork:
-    """The network of a model file (.safetensors), of a name of `steer3d.builtin_models`, or of a `steer3d.Model`, with its weights."""
+    """The network of a model file (.safetensors), a name of `steer3d.builtin_models` or a `steer3d.Model`, with its weights."""
     model = model if isinstance(model, Model) else Model(model)
     network = SteerableNetwork(model.card)
     weights = {name: torch.from_numpy(values) for name, values in model._model.tensors()}
