@@ -1,4 +1,4 @@
-.PHONY: demo answer results test test-onnx release setup
+.PHONY: demo answer results test test-onnx release wheel setup
 
 demo: setup
 	cargo run --release --locked -p steer3d-cli -- demo --out steer3d-demo
@@ -27,6 +27,10 @@ test-onnx: setup
 # The program with ONNX models as an archive for this platform, in target/.
 release: setup
 	scripts/release
+
+# A wheel of the Python package for this platform, in target/wheels.
+wheel: setup
+	python3 -m pip wheel --quiet --no-deps --wheel-dir target/wheels .
 
 setup:
 	@scripts/setup

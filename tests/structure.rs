@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 /// The crates from the lightest to the heaviest, as ARCHITECTURE.md lists them.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "steer3d-files",
     "steer3d-so3",
     "steer3d-kernels",
@@ -23,6 +23,7 @@ const ORDER: [&str; 15] = [
     "steer3d-experiments",
     "steer3d",
     "steer3d-cli",
+    "steer3d-python",
 ];
 
 fn root() -> &'static Path {

@@ -4,7 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write as _;
 
 /// The system's allocator, which never gives nothing.
-pub(crate) struct OrExit;
+#[derive(Clone, Copy, Debug)]
+pub struct OrExit;
 
 // SAFETY: each call is passed to the system's allocator as it came, with what the caller guarantees, and what that gives
 // is returned as it is; where it gives nothing, nothing returns.

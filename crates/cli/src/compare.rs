@@ -1,5 +1,4 @@
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use candle_core::Device;
@@ -13,7 +12,7 @@ use steer3d::report::comparison_terminal;
 
 use crate::eval::{ProtocolArgs, command_line};
 use crate::interrupt::{INTERRUPTED, stop};
-use crate::output::Output;
+use crate::output::{Output, SUCCESS};
 use crate::train::TrainingArgs;
 use crate::values::{MAX_SEEDS, named, seeds};
 
@@ -56,12 +55,7 @@ pub(crate) struct CompareArgs {
     out: PathBuf,
 }
 
-pub(crate) fn run(
-    args: &CompareArgs,
-    seed: u64,
-    device: &Device,
-    output: &Output,
-) -> Result<ExitCode> {
+pub(crate) fn run(args: &CompareArgs, seed: u64, device: &Device, output: &Output) -> Result<u8> {
     let dataset = Dataset::open(&args.dataset)?;
     let (split, protocol) = (args.protocol.split(), args.protocol.protocol(&dataset, seed)?);
     let training = |&architecture: &Architecture| {
@@ -81,9 +75,9 @@ pub(crate) fn run(
     let session = Session { devices, observer: output, stop: stop(), command: &command };
     let Some(comparison) = compare(&dataset, &config, &session)? else {
         output.say("interrupted: the same command goes on with what is not finished");
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(INTERRUPTED);
     };
     output.result(&comparison_terminal(&comparison), &comparison)?;
     output.say(&format!("report: {}", args.out.join("report.html").display()));
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }

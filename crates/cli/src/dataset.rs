@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,7 +16,7 @@ use steer3d::volume::ChannelScheme;
 use steer3d::volume::picture::overview;
 
 use crate::eval::{command_line, quoted};
-use crate::output::Output;
+use crate::output::{Output, SUCCESS};
 
 const IMPORT_EXAMPLES: &str = "Examples:
   steer3d dataset import cath cath_3class_ca_small.npz --size 24 --voxel-size 2 --out cath.h5
@@ -237,7 +236,7 @@ fn importers() -> impl TypedValueParser<Value = Importer> {
         .map(move |name| find(name).expect("one of the possible values"))
 }
 
-pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Result<ExitCode> {
+pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Result<u8> {
     match command {
         DatasetCommand::Import(args) => {
             import(args, seed, &command_line(), output)?;
@@ -257,7 +256,7 @@ pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Resul
             view(&Dataset::open(dataset)?, item, out, *level, output)?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
 /// The words of `data.make` in an experiment file.
@@ -410,7 +409,7 @@ struct Verified<'a> {
     broken: Vec<Broken>,
 }
 
-fn verify(dataset: &Dataset, output: &Output) -> Result<ExitCode> {
+fn verify(dataset: &Dataset, output: &Output) -> Result<u8> {
     let progress = Mutex::new(output.progress("verify", dataset.len()));
     let broken = dataset.verify(&|count| progress.lock().expect("no thread panics").at(count, ""));
     drop(progress);
@@ -421,7 +420,7 @@ fn verify(dataset: &Dataset, output: &Output) -> Result<ExitCode> {
     text.push(format!("{}: {} of {items} items are broken{how}", path.display(), broken.len()));
     let whole = broken.is_empty();
     output.result(&text.join("\n"), &Verified { path, items, checksums: sums, broken })?;
-    Ok(ExitCode::from(if whole { 0 } else { 2 }))
+    Ok(if whole { SUCCESS } else { 2 })
 }
 
 fn split(args: &SplitArgs, seed: u64, output: &Output) -> Result<()> {

@@ -1,6 +1,5 @@
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +16,7 @@ use steer3d::report::{Evaluation, ReportError, terminal};
 use steer3d::volume::Interpolation;
 
 use crate::interrupt::{INTERRUPTED, stop};
-use crate::output::Output;
+use crate::output::{Output, SUCCESS};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d eval runs/steerable/model.safetensors cath.h5
@@ -232,23 +231,18 @@ impl ProtocolArgs {
     }
 }
 
-pub(crate) fn run(
-    args: &EvalArgs,
-    seed: u64,
-    device: &Device,
-    output: &Output,
-) -> Result<ExitCode> {
+pub(crate) fn run(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Result<u8> {
     let done = evaluated(args, seed, device, output);
     let stopped = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(EvalError::Stopped))
             || cause.downcast_ref().is_some_and(ReportError::is_stop)
     };
     if !done.as_ref().is_err_and(|error| error.chain().any(stopped)) {
-        return done.map(|()| ExitCode::SUCCESS);
+        return done.map(|()| SUCCESS);
     }
     let goes_on = if args.out.is_some() { ": the same command goes on where it was" } else { "" };
     output.say(&format!("interrupted{goes_on}"));
-    Ok(ExitCode::from(INTERRUPTED))
+    Ok(INTERRUPTED)
 }
 
 fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Result<()> {

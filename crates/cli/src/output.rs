@@ -8,6 +8,9 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use steer3d::experiments::{Observer, PartObserver};
 
+/// Exit code of a command that did what it was asked for.
+pub(crate) const SUCCESS: u8 = 0;
+
 /// How the user wants to be told.
 pub(crate) struct Output {
     json: bool,

@@ -1,7 +1,6 @@
 use std::io::BufReader;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -15,7 +14,7 @@ use steer3d::predict::{
 };
 
 use crate::interrupt::{INTERRUPTED, stop};
-use crate::output::{Output, Progress};
+use crate::output::{Output, Progress, SUCCESS};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d predict cath-class protein.pdb
@@ -66,12 +65,12 @@ pub(crate) struct PredictArgs {
     resume: bool,
 }
 
-pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Result<ExitCode> {
+pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Result<u8> {
     let Some(name) = &args.model else {
         let lines = BUILTIN.iter().map(|model| format!("{:<20} {}", model.name, model.about));
         let names: Vec<&str> = BUILTIN.iter().map(|model| model.name).collect();
         output.result(&lines.collect::<Vec<_>>().join("\n"), &names)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(SUCCESS);
     };
     let model = opened(name, args, device)?;
     let stdin = || Box::new(BufReader::new(std::io::stdin())) as Box<dyn std::io::BufRead>;
@@ -136,7 +135,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
             ""
         };
         output.say(&format!("interrupted{goes_on}"));
-        return Ok(ExitCode::from(INTERRUPTED));
+        return Ok(INTERRUPTED);
     }
     if let (Some(kept), Some(path)) = (kept, &file) {
         let answered = done - failed;
@@ -148,7 +147,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
     if warned > 0 && file.is_some() {
         output.say(&format!("warnings for {warned} of {done} inputs are in the column `warnings`"));
     }
-    Ok(if failed > 0 { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+    Ok(if failed > 0 { SOME_FAILED } else { SUCCESS })
 }
 
 fn opened(name: &str, args: &PredictArgs, device: &Device) -> Result<Model> {

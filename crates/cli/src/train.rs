@@ -1,6 +1,5 @@
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -17,7 +16,7 @@ use toml::Table;
 use crate::dataset::make;
 use crate::eval::command_line;
 use crate::interrupt::{INTERRUPTED, stop};
-use crate::output::Output;
+use crate::output::{Output, SUCCESS};
 use crate::values::{MAX_SEEDS, named, seeds};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -165,7 +164,7 @@ pub(crate) fn run(
     seed: Option<u64>,
     devices: &[Device],
     output: &Output,
-) -> Result<ExitCode> {
+) -> Result<u8> {
     let (experiment, out) = plan(args, seed)?;
     let config = experiment.training(seed)?;
     let command = command_line();
@@ -190,8 +189,8 @@ pub(crate) fn run(
     Ok(code(false))
 }
 
-fn code(stopped: bool) -> ExitCode {
-    if stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
+fn code(stopped: bool) -> u8 {
+    if stopped { INTERRUPTED } else { SUCCESS }
 }
 
 /// A training and its evaluation in one run folder.

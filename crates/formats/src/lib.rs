@@ -44,14 +44,16 @@ mod samples;
 mod sdf;
 mod spec;
 mod stl;
+mod stored;
 mod xyz;
 
 pub use error::FormatError;
 pub use fault::{Fault, Place};
 pub use format::{Format, read, read_as, read_with};
 pub use held::{MAX_FILE_BYTES, MAX_RATIO};
-pub use map::{Frame, MapWriter, Voxels, write_volume, write_volume_like};
+pub use map::{MapWriter, write_volume, write_volume_like};
 pub use nifti::companion;
 pub use numpy::read_npz_array;
 pub use samples::{checked_len, unusable};
 pub use spec::{FileContents, Nan, Several};
+pub use stored::{Frame, Voxels};

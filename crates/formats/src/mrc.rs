@@ -16,9 +16,9 @@
 use nalgebra::{Matrix3, Vector3};
 
 use crate::fault::Fault;
-use crate::map::{Frame, Stored};
 use crate::samples::{Array, Axis, Element, Fields, fault, unusable};
 use crate::spec::{FormatSpec, Nan, Read};
+use crate::stored::{Frame, Stored};
 use steer3d_volume::molecule::Cell;
 use steer3d_volume::resample;
 use steer3d_volume::volume::Volume;

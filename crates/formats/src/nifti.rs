@@ -21,9 +21,9 @@ use nalgebra::{Matrix3, Quaternion, UnitQuaternion, Vector3};
 use crate::bytes::{self, extension};
 use crate::error::FormatError;
 use crate::fault::{Fault, Place};
-use crate::map::{Frame, Stored, Voxels};
 use crate::samples::{Array, Axis, Element, Fields, checked_len, fault, volume};
 use crate::spec::{FormatSpec, Nan, Read};
+use crate::stored::{Frame, Stored, Voxels};
 use steer3d_volume::volume::{Volume, VolumeError};
 
 pub(crate) const FORMAT: FormatSpec = FormatSpec {

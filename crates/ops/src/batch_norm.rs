@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use steer3d_so3::Irreps;
 
 use crate::check::{Volume, expect_argument, invalid};
-use crate::fields::{Span, field_volume, spans};
+use crate::fields::{Span, expect_type, spans};
 use crate::float::{Float, sum};
 use crate::gate::Affine;
 #[cfg(any(test, feature = "cuda"))]
@@ -135,12 +135,17 @@ impl FieldLayout {
         weight: &Tensor,
         bias: &Tensor,
     ) -> Result<Self> {
-        let layout = Self { volume: field_volume(op, x, irreps)?, fields: spans(irreps) };
+        let layout = Self::of_volume(op, Volume::of(op, x)?, irreps)?;
         let invariant = layout.fields.iter().filter(|f| f.invariant).count();
         let names = if op == AFFINE { ["scale", "shift"] } else { ["weight", "bias"] };
         expect_argument(op, names[0], weight, &[layout.fields.len()], x)?;
         expect_argument(op, names[1], bias, &[invariant], x)?;
         Ok(layout)
+    }
+
+    fn of_volume(op: &'static str, volume: Volume, irreps: &Irreps) -> Result<Self> {
+        expect_type(op, &volume, irreps)?;
+        Ok(Self { volume, fields: spans(irreps) })
     }
 
     /// The values of the invariant fields among those of all fields.
@@ -256,7 +261,45 @@ pub(crate) struct Normalize {
     rank: Option<Rank>,
 }
 
+/// The means of all fields of `x`, 0 of those that are not scalars, then their variances.
+pub(crate) fn statistics<T: Lanes>(volume: Volume, irreps: &Irreps, x: &[T]) -> Result<Vec<T>> {
+    Ok(Statistics(FieldLayout::of_volume(OP, volume, irreps)?).cpu([x]))
+}
+
 impl Normalize {
+    /// By means and variances of all fields; `from_batch` says whether they are those of the input.
+    pub(crate) fn by<T: Lanes>(
+        volume: Volume,
+        irreps: &Irreps,
+        [mean, var]: [&[T]; 2],
+        eps: f64,
+        from_batch: bool,
+    ) -> Result<Self> {
+        let layout = FieldLayout::of_volume(OP, volume, irreps)?;
+        let mean = mean.iter().map(|m| m.to_f64()).collect();
+        let std = var.iter().map(|v| (v.to_f64() + eps).sqrt()).collect();
+        Ok(Self { layout, mean, std, from_batch, batch: volume.batch, rank: None })
+    }
+
+    /// The gradients of x, and of the weights and biases one after the other, on the CPU.
+    pub(crate) fn gradients<T: Lanes>(&self, x: &[T], weight: &[T], grad: &[T]) -> [Vec<T>; 2] {
+        let (layout, mean) = (self.layout.clone(), self.mean.clone());
+        let sums = GradientSums { layout, mean }.cpu([x, grad]);
+        let sums: Vec<f64> = sums.iter().map(|s| s.to_f64()).collect();
+        let (moments, totals) = sums.split_at(self.num_fields());
+        let weight: Vec<f64> = weight.iter().map(|w| w.to_f64()).collect();
+        let coefficients = self.input_coefficients(&weight, moments, totals);
+        let coefficients = self.layout.per_channel(coefficients);
+        let combine = Combine { voxels: self.layout.volume.voxels(), coefficients };
+        let of_weight = moments.iter().zip(&self.std).map(|(m, s)| m / s);
+        let small = of_weight.chain(totals.iter().copied()).map(T::from_f64).collect();
+        [combine.cpu([x, grad]), small]
+    }
+
+    pub(crate) fn num_invariant(&self) -> usize {
+        self.layout.fields.iter().filter(|field| field.invariant).count()
+    }
+
     pub(crate) fn num_fields(&self) -> usize {
         self.layout.fields.len()
     }

@@ -34,14 +34,20 @@ pub(crate) fn spans(irreps: &Irreps) -> Vec<Span> {
 /// If `x` is no volume tensor or the number of channels is not the dimension of `irreps`.
 pub(crate) fn field_volume(op: &'static str, x: &Tensor, irreps: &Irreps) -> Result<Volume> {
     let volume = Volume::of(op, x)?;
-    let (expected, found) = (irreps.dim(), volume.channels);
-    if found != expected {
-        let sizes = x.dims();
-        let problem =
-            format!("expected {expected} channels for irreps {irreps}, got {found} in {sizes:?}");
-        return Err(invalid(op, problem));
-    }
+    expect_type(op, &volume, irreps)?;
     Ok(volume)
+}
+
+/// Checks that the number of channels is the dimension of `irreps`.
+pub(crate) fn expect_type(op: &'static str, volume: &Volume, irreps: &Irreps) -> Result<()> {
+    let (expected, found) = (irreps.dim(), volume.channels);
+    if found == expected {
+        return Ok(());
+    }
+    let sizes = volume.dims();
+    let problem =
+        format!("expected {expected} channels for irreps {irreps}, got {found} in {sizes:?}");
+    Err(invalid(op, problem))
 }
 
 /// Cuts `data` into consecutive slices of the given lengths.

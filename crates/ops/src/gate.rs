@@ -41,7 +41,7 @@ pub(crate) struct Gate {
     gated_dim: usize,
 }
 
-struct GateGradient(Gate);
+pub(crate) struct GateGradient(Gate);
 
 /// What an input channel goes through first: (x - mean) factor + bias.
 #[derive(Clone, Copy)]
@@ -67,7 +67,14 @@ fn sigmoid<T: Float>(x: T) -> T {
 
 impl Gate {
     pub(crate) fn new(x: &Tensor, scalars: usize, gated: Option<&Irreps>) -> Result<Self> {
-        let volume = Volume::of(OP, x)?;
+        Self::of_volume(Volume::of(OP, x)?, scalars, gated)
+    }
+
+    pub(crate) fn of_volume(
+        volume: Volume,
+        scalars: usize,
+        gated: Option<&Irreps>,
+    ) -> Result<Self> {
         let (fields, gated_dim) = gated.map_or((vec![], 0), |g| (spans(g), g.dim()));
         let (gates, channels) = (fields.len(), volume.channels);
         let expected = scalars + gates + gated_dim;
@@ -80,6 +87,10 @@ impl Gate {
             return Err(invalid(OP, problem));
         }
         Ok(Self { volume, scalars, fields, gated_dim })
+    }
+
+    pub(crate) fn of_gradient(&self) -> GateGradient {
+        GateGradient(self.clone())
     }
 
     fn out_channels(&self) -> usize {
@@ -250,7 +261,7 @@ impl Op<1> for Gate {
     }
 
     fn backward(&self, [x]: [&Tensor; 1], grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
-        Ok([Some(apply_constant(GateGradient(self.clone()), [x, grad])?)])
+        Ok([Some(apply_constant(self.of_gradient(), [x, grad])?)])
     }
 }
 

@@ -31,6 +31,7 @@ mod pool;
 mod product;
 mod separable;
 mod simd;
+pub mod slices;
 mod sphere;
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use steer3d_so3::Irreps;
 
 use crate::check::{Volume, expect_argument};
-use crate::fields::{Span, field_volume, spans, split};
+use crate::fields::{Span, expect_type, spans, split};
 use crate::float::Float;
 #[cfg(any(test, feature = "cuda"))]
 use crate::gpu::{Arg, Routine, Slot, args, fields};
@@ -29,13 +29,13 @@ const CHUNK: usize = 256;
 /// # Errors
 /// If shapes or element types do not agree.
 pub fn norm_relu(x: &Tensor, irreps: &Irreps, bias: &Tensor) -> Result<Tensor> {
-    let volume = field_volume(OP, x, irreps)?;
+    let op = NormRelu::of_volume(Volume::of(OP, x)?, irreps)?;
     expect_argument(OP, "bias", bias, &[irreps.num_fields()], x)?;
-    apply(NormRelu { volume, fields: spans(irreps) }, [x, bias])
+    apply(op, [x, bias])
 }
 
 #[derive(Clone)]
-struct NormRelu {
+pub(crate) struct NormRelu {
     volume: Volume,
     fields: Vec<Span>,
 }
@@ -69,6 +69,16 @@ fn relu<T: Float>(x: T) -> T {
 }
 
 impl NormRelu {
+    pub(crate) fn of_volume(volume: Volume, irreps: &Irreps) -> Result<Self> {
+        expect_type(OP, &volume, irreps)?;
+        Ok(Self { volume, fields: spans(irreps) })
+    }
+
+    /// The gradients of x and of the bias from x, bias and output gradient.
+    pub(crate) fn gradients<T: Lanes>(&self, inputs: [&[T]; 3]) -> [Vec<T>; 2] {
+        [InputGradient(self.clone()).cpu(inputs), BiasGradient(self.clone()).cpu(inputs)]
+    }
+
     /// Calls `each(element offset, index of field, out)` for every field of every sample.
     fn for_fields<T: Float>(&self, out: &mut [T], each: impl Fn(usize, usize, &mut [T]) + Sync) {
         let voxels = self.volume.voxels();

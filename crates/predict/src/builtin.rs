@@ -19,6 +19,11 @@ pub const BUILTIN: &[Builtin] = &[
         bytes: include_bytes!("../../../models/cath-class.safetensors"),
     },
     Builtin {
+        name: "cath-architecture",
+        about: "CATH architecture of a protein domain, one of ten",
+        bytes: include_bytes!("../../../models/cath-architecture.safetensors"),
+    },
+    Builtin {
         name: "secondary-structure",
         about: "coil, helix or strand at every voxel of a map of a protein, of 5 to 10 angstrom",
         bytes: include_bytes!("../../../models/secondary-structure.safetensors"),

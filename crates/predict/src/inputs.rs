@@ -1,3 +1,4 @@
+use std::collections::{HashMap, HashSet};
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,6 @@ use steer3d_dataset::{
 use steer3d_formats::npz::Npz;
 
 use crate::error::PredictError;
-use crate::items::name_maps;
 use crate::model::Model;
 
 /// Something to answer for.
@@ -181,4 +181,88 @@ fn archive(path: &Path, layout: &str, model: &Model) -> Result<ItemSource, Build
     }
     let importer = IMPORTERS.into_iter().find(|importer| importer.name == layout);
     importer.expect("a layout of the table above").open(Some(path), &options)
+}
+
+/// The file of an input that is one, or a record of one.
+pub(crate) fn file_of(input: &Input) -> Option<&Path> {
+    match &input.origin {
+        Origin::File(entry) => Some(&entry.path),
+        Origin::Dataset(..) | Origin::Archive(..) => None,
+    }
+}
+
+/// Gives each input a name for its map that no other has: that of its file or item, or where others have the same, its
+/// path with `_` between the parts.
+pub(crate) fn name_maps(items: &mut [Input]) {
+    let short = |input: &Input| {
+        let file = file_of(input);
+        let name = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        parts(name.as_deref().unwrap_or(&input.name))
+    };
+    let mut counts = HashMap::<_, usize>::new();
+    items.iter().for_each(|input| *counts.entry(short(input)).or_default() += 1);
+    let mut taken = HashSet::new();
+    for input in items {
+        let name = short(input);
+        let (stem, extension) = if counts[&name] == 1 {
+            name
+        } else {
+            parts(input.name.trim_start_matches(['.', '/']))
+        };
+        let mut map = (stem.clone(), extension);
+        for number in 2.. {
+            if taken.insert(map.clone()) {
+                break;
+            }
+            map.0 = format!("{stem}_{number}");
+        }
+        input.map = map;
+    }
+}
+
+/// The stem and the extension of the map of an input of this name.
+fn parts(name: &str) -> (String, &'static str) {
+    const KNOWN: [(&str, &str); 9] = [
+        (".nii.gz", ".nii.gz"),
+        (".nii", ".nii"),
+        (".hdr", ".nii"),
+        (".img", ".nii"),
+        (".npy", ".npy"),
+        (".mrc", ".mrc"),
+        (".map", ".mrc"),
+        (".ccp4", ".mrc"),
+        ("", ".mrc"),
+    ];
+    let lower = name.to_ascii_lowercase();
+    let bare = lower.len()
+        - [".gz", ".bz2"].iter().find_map(|p| lower.ends_with(p).then_some(p.len())).unwrap_or(0);
+    let ends =
+        |(ending, _): &&(&str, &str)| lower.ends_with(ending) || lower[..bare].ends_with(ending);
+    let &(ending, extension) = KNOWN.iter().find(ends).unwrap_or(&KNOWN[8]);
+    let end = if lower.ends_with(ending) { lower.len() } else { bare } - ending.len();
+    let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    (name[..end].chars().map(plain).collect(), extension)
+}
+
+#[cfg(test)]
+mod tests {
+    use steer3d_dataset::Entry;
+
+    use super::*;
+
+    #[test]
+    fn no_two_inputs_have_the_same_map() {
+        let input = |name: &str| {
+            let entry = Entry { path: name.into(), source: name.into(), ..Entry::default() };
+            Input::new(name.to_owned(), Origin::File(entry))
+        };
+        let names =
+            ["a/ct.nii.gz", "b/ct.nii.gz", "b_ct.nii.gz", "c/map.MRC.gz", "x.hdr", "y z.npy"];
+        let mut items = names.map(input);
+        name_maps(&mut items);
+        let paths = items.each_ref().map(|input| format!("{}{}", input.map.0, input.map.1));
+        let expected =
+            ["a_ct.nii.gz", "b_ct.nii.gz", "b_ct_2.nii.gz", "map.mrc", "x.nii", "y_z.npy"];
+        assert_eq!(paths, expected.map(String::from));
+    }
 }

@@ -1,6 +1,5 @@
 //! From an input to what is turned and voxelised.
 
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use steer3d_dataset::{FileReader, ItemData, Prepared, Recipe};
@@ -21,14 +20,6 @@ pub(crate) struct Item {
     /// SHA-256 of its file.
     pub(crate) sha256: Option<String>,
     pub(crate) warnings: Vec<String>,
-}
-
-/// The file of an input that is one, or a record of one.
-pub(crate) fn file_of(input: &Input) -> Option<&Path> {
-    match &input.origin {
-        Origin::File(entry) => Some(&entry.path),
-        Origin::Dataset(..) | Origin::Archive(..) => None,
-    }
 }
 
 /// Why an input cannot be read, and whether it can once others give back memory.
@@ -159,90 +150,8 @@ fn warnings(recipe: &Recipe, prepared: &Prepared) -> Vec<String> {
     warnings
 }
 
-/// Gives each input a name for its map that no other has: that of its file or item, or where others have the same, its
-/// path with `_` between the parts.
-pub(crate) fn name_maps(items: &mut [Input]) {
-    let short = |input: &Input| {
-        let file = file_of(input);
-        let name = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-        parts(name.as_deref().unwrap_or(&input.name))
-    };
-    let mut counts = HashMap::<_, usize>::new();
-    items.iter().for_each(|input| *counts.entry(short(input)).or_default() += 1);
-    let mut taken = HashSet::new();
-    for input in items {
-        let name = short(input);
-        let (stem, extension) = if counts[&name] == 1 {
-            name
-        } else {
-            parts(input.name.trim_start_matches(['.', '/']))
-        };
-        let mut map = (stem.clone(), extension);
-        for number in 2.. {
-            if taken.insert(map.clone()) {
-                break;
-            }
-            map.0 = format!("{stem}_{number}");
-        }
-        input.map = map;
-    }
-}
-
-/// The stem and the extension of the map of an input of this name.
-fn parts(name: &str) -> (String, &'static str) {
-    const KNOWN: [(&str, &str); 9] = [
-        (".nii.gz", ".nii.gz"),
-        (".nii", ".nii"),
-        (".hdr", ".nii"),
-        (".img", ".nii"),
-        (".npy", ".npy"),
-        (".mrc", ".mrc"),
-        (".map", ".mrc"),
-        (".ccp4", ".mrc"),
-        ("", ".mrc"),
-    ];
-    let lower = name.to_ascii_lowercase();
-    let bare = lower.len()
-        - [".gz", ".bz2"].iter().find_map(|p| lower.ends_with(p).then_some(p.len())).unwrap_or(0);
-    let ends =
-        |(ending, _): &&(&str, &str)| lower.ends_with(ending) || lower[..bare].ends_with(ending);
-    let &(ending, extension) = KNOWN.iter().find(ends).unwrap_or(&KNOWN[8]);
-    let end = if lower.ends_with(ending) { lower.len() } else { bare } - ending.len();
-    let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    (name[..end].chars().map(plain).collect(), extension)
-}
-
 /// The file of the labels or probabilities of an input, in `folder`.
 pub(crate) fn map_path(folder: &Path, input: &Input, more: &str) -> PathBuf {
     let (stem, extension) = &input.map;
     folder.join(format!("{stem}.{more}{extension}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use steer3d_dataset::Entry;
-
-    use super::*;
-
-    #[test]
-    fn no_two_inputs_have_the_same_map() {
-        let input = |name: &str| {
-            let entry = Entry { path: name.into(), source: name.into(), ..Entry::default() };
-            Input::new(name.to_owned(), Origin::File(entry))
-        };
-        let names =
-            ["a/ct.nii.gz", "b/ct.nii.gz", "b_ct.nii.gz", "c/map.MRC.gz", "x.hdr", "y z.npy"];
-        let mut items = names.map(input);
-        name_maps(&mut items);
-        let paths = items.each_ref().map(|input| map_path(Path::new(""), input, "labels"));
-        let expected = [
-            "a_ct.labels.nii.gz",
-            "b_ct.labels.nii.gz",
-            "b_ct_2.labels.nii.gz",
-            "map.labels.mrc",
-            "x.labels.nii",
-            "y_z.labels.npy",
-        ];
-        assert_eq!(paths, expected.map(PathBuf::from));
-    }
 }

@@ -127,6 +127,16 @@ impl Model {
         &self.card
     }
 
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The network as it answers.
+    pub fn folded(&self) -> &FoldedNetwork {
+        &self.folded
+    }
+
     /// What it answers.
     pub fn answers(&self) -> AnswerKind {
         self.answers

@@ -13,8 +13,7 @@ use steer3d_files::{AtPath, hex, write_with};
 use steer3d_formats::npz::{npy, npz};
 
 use crate::error::PredictError;
-use crate::inputs::Inputs;
-use crate::items::file_of;
+use crate::inputs::{Inputs, file_of};
 use crate::journal::{Journal, Kept};
 use crate::model::Model;
 use crate::record::{Answer, Named, Record, values};

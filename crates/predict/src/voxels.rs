@@ -15,8 +15,8 @@ use steer3d_so3::{Irreps, Rotation};
 use steer3d_volume::{Grid, Interpolation, Volume, resample_to, rotate};
 
 use crate::error::PredictError;
-use crate::inputs::Input;
-use crate::items::{Item, file_of, map_path};
+use crate::inputs::{Input, file_of};
+use crate::items::{Item, map_path};
 use crate::model::{Model, Output};
 use crate::record::{Answer, Stability, deviation};
 use crate::run::{Options, Watch};

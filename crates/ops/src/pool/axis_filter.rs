@@ -40,6 +40,8 @@ pub fn avg_pool3d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
     apply(AxisFilters::new(volume, axes), [x])
 }
 
+const OP: &str = "gaussian_pool3d";
+
 /// Antialiased subsampling: every channel is blurred by an isotropic Gaussian of width `sigma`
 /// (voxels), then sampled every `stride` voxels. N,C,D,H,W to N,C,D',H',W' with
 /// D' = D / stride, rounded up. f32 or f64; differentiable.
@@ -52,9 +54,7 @@ pub fn avg_pool3d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
 /// # Errors
 /// If `x` is no volume tensor, `stride` is 0 or `sigma` is not in 0..=1024 (0 excluded).
 pub fn gaussian_pool3d(x: &Tensor, stride: usize, sigma: f64) -> Result<Tensor> {
-    const OP: &str = "gaussian_pool3d";
-    let volume = Volume::of(OP, x)?;
-    apply(AxisFilters::new(volume, gaussian_axes(OP, volume.size, stride, sigma)?), [x])
+    apply(AxisFilters::gaussian(Volume::of(OP, x)?, stride, sigma)?, [x])
 }
 
 /// [`gaussian_pool3d`] along the axes D, H, W for which `along` is true: one after the other they give the same.
@@ -206,7 +206,7 @@ impl AxisFilter {
 
 /// A filter along each of D,H,W, or its transpose.
 #[derive(Clone)]
-pub(super) struct AxisFilters {
+pub(crate) struct AxisFilters {
     /// Batch and channels, and sizes before the filters.
     volume: Volume,
     axes: [AxisFilter; 3],
@@ -218,12 +218,17 @@ impl AxisFilters {
         Self { volume, axes, transpose: false }
     }
 
-    pub(super) fn transposed(&self) -> Self {
+    /// Those of [`gaussian_pool3d`].
+    pub(crate) fn gaussian(volume: Volume, stride: usize, sigma: f64) -> Result<Self> {
+        Ok(Self::new(volume, gaussian_axes(OP, volume.size, stride, sigma)?))
+    }
+
+    pub(crate) fn transposed(&self) -> Self {
         Self { transpose: !self.transpose, ..self.clone() }
     }
 
     /// Sizes of what the operation is given and of what it gives.
-    fn sizes(&self) -> [Volume; 2] {
+    pub(crate) fn sizes(&self) -> [Volume; 2] {
         let of = |kept: bool| {
             let size = [0, 1, 2].map(|i| self.axes[i].lengths(kept).0);
             Volume { size, ..self.volume }

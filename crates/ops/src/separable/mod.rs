@@ -48,13 +48,8 @@ pub fn separable_conv3d(
     stride: usize,
     boundary: Boundary,
 ) -> Result<Tensor> {
-    let volume = checked(x, w, bias, kernel)?;
-    if stride == 0 {
-        return Err(invalid(OP, "expected a stride of at least 1, got 0"));
-    }
-    let half = kernel.plan().size / 2;
-    let geometry = Geometry::forward(volume.batch, volume.size, half, stride, boundary);
-    let op = Convolution { kernel: kernel.clone(), geometry };
+    let op = Convolution::new(kernel, Volume::of(OP, x)?, stride, boundary)?;
+    check(x, w, bias, kernel)?;
     match bias {
         Some(bias) => apply(op, [x, w, bias]),
         None => apply(op, [x, w]),
@@ -72,7 +67,7 @@ pub fn separable_conv3d_planes(
     bias: Option<&Tensor>,
     kernel: &Separable,
 ) -> Result<Tensor> {
-    let volume = checked(x, w, bias, kernel)?;
+    let volume = Volume::of(OP, x)?;
     let (half, depth) = (kernel.plan().size / 2, volume.size[0]);
     if depth <= 2 * half {
         let problem = format!("expected more than {} planes, got {depth}", 2 * half);
@@ -82,49 +77,77 @@ pub fn separable_conv3d_planes(
         let whole = separable_conv3d(x, w, bias, kernel, 1, Boundary::Zero)?;
         return whole.narrow(2, half, depth - 2 * half);
     }
+    let whole = Convolution::new(kernel, volume, 1, Boundary::Zero)?;
+    check(x, w, bias, kernel)?;
     let geometry = Geometry::planes(volume.batch, volume.size, half);
-    let op = Convolution { kernel: kernel.clone(), geometry };
+    let op = Convolution { geometry, ..whole };
     match bias {
         Some(bias) => apply_constant(op, [x, w, bias]),
         None => apply_constant(op, [x, w]),
     }
 }
 
-/// The shape of `x`, which agrees with the other arguments.
-fn checked(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, kernel: &Separable) -> Result<Volume> {
-    let (plan, volume) = (kernel.plan(), Volume::of(OP, x)?);
-    let (c_in, c_out) = (plan.channels_in(), plan.channels_out());
-    if volume.channels != c_in {
-        let problem = format!("expected {c_in} channels, got {}", volume.channels);
-        return Err(invalid(OP, problem));
-    }
+/// Whether weights and bias are those of a kernel.
+fn check(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, kernel: &Separable) -> Result<()> {
+    let plan = kernel.plan();
     expect_argument(OP, "w", w, &[plan.num_weights], x)?;
-    if let Some(bias) = bias {
-        expect_argument(OP, "bias", bias, &[c_out], x)?;
-    }
-    Ok(volume)
+    bias.map_or(Ok(()), |bias| expect_argument(OP, "bias", bias, &[plan.channels_out()], x))
 }
 
 /// Input, weights and (three arguments) bias to output.
 #[derive(Clone)]
-struct Convolution {
+pub(crate) struct Convolution {
     kernel: Separable,
     geometry: Geometry,
 }
 
+impl Convolution {
+    pub(crate) fn new(
+        kernel: &Separable,
+        volume: Volume,
+        stride: usize,
+        boundary: Boundary,
+    ) -> Result<Self> {
+        let plan = kernel.plan();
+        let (expected, found) = (plan.channels_in(), volume.channels);
+        if found != expected {
+            return Err(invalid(OP, format!("expected {expected} channels, got {found}")));
+        }
+        if stride == 0 {
+            return Err(invalid(OP, "expected a stride of at least 1, got 0"));
+        }
+        let half = plan.size / 2;
+        let geometry = Geometry::forward(volume.batch, volume.size, half, stride, boundary);
+        Ok(Self { kernel: kernel.clone(), geometry })
+    }
+
+    /// The sizes of the result.
+    pub(crate) fn result(&self) -> Volume {
+        let Geometry { batch, out, .. } = self.geometry;
+        Volume { batch, channels: self.kernel.plan().channels_out(), size: out }
+    }
+
+    pub(crate) fn gradients(&self) -> Gradients {
+        Gradients(self.clone())
+    }
+
+    pub(crate) fn weight_gradient(&self) -> WeightGradient {
+        WeightGradient(self.clone())
+    }
+}
+
 /// Weights, output gradient and input to the gradient of the input, followed by that of the weights.
-struct Gradients(Convolution);
+pub(crate) struct Gradients(Convolution);
 
 /// Input and output gradient to the gradient of the weights.
-struct WeightGradient(Convolution);
+pub(crate) struct WeightGradient(Convolution);
 
 /// With or without a bias.
 impl<const N: usize> Op<N> for Convolution {
     const NAME: &'static str = OP;
 
     fn shape(&self, _: [&Shape; N]) -> Shape {
-        let Geometry { batch, out, .. } = self.geometry;
-        Volume { batch, channels: self.kernel.plan().channels_out(), size: out }.shape()
+        self.result().shape()
     }
 
     fn cpu<T: Lanes>(&self, inputs: [&[T]; N]) -> Vec<T> {
@@ -142,12 +165,11 @@ impl<const N: usize> Op<N> for Convolution {
         let (x, w) = (inputs[0], inputs[1]);
         let mut gradients = [const { None }; N];
         if x.track_op() {
-            let both = apply_constant(Gradients(self.clone()), [w, grad, x])?;
+            let both = apply_constant(self.gradients(), [w, grad, x])?;
             gradients[0] = Some(both.narrow(0, 0, x.elem_count())?.reshape(x.shape())?);
             gradients[1] = Some(both.narrow(0, x.elem_count(), w.elem_count())?);
         } else {
-            gradients[1] =
-                if_tracked(w, || apply_constant(WeightGradient(self.clone()), [x, grad]))?;
+            gradients[1] = if_tracked(w, || apply_constant(self.weight_gradient(), [x, grad]))?;
         }
         if let Some(bias) = inputs.get(2) {
             gradients[2] = if_tracked(bias, || bias_gradient(grad))?;

@@ -1,0 +1,754 @@
+"""Steerable layers for PyTorch: fields are tensors N,C,D,H,W whose channels are those of `steer3d.Irreps`.
+
+On the CPU, convolutions of Gaussian jets, nonlinearities, norms and pools compute with the kernels of steer3d, in float32 or float64,
+on the memory of the tensors, without copies, and with as many threads as the variable RAYON_NUM_THREADS says (all, if it is
+not set). On other devices, and with `path="dense"`, everything is plain PyTorch: `conv3d` with the filter that the
+weights give. Both give the same numbers up to rounding. Gradients of gradients are those of the dense path only.
+"""
+
+import functools
+import json
+import math
+import os
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from . import _native
+from ._arrays import triple
+from ._kernels import family_table
+from ._models import Model
+from ._native import Irreps, Steer3dError
+
+__all__ = [
+    "FieldBatchNorm",
+    "FieldDropout",
+    "Gate",
+    "GaussianPool",
+    "InvariantPool",
+    "NormNonlinearity",
+    "SteerableConv3d",
+    "SteerableNetwork",
+    "load_steer3d",
+    "save_steer3d",
+]
+
+# Time of a multiply-add of the separable path over one of the dense path, as in the Rust layers.
+_SEPARABLE_COST = 3
+_REFUSED = "steer3d computes no gradients of gradients on this path: take path='dense', or do without create_graph"
+
+
+@functools.lru_cache(maxsize=256)
+def _basis(kernel):
+    irreps_in, irreps_out, size, family, voxel_size = json.loads(kernel)
+    return _native.KernelBasis(irreps_in, irreps_out, size, family, voxel_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _separable(kernel):
+    """The convolution of a kernel without a filter and its multiply-adds, or `None`."""
+    return _basis(kernel).separable()
+
+
+def _array(tensor):
+    return tensor.detach().contiguous().numpy()
+
+
+def _strided(x, stride):
+    return [(n - 1) // stride + 1 for n in x.shape[2:]]
+
+
+# Each operation is opaque for torch.compile: the fake one gives the shape, the other the numbers. `torch.library.custom_op` would
+# import the compiler at the first call.
+_LIBRARY = torch.library.Library("steer3d", "DEF")
+
+
+def _operation(function):
+    name, schema = function.__name__[1:], torch.library.infer_schema(function, mutates_args=())
+    _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, function, "CPU")
+    return getattr(torch.ops.steer3d, name)
+
+
+def _fake(operation):
+    return torch.library.register_fake(operation.default.name(), lib=_LIBRARY)
+
+
+def _differentiable(operation, backward, context=None):
+    torch.library.register_autograd(operation.default.name(), backward, setup_context=context, lib=_LIBRARY)
+
+
+@_operation
+def _conv(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, kernel: str, channels: int, stride: int
+) -> torch.Tensor:
+    bias = None if bias is None else _array(bias)
+    return torch.from_numpy(_separable(kernel)[0].forward(_array(x), _array(weight), bias, stride))
+
+
+@_fake(_conv)
+def _(x, weight, bias, kernel, channels, stride):
+    return x.new_empty([x.shape[0], channels, *_strided(x, stride)])
+
+
+@_operation
+def _conv_gradients(
+    x: torch.Tensor, weight: torch.Tensor, grad: torch.Tensor, kernel: str, stride: int, both: bool
+) -> torch.Tensor:
+    """The gradients of x and of the weights, one after the other, or that of the weights."""
+    weight = _array(weight) if both else None
+    return torch.from_numpy(_separable(kernel)[0].gradients(_array(x), weight, _array(grad), stride))
+
+
+@_fake(_conv_gradients)
+def _(x, weight, grad, kernel, stride, both):
+    return x.new_empty([weight.numel() + (x.numel() if both else 0)])
+
+
+@_operation
+def _gate(x: torch.Tensor, scalars: int, gated: str, channels: int) -> torch.Tensor:
+    return torch.from_numpy(_native.gate(_array(x), scalars, gated))
+
+
+@_fake(_gate)
+def _(x, scalars, gated, channels):
+    return x.new_empty([x.shape[0], channels, *x.shape[2:]])
+
+
+@_operation
+def _gate_gradient(x: torch.Tensor, grad: torch.Tensor, scalars: int, gated: str) -> torch.Tensor:
+    return torch.from_numpy(_native.gate_gradient(_array(x), scalars, gated, _array(grad)))
+
+
+@_fake(_gate_gradient)
+def _(x, grad, scalars, gated):
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@_operation
+def _norm_relu(x: torch.Tensor, bias: torch.Tensor, irreps: str) -> torch.Tensor:
+    return torch.from_numpy(_native.norm_relu(_array(x), irreps, _array(bias)))
+
+
+@_fake(_norm_relu)
+def _(x, bias, irreps):
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@_operation
+def _norm_relu_gradients(
+    x: torch.Tensor, bias: torch.Tensor, grad: torch.Tensor, irreps: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    of_x, of_bias = _native.norm_relu_gradients(_array(x), irreps, _array(bias), _array(grad))
+    return torch.from_numpy(of_x), torch.from_numpy(of_bias)
+
+
+@_fake(_norm_relu_gradients)
+def _(x, bias, grad, irreps):
+    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(bias)
+
+
+@_operation
+def _field_statistics(x: torch.Tensor, irreps: str, fields: int) -> torch.Tensor:
+    """The means of all fields, 0 of those that are not scalars, then their variances."""
+    return torch.from_numpy(_native.field_statistics(_array(x), irreps))
+
+
+@_fake(_field_statistics)
+def _(x, irreps, fields):
+    return x.new_empty([2 * fields])
+
+
+@_operation
+def _field_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    statistics: torch.Tensor,
+    irreps: str,
+    eps: float,
+    from_batch: bool,
+) -> torch.Tensor:
+    arrays = map(_array, (x, weight, bias, statistics))
+    return torch.from_numpy(_native.field_norm(*arrays, irreps, eps))
+
+
+@_fake(_field_norm)
+def _(x, weight, bias, statistics, irreps, eps, from_batch):
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@_operation
+def _field_norm_gradients(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    grad: torch.Tensor,
+    statistics: torch.Tensor,
+    irreps: str,
+    eps: float,
+    from_batch: bool,
+    biases: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    arrays = map(_array, (x, weight, grad, statistics))
+    of_x, small = _native.field_norm_gradients(*arrays, irreps, eps, from_batch)
+    return torch.from_numpy(of_x), torch.from_numpy(small)
+
+
+@_fake(_field_norm_gradients)
+def _(x, weight, grad, statistics, irreps, eps, from_batch, biases):
+    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty([weight.numel() + biases])
+
+
+@_operation
+def _pool(x: torch.Tensor, stride: int, sigma: float) -> torch.Tensor:
+    return torch.from_numpy(_native.gaussian_pool(_array(x), stride, sigma))
+
+
+@_fake(_pool)
+def _(x, stride, sigma):
+    return x.new_empty([*x.shape[:2], *_strided(x, stride)])
+
+
+@_operation
+def _pool_gradient(grad: torch.Tensor, sizes: list[int], stride: int, sigma: float) -> torch.Tensor:
+    return torch.from_numpy(_native.gaussian_pool_gradient(sizes, stride, sigma, _array(grad)))
+
+
+@_fake(_pool_gradient)
+def _(grad, sizes, stride, sigma):
+    return grad.new_empty(sizes)
+
+
+def _conv_context(ctx, inputs, output):
+    x, weight, bias, ctx.kernel, _, ctx.stride = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _conv_backward(ctx, grad):
+    x, weight = ctx.saved_tensors
+    of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
+    gradients = [None] * 6
+    if of_x or of_weight:
+        both = _conv_gradients(x, weight, grad, ctx.kernel, ctx.stride, of_x)
+        before = x.numel() if of_x else 0
+        gradients[1] = both.narrow(0, before, weight.numel())
+        if of_x:
+            gradients[0] = both.narrow(0, 0, before).view(x.shape)
+    if of_bias:
+        gradients[2] = grad.sum((0, 2, 3, 4))
+    return tuple(gradients)
+
+
+def _gate_context(ctx, inputs, output):
+    x, ctx.scalars, ctx.gated, _ = inputs
+    ctx.save_for_backward(x)
+
+
+def _gate_backward(ctx, grad):
+    return _gate_gradient(ctx.saved_tensors[0], grad, ctx.scalars, ctx.gated), None, None, None
+
+
+def _norm_context(ctx, inputs, output):
+    x, bias, ctx.irreps = inputs
+    ctx.save_for_backward(x, bias)
+
+
+def _norm_backward(ctx, grad):
+    return *_norm_relu_gradients(*ctx.saved_tensors, grad, ctx.irreps), None
+
+
+def _field_context(ctx, inputs, output):
+    x, weight, bias, statistics, *ctx.settings = inputs
+    ctx.biases = bias.numel()
+    ctx.save_for_backward(x, weight, statistics)
+
+
+def _field_backward(ctx, grad):
+    x, weight, statistics = ctx.saved_tensors
+    of_x, small = _field_norm_gradients(x, weight, grad, statistics, *ctx.settings, ctx.biases)
+    fields = weight.numel()
+    of_weight, of_bias = small.split([fields, ctx.biases])
+    return of_x, of_weight, of_bias, None, None, None, None
+
+
+def _pool_context(ctx, inputs, output):
+    x, ctx.stride, ctx.sigma = inputs
+    ctx.sizes = list(x.shape)
+
+
+def _pool_backward(ctx, grad):
+    return _pool_gradient(grad, ctx.sizes, ctx.stride, ctx.sigma), None, None
+
+
+def _refuse(ctx, *grads):
+    raise RuntimeError(_REFUSED)
+
+
+_differentiable(_conv, _conv_backward, _conv_context)
+_differentiable(_gate, _gate_backward, _gate_context)
+_differentiable(_norm_relu, _norm_backward, _norm_context)
+_differentiable(_field_norm, _field_backward, _field_context)
+_differentiable(_pool, _pool_backward, _pool_context)
+for _once in (_conv_gradients, _gate_gradient, _norm_relu_gradients, _field_norm_gradients, _pool_gradient):
+    _differentiable(_once, _refuse)
+
+
+def _check(layer, x, irreps):
+    """Raises where `x` is no field of type `irreps`."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{layer}: expected a tensor N,C,D,H,W, found {type(x).__name__}")
+    if x.dim() != 5:
+        raise ValueError(f"{layer}: expected a tensor N,C,D,H,W, found shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"{layer}: expected a tensor of floating point numbers, found {x.dtype}")
+    if x.shape[1] != irreps.dim:
+        raise ValueError(f"{layer}: expected {irreps.dim} channels for irreps {irreps}, found {x.shape[1]}")
+
+
+def _same(layer, x, parameter):
+    if x.device != parameter.device:
+        expected = f"a tensor on {parameter.device}, as the parameters"
+        raise ValueError(f"{layer}: expected {expected}, found one on {x.device}; move one of them")
+    if x.dtype != parameter.dtype:
+        expected = f"a tensor of {parameter.dtype}, as the parameters"
+        raise TypeError(f"{layer}: expected {expected}, found {x.dtype}; convert one of them")
+
+
+def _native_fits(x):
+    """Whether steer3d's kernels take a tensor: on the CPU, float32 or float64, and not on the way to another program."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    return not (torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting())
+
+
+def _fields_of_channels(irreps):
+    """The index of the field of each channel."""
+    return [i for i, (_, dim, _) in enumerate(irreps.fields) for _ in range(dim)]
+
+
+class SteerableConv3d(nn.Module):
+    """Convolution with kernels K(R x) = D_out(R) K(x) D_in(R)ᵀ, so that it commutes with rotations.
+
+    Args:
+        irreps_in, irreps_out: types of the fields, such as "16x0+16x1+16x2".
+        kernel_size: odd, in voxels; the volume is padded by `kernel_size // 2` zeros.
+        order: highest derivative of the Gaussian jets that kernels are made of, below `kernel_size`; 3, or the highest, if left
+            out.
+        stride: every how many voxels there is an output. Rotations of the cube commute with a stride above 1 on odd grids
+            only; a `GaussianPool` after stride 1 commutes on all.
+        voxel_size: edges of a voxel, a number or x, y, z.
+        bias: whether a learned number is added to every invariant channel.
+        family: another kernel family than jets, such as "gaussian_shells" or `{"family": "bessel", "functions": 3}`.
+        path: "separable" (no filter; CPU, jets), "dense" (PyTorch's conv3d), or "auto", the one of fewer operations.
+
+    Input N,C_in,D,H,W, output N,C_out,D',H',W' with D' = (D - 1) // stride + 1. Weights are drawn by PyTorch's generator, and
+    give unit variance for white noise.
+
+    Raises `Steer3dError` for wrong irreps, sizes or families, `ValueError` and `TypeError` for a wrong input.
+    """
+
+    def __init__(
+        self,
+        irreps_in,
+        irreps_out,
+        kernel_size: int = 5,
+        order: int | None = None,
+        stride: int = 1,
+        voxel_size=1.0,
+        bias: bool = False,
+        family=None,
+        path: str = "auto",
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        self.irreps_in, self.irreps_out = Irreps(irreps_in), Irreps(irreps_out)
+        self.kernel_size, self.stride = kernel_size, stride
+        if stride < 1:
+            raise ValueError(f"stride: expected at least 1, found {stride}")
+        table = [str(self.irreps_in), str(self.irreps_out), kernel_size, family_table(order, family, kernel_size)]
+        self.kernel = json.dumps([*table, triple("voxel_size", voxel_size)])
+        self.path = self._path(path)
+        seed = int(torch.randint(2**62, ()))
+        initial = torch.from_numpy(_basis(self.kernel).initial_weights(seed, "conv"))
+        dtype = dtype or torch.get_default_dtype()
+        self.weight = nn.Parameter(initial.to(device, dtype))
+        invariant = [start for start, _, invariant in self.irreps_out.fields if invariant]
+        self._invariant = invariant
+        biased = bias and invariant
+        self.bias = nn.Parameter(torch.zeros(len(invariant), device=device, dtype=dtype)) if biased else None
+        self._samples = {}
+
+    def _path(self, path):
+        found = _separable(self.kernel)
+        if path not in ("auto", "separable", "dense"):
+            raise ValueError(f"path: expected auto, separable or dense, found {path!r}")
+        if path == "separable" and found is None:
+            raise ValueError("path: the separable path needs Gaussian jets; take path='dense'")
+        if path != "auto":
+            return path
+        dense = self.irreps_in.dim * self.irreps_out.dim * self.kernel_size**3
+        return "separable" if found and _SEPARABLE_COST * found[1] < dense else "dense"
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_samples": {}}
+
+    def filter(self) -> torch.Tensor:
+        """The dense filter (C_out, C_in, k, k, k), taps z, y, x, differentiable in the weights."""
+        weight, k = self.weight, self.kernel_size
+        filter = weight.new_zeros(self.irreps_out.dim, self.irreps_in.dim, k**3)
+        for (offset, o, i), (mul_out, mul_in), (dim_out, dim_in), samples in self._pairs():
+            paths, rows = samples.shape[0], mul_out * mul_in
+            block = weight[offset : offset + rows * paths].view(rows, paths) @ samples
+            block = block.view(mul_out, mul_in, dim_out, dim_in, k**3).transpose(1, 2)
+            block = block.reshape(mul_out * dim_out, mul_in * dim_in, k**3)
+            filter[o : o + block.shape[0], i : i + block.shape[1]] = block
+        return filter.view(*filter.shape[:2], k, k, k)
+
+    def _pairs(self):
+        key = (self.weight.device, self.weight.dtype)
+        if key not in self._samples:
+            pairs = _basis(self.kernel).pairs()
+            self._samples[key] = [(*pair[:3], torch.from_numpy(pair[3]).to(*key)) for pair in pairs]
+        return self._samples[key]
+
+    def _bias(self):
+        if self.bias is None:
+            return None
+        return self.bias.new_zeros(self.irreps_out.dim).index_copy(
+            0, torch.tensor(self._invariant, device=self.bias.device), self.bias
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The convolution of a field N,C_in,D,H,W."""
+        _check("SteerableConv3d", x, self.irreps_in)
+        _same("SteerableConv3d", x, self.weight)
+        if self.path == "separable" and _native_fits(x):
+            return _conv(x, self.weight, self._bias(), self.kernel, self.irreps_out.dim, self.stride)
+        padding = self.kernel_size // 2
+        return functional.conv3d(x, self.filter(), self._bias(), stride=self.stride, padding=padding)
+
+    def extra_repr(self):
+        return f"{self.irreps_in} -> {self.irreps_out}, kernel_size={self.kernel_size}, stride={self.stride}, path={self.path}"
+
+
+class Gate(nn.Module):
+    """ReLU of invariant channels; every other field times the sigmoid of a scalar of its own.
+
+    `irreps` is the type of the result. `irreps_in` has the invariant channels, one gate for each other field, and these fields;
+    `irreps_out` the invariant channels and the other fields.
+    """
+
+    def __init__(self, irreps):
+        super().__init__()
+        given, out, self.scalars, self.gated = _native.gate_types(irreps)
+        self.irreps_in, self.irreps_out = Irreps(given), Irreps(out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The gate of a field of type `irreps_in`."""
+        _check("Gate", x, self.irreps_in)
+        if self.gated is None:
+            return functional.relu(x)
+        if _native_fits(x):
+            return _gate(x, self.scalars, self.gated, self.irreps_out.dim)
+        gated = Irreps(self.gated)
+        scalars, gates, fields = x.split([self.scalars, gated.num_fields, gated.dim], 1)
+        index = torch.tensor(_fields_of_channels(gated), device=x.device)
+        return torch.cat([functional.relu(scalars), fields * torch.sigmoid(gates).index_select(1, index)], 1)
+
+    def extra_repr(self):
+        return f"{self.irreps_in} -> {self.irreps_out}"
+
+
+class NormNonlinearity(nn.Module):
+    """Every field f becomes f relu(|f| + b) / (|f| + 1e-6), with a learned b for each field that begins at 0."""
+
+    def __init__(self, irreps, device=None, dtype=None):
+        super().__init__()
+        self.irreps = Irreps(irreps)
+        self.bias = nn.Parameter(torch.zeros(self.irreps.num_fields, device=device, dtype=dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The nonlinearity of a field of type `irreps`."""
+        _check("NormNonlinearity", x, self.irreps)
+        _same("NormNonlinearity", x, self.bias)
+        if _native_fits(x):
+            return _norm_relu(x, self.bias, str(self.irreps))
+        index = torch.tensor(_fields_of_channels(self.irreps), device=x.device)
+        sums = x.new_zeros(x.shape[0], self.irreps.num_fields, *x.shape[2:]).index_add(1, index, x * x)
+        # The gradient of the norm of 0 is taken as 0.
+        norm = torch.where(sums > 0, sums, 1.0).sqrt() * (sums > 0)
+        factor = functional.relu(norm + self.bias.view(-1, 1, 1, 1)) / (norm + 1e-6)
+        return x * factor.index_select(1, index)
+
+    def extra_repr(self):
+        return str(self.irreps)
+
+
+class FieldBatchNorm(nn.Module):
+    """Batch norm of fields: invariant channels are standardised, other fields divided by the root of the mean of |f|² / (2 l + 1).
+
+    Args:
+        irreps: type of the fields.
+        scaling_only: whether invariant channels, too, are only divided, without a mean or a bias.
+        eps: added to the variances.
+        momentum: weight of a batch in the running statistics; the first batches count alike.
+
+    Variances divide by the count, in the running statistics too.
+    """
+
+    def __init__(self, irreps, scaling_only: bool = False, eps: float = 1e-5, momentum: float = 0.1, device=None, dtype=None):
+        super().__init__()
+        self.irreps, self.eps, self.momentum = Irreps(irreps), eps, momentum
+        fields = self.irreps.fields
+        shifted = [i for i, (_, _, invariant) in enumerate(fields) if invariant and not scaling_only]
+        self._fields, self._shifted = _fields_of_channels(self.irreps), shifted
+        self._channels = [fields[i][0] for i in shifted]
+        # Where nothing is shifted, scalars are normalised as pseudoscalars are.
+        blocks = [(mul, irrep.rstrip("eo")) for mul, irrep, _ in self.irreps.blocks]
+        scaled = "+".join(f"{mul}x{l}{'o' if l == '0' else 'e'}" for mul, l in blocks)
+        self._normalised_as = scaled if scaling_only else str(self.irreps)
+        given = {"device": device, "dtype": dtype}
+        self.weight = nn.Parameter(torch.ones(len(fields), **given))
+        self.bias = nn.Parameter(torch.zeros(len(shifted), **given)) if shifted else None
+        self.register_buffer("running_mean", torch.zeros(len(shifted), **given) if shifted else None)
+        self.register_buffer("running_var", torch.ones(len(fields), **given))
+        self.register_buffer("num_batches_tracked", torch.tensor(0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The normalised field, by the statistics of the batch when training, else by the running ones."""
+        _check("FieldBatchNorm", x, self.irreps)
+        _same("FieldBatchNorm", x, self.weight)
+        if not _native_fits(x):
+            return self._plain(x)
+        fields = len(self.weight)
+        if self.training:
+            statistics = _field_statistics(x.detach(), self._normalised_as, fields)
+            mean, var = statistics.split(fields)
+            self._track(mean.index_select(0, self._places(x)), var)
+        else:
+            mean = self.running_var.new_zeros(fields)
+            if self._shifted:
+                mean = mean.index_copy(0, self._places(x), self.running_mean)
+            statistics = torch.cat([mean, self.running_var])
+        bias = self.weight.new_empty(0) if self.bias is None else self.bias
+        return _field_norm(x, self.weight, bias, statistics, self._normalised_as, self.eps, self.training)
+
+    def _places(self, x):
+        return torch.tensor(self._shifted, dtype=torch.long, device=x.device)
+
+    def _plain(self, x):
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean, var = self._statistics(x)
+            self._track(mean, var)
+        index = torch.tensor(self._fields, device=x.device)
+        scale = self.weight / torch.sqrt(var + self.eps)
+        factor = scale.index_select(0, index).view(-1, 1, 1, 1)
+        if not self._shifted:
+            return x * factor
+        shifted, channels = torch.tensor([self._shifted, self._channels], device=x.device)
+        shift = self.bias - scale.index_select(0, shifted) * mean
+        shift = shift.new_zeros(self.irreps.dim).index_copy(0, channels, shift)
+        return x * factor + shift.view(-1, 1, 1, 1)
+
+    def _statistics(self, x):
+        """Means of the shifted channels and variances of the fields, in plain PyTorch."""
+        channels, mean, centred = torch.tensor(self._channels, dtype=torch.long, device=x.device), None, x
+        if self._shifted:
+            mean = x.index_select(1, channels).mean((0, 2, 3, 4))
+            shift = x.new_zeros(self.irreps.dim).index_copy(0, channels, mean)
+            centred = x - shift.view(-1, 1, 1, 1)
+        square = centred.square().mean((0, 2, 3, 4))
+        index = torch.tensor(self._fields, device=x.device)
+        share = x.new_tensor([1.0 / dim for _, dim, _ in self.irreps.fields])
+        return mean, square.new_zeros(len(share)).index_add(0, index, square) * share
+
+    @torch.no_grad()
+    def _track(self, mean, var):
+        self.num_batches_tracked += 1
+        momentum = max(self.momentum, 1.0 / int(self.num_batches_tracked))
+        self.running_var.lerp_(var.detach(), momentum)
+        if self._shifted:
+            self.running_mean.lerp_(mean.detach(), momentum)
+
+    def extra_repr(self):
+        return str(self.irreps)
+
+
+class FieldDropout(nn.Module):
+    """Drops whole fields, all components and voxels together, when training; what is kept is divided by the share kept."""
+
+    def __init__(self, irreps, p: float = 0.1):
+        super().__init__()
+        if not 0.0 <= p < 1.0:
+            raise ValueError(f"p: expected a probability from 0 to below 1, found {p}")
+        self.irreps, self.p = Irreps(irreps), p
+        self._fields = _fields_of_channels(self.irreps)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The field, with some fields zero."""
+        _check("FieldDropout", x, self.irreps)
+        if not self.training or self.p == 0.0:
+            return x
+        kept = x.new_empty(x.shape[0], self.irreps.num_fields).bernoulli_(1.0 - self.p) / (1.0 - self.p)
+        index = torch.tensor(self._fields, device=x.device)
+        return x * kept.index_select(1, index)[:, :, None, None, None]
+
+    def extra_repr(self):
+        return f"{self.irreps}, p={self.p}"
+
+
+class GaussianPool(nn.Module):
+    """Antialiased subsampling: a Gaussian blur, then every `stride`-th voxel, symmetric about the centre.
+
+    `sigma` is the width of the Gaussian in voxels, 0.6 strides if left out. Works on fields of any type, and commutes with the
+    rotations of the cube.
+    """
+
+    def __init__(self, stride: int = 2, sigma: float | None = None):
+        super().__init__()
+        self.stride, self.sigma = stride, 0.6 * stride if sigma is None else sigma
+        _native.gaussian_filter(1, stride, self.sigma)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The pooled field N,C,D',H',W', D' = (D - 1) // stride + 1."""
+        if x.dim() != 5:
+            raise ValueError(f"GaussianPool: expected a tensor N,C,D,H,W, found shape {tuple(x.shape)}")
+        if _native_fits(x):
+            return _pool(x, self.stride, self.sigma)
+        for axis in (2, 3, 4):
+            x = self._along(x, axis)
+        return x
+
+    def _along(self, x, axis):
+        taps, start = _native.gaussian_filter(x.shape[axis], self.stride, self.sigma)
+        size, out = x.shape[axis], (x.shape[axis] - 1) // self.stride + 1
+        after = (out - 1) * self.stride + start + len(taps) - size
+        shape, padding, step = [1, 1, 1], [0] * 6, [1, 1, 1]
+        shape[axis - 2], step[axis - 2] = len(taps), self.stride
+        padding[2 * (4 - axis)], padding[2 * (4 - axis) + 1] = -start, after
+        filter = x.new_tensor(taps).view(1, 1, *shape)
+        flat = functional.pad(x, padding).flatten(0, 1)[:, None]
+        return functional.conv3d(flat, filter, stride=step).unflatten(0, x.shape[:2])[:, :, 0]
+
+    def extra_repr(self):
+        return f"stride={self.stride}, sigma={self.sigma}"
+
+
+class InvariantPool(nn.Module):
+    """Mean over space of a field of scalars and pseudoscalars: N,C,D,H,W to N,C."""
+
+    def __init__(self, irreps):
+        super().__init__()
+        self.irreps = Irreps(irreps)
+        if any(dim > 1 for _, dim, _ in self.irreps.fields):
+            raise ValueError(f"irreps: expected scalars and pseudoscalars only, such as 64x0, found {self.irreps}")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The means of the channels."""
+        _check("InvariantPool", x, self.irreps)
+        return x.mean((2, 3, 4))
+
+
+class _Block(nn.Module):
+    def __init__(self, given, block, config):
+        super().__init__()
+        if config["nonlinearity"] == "gate":
+            self.nonlinearity = Gate(block["fields"])
+            middle, self.irreps_out = self.nonlinearity.irreps_in, self.nonlinearity.irreps_out
+        else:
+            middle = self.irreps_out = Irreps(block["fields"])
+            self.nonlinearity = NormNonlinearity(middle)
+        shortest = min(config["voxel_size"])
+        voxel_size = [edge / shortest for edge in config["voxel_size"]]
+        self.conv = SteerableConv3d(given, middle, block["size"], voxel_size=voxel_size, family=config["kernel"])
+        self.norm = FieldBatchNorm(middle, config["keep_zero"])
+        self.pool = GaussianPool(block["stride"]) if block["stride"] > 1 else nn.Identity()
+        self.dropout = FieldDropout(self.irreps_out, config["dropout"])
+
+    def forward(self, x):
+        return self.dropout(self.pool(self.nonlinearity(self.norm(self.conv(x)))))
+
+
+class _Head(nn.Module):
+    """A linear layer whose weight is (inputs, outputs), as in a model file."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / math.sqrt(inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+class SteerableNetwork(nn.Module):
+    """A network of a model file: blocks of convolution, norm, nonlinearity and pool, a mean over space, and a linear head.
+
+    `card` is the card of the file. Volumes N,C,D,H,W give logits N,K.
+    """
+
+    def __init__(self, card: dict):
+        super().__init__()
+        config = card["model"]
+        unlike = _unlike(config)
+        if unlike:
+            expected = "a steerable network of plain blocks with a head of classes or scalars"
+            raise Steer3dError(f"model: expected {expected}, found {unlike}")
+        self.card, self.input_scale = card, config["input_scale"]
+        self.irreps_in = given = Irreps(config["input"])
+        self.blocks = nn.ModuleList()
+        for block in config["blocks"]:
+            self.blocks.append(_Block(given, block, config))
+            given = self.blocks[-1].irreps_out
+        self.pool = InvariantPool(given)
+        self.head_norm = FieldBatchNorm(given, eps=1e-2) if config["head_norm"] else None
+        self.head = _Head(given.dim, config["classes"])
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """The means of the last block's channels, N,F."""
+        x = x * self.input_scale
+        for block in self.blocks:
+            x = block(x)
+        return self.pool(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of volumes."""
+        x = self.features(x)
+        if self.head_norm is not None:
+            x = self.head_norm(x[:, :, None, None, None])[:, :, 0, 0, 0]
+        return self.head(x)
+
+
+def _unlike(config):
+    """What a `SteerableNetwork` cannot be."""
+    if config.get("kind") != "steerable":
+        return f"a network of kind {config.get('kind')}"
+    if config.get("head", "classes") not in ("classes", "scalars"):
+        return f"a head of {config['head']}"
+    if config.get("decoder") or any(block.get("residual") or block.get("repeat", 1) > 1 for block in config["blocks"]):
+        return "residual, repeated or decoder blocks"
+    if config["nonlinearity"] not in ("gate", "norm"):
+        return f"the nonlinearity {config['nonlinearity']}"
+    return None
+
+
+def load_steer3d(model) -> SteerableNetwork:
+    """The network of a model file (.safetensors), a name of `steer3d.builtin_models` or a `steer3d.Model`, with its weights."""
+    model = model if isinstance(model, Model) else Model(model)
+    network = SteerableNetwork(model.card)
+    weights = {name: torch.from_numpy(values) for name, values in model._model.tensors()}
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def save_steer3d(network: SteerableNetwork, path) -> None:
+    """Writes a network as a model file, which `steer3d predict`, `steer3d eval` and `load` take."""
+    if not isinstance(network, SteerableNetwork):
+        raise TypeError(f"network: expected a SteerableNetwork, found {type(network).__name__}")
+    state = network.state_dict().items()
+    tensors = [(name, np.ascontiguousarray(value.detach().cpu().float().numpy())) for name, value in state]
+    _native.save_model(os.fspath(path), json.dumps(network.card), tensors)

@@ -1,0 +1,58 @@
+use std::error::Error;
+use std::io::{self, ErrorKind};
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyPermissionError, PyValueError};
+use pyo3::prelude::*;
+
+create_exception!(steer3d, Steer3dError, PyValueError, "What steer3d finds wrong with its input.");
+
+/// What a function of the module fails with: an error of the libraries, or an exception of Python.
+#[derive(Debug)]
+pub(crate) struct Failure(anyhow::Error);
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl Failure {
+    /// An argument is wrong.
+    pub(crate) fn argument(problem: impl Into<String>) -> Self {
+        Self(PyValueError::new_err(problem.into()).into())
+    }
+}
+
+/// An exception of Python on the way is raised again, with its own traceback; else the kind of an error of the
+/// operating system, if there is one, decides.
+impl From<Failure> for PyErr {
+    fn from(Failure(error): Failure) -> Self {
+        let raised = error.chain().find_map(|cause| cause.downcast_ref::<PyErr>());
+        if let Some(raised) = raised {
+            return Python::attach(|py| raised.clone_ref(py));
+        }
+        let text = one_line(&error);
+        match error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+        {
+            Some(ErrorKind::NotFound) => PyFileNotFoundError::new_err(text),
+            Some(ErrorKind::PermissionDenied) => PyPermissionError::new_err(text),
+            Some(_) => PyOSError::new_err(text),
+            None => Steer3dError::new_err(text),
+        }
+    }
+}
+
+/// The error and its causes, each said once.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let between = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{between}{cause}");
+        }
+    }
+    text
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Failure>;

@@ -1,0 +1,155 @@
+use std::io::Cursor;
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor};
+use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
+use pyo3::prelude::*;
+use steer3d::nn::Network;
+use steer3d::nn::checkpoint::{self, ModelCard};
+use steer3d::predict::{self, BUILTIN, Inputs, Options, PredictError, Record, predict};
+
+use crate::arrays::{array, sizes, slice};
+use crate::errors::{Failure, Result};
+use crate::watch::Watch;
+
+/// The names of the models that come with the package, and what they answer.
+#[pyfunction]
+pub(crate) fn builtin_models() -> Vec<(&'static str, &'static str)> {
+    BUILTIN.iter().map(|model| (model.name, model.about)).collect()
+}
+
+/// Writes a model file: a card as JSON, and all tensors of its network by name.
+#[pyfunction]
+pub(crate) fn save_model(
+    py: Python<'_>,
+    path: PathBuf,
+    card: &str,
+    tensors: Vec<(String, PyReadonlyArrayDyn<'_, f32>)>,
+) -> Result<()> {
+    let card: ModelCard = serde_json::from_str(card)?;
+    let network = py.detach(|| Network::new(&card.model, 0, DType::F32, &Device::Cpu))?;
+    for (name, var) in network.params().all() {
+        let Some((_, values)) = tensors.iter().find(|(other, _)| other == name) else {
+            return Err(Failure::argument(format!("{name}: expected a tensor of this name")));
+        };
+        let values = slice(name, values)?;
+        if values.len() != var.elem_count() {
+            let (expected, found) = (var.elem_count(), values.len());
+            let problem = format!("{name}: expected {expected} values, found {found}");
+            return Err(Failure::argument(problem));
+        }
+        var.set(&Tensor::from_slice(values, var.dims(), &Device::Cpu)?)?;
+    }
+    Ok(py.detach(|| checkpoint::save(&path, &network, &card))?)
+}
+
+/// A trained network on the CPU.
+#[pyclass(frozen, module = "steer3d._native")]
+pub(crate) struct Model(pub(crate) predict::Model);
+
+type Values<'py> = Bound<'py, PyArrayDyn<f32>>;
+
+#[pymethods]
+impl Model {
+    #[new]
+    fn new(py: Python<'_>, name: &str) -> Result<Self> {
+        Ok(Self(py.detach(|| predict::Model::open(name, None, &Device::Cpu))?))
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// Its card, as JSON.
+    fn card(&self) -> Result<String> {
+        Ok(serde_json::to_string(self.0.card())?)
+    }
+
+    /// What it answers, as JSON.
+    fn answers(&self) -> Result<String> {
+        Ok(serde_json::to_string(&self.0.answers())?)
+    }
+
+    /// How files become volumes, as JSON.
+    fn recipe(&self) -> Result<String> {
+        Ok(serde_json::to_string(self.0.recipe()?)?)
+    }
+
+    /// Number of trained parameters.
+    #[getter]
+    fn parameters(&self) -> usize {
+        self.0.network().params().count()
+    }
+
+    /// Names and values of all weights and buffers.
+    fn tensors<'py>(&self, py: Python<'py>) -> Result<Vec<(String, Values<'py>)>> {
+        let of = |(name, var): (&str, &candle_core::Var)| {
+            let values = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            Ok((name.to_owned(), array(py, values, var.dims())?))
+        };
+        self.0.network().params().all().map(of).collect()
+    }
+
+    /// Features and output for volumes N,C,D,H,W.
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        x: PyReadonlyArrayDyn<'_, f32>,
+    ) -> Result<(Values<'py>, Values<'py>)> {
+        let dims: [usize; 5] = sizes("x", "N,C,D,H,W", &x)?;
+        let (expected, found) = (self.0.card().model.channels(), dims[1]);
+        if expected != found {
+            let problem = format!("x: expected {expected} channels, found {found}");
+            return Err(Failure::argument(problem));
+        }
+        if dims.contains(&0) {
+            let problem = format!("x: expected sizes of at least 1, found {dims:?}");
+            return Err(Failure::argument(problem));
+        }
+        let x = Tensor::from_slice(slice("x", &x)?, &dims, &Device::Cpu)?;
+        let [features, output] = py.detach(|| self.0.folded().forward_with_features(&x))?;
+        let values = |tensor: Tensor| -> Result<_> {
+            let dims = tensor.dims().to_vec();
+            array(py, tensor.flatten_all()?.to_vec1::<f32>()?, &dims)
+        };
+        Ok((values(features.values)?, values(output.values)?))
+    }
+
+    /// The records of files, as JSON lines.
+    #[pyo3(signature = (inputs, rotations, features, maps, probabilities, hears))]
+    #[allow(clippy::too_many_arguments)]
+    fn predict(
+        &self,
+        py: Python<'_>,
+        inputs: Vec<String>,
+        rotations: usize,
+        features: bool,
+        maps: Option<PathBuf>,
+        probabilities: bool,
+        hears: Option<Py<PyAny>>,
+    ) -> Result<Vec<String>> {
+        if !(1..=4096).contains(&rotations) {
+            let problem = format!("rotations: expected 1 to 4096, found {rotations}");
+            return Err(Failure::argument(problem));
+        }
+        let watch = Watch::new(hears);
+        let options = Options { rotations, features, maps, probabilities };
+        let records = py.detach(|| -> Result<_> {
+            let none = || Box::new(Cursor::new(vec![])) as Box<dyn std::io::BufRead>;
+            let inputs = Inputs::of(&inputs, none, &self.0)?;
+            let total = inputs.items.len();
+            let mut lines = Vec::with_capacity(total);
+            let mut sink = |record: Record, _| {
+                let line = serde_json::to_string(&record).map_err(std::io::Error::other);
+                lines.push(line);
+                Ok::<_, PredictError>(watch.at("predict", lines.len(), total, ""))
+            };
+            let parts =
+                |share: f64| watch.at("predict", (share * 100.0) as usize, 100, "% of a map");
+            predict(&self.0, &inputs, &options, 0, &mut sink, &parts)?;
+            Ok(lines.into_iter().collect::<std::io::Result<Vec<_>>>()?)
+        });
+        watch.finish(records)
+    }
+}

@@ -1,0 +1,140 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import steer3d
+
+EXPERIMENT = """
+[data]
+dataset = "{data}"
+
+[model]
+kind = "steerable"
+blocks = [{{ fields = "2x0+1x1", size = 3, stride = 2 }}, {{ fields = "4x0", size = 3 }}]
+kernel = {{ family = "gaussian_jets", order = 2 }}
+
+[training]
+epochs = {epochs}
+batch_size = 4
+"""
+
+
+@pytest.fixture(scope="session")
+def run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    path = folder / "exp.toml"
+    path.write_text(EXPERIMENT.format(data=data.path, epochs=2))
+    told = []
+    trained = steer3d.train(path, folder / "out", changes={"training.epochs": 3}, progress=lambda *now: told.append(now))
+    assert told
+    return trained
+
+
+def test_training(run):
+    assert len(run.epochs) == 3
+    assert run.load().parameters == run.parameters
+
+
+def test_model(run, data):
+    model = run.load()
+    volumes = data.read([0, 1, 2])
+    logits = model(volumes)
+    assert logits.shape == (3, 2)
+    assert model.features(volumes).shape == (3, 4)
+    assert np.allclose(model.predict(volumes).sum(1), 1)
+    records = model.predict(data.path, progress=False)
+    assert len(records) == 12
+    assert records[0]["answer"]["classes"]["class"] in data.class_names
+    assert np.allclose(model.features(data.path)[:3], model.features(volumes), atol=1e-5)
+
+
+def test_a_callable_is_measured_as_its_file_is(run, data, protocol):
+    model = run.load()
+    a = steer3d.evaluate(run.model, data, protocol, progress=False)
+    b = steer3d.evaluate(lambda x: model(x), data, protocol, progress=False)
+    c = steer3d.evaluate(model, data, protocol, progress=False)
+    numbers = lambda report: report.results["value"]
+    assert numbers(a) == numbers(b) == numbers(c)
+    assert a.predictions["answer"] == b.predictions["answer"]
+
+
+def test_report(run, data, protocol, tmp_path):
+    models = {"one": run.load(), "none": lambda x: np.zeros((len(x), 2), np.float32)}
+    report = steer3d.evaluate(models, data, protocol, rotations=3)
+    assert report.data["sections"][0]["protocol"]["rotations"] == 3
+    assert report.value("consistency", "cube", model="none") == 1
+    assert steer3d.evaluate([run.model, run.load()], data, protocol).data
+    assert "<pre>" in report._repr_html_()
+    report.save(tmp_path / "report")
+    assert (tmp_path / "report/report.html").is_file()
+    assert steer3d.Report.read(tmp_path / "report").results == report.results
+
+
+def test_a_callable_that_raises_shows_its_traceback(data, protocol):
+    def broken(x):
+        raise ZeroDivisionError("this one")
+
+    with pytest.raises(ZeroDivisionError, match="this one") as raised:
+        steer3d.evaluate(broken, data, protocol)
+    assert "broken" in [entry.name for entry in raised.traceback]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (lambda x: np.zeros((len(x), 5), np.float32), ValueError),
+        (lambda x: np.full((len(x), 2), np.nan, np.float32), ValueError),
+        (lambda x: "logits", TypeError),
+        (lambda x: None, TypeError),
+    ],
+)
+def test_wrong_answers(data, protocol, answer, kind):
+    with pytest.raises(kind):
+        steer3d.evaluate(answer, data, protocol)
+
+
+def test_wrong_protocols(run, data):
+    with pytest.raises(steer3d.Steer3dError, match="rotation"):
+        steer3d.evaluate(run.model, data, rotation=3)
+    with pytest.raises(steer3d.Steer3dError, match="channels"):
+        steer3d.evaluate("adrenal", steer3d_two_channels(data))
+    with pytest.raises(steer3d.Steer3dError):
+        steer3d.evaluate(run.model, data, split="tests")
+
+
+def steer3d_two_channels(data):
+    path = data.path.replace("bands.h5", "two.h5")
+    if not os.path.exists(path):
+        volumes = np.concatenate([data.read(range(12))] * 2, axis=1)
+        steer3d.write_dataset(path, volumes, data.labels, class_names=data.class_names)
+    return path
+
+
+def test_ctrl_c_stops_an_evaluation(run, data):
+    code = f"""
+import signal, steer3d
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def told(*now):
+    print(flush=True)
+steer3d.evaluate({run.model!r}, {data.path!r}, rotations=100000, batch=8, progress=told)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - start < 10
+    assert "KeyboardInterrupt" in errors
+
+
+def test_exit_code_of_an_interrupted_program(run, data):
+    command = [sys.executable, "-m", "steer3d", "eval", run.model, data.path, "--rotations", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130

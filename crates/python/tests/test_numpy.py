@@ -1,0 +1,138 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import steer3d
+
+
+def test_irreps():
+    irreps = steer3d.Irreps("16x0 + 8x1+2")
+    assert str(irreps) == "16x0+8x1+1x2"
+    assert (irreps.dim, irreps.num_fields) == (16 + 24 + 5, 25)
+    assert irreps == steer3d.Irreps(irreps)
+    assert irreps.blocks[1] == (8, "1", 16)
+
+
+def test_harmonics_turn_by_wigner_d():
+    rotation = steer3d.random_rotations(1, seed=3)[0]
+    points = np.random.default_rng(1).normal(size=(5, 3))
+    for l in range(5):
+        part = slice(l * l, (l + 1) ** 2)
+        turned = steer3d.harmonics(4, points @ rotation.T)[:, part]
+        d = steer3d.wigner_d(l, rotation)
+        assert np.abs(turned - steer3d.harmonics(4, points)[:, part] @ d.T).max() < 1e-12
+    assert np.abs(steer3d.wigner_d(1, rotation) - rotation).max() < 1e-14
+
+
+def test_clebsch_gordan_commute_with_rotations():
+    c = steer3d.clebsch_gordan(1, 2, 3)
+    a, b, d = (steer3d.wigner_d(l, steer3d.random_rotations(1, seed=5)[0]) for l in (1, 2, 3))
+    assert np.abs(np.einsum("ijk,ia,jb,kc->abc", c, a, b, d) - c).max() < 1e-13
+    assert np.abs(np.linalg.norm(c) - 1) < 1e-14
+    assert not steer3d.clebsch_gordan(1, 1, 3).any()
+
+
+def test_groups_and_grids():
+    assert [len(steer3d.point_group(name)) for name in ("tetrahedron", "cube", "icosahedron")] == [12, 24, 60]
+    assert steer3d.hopf_grid(1).shape == (72, 3, 3)
+    even = steer3d.even_rotations(10)
+    assert np.abs(even @ even.transpose(0, 2, 1) - np.eye(3)).max() < 1e-12
+
+
+def test_filters_are_steerable():
+    basis = steer3d.KernelBasis("2x0+1x1", "1x0+1x1", 5, order=2)
+    filter = basis.filter(basis.initial_weights(seed=1))
+    assert filter.shape == (4, 5, 5, 5, 5)
+    quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    of = lambda irreps: np.block([[np.eye(irreps), np.zeros((irreps, 3))], [np.zeros((3, irreps)), quarter]])
+    # K(R x) = D K(x) Dᵀ, where R takes x to y and y to -x.
+    turned = np.einsum("oi,iczyx,cd->odzyx", of(1), filter, of(2).T)
+    assert np.abs(filter[:, :, :, :, ::-1].transpose(0, 1, 2, 4, 3) - turned).max() < 1e-12
+
+
+def test_volumes(tmp_path):
+    values = np.random.default_rng(0).normal(size=(1, 4, 5, 6)).astype(np.float32)
+    volume = steer3d.Volume(values, voxel_size=(1.0, 2.0, 3.0))
+    volume.write(tmp_path / "map.mrc")
+    again = steer3d.read(tmp_path / "map.mrc")
+    assert np.array_equal(again.values, values)
+    assert np.allclose(again.voxel_size, (1, 2, 3))
+    cube = steer3d.Volume(np.random.default_rng(0).normal(size=(5, 5, 5)))
+    back = cube.rotate(steer3d.point_group("cube")[5]).rotate(steer3d.point_group("cube")[5].T)
+    assert np.array_equal(back.values, cube.values)
+    assert volume.resample(2.0).voxel_size == (2.0, 2.0, 2.0)
+    assert cube.translate((1, 0, 0)).values[0, 0, 0, 1] == cube.values[0, 0, 0, 0]
+
+
+def test_voxelise(tmp_path):
+    volume = steer3d.voxelise([[0.0, 0, 0], [1, 0, 0]], (8, 9, 10), 1.0, channels=[0, 1])
+    assert volume.values.shape == (2, 8, 9, 10)
+    assert abs(volume.values.sum() - 2) < 1e-4
+    (tmp_path / "t.off").write_text("OFF\n4 4 0\n0 0 0\n4 0 0\n0 4 0\n0 0 4\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n")
+    mesh = steer3d.read(tmp_path / "t.off")
+    assert mesh.voxelise(9, 1.0).values.sum() > 0
+    (tmp_path / "m.xyz").write_text("2\n\nC 0 0 0\nO 0 0 1.2\n")
+    molecule = steer3d.read(tmp_path / "m.xyz")[0]
+    assert molecule.elements.tolist() == [6, 8]
+
+
+def test_dataset(data):
+    assert len(data) == 12
+    assert data.class_names == ["short", "long"]
+    item = data[3]
+    assert (item.label, item.values.shape) == (1, (1, 9, 9, 9))
+    assert np.array_equal(data.read([3, 4])[0], item.values)
+    assert sum(len(labels) for _, labels in data.batches("train", 4)) == len(data.indices("train"))
+    assert len(list(data)) == 12
+
+
+BAD = [
+    (lambda: steer3d.Irreps("3y1"), ValueError, "column 2"),
+    (lambda: steer3d.harmonics(40, [[0, 0, 1]]), ValueError, "20"),
+    (lambda: steer3d.harmonics(2, [[0, 0]]), ValueError, r"\(n, 3\)"),
+    (lambda: steer3d.harmonics(2, ["a"]), (TypeError, ValueError), "points"),
+    (lambda: steer3d.wigner_d(1, np.ones((3, 3))), ValueError, "rotation|orthogonal"),
+    (lambda: steer3d.clebsch_gordan(1, 2, 33), ValueError, "20"),
+    (lambda: steer3d.point_group("dodecahedron"), ValueError, "icosahedron"),
+    (lambda: steer3d.KernelBasis("1x0", "1x1", 4), ValueError, "odd"),
+    (lambda: steer3d.KernelBasis("1x0", "1x0", 5, family="gauss"), ValueError, "gauss"),
+    (lambda: steer3d.KernelBasis("1x0", "1x0", 5).filter([1.0]), ValueError, "weight"),
+    (lambda: steer3d.read("/nowhere/a.pdb"), FileNotFoundError, "/nowhere/a.pdb"),
+    (lambda: steer3d.Dataset("/nowhere/a.h5"), FileNotFoundError, "/nowhere/a.h5"),
+    (lambda: steer3d.load("cath-clas"), ValueError, "cath-class"),
+    (lambda: steer3d.Volume(np.ones((2, 2))), ValueError, "C,D,H,W"),
+    (lambda: steer3d.Volume(np.full((2, 2, 2), np.nan)).rotate(np.eye(3)), ValueError, "NaN|finite"),
+    (lambda: steer3d.voxelise([[0, 0, 0]], 8, -1.0), ValueError, "voxel"),
+    (lambda: steer3d.evaluate("adrenal", "x.h5"), FileNotFoundError, "x.h5"),
+    (lambda: steer3d.train("/nowhere/exp.toml"), FileNotFoundError, "exp.toml"),
+    (lambda: steer3d.load("adrenal").forward(np.zeros((1, 2, 9, 9, 9))), ValueError, "channels"),
+    (lambda: steer3d.load("adrenal").forward(np.zeros((9, 9))), ValueError, "N,C,D,H,W"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BAD)))
+def test_bad_input(case):
+    call, kind, text = BAD[case]
+    with pytest.raises(kind, match=text):
+        call()
+
+
+def test_neither_numpy_nor_torch_is_imported():
+    code = "import sys, steer3d; steer3d.Irreps('1x0'); print([m for m in ('numpy', 'torch') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_program(tmp_path):
+    def run(*words):
+        return subprocess.run([sys.executable, "-m", "steer3d", *words], capture_output=True, text=True, check=False)
+
+    assert run("--version").stdout.split()[1] == steer3d.__version__
+    assert run("info", "2x0+1x1").returncode == 0
+    wrong = run("eval", "nothing.safetensors", "nothing.h5")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert run("nonsense").returncode == 2
+    with pytest.raises(steer3d.Steer3dError, match="nothing"):
+        steer3d.program("info", "nothing")
