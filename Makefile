@@ -1,4 +1,4 @@
-.PHONY: demo answer results test test-onnx release wheel setup
+.PHONY: demo answer results test test-onnx test-python release wheel setup
 
 demo: setup
 	cargo run --release --locked -p steer3d-cli -- demo --out steer3d-demo
@@ -27,6 +27,11 @@ test-onnx: setup
 # The program with ONNX models as an archive for this platform, in target/.
 release: setup
 	scripts/release
+
+# The layers for PyTorch, which takes 5 GB from PyPI, and the notebooks; after make test.
+test-python: setup
+	scripts/python --torch
+	scripts/notebooks --check
 
 # A wheel of the Python package for this platform, in target/wheels.
 wheel: setup

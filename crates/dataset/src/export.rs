@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Context, DatasetError};
+use crate::error::{Context, DatasetError, wrong_argument};
 use crate::reader::Dataset;
 use steer3d_files::{hex, write_with};
 use steer3d_formats::npz::{npy, npz};
@@ -26,8 +26,12 @@ impl Dataset {
                 ("label", npy("<i8", &[], &i64::from(self.labels()[item]).to_le_bytes())),
             ])
             .at(path, "")?,
-            _ => {
+            "npy" | "nii" | "gz" | "mrc" | "map" | "ccp4" => {
                 return write_volume(path, &volume, Voxels::Values).map_err(DatasetError::Export);
+            }
+            _ => {
+                let found = format!("`{extension}`");
+                return wrong_argument(path, "extension", "npy, npz, mrc or nii", found);
             }
         };
         steer3d_files::write(path, &bytes).at(path, "")

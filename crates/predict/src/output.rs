@@ -16,8 +16,8 @@ use crate::error::PredictError;
 use crate::inputs::{Inputs, file_of};
 use crate::journal::{Journal, Kept};
 use crate::model::Model;
+use crate::options::Options;
 use crate::record::{Answer, Named, Record, values};
-use crate::run::Options;
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

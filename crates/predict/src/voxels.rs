@@ -18,8 +18,8 @@ use crate::error::PredictError;
 use crate::inputs::{Input, file_of};
 use crate::items::{Item, map_path};
 use crate::model::{Model, Output};
+use crate::options::{Options, Watch};
 use crate::record::{Answer, Stability, deviation};
-use crate::run::{Options, Watch};
 
 /// Values of a field of [`CHANNELS`] channels that are computed at once, about.
 const VALUES: usize = 1 << 23;
