@@ -44,6 +44,7 @@ struct Stage<'a> {
     done: usize,
 }
 
+#[derive(Clone, Copy)]
 enum What<'a> {
     Volume,
     /// Convolution and nonlinearity.
@@ -197,49 +198,38 @@ impl<'a> Stages<'a> {
         slab: Slab,
         volume: &mut dyn FnMut(Slab) -> Result<Field, E>,
     ) -> Result<Field, E> {
-        let Stage { size, ref inputs, .. } = self.all[stage];
-        let (first, second) = (inputs.first().copied(), inputs.get(1).copied());
-        let depth_of = |(input, _): (usize, usize)| self.all[input].size[0];
-        let depth = first.map_or(0, depth_of);
-        let mut failed = None;
-        let mut from = |stages: &mut Self, input: Option<(usize, usize)>, slab| {
-            let Some((input, reader)) = input else {
-                return fault("graph", "a stage has no input");
-            };
-            stages.take(input, reader, slab, volume).or_else(|error| {
-                failed = Some(error);
-                fault("graph", "an earlier stage failed")
-            })
+        let Stage { what, size, .. } = self.all[stage];
+        // The depth of what is read where the number of planes changes, or ends.
+        let depth = self.all[stage].inputs.first().map_or(0, |&(input, _)| self.all[input].size[0]);
+        let mut from = |input: usize, slab: Slab| {
+            let (input, reader) = self.all[stage].inputs[input];
+            self.take(input, reader, slab, volume)
         };
-        let field = match self.all[stage].what {
+        let field = match what {
             What::Volume => return volume(slab),
-            What::Layer(layer) => layer_planes(layer, depth, slab, |slab| from(self, first, slab)),
-            What::PoolInPlanes(pool) => {
-                from(self, first, slab).and_then(|field| pool.forward_in_planes(&field))
+            What::Layer(layer) => layer_planes(layer, depth, slab, |slab| from(0, slab))?,
+            What::PoolInPlanes(pool) => pool.forward_in_planes(&from(0, slab)?)?,
+            What::Pool(pool) => pool.forward_planes(depth, slab, |slab| from(0, slab))?,
+            What::Join(pool) => {
+                let risen = pool.upsample_planes(size, slab, |slab| from(0, slab))?;
+                risen.beside(&from(1, slab)?)?
             }
-            What::Pool(pool) => pool.forward_planes(depth, slab, |slab| from(self, first, slab)),
-            What::Join(pool) => pool
-                .upsample_planes(size, slab, |slab| from(self, first, slab))
-                .and_then(|risen| risen.beside(&from(self, second, slab)?)),
-            What::Sum(relu) => from(self, first, slab).and_then(|added| {
-                let sum = added.plus(&from(self, second, slab)?)?;
-                if relu { sum.with(sum.values().relu()?) } else { Ok(sum) }
-            }),
+            What::Sum(relu) => {
+                let sum = from(0, slab)?.plus(&from(1, slab)?)?;
+                if relu { sum.with(sum.values().relu().map_err(NnError::from)?)? } else { sum }
+            }
         };
-        match (field, failed) {
-            (_, Some(error)) => Err(error),
-            (field, None) => Ok(field?),
-        }
+        Ok(field)
     }
 }
 
 /// Planes of a convolution and its nonlinearity, zero outside the volume.
-fn layer_planes(
+fn layer_planes<E: From<NnError>>(
     layer: &Layer,
     depth: usize,
     wanted: Slab,
-    planes: impl FnOnce(Slab) -> Result<Field, NnError>,
-) -> Result<Field, NnError> {
+    planes: impl FnOnce(Slab) -> Result<Field, E>,
+) -> Result<Field, E> {
     let half = layer.conv.site().size / 2;
     let first = wanted.first.saturating_sub(half);
     let end = (wanted.end() + half).min(depth);
@@ -248,11 +238,11 @@ fn layer_planes(
     let after = wanted.end() + half - end;
     let mut values = field.values().clone();
     if before + after > 0 {
-        values = values.pad_with_zeros(2, before, after)?;
+        values = values.pad_with_zeros(2, before, after).map_err(NnError::from)?;
     }
     let field = layer.conv.forward_planes(&field.with(values)?)?;
     match &layer.nonlinearity {
-        Some(next) => next.forward_t(&field, Pass::from(Mode::Evaluate)),
+        Some(next) => Ok(next.forward_t(&field, Pass::from(Mode::Evaluate))?),
         None => Ok(field),
     }
 }

@@ -3,6 +3,7 @@ use numpy::{
     Element, IntoPyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
+use steer3d::ops::slices;
 use steer3d::so3::rotations::from_matrix;
 use steer3d::so3::{Irreps, Rotation};
 
@@ -31,6 +32,13 @@ pub(crate) fn sizes<T: Element, const N: usize>(
             array.shape()
         ))
     })
+}
+
+/// Volumes x, N,C,D,H,W.
+pub(crate) fn volume<'a, T: slices::Element + Element>(
+    x: &'a PyReadonlyArrayDyn<'_, T>,
+) -> Result<slices::Array<'a, T>> {
+    Ok(slices::Array { values: slice("x", x)?, sizes: sizes("x", "N,C,D,H,W", x)? })
 }
 
 /// An array of these elements, which are not copied.

@@ -4,9 +4,9 @@ use pyo3::prelude::*;
 use steer3d::kernels::{self, Family, SeparablePlan};
 use steer3d::nn::Params;
 use steer3d::ops;
-use steer3d::ops::slices::{Array, Element, SeparableConv};
+use steer3d::ops::slices::{Element, SeparableConv};
 
-use crate::arrays::{array, irreps, sizes, slice};
+use crate::arrays::{array, irreps, slice, volume};
 use crate::errors::{Failure, Result};
 
 /// The steerable kernels between two types of fields on k³ taps.
@@ -111,7 +111,7 @@ impl Separable {
         stride: usize,
     ) -> Result<Values<'py, T>> {
         let conv = SeparableConv { kernel: &self.0, stride };
-        let x = Array { values: slice("x", x)?, sizes: sizes("x", "N,C,D,H,W", x)? };
+        let x = volume(x)?;
         let (w, bias) = (slice("weight", w)?, bias.map(|b| slice("bias", b)).transpose()?);
         let values = py.detach(|| conv.forward(x, w, bias))?;
         array(py, values, &conv.sizes(x.sizes)?)
@@ -126,7 +126,7 @@ impl Separable {
         stride: usize,
     ) -> Result<Values<'py, T>> {
         let conv = SeparableConv { kernel: &self.0, stride };
-        let x = Array { values: slice("x", x)?, sizes: sizes("x", "N,C,D,H,W", x)? };
+        let x = volume(x)?;
         let (w, grad) = (w.map(|w| slice("weight", w)).transpose()?, slice("grad", grad)?);
         let values = py.detach(|| match w {
             Some(w) => conv.gradients(x, w, grad),

@@ -1,10 +1,10 @@
 use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 use steer3d::nn::layers::{FieldLayer, Gate};
-use steer3d::ops::slices::{self, Array, Element, Norm};
+use steer3d::ops::slices::{self, Norm};
 use steer3d::so3::Irreps;
 
-use crate::arrays::{array, irreps, sizes, slice};
+use crate::arrays::{array, irreps, slice, volume};
 use crate::errors::{Failure, Result};
 use crate::kernels::by_type;
 
@@ -19,10 +19,6 @@ pub(crate) fn gate_types(
     let [from, to] = gate.irreps().map(ToString::to_string);
     let gating = gate.gating().ok_or_else(|| Failure::argument("fields: expected a gate"))?;
     Ok((from, to, gating.scalars, gating.gated.map(ToString::to_string)))
-}
-
-fn volume<'a, T: Element + numpy::Element>(x: &'a Given<'_, T>) -> Result<Array<'a, T>> {
-    Ok(Array { values: slice("x", x)?, sizes: sizes("x", "N,C,D,H,W", x)? })
 }
 
 /// The gate of x.

@@ -338,12 +338,12 @@ impl Pool {
     }
 
     /// Some planes of the pooled volume, from planes of one of `depth` planes: `planes` gives those.
-    pub(crate) fn forward_planes(
+    pub(crate) fn forward_planes<E: From<NnError>>(
         self,
         depth: usize,
         wanted: Slab,
-        planes: impl FnOnce(Slab) -> Result<Field, NnError>,
-    ) -> Result<Field, NnError> {
+        planes: impl FnOnce(Slab) -> Result<Field, E>,
+    ) -> Result<Field, E> {
         let needed = self.below(depth, wanted)?;
         let planes = planes(needed)?;
         let pooled = match self {
@@ -351,26 +351,26 @@ impl Pool {
             _ => self.forward(&planes)?,
         };
         let first = wanted.first - needed.first / self.stride();
-        pooled.with(pooled.values().narrow(2, first, wanted.planes)?)
+        Ok(pooled.with(pooled.values().narrow(2, first, wanted.planes).map_err(NnError::from)?)?)
     }
 
     /// Some planes of a volume of `size` = D,H,W voxels, up-sampled from pooled planes: `planes` gives those.
-    pub(crate) fn upsample_planes(
+    pub(crate) fn upsample_planes<E: From<NnError>>(
         self,
         [depth, height, width]: [usize; 3],
         wanted: Slab,
-        planes: impl FnOnce(Slab) -> Result<Field, NnError>,
-    ) -> Result<Field, NnError> {
+        planes: impl FnOnce(Slab) -> Result<Field, E>,
+    ) -> Result<Field, E> {
         let [needed, over] = self.above(depth, wanted)?;
         let coarse = planes(needed)?;
-        let wanted_of = |risen: Field| {
+        let wanted_of = |risen: Field| -> Result<Field, NnError> {
             let first = wanted.first - over.first;
             risen.with(risen.values().narrow(2, first, wanted.planes)?.contiguous()?)
         };
         let (Self::Gaussian(pool) | Self::Antialiased(pool)) = self else {
-            return wanted_of(self.upsample(&coarse, [over.planes, height, width])?);
+            return Ok(wanted_of(self.upsample(&coarse, [over.planes, height, width])?)?);
         };
-        let along = |field: &Field, size, axes| {
+        let along = |field: &Field, size, axes| -> Result<Field, NnError> {
             field.with(gaussian_upsample3d_along(
                 field.values(),
                 size,
@@ -381,7 +381,7 @@ impl Pool {
         };
         let [_, h, w] = coarse.size();
         let risen = wanted_of(along(&coarse, [over.planes, h, w], [true, false, false])?)?;
-        along(&risen, [wanted.planes, height, width], [false, true, true])
+        Ok(along(&risen, [wanted.planes, height, width], [false, true, true])?)
     }
 }
 
