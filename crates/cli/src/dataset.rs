@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use serde::{Deserialize, Serialize};
 use steer3d::dataset::{
-    Broken, BuildReport, Dataset, Fractions, IMPORTERS, ImportOptions, Importer, ItemSource,
-    Listing, RecipeOptions, Split, Summary, build, files, group_splits, random_splits,
+    Broken, BuildReport, Dataset, Fractions, GridRanges, IMPORTERS, ImportOptions, Importer,
+    ItemSource, Listing, RecipeOptions, Split, Summary, build, files, group_splits, random_splits,
 };
 use steer3d::experiments::Data;
 use steer3d::volume::ChannelScheme;
@@ -39,6 +39,7 @@ const BUILD_EXAMPLES: &str = "Examples:
   steer3d dataset build folds/ --channels backbone --weight b-factor --out mobility.h5
   steer3d dataset build scans/ --size 64,64,48 --fit crop --skip-broken --out scans.h5
   steer3d dataset build scans/ --voxel-size 2 --size 64 --fit resample --out scans.h5
+  steer3d dataset build scans.csv --keep-grid --voxel-classes background,organ --out organs.h5
   steer3d dataset build new_scans/ --layout flat --size 64 --out new.h5
 
 A tree has a folder for each class: class/*, class/train/* and class/test/* (as ModelNet), or
@@ -563,6 +564,12 @@ pub(crate) fn inspect(dataset: &Dataset, output: &Output) -> Result<()> {
         .context("description of the dataset")
 }
 
+/// Three numbers as 3 x 4 x 5.
+fn edges(three: &[impl std::fmt::Display; 3]) -> String {
+    let [a, b, c] = three;
+    format!("{a} x {b} x {c}")
+}
+
 fn describe(path: &Path, s: &Summary) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
@@ -572,15 +579,20 @@ fn describe(path: &Path, s: &Summary) -> String {
         let counts = split.per_class.iter().map(ToString::to_string);
         table.add_row([split.split.to_string(), split.items.to_string()].into_iter().chain(counts));
     }
-    let [d, h, w] = s.meta.dims;
-    let [x, y, z] = s.meta.voxel_size;
+    let (dims, voxel) = match &s.grids {
+        None => (edges(&s.meta.dims), edges(&s.meta.voxel_size)),
+        Some(GridRanges { dims: [least, most], voxel_size: [smallest, largest] }) => (
+            format!("{} to {}", edges(least), edges(most)),
+            format!("{} to {}", edges(smallest), edges(largest)),
+        ),
+    };
     let labels = if s.meta.class_names.is_empty() { "\nno labels" } else { "" };
     let stored =
         if s.stored.is_empty() { String::new() } else { format!("; {}", s.stored.join(", ")) };
     let notes = &s.meta.provenance;
     format!(
-        "{}: {}, schema {}\n{} items of {} channels ({}) x {d} x {h} x {w} (C, D, H, W){stored}{labels}\n\
-         voxel (x, y, z): {x} x {y} x {z} {}\n\
+        "{}: {}, schema {}\n{} items of {} channels ({}) x {dims} (C, D, H, W){stored}{labels}\n\
+         voxel (x, y, z): {voxel} {}\n\
          values: {} to {}, mean {:.4}, {:.1} % not zero; {:.1} MB in the file\n{table}\n\
          source: {}\nlicence: {}\nmade by: {}{}",
         path.display(),

@@ -10,11 +10,12 @@ use steer3d::eval::AnswerKind;
 use steer3d::files::AtPath;
 use steer3d::predict::{
     Answer, BUILTIN, Identity, Inputs, Kind, Model, Named, Options, Output as RecordFile,
-    PredictError, Record, predict,
+    PredictError, Record, Windows, predict,
 };
 
 use crate::interrupt::{INTERRUPTED, stop};
 use crate::output::{Output, Progress, SUCCESS};
+use crate::values::edges;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d predict cath-class protein.pdb
@@ -57,6 +58,13 @@ pub(crate) struct PredictArgs {
     /// For labels of voxels: write the probability of every class, too
     #[arg(long, requires = "out")]
     probabilities: bool,
+    /// For labels of voxels: take volumes in windows of D,H,W voxels, or one number for a cube, weighed by Gaussians, as a
+    /// network with norms of whole volumes needs where memory is short; others give the same by planes, without windows
+    #[arg(long, value_parser = edges, value_name = "D,H,W")]
+    window: Option<[usize; 3]>,
+    /// Share of a window that it has in common with the next
+    #[arg(long, requires = "window", default_value_t = 0.5)]
+    overlap: f64,
     /// File for the answers (.csv, .jsonl or .npz); for labels of voxels a folder
     #[arg(long, short)]
     out: Option<PathBuf>,
@@ -88,6 +96,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         features: args.features,
         maps,
         probabilities: args.probabilities,
+        windows: args.window.map(|size| Windows { size, overlap: args.overlap }),
     };
     let open = |path: &PathBuf| {
         let identity = Identity::new(&model, &inputs, &options)?;

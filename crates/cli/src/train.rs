@@ -10,14 +10,14 @@ use steer3d::experiments::{
     Architecture, Data, EXPERIMENT, Existing, Experiment, MakeDataset, RunSummary, Session,
     StateSettings, list_runs, model_config, read_table, training_table,
 };
-use steer3d::train::{Precision, TrainConfig};
+use steer3d::train::{PatchConfig, Precision, TrainConfig};
 use toml::Table;
 
 use crate::dataset::make;
 use crate::eval::command_line;
 use crate::interrupt::{INTERRUPTED, stop};
 use crate::output::{Output, SUCCESS};
-use crate::values::{MAX_SEEDS, named, seeds};
+use crate::values::{MAX_SEEDS, edges, named, seeds};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d init > cath.toml && steer3d train cath.toml
@@ -99,6 +99,10 @@ pub(crate) struct TrainingArgs {
     /// so3, 0.5 takes angles up to 132 degrees, with z up to 90
     #[arg(long, default_value_t = 1.0)]
     augment_fraction: f64,
+    /// Train on a box of every volume, another one in each epoch: D,H,W in voxels, or one number for a cube; a third of
+    /// them have a voxel that is not background in their middle
+    #[arg(long, value_parser = edges, value_name = "D,H,W")]
+    patch: Option<[usize; 3]>,
 }
 
 /// The rotations of `--augment`.
@@ -128,6 +132,7 @@ impl TrainingArgs {
             || self.precision.is_some()
             || self.augment.is_some()
             || self.augment_fraction < 1.0
+            || self.patch.is_some()
     }
 
     /// The settings of a training; `--augment` counts if `augment`.
@@ -154,6 +159,7 @@ impl TrainingArgs {
                 Turns::Z { .. } => Turns::Z { fraction },
                 Turns::So3 { .. } => Turns::So3 { fraction },
             }),
+            patch: self.patch.map(PatchConfig::new),
             ..standard
         }
     }

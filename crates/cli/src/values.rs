@@ -24,3 +24,13 @@ pub(crate) fn named<T: DeserializeOwned + Clone + Send + Sync + 'static>(
     let value = |name: String| T::deserialize(StrDeserializer::<Error>::new(&name));
     names.into().try_map(value)
 }
+
+/// Edges of a box: three numbers, or one for a cube.
+pub(crate) fn edges(text: &str) -> Result<[usize; 3], String> {
+    let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[n]) => Ok([n; 3]),
+        Some(&[d, h, w]) => Ok([d, h, w]),
+        _ => Err("expected one number or three, as 64 or 64,64,48".to_owned()),
+    }
+}

@@ -6,7 +6,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use steer3d::dataset::{DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Tasks};
+use steer3d::dataset::{
+    DatasetMeta, DatasetWriter, Grids, Item, Provenance, Split, Storage, Tasks,
+};
 use steer3d::eval::{Condition, PointGroup, Report};
 use steer3d::nn::checkpoint;
 use steer3d::so3::Stream;
@@ -352,6 +354,7 @@ fn tasks(file: &Path, voxel_classes: &[&str]) {
         name: "tasks".into(),
         class_names: vec!["one".into()],
         channels: 1,
+        grids: Grids::One,
         dims: [7; 3],
         voxel_size: [1.0; 3],
         unit: "voxel".into(),

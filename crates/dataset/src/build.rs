@@ -12,6 +12,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use nalgebra::Matrix3;
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use steer3d_formats::companion;
 
 use crate::error::DatasetError;
 use crate::item::Item;
-use crate::meta::{DatasetMeta, Skipped};
+use crate::meta::{DatasetMeta, Grids, Skipped};
 use crate::reader::Dataset;
 use crate::source::{BuildError, Entry, ItemData, ItemError, ItemSource, made_with_room};
 use crate::writer::DatasetWriter;
@@ -33,6 +34,9 @@ const BATCH_VALUES: usize = 1 << 24;
 
 /// Largest number of items in a batch.
 const BATCH_ITEMS: usize = 256;
+
+/// The same where each item has its own grid, which may be of any size.
+const BATCH_GRIDS: usize = 4;
 
 /// What a finished build came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +69,10 @@ pub fn build(
 ) -> Result<BuildReport, BuildError> {
     let ItemSource { meta, entries, .. } = source;
     meta.check().map_err(BuildError::meta(out))?;
-    let batch = (BATCH_VALUES / meta.item_len()).clamp(1, BATCH_ITEMS);
+    let batch = match meta.grids {
+        Grids::One => (BATCH_VALUES / meta.item_len()).clamp(1, BATCH_ITEMS),
+        Grids::Each => BATCH_GRIDS,
+    };
     let batches: Vec<&[Entry]> = entries.chunks(batch).collect();
     let mut build = Build {
         partial: Partial::open(out, meta, &source.options)?,
@@ -204,7 +211,8 @@ impl Build<'_> {
     /// SHA-256 of the entries of a batch and of the contents of all files that they are made of. That of an archive is
     /// in the description.
     fn fingerprint(&mut self, entries: &[Entry]) -> String {
-        let own = entries.iter().filter(|entry| !entry.source.is_empty()).map(|entry| &entry.path);
+        let own = entries.iter().filter(|entry| !entry.source.is_empty());
+        let own = own.flat_map(|entry| std::iter::once(&entry.path).chain(&entry.mask));
         let files: BTreeSet<PathBuf> =
             own.flat_map(|path| [Some(path.clone()), companion(path)]).flatten().collect();
         let new: Vec<&PathBuf> =
@@ -226,8 +234,28 @@ impl Build<'_> {
         (same && whole()).then_some(report)
     }
 
-    fn writer(&self, path: &Path) -> Result<DatasetWriter, DatasetError> {
-        DatasetWriter::of(path, self.source.meta.clone(), self.source.tasks.as_ref())
+    fn writer(&self, path: &Path, grids: Grids) -> Result<DatasetWriter, DatasetError> {
+        let meta = DatasetMeta { grids, ..self.source.meta.clone() };
+        DatasetWriter::of(path, meta, self.source.tasks.as_ref())
+    }
+
+    /// Whether the items of all batches need grids of their own.
+    fn grids(&self, batches: usize) -> Result<Grids, DatasetError> {
+        let meta = &self.source.meta;
+        let common = meta.grid().ok();
+        for index in (0..batches).filter(|_| meta.grids == Grids::Each) {
+            let path = self.partial.data(index);
+            if !path.exists() {
+                continue;
+            }
+            let data = Dataset::open(path)?;
+            let same =
+                |i: usize| Some(data.grid(i)) == common && data.direction(i) == Matrix3::identity();
+            if !(0..data.len()).all(same) {
+                return Ok(Grids::Each);
+            }
+        }
+        Ok(Grids::One)
     }
 
     /// Writes a batch: first its data, then its report.
@@ -238,7 +266,7 @@ impl Build<'_> {
         fingerprint: String,
         made: Vec<Result<ItemData, ItemError>>,
     ) -> Result<(), BuildError> {
-        let mut writer = self.writer(&self.partial.data(index))?;
+        let mut writer = self.writer(&self.partial.data(index), self.source.meta.grids)?;
         let mut report = Report { fingerprint, items: 0, skipped: Vec::new() };
         for (entry, made) in entries.iter().zip(made) {
             match made {
@@ -251,6 +279,7 @@ impl Build<'_> {
                         group,
                         source: (!source.is_empty()).then_some(source),
                         volume: made.volume.as_ref(),
+                        direction: made.direction.as_ref(),
                         points: made.points.as_ref(),
                         mesh: made.mesh.as_ref(),
                         targets: &made.targets,
@@ -276,7 +305,7 @@ impl Build<'_> {
     fn join(self, out: &Path, batches: usize) -> Result<BuildReport, BuildError> {
         let mut built = BuildReport::default();
         let joined = self.partial.folder.join("dataset.h5");
-        let mut writer = self.writer(&joined)?;
+        let mut writer = self.writer(&joined, self.grids(batches)?)?;
         for index in 0..batches {
             let path = self.partial.report(index);
             let lost = || std::io::Error::other("the report of a finished batch is gone");

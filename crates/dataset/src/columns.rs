@@ -13,6 +13,7 @@ use hdf5_reader::{Datatype, StringEncoding, StringPadding, StringSize};
 use ndarray::ArrayViewD;
 
 use crate::error::{Context, DatasetError};
+use crate::meta::{DatasetMeta, Grids};
 
 /// A type of the values of columns, as it is written and read.
 pub(crate) trait Value: H5Type + Clone {
@@ -67,6 +68,9 @@ pub const MAX_ITEMS: usize = 1 << 24;
 
 /// Largest number of points, vertices or triangles in a dataset, all items together: 2²⁸.
 pub const MAX_POINTS: usize = 1 << 28;
+
+/// Largest number of values of all volumes where each has its own grid: 2⁴⁰.
+pub const MAX_ALL_VALUES: usize = 1 << 40;
 
 /// Longest identifier of an item, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 64;
@@ -148,6 +152,10 @@ columns! {
     triangle_offsets TRIANGLE_OFFSETS: u64 = "meshes/triangle_offsets", [], MAX_ITEMS + 1;
     vertices VERTICES: f64 = "meshes/vertices", [3], MAX_POINTS;
     triangles TRIANGLES: u32 = "meshes/triangles", [3], MAX_POINTS;
+    grid_dims GRID_DIMS: u32 = "grids/dims", [3], MAX_ITEMS;
+    voxel_sizes VOXEL_SIZES: f64 = "grids/voxel_sizes", [3], MAX_ITEMS;
+    directions DIRECTIONS: f64 = "grids/directions", [3, 3], MAX_ITEMS;
+    voxel_offsets VOXEL_OFFSETS: u64 = "grids/offsets", [], MAX_ITEMS + 1;
 }
 
 /// The target values of items.
@@ -156,14 +164,21 @@ pub(crate) fn targets(each: usize) -> Column<f64> {
     Column { row: row.into(), ..Column::list("targets", &[], MAX_ITEMS) }
 }
 
-/// The values of volumes, 32-bit floats or bytes.
-pub(crate) fn volumes<T>(channels: usize, [d, h, w]: [usize; 3]) -> Column<T> {
-    Column::blocks("volumes", vec![channels, d, h, w])
+/// The values of volumes, 32-bit floats or bytes: a row for each volume, or for each value where each volume has its own
+/// grid.
+pub(crate) fn volumes<T>(meta: &DatasetMeta) -> Column<T> {
+    match (meta.grids, meta.dims) {
+        (Grids::One, [d, h, w]) => Column::blocks("volumes", vec![meta.channels, d, h, w]),
+        (Grids::Each, _) => Column::list("grids/values", &[], MAX_ALL_VALUES),
+    }
 }
 
-/// The labels of the voxels of items.
-pub(crate) fn voxel_labels([d, h, w]: [usize; 3]) -> Column<u8> {
-    Column::blocks("voxel_labels", vec![d, h, w])
+/// The labels of the voxels of items, likewise.
+pub(crate) fn voxel_labels(meta: &DatasetMeta) -> Column<u8> {
+    match meta.grids {
+        Grids::One => Column::blocks("voxel_labels", meta.dims.to_vec()),
+        Grids::Each => Column::list("grids/labels", &[], MAX_ALL_VALUES),
+    }
 }
 
 impl<T> Column<T> {

@@ -1,18 +1,22 @@
 //! One item of a dataset, and its checksum.
 
+use nalgebra::Matrix3;
 use steer3d_files::digest::PartHasher;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::points::{PointCloud, PointValue};
-use steer3d_volume::volume::Volume;
+use steer3d_volume::volume::{Grid, Volume};
 
 use crate::meta::Split;
 
 /// One item to be written. Volume, group, source, points and mesh are for all items or for none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Item<'a> {
-    /// The volume, of the channels, dims and voxel size of the dataset; without it, points and a
-    /// voxeliser or a mesh must be there to make it from.
+    /// The volume, of the channels of the dataset, and of its dims and voxel size unless each item has its own; without it,
+    /// points and a voxeliser or a mesh must be there to make it from.
     pub volume: Option<&'a Volume>,
+    /// The directions of its axes x, y, z in the coordinates of its file, as columns of a rotation or reflection, where
+    /// each item has its own grid; `None` for those of the coordinates.
+    pub direction: Option<&'a Matrix3<f64>>,
     /// Index of its class.
     pub label: u32,
     /// The split it belongs to.
@@ -48,10 +52,23 @@ impl Item<'_> {
         ]
     }
 
+    /// Its direction, row by row.
+    pub(crate) fn direction_rows(&self) -> [f64; 9] {
+        let direction = self.direction.copied().unwrap_or_else(Matrix3::identity);
+        std::array::from_fn(|i| direction[(i / 3, i % 3)])
+    }
+
     /// SHA-256 of the parts of an item, each after its length in bytes as u64, all little-endian:
     /// id, label, `origin`, values as `stored`, positions, channels, degrees and values of the
-    /// points, vertices, triangles; then targets and labels of voxels where the dataset has tasks.
-    pub(crate) fn checksum(&self, origin: &[f64; 3], stored: &[u8], has_tasks: bool) -> [u8; 32] {
+    /// points, vertices, triangles; then targets and labels of voxels where the dataset has tasks; then dims, voxel size
+    /// and direction of `grid` where each item has its own.
+    pub(crate) fn checksum(
+        &self,
+        origin: &[f64; 3],
+        stored: &[u8],
+        has_tasks: bool,
+        grid: Option<&Grid>,
+    ) -> [u8; 32] {
         let none = (PointCloud::default(), Mesh::default());
         let (points, mesh) = (self.points.unwrap_or(&none.0), self.mesh.unwrap_or(&none.1));
         let (degrees, carried): (Vec<u8>, Vec<[f64; 3]>) =
@@ -73,8 +90,19 @@ impl Item<'_> {
             hash.add(&floats(self.targets));
             hash.add(self.voxel_labels);
         }
+        if let Some(grid) = grid {
+            hash.add(&dims_of(grid).iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>());
+            hash.add(&floats(&grid.voxel_size()));
+            hash.add(&floats(&self.direction_rows()));
+        }
         hash.finish()
     }
+}
+
+/// D, H, W as stored.
+pub(crate) fn dims_of(grid: &Grid) -> [u32; 3] {
+    // A grid has at most 2²⁸ voxels.
+    grid.dims().map(|n| n as u32)
 }
 
 /// What a point carries, as its degree l and a row of numbers.

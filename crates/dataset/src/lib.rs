@@ -18,6 +18,7 @@ mod export;
 mod item;
 mod loader;
 mod meta;
+mod patch;
 mod reader;
 mod recipe;
 mod source;
@@ -31,14 +32,16 @@ mod writer;
 pub use array::import_hdf5;
 pub use build::{BuildReport, build};
 pub use columns::{
-    MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SKIPPED_BYTES, MAX_SOURCE_BYTES,
+    MAX_ALL_VALUES, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SKIPPED_BYTES,
+    MAX_SOURCE_BYTES,
 };
 pub use error::DatasetError;
 pub use item::Item;
 pub use loader::{Batch, Loader, LoaderOptions, RandomRotation, Turns};
 pub use meta::{
-    DatasetMeta, MAX_TARGETS, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
+    DatasetMeta, Grids, MAX_TARGETS, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
 };
+pub use patch::{Patch, RandomPatch};
 pub use reader::{Dataset, is_hdf5};
 pub use recipe::{Atoms, Fit, Intensity, Prepared, Recipe, Unsuited, name_of};
 pub use source::{
@@ -54,6 +57,6 @@ pub use sources::medmnist::{import_medmnist, medmnist};
 pub use sources::recipe::{RecipeOptions, Store};
 pub use sources::tetris::{import_tetris, tetris, tetris_voxeliser};
 pub use split::{Fractions, group_splits, random_splits};
-pub use summary::{SplitSummary, Summary};
+pub use summary::{GridRanges, SplitSummary, Summary};
 pub use verify::Broken;
 pub use writer::DatasetWriter;

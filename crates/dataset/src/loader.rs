@@ -1,5 +1,6 @@
 //! Reading batches ahead, on several threads.
 
+use std::array::from_fn;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
@@ -8,12 +9,14 @@ use std::time::{Duration, Instant};
 use nalgebra::Vector3;
 use serde::{Deserialize, Serialize};
 use steer3d_so3::rotations::random_rotation_within;
-use steer3d_so3::{Irrep, Irreps, Rotation, Stream};
+use steer3d_so3::{Rotation, Stream};
 
 use crate::error::DatasetError;
+use crate::patch::{RandomPatch, cut};
 use crate::reader::Dataset;
+use crate::recipe::scalars;
 use steer3d_volume::resample::{Interpolation, rotate_into};
-use steer3d_volume::volume::check_finite;
+use steer3d_volume::volume::{check_finite, checked_len};
 
 /// A set of rotations, from which one is drawn uniformly.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,12 +88,14 @@ pub struct LoaderOptions {
     pub ahead: usize,
     /// Random rotation of every volume.
     pub rotation: Option<RandomRotation>,
+    /// Random box of every volume, instead of the whole.
+    pub patch: Option<RandomPatch>,
 }
 
 impl Default for LoaderOptions {
     /// As many threads as rayon uses, at most four; four batches ahead; no rotation.
     fn default() -> Self {
-        Self { threads: rayon::current_num_threads().min(4), ahead: 4, rotation: None }
+        Self { threads: rayon::current_num_threads().min(4), ahead: 4, rotation: None, patch: None }
     }
 }
 
@@ -99,6 +104,8 @@ impl Default for LoaderOptions {
 pub struct Batch {
     /// Indices of the items.
     pub items: Vec<usize>,
+    /// D, H, W of every volume.
+    pub dims: [usize; 3],
     /// N × C × D × H × W values.
     pub values: Vec<f32>,
     /// Label of each item.
@@ -111,45 +118,97 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Reads the batch of some items, turned if asked for.
+    /// Reads the batch of some items, turned if asked for. Where they have several shapes, all get the largest D, H and W,
+    /// with zeros (and voxels of the first class) around smaller ones.
     ///
     /// # Errors
-    /// As [`Dataset::read`].
+    /// As [`Dataset::read`], and if the largest D, H and W make too large a volume.
     pub fn read(
         dataset: &Dataset,
         items: &[usize],
         rotation: Option<&RandomRotation>,
     ) -> Result<Self, DatasetError> {
-        let len = dataset.meta().item_len();
+        items.iter().try_for_each(|&item| dataset.check_item(item))?;
+        let shapes = || items.iter().map(|&item| dataset.grid(item).dims());
+        let dims = shapes().reduce(|a, b| from_fn(|axis| a[axis].max(b[axis])));
+        let dims = dims.unwrap_or(dataset.meta().dims);
+        let channels = dataset.meta().channels;
+        let first = items.first().copied().unwrap_or_default();
+        let len = checked_len(channels, dims).map_err(|e| dataset.at_item(first, e))?;
         let mut values = vec![0.0; items.len() * len];
-        match rotation {
-            None => dataset.read_many(items, &mut values)?,
-            Some(rotation) => {
-                for (&item, target) in items.iter().zip(values.chunks_exact_mut(len)) {
-                    dataset.read_rotated(item, &rotation.of(item), target)?;
-                }
-            }
-        }
-        let labels = items.iter().map(|&item| dataset.labels()[item]).collect();
-        let (mut targets, mut voxel_labels) = (vec![], vec![]);
-        if dataset.tasks().is_some() {
-            for &item in items {
-                let (values, labels) = match rotation.map(|rotation| rotation.of(item)) {
-                    None => (dataset.targets(item).to_vec(), dataset.voxel_labels(item)?),
-                    Some(turn) => (
-                        dataset.rotated_targets(item, &turn),
-                        dataset.rotated_voxel_labels(item, &turn)?,
-                    ),
-                };
-                targets.extend(values.into_iter().map(|x| x as f32));
+        let mut voxel_labels = vec![];
+        for (&item, target) in items.iter().zip(values.chunks_exact_mut(len)) {
+            let turn = rotation.map(|rotation| rotation.of(item));
+            let own = dataset.grid(item).dims();
+            let before = from_fn(|axis| -((dims[axis] - own[axis]) as isize / 2));
+            let labels = match &turn {
+                None => dataset.voxel_labels(item)?,
+                Some(turn) => dataset.rotated_voxel_labels(item, turn)?,
+            };
+            if own == dims {
+                dataset.read_turned(item, turn.as_ref(), target)?;
                 voxel_labels.extend(labels);
+            } else {
+                let mut smaller = vec![0.0; dataset.item_len(item)];
+                dataset.read_turned(item, turn.as_ref(), &mut smaller)?;
+                target.copy_from_slice(&cut(&smaller, own, before, dims));
+                voxel_labels.extend(cut(&labels, own, before, dims));
             }
         }
-        Ok(Self { items: items.to_vec(), values, labels, targets, voxel_labels })
+        Ok(Self::of(dataset, items, rotation, dims, values, voxel_labels))
+    }
+
+    /// Reads a box of each of some items, turned if asked for.
+    ///
+    /// # Errors
+    /// As [`Dataset::read_patch`].
+    pub fn read_patches(
+        dataset: &Dataset,
+        items: &[usize],
+        rotation: Option<&RandomRotation>,
+        patch: &RandomPatch,
+    ) -> Result<Self, DatasetError> {
+        let (mut values, mut voxel_labels) = (vec![], vec![]);
+        for &item in items {
+            let turn = rotation.map(|rotation| rotation.of(item));
+            let read = dataset.read_patch(item, patch, turn.as_ref())?;
+            values.extend(read.values);
+            voxel_labels.extend(read.labels);
+        }
+        Ok(Self::of(dataset, items, rotation, patch.dims, values, voxel_labels))
+    }
+
+    fn of(
+        dataset: &Dataset,
+        items: &[usize],
+        rotation: Option<&RandomRotation>,
+        dims: [usize; 3],
+        values: Vec<f32>,
+        voxel_labels: Vec<u8>,
+    ) -> Self {
+        let labels = items.iter().map(|&item| dataset.labels()[item]).collect();
+        let targets = items.iter().flat_map(|&item| match rotation {
+            None => dataset.targets(item).to_vec(),
+            Some(rotation) => dataset.rotated_targets(item, &rotation.of(item)),
+        });
+        let targets = targets.map(|x| x as f32).collect();
+        Self { items: items.to_vec(), dims, values, labels, targets, voxel_labels }
     }
 }
 
 impl Dataset {
+    fn read_turned(
+        &self,
+        item: usize,
+        turn: Option<&Rotation>,
+        target: &mut [f32],
+    ) -> Result<(), DatasetError> {
+        match turn {
+            None => self.read_many(&[item], target),
+            Some(turn) => self.read_rotated(item, turn, target),
+        }
+    }
+
     /// Reads a volume turned by `rotation` into C × D × H × W values: its points or mesh are turned
     /// and voxelised where they and a voxeliser are stored, else it is turned by trilinear
     /// interpolation.
@@ -188,7 +247,7 @@ impl Dataset {
     }
 
     /// Labels of the voxels of an item after `rotation`: those of the nearest stored voxels, 0 outside.
-    fn rotated_voxel_labels(
+    pub(crate) fn rotated_voxel_labels(
         &self,
         item: usize,
         rotation: &Rotation,
@@ -198,8 +257,8 @@ impl Dataset {
             return Ok(vec![]);
         }
         let at_item = |source| self.at_item(item, source);
-        let grid = self.meta().grid().map_err(at_item)?;
-        let scalar = Irreps::new([(1, Irrep::so3(0))]).expect("one scalar");
+        let grid = self.grid(item);
+        let scalar = scalars(1).map_err(at_item)?;
         let mut turned = vec![0.0; labels.len()];
         rotate_into(&labels, &grid, &scalar, rotation, Interpolation::Nearest, &mut turned)
             .map_err(at_item)?;
@@ -252,7 +311,11 @@ impl Loader {
             let batches = Arc::clone(&batches);
             scope.spawn(move || {
                 for items in batches.iter().skip(first).step_by(threads) {
-                    let batch = Batch::read(dataset, items, options.rotation.as_ref());
+                    let rotation = options.rotation.as_ref();
+                    let batch = match &options.patch {
+                        None => Batch::read(dataset, items, rotation),
+                        Some(patch) => Batch::read_patches(dataset, items, rotation, patch),
+                    };
                     // Once the loader is dropped, nobody receives.
                     if sender.send(batch).is_err() {
                         break;

@@ -15,8 +15,9 @@ use crate::recipe::{Recipe, scalars};
 /// Value of the root attribute `format`.
 pub(crate) const FORMAT_NAME: &str = "steer3d-dataset";
 
-/// Version of the schema that this crate writes, and the only one that it reads.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Newest version of the schema: that of datasets with a grid for each item. Others are written as version 1, and both
+/// are read.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Largest number of target values of an item.
 pub const MAX_TARGETS: usize = 1 << 16;
@@ -103,6 +104,31 @@ pub struct Skipped {
     pub problem: String,
 }
 
+/// Whether the items of a dataset have one grid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grids {
+    /// All have that of the description.
+    #[default]
+    One,
+    /// Each has its own, and its own voxel size.
+    Each,
+}
+
+impl Grids {
+    /// Version of the schema of such datasets.
+    pub(crate) fn version(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Each => SCHEMA_VERSION,
+        }
+    }
+
+    fn is_one(&self) -> bool {
+        *self == Self::One
+    }
+}
+
 /// What all items of a dataset have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,9 +139,12 @@ pub struct DatasetMeta {
     pub class_names: Vec<String>,
     /// Channels of each volume.
     pub channels: usize,
-    /// D, H, W of each volume.
+    /// Whether the items have one grid.
+    #[serde(default, skip_serializing_if = "Grids::is_one")]
+    pub grids: Grids,
+    /// D, H, W of each volume; of the first with most voxels, where each has its own grid.
     pub dims: [usize; 3],
-    /// Edges of a voxel along x, y, z.
+    /// Edges of a voxel along x, y, z; likewise.
     pub voxel_size: [f64; 3],
     /// Unit of voxel sizes, origins and points, such as `angstrom` or `mm`.
     pub unit: String,
@@ -145,6 +174,7 @@ impl DatasetMeta {
             name: String::new(),
             class_names: Vec::new(),
             channels,
+            grids: Grids::One,
             dims: grid.dims(),
             voxel_size: grid.voxel_size(),
             unit: String::new(),
@@ -169,6 +199,9 @@ impl DatasetMeta {
         mut provenance: Provenance,
     ) -> Result<Self, VolumeError> {
         let mut meta = Self::scalars(recipe.channels(), &recipe.grid()?)?;
+        if recipe.keeps_grids() {
+            meta.grids = Grids::Each;
+        }
         match &recipe {
             Recipe::Molecules { voxeliser, channels, weight, .. } => {
                 meta.voxeliser = Some(*voxeliser);
@@ -185,7 +218,7 @@ impl DatasetMeta {
         Ok(Self { name, class_names, unit, provenance, irreps, recipe: Some(recipe), ..meta })
     }
 
-    /// The grid of each volume.
+    /// The grid of each volume; of the first with most voxels, where each has its own.
     ///
     /// # Errors
     /// If the dimensions or voxel sizes are outside their range.
@@ -212,7 +245,7 @@ impl DatasetMeta {
         self.class_names.len().max(1)
     }
 
-    /// Values in each volume.
+    /// Values in each volume, or in the largest.
     pub fn item_len(&self) -> usize {
         self.channels * self.dims.iter().product::<usize>()
     }
@@ -259,7 +292,7 @@ impl DatasetMeta {
         ];
         for (field, made) in made {
             if let Some((made_grid, channels)) = made
-                && (made_grid? != grid || channels != self.channels)
+                && (made_grid? != grid || channels != self.channels || !self.grids.is_one())
             {
                 let found = format!("{:?}, {:?}", self.voxeliser, self.mesh_voxeliser);
                 return parameter(field, "the grid and channels of the volumes", found);
@@ -272,7 +305,9 @@ impl DatasetMeta {
     pub(crate) fn check_recipe(&self) -> Result<(), VolumeError> {
         if let Some(recipe) = &self.recipe {
             recipe.check()?;
-            if recipe.grid()? != self.grid()? || recipe.channels() != self.channels {
+            let fits =
+                recipe.keeps_grids() || (self.grids.is_one() && recipe.grid()? == self.grid()?);
+            if !fits || recipe.channels() != self.channels {
                 let found = format!("{recipe:?}");
                 return parameter("recipe", "the grid and channels of the volumes", found);
             }
@@ -311,11 +346,6 @@ impl Tasks {
     /// Target values of an item.
     pub fn target_len(&self) -> usize {
         self.targets.as_ref().map_or(0, Irreps::dim)
-    }
-
-    /// Labels of voxels of an item.
-    pub(crate) fn voxels(&self, meta: &DatasetMeta) -> usize {
-        if self.voxel_classes.is_empty() { 0 } else { meta.dims.iter().product() }
     }
 
     /// What is wrong: the field, what it should be, what it is.

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use hdf5_reader::{Datatype, StringSize};
+use nalgebra::Matrix3;
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use steer3d_files::digest::PartHasher;
@@ -14,14 +16,14 @@ use steer3d_files::memory::{self, NoRoom};
 use steer3d_so3::Rotation;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::points::{PointCloud, PointValue};
-use steer3d_volume::volume::{Volume, VolumeError, check_finite};
+use steer3d_volume::volume::{Grid, Volume, VolumeError, check_finite};
 
 use crate::chunks::Chunks;
 use crate::columns::{self, Column};
 use crate::error::{Context, DatasetError, wrong_argument};
 use crate::item::Item;
 use crate::meta::{
-    DatasetMeta, FORMAT_NAME, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
+    DatasetMeta, FORMAT_NAME, Grids, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
 };
 use crate::stored::{StoredFile, name_of};
 
@@ -40,10 +42,21 @@ pub struct Dataset {
     checksums: Option<Vec<[u8; 32]>>,
     skipped: Vec<Skipped>,
     volumes: Option<Chunks>,
+    /// Where each item has its own grid.
+    grids: Option<ItemGrids>,
     points: Option<Points>,
     meshes: Option<Meshes>,
     tasks: Option<StoredTasks>,
     digest: OnceLock<String>,
+}
+
+/// The grid of each item.
+#[derive(Debug)]
+struct ItemGrids {
+    grids: Vec<Grid>,
+    directions: Vec<Matrix3<f64>>,
+    /// Of the voxels.
+    offsets: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -80,9 +93,13 @@ impl Dataset {
         let path = path.into();
         check_signature(&path)?;
         let file = StoredFile::open(path.clone())?;
-        check_root(&file)?;
+        let version = check_root(&file)?;
         let mut meta: DatasetMeta = json(&file, &columns::META)?;
         meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
+        if version != meta.grids.version() {
+            let expected = format!("version {} for its grids", meta.grids.version());
+            return Err(file.malformed("attribute schema_version", expected, version.to_string()));
+        }
         let (needed, limit) = (meta.bytes_to_read(), memory::limit());
         if needed > limit {
             return Err(NoRoom { needed, limit }).at(&path, "volumes");
@@ -98,9 +115,13 @@ impl Dataset {
         let meshes = file.has("meshes").then(|| meshes(&file, items)).transpose()?;
         let sources_do = (points.is_some() && meta.voxeliser.is_some())
             || (meshes.is_some() && meta.mesh_voxeliser.is_some());
+        let grids = match meta.grids {
+            Grids::One => None,
+            Grids::Each => Some(grids(&file, &meta, items)?),
+        };
         let volumes = match file.has("volumes") {
             false if sources_do => None,
-            _ => Some(volumes(&file, &meta, items)?),
+            _ => Some(volumes(&file, &meta, items, grids.as_ref())?),
         };
         let skipped = file.has("skipped").then(|| json(&file, &columns::SKIPPED)).transpose()?;
         let groups = file.has("groups").then(|| file.list(&columns::GROUPS, Some(items)));
@@ -115,8 +136,12 @@ impl Dataset {
             sources: sources.transpose()?,
             checksums: checksums.transpose()?.map(|bytes| bytes.as_chunks().0.to_vec()),
             skipped: skipped.unwrap_or_default(),
-            tasks: file.has("tasks").then(|| stored_tasks(&file, &meta, items)).transpose()?,
+            tasks: file
+                .has("tasks")
+                .then(|| stored_tasks(&file, &meta, items, grids.as_ref()))
+                .transpose()?,
             volumes,
+            grids,
             points,
             meshes,
             digest: OnceLock::new(),
@@ -226,25 +251,83 @@ impl Dataset {
         self.volumes.is_some()
     }
 
+    /// The grid of the volume of an item.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    pub fn grid(&self, item: usize) -> Grid {
+        match &self.grids {
+            Some(grids) => grids.grids[item],
+            None => self.meta.grid().expect("open() has checked it"),
+        }
+    }
+
+    /// The directions of the axes x, y, z of an item in the coordinates of its file, as columns.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    pub fn direction(&self, item: usize) -> Matrix3<f64> {
+        self.grids.as_ref().map_or_else(Matrix3::identity, |grids| grids.directions[item])
+    }
+
+    /// Values in the volume of an item.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    pub fn item_len(&self, item: usize) -> usize {
+        self.meta.channels * self.grid(item).voxels()
+    }
+
+    /// The rows of an item in a column of volumes, of `each` values a voxel where each item has its own grid.
+    fn rows_of(&self, item: usize, each: usize) -> Range<usize> {
+        match &self.grids {
+            Some(grids) => each * grids.offsets[item]..each * grids.offsets[item + 1],
+            None => item..item + 1,
+        }
+    }
+
     /// Reads the volume of an item.
     ///
     /// # Errors
     /// If there is no such item, the file is damaged, or a value is not finite.
     pub fn read(&self, item: usize) -> Result<Volume, DatasetError> {
         let at_item = |source| self.at_item(item, source);
-        let grid = self.meta.grid().map_err(at_item)?;
         self.check_item(item)?;
-        let mut data = vec![0.0; self.meta.item_len()];
+        let mut data = vec![0.0; self.item_len(item)];
         self.values(item, &mut data)?;
-        Volume::new(data, self.meta.channels, grid, self.origins[item]).map_err(at_item)
+        let (channels, origin) = (self.meta.channels, self.origins[item]);
+        Volume::new(data, channels, self.grid(item), origin).map_err(at_item)
+    }
+
+    /// The grid of some items.
+    ///
+    /// # Errors
+    /// If there are none, no such item, or items of several shapes D, H, W.
+    pub fn grid_of(&self, items: &[usize]) -> Result<Grid, DatasetError> {
+        items.iter().try_for_each(|&item| self.check_item(item))?;
+        let mut grids = items.iter().map(|&item| self.grid(item));
+        let Some(first) = grids.next() else {
+            return wrong_argument(self.path(), "items", "at least one", "none".to_owned());
+        };
+        match grids.find(|grid| grid.dims() != first.dims()) {
+            None => Ok(first),
+            Some(other) => {
+                let found = format!("{:?} and {:?}", first.dims(), other.dims());
+                let expected = "one shape D, H, W; take patches, or these one by one";
+                wrong_argument(self.path(), "items of a batch", expected, found)
+            }
+        }
     }
 
     /// Reads volumes one after the other into `target`, N × C × D × H × W values.
     ///
     /// # Errors
-    /// As [`Dataset::read`], and if `target` has another length.
+    /// As [`Dataset::read`] and [`Dataset::grid_of`], and if `target` has another length.
     pub fn read_many(&self, items: &[usize], target: &mut [f32]) -> Result<(), DatasetError> {
-        let len = self.meta.item_len();
+        if items.is_empty() && target.is_empty() {
+            return Ok(());
+        }
+        let len = self.meta.channels * self.grid_of(items)?.voxels();
         if target.len() != items.len() * len {
             let expected = format!("{} × {len}", items.len());
             let found = target.len().to_string();
@@ -323,22 +406,68 @@ impl Dataset {
     fn values(&self, item: usize, target: &mut [f32]) -> Result<(), DatasetError> {
         self.check_item(item)?;
         let Some(volumes) = &self.volumes else { return self.voxelise(item, target) };
-        match self.meta.storage {
-            Storage::F32 => volumes
+        if self.meta.storage == Storage::F32 && self.grids.is_none() {
+            return volumes
                 .read_f32(item, target)
-                .map_err(|found| self.file.damaged("volumes", format!("{found} at item {item}"))),
+                .map_err(|found| self.file.damaged("volumes", format!("{found} at item {item}")));
+        }
+        let bytes = self.stored(item)?.unwrap_or_default();
+        target.iter_mut().zip(self.decoded(&bytes)).for_each(|(target, value)| *target = value);
+        Ok(())
+    }
+
+    /// Position x, y, z of the first voxel of an item.
+    pub(crate) fn origin(&self, item: usize) -> [f64; 3] {
+        self.origins[item]
+    }
+
+    /// The values of some planes of constant z of an item, C × planes × H × W; of the stored ones alone where each item has
+    /// its own grid.
+    pub(crate) fn planes(
+        &self,
+        item: usize,
+        planes: Range<usize>,
+    ) -> Result<Vec<f32>, DatasetError> {
+        let [d, h, w] = self.grid(item).dims();
+        let (volumes, grids) = match (&self.volumes, &self.grids) {
+            (Some(volumes), Some(grids)) => (volumes, grids),
+            _ => {
+                let mut values = vec![0.0; self.item_len(item)];
+                self.values(item, &mut values)?;
+                let part = planes.start * h * w..planes.end * h * w;
+                return Ok(values
+                    .chunks(d * h * w)
+                    .flat_map(|c| &c[part.clone()])
+                    .copied()
+                    .collect());
+            }
+        };
+        let mut values = Vec::with_capacity(self.meta.channels * planes.len() * h * w);
+        for channel in 0..self.meta.channels {
+            let first = self.meta.channels * grids.offsets[item] + channel * d * h * w;
+            let bytes = volumes
+                .read(first + planes.start * h * w..first + planes.end * h * w)
+                .map_err(|found| self.file.damaged("volumes", format!("{found} at item {item}")))?;
+            values.extend(self.decoded(&bytes));
+        }
+        Ok(values)
+    }
+
+    /// Values of their bytes as stored, little-endian.
+    fn decoded<'a>(&self, bytes: &'a [u8]) -> Box<dyn Iterator<Item = f32> + 'a> {
+        match self.meta.storage {
+            Storage::F32 => {
+                Box::new(bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)))
+            }
             Storage::U8 { scale } => {
-                let bytes = self.stored(item)?.unwrap_or_default();
-                let values = bytes.iter().map(|&byte| (f64::from(byte) * scale) as f32);
-                target.iter_mut().zip(values).for_each(|(target, value)| *target = value);
-                Ok(())
+                Box::new(bytes.iter().map(move |&byte| (f64::from(byte) * scale) as f32))
             }
         }
     }
 
     /// The values of an item as stored, little-endian; `None` if no volumes are stored.
     fn stored(&self, item: usize) -> Result<Option<Vec<u8>>, DatasetError> {
-        let read = |volumes: &Chunks| volumes.read(item..item + 1);
+        let read = |volumes: &Chunks| volumes.read(self.rows_of(item, self.meta.channels));
         let bytes = self.volumes.as_ref().map(read).transpose();
         bytes.map_err(|found| self.file.damaged("volumes", format!("{found} at item {item}")))
     }
@@ -393,8 +522,8 @@ impl Dataset {
         self.check_item(item)?;
         let Some(stored) = &self.tasks else { return Ok(vec![]) };
         let Some(chunks) = &stored.voxel_labels else { return Ok(vec![]) };
-        let column = columns::voxel_labels(self.meta.dims);
-        let labels = self.file.rows(&column, chunks, item..item + 1)?;
+        let column = columns::voxel_labels(&self.meta);
+        let labels = self.file.rows(&column, chunks, self.rows_of(item, 1))?;
         let classes = stored.tasks.voxel_classes.len();
         match labels.iter().find(|&&label| usize::from(label) >= classes) {
             None => Ok(labels),
@@ -418,8 +547,10 @@ impl Dataset {
             voxel_labels: &voxel_labels,
             ..Item::default()
         };
-        let stored = stored.unwrap_or_default();
-        Ok(content.checksum(&self.origins[item], &stored, self.tasks.is_some()))
+        let (stored, direction) = (stored.unwrap_or_default(), self.direction(item));
+        let grid = self.grids.as_ref().map(|grids| &grids.grids[item]);
+        let content = Item { direction: Some(&direction), ..content };
+        Ok(content.checksum(&self.origins[item], &stored, self.tasks.is_some(), grid))
     }
 
     /// SHA-256, in hexadecimal, of all that a training or an evaluation depends on: the description (the provenance
@@ -478,7 +609,8 @@ fn check_signature(path: &Path) -> Result<(), DatasetError> {
     Err(DatasetError::NotHdf5 { path: path.to_owned(), found })
 }
 
-fn check_root(file: &StoredFile) -> Result<(), DatasetError> {
+/// The version of the schema.
+fn check_root(file: &StoredFile) -> Result<u32, DatasetError> {
     let attribute = |name: &str, fits: fn(&Datatype) -> bool| {
         let object = format!("attribute {name}");
         let Some(attribute) = file.attribute(name) else {
@@ -504,14 +636,14 @@ fn check_root(file: &StoredFile) -> Result<(), DatasetError> {
     };
     let version = attribute("schema_version", unsigned)?.read_scalar::<u32>();
     let version = version.at(&file.path, "attribute schema_version")?;
-    if version != SCHEMA_VERSION {
+    if !(1..=SCHEMA_VERSION).contains(&version) {
         return Err(file.malformed(
             "attribute schema_version",
-            format!("version {SCHEMA_VERSION}, the one that this steer3d reads"),
+            format!("version 1 to {SCHEMA_VERSION}, those that this steer3d reads"),
             format!("version {version}"),
         ));
     }
-    Ok(())
+    Ok(version)
 }
 
 fn json<T: DeserializeOwned>(file: &StoredFile, column: &Column<u8>) -> Result<T, DatasetError> {
@@ -547,11 +679,59 @@ fn finite(file: &StoredFile, column: &Column<f64>, items: usize) -> Result<Vec<f
     }
 }
 
-fn volumes(file: &StoredFile, meta: &DatasetMeta, items: usize) -> Result<Chunks, DatasetError> {
-    let (channels, dims) = (meta.channels, meta.dims);
+/// The grids of all items, at most as large as that of the description.
+fn grids(file: &StoredFile, meta: &DatasetMeta, items: usize) -> Result<ItemGrids, DatasetError> {
+    let dims = file.list(&columns::GRID_DIMS, Some(items))?;
+    let sizes = finite(file, &columns::VOXEL_SIZES, items)?;
+    let directions = finite(file, &columns::DIRECTIONS, items)?;
+    let (dims, sizes) = (dims.as_chunks::<3>().0, sizes.as_chunks::<3>().0);
+    let most = meta.dims.iter().product();
+    let grid = |(i, (&dims, &size)): (usize, (&[u32; 3], &[f64; 3]))| {
+        let wrong = |found: String| {
+            let expected = format!("voxel sizes, and at most {most} voxels as the description has");
+            file.malformed("grids", expected, format!("{found} for item {i}"))
+        };
+        let grid = Grid::new(dims.map(|n| n as usize), size).map_err(|e| wrong(e.to_string()))?;
+        if grid.voxels() > most { Err(wrong(format!("{dims:?}"))) } else { Ok(grid) }
+    };
+    let grids: Vec<Grid> =
+        dims.iter().zip(sizes).enumerate().map(grid).collect::<Result<_, _>>()?;
+    let directions: Vec<Matrix3<f64>> = directions.chunks(9).map(Matrix3::from_row_slice).collect();
+    let is_orthogonal = |d: &Matrix3<f64>| (d * d.transpose() - Matrix3::identity()).amax() < 1e-6;
+    if let Some(i) = directions.iter().position(|direction| !is_orthogonal(direction)) {
+        let found = format!("others for item {i}");
+        return Err(file.malformed("grids/directions", "orthogonal matrices", found));
+    }
+    let offsets = file.list(&columns::VOXEL_OFFSETS, Some(items + 1))?;
+    let mut end = 0;
+    let mut voxels = grids.iter().map(|grid| {
+        end += grid.voxels();
+        end
+    });
+    if offsets[0] != 0 || !offsets[1..].iter().all(|&at| voxels.next() == usize::try_from(at).ok())
+    {
+        let expected = "the sums of the voxels of the grids";
+        return Err(file.malformed("grids/offsets", expected, "others"));
+    }
+    let offsets = offsets.into_iter().map(|at| at as usize).collect();
+    Ok(ItemGrids { grids, directions, offsets })
+}
+
+/// Rows of a column of volumes, with `each` values a voxel where each item has its own grid.
+fn rows(items: usize, grids: Option<&ItemGrids>, each: usize) -> Option<usize> {
+    Some(grids.map_or(items, |grids| each * grids.offsets[items]))
+}
+
+fn volumes(
+    file: &StoredFile,
+    meta: &DatasetMeta,
+    items: usize,
+    grids: Option<&ItemGrids>,
+) -> Result<Chunks, DatasetError> {
+    let count = rows(items, grids, meta.channels);
     Ok(match meta.storage {
-        Storage::F32 => file.column(&columns::volumes::<f32>(channels, dims), Some(items))?.0,
-        Storage::U8 { .. } => file.column(&columns::volumes::<u8>(channels, dims), Some(items))?.0,
+        Storage::F32 => file.column(&columns::volumes::<f32>(meta), count)?.0,
+        Storage::U8 { .. } => file.column(&columns::volumes::<u8>(meta), count)?.0,
     })
 }
 
@@ -597,6 +777,7 @@ fn stored_tasks(
     file: &StoredFile,
     meta: &DatasetMeta,
     items: usize,
+    grids: Option<&ItemGrids>,
 ) -> Result<StoredTasks, DatasetError> {
     let tasks: Tasks = json(file, &columns::TASKS)?;
     if let Some((_, expected, found)) = tasks.fault() {
@@ -607,7 +788,8 @@ fn stored_tasks(
         each => finite(file, &columns::targets(each), items)?,
     };
     let has_labels = !tasks.voxel_classes.is_empty();
-    let column = columns::voxel_labels(meta.dims);
-    let labels = has_labels.then(|| file.column(&column, Some(items))).transpose()?;
+    let column = columns::voxel_labels(meta);
+    let count = rows(items, grids, 1);
+    let labels = has_labels.then(|| file.column(&column, count)).transpose()?;
     Ok(StoredTasks { targets, voxel_labels: labels.map(|(labels, _)| labels), tasks })
 }

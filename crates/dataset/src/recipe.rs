@@ -45,6 +45,10 @@ pub enum Fit {
     ///
     /// The grids have the same centre; sizes stay those of the file: nothing is stretched.
     Resample,
+    /// Keep it: each item has its own grid and voxel size.
+    Keep,
+    /// Interpolate to the dataset's voxel size (trilinear): each item has its own grid, as large as its file.
+    Spacing,
 }
 
 /// How the values of a map, an image or an array are scaled, each by itself.
@@ -111,7 +115,7 @@ pub enum Recipe {
     Volumes {
         /// How the channels of a volume turn, such as 1x0 for a density.
         irreps: Irreps,
-        /// D, H, W of the grid.
+        /// D, H, W of the grid; of one of them, where each volume keeps its own.
         dims: [usize; 3],
         /// Edges of a voxel along x, y, z.
         voxel_size: [f64; 3],
@@ -136,7 +140,7 @@ pub enum Prepared {
     Points(PointCloud),
     /// A mesh about its middle.
     Mesh(Mesh),
-    /// A volume on the grid of the recipe.
+    /// A volume on the grid of the recipe, or on its own.
     Volume(Volume),
 }
 
@@ -254,6 +258,11 @@ impl Recipe {
         Ok(())
     }
 
+    /// Whether each volume has its own grid.
+    pub fn keeps_grids(&self) -> bool {
+        matches!(self, Self::Volumes { fit: Fit::Keep | Fit::Spacing, .. })
+    }
+
     /// What becomes of voxels of files that are not numbers.
     pub fn nan(&self) -> Nan {
         match self {
@@ -333,10 +342,10 @@ impl Recipe {
         let volume = scaled(volume, *factor, *intensity)?;
         self.check_channels(&volume)?;
         let theirs = volume.voxel_size();
-        if unit == "voxel" || same_size(*voxel_size, theirs) {
+        if *fit == Fit::Keep || unit == "voxel" || same_size(*voxel_size, theirs) {
             return Ok(volume);
         }
-        if *fit != Fit::Resample {
+        if !matches!(fit, Fit::Resample | Fit::Spacing) {
             let found = format!("{theirs:?} instead of {voxel_size:?}");
             return parameter("voxel size", "that of the recipe, or --fit resample", found);
         }
@@ -354,8 +363,11 @@ impl Recipe {
         Ok(())
     }
 
-    /// A volume of a file on the grid of the recipe, times the factor.
+    /// A volume of a file on the grid of the recipe, or on its own if these are kept, times the factor.
     fn fitted(&self, volume: Volume) -> Result<Volume, VolumeError> {
+        if self.keeps_grids() {
+            return self.prepare_whole(volume);
+        }
         let Self::Volumes { unit, factor, intensity, fit, .. } = self else {
             return parameter("kind", "volumes", self.subject());
         };

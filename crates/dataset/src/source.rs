@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use nalgebra::Matrix3;
 use rayon::prelude::*;
 use serde::Serialize;
 use steer3d_files::digest::sha256_of;
@@ -56,6 +57,9 @@ pub struct Entry {
     /// The file, or the archive of all items; empty if there is none.
     #[serde(skip)]
     pub path: PathBuf,
+    /// The file with the labels of its voxels, if there is one.
+    #[serde(skip)]
+    pub mask: Option<PathBuf>,
     /// Which molecule of the file it is, from 1, where the file holds several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<usize>,
@@ -77,6 +81,8 @@ pub struct Entry {
 pub struct ItemData {
     /// Its volume.
     pub volume: Option<Volume>,
+    /// The directions of the axes of its volume, where each item has its own grid.
+    pub direction: Option<Matrix3<f64>>,
     /// The points of the volume.
     pub points: Option<PointCloud>,
     /// The mesh of the volume.
@@ -299,6 +305,9 @@ pub struct ImportOptions {
     /// default: 4 to 8 (backbone only).
     #[cfg_attr(feature = "clap", arg(long, value_delimiter = ','))]
     pub resolution: Option<Vec<f64>>,
+    /// A grid for each item, as large as it needs, instead of one of `size` voxels (backbone only).
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub own_grids: bool,
     /// Rotated test items of each shape; default: 32 (Tetris only).
     #[cfg_attr(feature = "clap", arg(long))]
     pub test_rotations: Option<usize>,

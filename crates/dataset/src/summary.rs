@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Context, DatasetError};
-use crate::meta::{DatasetMeta, SCHEMA_VERSION, Split};
+use crate::meta::{DatasetMeta, Grids, Split};
 use crate::reader::Dataset;
 use crate::recipe::Recipe;
 
@@ -17,6 +17,15 @@ pub struct SplitSummary {
     pub items: usize,
     /// Number of items of each class; empty without classes.
     pub per_class: Vec<usize>,
+}
+
+/// How far the grids of items go, each axis by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct GridRanges {
+    /// Least and most voxels D, H, W.
+    pub dims: [[usize; 3]; 2],
+    /// Smallest and largest edges of a voxel x, y, z.
+    pub voxel_size: [[f64; 3]; 2],
 }
 
 /// What `steer3d dataset inspect` shows.
@@ -32,6 +41,9 @@ pub struct Summary {
     pub items: usize,
     /// Items by split, those without items included.
     pub splits: Vec<SplitSummary>,
+    /// Least and most voxels D, H, W of an item along each axis, and smallest and largest voxel size x, y, z, where each
+    /// item has its own grid.
+    pub grids: Option<GridRanges>,
     /// Are points stored?
     pub points: bool,
     /// What is stored beside the labels: volumes, points, meshes, groups, sources,
@@ -87,6 +99,23 @@ impl Dataset {
         Ok(volume.data().iter().map(one).fold(ValueCounts::NONE, ValueCounts::and))
     }
 
+    fn grid_ranges(&self) -> GridRanges {
+        let of = |item| (self.grid(item).dims(), self.grid(item).voxel_size());
+        let (dims, size) = of(0);
+        let mut ranges = GridRanges { dims: [dims; 2], voxel_size: [size; 2] };
+        for (dims, size) in (1..self.len()).map(of) {
+            for axis in 0..3 {
+                let [least, most] = &mut ranges.dims;
+                least[axis] = least[axis].min(dims[axis]);
+                most[axis] = most[axis].max(dims[axis]);
+                let [smallest, largest] = &mut ranges.voxel_size;
+                smallest[axis] = smallest[axis].min(size[axis]);
+                largest[axis] = largest[axis].max(size[axis]);
+            }
+        }
+        ranges
+    }
+
     fn stored_parts(&self) -> Vec<&'static str> {
         let parts = [
             ("volumes", self.has_volumes()),
@@ -118,14 +147,16 @@ impl Dataset {
             let per_class = self.class_counts(split);
             SplitSummary { split, items: self.indices(split).len(), per_class }
         });
-        let values = (self.len() * self.meta().item_len()) as f64;
+        let values: usize = (0..self.len()).map(|item| self.item_len(item)).sum();
+        let values = values as f64;
         let file = std::fs::metadata(self.path());
         Ok(Summary {
-            schema_version: SCHEMA_VERSION,
+            schema_version: self.meta().grids.version(),
             meta: self.meta().clone(),
             recipe: self.meta().recipe.clone(),
             items: self.len(),
             splits: splits.to_vec(),
+            grids: (self.meta().grids == Grids::Each).then(|| self.grid_ranges()),
             points: self.has_points(),
             stored: self.stored_parts(),
             skipped: self.skipped().len(),

@@ -12,8 +12,8 @@ use tempfile::NamedTempFile;
 use crate::columns::{self, DatasetFile, ItemRows, Rows, file_builder};
 use crate::columns::{MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SOURCE_BYTES};
 use crate::error::{Context, DatasetError};
-use crate::item::{Item, Parts, row_of};
-use crate::meta::{DatasetMeta, FORMAT_NAME, SCHEMA_VERSION, Skipped, Split, Storage, Tasks};
+use crate::item::{Item, Parts, dims_of, row_of};
+use crate::meta::{DatasetMeta, FORMAT_NAME, Grids, Skipped, Split, Storage, Tasks};
 use crate::reader::Dataset;
 
 /// Writes a dataset item by item into a temporary file, which takes the place of `path` only when
@@ -26,6 +26,8 @@ pub struct DatasetWriter {
     temporary: NamedTempFile,
     file: DatasetFile,
     items: usize,
+    /// Voxels so far, where each item has its own grid.
+    voxels: usize,
     parts: Option<Parts>,
     rows: ItemRows,
     targets: Option<Rows<f64>>,
@@ -60,12 +62,13 @@ impl DatasetWriter {
         let file = file_builder().create(temporary.path()).at(&path, "/")?;
         Ok(Self {
             targets: None,
-            voxel_labels: Rows::new(columns::voxel_labels(meta.dims)),
-            volumes: Rows::new(columns::volumes(meta.channels, meta.dims)),
-            volumes_of_bytes: Rows::new(columns::volumes(meta.channels, meta.dims)),
+            voxel_labels: Rows::new(columns::voxel_labels(&meta)),
+            volumes: Rows::new(columns::volumes(&meta)),
+            volumes_of_bytes: Rows::new(columns::volumes(&meta)),
             rows: ItemRows::new(),
             file: DatasetFile { file, path },
             items: 0,
+            voxels: 0,
             parts: None,
             tasks: None,
             temporary,
@@ -110,7 +113,8 @@ impl DatasetWriter {
         let stored = self.stored(item)?;
         self.parts.get_or_insert(item.parts());
         let origin = item.volume.map_or_else(|| self.meta.centred_origin(), Volume::origin);
-        let sum = item.checksum(&origin, &stored, self.tasks.is_some());
+        let own_grid = item.volume.map(Volume::grid).filter(|_| self.meta.grids == Grids::Each);
+        let sum = item.checksum(&origin, &stored, self.tasks.is_some(), own_grid.as_ref());
         let (file, rows) = (&self.file, &mut self.rows);
         rows.labels.push(file, &[item.label])?;
         rows.splits.push(file, &[item.split as u8])?;
@@ -127,6 +131,17 @@ impl DatasetWriter {
             (Some(volume), Storage::F32) => self.volumes.push(file, volume.data())?,
             (Some(_), Storage::U8 { .. }) => self.volumes_of_bytes.push(file, &stored)?,
             (None, _) => {}
+        }
+        if let Some(grid) = own_grid {
+            begin(file, &mut rows.voxel_offsets)?;
+            rows.grid_dims.push(file, &dims_of(&grid))?;
+            rows.voxel_sizes.push(file, &grid.voxel_size())?;
+            rows.directions.push(file, &item.direction_rows())?;
+            self.voxels += grid.voxels();
+            rows.voxel_offsets.push(file, &[self.voxels as u64])?;
+            if self.items == 0 || grid.voxels() > self.meta.dims.iter().product() {
+                (self.meta.dims, self.meta.voxel_size) = (grid.dims(), grid.voxel_size());
+            }
         }
         if let Some(group) = item.group {
             rows.groups.push(file, &[fixed(group)])?;
@@ -168,6 +183,7 @@ impl DatasetWriter {
         let (points, mesh) = (data.points(item)?, data.mesh(item)?);
         self.push(&Item {
             volume: volume.as_ref(),
+            direction: Some(&data.direction(item)),
             label: data.labels()[item],
             split,
             id: &data.ids()[item],
@@ -211,6 +227,9 @@ impl DatasetWriter {
             file.write(columns::SKIPPED, &serde_json::to_vec(skipped).expect(json))?;
         }
         self.rows.finish(&file)?;
+        self.voxel_labels.finish(&file)?;
+        self.volumes.finish(&file)?;
+        self.volumes_of_bytes.finish(&file)?;
         if let Some(targets) = self.targets {
             targets.finish(&file)?;
         }
@@ -218,7 +237,7 @@ impl DatasetWriter {
             file.write(columns::TASKS, &serde_json::to_vec(&tasks).expect(json))?;
         }
         let DatasetFile { file, path } = file;
-        write_root_attributes(&file).at(&path, "/")?;
+        write_root_attributes(&file, self.meta.grids.version()).at(&path, "/")?;
         file.close().at(&path, "/")?;
         persist(self.temporary, &path).at(&path, "")
     }
@@ -245,7 +264,7 @@ impl DatasetWriter {
             }
         }
         let made = meta.voxeliser.is_some() && item.points.is_some() || item.mesh.is_some();
-        if item.volume.is_none() && !made {
+        if item.volume.is_none() && (!made || meta.grids == Grids::Each) {
             let expected = "a volume, points with a voxeliser, or a mesh";
             return self.wrong("volume", expected, "none");
         }
@@ -258,13 +277,15 @@ impl DatasetWriter {
 
     fn check_volume(&self, volume: &Volume) -> Result<(), DatasetError> {
         let meta = &self.meta;
+        let own = meta.grids == Grids::Each;
+        let dims = if own { volume.dims() } else { meta.dims };
         let shape = (volume.channels(), volume.dims());
-        if shape != (meta.channels, meta.dims) {
-            let expected = format!("{} channels of {:?}", meta.channels, meta.dims);
+        if shape != (meta.channels, dims) {
+            let expected = format!("{} channels of {dims:?}", meta.channels);
             let found = format!("{} channels of {:?}", shape.0, shape.1);
             return self.wrong("volume (D, H, W)", expected, found);
         }
-        if volume.voxel_size() != meta.voxel_size {
+        if !own && volume.voxel_size() != meta.voxel_size {
             let expected = format!("{:?}", meta.voxel_size);
             let found = format!("{:?}", volume.voxel_size());
             return self.wrong("voxel size", expected, found);
@@ -275,7 +296,9 @@ impl DatasetWriter {
     fn check_tasks(&self, item: &Item<'_>) -> Result<(), DatasetError> {
         let none = Tasks::default();
         let tasks = self.tasks.as_ref().unwrap_or(&none);
-        let (targets, labels) = (tasks.target_len(), tasks.voxels(&self.meta));
+        let voxels = item.volume.map_or(self.meta.dims.iter().product(), |v| v.grid().voxels());
+        let labels = if tasks.voxel_classes.is_empty() { 0 } else { voxels };
+        let targets = tasks.target_len();
         let (found_targets, found_labels) = (item.targets.len(), item.voxel_labels.len());
         if found_targets != targets {
             let expected = format!("{targets} values");
@@ -368,9 +391,9 @@ impl DatasetWriter {
     }
 }
 
-fn write_root_attributes(file: &hdf5::File) -> hdf5::Result<()> {
+fn write_root_attributes(file: &hdf5::File, version: u32) -> hdf5::Result<()> {
     let name = FixedAscii::<{ FORMAT_NAME.len() }>::from_ascii(FORMAT_NAME)
         .map_err(|error| hdf5::Error::from(error.to_string()))?;
     file.new_attr::<FixedAscii<{ FORMAT_NAME.len() }>>().create("format")?.write_scalar(&name)?;
-    file.new_attr::<u32>().create("schema_version")?.write_scalar(&SCHEMA_VERSION)
+    file.new_attr::<u32>().create("schema_version")?.write_scalar(&version)
 }

@@ -531,6 +531,7 @@ fn volumes_that_are_not_finite_do_not_get_in() {
         ..common::meta(Storage::F32)
     };
     let entry = |name: &str| Entry {
+        mask: None,
         record: None,
         path: name.into(),
         source: name.into(),
@@ -690,6 +691,7 @@ fn recipes_that_do_not_suit_are_refused() {
 /// The entry of a file.
 fn entry(path: &Path) -> Entry {
     Entry {
+        mask: None,
         path: path.to_owned(),
         record: None,
         source: "a".to_owned(),

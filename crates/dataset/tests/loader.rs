@@ -41,7 +41,11 @@ fn the_loader_gives_what_reading_one_by_one_gives() {
         let expected: Vec<_> = batches().iter().map(read).collect();
         for threads in [0, 1, 2, 7] {
             for ahead in [0, 1, 5, 100] {
-                let found = load(&dataset, &batches(), LoaderOptions { threads, ahead, rotation });
+                let found = load(
+                    &dataset,
+                    &batches(),
+                    LoaderOptions { threads, ahead, rotation, patch: None },
+                );
                 assert_eq!(found, expected, "{threads} {ahead}");
             }
         }
@@ -140,7 +144,7 @@ fn a_dropped_loader_ends_its_threads() {
     // The scope would wait for ever for threads that do not end.
     for taken in [0, 1, 3] {
         std::thread::scope(|scope| {
-            let options = LoaderOptions { threads: 3, ahead: 2, rotation: None };
+            let options = LoaderOptions { threads: 3, ahead: 2, ..LoaderOptions::default() };
             let endless = vec![vec![0]; 1_000_000];
             let mut loader = Loader::new(scope, &dataset, endless, options);
             for _ in 0..taken {

@@ -37,6 +37,7 @@ pub(crate) trait Answer: Sync {
     /// What is kept of the answer to a transformed item.
     fn row(
         &self,
+        place: usize,
         transform: &Transform,
         answer: &[f32],
         reference: Option<&Reference>,

@@ -193,6 +193,7 @@ impl Answer for Classes {
     /// The logits.
     fn row(
         &self,
+        _place: usize,
         _transform: &Transform,
         answer: &[f32],
         _reference: Option<&Reference>,

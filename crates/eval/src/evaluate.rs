@@ -8,7 +8,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde_json::json;
-use steer3d_dataset::{Dataset, Split};
+use steer3d_dataset::{Dataset, Grids, Split};
 use steer3d_so3::Rotation;
 
 use crate::answer::{Answer, Reference};
@@ -19,7 +19,7 @@ use crate::layers::layer_errors;
 use crate::material::Material;
 use crate::metrics::Bootstrap;
 use crate::predictor::{AnswerKind, Predictor};
-use crate::protocol::{Condition, Protocol, Search, Source, Transform};
+use crate::protocol::{Condition, MAX_BATCH_VALUES, Protocol, Search, Source, Transform};
 use crate::results::{ConditionReport, ModelReport, Prediction, SourceReport};
 use crate::search::Searched;
 use crate::spec::{AnswerSpec, is_labelled};
@@ -188,6 +188,22 @@ impl Run<'_> {
         jobs
     }
 
+    /// The jobs in batches of volumes of one shape. Where each item has its own grid a batch has at most as many values as
+    /// one may have.
+    fn batches<'j>(&self, jobs: &'j [Job]) -> Vec<&'j [Job]> {
+        let most = self.protocol.batch;
+        if self.dataset.meta().grids == Grids::One {
+            return jobs.chunks(most).collect();
+        }
+        let dims = |job: &Job| self.dataset.grid(job.item).dims();
+        let alike = jobs.chunk_by(|a, b| dims(a) == dims(b));
+        let batches = alike.flat_map(|jobs| {
+            let room = MAX_BATCH_VALUES / self.dataset.item_len(jobs[0].item);
+            jobs.chunks(most.min(room).max(1))
+        });
+        batches.collect()
+    }
+
     /// What is kept of the answer to every job.
     fn predict(
         &self,
@@ -198,7 +214,7 @@ impl Run<'_> {
     ) -> Result<Vec<Vec<f64>>, EvalError> {
         let mut rows = Vec::with_capacity(jobs.len());
         let mut known = Known::default();
-        for batch in jobs.chunks(self.protocol.batch) {
+        for batch in self.batches(jobs) {
             if journal.is_unchecked() {
                 journal.check(&self.rows(source, batch, &mut known)?)?;
             }
@@ -227,7 +243,7 @@ impl Run<'_> {
             self.find_references(source, jobs, &answers, known)?;
         }
         let row = |(job, answer): (&Job, &Vec<f32>)| {
-            self.answer.row(&job.transform, answer, known.references.get(&job.place))
+            self.answer.row(job.place, &job.transform, answer, known.references.get(&job.place))
         };
         jobs.par_iter().zip(&answers).map(row).collect()
     }
@@ -324,15 +340,16 @@ impl Run<'_> {
                 slot.insert(Material::read(self.dataset, job.item, source, self.protocol)?);
             }
         }
-        let meta = self.dataset.meta();
-        let length = meta.item_len();
+        let items: Vec<usize> = jobs.iter().map(|job| job.item).collect();
+        let (grid, channels) = (self.dataset.grid_of(&items)?, self.dataset.meta().channels);
+        let length = channels * grid.voxels();
         let mut values = vec![0.0f32; jobs.len() * length];
         values
             .par_chunks_mut(length)
             .zip(jobs)
             .try_for_each(|(target, job)| materials[&job.item].write(&job.transform, target))?;
-        let [d, h, w] = meta.dims;
-        Ok(Tensor::from_vec(values, (jobs.len(), meta.channels, d, h, w), &Device::Cpu)?)
+        let [d, h, w] = grid.dims();
+        Ok(Tensor::from_vec(values, (jobs.len(), channels, d, h, w), &Device::Cpu)?)
     }
 
     /// The answers to a batch: a row for each volume.
@@ -341,7 +358,7 @@ impl Run<'_> {
             .model
             .logits(batch)
             .map_err(|source| EvalError::model(self.model, batch, source))?;
-        let expected = self.spec.shape(jobs.len());
+        let expected = self.spec.shape_of(batch.dims());
         if logits.dims() != expected {
             let problem = format!(
                 "returned logits of shape {:?}, expected {expected:?} (N, classes, and D, H, W for labels of voxels)",

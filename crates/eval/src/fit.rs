@@ -1,6 +1,6 @@
 //! Whether a dataset is what a network was trained for.
 
-use steer3d_dataset::{Dataset, DatasetMeta};
+use steer3d_dataset::{Dataset, DatasetMeta, Grids};
 use steer3d_nn::checkpoint::ModelCard;
 
 use crate::predictor::AnswerKind;
@@ -66,7 +66,9 @@ pub fn check_volumes(card: &ModelCard, meta: &DatasetMeta) -> Result<Vec<&'stati
     };
     let size = |size: [f64; 3], unit: &str| format!("{size:?} {unit}");
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
-    let same_size = card.voxel_size.iter().zip(meta.voxel_size).all(|(&a, b)| close(a, b));
+    // Of volumes with grids of their own the description has one of many sizes.
+    let same_size = meta.grids == Grids::Each
+        || card.voxel_size.iter().zip(meta.voxel_size).all(|(&a, b)| close(a, b));
     if !same_size || card.unit != meta.unit {
         let advice = "import the data with the model's voxel size and unit";
         let (model, data) = (size(card.voxel_size, &card.unit), size(meta.voxel_size, &meta.unit));

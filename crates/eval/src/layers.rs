@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use steer3d_dataset::Dataset;
 use steer3d_nn::LayerField;
 use steer3d_so3::{Rotation, Stream, cube_group, rotations::random_rotation};
-use steer3d_volume::Interpolation;
+use steer3d_volume::{Grid, Interpolation};
 
 use crate::error::EvalError;
 use crate::fields::Values;
@@ -34,13 +34,14 @@ pub(crate) fn layer_errors(
     source: Source,
     protocol: &Protocol,
 ) -> Result<Vec<LayerError>, EvalError> {
-    let voxel_size = dataset.meta().voxel_size;
     let mut all: Vec<LayerError> = vec![];
     // At random rotations and at those of the cube.
     let mut errors: Vec<[Vec<f64>; 2]> = vec![];
     for &item in items.iter().take(protocol.layer_items) {
         let material = Material::read(dataset, item, source, protocol)?;
-        let fields = |transform: &Transform| layers(model, dataset, &material, transform);
+        let grid = dataset.grid(item);
+        let voxel_size = grid.voxel_size();
+        let fields = |transform: &Transform| layers(model, dataset, grid, &material, transform);
         let base = fields(&Transform::IDENTITY)?;
         if base.len() == 1 {
             return Ok(Vec::new());
@@ -96,13 +97,14 @@ impl Layer {
 fn layers(
     model: &dyn Predictor,
     dataset: &Dataset,
+    grid: Grid,
     material: &Material,
     transform: &Transform,
 ) -> Result<Vec<Layer>, EvalError> {
     let meta = dataset.meta();
-    let mut values = vec![0.0f32; meta.item_len()];
+    let mut values = vec![0.0f32; meta.channels * grid.voxels()];
     material.write(transform, &mut values)?;
-    let [d, h, w] = meta.dims;
+    let [d, h, w] = grid.dims();
     let batch = Tensor::from_vec(values, (1, meta.channels, d, h, w), &Device::Cpu)?;
     let outputs = model.layers(&batch).map_err(|e| EvalError::model(model, &batch, e))?;
     let input = LayerField { name: "input".into(), irreps: meta.irreps.clone(), values: batch };

@@ -34,8 +34,9 @@ impl Material {
         protocol: &Protocol,
     ) -> Result<Self, EvalError> {
         let meta = dataset.meta();
-        let radius = meta.dims.into_iter().min().unwrap_or(0) as f64 / 2.0;
-        let kept = (protocol.mask == Mask::Ball).then(|| ball(meta.dims, radius));
+        let dims = dataset.grid_of(&[item])?.dims();
+        let radius = dims.into_iter().min().unwrap_or(0) as f64 / 2.0;
+        let kept = (protocol.mask == Mask::Ball).then(|| ball(dims, radius));
         let outside = match source {
             Source::Voxels(_) => protocol.outside,
             Source::Points => 0.0,
@@ -128,7 +129,8 @@ pub fn transformed(
     protocol: &Protocol,
     transform: &Transform,
 ) -> Result<Vec<f32>, EvalError> {
-    let mut values = vec![0.0; dataset.meta().item_len()];
-    Material::read(dataset, item, source, protocol)?.write(transform, &mut values)?;
+    let material = Material::read(dataset, item, source, protocol)?;
+    let mut values = vec![0.0; dataset.item_len(item)];
+    material.write(transform, &mut values)?;
     Ok(values)
 }

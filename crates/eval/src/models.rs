@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use candle_core::Device;
-use steer3d_dataset::Dataset;
+use steer3d_dataset::{Dataset, Grids};
 use steer3d_nn::checkpoint::{self, ModelCard};
 use steer3d_nn::onnx::OnnxCard;
 
@@ -57,6 +57,12 @@ impl Models {
         device: &Device,
         note: &dyn Fn(&str),
     ) -> Result<Vec<Box<dyn Predictor>>, EvalError> {
+        let fixed = self.files.iter().find(|path| is_onnx(path)).or(self.predictions.first());
+        if let Some(path) = fixed.filter(|_| dataset.meta().grids == Grids::Each) {
+            let problem = "takes volumes of one shape, and those of the dataset have grids of their own; build it with \
+                           one (--size, --fit), or evaluate a network of steer3d or a command";
+            return Err(EvalError::ModelFile { path: path.clone(), problem: problem.into() });
+        }
         let mut files = vec![];
         for path in &self.files {
             files.push(match is_onnx(path) {

@@ -95,7 +95,7 @@ impl Predictor for NetworkPredictor {
     }
 
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
-        let logits = self.folded.forward(&self.moved(batch)?)?;
+        let logits = self.folded.forward_large(&self.moved(batch)?)?;
         let logits = logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         match &self.places {
             Some(places) => Ok(logits.index_select(&Tensor::new(&places[..], &Device::Cpu)?, 1)?),

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
-use steer3d_dataset::DatasetMeta;
+use steer3d_dataset::{DatasetMeta, Grids};
 use steer3d_files as atomic;
 use steer3d_files::digest::PartHasher;
 use steer3d_formats::npz::npy_header;
@@ -58,6 +58,10 @@ impl Exporter {
     /// # Errors
     /// [`EvalError::Write`].
     pub fn new(folder: &Path, meta: &DatasetMeta) -> Result<Self, EvalError> {
+        if meta.grids == Grids::Each {
+            let advice = "build it with one (--size, --fit)";
+            return Err(EvalError::missing(meta, "one grid for all volumes", advice));
+        }
         let [d, h, w] = meta.dims;
         let shape = [meta.channels, d, h, w];
         let start = || {

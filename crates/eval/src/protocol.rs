@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use steer3d_dataset::{Dataset, Split};
+use steer3d_dataset::{Dataset, Grids, Split};
 use steer3d_so3::groups::{cube_group, icosahedral_group, tetrahedral_group};
 use steer3d_so3::rotations::random_rotation;
 use steer3d_so3::sampling::super_fibonacci;
@@ -22,7 +22,7 @@ const MAX_VOLUMES: usize = 1 << 24;
 const MAX_CONDITIONS: usize = 1 << 12;
 
 /// Most values of the volumes of a batch, 1 GiB as f32; a network's fields come on top.
-const MAX_BATCH_VALUES: usize = 1 << 28;
+pub(crate) const MAX_BATCH_VALUES: usize = 1 << 28;
 
 /// Most numbers that the bootstrap keeps, 1 GiB.
 const MAX_DRAWS: usize = 1 << 28;
@@ -156,7 +156,10 @@ impl Protocol {
             return Err(EvalError::Volumes { items, found, limit: MAX_VOLUMES });
         }
         let batch = self.batch.min(found as usize);
-        let large = batch > 1 && batch * dataset.meta().item_len() > MAX_BATCH_VALUES;
+        // Of volumes with grids of their own a batch has as many as fit.
+        let large = dataset.meta().grids == Grids::One
+            && batch > 1
+            && batch * dataset.meta().item_len() > MAX_BATCH_VALUES;
         let draws = items.saturating_mul(self.resamples);
         EvalError::check_settings([
             (

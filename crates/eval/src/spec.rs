@@ -78,8 +78,14 @@ impl AnswerSpec {
 
     /// Shape of the answers to `n` volumes: N,K, or N,K,D,H,W for labels of voxels.
     pub fn shape(&self, n: usize) -> Vec<usize> {
-        let dims: &[usize] = if self.kind == AnswerKind::Voxels { &self.dims } else { &[] };
-        [&[n, self.names.len()], dims].concat()
+        let [d, h, w] = self.dims;
+        self.shape_of(&[n, self.channels, d, h, w])
+    }
+
+    /// The same of a batch of this shape N,C,D,H,W, since volumes may have grids of their own.
+    pub(crate) fn shape_of(&self, batch: &[usize]) -> Vec<usize> {
+        let dims = if self.kind == AnswerKind::Voxels { &batch[2..] } else { &[] };
+        [&[batch[0], self.names.len()], dims].concat()
     }
 }
 

@@ -194,7 +194,7 @@ impl SubprocessPredictor {
         question.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         let end = Instant::now() + self.timeout;
         self.give(process, question, end)?;
-        let expected = Answer { shape: self.spec.shape(shape[0]) };
+        let expected = Answer { shape: self.spec.shape_of(shape) };
         let answer = loop {
             match Reply::read(&process.unread, &expected) {
                 Reply::Whole(answer, length) => {
@@ -346,7 +346,7 @@ impl Predictor for SubprocessPredictor {
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
         let values = batch.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         let logits = self.ask(batch.dims(), &values)?;
-        Ok(Tensor::from_vec(logits, self.spec.shape(batch.dim(0)?), &Device::Cpu)?)
+        Ok(Tensor::from_vec(logits, self.spec.shape_of(batch.dims()), &Device::Cpu)?)
     }
 }
 

@@ -96,6 +96,7 @@ impl Answer for Values<'_> {
     /// The values turned back.
     fn row(
         &self,
+        _place: usize,
         transform: &Transform,
         answer: &[f32],
         _reference: Option<&Reference>,

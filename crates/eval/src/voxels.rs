@@ -121,7 +121,6 @@ pub(crate) struct Voxels<'a> {
     names: Vec<String>,
     /// Whether the dataset has labels: else those unrotated stand in their place.
     labelled: bool,
-    grid: Grid,
     mask: Mask,
 }
 
@@ -131,9 +130,13 @@ impl<'a> Voxels<'a> {
         items: &'a [usize],
         names: Vec<String>,
         mask: Mask,
-    ) -> Result<Self, EvalError> {
+    ) -> Self {
         let labelled = is_labelled(dataset, AnswerKind::Voxels);
-        Ok(Self { dataset, items, names, labelled, grid: dataset.meta().grid()?, mask })
+        Self { dataset, items, names, labelled, mask }
+    }
+
+    fn grid(&self, place: usize) -> Grid {
+        self.dataset.grid(self.items[place])
     }
 
     fn count<'b>(&self, row: &'b [f64]) -> Count<'b> {
@@ -162,15 +165,17 @@ impl Answer for Voxels<'_> {
     /// The counts of a [`Count`].
     fn row(
         &self,
+        place: usize,
         transform: &Transform,
         answer: &[f32],
         reference: Option<&Reference>,
     ) -> Result<Vec<f64>, EvalError> {
         let Some(reference) = reference else { return Ok(vec![0.0; self.row_len()]) };
         let classes = self.names.len();
-        let back = transform.map(self.grid).inverse();
-        let answers = largest_classes(&moved(answer, classes, self.grid, &back, BACK)?, classes);
-        let compared = compared(self.grid, transform, self.mask);
+        let grid = self.grid(place);
+        let back = transform.map(grid).inverse();
+        let answers = largest_classes(&moved(answer, classes, grid, &back, BACK)?, classes);
+        let compared = compared(grid, transform, self.mask);
         let mut counts = vec![0; self.row_len()];
         let (confusion, ends) = counts.split_at_mut(classes * classes);
         for (i, answer) in answers.into_iter().enumerate().filter(|(i, _)| compared[*i]) {
@@ -207,8 +212,9 @@ impl Answer for Voxels<'_> {
         let items: Vec<Vec<f64>> = rows.iter().map(of_item).collect();
         let whole = sum(items.iter().map(|item| (&item[..], 1.0)));
         let counts = &whole[..classes * classes];
-        let volumes = rows.iter().map(Vec::len).sum::<usize>();
-        let voxels = volumes * self.grid.dims().iter().product::<usize>();
+        let of_place =
+            |(place, rows): (usize, &Vec<&[f64]>)| rows.len() * self.grid(place).voxels();
+        let voxels: usize = rows.iter().enumerate().map(of_place).sum();
         let compared = counts.iter().sum::<f64>() / voxels as f64;
         let sums = Sums { classes, labelled: self.labelled, items, compared };
         let of_class = |row: &[f64]| row.iter().map(|count| *count as u64).collect();
@@ -245,7 +251,7 @@ pub fn transformed_labels(
     transform: &Transform,
 ) -> Result<Vec<u8>, EvalError> {
     let labels: Vec<f32> = dataset.voxel_labels(item)?.into_iter().map(f32::from).collect();
-    let grid = dataset.meta().grid()?;
+    let grid = dataset.grid(item);
     let turned = moved(&labels, 1, grid, &transform.map(grid), Interpolation::Nearest)?;
     Ok(turned.into_iter().map(|label| label as u8).collect())
 }

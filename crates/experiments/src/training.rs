@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Tensor;
-use steer3d_dataset::{Dataset, Split};
+use steer3d_dataset::{Batch, Dataset, Grids, Split};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, save};
 use steer3d_nn::{Head, Network, NnError, Typical};
 use steer3d_train::{
@@ -180,13 +180,12 @@ fn typical(
     }
     let folded = network.folded()?;
     let features = |items: &[usize]| -> Result<Vec<Vec<f32>>, ExperimentError> {
-        let meta = dataset.meta();
-        let [d, h, w] = meta.dims;
         let mut rows = vec![];
+        // Of items with grids of their own each by itself.
+        let batch = if dataset.meta().grids == Grids::Each { 1 } else { batch };
         for items in items.chunks(batch) {
-            let mut values = vec![0.0; items.len() * meta.item_len()];
-            dataset.read_many(items, &mut values)?;
-            let shape = (items.len(), meta.channels, d, h, w);
+            let Batch { values, dims: [d, h, w], .. } = Batch::read(dataset, items, None)?;
+            let shape = (items.len(), dataset.meta().channels, d, h, w);
             let volumes = Tensor::from_vec(values, shape, network.params().device());
             let [features, _] = folded.forward_with_features(&volumes.map_err(NnError::from)?)?;
             rows.extend(features.values.to_vec2::<f32>().map_err(NnError::from)?);

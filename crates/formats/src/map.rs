@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use nalgebra::Matrix3;
 use steer3d_files::AtPath;
 use steer3d_volume::volume::{Volume, VolumeError};
 use tempfile::NamedTempFile;
@@ -156,13 +157,7 @@ impl Frame {
 
     fn like(&self, path: &Path, like: &Path) -> Result<Option<Stored>, FormatError> {
         Ok(match extension(path).as_deref() {
-            Some("nii") => {
-                let header = match nifti::companion(like) {
-                    Some(header) if extension(like).as_deref() == Some("img") => header,
-                    _ => like.to_owned(),
-                };
-                nifti::like(&bytes::head(&header)?, self)
-            }
+            Some("nii") => nifti::like(&nifti_head(like)?, self),
             Some("mrc" | "map" | "ccp4") => mrc::like(&bytes::head(like)?, self),
             _ => None,
         })
@@ -229,6 +224,27 @@ fn put(target: &mut [u8], value: f32, element: Element, big_endian: bool) {
     if big_endian {
         target.reverse();
     }
+}
+
+/// The beginning of a NIfTI file, or of the header of a pair.
+fn nifti_head(path: &Path) -> Result<Vec<u8>, FormatError> {
+    match nifti::companion(path) {
+        Some(header) if extension(path).as_deref() == Some("img") => bytes::head(&header),
+        _ => bytes::head(path),
+    }
+}
+
+/// The directions of the axes x, y, z of the volume that is read from a file, in the coordinates of the file, as columns:
+/// for a NIfTI image the orthogonal matrix nearest to what its header says, for other formats the coordinates' own.
+///
+/// # Errors
+/// If the beginning of the file cannot be read.
+pub fn direction(path: &Path) -> Result<Matrix3<f64>, FormatError> {
+    let found = match extension(path).as_deref() {
+        Some("nii" | "hdr" | "img") => nifti::direction(&nifti_head(path)?),
+        _ => None,
+    };
+    Ok(found.unwrap_or_else(Matrix3::identity))
 }
 
 /// Writes a volume as a [`MapWriter`] does. The file is replaced only when the new one is on disk.

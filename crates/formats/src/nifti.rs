@@ -501,6 +501,23 @@ pub(crate) fn upright(path: &Path, frame: &Frame) -> Result<Stored, FormatError>
     })
 }
 
+/// The directions of the axes x, y, z of the volume of an image with this header: the nearest orthogonal matrix.
+pub(crate) fn direction(bytes: &[u8]) -> Option<Matrix3<f64>> {
+    /// Headers hold 32-bit floats.
+    const ROUNDING: f64 = 1e-6;
+    let image = Image::read(bytes).ok()?;
+    let (columns, axes) = (image.affine.columns, image.axes(1));
+    let stored = nearest_axes(&columns);
+    let column = |i: usize| {
+        let along = columns.column(stored[i]).normalize();
+        if axes[i].flipped { -along } else { along }
+    };
+    let svd = Matrix3::from_columns(&[column(0), column(1), column(2)]).svd(true, true);
+    let nearest = svd.u? * svd.v_t?;
+    let snapped = nearest.map(f64::round);
+    Some(if (nearest - snapped).amax() < ROUNDING { snapped } else { nearest })
+}
+
 /// An image whose voxels are those of the image with this header; none if they are others.
 pub(crate) fn like(bytes: &[u8], frame: &Frame) -> Option<Stored> {
     let image = Image::read(bytes).ok()?;

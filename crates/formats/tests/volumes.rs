@@ -6,11 +6,11 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::assert_matches;
-use nalgebra::{Matrix3, Vector3};
+use nalgebra::{Matrix3, Rotation3, Vector3};
 use steer3d_formats::npz::Npz;
 use steer3d_formats::{
     Fault, FileContents, Format, FormatError, Frame, MapWriter, Nan, Place, Voxels, companion,
-    read, read_as, read_npz_array, read_with, write_volume, write_volume_like,
+    direction, read, read_as, read_npz_array, read_with, write_volume, write_volume_like,
 };
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, MAX_VALUES, Volume, VolumeError};
@@ -470,6 +470,20 @@ fn written_maps_and_images_are_read_back() {
     let error = write_volume(&path, &long.unwrap(), Voxels::Values).unwrap_err();
     assert!(matches!(error, FormatError::Export { source: VolumeError::Parameter { .. }, .. }));
     assert!(!path.exists());
+}
+
+/// `make_volumes.py` turned the axes by this rotation.
+#[test]
+fn the_directions_of_oblique_images_are_read() {
+    let turn = Rotation3::new(Vector3::new(0.2, -0.3, 0.1));
+    for name in ["made_oblique.nii", "made_qform.nii"] {
+        let found = direction(&file(name)).unwrap();
+        assert!((found - turn.matrix()).amax() < 1e-6, "{name}: {found}");
+    }
+    for name in ["minimal.img.gz", "made_mode1.mrc"] {
+        assert_eq!(direction(&file(name)).unwrap(), Matrix3::identity(), "{name}");
+    }
+    assert!(direction(Path::new("nowhere.nii")).is_err());
 }
 
 /// What a volume is changed to: labels that tell every voxel from its neighbours, or values with a sign.

@@ -93,6 +93,7 @@ mod planes;
 mod recompute;
 mod transformer;
 mod typical;
+mod windows;
 
 pub use block::ConvolutionInfo;
 pub use config::{
@@ -103,6 +104,6 @@ pub use error::NnError;
 pub use field::{Field, LayerField};
 pub use field_type::FieldType;
 pub use layers::{Nonlinearity, Symmetry};
-pub use network::{FoldedNetwork, Network};
+pub use network::{FoldedNetwork, Network, planes_at_once};
 pub use params::{Mode, Parameter, Params, Pass, Scope};
 pub use typical::Typical;

@@ -183,6 +183,16 @@ impl ModuleT for Network {
     }
 }
 
+/// Voxels above which a volume is large.
+const LARGE: usize = 1 << 21;
+
+/// How many planes D,H,W of a volume are computed at once, so that a field of 32 channels has about 2²³ values.
+pub fn planes_at_once([_, h, w]: [usize; 3]) -> usize {
+    const VALUES: usize = 1 << 23;
+    const CHANNELS: usize = 32;
+    (VALUES / (CHANNELS * h * w)).max(2)
+}
+
 impl FoldedNetwork {
     /// What the network gives for volumes of shape N,C,D,H,W; logits of shape N,classes of a classifier.
     ///
@@ -208,6 +218,31 @@ impl FoldedNetwork {
         sink: &mut dyn FnMut(usize, &Tensor) -> Result<(), E>,
     ) -> Result<(), E> {
         planes::forward(&self.graph, dims, planes, source, sink)
+    }
+
+    /// As [`forward`](Self::forward), with large volumes (over 2²¹ voxels) one by one and by
+    /// [planes](Self::forward_planes) where that is possible: in less memory, the same to rounding.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_large(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        let (n, _, d, h, w) = x.dims5()?;
+        if d * h * w <= LARGE || !self.is_local() {
+            return self.forward(x);
+        }
+        let one = |item: usize| {
+            let x = x.narrow(0, item, 1)?;
+            let mut parts = vec![];
+            let mut source = |first, count| Ok::<_, NnError>(x.narrow(2, first, count)?);
+            let mut sink = |_, planes: &Tensor| {
+                parts.push(planes.clone());
+                Ok(())
+            };
+            self.forward_planes([d, h, w], planes_at_once([d, h, w]), &mut source, &mut sink)?;
+            Ok::<_, NnError>(Tensor::cat(&parts, 2)?)
+        };
+        let all = (0..n).map(one).collect::<Result<Vec<_>, _>>()?;
+        Ok(Tensor::cat(&all, 0)?)
     }
 
     /// Whether [`forward_planes`](Self::forward_planes) is possible.

@@ -21,7 +21,7 @@ pub use builtin::{BUILTIN, Builtin};
 pub use error::PredictError;
 pub use inputs::{Input, Inputs};
 pub use model::Model;
-pub use options::{Options, Watch};
+pub use options::{Options, Watch, Windows};
 pub use output::{Identity, Kind, Output};
 pub use record::{Answer, Named, Record, Stability};
 pub use run::predict;

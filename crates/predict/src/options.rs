@@ -1,8 +1,10 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 /// How to predict.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Options {
     /// Rotations of each item, at least 1: the first leaves it as it is, and the others are spread evenly.
     pub rotations: usize,
@@ -12,11 +14,23 @@ pub struct Options {
     pub maps: Option<PathBuf>,
     /// Whether the probability of every class of voxels is written there, too.
     pub probabilities: bool,
+    /// For labels of voxels: the windows that volumes are taken in. Without them a network whose answers are local takes
+    /// planes, to the same answers as for the whole, and any other the whole.
+    pub windows: Option<Windows>,
+}
+
+/// Windows that overlap, weighed by Gaussians.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Windows {
+    /// D, H, W in voxels.
+    pub size: [usize; 3],
+    /// The share of a window that it has in common with the next, from 0 to below 1.
+    pub overlap: f64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rotations: 1, features: false, maps: None, probabilities: false }
+        Self { rotations: 1, features: false, maps: None, probabilities: false, windows: None }
     }
 }
 

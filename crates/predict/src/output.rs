@@ -54,7 +54,7 @@ impl Kind {
 pub struct Identity<'a> {
     version: &'static str,
     model: String,
-    options: (usize, bool, &'a Option<PathBuf>, bool),
+    options: &'a Options,
     digests: &'a [String],
     items: String,
 }
@@ -74,11 +74,10 @@ impl<'a> Identity<'a> {
             names.update((input.name.len() as u64).to_le_bytes());
             names.update(&input.name);
         }
-        let Options { rotations, features, maps, probabilities } = options;
         Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
             model: model.fingerprint()?,
-            options: (*rotations, *features, maps, *probabilities),
+            options,
             digests: &inputs.digests,
             items: hex(&names.finalize()),
         })

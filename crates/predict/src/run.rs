@@ -94,7 +94,8 @@ fn answers(
     options: &Options,
     watch: Watch<'_>,
 ) -> Result<Vec<Record>, PredictError> {
-    if model.answers == AnswerKind::Voxels && rotations.len() == 1 && model.folded.is_local() {
+    let in_parts = model.folded.is_local() || options.windows.is_some();
+    if model.answers == AnswerKind::Voxels && rotations.len() == 1 && in_parts {
         return group
             .iter()
             .zip(items)

@@ -11,6 +11,7 @@ use steer3d_dataset::Prepared;
 use steer3d_eval::metrics::{argmax, softmax};
 use steer3d_files::memory;
 use steer3d_formats::{Frame, MapWriter, Voxels};
+use steer3d_nn::planes_at_once;
 use steer3d_so3::{Irreps, Rotation};
 use steer3d_volume::{Grid, Interpolation, Volume, resample_to, rotate};
 
@@ -18,12 +19,8 @@ use crate::error::PredictError;
 use crate::inputs::{Input, file_of};
 use crate::items::{Item, map_path};
 use crate::model::{Model, Output};
-use crate::options::{Options, Watch};
+use crate::options::{Options, Watch, Windows};
 use crate::record::{Answer, Stability, deviation};
-
-/// Values of a field of [`CHANNELS`] channels that are computed at once, about.
-const VALUES: usize = 1 << 23;
-const CHANNELS: usize = 32;
 
 /// The labels of the voxels of an item, on its own grid, some planes at a time.
 pub(crate) fn labelled(
@@ -41,8 +38,6 @@ pub(crate) fn labelled(
         &made
     };
     let mut target = Target::new(model, input, item, options, volume)?;
-    let [_, h, w] = volume.dims();
-    let planes = (VALUES / (CHANNELS * h * w)).max(2);
     let params = model.network.params();
     let mut source = |first: usize, count: usize| {
         let x = planes_of(volume, first, count)?;
@@ -64,7 +59,15 @@ pub(crate) fn labelled(
             ControlFlow::Break(()) => Err(PredictError::Stopped),
         }
     };
-    model.folded.forward_planes(volume.dims(), planes, &mut source, &mut sink)?;
+    let (dims, network) = (volume.dims(), &model.folded);
+    match options.windows {
+        Some(Windows { size, overlap }) => {
+            network.forward_windows(dims, size, overlap, &mut source, &mut sink)?;
+        }
+        None => {
+            network.forward_planes(dims, planes_at_once(dims), &mut source, &mut sink)?;
+        }
+    }
     target.finish()
 }
 

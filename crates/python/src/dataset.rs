@@ -65,13 +65,16 @@ impl Dataset {
         Err(Failure::argument(problem))
     }
 
-    /// The volumes of items, as (items, C, D, H, W).
+    /// The volumes of items of one shape, as (items, C, D, H, W).
     fn read<'py>(&self, py: Python<'py>, items: Vec<usize>) -> Result<Bound<'py, PyArrayDyn<f32>>> {
         items.iter().try_for_each(|&item| self.check(item))?;
         let meta = self.0.meta();
-        let mut values = vec![0.0; items.len() * meta.item_len()];
+        let [d, h, w] = match items.is_empty() {
+            true => meta.dims,
+            false => self.0.grid_of(&items)?.dims(),
+        };
+        let mut values = vec![0.0; items.len() * meta.channels * d * h * w];
         py.detach(|| self.0.read_many(&items, &mut values))?;
-        let [d, h, w] = meta.dims;
         array(py, values, &[items.len(), meta.channels, d, h, w])
     }
 
@@ -91,7 +94,7 @@ impl Dataset {
     ) -> Result<Bound<'py, PyArrayDyn<u8>>> {
         self.check(item)?;
         let values = py.detach(|| self.0.voxel_labels(item))?;
-        let dims = if values.is_empty() { vec![0] } else { self.0.meta().dims.to_vec() };
+        let dims = if values.is_empty() { vec![0] } else { self.0.grid(item).dims().to_vec() };
         array(py, values, &dims)
     }
 }

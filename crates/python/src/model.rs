@@ -134,7 +134,7 @@ impl Model {
             return Err(Failure::argument(problem));
         }
         let watch = Watch::new(hears);
-        let options = Options { rotations, features, maps, probabilities };
+        let options = Options { rotations, features, maps, probabilities, windows: None };
         let records = py.detach(|| -> Result<_> {
             let none = || Box::new(Cursor::new(vec![])) as Box<dyn std::io::BufRead>;
             let inputs = Inputs::of(&inputs, none, &self.0)?;

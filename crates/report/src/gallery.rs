@@ -149,7 +149,7 @@ impl Painter<'_> {
         let protocol = &self.section.protocol;
         let values = transformed(self.dataset, *item, protocol.sources[0], protocol, transform)?;
         let range = *range.get_or_insert_with(|| extent(&values));
-        let [depth, height, width] = self.dataset.meta().dims;
+        let [depth, height, width] = self.dataset.grid(*item).dims();
         let (plane, size) = (height * width, [width, height]);
         let flat = channel_maximum(&values, depth * plane);
         let how = if *condition == Condition::Worst { ", found by search" } else { "" };

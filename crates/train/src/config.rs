@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
-use steer3d_dataset::Turns;
+use steer3d_dataset::{RandomPatch, Turns};
 
 use crate::error::TrainError;
 use crate::loss_config::LossConfig;
@@ -26,6 +26,9 @@ pub struct TrainConfig {
     /// points where the dataset has them, else its voxels by trilinear interpolation.
     #[serde(alias = "rotate", deserialize_with = "turns")]
     pub augment: Option<Turns>,
+    /// Train on a box of every volume instead of the whole, another one in each epoch. Validation and evaluation see whole
+    /// volumes.
+    pub patch: Option<PatchConfig>,
     /// How gradients become steps.
     pub optimiser: OptimiserConfig,
     /// The learning rate over the training.
@@ -48,6 +51,34 @@ pub struct TrainConfig {
     /// Share of the training items that is used, at least one, drawn with the seed; a smaller share
     /// is a part of a larger one.
     pub share: f64,
+}
+
+/// Boxes that volumes are cut to for a training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatchConfig {
+    /// D, H, W in voxels.
+    pub size: [usize; 3],
+    /// Chance that the middle of a box is a voxel that is not background, where voxels have labels: of a class that is
+    /// drawn from those of the volume. By default a third, as nnU-Net has it (Isensee et al. 2021).
+    #[serde(default = "PatchConfig::third")]
+    pub foreground: f64,
+}
+
+impl PatchConfig {
+    /// Boxes of this size, a third of them about foreground.
+    pub fn new(size: [usize; 3]) -> Self {
+        Self { size, foreground: Self::third() }
+    }
+
+    fn third() -> f64 {
+        1.0 / 3.0
+    }
+
+    /// The boxes of an epoch.
+    pub(crate) fn of_epoch(self, seed: u64, epoch: u64) -> RandomPatch {
+        RandomPatch { seed, epoch, dims: self.size, foreground: self.foreground }
+    }
 }
 
 /// What tells the best epoch.
@@ -123,6 +154,7 @@ impl Default for TrainConfig {
             weight_decay: 1e-3,
             seed: 0,
             augment: None,
+            patch: None,
             optimiser: OptimiserConfig::default(),
             schedule: Schedule::default(),
             loss: LossConfig::default(),
@@ -139,6 +171,9 @@ impl Default for TrainConfig {
 
 /// Most epochs, items of a batch and batches of a step: products of two, and of one with items, stay below 2^63.
 const MAX_COUNT: usize = 1 << 20;
+
+/// Longest edge of a box, in voxels.
+const MAX_EDGE: usize = 1024;
 
 impl TrainConfig {
     /// Checks every setting that does not depend on the data.
@@ -168,6 +203,14 @@ impl TrainConfig {
         let fraction = self.augment.map_or(1.0, Turns::fraction);
         if !(fraction > 0.0 && fraction <= 1.0) {
             return fault("augment", format!("fraction must be above 0, at most 1: {fraction}"));
+        }
+        if let Some(PatchConfig { size, foreground }) = self.patch {
+            if !size.iter().all(|n| (1..=MAX_EDGE).contains(n)) {
+                return fault("patch.size", format!("expected 1 to {MAX_EDGE}, found {size:?}"));
+            }
+            if !(0.0..=1.0).contains(&foreground) {
+                return fault("patch.foreground", format!("expected 0 to 1, found {foreground}"));
+            }
         }
         if let Some(norm) = self.clip_norm.filter(|norm| norm.is_nan() || *norm <= 0.0) {
             return fault("clip_norm", format!("must be positive: {norm}"));

@@ -24,7 +24,7 @@ mod tensors;
 mod training;
 
 pub use checkpoints::{Checkpoints, StateFolder};
-pub use config::{Monitor, Precision, TrainConfig};
+pub use config::{Monitor, PatchConfig, Precision, TrainConfig};
 pub use error::TrainError;
 pub use event::{TrainEvent, Trained};
 pub use gradients::{Gradients, global_norm};

@@ -81,10 +81,9 @@ pub(crate) fn volumes(
     dataset: &Dataset,
     batch: &mut Batch,
 ) -> Result<Tensor, TrainError> {
-    let meta = dataset.meta();
-    let [d, h, w] = meta.dims;
+    let [d, h, w] = batch.dims;
     let params = network.params();
-    let shape = (batch.items.len(), meta.channels, d, h, w);
+    let shape = (batch.items.len(), dataset.meta().channels, d, h, w);
     let values = std::mem::take(&mut batch.values);
     Ok(Tensor::from_vec(values, shape, params.device())?.to_dtype(params.dtype())?)
 }
@@ -305,6 +304,7 @@ fn items_of(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     let items = batch.items.len();
     Batch {
         items: part(&batch.items, items, &range),
+        dims: batch.dims,
         values: part(&batch.values, items, &range),
         labels: part(&batch.labels, items, &range),
         targets: part(&batch.targets, items, &range),

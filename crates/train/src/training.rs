@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
-use steer3d_dataset::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
+use steer3d_dataset::{Batch, Dataset, Grids, Loader, LoaderOptions, RandomRotation, Split};
 use steer3d_files::lock::Lock;
 use steer3d_nn::{Mode, Network, checkpoint};
 use steer3d_ops::permit_tf32;
@@ -292,9 +292,9 @@ impl<'a> Training<'a> {
         let order = self.order();
         let done = (self.progress.batch * self.config.batch_size).min(order.len());
         let mut flow = ControlFlow::Continue(());
-        let (dataset, batch_size, rotation) =
-            (self.dataset, self.config.batch_size, self.rotation());
-        let waited = read_ahead(dataset, &order[done..], batch_size, rotation, |batch| {
+        let (dataset, batch_size, options) =
+            (self.dataset, self.config.batch_size, self.loader_options());
+        let waited = read_ahead(dataset, &order[done..], batch_size, options, |batch| {
             self.batch(batch)?;
             let done = self.progress.batch;
             if !done.is_multiple_of(self.config.accumulate) && done < self.batches {
@@ -443,10 +443,13 @@ impl<'a> Training<'a> {
         }
         let folded = self.network.folded()?;
         let mut sums = Sums::default();
-        read_ahead(self.dataset, &self.validation, batch_size, None, |mut batch| {
+        // Nothing is put around smaller volumes.
+        let batch_size = if self.has_own_grids() { 1 } else { batch_size };
+        let options = LoaderOptions::default();
+        read_ahead(self.dataset, &self.validation, batch_size, options, |mut batch| {
             let x = volumes(self.network, self.dataset, &mut batch)?;
             let Score { loss, weight, right, answers } =
-                self.objective.validation(&folded.forward(&x)?, &batch)?;
+                self.objective.validation(&folded.forward_large(&x)?, &batch)?;
             let loss: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
             sums.add(loss.into(), weight, right, answers);
             Ok(ControlFlow::Continue(()))
@@ -461,15 +464,33 @@ impl<'a> Training<'a> {
         }
     }
 
-    fn rotation(&self) -> Option<RandomRotation> {
-        let (seed, epoch) = (self.config.seed, self.progress.epoch as u64);
-        self.config.augment.map(|turns| RandomRotation { seed, epoch, turns })
+    fn has_own_grids(&self) -> bool {
+        self.dataset.meta().grids == Grids::Each
     }
 
+    fn loader_options(&self) -> LoaderOptions {
+        let (seed, epoch) = (self.config.seed, self.progress.epoch as u64);
+        let rotation = self.config.augment.map(|turns| RandomRotation { seed, epoch, turns });
+        let patch = self.config.patch.map(|patch| patch.of_epoch(seed, epoch));
+        LoaderOptions { rotation, patch, ..LoaderOptions::default() }
+    }
+
+    /// The items of the epoch in a random order. Of whole volumes with grids of their own those of about the same size
+    /// come in one batch, so that little has to be put around them.
     fn order(&self) -> Vec<usize> {
         let mut order = self.items.clone();
         let epoch = self.progress.epoch as u64;
-        Stream::new(self.config.seed, "order", &[epoch]).shuffle(&mut order);
+        let mut stream = Stream::new(self.config.seed, "order", &[epoch]);
+        stream.shuffle(&mut order);
+        if self.has_own_grids() && self.config.patch.is_none() {
+            order.sort_by_key(|&item| self.dataset.grid(item).voxels());
+            let mut batches: Vec<Vec<usize>> =
+                order.chunks(self.config.batch_size).map(<[_]>::to_vec).collect();
+            // The last one may be shorter: resuming counts whole batches.
+            let last = batches.pop();
+            stream.shuffle(&mut batches);
+            order = batches.into_iter().chain(last).flatten().collect();
+        }
         order
     }
 
@@ -479,8 +500,8 @@ impl<'a> Training<'a> {
         let mut order = self.order();
         order.truncate(CALIBRATION_BATCHES * self.config.batch_size);
         let mut count = 0;
-        let (batch_size, rotation) = (self.config.batch_size, self.rotation());
-        let waited = read_ahead(self.dataset, &order, batch_size, rotation, |mut batch| {
+        let (batch_size, options) = (self.config.batch_size, self.loader_options());
+        let waited = read_ahead(self.dataset, &order, batch_size, options, |mut batch| {
             let x = self.task(&self.objective).volumes(self.network, &mut batch)?;
             self.network.forward(&x, Mode::Calibrate { batch: count })?;
             count += 1;
@@ -627,18 +648,17 @@ fn is_finite(tensor: &Tensor) -> Result<bool, TrainError> {
     Ok(sum.is_finite())
 }
 
-/// Hands the batches of `items` in order, turned and read ahead on other threads, to `take`, until it breaks;
+/// Hands the batches of `items` in order, read ahead on other threads, to `take`, until it breaks;
 /// gives the time spent waiting for them.
 fn read_ahead(
     dataset: &Dataset,
     items: &[usize],
     batch_size: usize,
-    rotation: Option<RandomRotation>,
+    options: LoaderOptions,
     mut take: impl FnMut(Batch) -> Result<ControlFlow<()>, TrainError>,
 ) -> Result<Duration, TrainError> {
     let batches = items.chunks(batch_size).map(<[_]>::to_vec).collect();
     std::thread::scope(|scope| {
-        let options = LoaderOptions { rotation, ..LoaderOptions::default() };
         let mut loader = Loader::new(scope, dataset, batches, options);
         for batch in loader.by_ref() {
             if take(batch?)?.is_break() {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use steer3d_dataset::{
-    Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Tasks, Turns,
+    Dataset, DatasetMeta, DatasetWriter, Grids, Item, Provenance, Split, Storage, Tasks, Turns,
 };
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_so3::Stream;
@@ -21,6 +21,7 @@ fn blobs(folder: &Path) -> Dataset {
         name: "blobs".into(),
         class_names: vec![],
         channels: 1,
+        grids: Grids::One,
         dims: [N; 3],
         voxel_size: [1.0; 3],
         unit: "voxel".into(),

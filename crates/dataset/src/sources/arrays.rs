@@ -77,7 +77,8 @@ pub fn arrays(npz: &Path, options: &ImportOptions) -> Result<ItemSource, BuildEr
     };
     let len = meta.item_len();
     let each_targets = tasks.as_ref().map_or(0, Tasks::target_len);
-    let each_voxels = tasks.as_ref().map_or(0, |tasks| tasks.voxels(&meta));
+    let labelled = tasks.as_ref().is_some_and(|tasks| !tasks.voxel_classes.is_empty());
+    let each_voxels = if labelled { grid.voxels() } else { 0 };
     let archive = Archive {
         importer: "arrays",
         path: npz,

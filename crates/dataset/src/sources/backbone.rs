@@ -6,9 +6,10 @@ use steer3d_formats::Nan;
 use steer3d_formats::npz::{NpyArray, Npz, NpzError};
 use steer3d_so3::{Rotation, Stream};
 use steer3d_volume::points::{PointCloud, PointValue, Voxeliser};
+use steer3d_volume::resample::crop;
 use steer3d_volume::volume::{Volume, VolumeError};
 
-use crate::meta::{DatasetMeta, Tasks};
+use crate::meta::{DatasetMeta, Grids, Tasks};
 use crate::recipe::{Fit, Intensity, Recipe, scalars};
 use crate::source::{
     Archive, BuildError, Entry, ImportOptions, Importer, ItemData, ItemSource, Open, wrong_option,
@@ -37,6 +38,7 @@ const ATOMS: usize = 5;
 ///
 /// Each domain becomes a map about the mean of its atoms, a Gaussian of 0.225 times the resolution for each atom, as high
 /// as its electrons; those of a side chain stand at CB. The resolution is drawn for each, evenly between two limits.
+/// The grid is one of `size` voxels along each edge, or with `own_grids` for each domain the least that holds it.
 /// Values are scaled as [`Intensity::Density`]. Each voxel within 3 Å of an atom of N, CA, C, O has the label of the
 /// nearest: helix (H, G, I), strand (E, B) or coil; others are background. A tenth of the superfamilies, drawn with the
 /// seed, is for validation and another for testing.
@@ -67,10 +69,13 @@ pub fn backbone(npz: &Path, options: &ImportOptions) -> Result<ItemSource, Build
         unit: "angstrom".to_owned(),
         factor: 1.0,
         intensity: Intensity::Density,
-        fit: Fit::Resample,
+        fit: if options.own_grids { Fit::Spacing } else { Fit::Resample },
         nan: Nan::Zero,
     };
-    let volumes = DatasetMeta::scalars(1, &grid).map_err(BuildError::meta(npz))?;
+    let mut volumes = DatasetMeta::scalars(1, &grid).map_err(BuildError::meta(npz))?;
+    if options.own_grids {
+        volumes.grids = Grids::Each;
+    }
     let tasks = Tasks { voxel_classes: CLASSES.map(String::from).to_vec(), ..Tasks::default() };
     let archive = Archive {
         importer: "backbone",
@@ -92,11 +97,36 @@ pub fn backbone(npz: &Path, options: &ImportOptions) -> Result<ItemSource, Build
         let cloud = domains.cloud(item)?;
         let drawn = Stream::new(seed, "resolution", &[item as u64]).uniform();
         let sigma = WIDTH * (low + (high - low) * drawn);
-        let map = Voxeliser { sigma, ..voxeliser }.voxelise(&cloud, &Rotation::identity())?;
+        let voxeliser = Voxeliser { sigma, ..voxeliser };
+        let map = match recipe.keeps_grids() {
+            true => around(&cloud, voxeliser)?,
+            false => voxeliser.voxelise(&cloud, &Rotation::identity())?,
+        };
         let map = recipe.prepare_whole(map)?;
         let voxel_labels = labels(&map, &cloud, &domains.states(item));
         Ok(ItemData { volume: Some(map), voxel_labels, ..ItemData::default() })
     })
+}
+
+/// The map of these points on the least grid that has their Gaussians, to three widths, and all voxels within reach of an
+/// atom.
+fn around(cloud: &PointCloud, voxeliser: Voxeliser) -> Result<Volume, VolumeError> {
+    let (edge, margin) = (voxeliser.voxel_size, REACH.max(3.0 * voxeliser.sigma));
+    let farthest =
+        cloud.positions().as_flattened().iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let size = 2 * ((farthest + margin) / edge).ceil() as usize;
+    let cube = Voxeliser { size, ..voxeliser }.voxelise(cloud, &Rotation::identity())?;
+    let limits = |axis: usize| {
+        let all = cloud.positions().iter().map(|position| position[axis]);
+        all.fold([f64::INFINITY, f64::NEG_INFINITY], |[a, b], x| [a.min(x), b.max(x)])
+    };
+    let voxel = |axis: usize, place: f64| (place - cube.origin()[axis]) / edge;
+    let ends = [0, 1, 2].map(|axis| {
+        let [low, high] = limits(axis);
+        [voxel(axis, low - margin).floor() as i32, voxel(axis, high + margin).ceil() as i32]
+    });
+    let dims = [2, 1, 0].map(|axis| (ends[axis][1] - ends[axis][0] + 1) as usize);
+    crop(&cube, ends.map(|[first, _]| first), dims)
 }
 
 /// The lowest and the highest resolution.
@@ -251,6 +281,28 @@ mod tests {
     use steer3d_volume::volume::Grid;
 
     use super::*;
+
+    #[test]
+    fn own_grids_hold_the_molecule_and_no_more() {
+        let mut stream = Stream::new(4, "atoms", &[]);
+        let long = [20.0, 3.0, 8.0];
+        let atoms: Vec<[f64; 3]> = (0..30).map(|_| long.map(|x| x * stream.normal())).collect();
+        let cloud = PointCloud::new(atoms, vec![0; 30]).unwrap().centred();
+        let voxeliser = Voxeliser { sigma: 1.2, ..Voxeliser::paper(24, 2.0) };
+        let map = around(&cloud, voxeliser).unwrap();
+        let cube = Voxeliser { size: 100, ..voxeliser };
+        let cube = cube.voxelise(&cloud, &Rotation::identity()).unwrap();
+        let sum = |map: &Volume| map.data().iter().map(|&v| f64::from(v)).sum::<f64>();
+        assert!((sum(&map) / sum(&cube) - 1.0).abs() < 0.01, "{} {}", sum(&map), sum(&cube));
+        for axis in 0..3 {
+            let first = map.origin()[axis];
+            let last = first + 2.0 * (map.dims()[2 - axis] - 1) as f64;
+            let places = || cloud.positions().iter().map(|p| p[axis]);
+            let low = places().fold(f64::INFINITY, f64::min) - first;
+            let high = last - places().fold(f64::NEG_INFINITY, f64::max);
+            assert!((3.6..=5.7).contains(&low) && (3.6..=5.7).contains(&high), "{low} {high}");
+        }
+    }
 
     #[test]
     fn voxels_have_the_label_of_the_nearest_atom() {

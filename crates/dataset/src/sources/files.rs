@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use steer3d_formats::{FileContents, Format, Nan, Several};
+use nalgebra::Affine3;
+use steer3d_formats::{FileContents, Format, Nan, Several, direction};
 use steer3d_so3::Rotation;
 use steer3d_volume::molecule::Molecule;
+use steer3d_volume::resample::{Interpolation, resample_to};
+use steer3d_volume::volume::{Grid, Volume};
 
-use crate::meta::DatasetMeta;
-use crate::recipe::{Prepared, Recipe, Unsuited, name_of};
-use crate::source::{BuildError, Entry, ImportOptions, ItemData, ItemError, ItemSource, read};
+use crate::meta::{DatasetMeta, Tasks};
+use crate::recipe::{Prepared, Recipe, Unsuited, name_of, scalars};
+use crate::source::{
+    BuildError, Entry, ImportOptions, ItemData, ItemError, ItemSource, read, wrong_option,
+};
 use crate::sources::listing::Listing;
 use crate::sources::recipe::{RecipeOptions, Store};
 use crate::split::Fractions;
@@ -100,13 +105,15 @@ pub struct FileRecipe {
     recipe: Recipe,
     store: Store,
     reader: FileReader,
+    /// Labels in masks are below this.
+    voxel_classes: usize,
 }
 
 impl FileRecipe {
     /// Items by `recipe`, of which `store` is stored.
     pub fn new(recipe: Recipe, store: Store) -> Self {
         let reader = FileReader::new(recipe.nan());
-        Self { recipe, store, reader }
+        Self { recipe, store, reader, voxel_classes: 0 }
     }
 
     /// Reads a file, or a record of it, and makes its item.
@@ -115,24 +122,80 @@ impl FileRecipe {
     /// As [`FileReader::read`] and [`Recipe::prepare`].
     pub fn make(&self, entry: &Entry) -> Result<ItemData, ItemError> {
         let path = || entry.path.clone();
-        let made =
-            self.recipe.prepare(self.reader.read(entry)?).map_err(|unsuited| match unsuited {
-                Unsuited::Kind { expected, found } if expected == self.recipe.subject() => {
-                    let expected = format!("{expected}, as the first file");
-                    ItemError::Kind { path: path(), expected, found: found.to_owned() }
-                }
-                unsuited => ItemError::of(path(), unsuited),
-            })?;
+        let contents = self.reader.read(entry)?;
+        let frame = match &contents {
+            FileContents::Volume(volume) => Some((volume.grid(), volume.origin())),
+            _ => None,
+        };
+        let made = self.recipe.prepare(contents).map_err(|unsuited| match unsuited {
+            Unsuited::Kind { expected, found } if expected == self.recipe.subject() => {
+                let expected = format!("{expected}, as the first file");
+                ItemError::Kind { path: path(), expected, found: found.to_owned() }
+            }
+            unsuited => ItemError::of(path(), unsuited),
+        })?;
         let voxels = self.store != Store::Sources || matches!(made, Prepared::Volume(_));
         let volume = voxels.then(|| self.recipe.volume(&made, &Rotation::identity()));
         let volume = volume.transpose().map_err(|e| ItemError::of(path(), e.into()))?;
-        let item = ItemData { volume, ..ItemData::default() };
+        let voxel_labels = match (&entry.mask, frame, &volume) {
+            (Some(mask), Some(frame), Some(volume)) => self.labels(mask, frame, volume)?,
+            _ => vec![],
+        };
+        let direction = self.recipe.keeps_grids().then(|| direction(&entry.path)).transpose()?;
+        let item = ItemData { volume, direction, voxel_labels, ..ItemData::default() };
         Ok(match made {
             _ if self.store == Store::Voxels => item,
             Prepared::Points(points) => ItemData { points: Some(points), ..item },
             Prepared::Mesh(mesh) => ItemData { mesh: Some(mesh), ..item },
             Prepared::Volume(_) => item,
         })
+    }
+}
+
+impl FileRecipe {
+    /// The labels of the voxels of a volume, D × H × W, from a mask: a map of whole numbers on the grid of the volume's file,
+    /// from the same first voxel on. Where the volume was cropped, padded or interpolated its voxels get the labels of the nearest,
+    /// and the first class where there are none.
+    fn labels(
+        &self,
+        path: &Path,
+        (grid, first): (Grid, [f64; 3]),
+        volume: &Volume,
+    ) -> Result<Vec<u8>, ItemError> {
+        let at_path = |source| ItemError::Volume { path: path.to_owned(), source };
+        let mask = match read(path, Nan::Refuse)? {
+            FileContents::Volume(mask) if mask.channels() == 1 => mask,
+            FileContents::Volume(mask) => {
+                let found = format!("{} channels", mask.channels());
+                return wrong_kind(path, "a mask of one channel", found);
+            }
+            other => return wrong_kind(path, "a mask, a map of whole numbers", name_of(&other)),
+        };
+        let is_label =
+            |value: &f32| value.fract() == 0.0 && (0.0..self.voxel_classes as f32).contains(value);
+        if let Some(wrong) = mask.data().iter().find(|value| !is_label(value)) {
+            let expected = format!(
+                "whole numbers from 0 to {}; name more classes with --voxel-classes",
+                self.voxel_classes - 1
+            );
+            return wrong_kind(path, expected, wrong.to_string());
+        }
+        let (ours, size, origin) = (mask.grid(), grid.voxel_size(), mask.origin());
+        let near = |axis: usize| {
+            (ours.voxel_size()[axis] - size[axis]).abs() <= 1e-3 * size[axis]
+                && (origin[axis] - first[axis]).abs() <= 0.5 * size[axis]
+        };
+        if ours.dims() != grid.dims() || !(0..3).all(near) {
+            let of = |dims: [usize; 3], size: [f64; 3], first: [f64; 3]| {
+                format!("{dims:?} (D, H, W) voxels of {size:?} from {first:?} on")
+            };
+            let expected = format!("the voxels of its volume, {}", of(grid.dims(), size, first));
+            return wrong_kind(path, expected, of(ours.dims(), ours.voxel_size(), origin));
+        }
+        let (scalar, still) = (scalars(1).map_err(at_path)?, Affine3::identity());
+        let (grid, origin, how) = (volume.grid(), volume.origin(), Interpolation::Nearest);
+        let labels = resample_to(&mask, &scalar, grid, origin, &still, how).map_err(at_path)?;
+        Ok(labels.data().iter().map(|&label| label as u8).collect())
     }
 }
 
@@ -168,8 +231,33 @@ pub fn files(
     let provenance = options.provenance("build", name.clone(), None, notes);
     let meta = DatasetMeta::of_recipe(settled.clone(), &name, class_names, provenance);
     let meta = meta.map_err(BuildError::meta(&place))?;
+    let tasks = masks(&entries, &settled, recipe)?;
     let options = serde_json::to_string(recipe).expect("plain data have a JSON form");
-    let maker = FileRecipe::new(settled, recipe.store);
+    let voxel_classes = recipe.voxel_classes.len();
+    let maker = FileRecipe { voxel_classes, ..FileRecipe::new(settled, recipe.store) };
     let make = Box::new(move |_, entry: &_| maker.make(entry));
-    Ok(ItemSource { meta, tasks: None, entries, options, make })
+    Ok(ItemSource { meta, tasks, entries, options, make })
+}
+
+/// The task of labelling voxels, where the items have masks.
+fn masks(
+    entries: &[Entry],
+    settled: &Recipe,
+    recipe: &RecipeOptions,
+) -> Result<Option<Tasks>, BuildError> {
+    let classes = &recipe.voxel_classes;
+    let has_masks = entries.iter().any(|entry| entry.mask.is_some());
+    match (has_masks, classes.is_empty()) {
+        (false, true) => Ok(None),
+        (false, false) => wrong_option("voxel-classes", "a table with the column mask", "no masks"),
+        (true, true) => {
+            let expected = "names of the labels 0, 1, ... of the masks, the background first";
+            wrong_option("voxel-classes", expected, "none")
+        }
+        _ if !matches!(settled, Recipe::Volumes { .. }) => {
+            let found = format!("masks for {}", settled.subject());
+            wrong_option("mask", "masks for maps, images or arrays", found)
+        }
+        _ => Ok(Some(Tasks { voxel_classes: classes.clone(), ..Tasks::default() })),
+    }
 }

@@ -185,9 +185,10 @@ impl Listing {
         Ok(Self { ignored, ..listing })
     }
 
-    /// Reads a table (CSV) with a header and the column `path`, and if present `label`, `split` (train, validation,
-    /// test), `group` and `id`. Paths are relative to the folder of the table; classes are in order of name (of number
-    /// where all are numbers). Without the column `label` the items have no labels.
+    /// Reads a table (CSV) with a header and the column `path`, and if present `label`, `mask` (the file with the labels of
+    /// the voxels of an item), `split` (train, validation, test), `group` and `id`. Paths are relative to the folder of the
+    /// table; classes are in order of name (of number where all are numbers). Without the column `label` the items have no
+    /// labels.
     ///
     /// # Errors
     /// If the table cannot be read, lacks a column, has another one, or holds a path twice.
@@ -197,11 +198,11 @@ impl Listing {
         let reader =
             reader.as_mut().map_err(|e| fault(table, "a readable table", e.to_string()))?;
         let columns = reader.headers().map_err(csv)?.clone();
-        let known = ["path", "label", "split", "group", "id"];
+        let known = ["path", "label", "mask", "split", "group", "id"];
         let at = |name: &str| columns.iter().position(|column| column == name);
         let header = columns.iter().collect::<Vec<_>>().join(",");
         let (Some(path), label) = (at("path"), at("label")) else {
-            let expected = "a header with path and label (and split, group, id)";
+            let expected = "a header with path and label (and mask, split, group, id)";
             return Err(fault(table, expected, format!("`{header}`")));
         };
         if let Some(other) = columns.iter().find(|column| !known.contains(column)) {
@@ -227,6 +228,9 @@ impl Listing {
                 let found = format!("`{}` of line {before} again", &record[path]);
                 return Err(place(found, "every path once"));
             }
+            if at("mask").is_some_and(|mask| record[mask].is_empty()) {
+                return Err(place("an empty one".to_owned(), "a mask in every row"));
+            }
             let split = match text(at("split")) {
                 "" => None,
                 name => Some(split_of(name).ok_or_else(|| {
@@ -237,6 +241,7 @@ impl Listing {
                 path: folder.join(&record[path]),
                 source: PathBuf::from(&record[path]),
                 class: label.map(|label| record[label].to_owned()),
+                mask: at("mask").map(|mask| folder.join(&record[mask])),
                 split,
                 group: text(at("group")).to_owned(),
                 id: Some(text(at("id")).to_owned()).filter(|id| !id.is_empty()),
@@ -264,6 +269,7 @@ impl Listing {
             let source = source.replace(std::path::MAIN_SEPARATOR, "/");
             entries.push(Entry {
                 path: row.path.clone(),
+                mask: row.mask.clone(),
                 record: None,
                 id: row.id.clone().unwrap_or_else(|| short_id(&source)),
                 source,
@@ -375,6 +381,7 @@ struct Row {
     path: PathBuf,
     source: PathBuf,
     class: Option<String>,
+    mask: Option<PathBuf>,
     split: Option<Split>,
     group: String,
     id: Option<String>,

@@ -63,9 +63,16 @@ pub struct RecipeOptions {
     /// What becomes of volumes of another grid than the dataset's.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub fit: Fit,
+    /// Keep the grid and the voxel size of each file: short for --fit keep.
+    #[cfg_attr(feature = "clap", arg(long, conflicts_with = "fit"))]
+    pub keep_grid: bool,
     /// What becomes of voxels of maps, images and arrays that are not numbers (NaN).
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub nan: Nan,
+    /// Names of the labels 0, 1, ... of the voxels in the masks of a table, the background first; in an option separated by
+    /// commas.
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ','))]
+    pub voxel_classes: Vec<String>,
     /// What is stored of molecules and meshes; from sources alone, volumes are made when read.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub store: Store,
@@ -105,7 +112,7 @@ impl RecipeOptions {
                     unit: "unstated".to_owned(),
                     factor: 1.0,
                     intensity: self.intensity,
-                    fit: self.fit,
+                    fit: if self.keep_grid { Fit::Keep } else { self.fit },
                     nan: self.nan,
                 }
             }

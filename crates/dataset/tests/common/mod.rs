@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use steer3d_dataset::{DatasetError, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage};
+use steer3d_dataset::{
+    DatasetError, DatasetMeta, DatasetWriter, Grids, Item, Provenance, Split, Storage,
+};
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, PointCloud, Volume, Voxeliser};
 use zip::write::SimpleFileOptions;
@@ -51,6 +53,7 @@ pub(crate) fn meta(storage: Storage) -> DatasetMeta {
         name: "small".to_owned(),
         class_names: vec!["round".to_owned(), "länglich".to_owned()],
         channels: 2,
+        grids: Grids::One,
         dims: [3, 4, 5],
         voxel_size: [1.0, 1.5, 0.1],
         unit: "mm".to_owned(),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use steer3d_dataset::{
-    Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Split, Storage, Tasks,
+    Dataset, DatasetMeta, DatasetWriter, Grids, Item, Provenance, Split, Storage, Tasks,
 };
 use steer3d_eval::{
     AnswerKind, ConditionReport, ModelError, ModelReport, Predictor, Protocol, evaluate,
@@ -74,6 +74,7 @@ fn write(path: &Path, items: usize, points: bool, answers: &Answers<'_>) -> Data
         name: "three shapes".into(),
         class_names,
         channels: 1,
+        grids: Grids::One,
         dims: [SIZE; 3],
         voxel_size: [2.0; 3],
         unit: "angstrom".into(),
@@ -141,6 +142,7 @@ pub(crate) fn mesh_dataset(path: &Path) -> Dataset {
         name: "a tetrahedron".into(),
         class_names: CLASSES.map(String::from).to_vec(),
         channels: 1,
+        grids: Grids::One,
         dims: [SIZE; 3],
         voxel_size: [2.0; 3],
         unit: "mm".into(),
