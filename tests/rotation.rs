@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use steer3d::dataset::{DatasetMeta, DatasetWriter, Item, Provenance, Storage};
+use steer3d::dataset::{DatasetMeta, DatasetWriter, Grids, Item, Provenance, Storage};
 use steer3d::eval::{Condition, NetworkPredictor, Source, SourceReport};
 use steer3d::prelude::*;
 use steer3d::so3::Stream;
@@ -24,6 +24,7 @@ fn shapes(path: &Path) -> Dataset {
         name: "shapes".into(),
         class_names: ["rod", "bend", "tripod"].map(String::from).to_vec(),
         channels: 1,
+        grids: Grids::One,
         dims: [13; 3],
         voxel_size: [1.0; 3],
         unit: "voxel".into(),

@@ -1,6 +1,7 @@
 //! Bytes that begin as an HDF5 file are one. All others are edits of a small dataset, since chance
 //! does not find the checksums of HDF5: which object (one byte), the length of its new contents (two
-//! bytes, little-endian), the contents, and so on.
+//! bytes, little-endian), the contents, and so on. The highest bit of the first byte chooses a dataset whose items have
+//! grids of their own.
 
 #![no_main]
 
@@ -10,7 +11,9 @@ use std::sync::OnceLock;
 use hdf5::H5Type;
 use libfuzzer_sys::fuzz_target;
 use steer3d_dataset::import_hdf5;
-use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Storage};
+use steer3d_dataset::{
+    Dataset, DatasetMeta, DatasetWriter, Grids, Item, Provenance, Storage, Tasks,
+};
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
 use steer3d_volume::{Mesh, PointCloud, PointValue, Volume, Voxeliser};
 
@@ -22,10 +25,11 @@ fuzz_target!(|bytes: &[u8]| {
     if bytes.starts_with(b"\x89HDF\r\n\x1a\n") {
         std::fs::write(&path, bytes).expect("a writable folder for temporary files");
     } else {
-        static SMALL: OnceLock<Vec<u8>> = OnceLock::new();
-        let small = SMALL.get_or_init(|| small(&path));
+        static SMALL: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
+        let own_grids = bytes.first().is_some_and(|byte| byte & 0x80 > 0);
+        let small = SMALL[usize::from(own_grids)].get_or_init(|| small(&path, own_grids));
         std::fs::write(&path, small).expect("a writable folder for temporary files");
-        if edit(&path, bytes).is_err() {
+        if edit(&path, bytes, own_grids).is_err() {
             return;
         }
     }
@@ -34,6 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
             for item in 0..dataset.len() {
                 let _ = dataset.read(item);
                 let _ = (dataset.points(item), dataset.mesh(item));
+                let _ = (dataset.voxel_labels(item), dataset.read_block(item, [-1, 1, 0], [3; 3]));
             }
             let _ = dataset.verify(&|_| {});
         }
@@ -44,11 +49,17 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-fn edit(path: &Path, mut bytes: &[u8]) -> hdf5::Result<()> {
+fn edit(path: &Path, mut bytes: &[u8], own_grids: bool) -> hdf5::Result<()> {
     let file = hdf5::File::open_rw(path)?;
     while let Some(([object, low, high], rest)) = bytes.split_first_chunk::<3>() {
         let (new, after) = rest.split_at(rest.len().min(u16::from_le_bytes([*low, *high]).into()));
         match object % 16 {
+            5 if own_grids => put(&file, "grids/dims", new, u32::from_le_bytes)?,
+            6 if own_grids => put(&file, "grids/voxel_sizes", new, f64::from_le_bytes)?,
+            7 if own_grids => put(&file, "grids/directions", new, f64::from_le_bytes)?,
+            8 if own_grids => put(&file, "grids/offsets", new, u64::from_le_bytes)?,
+            9 if own_grids => put(&file, "grids/values", new, f32::from_le_bytes)?,
+            10 if own_grids => put(&file, "grids/labels", new, |[byte]: [u8; 1]| byte)?,
             0 => put(&file, "meta", new, |[byte]: [u8; 1]| byte)?,
             1 => put(&file, "labels", new, u32::from_le_bytes)?,
             2 => put(&file, "splits", new, |[byte]: [u8; 1]| byte)?,
@@ -89,20 +100,21 @@ fn put<T: H5Type, const N: usize>(
 }
 
 /// A dataset of two items with everything that an item can have.
-fn small(path: &PathBuf) -> Vec<u8> {
+fn small(path: &PathBuf, own_grids: bool) -> Vec<u8> {
     let voxeliser = Voxeliser::paper(4, 2.0);
     let meta = DatasetMeta {
         name: "small".to_owned(),
         class_names: vec!["a".to_owned()],
         channels: 1,
+        grids: if own_grids { Grids::Each } else { Grids::One },
         dims: [4; 3],
         voxel_size: [2.0; 3],
         unit: "angstrom".to_owned(),
         irreps: "1x0".parse().expect("irreps"),
         storage: Storage::F32,
         provenance: Provenance::default(),
-        voxeliser: Some(voxeliser),
-        mesh_voxeliser: Some(MeshVoxeliser::new(4, 2.0, MeshField::Solid)),
+        voxeliser: Some(voxeliser).filter(|_| !own_grids),
+        mesh_voxeliser: Some(MeshVoxeliser::new(4, 2.0, MeshField::Solid)).filter(|_| !own_grids),
         recipe: None,
     };
     let cloud = PointCloud::new(vec![[0.0; 3], [1.0, -1.0, 0.5]], vec![0, 0])
@@ -112,13 +124,18 @@ fn small(path: &PathBuf) -> Vec<u8> {
         .expect("a valid mesh");
     let grid = voxeliser.grid().expect("a valid grid");
     let volume = Volume::centred(vec![1.0; 64], 1, grid).expect("a valid volume");
+    let tasks = Tasks { voxel_classes: vec!["b".to_owned()], ..Tasks::default() };
     let mut writer = DatasetWriter::create(path, meta).expect("a writable folder");
+    if own_grids {
+        writer = writer.with_tasks(tasks).expect("valid tasks");
+    }
     for id in ["0", "1"] {
         let item = Item {
             volume: Some(&volume),
             id,
             points: Some(&cloud),
             mesh: Some(&mesh),
+            voxel_labels: if own_grids { &[0; 64] } else { &[] },
             ..Item::default()
         };
         writer.push(&item).expect("a valid item");

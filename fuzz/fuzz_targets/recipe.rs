@@ -27,7 +27,8 @@ fuzz_target!(|text: &str| {
         .and_then(|grid| Volume::centred((0..24).map(|i| i as f32 - 7.5).collect(), 1, grid))
         .expect("a valid volume");
     let read = |bytes, format| read_as(bytes, format).expect("a valid file");
-    let files = [read(MOLECULE, Format::Xyz), read(MESH, Format::Off), FileContents::Volume(volume)];
+    let files =
+        [read(MOLECULE, Format::Xyz), read(MESH, Format::Off), FileContents::Volume(volume)];
     for contents in files {
         if let Ok(prepared) = recipe.prepare(contents) {
             let _ = recipe.volume(&prepared, &Rotation::identity());

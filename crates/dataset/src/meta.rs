@@ -124,6 +124,7 @@ impl Grids {
         }
     }
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
     fn is_one(&self) -> bool {
         *self == Self::One
     }

@@ -127,12 +127,11 @@ impl Dataset {
         let planes = end(first[0])..end(first[0] + dims[0] as isize);
         let start = planes.start as isize;
         let from = [planes.len(), h, w];
-        let values = match planes.len() {
-            0 => vec![0.0; self.meta().channels * block.voxels()],
-            _ => {
-                let values = self.planes(item, planes)?;
-                cut(&values, from, [first[0] - start, first[1], first[2]], dims)
-            }
+        let values = if planes.is_empty() {
+            vec![0.0; self.meta().channels * block.voxels()]
+        } else {
+            let values = self.planes(item, planes)?;
+            cut(&values, from, [first[0] - start, first[1], first[2]], dims)
         };
         let size = grid.voxel_size();
         let origin = from_fn(|i| origin[i] + first[2 - i] as f64 * size[i]);

@@ -429,18 +429,12 @@ impl Dataset {
         planes: Range<usize>,
     ) -> Result<Vec<f32>, DatasetError> {
         let [d, h, w] = self.grid(item).dims();
-        let (volumes, grids) = match (&self.volumes, &self.grids) {
-            (Some(volumes), Some(grids)) => (volumes, grids),
-            _ => {
-                let mut values = vec![0.0; self.item_len(item)];
-                self.values(item, &mut values)?;
-                let part = planes.start * h * w..planes.end * h * w;
-                return Ok(values
-                    .chunks(d * h * w)
-                    .flat_map(|c| &c[part.clone()])
-                    .copied()
-                    .collect());
-            }
+        let (Some(volumes), Some(grids)) = (&self.volumes, &self.grids) else {
+            let mut values = vec![0.0; self.item_len(item)];
+            self.values(item, &mut values)?;
+            let part = planes.start * h * w..planes.end * h * w;
+            let channels = values.chunks(d * h * w);
+            return Ok(channels.flat_map(|values| &values[part.clone()]).copied().collect());
         };
         let mut values = Vec::with_capacity(self.meta.channels * planes.len() * h * w);
         for channel in 0..self.meta.channels {

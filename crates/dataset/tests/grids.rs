@@ -233,17 +233,17 @@ fn a_batch_is_padded_to_its_largest_volume() {
 
 /// Writes maps of three shapes with masks and a table of them.
 fn scans(folder: &Path) -> std::path::PathBuf {
-    let mut table = "path,mask,split\n".to_owned();
+    let mut table = vec!["path,mask,split".to_owned()];
     for (i, split) in ["train", "train", "test"].into_iter().enumerate() {
         let volume = volume(1, i);
         let mask = labels(&volume).into_iter().map(f32::from).collect();
         let mask = Volume::new(mask, 1, volume.grid(), volume.origin()).unwrap();
         write_volume(&folder.join(format!("{i}.nii")), &volume, Voxels::Values).unwrap();
         write_volume(&folder.join(format!("{i}-mask.nii")), &mask, Voxels::Labels(3)).unwrap();
-        table += &format!("{i}.nii,{i}-mask.nii,{split}\n");
+        table.push(format!("{i}.nii,{i}-mask.nii,{split}"));
     }
     let path = folder.join("scans.csv");
-    std::fs::write(&path, table).unwrap();
+    std::fs::write(&path, table.join("\n") + "\n").unwrap();
     path
 }
 

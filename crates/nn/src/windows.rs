@@ -65,7 +65,7 @@ fn starts(length: usize, edge: usize, overlap: f64) -> Vec<usize> {
     let step = ((edge as f64 * (1.0 - overlap)) as usize).max(1);
     let count = last.div_ceil(step);
     // At equal distances.
-    (0..=count).map(|i| if count == 0 { 0 } else { i * last / count }).collect()
+    (0..=count).map(|i| (i * last).checked_div(count).unwrap_or(0)).collect()
 }
 
 /// The weights of the voxels of a window, D × H × W.

@@ -336,6 +336,7 @@ mod tests {
     #[test]
     fn parts_are_the_batch_in_order() {
         let batch = Batch {
+            dims: [1; 3],
             items: vec![7, 8, 9, 10, 11],
             values: (0..10).map(|i| i as f32).collect(),
             labels: vec![0, 1, 2, 3, 4],
