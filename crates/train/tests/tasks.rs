@@ -9,7 +9,10 @@ use steer3d_dataset::{
 };
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_so3::Stream;
-use steer3d_train::{Balance, ClassWeights, LossConfig, TrainConfig, TrainError, Trained, train};
+use steer3d_train::{
+    Balance, ClassWeights, EpochMetrics, LossConfig, PatchConfig, TrainConfig, TrainError, Trained,
+    train,
+};
 use steer3d_volume::{Grid, Volume};
 
 const N: usize = 9;
@@ -116,6 +119,81 @@ fn labels_of_voxels_are_learned_from_turned_items() {
         let best = trained.epochs.iter().rfind(|e| e.best).unwrap();
         // One voxel of 25 is in a blob.
         assert!(best.validation_accuracy.unwrap() > least, "{:?}", trained.epochs);
+    }
+}
+
+/// Blobs in volumes of several shapes, each somewhere else, with labels of voxels.
+fn blobs_of_several_shapes(folder: &Path) -> Dataset {
+    let path = folder.join("shapes.h5");
+    let grid = Grid::new([N; 3], [1.0; 3]).unwrap();
+    let meta = DatasetMeta::scalars(1, &grid).unwrap();
+    let meta = DatasetMeta { name: "shapes".into(), grids: Grids::Each, ..meta };
+    let voxel_classes = vec!["empty".into(), "blob".into()];
+    let tasks = Tasks { voxel_classes, ..Tasks::default() };
+    let mut writer = DatasetWriter::create(&path, meta).unwrap().with_tasks(tasks).unwrap();
+    let mut stream = Stream::new(5, "shapes", &[]);
+    for item in 0..20 {
+        let dims = [0; 3].map(|_| 9 + stream.below(12));
+        let at = dims.map(|n| 2.0 + stream.uniform() * (n - 5) as f64);
+        let [d, h, w] = dims;
+        let value = |i: usize| {
+            let p = [i / (h * w), i / w % h, i % w];
+            let squares: f64 = (0..3).map(|axis| (p[axis] as f64 - at[axis]).powi(2)).sum();
+            (-squares / 4.0).exp() as f32
+        };
+        let values: Vec<f32> = (0..d * h * w).map(value).collect();
+        let labels: Vec<u8> = values.iter().map(|v| u8::from(*v > 0.4)).collect();
+        let volume = Volume::centred(values, 1, Grid::new(dims, [1.0; 3]).unwrap()).unwrap();
+        let item = Item {
+            volume: Some(&volume),
+            split: if item < 14 { Split::Train } else { Split::Validation },
+            id: &format!("blob-{item}"),
+            voxel_labels: &labels,
+            ..Item::default()
+        };
+        writer.push(&item).unwrap();
+    }
+    writer.finish().unwrap();
+    Dataset::open(&path).unwrap()
+}
+
+/// In boxes, and whole in batches that are padded; validated on whole volumes. Twice the same.
+#[test]
+fn volumes_of_several_shapes_are_learned() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = blobs_of_several_shapes(folder.path());
+    let model = model("classes = 2\nhead = 'voxels'");
+    let balanced = Some(ClassWeights::Of(Balance::Balanced));
+    let loss = LossConfig { class_weights: balanced, dice: 1.0, ..LossConfig::default() };
+    let augment = Some(Turns::So3 { fraction: 1.0 });
+    let patch = PatchConfig { size: [8, 7, 9], foreground: 0.7 };
+    for (patch, augment) in [(Some(patch), augment), (Some(patch), None), (None, augment)] {
+        let config = TrainConfig {
+            epochs: 12,
+            batch_size: 4,
+            loss: loss.clone(),
+            patch,
+            augment,
+            ..TrainConfig::default()
+        };
+        let train = || {
+            let network = Network::new(&model, 0, DType::F32, &Device::Cpu).unwrap();
+            let watch = &mut |_| ControlFlow::Continue(());
+            train(&network, &dataset, &config, None, watch).unwrap().epochs
+        };
+        let (epochs, again) = (train(), train());
+        let losses = |epochs: &[EpochMetrics]| -> Vec<_> {
+            epochs.iter().map(|e| (e.train_loss, e.validation_loss)).collect()
+        };
+        assert_eq!(losses(&epochs), losses(&again));
+        let best = epochs.iter().rfind(|e| e.best).unwrap();
+        assert!(best.validation_accuracy.unwrap() > 0.95, "{patch:?} {epochs:?}");
+    }
+    let bad = [([0, 8, 8], 0.5, "patch.size"), ([8; 3], 1.5, "patch.foreground")];
+    for (size, foreground, field) in bad {
+        let patch = Some(PatchConfig { size, foreground });
+        let config = TrainConfig { patch, ..TrainConfig::default() };
+        assert!(config.check().unwrap_err().to_string().contains(field));
     }
 }
 

@@ -3,6 +3,7 @@
 mod common;
 mod equivariance;
 mod evaluate;
+mod grids;
 mod models;
 #[cfg(feature = "onnx")]
 mod onnx;

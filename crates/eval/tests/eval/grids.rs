@@ -1,0 +1,97 @@
+//! Evaluations of items with grids of their own.
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Grids, Item, Split, Tasks};
+use steer3d_eval::{Models, NetworkPredictor, Prediction, Predictor, Protocol};
+use steer3d_nn::{ModelConfig, Network};
+use steer3d_so3::Stream;
+use steer3d_volume::{Grid, Volume};
+
+use crate::common::{quick, run};
+
+const SHAPES: [([usize; 3], [f64; 3]); 3] =
+    [([7, 9, 8], [1.0; 3]), ([7, 9, 8], [1.0, 1.0, 2.0]), ([10, 6, 11], [1.5, 1.0, 1.0])];
+
+/// Items of these shapes, with classes and labels of voxels; with one grid for all if there is one item.
+fn dataset(path: &Path, shapes: &[usize]) -> Dataset {
+    let grid = |shape: usize| Grid::new(SHAPES[shape].0, SHAPES[shape].1).unwrap();
+    let grids = if shapes.len() == 1 { Grids::One } else { Grids::Each };
+    let meta = DatasetMeta::scalars(1, &grid(shapes[0])).unwrap();
+    let class_names = ["a", "b"].map(String::from).to_vec();
+    let meta = DatasetMeta { name: "shapes".into(), class_names, grids, ..meta };
+    let voxel_classes = ["empty", "low", "high"].map(String::from).to_vec();
+    let tasks = Tasks { voxel_classes, ..Tasks::default() };
+    let mut writer = DatasetWriter::create(path, meta).unwrap().with_tasks(tasks).unwrap();
+    for &shape in shapes {
+        let mut stream = Stream::new(3, "values", &[shape as u64]);
+        let grid = grid(shape);
+        let values: Vec<f32> = (0..grid.voxels()).map(|_| stream.normal() as f32).collect();
+        let labels: Vec<u8> =
+            values.iter().map(|&v| u8::from(v > 0.3) + u8::from(v > 1.0)).collect();
+        let volume = Volume::centred(values, 1, grid).unwrap();
+        let item = Item {
+            volume: Some(&volume),
+            label: shape as u32 % 2,
+            split: Split::Test,
+            id: &format!("shape {shape}"),
+            voxel_labels: &labels,
+            ..Item::default()
+        };
+        writer.push(&item).unwrap();
+    }
+    writer.finish().unwrap();
+    Dataset::open(path).unwrap()
+}
+
+fn network(head: &str, classes: usize) -> NetworkPredictor {
+    let text = format!(
+        "kind = 'steerable'\ninput = '1x0'\nclasses = {classes}\nhead = '{head}'\n\
+         kernel = {{ family = 'gaussian_jets', order = 2 }}\n\
+         blocks = [{{ fields = '4x0+2x1', size = 3 }}, {{ fields = '4x0', size = 3 }}]\n"
+    );
+    let config = ModelConfig::from_toml(&text).unwrap();
+    let network = Network::new(&config, 1, DType::F32, &Device::Cpu).unwrap();
+    NetworkPredictor::new("n".into(), network).unwrap()
+}
+
+/// The first item of a dataset is turned by the same rotations whatever the others are: its answers are those of a
+/// dataset of it alone.
+#[test]
+fn every_item_is_answered_on_its_own_grid() {
+    let folder = tempfile::tempdir().unwrap();
+    for (head, classes) in [("voxels", 3), ("classes", 2)] {
+        let model = network(head, classes);
+        for batch in [1, 5] {
+            let protocol = Protocol { batch, translations: vec![1.5], ..quick() };
+            for (i, rest) in [[1, 2], [2, 0], [0, 1]].into_iter().enumerate() {
+                let alone = dataset(&folder.path().join("alone.h5"), &[i]);
+                let all = dataset(&folder.path().join("all.h5"), &[i, rest[0], rest[1]]);
+                assert_eq!(all.meta().grids, Grids::Each);
+                let of_first = |data: &Dataset| -> Vec<Prediction> {
+                    let report = run(&model, data, &protocol);
+                    let first = report.predictions.into_iter().filter(|p| p.item == 0);
+                    first.collect()
+                };
+                let (alone, first) = (of_first(&alone), of_first(&all));
+                assert!(alone.len() > 10 && alone.len() == first.len());
+                for (a, b) in alone.iter().zip(&first) {
+                    let gap = a.answer.iter().zip(&b.answer).map(|(a, b)| (a - b).abs());
+                    assert!(gap.fold(0.0, f64::max) < 1e-4, "{head} {batch} {a:?} {b:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn models_of_one_shape_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("all.h5"), &[0, 1]);
+    let predictions = vec![folder.path().to_owned()];
+    let models = Models { predictions, ..Models::default() };
+    let found = models.open(&data, &Device::Cpu, &|_| ()).map(|_| ()).unwrap_err().to_string();
+    assert!(found.contains("grids of their own") && found.contains("--size"), "{found}");
+    assert_eq!(network("voxels", 3).classes(), 3);
+}
