@@ -1,4 +1,4 @@
-.PHONY: demo answer results test test-onnx test-python release wheel setup
+.PHONY: demo answer results test test-onnx test-python release package book wheel setup
 
 demo: setup
 	cargo run --release --locked -p steer3d-cli -- demo --out steer3d-demo
@@ -13,7 +13,7 @@ answer: setup
 	  --interpolation cubic --rotations 8 --angles 15,45,90,180 --translations 1,2,4 --groups cube \
 	  --search 24 --search-rounds 4 --out steer3d-answer
 
-# The experiments of RESULTS.md; one of them: scripts/results NAME.
+# The experiments of docs/src/results.md; one of them: scripts/results NAME.
 results: setup
 	scripts/results
 
@@ -27,6 +27,14 @@ test-onnx: setup
 # The program with ONNX models as an archive for this platform, in target/.
 release: setup
 	scripts/release
+
+# Every crate as it would be published, built from its package.
+package: setup
+	cargo package --workspace --locked --exclude steer3d-python
+
+# The documentation as a site, in target/book: needs mdBook (cargo install mdbook).
+book:
+	mdbook build docs
 
 # The layers for PyTorch, which takes 5 GB from PyPI, and the notebooks; after make test.
 test-python: setup

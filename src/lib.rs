@@ -18,6 +18,19 @@ pub use steer3d_so3 as so3;
 pub use steer3d_train as train;
 pub use steer3d_volume as volume;
 
+/// The programs of the documentation, which `cargo test --doc` compiles and runs.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/src/guide/library.md")]
+    struct Library;
+    #[doc = include_str!("../docs/src/tutorials/layer.md")]
+    struct Layer;
+    #[doc = include_str!("../docs/src/tutorials/network.md")]
+    struct Network;
+}
+
 /// The types and functions that most programs need, also by use: layers, training, evaluation.
 pub mod prelude {
     pub use candle_core::{DType, Device, Tensor};

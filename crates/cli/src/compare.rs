@@ -77,7 +77,7 @@ pub(crate) fn run(args: &CompareArgs, seed: u64, device: &Device, output: &Outpu
         output.say("interrupted: the same command goes on with what is not finished");
         return Ok(INTERRUPTED);
     };
-    output.result(&comparison_terminal(&comparison), &comparison)?;
+    output.tables(&comparison_terminal(&comparison), &comparison)?;
     output.say(&format!("report: {}", args.out.join("report.html").display()));
     Ok(SUCCESS)
 }

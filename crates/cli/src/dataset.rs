@@ -5,13 +5,14 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use comfy_table::{Table, presets};
 use serde::{Deserialize, Serialize};
 use steer3d::dataset::{
     Broken, BuildReport, Dataset, Fractions, GridRanges, IMPORTERS, ImportOptions, Importer,
-    ItemSource, Listing, RecipeOptions, Split, Summary, build, files, group_splits, random_splits,
+    ItemSource, Listing, RecipeOptions, Split, SplitSummary, Summary, build, files, group_splits,
+    random_splits,
 };
 use steer3d::experiments::Data;
+use steer3d::report::Text;
 use steer3d::volume::ChannelScheme;
 use steer3d::volume::picture::overview;
 
@@ -560,7 +561,7 @@ pub(crate) fn inspect(dataset: &Dataset, output: &Output) -> Result<()> {
     let summary = dataset.summary()?;
     let text = describe(dataset.path(), &summary);
     output
-        .result(&text, &Inspection { path: dataset.path(), summary })
+        .tables(&text, &Inspection { path: dataset.path(), summary })
         .context("description of the dataset")
 }
 
@@ -570,14 +571,17 @@ fn edges(three: &[impl std::fmt::Display; 3]) -> String {
     format!("{a} x {b} x {c}")
 }
 
-fn describe(path: &Path, s: &Summary) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    let classes = s.meta.class_names.iter().map(String::as_str);
-    table.set_header(["split", "items"].into_iter().chain(classes));
-    for split in &s.splits {
-        let counts = split.per_class.iter().map(ToString::to_string);
-        table.add_row([split.split.to_string(), split.items.to_string()].into_iter().chain(counts));
+/// A row for each class, since there may be many, and a column for each split.
+fn describe(path: &Path, s: &Summary) -> Text {
+    let splits = s.splits.iter().map(|split| split.split.to_string());
+    let headings: Vec<String> = ["items".to_owned()].into_iter().chain(splits).collect();
+    let row = |name: &str, count: &dyn Fn(&SplitSummary) -> usize| {
+        let counts = s.splits.iter().map(|split| count(split).to_string());
+        [name.to_owned()].into_iter().chain(counts).collect::<Vec<_>>()
+    };
+    let mut rows = vec![row("all", &|split| split.items)];
+    for (class, name) in s.meta.class_names.iter().enumerate() {
+        rows.push(row(name, &|split| split.per_class[class]));
     }
     let (dims, voxel) = match &s.grids {
         None => (edges(&s.meta.dims), edges(&s.meta.voxel_size)),
@@ -590,11 +594,10 @@ fn describe(path: &Path, s: &Summary) -> String {
     let stored =
         if s.stored.is_empty() { String::new() } else { format!("; {}", s.stored.join(", ")) };
     let notes = &s.meta.provenance;
-    format!(
+    let head = format!(
         "{}: {}, schema {}\n{} items of {} channels ({}) x {dims} (C, D, H, W){stored}{labels}\n\
          voxel (x, y, z): {voxel} {}\n\
-         values: {} to {}, mean {:.4}, {:.1} % not zero; {:.1} MB in the file\n{table}\n\
-         source: {}\nlicence: {}\nmade by: {}{}",
+         values: {} to {}, mean {:.4}, {:.1} % not zero; {:.1} MB in the file",
         path.display(),
         s.meta.name,
         s.schema_version,
@@ -607,11 +610,17 @@ fn describe(path: &Path, s: &Summary) -> String {
         s.mean,
         100.0 * s.occupancy,
         s.file_bytes as f64 / 1e6,
-        notes.source,
-        notes.licence,
-        notes.importer,
-        if notes.notes.is_empty() { String::new() } else { format!("\nnotes: {}", notes.notes) }
-    ) + &s.recipe.as_ref().map_or_else(String::new, |recipe| {
-        format!("\nrecipe: {}", serde_json::to_string(recipe).unwrap_or_default())
-    })
+    );
+    let mut rest = vec![
+        format!("source: {}", notes.source),
+        format!("licence: {}", notes.licence),
+        format!("made by: {}", notes.importer),
+    ];
+    if !notes.notes.is_empty() {
+        rest.push(format!("notes: {}", notes.notes));
+    }
+    if let Some(recipe) = &s.recipe {
+        rest.push(format!("recipe: {}", serde_json::to_string(recipe).unwrap_or_default()));
+    }
+    Text::default().words(head).table(&headings, rows, 1).words(rest.join("\n"))
 }

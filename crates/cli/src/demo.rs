@@ -21,8 +21,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
 The folder gets report.html, report.json, results.csv, predictions.csv, the figures as SVG, the
 datasets (.h5) and the trained models.";
 
-const CATH: &[u8] = include_bytes!("../../../data/cath/cath_3class_ca_small.npz");
-const ADRENAL: &[u8] = include_bytes!("../../../data/adrenal/adrenalmnist3d_trainval.npz");
+const CATH: &[u8] = include_bytes!("../data/cath/cath_3class_ca_small.npz");
+const ADRENAL: &[u8] = include_bytes!("../data/adrenal/adrenalmnist3d_trainval.npz");
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, device: &Device, output: &Output) 
                 let seeds = seeds(seed, args.seeds)?;
                 let config = TetrisConfig { seeds, epochs, folder: folder.clone() };
                 let table = tetris(&config, &session)?;
-                output.result(&table.table(), &table)?;
+                output.tables(&table.table(), &table)?;
                 continue;
             }
         };
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, device: &Device, output: &Output) 
     if !sections.is_empty() {
         let report = Report::new("Does the network survive rotation?", &command, sections);
         write_report(&args.out, &report)?;
-        output.result(&terminal(&report), &report)?;
+        output.tables(&terminal(&report), &report)?;
         output.say(&format!("report: {}", args.out.join("report.html").display()));
     }
     Ok(())

@@ -37,7 +37,7 @@ pub(crate) struct EvalArgs {
     /// Models (.safetensors, .onnx), then the dataset (HDF5)
     #[arg(required = true, num_args = 1.., value_names = ["MODEL", "DATASET"])]
     paths: Vec<PathBuf>,
-    /// A program that predicts, as crates/eval/PREDICTORS.md describes; may be given several times
+    /// A program that predicts, as docs/src/guide/predictors.md describes; may be given several times
     #[arg(long)]
     command: Vec<String>,
     /// Seconds that a --command has to answer a batch, the first one with its own start
@@ -274,7 +274,7 @@ fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Re
     let title = format!("Rotated-volume evaluation on {}", dataset.meta().name);
     let (out, progress) = (args.out.as_deref(), evaluation_progress(output, "", stop()));
     let report = evaluation.report(&models, &title, &command_line(), out, &progress)?;
-    output.result(&terminal(&report), &report)?;
+    output.tables(&terminal(&report), &report)?;
     if let Some(folder) = out {
         output.say(&format!("report: {}", folder.join("report.html").display()));
     }

@@ -18,7 +18,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d export runs/steerable/model.safetensors weights --to npz
 
 An ONNX model takes volumes N,C,D,H,W of any batch and grid under the name `volume` and gives `logits`, or `output` of a
-network that gives a field. crates/nn/EXPORT.md says what both files hold, with a PyTorch program for the npz.";
+network that gives a field. docs/src/guide/export.md says what both files hold, with a PyTorch program for the npz.";
 
 #[derive(Args)]
 pub(crate) struct ExportArgs {

@@ -8,7 +8,7 @@ use steer3d::dataset::Dataset;
 use steer3d::nn::Head;
 use steer3d::nn::checkpoint::{self, Meaning, ModelCard, Origin, Score};
 use steer3d::nn::layers::ConvolutionPath;
-use steer3d::report::terminal_table;
+use steer3d::report::Text;
 use steer3d::so3::Irreps;
 
 use crate::dataset;
@@ -124,10 +124,10 @@ fn model(path: &Path, output: &Output) -> Result<()> {
         layers: layers.collect(),
         card,
     };
-    output.result(&describe(&info)?, &info)
+    output.tables(&describe(&info)?, &info)
 }
 
-fn describe(info: &ModelInfo) -> Result<String> {
+fn describe(info: &ModelInfo) -> Result<Text> {
     let header = ["layer", "irreps", "shape (C, D, H, W)", "path", "MFLOP", "output, KiB"];
     let row = |layer: &LayerInfo| {
         let (path, flops) = match &layer.convolution {
@@ -143,21 +143,20 @@ fn describe(info: &ModelInfo) -> Result<String> {
             format!("{:.1}", layer.bytes as f64 / 1024.0),
         ]
     };
-    let table = terminal_table(&header, info.layers.iter().map(row).collect(), header.len());
     let card = &info.card;
-    Ok(format!(
-        "{}\ntrained on {} by steer3d {} with seed {}{}\n{}\nparameters: {}\n{table}\n{}\n{}\n{}",
+    let head = format!(
+        "{}\ntrained on {} by steer3d {} with seed {}{}\n{}\nparameters: {}",
         info.path.display(),
         card.dataset,
         card.version,
         card.seed,
         origin(card),
         answers(card),
-        info.parameters,
-        scores(card),
-        recipe(card)?,
-        card.model.to_toml()?
-    ))
+        info.parameters
+    );
+    let rest = format!("{}\n{}\n{}", scores(card), recipe(card)?, card.model.to_toml()?);
+    let rows = info.layers.iter().map(row).collect();
+    Ok(Text::default().words(head).table(&header, rows, header.len()).lines(rest))
 }
 
 fn origin(card: &ModelCard) -> String {

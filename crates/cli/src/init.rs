@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use steer3d::experiments::TETRIS;
+use steer3d::experiments::ready;
 use steer3d::files;
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -39,13 +39,11 @@ pub(crate) enum Example {
 impl Example {
     fn text(self) -> &'static str {
         match self {
-            Self::Template => include_str!("../../../examples/experiments/template.toml"),
-            Self::Tetris => TETRIS,
-            Self::CathSteerable => {
-                include_str!("../../../examples/experiments/cath-steerable.toml")
-            }
-            Self::CathPlain => include_str!("../../../examples/experiments/cath-plain.toml"),
-            Self::Adrenal => include_str!("../../../examples/experiments/adrenal.toml"),
+            Self::Template => ready::TEMPLATE,
+            Self::Tetris => ready::TETRIS,
+            Self::CathSteerable => ready::CATH_STEERABLE,
+            Self::CathPlain => ready::CATH_PLAIN,
+            Self::Adrenal => ready::ADRENAL,
         }
     }
 }

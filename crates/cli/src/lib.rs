@@ -48,6 +48,7 @@ struct Cli {
 
 /// Options of every command.
 #[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Seed of everything random: the same seed gives the same result on any number of threads
     /// [default: that of an experiment file, else 0]
@@ -67,50 +68,54 @@ pub(crate) struct Global {
     /// Print the result as one JSON object on standard output
     #[arg(long, global = true)]
     json: bool,
+    /// Print tables with all columns, though the terminal is narrower
+    #[arg(long, global = true)]
+    wide: bool,
     /// Show no progress
     #[arg(long, short, global = true)]
     quiet: bool,
 }
 
+/// The commands, the most used first.
 #[derive(Subcommand)]
 enum Command {
-    /// Train a steerable and a plain network on the bundled data and report how they survive
-    /// rotation
-    #[command(after_help = demo::EXAMPLES)]
-    Demo(demo::DemoArgs),
-    /// Make, describe and check HDF5 datasets
-    #[command(subcommand)]
-    Dataset(dataset::DatasetCommand),
-    /// Write a commented experiment file
-    #[command(after_help = init::EXAMPLES)]
-    Init(init::InitArgs),
-    /// Train a network, as an experiment file or options describe it
-    #[command(after_help = train::EXAMPLES)]
-    Train(train::TrainArgs),
     /// Answer for any file with a trained network: classes, values or labels of voxels
     #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArgs),
+    /// Make, describe and check HDF5 datasets
+    #[command(subcommand)]
+    Dataset(dataset::DatasetCommand),
+    /// Train a network, as an experiment file or options describe it
+    #[command(after_help = train::EXAMPLES)]
+    Train(train::TrainArgs),
     /// Evaluate a network on rotated and moved test volumes and write a report
     #[command(after_help = eval::EXAMPLES)]
     Eval(eval::EvalArgs),
-    /// Write a network for other programs: as ONNX, or as NumPy arrays
-    #[command(after_help = export::EXAMPLES)]
-    Export(export::ExportArgs),
     /// Train several networks on a dataset and measure how each survives rotation and translation
     #[command(after_help = compare::EXAMPLES)]
     Compare(compare::CompareArgs),
+    /// Describe a model, a dataset or an irreps string
+    #[command(after_help = info::EXAMPLES)]
+    Info(info::InfoArgs),
+    /// Write a commented experiment file
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::InitArgs),
     /// List and compare trainings
     #[command(after_help = runs::EXAMPLES)]
     Runs(runs::RunsArgs),
     /// Compare reports
     #[command(subcommand)]
     Report(report::ReportCommand),
+    /// Write a network for other programs: as ONNX, or as NumPy arrays
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportArgs),
+    /// Train a steerable and a plain network on the bundled data and report how they survive
+    /// rotation
+    #[command(after_help = demo::EXAMPLES)]
+    Demo(demo::DemoArgs),
     /// Measure how far steerable kernels, layers and networks are from exact equivariance
     #[command(after_help = equivariance::EXAMPLES)]
     Equivariance(equivariance::EquivarianceArgs),
-    /// Describe a model, a dataset or an irreps string
-    #[command(after_help = info::EXAMPLES)]
-    Info(info::InfoArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  steer3d completions bash > ~/.local/share/bash-completion/completions/steer3d"
@@ -121,10 +126,30 @@ enum Command {
     },
 }
 
+/// What the program says when it is called with no words.
+const FIRST_STEPS: &str = "\
+Networks that do not care how a volume is turned, and a measure of how far any network survives rotation.
+
+Begin with one of these:
+  steer3d predict cath-class protein.pdb     ask a model that is part of the program
+  steer3d demo                               train two networks on bundled data, in 3 to 6 minutes
+  steer3d dataset build FOLDER --out my.h5   make a dataset of your files, a folder for each class
+  steer3d train my.h5 --out runs/mine        train a network on it
+  steer3d eval MODEL my.h5 --out report      turn its test items, and see what the model answers
+
+`steer3d --help` lists all commands, `steer3d COMMAND --help` explains one.";
+
 /// Runs the program with these arguments, the first of which is its own name, and gives its exit code.
 ///
 /// It takes SIGINT and SIGTERM for the rest of the process, which the second of them ends; so it may be called once.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.len() < 2 {
+        return match writeln!(std::io::stdout(), "{FIRST_STEPS}") {
+            Ok(()) => SUCCESS,
+            Err(_) => 2,
+        };
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -176,7 +201,7 @@ const MAX_THREADS: usize = 512;
 /// # Errors
 /// If the words are not those of `dataset build` or `dataset import` for that file, or as these commands.
 pub fn make_dataset(data: &Data) -> std::io::Result<()> {
-    let made = dataset::make(data, &Output::new(false, true));
+    let made = dataset::make(data, &Output::new(false, true, false));
     made.map_err(|error| std::io::Error::other(format!("{error:#}")))
 }
 
@@ -200,7 +225,7 @@ fn command(cli: &Cli) -> Result<u8> {
         bail!("--device: only `steer3d train` computes on several devices");
     }
     let device = devices[0].clone();
-    let output = Output::new(global.json, global.quiet);
+    let output = Output::new(global.json, global.quiet, global.wide);
     let seed = global.seed.unwrap_or(0);
     match &cli.command {
         Command::Dataset(command) => return dataset::run(command, seed, &output),

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use steer3d::experiments::{Observer, PartObserver};
+use steer3d::report::Text;
+use terminal_size::{Height, Width, terminal_size_of};
 
 /// Exit code of a command that did what it was asked for.
 pub(crate) const SUCCESS: u8 = 0;
@@ -15,12 +17,18 @@ pub(crate) const SUCCESS: u8 = 0;
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
+    /// Columns that tables may take on standard output and on standard error: those of the terminal, if it is one.
+    widths: [Option<usize>; 2],
     terminal: bool,
 }
 
 impl Output {
-    pub(crate) fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet, terminal: std::io::stderr().is_terminal() }
+    /// With `wide`, tables have all columns in any terminal.
+    pub(crate) fn new(json: bool, quiet: bool, wide: bool) -> Self {
+        let sizes = [terminal_size_of(std::io::stdout()), terminal_size_of(std::io::stderr())];
+        let width = |(width, _): (Width, Height)| usize::from(width.0);
+        let widths = sizes.map(|size| size.filter(|_| !wide).map(width));
+        Self { json, quiet, widths, terminal: std::io::stderr().is_terminal() }
     }
 
     /// Whether the result shall be JSON.
@@ -45,6 +53,11 @@ impl Output {
         }
     }
 
+    /// The same of a text with tables, which fit the terminal.
+    pub(crate) fn tables(&self, text: &Text, value: &impl Serialize) -> Result<()> {
+        self.result(&fitted(text, self.widths[0]), value)
+    }
+
     /// A bar on a terminal; in a pipe a line now and then.
     pub(crate) fn progress(&self, label: &str, length: usize) -> Progress {
         let bar = (self.terminal && !self.quiet).then(|| {
@@ -67,9 +80,17 @@ impl Output {
     }
 }
 
+fn fitted(text: &Text, width: Option<usize>) -> String {
+    width.map_or_else(|| text.to_string(), |width| text.fitted(width))
+}
+
 impl Observer for Output {
     fn say(&self, line: &str) {
         self.say(line);
+    }
+
+    fn show(&self, text: &Text) {
+        self.say(&fitted(text, self.widths[1]));
     }
 
     fn begin(&self, label: &str) -> Box<dyn PartObserver + '_> {

@@ -33,7 +33,7 @@ pub(crate) fn run(command: &ReportCommand, output: &Output) -> Result<()> {
     if protocols(&before) != protocols(&after) {
         output.say("note: the two reports were made with different protocols");
     }
-    output.result(&diff_table(&changes), &changes)
+    output.tables(&diff_table(&changes), &changes)
 }
 
 fn read(path: &Path) -> Result<Report> {

@@ -26,5 +26,5 @@ pub(crate) struct RunsArgs {
 
 pub(crate) fn run(args: &RunsArgs, output: &Output) -> Result<()> {
     let runs = list_runs(&args.folder, args.curves.as_deref())?;
-    output.result(&runs.table(), &runs)
+    output.tables(&runs.table(), &runs)
 }

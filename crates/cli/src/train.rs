@@ -191,7 +191,7 @@ pub(crate) fn run(
         }
     }
     let runs = list_runs(&out, None)?;
-    output.result(&runs.table(), &runs)?;
+    output.tables(&runs.table(), &runs)?;
     Ok(code(false))
 }
 

@@ -1,4 +1,4 @@
-//! Size and speed of ways to store volumes: the table of FORMAT.md.
+//! Size and speed of ways to store volumes: the table of docs/src/guide/dataset-file.md.
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! The chunks of a column, decoded here on any number of threads.
 //!
-//! A chunk is some rows of the column, encoded as shuffle, deflate, fletcher32 (see `FORMAT.md`) or by some of these.
+//! A chunk is some rows of the column, encoded as shuffle, deflate, fletcher32 or by some of these
+//! (see `docs/src/guide/dataset-file.md`).
 
 use std::collections::VecDeque;
 use std::fmt;

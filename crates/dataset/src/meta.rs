@@ -1,4 +1,4 @@
-//! The description of a dataset, which the file holds as JSON (see `FORMAT.md`).
+//! The description of a dataset, which the file holds as JSON (see `docs/src/guide/dataset-file.md`).
 
 use std::fmt;
 use std::str::FromStr;

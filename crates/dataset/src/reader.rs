@@ -204,7 +204,7 @@ impl Dataset {
         &self.skipped
     }
 
-    /// SHA-256 of each item, as `FORMAT.md` defines it.
+    /// SHA-256 of each item, as `docs/src/guide/dataset-file.md` defines it.
     pub fn checksums(&self) -> Option<&[[u8; 32]]> {
         self.checksums.as_deref()
     }
@@ -614,7 +614,7 @@ fn check_root(file: &StoredFile) -> Result<u32, DatasetError> {
         if !attribute.shape.is_empty() || !fits(&attribute.datatype) {
             let datatype = name_of(&attribute.datatype);
             let found = format!("shape {:?} of {datatype}", attribute.shape);
-            return Err(file.malformed(&object, "a scalar of the type in FORMAT.md", found));
+            return Err(file.malformed(&object, "a scalar of the type that the layout has", found));
         }
         Ok(attribute)
     };
@@ -642,7 +642,7 @@ fn check_root(file: &StoredFile) -> Result<u32, DatasetError> {
 
 fn json<T: DeserializeOwned>(file: &StoredFile, column: &Column<u8>) -> Result<T, DatasetError> {
     serde_json::from_slice(&file.list(column, None)?)
-        .map_err(|e| file.malformed(column.name, "the JSON of FORMAT.md", e.to_string()))
+        .map_err(|e| file.malformed(column.name, "the JSON of the layout", e.to_string()))
 }
 
 fn labels(file: &StoredFile, items: usize, end: usize) -> Result<Vec<u32>, DatasetError> {

@@ -1,7 +1,7 @@
 //! Rotated-volume evaluation: what does a model answer when the object turns or moves?
 //!
 //! * [`Predictor`]: all that a model must offer; [`NetworkPredictor`] of this project, ONNX models with the
-//!   feature `onnx`, [`SubprocessPredictor`] for everything else (`PREDICTORS.md`). [`Models`] opens what a user
+//!   feature `onnx`, [`SubprocessPredictor`] for everything else (`docs/src/guide/predictors.md`). [`Models`] opens what a user
 //!   names.
 //! * [`AnswerKind`]: what it answers, classes of volumes, labels of voxels, or values (numbers, vectors, tensors),
 //!   and so what is measured of it.

@@ -78,8 +78,8 @@ pub enum SubprocessError {
     },
 }
 
-/// A program that is started once and given batches on its standard input; `PREDICTORS.md` beside the
-/// crate has the protocol and an example. It ends with its predictor, and all that it has started in its process group
+/// A program that is started once and given batches on its standard input; `docs/src/guide/predictors.md` of
+/// the repository has the protocol and an example. It ends with its predictor, and all that it has started in its process group
 /// too.
 #[derive(Debug)]
 pub struct SubprocessPredictor {

@@ -44,7 +44,7 @@ pub(crate) fn evaluate_run(
     let progress = progress(dataset, session);
     let report =
         evaluation.report(&[network], &title, session.command, Some(&folder), &progress)?;
-    session.observer.say(&terminal(&report));
+    session.observer.show(&terminal(&report));
     session.observer.say(&format!("report: {}", folder.join("report.html").display()));
     let models = report.sections.iter().flat_map(|section| &section.models);
     Ok(models.flat_map(TestScore::of).collect())

@@ -22,9 +22,6 @@ pub const EXPERIMENT: &str = "experiment.toml";
 /// The setting of a training that is not one of [`TrainConfig`].
 const RECOMPUTE: &str = "recompute";
 
-/// The Tetris experiment of Weiler et al. 2018, section 5.1, as an experiment file.
-pub const TETRIS: &str = include_str!("../../../examples/experiments/tetris.toml");
-
 /// A training, as in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -368,7 +365,7 @@ mod tests {
         let dataset = Dataset::open(path).unwrap();
         let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         let mut found = 0;
-        for entry in fs::read_dir(root.join("examples/experiments")).unwrap() {
+        for entry in fs::read_dir(root.join("crates/experiments/experiments")).unwrap() {
             let file = entry.unwrap().path();
             let mut experiment = Experiment::parse(read_table(&file).unwrap(), &[]).unwrap();
             if let Some(Value::String(file)) = experiment.model.get_mut("file") {
@@ -386,7 +383,7 @@ mod tests {
     /// The lines of the template that begin with #: are settings, too.
     #[test]
     fn the_alternatives_of_the_template_are_settings() {
-        let text = include_str!("../../../examples/experiments/template.toml");
+        let text = crate::ready::TEMPLATE;
         let (mut section, mut all, mut choices) = (String::new(), String::new(), vec![]);
         for line in text.lines() {
             let offered = line.strip_prefix("#: ");

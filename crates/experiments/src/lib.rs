@@ -4,6 +4,7 @@
 //! * [`Prototypes`] and [`Architecture`]: networks of about equal size for the volumes of a dataset.
 //! * [`compare`]: several networks, trained from several seeds and measured on the same volumes.
 //! * [`list_runs`]: what the run folders below a folder came to.
+//! * [`ready`]: experiment files to begin with.
 //! * [`demo`] and [`tetris`]: the demonstrations.
 //!
 //! Calls that take long get a [`Session`]: devices, what hears of the progress, and a flag that stops them.
@@ -14,6 +15,7 @@ mod error;
 mod evaluation;
 mod experiment;
 mod folder;
+pub mod ready;
 mod rivals;
 mod run;
 mod runs;
@@ -28,8 +30,7 @@ pub use demo::{Bundled, DemoConfig, demo};
 pub use error::ExperimentError;
 pub use evaluation::evaluation_progress;
 pub use experiment::{
-    Data, EXPERIMENT, EvaluationSettings, Experiment, StateSettings, TETRIS, model_config,
-    training_table,
+    Data, EXPERIMENT, EvaluationSettings, Experiment, StateSettings, model_config, training_table,
 };
 pub use folder::{RECORD, RunRecord, TestScore, read_epochs};
 pub use rivals::{Architecture, Budget, Prototypes, input_scale};

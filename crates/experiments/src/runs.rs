@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use steer3d_eval::Spread;
-use steer3d_report::{learning_curves, terminal_table};
+use steer3d_report::{Text, learning_curves};
 use toml::{Table, Value};
 
 use crate::error::{At, ExperimentError};
@@ -247,7 +247,7 @@ fn groups(root: &Path, rows: &[RunRow]) -> Vec<RunGroup> {
 
 impl RunList {
     /// The tables for a terminal: the runs, and those that differ in their seed only.
-    pub fn table(&self) -> String {
+    pub fn table(&self) -> Text {
         let header = [
             "run",
             "model",
@@ -260,7 +260,8 @@ impl RunList {
             "state",
             "differs in",
         ];
-        let runs = text(&header, self.runs.iter().map(RunRow::cells));
+        let rows = self.runs.iter().map(RunRow::cells);
+        let runs = Text::default().table(&header, rows.collect(), header.len());
         if self.groups.is_empty() {
             return runs;
         }
@@ -273,7 +274,7 @@ impl RunList {
             "test, unrotated %",
             "random rotations %",
         ];
-        format!("{runs}\n{}", text(&header, self.groups.iter().map(RunGroup::cells)))
+        runs.table(&header, self.groups.iter().map(RunGroup::cells).collect(), header.len())
     }
 }
 
@@ -298,11 +299,6 @@ impl RunGroup {
             score(self.random),
         ]
     }
-}
-
-/// A table whose columns are texts.
-fn text(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    terminal_table(header, rows.collect(), header.len())
 }
 
 fn time(seconds: f64) -> String {

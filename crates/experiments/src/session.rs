@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
+use steer3d_report::Text;
 
 /// How a call that takes long computes, reports and stops.
 #[derive(Clone, Copy)]
@@ -85,6 +86,11 @@ impl Drop for Wait<'_> {
 pub trait Observer {
     /// Takes a line of text.
     fn say(&self, line: &str);
+
+    /// Tables, which an observer may fit to its terminal.
+    fn show(&self, text: &Text) {
+        self.say(&text.to_string());
+    }
 
     /// Begins a part that takes long.
     fn begin(&self, label: &str) -> Box<dyn PartObserver + '_>;

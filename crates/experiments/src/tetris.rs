@@ -10,13 +10,14 @@ use serde::Serialize;
 use steer3d_dataset::{Dataset, ImportOptions, import_tetris};
 use steer3d_eval::{NetworkPredictor, Spread, evaluate};
 use steer3d_nn::{ModelConfig, Network, PlainConfig};
-use steer3d_report::terminal_table;
+use steer3d_report::Text;
 use steer3d_train::TrainConfig;
 use steer3d_volume::Voxeliser;
 
 use crate::error::ExperimentError;
 use crate::evaluation::progress;
-use crate::experiment::{EvaluationSettings, Experiment, TETRIS};
+use crate::experiment::{EvaluationSettings, Experiment};
+use crate::ready::TETRIS;
 use crate::rivals::{Architecture, Budget, Prototypes};
 use crate::session::Session;
 use crate::training::{RunOptions, train_into};
@@ -147,7 +148,7 @@ fn rival(
 
 impl TetrisTable {
     /// The table for a terminal.
-    pub fn table(&self) -> String {
+    pub fn table(&self) -> Text {
         let header = ["Tetris", "parameters", "seeds", "rotated accuracy", "deviation"];
         let cells = |row: &TetrisRow| {
             vec![
@@ -158,6 +159,6 @@ impl TetrisTable {
                 format!("{:.3}", row.standard_deviation),
             ]
         };
-        terminal_table(&header, self.rows.iter().map(cells).collect(), header.len())
+        Text::default().table(&header, self.rows.iter().map(cells).collect(), header.len())
     }
 }

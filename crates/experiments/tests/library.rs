@@ -82,7 +82,7 @@ fn an_experiment_and_a_comparison_are_library_calls() {
 
     let runs = list_runs(&home.path().join("runs"), None).unwrap();
     assert_eq!(runs.runs.len(), 3);
-    let table = runs.table();
+    let table = runs.table().to_string();
     assert!(table.contains("comparison/plain-0") && table.contains("finished"), "{table}");
     let error = list_runs(&home.path().join("none"), None).unwrap_err().to_string();
     assert!(error.contains("none"), "{error}");

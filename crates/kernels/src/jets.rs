@@ -11,7 +11,7 @@
 //! ∫_{−π}^{π} |H(θ) − (iw)^a exp(−σ²w²/2)|² exp(−s²w²) dθ,   w = θ/v,   H(θ) = Σ_j D^a\[j\] e^{ijθ}
 //!
 //! among filters of parity (−1)^a, with v the voxel edge and s the width of the fields in mind. σ and s
-//! minimise the measured equivariance error; `JETS.md` has the figures.
+//! minimise the measured equivariance error; `docs/src/concepts/jets.md` has the figures.
 //!
 //! The functions of one degree are orthonormalised over the taps, in the order of n: b_{J,n} is then
 //! Y_J(∇) p_n(Δ) G_σ with a polynomial p_n of degree n, which spans the same space.

@@ -11,27 +11,27 @@ pub struct Builtin {
     pub bytes: &'static [u8],
 }
 
-/// All of them; `models/README.md` has their cards.
+/// All of them; `docs/src/guide/models.md` has their cards.
 pub const BUILTIN: &[Builtin] = &[
     Builtin {
         name: "cath-class",
         about: "CATH class of a protein domain: mainly alpha, mainly beta, alpha beta",
-        bytes: include_bytes!("../../../models/cath-class.safetensors"),
+        bytes: include_bytes!("../models/cath-class.safetensors"),
     },
     Builtin {
         name: "cath-architecture",
         about: "CATH architecture of a protein domain, one of ten",
-        bytes: include_bytes!("../../../models/cath-architecture.safetensors"),
+        bytes: include_bytes!("../models/cath-architecture.safetensors"),
     },
     Builtin {
         name: "secondary-structure",
         about: "coil, helix or strand at every voxel of a map of a protein, of 5 to 10 angstrom",
-        bytes: include_bytes!("../../../models/secondary-structure.safetensors"),
+        bytes: include_bytes!("../models/secondary-structure.safetensors"),
     },
     Builtin {
         name: "adrenal",
         about: "adrenal gland, a mask of 28 x 28 x 28 voxels: normal or mass",
-        bytes: include_bytes!("../../../models/adrenal.safetensors"),
+        bytes: include_bytes!("../models/adrenal.safetensors"),
     },
 ];
 

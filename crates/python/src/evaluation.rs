@@ -171,7 +171,7 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        report::terminal(&self.0)
+        report::terminal(&self.0).to_string()
     }
 
     fn html(&self) -> Result<String> {

@@ -1,14 +1,22 @@
+"""The programs of the package's README and of the documentation."""
+
 import re
 from pathlib import Path
 
 import pytest
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parent.parent / "README.md").read_text(), re.DOTALL)
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / "crates/python/README.md", *sorted((ROOT / "docs/src/tutorials").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+]
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_example(number, tmp_path, monkeypatch):
-    if "torch" in BLOCKS[number]:
+@pytest.mark.parametrize("block", BLOCKS)
+def test_example(block, tmp_path, monkeypatch):
+    if "torch" in block:
         pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"example {number + 1}", "exec"), {})
+    exec(compile(block, "example", "exec"), {})

@@ -5,7 +5,7 @@ use steer3d_eval::metrics::Estimate;
 use steer3d_eval::{Condition, Report, Source, Unit};
 
 use crate::numbers::cell;
-use crate::tables::terminal_table;
+use crate::text::Text;
 
 /// The score ([`AnswerKind::score`](steer3d_eval::AnswerKind::score)) of one model under one condition in two reports.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,7 +79,7 @@ fn scores(report: &Report) -> Vec<Change> {
 }
 
 /// The changes as a table for a terminal, shares in per cent; a star marks intervals that do not meet.
-pub fn diff_table(changes: &[Change]) -> String {
+pub fn diff_table(changes: &[Change]) -> Text {
     let row = |change: &Change| {
         let star = if change.is_clear() { " *" } else { "" };
         let difference = cell(change.difference().map(Estimate::exact), change.unit, false);
@@ -96,7 +96,7 @@ pub fn diff_table(changes: &[Change]) -> String {
     };
     let headings =
         ["dataset", "model", "source", "condition", "measure", "before", "after", "change"];
-    terminal_table(&headings, changes.iter().map(row).collect(), 5)
+    Text::default().table(&headings, changes.iter().map(row).collect(), 5)
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
         assert!(!change(Some([0.1, 0.2, 0.3]), Some([0.3, 0.5, 0.6])).is_clear());
         let new = change(None, Some([0.3, 0.5, 0.6]));
         assert!(!new.is_clear() && new.difference().is_none());
-        let text = diff_table(&[rise, new]);
+        let text = diff_table(&[rise, new]).to_string();
         assert!(text.contains("30.0 *") && text.contains('–'), "{text}");
     }
 }

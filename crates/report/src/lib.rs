@@ -25,6 +25,7 @@ mod reading;
 mod survey;
 mod svg;
 mod tables;
+mod text;
 mod write;
 
 pub use diff::{Change, diff, diff_table};
@@ -38,6 +39,7 @@ pub use reading::reading;
 pub use survey::{survey_csv, survey_markdown, write_survey};
 pub use tables::{
     comparison_csv, comparison_markdown, comparison_terminal, predictions_csv, results_csv,
-    terminal, terminal_table,
+    terminal,
 };
+pub use text::Text;
 pub use write::{write_comparison, write_report};

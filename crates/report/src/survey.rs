@@ -9,7 +9,8 @@ use steer3d_eval::equivariance::{KernelRow, MeasuredRow, Survey};
 
 use crate::error::ReportError;
 use crate::log_plot::LogPlot;
-use crate::tables::{csv_text, text_table};
+use crate::tables::csv_text;
+use crate::text::text_table;
 use crate::write::{make_folder, write_file};
 
 /// The tables of a survey as Markdown.

@@ -1,6 +1,6 @@
 //! The report as text for a terminal and as CSV.
 
-use comfy_table::{CellAlignment, Table, TableStyle, presets};
+use comfy_table::presets;
 use steer3d_eval::metrics::{Estimate, argmax};
 use steer3d_eval::{
     AnswerKind, Comparison, Condition, Measure, Prediction, Report, Section, SeedScore,
@@ -11,15 +11,15 @@ use crate::error::ReportError;
 use crate::headline::headline;
 use crate::numbers::{join, percent};
 use crate::reading::reading;
+use crate::text::{Text, text_table};
 
 /// The headline table and the reading of every section, for a terminal.
-pub fn terminal(report: &Report) -> String {
-    report.sections.iter().map(terminal_section).collect::<Vec<_>>().join("\n")
+pub fn terminal(report: &Report) -> Text {
+    report.sections.iter().map(terminal_section).fold(Text::default(), Text::then)
 }
 
-fn terminal_section(section: &Section) -> String {
+fn terminal_section(section: &Section) -> Text {
     let (headings, rows) = headline(section);
-    let table = terminal_table(&headings, rows, 2);
     let data = &section.dataset;
     let answers = match section.answers() {
         _ if !section.is_labelled() => {
@@ -36,29 +36,8 @@ fn terminal_section(section: &Section) -> String {
         }
     };
     let title = format!("{}, {} split, {} items{answers}", data.name, data.split, data.items);
-    let sentences: String = reading(section).iter().map(|s| format!("- {s}\n")).collect();
-    format!("{title}\n{table}\n{sentences}")
-}
-
-/// A table for a terminal, whose columns from `left` on are numbers.
-pub fn terminal_table(headings: &[impl ToString], rows: Vec<Vec<String>>, left: usize) -> String {
-    text_table(presets::UTF8_HORIZONTAL_ONLY, headings, rows, left)
-}
-
-pub(crate) fn text_table(
-    style: TableStyle,
-    headings: &[impl ToString],
-    rows: Vec<Vec<String>>,
-    left: usize,
-) -> String {
-    let mut table = Table::new();
-    table.load_style(style);
-    table.set_header(headings.iter().map(ToString::to_string));
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(left) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.to_string()
+    let sentences: Vec<String> = reading(section).iter().map(|s| format!("- {s}")).collect();
+    Text::default().words(title).table(&headings, rows, 2).words(sentences.join("\n") + "\n")
 }
 
 /// Every number in long form: section, model, source, condition, parameter (degrees or voxels),
@@ -166,18 +145,20 @@ pub(crate) fn logits(prediction: &Prediction) -> Vec<f32> {
 }
 
 /// The table of a comparison for a terminal: scores, shares in per cent, mean ± standard deviation over seeds.
-pub fn comparison_terminal(comparison: &Comparison) -> String {
-    comparison_table(comparison, presets::UTF8_HORIZONTAL_ONLY)
+pub fn comparison_terminal(comparison: &Comparison) -> Text {
+    let (headings, rows) = comparison_table(comparison);
+    Text::default().table(&headings, rows, 2)
 }
 
 /// The same in Markdown.
 pub fn comparison_markdown(comparison: &Comparison) -> String {
-    comparison_table(comparison, presets::ASCII_MARKDOWN)
+    let (headings, rows) = comparison_table(comparison);
+    text_table(presets::ASCII_MARKDOWN, &headings, rows, 2)
 }
 
-fn comparison_table(comparison: &Comparison, style: TableStyle) -> String {
+fn comparison_table(comparison: &Comparison) -> (Vec<&str>, Vec<Vec<String>>) {
     let columns = comparison.columns.iter().map(String::as_str);
-    let headings: Vec<&str> = ["model", "source"]
+    let headings = ["model", "source"]
         .into_iter()
         .chain(columns)
         .chain(["seeds", "parameters", "training, s"])
@@ -194,7 +175,7 @@ fn comparison_table(comparison: &Comparison, style: TableStyle) -> String {
         cells.push(format!("{:.0}", row.training_seconds.mean));
         cells
     });
-    text_table(style, &headings, rows.collect(), 2)
+    (headings, rows.collect())
 }
 
 /// The table of a comparison as CSV: for every column its mean (shares from 0 to 1), its standard deviation and the

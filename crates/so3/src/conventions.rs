@@ -1,5 +1,5 @@
 //! Conversions to and from the conventions of e3nn, se3cnn, escnn, scipy and physics texts; one
-//! page about them is `CONVENTIONS.md`.
+//! page about them is `docs/src/concepts/conventions.md`.
 //!
 //! Our convention is e3nn's: coefficients, irreps, harmonics and 3j tensors pass unchanged.
 

@@ -4,7 +4,7 @@
 //! grid. Maps that send voxels to voxels (the 24 rotations of the cube where the grid allows them,
 //! shifts by whole voxels) are exact permutations under every interpolation.
 //!
-//! `RESAMPLING.md` has the loss of each interpolation.
+//! `docs/src/guide/resampling.md` has the loss of each interpolation.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -15,7 +15,7 @@
 //!   answer is rounding or a mistake.
 //!
 //! [`assert_equivariant`] is the test to put beside a layer of one's own; [`survey`] measures
-//! steerable layers and networks and fills the tables of `EQUIVARIANCE.md`.
+//! steerable layers and networks and fills the tables of `docs/src/exactness.md`.
 
 mod errors;
 mod field;

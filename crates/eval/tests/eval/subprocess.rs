@@ -1,4 +1,4 @@
-//! Programs as models, among them the one in PREDICTORS.md.
+//! Programs as models, among them the one in docs/src/guide/predictors.md.
 
 use std::ops::ControlFlow;
 use std::process::Command;
@@ -10,9 +10,9 @@ use steer3d_eval::{AnswerKind, AnswerSpec, EvalError, Predictor, SubprocessPredi
 
 use crate::common::{dataset, is_dense, labelled, quick, run, threshold, vector, with_targets};
 
-/// The Python program of PREDICTORS.md.
+/// The Python program of docs/src/guide/predictors.md.
 fn example() -> &'static str {
-    let text = include_str!("../../PREDICTORS.md");
+    let text = include_str!("../../../../docs/src/guide/predictors.md");
     let start = text.find("```python\n").unwrap() + "```python\n".len();
     &text[start..start + text[start..].find("```").unwrap()]
 }

@@ -74,7 +74,7 @@ pub struct SteerableConv3d {
     plan: Option<ConvPlan>,
 }
 
-/// Time of a multiply-add of the separable path over one of the dense path: `benches/README.md` has
+/// Time of a multiply-add of the separable path over one of the dense path: `docs/src/performance.md` has
 /// about a third of the peak for the one and most of it for the other.
 const SEPARABLE_COST: usize = 3;
 

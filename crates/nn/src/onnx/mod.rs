@@ -1,4 +1,4 @@
-//! Networks as ONNX models (`crates/nn/EXPORT.md`): [`export`] writes one, [`check`] compares it with its network, and
+//! Networks as ONNX models (`docs/src/guide/export.md`): [`export`] writes one, [`check`] compares it with its network, and
 //! [`OnnxModel`] reads one and computes the operators that our networks are written in.
 
 mod builder;

@@ -1,4 +1,4 @@
-"""Datasets of volumes: HDF5 files in the layout of crates/dataset/FORMAT.md."""
+"""Datasets of volumes: HDF5 files in the layout of docs/src/guide/dataset-file.md."""
 
 import json
 import os

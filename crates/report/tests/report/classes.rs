@@ -115,7 +115,7 @@ fn a_section_without_rotations_has_a_report_too() {
     assert!(reading(&report.sections[0]).is_empty());
     assert!(figures(&report.sections[0], "x").is_empty());
     assert!(html(&report).unwrap().contains("–"));
-    assert!(terminal(&report).contains("–"));
+    assert!(terminal(&report).to_string().contains("–"));
     report.sections.clear();
     assert!(html(&report).is_ok());
 }

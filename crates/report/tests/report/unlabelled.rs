@@ -47,7 +47,7 @@ fn a_report_without_labels_speaks_of_stability_alone() {
         sentences[0]
     );
     assert_eq!(sentences.iter().filter(|s| s.contains("is not known")).count(), 1, "{sentences:?}");
-    let text = terminal(&report);
+    let text = terminal(&report).to_string();
     let page = html(&report).unwrap();
     // Without the pictures.
     let parts =
@@ -95,7 +95,7 @@ fn reports_on_values_and_labels_of_voxels_speak_of_stability_alone() {
         let report = evaluation
             .report(&[model], "No labels", "", None, &|_, _| ControlFlow::Continue(()))
             .unwrap();
-        let (text, page) = (terminal(&report), html(&report).unwrap());
+        let (text, page) = (terminal(&report).to_string(), html(&report).unwrap());
         assert!(text.contains(heading) && text.contains("is not known"), "{text}");
         for judged in ["accuracy %", "absolute error", "Dice", "right unrotated", "NaN"] {
             assert!(!text.contains(judged), "{judged}: {text}");
@@ -122,7 +122,7 @@ fn the_files_are_read_again_and_compared() {
     let names = ["shells", "template"];
     let models = turned.sections[0].models.iter_mut();
     models.zip(names).for_each(|(model, name)| model.name = name.into());
-    let table = diff_table(&diff(&read, &turned));
+    let table = diff_table(&diff(&read, &turned)).to_string();
     assert!(table.contains("agreement") && table.contains(" *"), "{table}");
 }
 

@@ -27,7 +27,7 @@ fn the_report_has_every_number() {
     assert!(!page.contains("third <moment>") && page.contains("third &lt;moment&gt;"));
     assert_eq!(page.matches("<svg").count(), 2);
     assert_eq!(figures(&report.sections[0], "x").len(), 2);
-    assert!(terminal(&report).contains("24 cube rotations"));
+    assert!(terminal(&report).to_string().contains("24 cube rotations"));
     let dir = tempfile::tempdir().unwrap();
     write_report(dir.path(), &report).unwrap();
     assert!(dir.path().join("figures/1-three-shapes-deviation-angle.png").is_file());

@@ -60,7 +60,7 @@ fn the_report_has_every_number() {
     assert!(results.contains(&line), "{results}");
     let volumes = predictions_csv(&report).unwrap();
     assert_eq!(volumes.lines().count(), 1 + 2 * 2 * 5 * (1 + 4 + 6 + 4 + 24));
-    let text = terminal(&report);
+    let text = terminal(&report).to_string();
     assert!(
         text.contains("threshold: of the voxels that are not empty, 100.0 (100.0 to 100.0) %"),
         "{text}"
@@ -92,7 +92,7 @@ fn the_page_refers_to_nothing_outside_and_all_files_are_written() {
     assert!(
         html(&report).is_ok()
             && figures(&report.sections[0], "x").is_empty()
-            && terminal(&report).contains('–')
+            && terminal(&report).to_string().contains('–')
     );
     assert!(folder.path().join("report.html").is_file());
     assert!(folder.path().join("report.json").is_file());
