@@ -148,6 +148,21 @@ impl KernelBasis {
         })
     }
 
+    /// The same kernels, with the same weights, on the taps of voxels with other edges (x, y, z), in the same unit
+    /// ([`TapGrid::at_spacing`]). `family` is that of the basis.
+    ///
+    /// # Errors
+    /// [`KernelError::VoxelSize`] or [`KernelError::Spacing`] for edges that it cannot have,
+    /// [`KernelError::OneSpacing`] for [`Family::Radii`].
+    pub fn at_spacing(
+        &self,
+        family: &dyn HarmonicFamily,
+        voxel_size: [f64; 3],
+    ) -> Result<Self, KernelError> {
+        let grid = self.grid.at_spacing(voxel_size)?;
+        Self::with_family(&self.irreps_in, &self.irreps_out, grid, family)
+    }
+
     /// How large the basis of these arguments is at most: what [`Self::with_family`] leaves out, such as functions
     /// that vanish on the taps and paths that parities forbid, is counted.
     pub fn extent(

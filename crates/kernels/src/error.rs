@@ -28,6 +28,26 @@ pub enum KernelError {
         /// The value found.
         found: f64,
     },
+    /// A voxel edge that is too far from those that a kernel was made for.
+    #[error(
+        "voxel size along {axis} is {found}, in units of the shortest edge that the kernel was made for: it must be \
+         {least:.3} to {largest:.0}; resample the volume"
+    )]
+    Spacing {
+        /// `x`, `y` or `z`.
+        axis: char,
+        /// The edge found.
+        found: f64,
+        /// The shortest edge for which there are taps.
+        least: f64,
+        /// The longest edge.
+        largest: f64,
+    },
+    /// A family whose weights belong to the taps of one voxel size.
+    #[error(
+        "the kernel family `radii` has a weight for each distance of a tap, so it has no other voxel size than its own"
+    )]
+    OneSpacing,
     /// A parameter of a kernel family is out of range.
     #[error("parameter `{name}` of the kernel family is {found}: it must be {expected}")]
     Parameter {

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use steer3d_so3::L_MAX;
 
-use crate::harmonic::sample_radial_family;
+use crate::harmonic::{sample_radial_family, unit_functions};
 use crate::{HarmonicFamily, HarmonicFunction, JetPlan, KernelError, TapGrid};
 
 /// The most radial functions that a family may have.
@@ -134,7 +134,7 @@ impl Family {
     /// At most how many functions of one degree it has on the taps of `grid`, and their largest degree.
     pub(crate) fn extent(&self, grid: &TapGrid) -> (usize, usize) {
         match *self {
-            Self::GaussianShells { .. } => (grid.size() / 2 + 1, L_MAX),
+            Self::GaussianShells { .. } => (grid.made_for().size() / 2 + 1, L_MAX),
             Self::GaussianJets { order, .. } => (order / 2 + 1, order),
             Self::Bessel { functions, max_degree } => (functions, max_degree.unwrap_or(L_MAX)),
             Self::SoftOneHot { functions, .. } => (functions, L_MAX),
@@ -171,13 +171,13 @@ impl FromStr for Family {
 
 impl HarmonicFamily for Family {
     fn sample(&self, grid: &TapGrid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
-        let radius = grid.size() as f64 / 2.0;
+        let radius = grid.radius();
         match *self {
             Self::GaussianShells { sigma, cutoff } => {
                 require_positive("sigma", sigma)?;
                 let gaussian = |m: usize, r: f64| (-((r - m as f64) / sigma).powi(2) / 2.0).exp();
                 let admits = |j, m| cutoff.admits(j, m as f64);
-                sample_radial_family(grid, jmax, grid.size() / 2 + 1, admits, gaussian)
+                sample_radial_family(grid, jmax, grid.made_for().size() / 2 + 1, admits, gaussian)
             }
             Self::GaussianJets { order, sigma } => {
                 if let Some(sigma) = sigma {
@@ -200,6 +200,7 @@ impl HarmonicFamily for Family {
                 let admits = |j, i| cutoff.admits(j, i as f64 * step);
                 sample_radial_family(grid, jmax, functions, admits, bump)
             }
+            Self::Radii { .. } if *grid != grid.made_for() => Err(KernelError::OneSpacing),
             Self::Radii { cutoff } => {
                 let radii = grid.radii();
                 let indicator = |i: usize, r: f64| f64::from((r - radii[i]).abs() < 1e-9);
@@ -223,18 +224,19 @@ pub struct BallMask<F> {
 impl<F: HarmonicFamily> HarmonicFamily for BallMask<F> {
     fn sample(&self, grid: &TapGrid, jmax: usize) -> Result<Vec<HarmonicFunction>, KernelError> {
         require_positive("radius", self.radius)?;
-        let inside: Vec<bool> = grid
-            .positions()
-            .iter()
-            .map(|p| p.iter().map(|c| c * c).sum::<f64>() <= self.radius * self.radius)
-            .collect();
-        let mut functions = self.family.sample(grid, jmax)?;
-        for function in &mut functions {
-            for (value, inside) in function.samples.iter_mut().zip(inside.iter().cycle()) {
-                *value *= f64::from(*inside);
+        let cut = |grid: &TapGrid| -> Result<Vec<HarmonicFunction>, KernelError> {
+            let squares = |p: &[f64; 3]| p.iter().map(|c| c * c).sum::<f64>();
+            let inside = |p: &[f64; 3]| squares(p) <= self.radius * self.radius;
+            let inside: Vec<bool> = grid.positions().iter().map(inside).collect();
+            let mut functions = self.family.sample(grid, jmax)?;
+            for function in &mut functions {
+                for (value, inside) in function.samples.iter_mut().zip(inside.iter().cycle()) {
+                    *value *= f64::from(*inside);
+                }
             }
-        }
-        Ok(functions.into_iter().filter_map(HarmonicFunction::normalized).collect())
+            Ok(functions)
+        };
+        Ok(unit_functions(cut(&grid.made_for())?, cut(grid)?, 1.0))
     }
 }
 

@@ -24,18 +24,20 @@ impl HarmonicFunction {
         (norm_sq > 1e-20).then(|| ((2 * self.j + 1) as f64 / norm_sq).sqrt())
     }
 
-    /// The function times [`Self::white_noise_scale`].
-    pub fn normalized(mut self) -> Option<Self> {
-        let scale = self.white_noise_scale()?;
+    /// The function times `scale`.
+    #[must_use]
+    pub fn scaled(mut self, scale: f64) -> Self {
         self.samples.iter_mut().for_each(|v| *v *= scale);
-        Some(self)
+        self
     }
 }
 
 /// A family of harmonic functions: the one thing that distinguishes kernel families.
 pub trait HarmonicFamily {
     /// All functions of degree at most `jmax` on the taps of `grid`, ordered by degree and then by
-    /// radial index, each with unit-variance response to white noise.
+    /// radial index, each with unit-variance response to white noise on the taps that `grid` is
+    /// [made for](TapGrid::made_for). On other taps these are the same functions, times the
+    /// [volume ratio](TapGrid::volume_ratio), so that sums over the taps stand for the same integral.
     ///
     /// # Errors
     /// If a parameter of the family is out of range for this grid, or `jmax` is above
@@ -44,12 +46,12 @@ pub trait HarmonicFamily {
 }
 
 /// Samples radial(n, |x|) Y_J(x/|x|) for every degree J ≤ `jmax` and n < `count` with
-/// `admits(J, n)`; functions that vanish on the taps are left out. Y_J(0) = 0 for J > 0.
+/// `admits(J, n)`; functions that vanish on the taps that the grid is made for are left out. Y_J(0) = 0 for J > 0.
 pub(crate) fn sample_radial_family(
     grid: &TapGrid,
     jmax: usize,
     count: usize,
-    admits: impl Fn(usize, usize) -> bool,
+    admits: impl Fn(usize, usize) -> bool + Copy,
     radial: impl Fn(usize, f64) -> f64,
 ) -> Result<Vec<HarmonicFunction>, KernelError> {
     if jmax > L_MAX {
@@ -59,23 +61,33 @@ pub(crate) fn sample_radial_family(
             expected: format!("at most {L_MAX}"),
         });
     }
-    let positions = grid.positions();
-    let radii: Vec<f64> = positions.iter().map(norm).collect();
-    let angular: Vec<Vec<f64>> =
-        positions.iter().map(|&p| spherical_harmonics(jmax, p, Normalization::Component)).collect();
-    let mut functions = Vec::new();
-    for j in 0..=jmax {
-        for n in (0..count).filter(|&n| admits(j, n)) {
+    let sample = |grid: &TapGrid| -> Vec<HarmonicFunction> {
+        let positions = grid.positions();
+        let radii: Vec<f64> = positions.iter().map(norm).collect();
+        let harmonics = |&p: &[f64; 3]| spherical_harmonics(jmax, p, Normalization::Component);
+        let angular: Vec<Vec<f64>> = positions.iter().map(harmonics).collect();
+        let function = |j: usize, n: usize| {
             let values: Vec<f64> = radii.iter().map(|&r| radial(n, r)).collect();
-            let samples = (j * j..(j + 1) * (j + 1))
-                .flat_map(|component| {
-                    values.iter().zip(&angular).map(move |(v, y)| v * y[component])
-                })
-                .collect();
-            functions.extend(HarmonicFunction { j, radial: n, samples }.normalized());
-        }
-    }
-    Ok(functions)
+            let component = |c: usize| values.iter().zip(&angular).map(move |(v, y)| v * y[c]);
+            let samples = (j * j..(j + 1) * (j + 1)).flat_map(component).collect();
+            HarmonicFunction { j, radial: n, samples }
+        };
+        let indices = |j: usize| (0..count).filter(move |&n| admits(j, n)).map(move |n| (j, n));
+        (0..=jmax).flat_map(indices).map(|(j, n)| function(j, n)).collect()
+    };
+    Ok(unit_functions(sample(&grid.made_for()), sample(grid), grid.volume_ratio()))
+}
+
+/// Functions sampled on a grid, times `factor` and what makes them, sampled on the taps that the grid is made for,
+/// unit functions; without those that vanish there.
+pub(crate) fn unit_functions(
+    made_for: Vec<HarmonicFunction>,
+    sampled: Vec<HarmonicFunction>,
+    factor: f64,
+) -> Vec<HarmonicFunction> {
+    let scales = made_for.iter().map(HarmonicFunction::white_noise_scale);
+    let functions = scales.zip(sampled).filter_map(|(scale, f)| Some(f.scaled(factor * scale?)));
+    functions.collect()
 }
 
 fn norm(p: &[f64; 3]) -> f64 {

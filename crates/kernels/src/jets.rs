@@ -13,6 +13,12 @@
 //! among filters of parity (−1)^a, with v the voxel edge and s the width of the fields in mind. σ and s
 //! minimise the measured equivariance error; `docs/src/concepts/jets.md` has the figures.
 //!
+//! Since σ, s and w have units of length, a filter of another voxel edge v is fitted to the same derivative: only the
+//! filters depend on the spacing of a volume ([`TapGrid::at_spacing`]), and what is made of jets does not. Frequencies
+//! w beyond π, which voxels of edge 1 do not have, weigh as much as π, so that filters on finer voxels stay small there.
+//! Coarser voxels hold smoother fields only, so their s is as many times as large as they are: it makes filters on voxels
+//! twice as coarse 2 to 7 times as accurate.
+//!
 //! The functions of one degree are orthonormalised over the taps, in the order of n: b_{J,n} is then
 //! Y_J(∇) p_n(Δ) G_σ with a polynomial p_n of degree n, which spans the same space.
 
@@ -93,8 +99,9 @@ pub struct JetCoefficient {
 }
 
 impl JetPlan {
-    /// Jets up to `order` on the taps of `grid`, harmonics up to degree min(`order`, `jmax`).
-    /// `sigma` is the width of the Gaussian; `None` takes the fitted value for this kernel size.
+    /// Jets up to `order` on the taps of `grid`, harmonics up to degree min(`order`, `jmax`), which are made
+    /// orthonormal on the taps that `grid` is [made for](TapGrid::made_for).
+    /// `sigma` is the width of the Gaussian; `None` takes the fitted value for that kernel size.
     ///
     /// # Errors
     /// If `order` exceeds k − 1, since k taps carry no more than k independent filters, or
@@ -105,7 +112,8 @@ impl JetPlan {
         sigma: Option<f64>,
         jmax: usize,
     ) -> Result<Self, KernelError> {
-        let size = grid.size();
+        let made_for = grid.made_for();
+        let size = made_for.size();
         let max_order = (size - 1).min(MAX_ORDER);
         if order > max_order {
             return Err(KernelError::Parameter {
@@ -116,8 +124,18 @@ impl JetPlan {
         }
         let (sigma, band) =
             sigma.map_or_else(|| fit_parameters(size, order), |sigma| (sigma, DEFAULT_BAND));
-        let taps = grid.voxel_size().map(|edge| fit_filters(size, order, sigma, band, edge));
-        Ok(Self::with_taps(size, order, taps, jmax))
+        let fit = |grid: &TapGrid| {
+            [0, 1, 2].map(|axis| {
+                let [edge, known] = [grid, &made_for].map(|grid| grid.voxel_size()[axis]);
+                let band = band * (edge / known).max(1.0);
+                fit_filters(grid.size(), order, sigma, band, edge)
+            })
+        };
+        let plan = Self::with_taps(size, order, fit(&made_for), jmax);
+        if *grid == made_for {
+            return Ok(plan);
+        }
+        Ok(Self { size: grid.size(), taps: fit(grid), ..plan })
     }
 
     /// Jets of given filters for x, y, z, each \[order+1, size\] with filter a of parity (−1)^a.
@@ -273,7 +291,7 @@ fn fit_filter(size: usize, a: usize, sigma: f64, band: f64, edge: f64) -> Vec<f6
         };
         let theta = std::f64::consts::PI * step as f64 / INTERVALS as f64;
         let w = theta / edge;
-        let weight = simpson * (-(band * w).powi(2)).exp();
+        let weight = simpson * (-(band * w.min(std::f64::consts::PI)).powi(2)).exp();
         let target = sign * w.powi(a as i32) * (-(sigma * w).powi(2) / 2.0).exp();
         let row = DVector::from_fn(free, |j, _| phi(j, theta));
         normal.ger(weight, &row, &row, 1.0);

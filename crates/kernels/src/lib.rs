@@ -20,6 +20,8 @@
 //!   tensors N, C, D, H, W. Tap (a, b, c) sits at the position
 //!   x = ((c − h) v_x, (b − h) v_y, (a − h) v_z), h = (k − 1)/2, v the voxel size ([`TapGrid`]).
 //! * Channels are laid out as `steer3d_so3::Irreps` has them: block, multiplicity, component.
+//! * Lengths of a kernel are physical: on voxels of other edges ([`TapGrid::at_spacing`],
+//!   [`KernelBasis::at_spacing`]) the same functions are sampled there, and the weights keep their meaning.
 //! * Every b is scaled so that, in white noise of unit variance, each of its components responds with
 //!   unit variance; a path then does so too ([`KernelBasis::initial_weights`] has the argument).
 //!   The functions of a family are not orthogonal on the taps in general: [`conditioning`] says how far
@@ -37,7 +39,7 @@ mod separable;
 pub use basis::{BasisExtent, BlockPair, KernelBasis, Path};
 pub use error::KernelError;
 pub use family::{AngularCutoff, BallMask, BumpShape, Family, MAX_FUNCTIONS};
-pub use grid::{MAX_SIZE, TapGrid};
+pub use grid::{ACCURATE_COARSENING, MAX_COARSENING, MAX_SIZE, TapGrid};
 pub use harmonic::{Conditioning, HarmonicFamily, HarmonicFunction, conditioning};
 pub use jets::{JetCoefficient, JetHarmonic, JetPlan, MAX_ORDER};
 pub use separable::{Coupling, FieldBlock, JetTerm, SeparableCost, SeparablePlan};

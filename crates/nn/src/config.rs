@@ -29,7 +29,8 @@ pub struct SteerableConfig {
     /// Factor applied to the volumes first, so that their root mean square is about 1.
     #[serde(default = "unit")]
     pub input_scale: f64,
-    /// Shape of the voxels (x, y, z); only ratios count.
+    /// Edges of the voxels (x, y, z) that the network is made for, in any unit: kernels and strides are in units of
+    /// the shortest. [`Network::at_spacing`](crate::Network::at_spacing) gives the network for volumes of others.
     #[serde(default = "cubes")]
     pub voxel_size: [f64; 3],
     /// Probability of dropping a whole field after each block.
@@ -310,6 +311,14 @@ impl ModelConfig {
         match self {
             Self::Steerable(c) => c.input.dim(),
             Self::Plain(c) => c.channels,
+        }
+    }
+
+    /// Edges of the voxels (x, y, z) that the network is made for; cubes of edge 1 for one that is not steerable.
+    pub fn voxel_size(&self) -> [f64; 3] {
+        match self {
+            Self::Steerable(c) => c.voxel_size,
+            Self::Plain(_) => cubes(),
         }
     }
 

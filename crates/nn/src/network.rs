@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
@@ -19,6 +20,8 @@ pub struct Network {
     config: ModelConfig,
     params: Params,
     graph: Graph,
+    /// Edges of the voxels (x, y, z) of the volumes that it is given.
+    spacing: [f64; 3],
     recompute: bool,
     /// Training passes as a [`ModuleT`].
     steps: AtomicU64,
@@ -56,18 +59,65 @@ impl Network {
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`NnError::Tensor`] for a tensor that is missing or of another shape.
-    pub fn with_params(config: &ModelConfig, mut params: Params) -> Result<Self, NnError> {
+    pub fn with_params(config: &ModelConfig, params: Params) -> Result<Self, NnError> {
+        Self::built(config, config.voxel_size(), params)
+    }
+
+    fn built(config: &ModelConfig, spacing: [f64; 3], mut params: Params) -> Result<Self, NnError> {
         let graph = match config {
-            ModelConfig::Steerable(config) => steerable(config, &mut params)?,
+            ModelConfig::Steerable(config) => steerable(config, spacing, &mut params)?,
             ModelConfig::Plain(config) => plain(config, &mut params)?,
         };
         Ok(Self {
             config: config.clone(),
             params: params.sealed(),
             graph,
+            spacing,
             recompute: false,
             steps: AtomicU64::new(0),
         })
+    }
+
+    /// The same network for volumes of voxels with edges `spacing` (x, y, z), in the unit of
+    /// [`SteerableConfig::voxel_size`](crate::SteerableConfig::voxel_size), for which this one was made. Weights and
+    /// running statistics are shared: what one learns the other knows. It is made in the time of a new network, so keep
+    /// it where many volumes have the same voxels.
+    ///
+    /// Kernels keep their size in units of length: their functions are sampled at the spacing
+    /// ([`KernelBasis::at_spacing`](steer3d_kernels::KernelBasis::at_spacing)), separable ones along each axis by filters
+    /// fitted to the same derivatives. Pooling blurs by the same length and takes the grid next to the one that the
+    /// network was made for: an axis that is as coarse as that already keeps its voxels, on the way up again as well. For
+    /// the voxel size of the network it is the same network, bit for bit.
+    ///
+    /// How far answers move depends on what the voxels can hold: a convolution of jets (k = 5, order 2) on fields of bumps
+    /// of width 2, in units of the voxels that it was made for, moves by 0.3 % on slices 1.5 times as thick, 2 % on 2 and
+    /// 5 % on 2.5, a U-Net several times as much;
+    /// beyond [`ACCURATE_COARSENING`](steer3d_kernels::ACCURATE_COARSENING) expect to lose accuracy, and resample where it
+    /// counts. `EQUIVARIANCE.md` of `steer3d-eval` has the table.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for a network that is not steerable, [`NnError::Kernel`] for edges that are not positive or
+    /// too far from those that the network was made for, or for the family `radii`.
+    pub fn at_spacing(&self, spacing: [f64; 3]) -> Result<Self, NnError> {
+        if let ModelConfig::Plain(_) = self.config {
+            let problem = "the filters of a plain network belong to the voxels that it was made for; resample the \
+                           volume, or use a steerable network";
+            return fault("kind", problem);
+        }
+        let known = self.params.all().map(|(name, var)| (name.to_owned(), var.as_tensor().clone()));
+        let known: HashMap<String, Tensor> = known.collect();
+        let find = move |name: &str, _: &[usize]| match known.get(name) {
+            Some(tensor) => Ok((tensor.clone(), true)),
+            None => fault("spacing", format!("the network has no tensor {name}")),
+        };
+        let (seed, dtype, device) = (self.params.seed(), self.params.dtype(), self.params.device());
+        let params = Params::new(seed, dtype, device).found_by(find);
+        Ok(Self::built(&self.config, spacing, params)?.with_recomputation(self.recompute))
+    }
+
+    /// Edges (x, y, z) of the voxels of the volumes that it is for.
+    pub fn spacing(&self) -> [f64; 3] {
+        self.spacing
     }
 
     /// The configuration it was built from.

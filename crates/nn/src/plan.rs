@@ -25,6 +25,8 @@ pub(crate) struct LayerPlan {
     pub(crate) output: FieldType,
     /// Kernel size in voxels.
     pub(crate) size: usize,
+    /// Edges of the voxels of the input along D, H, W over those for which it is made.
+    pub(crate) edges: [f64; 3],
     pub(crate) pool: Option<Pool>,
     pub(crate) role: Role,
 }
@@ -44,12 +46,29 @@ pub(crate) struct Planner<'a> {
     pub(crate) stride_key: &'a str,
     /// Orientations of the channels that blocks give.
     pub(crate) orientations: usize,
-    /// How the grid shrinks by a factor.
-    pub(crate) pool: &'a dyn Fn(usize) -> Pool,
+    /// Edges of the voxels of the volume along D, H, W over those for which the network is made.
+    pub(crate) edges: [f64; 3],
+    /// How a grid with such edges over those for which it is made shrinks by a factor.
+    pub(crate) pool: &'a dyn Fn(usize, [f64; 3]) -> Pool,
     /// The type that a layer gives of which a type is wanted.
     pub(crate) given: &'a dyn Fn(&FieldType) -> Result<FieldType, NnError>,
     /// Whether the sum of a residual block passes through ReLU.
     pub(crate) relu: bool,
+}
+
+/// By how much the grid has shrunk, and by how much along D, H, W on the voxels of the volume.
+#[derive(Clone, Copy)]
+struct Shrunk {
+    made_for: usize,
+    along: [usize; 3],
+}
+
+impl Shrunk {
+    /// The edges of its voxels over those for which it is made, of those of the volume.
+    fn edges(self, volume: [f64; 3]) -> [f64; 3] {
+        let ratio = |axis: usize| self.along[axis] as f64 / self.made_for as f64;
+        [0, 1, 2].map(|axis| volume[axis] * ratio(axis))
+    }
 }
 
 impl Planner<'_> {
@@ -69,8 +88,9 @@ impl Planner<'_> {
             decoder.iter().enumerate().map(|(i, e)| ("decoder", "decoder block", i, e, true));
         let mut blocks: Vec<Block<LayerPlan>> = vec![];
         // The strided blocks that nothing joins yet, and what they are given.
-        let mut strided: Vec<(usize, FieldType)> = vec![];
+        let mut strided: Vec<(usize, FieldType, Shrunk)> = vec![];
         let mut field = input;
+        let mut shrunk = Shrunk { made_for: 1, along: [1; 3] };
         for (key, title, i, entry, rises) in falling.chain(rising) {
             let stride_key = format!("{key}[{i}].{}", self.stride_key);
             check(&stride_key, entry.stride, if rises { 1 } else { 8 })?;
@@ -83,7 +103,7 @@ impl Planner<'_> {
             }
             let mut joins = None;
             if rises {
-                let Some((from, skipped)) = strided.pop() else {
+                let Some((from, skipped, grid)) = strided.pop() else {
                     let found = decoder.len();
                     let problem =
                         format!("expected at most one block for each strided block, found {found}");
@@ -91,10 +111,11 @@ impl Planner<'_> {
                 };
                 field = field.beside(&skipped)?;
                 blocks[from].kept = true;
+                shrunk = grid;
                 joins = Some(from);
             }
             if entry.stride > 1 {
-                strided.push((blocks.len(), field.clone()));
+                strided.push((blocks.len(), field.clone(), shrunk));
             }
             for j in 0..entry.repeat {
                 let (mut path, mut title) = (format!("{key}.{i}"), format!("{title} {}", i + 1));
@@ -102,7 +123,8 @@ impl Planner<'_> {
                     (path, title) = (format!("{path}.{j}"), format!("{title}.{}", j + 1));
                 }
                 let stride = if j == 0 { entry.stride } else { 1 };
-                let (block, given) = self.block(entry, &path, title, field, stride)?;
+                let (block, given) =
+                    self.block(entry, &path, title, field, (stride, &mut shrunk))?;
                 blocks.push(Block { joins: joins.take(), ..block });
                 field = given;
             }
@@ -116,9 +138,15 @@ impl Planner<'_> {
         path: &str,
         title: String,
         input: FieldType,
-        stride: usize,
+        (stride, shrunk): (usize, &mut Shrunk),
     ) -> Result<(Block<LayerPlan>, FieldType), NnError> {
-        let pool = (stride > 1).then(|| (self.pool)(stride));
+        let edges = shrunk.edges(self.edges);
+        let pool = (stride > 1).then(|| (self.pool)(stride, edges));
+        if let Some(pool) = pool {
+            let strides = pool.strides();
+            shrunk.made_for *= stride;
+            shrunk.along = [0, 1, 2].map(|axis| shrunk.along[axis] * strides[axis]);
+        }
         let of =
             |irreps: &Irreps| FieldType { irreps: irreps.clone(), orientations: self.orientations };
         let fields = of(&entry.fields);
@@ -130,6 +158,7 @@ impl Planner<'_> {
             input,
             output: output.clone(),
             size: entry.size,
+            edges,
             pool,
             role: Role::Main,
         };
@@ -146,10 +175,12 @@ impl Planner<'_> {
                 input,
                 output: given.clone(),
                 size: 1,
+                edges: shrunk.edges(self.edges),
                 pool: None,
                 role: Role::Skip,
             });
-            let last = LayerPlan { pool: None, role: Role::Last, ..last };
+            let edges = shrunk.edges(self.edges);
+            let last = LayerPlan { pool: None, role: Role::Last, edges, ..last };
             (vec![first, last], Some(Residual { skip, relu: self.relu }))
         } else {
             (vec![main(path.into(), title.clone(), input, &fields)], None)

@@ -52,6 +52,13 @@ fn exported_gap(network: &Network) -> f32 {
     gaps.into_iter().fold(0.0, f32::max)
 }
 
+#[test]
+fn a_network_at_another_spacing_is_exported_as_it_is() {
+    let network = prepared(&ModelConfig::Steerable(unet())).at_spacing([0.7, 1.0, 2.5]).unwrap();
+    let gap = exported_gap(&network);
+    assert!(gap < 1e-5, "{gap}");
+}
+
 /// A group network of two channels behind a transformer.
 fn transformer() -> PlainConfig {
     PlainConfig {

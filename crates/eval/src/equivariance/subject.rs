@@ -54,7 +54,7 @@ impl Subject {
         let layers = [
             Self::Convolution,
             Self::Strided,
-            Self::Antialiased(GaussianPool::new(2).sigma),
+            Self::Antialiased(GaussianPool::new(2).sigma[0]),
             Self::Antialiased(1.6),
             Self::Gate,
             Self::Norm,
@@ -126,7 +126,12 @@ impl Subject {
             Self::Convolution => vec![conv(1)?],
             Self::Strided => vec![conv(2)?],
             Self::Antialiased(sigma) => {
-                vec![conv(1)?, Box::new(move |f| GaussianPool { stride: 2, sigma }.forward(f))]
+                vec![
+                    conv(1)?,
+                    Box::new(move |f| {
+                        GaussianPool { stride: [2; 3], sigma: [sigma; 3] }.forward(f)
+                    }),
+                ]
             }
             Self::Gate => {
                 let gate = Gate::new(&layer.irreps)?;

@@ -77,7 +77,8 @@ fn planned(
     let planner = Planner {
         stride_key: "pool",
         orientations: symmetry.order(),
-        pool: &|stride| match config.pooling {
+        edges: [1.0; 3],
+        pool: &|stride, _| match config.pooling {
             Pooling::Max => Pool::Max(stride),
             Pooling::Antialiased => Pool::Antialiased(GaussianPool::new(stride)),
         },

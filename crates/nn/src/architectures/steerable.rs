@@ -1,3 +1,4 @@
+use steer3d_kernels::TapGrid;
 use steer3d_so3::{Irrep, Irreps, Parity};
 
 use super::shared::{built, check_outputs, check_scale, field_head};
@@ -19,8 +20,13 @@ const HEAD_EPSILON: f64 = 1e-2;
 /// A steerable network (Weiler et al. 2018): blocks of steerable convolution, batch norm, nonlinearity and
 /// antialiased subsampling, residual or not; up-sampling blocks where configured, which make it a U-Net; and
 /// a [`Head`]. A classifier's head is the mean of the invariant channels over space, a norm of
-/// these where configured, and a linear layer.
-pub(crate) fn steerable(config: &SteerableConfig, params: &mut Params) -> Result<Graph, NnError> {
+/// these where configured, and a linear layer. `spacing` are the edges (x, y, z) of the voxels of its volumes, in the
+/// unit of [`SteerableConfig::voxel_size`].
+pub(crate) fn steerable(
+    config: &SteerableConfig,
+    spacing: [f64; 3],
+    params: &mut Params,
+) -> Result<Graph, NnError> {
     let pooled = matches!(config.head, Head::Classes | Head::Scalars);
     if config.head_norm && !pooled {
         return fault("head_norm", "is for heads of scalars of whole volumes only");
@@ -28,10 +34,12 @@ pub(crate) fn steerable(config: &SteerableConfig, params: &mut Params) -> Result
     check_outputs(&config.head, config.classes)?;
     check_scale(config.input_scale)?;
     let voxel_size = relative(config.voxel_size)?;
+    let edges = edges(config, voxel_size, spacing)?;
     let planner = Planner {
         stride_key: "stride",
         orientations: 1,
-        pool: &|stride| Pool::Gaussian(GaussianPool::new(stride)),
+        edges,
+        pool: &|stride, edges| Pool::Gaussian(GaussianPool::new(stride).at_spacing(edges)),
         given: &|fields| Ok(config.nonlinearity.given(&fields.irreps)?.into()),
         relu: false,
     };
@@ -89,10 +97,13 @@ fn layer(
     let mut params = params.pp(&plan.path);
     let nonlinearity = config.nonlinearity.layer(params.pp("nonlinearity"), output)?;
     let middle = nonlinearity.irreps_in();
+    let [z, y, x] = plan.edges;
+    let [of_x, of_y, of_z] = voxel_size;
     let conv = ConvConfig {
         size: plan.size,
         kernel: config.kernel.clone(),
         voxel_size,
+        spacing: Some([of_x * x, of_y * y, of_z * z]),
         ..ConvConfig::new(input, middle)
     };
     let given = nonlinearity.irreps_out();
@@ -144,6 +155,22 @@ fn relative(voxel_size: [f64; 3]) -> Result<[f64; 3], NnError> {
         return Ok(voxel_size.map(|v| v / shortest));
     }
     fault("voxel_size", format!("expected three positive numbers, found {voxel_size:?}"))
+}
+
+/// The edges along D, H, W of the voxels of volumes over those that a network is made for, if its kernels can have
+/// them.
+fn edges(
+    config: &SteerableConfig,
+    voxel_size: [f64; 3],
+    spacing: [f64; 3],
+) -> Result<[f64; 3], NnError> {
+    let edges = [2, 1, 0].map(|axis| spacing[axis] / config.voxel_size[axis]);
+    if edges != [1.0; 3] {
+        let sizes = config.blocks.iter().chain(&config.decoder).map(|block| block.size);
+        let widest = TapGrid::new(sizes.max().unwrap_or(1).max(3), voxel_size)?;
+        widest.at_spacing([0, 1, 2].map(|axis| voxel_size[axis] * edges[2 - axis]))?;
+    }
+    Ok(edges)
 }
 
 /// `count` invariant channels of the group that `irreps` are of.

@@ -21,8 +21,11 @@ pub struct ConvConfig {
     pub size: usize,
     /// The functions of which kernels are combinations.
     pub kernel: Family,
-    /// Shape of the voxels (x, y, z, in any unit); cubes are `[1.0; 3]`.
+    /// Shape of the voxels (x, y, z, in any unit) that kernels are made for; cubes are `[1.0; 3]`.
     pub voxel_size: [f64; 3],
+    /// Shape of the voxels (x, y, z, in the same unit) of the fields that it is given, if it is another: the same
+    /// kernels are sampled there ([`TapGrid::at_spacing`]), so layers of the same weights differ in this alone.
+    pub spacing: Option<[f64; 3]>,
     /// Whether a learned number is added to every invariant output channel.
     pub bias: bool,
     /// Every how many voxels there is an output.
@@ -44,6 +47,7 @@ impl ConvConfig {
             size: 5,
             kernel: Family::jets(2),
             voxel_size: [1.0; 3],
+            spacing: None,
             bias: false,
             stride: 1,
             path: None,
@@ -94,15 +98,19 @@ impl SteerableConv3d {
     /// A convolution whose output has unit variance for an input of independent components of unit variance.
     ///
     /// # Errors
-    /// [`NnError::Kernel`] for an even size, when no kernel leads to some output block or when only one of the two
+    /// [`NnError::Kernel`] for an even size, a spacing out of range, when no kernel leads to some output block or when only one of the two
     /// types has parities, [`NnError::Config`] for the separable path where the kernels are not separable.
     pub fn new<'a>(params: impl Into<Scope<'a>>, config: ConvConfig) -> Result<Self, NnError> {
         let mut params = params.into();
-        let ConvConfig { irreps_in, irreps_out, size, kernel, .. } = &config;
-        let grid = TapGrid::new(*size, config.voxel_size)?;
+        let ConvConfig { irreps_in, irreps_out, kernel, .. } = &config;
+        let mut grid = TapGrid::new(config.size, config.voxel_size)?;
+        if let Some(spacing) = config.spacing {
+            grid = grid.at_spacing(spacing)?;
+        }
+        let size = grid.size();
         params.reserve(basis_bytes(irreps_in, irreps_out, &grid, kernel))?;
         let basis = KernelBasis::with_family(irreps_in, irreps_out, grid, kernel)?;
-        let plan = SeparablePlan::new(&basis, kernel)?.filter(|_| *size <= Separable::MAX_SIZE);
+        let plan = SeparablePlan::new(&basis, kernel)?.filter(|_| size <= Separable::MAX_SIZE);
         let count = basis.num_weights();
         let mut stream = params.stream();
         let initial = iter::once_with(|| basis.initial_weights(&mut stream)).flatten();
@@ -128,7 +136,7 @@ impl SteerableConv3d {
             name: params.path().into(),
             kind_in: config.irreps_in.into(),
             kind_out: config.irreps_out.into(),
-            size: config.size,
+            size,
             stride: config.stride,
         };
         Ok(Self { site, weight, bias, blocks, plan: plan.transpose()? })

@@ -1,29 +1,37 @@
 use candle_core::{Device, Tensor};
-use steer3d_ops::{
-    gaussian_filter, gaussian_pool3d, gaussian_pool3d_along, gaussian_upsample3d,
-    gaussian_upsample3d_along, max_pool3d,
-};
+use steer3d_ops::{gaussian_filter, gaussian_pool3d_along, gaussian_upsample3d_along, max_pool3d};
 
 use crate::onnx::{Attribute, OnnxField, OnnxGraph, Value};
 use crate::{Field, NnError};
 
 /// Antialiased subsampling: a Gaussian blur, then every `stride`-th voxel.
 ///
-/// The Gaussian is isotropic and the voxels kept lie symmetrically about the centre for even and
-/// odd sizes, so the 24 rotations of the cube commute with it exactly.
-#[derive(Debug, Clone, Copy)]
+/// The voxels kept lie symmetrically about the centre for even and odd sizes, so with the same stride and width along
+/// all axes the 24 rotations of the cube commute with it exactly.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GaussianPool {
-    /// Factor by which the grid shrinks.
-    pub stride: usize,
-    /// Width of the Gaussian in voxels of the input.
-    pub sigma: f64,
+    /// Factors by which the grid shrinks along D, H, W.
+    pub stride: [usize; 3],
+    /// Widths of the Gaussian along D, H, W in voxels of the input. A stride of 1 and a width of 0 leave an axis as it
+    /// is.
+    pub sigma: [f64; 3],
 }
 
 impl GaussianPool {
     /// A pool of the given stride whose Gaussian is 0.6 strides wide: at the highest frequency of
     /// the new grid it passes exp(-(0.6 π)² / 2) = 17 % of the amplitude.
     pub fn new(stride: usize) -> Self {
-        Self { stride, sigma: 0.6 * stride as f64 }
+        Self { stride: [stride; 3], sigma: [0.6 * stride as f64; 3] }
+    }
+
+    /// The same Gaussian for voxels whose edges along D, H, W are so many times as long, and the strides that take
+    /// these next to the same grid: an axis that is as coarse already is blurred and keeps its voxels.
+    #[must_use]
+    pub fn at_spacing(&self, edges: [f64; 3]) -> Self {
+        let stride =
+            |axis: usize| (self.stride[axis] as f64 / edges[axis]).round().max(1.0) as usize;
+        let sigma = |axis: usize| self.sigma[axis] / edges[axis];
+        Self { stride: [0, 1, 2].map(stride), sigma: [0, 1, 2].map(sigma) }
     }
 
     /// Pools a field of any type.
@@ -31,11 +39,14 @@ impl GaussianPool {
     /// # Errors
     /// When the stride is zero or the width not positive.
     pub fn forward(&self, field: &Field) -> Result<Field, NnError> {
-        field.with(gaussian_pool3d(field.values(), self.stride, self.sigma)?)
+        field.with(gaussian_pool3d_along(field.values(), self.stride, self.sigma)?)
     }
 
-    fn along(&self, field: &Field, axes: [bool; 3]) -> Result<Field, NnError> {
-        field.with(gaussian_pool3d_along(field.values(), self.stride, self.sigma, axes)?)
+    /// What it does along some of the axes D, H, W.
+    fn along(&self, axes: [bool; 3]) -> Self {
+        let of =
+            |axis: usize| if axes[axis] { (self.stride[axis], self.sigma[axis]) } else { (1, 0.0) };
+        Self { stride: [0, 1, 2].map(|axis| of(axis).0), sigma: [0, 1, 2].map(|axis| of(axis).1) }
     }
 
     /// Up-samples a field of any type to the grid of `size` = D,H,W voxels whose pooled grid it lives on:
@@ -45,7 +56,7 @@ impl GaussianPool {
     /// # Errors
     /// When the grid of the field is not the pooled one.
     pub fn upsample(&self, field: &Field, size: [usize; 3]) -> Result<Field, NnError> {
-        field.with(gaussian_upsample3d(field.values(), size, self.stride, self.sigma)?)
+        field.with(gaussian_upsample3d_along(field.values(), size, self.stride, self.sigma)?)
     }
 }
 
@@ -53,14 +64,11 @@ impl GaussianPool {
     /// Adds [`forward`](Self::forward) to a graph: along each axis a convolution of every channel whose taps depend on
     /// how the kept voxels lie on the grid.
     fn export(&self, x: &Value, channels: usize, graph: &mut OnnxGraph) -> Result<Value, NnError> {
-        let taps = self.taps()?;
-        let table = graph.tensor("taps", &taps.table)?;
         let mut x = x.clone();
-        for axis in 0..3 {
+        for (axis, taps) in self.taps()?.into_iter().enumerate() {
             let size = graph.size(&x, axis + 2);
-            let kernel = self.kernel(&table, &taps, &size, (channels, axis), graph);
-            let attributes =
-                taps.attributes(axis, self.stride, taps.reach + self.stride / 2, channels);
+            let kernel = taps.kernel(1.0, &size, (channels, axis), graph)?;
+            let attributes = taps.attributes(axis, taps.reach + taps.stride / 2, channels);
             x = graph.node("Conv", &[&x, &kernel], &attributes);
         }
         Ok(x)
@@ -74,15 +82,13 @@ impl GaussianPool {
         channels: usize,
         graph: &mut OnnxGraph,
     ) -> Result<Value, NnError> {
-        let taps = self.taps()?;
-        let table = graph.tensor("taps", &(&taps.table * self.stride as f64)?)?;
         let mut x = x.clone();
-        for axis in 0..3 {
+        for (axis, taps) in self.taps()?.into_iter().enumerate() {
             let size = graph.size(like, axis + 2);
-            let kernel = self.kernel(&table, &taps, &size, (channels, axis), graph);
+            let kernel = taps.kernel(taps.stride as f64, &size, (channels, axis), graph)?;
             // The result has a whole number of strides, of which the last may be cut.
-            let after = taps.reach + self.stride / 2 + 1 - self.stride;
-            let attributes = taps.attributes(axis, self.stride, after, channels);
+            let after = taps.reach + taps.stride / 2 + 1 - taps.stride;
+            let attributes = taps.attributes(axis, after, channels);
             x = graph.node("ConvTranspose", &[&x, &kernel], &attributes);
             let (start, end) = (graph.integers(&[0]), graph.reshape(&size, &[1]));
             let axis = graph.integers(&[axis as i64 + 2]);
@@ -91,44 +97,18 @@ impl GaussianPool {
         Ok(x)
     }
 
-    /// The kernel of every channel along an axis of `size` voxels: the row (size - 1) mod stride of the table.
-    fn kernel(
-        &self,
-        table: &Value,
-        taps: &Taps,
-        size: &Value,
-        (channels, axis): (usize, usize),
-        graph: &mut OnnxGraph,
-    ) -> Value {
-        let (one, stride) = (graph.integer(1), graph.integer(self.stride as i64));
-        let last = graph.node("Sub", &[size, &one], &[]);
-        let strides = graph.node("Div", &[&last, &stride], &[]);
-        let whole = graph.node("Mul", &[&strides, &stride], &[]);
-        let row = graph.node("Sub", &[&last, &whole], &[]);
-        let kernel = graph.node("Gather", &[table, &row], &[("axis", Attribute::Int(0))]);
-        let sizes = along(axis, taps.length, 1);
-        let kernel = graph.reshape(&kernel, &[&[1, 1], &sizes[..]].concat());
-        let all = graph.integers(&[&[channels as i64, 1], &sizes[..]].concat());
-        graph.node("Expand", &[&kernel, &all], &[])
-    }
-
-    fn taps(&self) -> Result<Taps, NnError> {
-        let (_, start) = gaussian_filter(1, self.stride, self.sigma)?;
-        let reach = start.unsigned_abs();
-        let length = 2 * reach + 1 + self.stride / 2;
-        let mut table = vec![0.0; self.stride * length];
-        for (rest, row) in table.chunks_exact_mut(length).enumerate() {
-            let (taps, start) = gaussian_filter(rest + 1, self.stride, self.sigma)?;
-            let first = start.saturating_add_unsigned(reach).unsigned_abs();
-            row[first..][..taps.len()].copy_from_slice(&taps);
-        }
-        let table = Tensor::from_vec(table, (self.stride, length), &Device::Cpu)?;
-        Ok(Taps { table, reach, length })
+    fn taps(&self) -> Result<Vec<Taps>, NnError> {
+        self.stride
+            .into_iter()
+            .zip(self.sigma)
+            .map(|(stride, sigma)| Taps::new(stride, sigma))
+            .collect()
     }
 }
 
-/// The taps of a [`GaussianPool`] for all grids.
+/// The taps of a [`GaussianPool`] along an axis, for all grids.
 struct Taps {
+    stride: usize,
     /// A row for each (size - 1) mod stride, its first tap `reach` voxels before the first of the grid.
     table: Tensor,
     reach: usize,
@@ -136,10 +116,45 @@ struct Taps {
 }
 
 impl Taps {
+    fn new(stride: usize, sigma: f64) -> Result<Self, NnError> {
+        let (_, start) = gaussian_filter(1, stride, sigma)?;
+        let reach = start.unsigned_abs();
+        let length = 2 * reach + 1 + stride / 2;
+        let mut table = vec![0.0; stride * length];
+        for (rest, row) in table.chunks_exact_mut(length).enumerate() {
+            let (taps, start) = gaussian_filter(rest + 1, stride, sigma)?;
+            let first = start.saturating_add_unsigned(reach).unsigned_abs();
+            row[first..][..taps.len()].copy_from_slice(&taps);
+        }
+        let table = Tensor::from_vec(table, (stride, length), &Device::Cpu)?;
+        Ok(Self { stride, table, reach, length })
+    }
+
+    /// The kernel of every channel along an axis of `size` voxels: `factor` times the row (size - 1) mod stride of the
+    /// table.
+    fn kernel(
+        &self,
+        factor: f64,
+        size: &Value,
+        (channels, axis): (usize, usize),
+        graph: &mut OnnxGraph,
+    ) -> Result<Value, NnError> {
+        let table = graph.tensor("taps", &(&self.table * factor)?)?;
+        let (one, stride) = (graph.integer(1), graph.integer(self.stride as i64));
+        let last = graph.node("Sub", &[size, &one], &[]);
+        let strides = graph.node("Div", &[&last, &stride], &[]);
+        let whole = graph.node("Mul", &[&strides, &stride], &[]);
+        let row = graph.node("Sub", &[&last, &whole], &[]);
+        let kernel = graph.node("Gather", &[&table, &row], &[("axis", Attribute::Int(0))]);
+        let sizes = along(axis, self.length, 1);
+        let kernel = graph.reshape(&kernel, &[&[1, 1], &sizes[..]].concat());
+        let all = graph.integers(&[&[channels as i64, 1], &sizes[..]].concat());
+        Ok(graph.node("Expand", &[&kernel, &all], &[]))
+    }
+
     fn attributes(
         &self,
         axis: usize,
-        stride: usize,
         after: usize,
         channels: usize,
     ) -> [(&'static str, Attribute<'static>); 4] {
@@ -147,7 +162,7 @@ impl Taps {
         [
             ("kernel_shape", Attribute::Ints(along(axis, self.length, 1).into())),
             ("pads", Attribute::Ints(pads)),
-            ("strides", Attribute::Ints(along(axis, stride, 1).into())),
+            ("strides", Attribute::Ints(along(axis, self.stride, 1).into())),
             ("group", Attribute::Int(channels as i64)),
         ]
     }
@@ -232,7 +247,9 @@ impl Pool {
     /// The pooled grid of a grid of `size` = D,H,W.
     pub(crate) fn pooled(self, size: [usize; 3]) -> [usize; 3] {
         match self {
-            Self::Gaussian(pool) | Self::Antialiased(pool) => size.map(|n| n.div_ceil(pool.stride)),
+            Self::Gaussian(pool) | Self::Antialiased(pool) => {
+                [0, 1, 2].map(|axis| size[axis].div_ceil(pool.stride[axis]))
+            }
             Self::Max(stride) => size.map(|n| n / stride),
         }
     }
@@ -252,18 +269,23 @@ impl Slab {
 }
 
 impl Pool {
-    fn stride(self) -> usize {
+    /// Factors by which the grid shrinks along D, H, W.
+    pub(crate) fn strides(self) -> [usize; 3] {
         match self {
             Self::Gaussian(pool) | Self::Antialiased(pool) => pool.stride,
-            Self::Max(stride) => stride,
+            Self::Max(stride) => [stride; 3],
         }
+    }
+
+    fn stride_of_planes(self) -> usize {
+        self.strides()[0]
     }
 
     /// The first of the planes, from which `wanted` pooled planes of a volume of `depth` planes are made, and their
     /// number. They are pooled as in the volume, since what is cut off before them is a whole number of strides, and
     /// after them as many voxels are left over.
     fn below(self, depth: usize, wanted: Slab) -> Result<Slab, NnError> {
-        let stride = self.stride();
+        let stride = self.stride_of_planes();
         let (start, taps) = self.reach(depth)?;
         let place = |plane: usize| (plane * stride) as isize + start;
         let first = place(wanted.first).max(0) as usize / stride * stride;
@@ -275,7 +297,7 @@ impl Pool {
     /// The pooled planes from which the `wanted` planes of a volume of `depth` planes are up-sampled, and the planes
     /// of the volume that lie over these.
     fn above(self, depth: usize, wanted: Slab) -> Result<[Slab; 2], NnError> {
-        let stride = self.stride();
+        let stride = self.stride_of_planes();
         let [pooled, ..] = self.pooled([depth; 3]);
         let (start, taps) = self.reach(depth)?;
         // The first pooled plane whose taps reach the first wanted one, and the last.
@@ -300,7 +322,7 @@ impl Pool {
 
     /// The least end from `end` on of planes from `first` on that leave over as many as the whole volume does.
     fn closed(self, depth: usize, first: usize, end: usize) -> usize {
-        let stride = self.stride();
+        let stride = self.stride_of_planes();
         let rest = match self {
             Self::Max(_) => stride,
             _ => (depth - 1) % stride + 1,
@@ -309,12 +331,12 @@ impl Pool {
         (first + strides * stride + rest).min(depth)
     }
 
-    /// How far before its first voxel, and over how many, a pooled voxel looks along an axis of `size` voxels.
+    /// How far before its first voxel, and over how many, a pooled voxel looks along an axis D of `size` voxels.
     fn reach(self, size: usize) -> Result<(isize, usize), NnError> {
         Ok(match self {
             Self::Max(stride) => (0, stride),
             Self::Gaussian(pool) => {
-                let (taps, start) = gaussian_filter(size, pool.stride, pool.sigma)?;
+                let (taps, start) = gaussian_filter(size, pool.stride[0], pool.sigma[0])?;
                 (start, taps.len())
             }
             Self::Antialiased(pool) => {
@@ -332,7 +354,7 @@ impl Pool {
     /// Every plane of constant z, pooled; then [`forward_planes`](Self::forward_planes) pools along z alone.
     pub(crate) fn forward_in_planes(self, field: &Field) -> Result<Field, NnError> {
         match self {
-            Self::Gaussian(pool) => pool.along(field, [false, true, true]),
+            Self::Gaussian(pool) => pool.along([false, true, true]).forward(field),
             _ => Ok(field.clone()),
         }
     }
@@ -347,10 +369,10 @@ impl Pool {
         let needed = self.below(depth, wanted)?;
         let planes = planes(needed)?;
         let pooled = match self {
-            Self::Gaussian(pool) => pool.along(&planes, [true, false, false])?,
+            Self::Gaussian(pool) => pool.along([true, false, false]).forward(&planes)?,
             _ => self.forward(&planes)?,
         };
-        let first = wanted.first - needed.first / self.stride();
+        let first = wanted.first - needed.first / self.stride_of_planes();
         Ok(pooled.with(pooled.values().narrow(2, first, wanted.planes).map_err(NnError::from)?)?)
     }
 
@@ -370,18 +392,10 @@ impl Pool {
         let (Self::Gaussian(pool) | Self::Antialiased(pool)) = self else {
             return Ok(wanted_of(self.upsample(&coarse, [over.planes, height, width])?)?);
         };
-        let along = |field: &Field, size, axes| -> Result<Field, NnError> {
-            field.with(gaussian_upsample3d_along(
-                field.values(),
-                size,
-                pool.stride,
-                pool.sigma,
-                axes,
-            )?)
-        };
         let [_, h, w] = coarse.size();
-        let risen = wanted_of(along(&coarse, [over.planes, h, w], [true, false, false])?)?;
-        Ok(along(&risen, [wanted.planes, height, width], [false, true, true])?)
+        let along_planes = pool.along([true, false, false]);
+        let risen = wanted_of(along_planes.upsample(&coarse, [over.planes, h, w])?)?;
+        Ok(pool.along([false, true, true]).upsample(&risen, [wanted.planes, height, width])?)
     }
 }
 

@@ -57,42 +57,38 @@ pub fn gaussian_pool3d(x: &Tensor, stride: usize, sigma: f64) -> Result<Tensor> 
     apply(AxisFilters::gaussian(Volume::of(OP, x)?, stride, sigma)?, [x])
 }
 
-/// [`gaussian_pool3d`] along the axes D, H, W for which `along` is true: one after the other they give the same.
+/// [`gaussian_pool3d`] with a stride and a width for each of the axes D, H, W; a stride of 1 and a width of 0 leave an
+/// axis as it is. One axis after the other gives the same.
 ///
 /// # Errors
 /// As [`gaussian_pool3d`].
-pub fn gaussian_pool3d_along(
-    x: &Tensor,
-    stride: usize,
-    sigma: f64,
-    along: [bool; 3],
-) -> Result<Tensor> {
+pub fn gaussian_pool3d_along(x: &Tensor, stride: [usize; 3], sigma: [f64; 3]) -> Result<Tensor> {
     const OP: &str = "gaussian_pool3d_along";
     let volume = Volume::of(OP, x)?;
-    let [z, y, w] = gaussian_axes(OP, volume.size, stride, sigma)?;
-    let axes = [(z, 0), (y, 1), (w, 2)]
-        .map(|(axis, i)| if along[i] { axis } else { AxisFilter::identity(volume.size[i]) });
-    apply(AxisFilters::new(volume, axes), [x])
+    apply(AxisFilters::new(volume, gaussian_axes(OP, volume.size, stride, sigma)?), [x])
 }
 
 /// The filters of a Gaussian pool of a grid of D, H, W voxels.
 pub(super) fn gaussian_axes(
     op: &'static str,
     size: [usize; 3],
-    stride: usize,
-    sigma: f64,
+    stride: [usize; 3],
+    sigma: [f64; 3],
 ) -> Result<[AxisFilter; 3]> {
-    if stride == 0 {
+    if stride.contains(&0) {
         return Err(invalid(op, "expected a stride of at least 1, got 0"));
     }
-    if !(sigma > 0.0 && sigma <= SIGMA_MAX) {
-        let problem = format!("expected a sigma above 0 and at most {SIGMA_MAX}, got {sigma}");
-        return Err(invalid(op, problem));
+    for (stride, sigma) in stride.into_iter().zip(sigma) {
+        let left = stride == 1 && sigma == 0.0;
+        if !(left || sigma > 0.0 && sigma <= SIGMA_MAX) {
+            let problem = format!("expected a sigma above 0 and at most {SIGMA_MAX}, got {sigma}");
+            return Err(invalid(op, problem));
+        }
     }
     if size.contains(&0) {
         return Err(invalid(op, format!("expected sizes of at least 1, got {size:?}")));
     }
-    Ok(size.map(|n| AxisFilter::gaussian(n, stride, sigma)))
+    Ok([0, 1, 2].map(|axis| AxisFilter::gaussian(size[axis], stride[axis], sigma[axis])))
 }
 
 /// What [`gaussian_pool3d`] does along an axis of `size` voxels: taps and `start` in
@@ -102,7 +98,7 @@ pub(super) fn gaussian_axes(
 /// # Errors
 /// As [`gaussian_pool3d`].
 pub fn gaussian_filter(size: usize, stride: usize, sigma: f64) -> Result<(Vec<f64>, isize)> {
-    let [filter, ..] = gaussian_axes("gaussian_filter", [size; 3], stride, sigma)?;
+    let [filter, ..] = gaussian_axes("gaussian_filter", [size; 3], [stride; 3], [sigma; 3])?;
     Ok((filter.taps, filter.start))
 }
 
@@ -117,11 +113,10 @@ pub(super) struct AxisFilter {
 }
 
 impl AxisFilter {
-    pub(super) fn identity(size: usize) -> Self {
-        Self { taps: vec![1.0], start: 0, stride: 1, size, out: size }
-    }
-
     fn gaussian(size: usize, stride: usize, sigma: f64) -> Self {
+        if sigma == 0.0 {
+            return Self { taps: vec![1.0], start: 0, stride, size, out: size };
+        }
         let out = size.div_ceil(stride);
         // Position of the first sample, in half voxels.
         let first = size - 1 - (out - 1) * stride;
@@ -220,7 +215,7 @@ impl AxisFilters {
 
     /// Those of [`gaussian_pool3d`].
     pub(crate) fn gaussian(volume: Volume, stride: usize, sigma: f64) -> Result<Self> {
-        Ok(Self::new(volume, gaussian_axes(OP, volume.size, stride, sigma)?))
+        Ok(Self::new(volume, gaussian_axes(OP, volume.size, [stride; 3], [sigma; 3])?))
     }
 
     pub(crate) fn transposed(&self) -> Self {
@@ -330,18 +325,19 @@ mod tests {
     fn axes_after_one_another_are_all_at_once() {
         let x = normal(1, (2, 3, 7, 6, 9));
         let whole = gaussian_pool3d(&x, 2, 1.2).unwrap();
-        let planes = gaussian_pool3d_along(&x, 2, 1.2, [false, true, true]).unwrap();
+        let planes = gaussian_pool3d_along(&x, [1, 2, 2], [0.0, 1.2, 1.2]).unwrap();
         assert_eq!(planes.dims(), [2, 3, 7, 3, 5]);
-        let found = gaussian_pool3d_along(&planes, 2, 1.2, [true, false, false]).unwrap();
+        let found = gaussian_pool3d_along(&planes, [2, 1, 1], [1.2, 0.0, 0.0]).unwrap();
         let gap = |a: &Tensor, b: &Tensor| {
             let gap = (a - b).unwrap().abs().unwrap().max_all().unwrap();
             gap.to_scalar::<f64>().unwrap()
         };
         assert!(gap(&found, &whole) < 1e-12);
         let risen = gaussian_upsample3d(&whole, [7, 6, 9], 2, 1.2).unwrap();
-        let along = |x, size, along| gaussian_upsample3d_along(x, size, 2, 1.2, along).unwrap();
-        let planes = along(&whole, [7, 3, 5], [true, false, false]);
-        let found = along(&planes, [7, 6, 9], [false, true, true]);
+        let along =
+            |x, size, stride, sigma| gaussian_upsample3d_along(x, size, stride, sigma).unwrap();
+        let planes = along(&whole, [7, 3, 5], [2, 1, 1], [1.2, 0.0, 0.0]);
+        let found = along(&planes, [7, 6, 9], [1, 2, 2], [0.0, 1.2, 1.2]);
         assert!(gap(&found, &risen) < 1e-12);
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::axis_filter::{AxisFilter, AxisFilters, gaussian_axes};
+use super::axis_filter::{AxisFilters, gaussian_axes};
 use crate::check::{Volume, invalid};
 use crate::op::apply;
 
@@ -23,27 +23,25 @@ pub fn gaussian_upsample3d(
     stride: usize,
     sigma: f64,
 ) -> Result<Tensor> {
-    gaussian_upsample3d_along(x, size, stride, sigma, [true; 3])
+    gaussian_upsample3d_along(x, size, [stride; 3], [sigma; 3])
 }
 
-/// [`gaussian_upsample3d`] along the axes D, H, W for which `along` is true, to a grid of `size` that along the others is
-/// that of `x`: one after the other they give the same.
+/// [`gaussian_upsample3d`] with a stride and a width for each of the axes D, H, W; a stride of 1 and a width of 0 leave
+/// an axis as it is. One axis after the other gives the same.
 ///
 /// # Errors
 /// As [`gaussian_upsample3d`].
 pub fn gaussian_upsample3d_along(
     x: &Tensor,
     size: [usize; 3],
-    stride: usize,
-    sigma: f64,
-    along: [bool; 3],
+    stride: [usize; 3],
+    sigma: [f64; 3],
 ) -> Result<Tensor> {
     const OP: &str = "gaussian_upsample3d";
     let volume = Volume::of(OP, x)?;
     let [z, y, w] = gaussian_axes(OP, size, stride, sigma)?;
-    let axes = [(z, 0), (y, 1), (w, 2)]
-        .map(|(axis, i)| if along[i] { axis.times(stride) } else { AxisFilter::identity(size[i]) });
-    let expected = [0, 1, 2].map(|i| if along[i] { size[i].div_ceil(stride) } else { size[i] });
+    let axes = [z.times(stride[0]), y.times(stride[1]), w.times(stride[2])];
+    let expected = [0, 1, 2].map(|i| size[i].div_ceil(stride[i]));
     if volume.size != expected {
         let found = volume.size;
         let problem = format!("expected a grid of {expected:?} for {size:?}, got {found:?}");

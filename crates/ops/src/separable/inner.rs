@@ -8,7 +8,7 @@ use super::geometry::Run;
 use crate::simd::Lanes;
 
 /// Largest k/2 of the filters.
-pub(super) const MAX_HALF: usize = 4;
+pub(super) const MAX_HALF: usize = 6;
 
 /// Copies the lines of one channel that a tile depends on.
 pub(super) struct Load<'a, T> {
@@ -98,6 +98,8 @@ impl<T: Lanes> WithSimd for Filter<'_, T> {
             2 => self.run::<S, 2>(simd),
             3 => self.run::<S, 3>(simd),
             4 => self.run::<S, 4>(simd),
+            5 => self.run::<S, 5>(simd),
+            6 => self.run::<S, 6>(simd),
             half => unreachable!("k/2 = {half} was refused when the operation was made"),
         }
     }

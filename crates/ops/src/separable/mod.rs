@@ -271,6 +271,7 @@ mod tests {
         compare(LIMITS, &ALL, ["2x0+1x1", "3x0+2x1+1x2"], (5, 3), [6, 5, 9], 1, zero);
         compare(LIMITS, single, ["1x1+1x0", "1x3+5x0"], (7, 4), [5, 9, 7], 2, zero);
         compare(LIMITS, single, ["1x0+1x2", "1x1"], (3, 2), [5, 6, 7], 3, circular);
+        compare(LIMITS, single, ["1x0+1x1", "1x1"], (13, 2), [4, 5, 6], 1, zero);
     }
 
     #[test]
