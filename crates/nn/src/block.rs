@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::layers::{Convolution, ConvolutionPath, FieldBatchNorm, FieldDropout, FieldLayer, Pool};
+use crate::config::Normalisation;
+use crate::layers::{
+    Convolution, ConvolutionPath, FieldBatchNorm, FieldDropout, FieldInstanceNorm, FieldLayer,
+    NormConfig, Pool,
+};
 use crate::onnx::{OnnxField, OnnxGraph};
 use crate::recompute::recomputed;
-use crate::{Field, Mode, NnError, Pass};
+use crate::{Field, Mode, NnError, Pass, Scope};
 
 /// Is shown the field that each layer gives, under the layer's name.
 pub(crate) type Observer<'a> = dyn FnMut(&str, &Field) + 'a;
 
-/// A convolution and what of batch norm, nonlinearity, pooling and dropout follows it, in this order.
+/// A convolution and what of norm, nonlinearity, pooling and dropout follows it, in this order.
 #[derive(Debug)]
 pub(crate) struct Layer {
     /// The beginning of the names under which it is observed.
@@ -20,12 +24,51 @@ pub(crate) struct Layer {
     /// Whether it is observed.
     pub(crate) observed: bool,
     pub(crate) conv: Box<dyn Convolution>,
-    pub(crate) norm: Option<FieldBatchNorm>,
+    pub(crate) norm: Option<Norm>,
     pub(crate) nonlinearity: Option<Box<dyn FieldLayer>>,
     /// What an observer hears of norm and nonlinearity.
     pub(crate) norm_title: &'static str,
     pub(crate) pool: Option<Pool>,
     pub(crate) dropout: Option<FieldDropout>,
+}
+
+/// What follows a convolution.
+#[derive(Debug)]
+pub(crate) enum Norm {
+    Batch(FieldBatchNorm),
+    Instance(FieldInstanceNorm),
+}
+
+impl Norm {
+    pub(crate) fn new(
+        kind: Normalisation,
+        params: Scope<'_>,
+        config: impl Into<NormConfig>,
+    ) -> Result<Self, NnError> {
+        Ok(match kind {
+            Normalisation::Batch => Self::Batch(FieldBatchNorm::new(params, config)?),
+            Normalisation::Instance => Self::Instance(FieldInstanceNorm::new(params, config)?),
+        })
+    }
+
+    fn layer(&self) -> &dyn FieldLayer {
+        match self {
+            Self::Batch(norm) => norm,
+            Self::Instance(norm) => norm,
+        }
+    }
+
+    fn forward_then(
+        &self,
+        next: &dyn FieldLayer,
+        field: &Field,
+        pass: Pass,
+    ) -> Result<Field, NnError> {
+        match self {
+            Self::Batch(norm) => norm.forward_then(next, field, pass),
+            Self::Instance(norm) => next.forward_t(&norm.forward_t(field, pass)?, pass),
+        }
+    }
 }
 
 /// One or, in a residual block, two layers `L`: built ones or plans of them.
@@ -83,7 +126,7 @@ impl Layer {
         observe("convolution", &field);
         match (&self.norm, &self.nonlinearity) {
             (Some(norm), Some(next)) => field = norm.forward_then(&**next, &field, pass)?,
-            (Some(norm), None) => field = norm.forward_t(&field, pass)?,
+            (Some(norm), None) => field = norm.layer().forward_t(&field, pass)?,
             (None, Some(next)) => field = next.forward_t(&field, pass)?,
             (None, None) => {}
         }
@@ -95,16 +138,20 @@ impl Layer {
         self.dropout.as_ref().map_or(Ok(field.clone()), |d| d.forward_t(&field, pass))
     }
 
-    /// For evaluation, with the norm in the convolution.
+    /// For evaluation, with a batch norm in the convolution.
     fn folded(&self) -> Result<Self, NnError> {
+        let (conv, norm) = match &self.norm {
+            Some(Norm::Batch(norm)) => (self.conv.folded_with(norm)?, None),
+            Some(Norm::Instance(norm)) => {
+                (self.conv.frozen()?, Some(Norm::Instance(norm.frozen()?)))
+            }
+            None => (self.conv.frozen()?, None),
+        };
         Ok(Self {
             title: self.title.clone(),
             observed: self.observed,
-            conv: Box::new(match &self.norm {
-                Some(norm) => self.conv.folded_with(norm)?,
-                None => self.conv.frozen()?,
-            }),
-            norm: None,
+            conv: Box::new(conv),
+            norm,
             nonlinearity: self.nonlinearity.as_ref().map(|n| n.folded()).transpose()?,
             norm_title: self.norm_title,
             pool: self.pool,
@@ -121,7 +168,7 @@ impl Layer {
     fn export(&self, field: &OnnxField, graph: &mut OnnxGraph) -> Result<OnnxField, NnError> {
         let mut field = self.conv.export(field, graph)?;
         if let Some(norm) = &self.norm {
-            field = norm.export(&field, graph)?;
+            field = norm.layer().export(&field, graph)?;
         }
         if let Some(next) = &self.nonlinearity {
             graph.enter(format!("{}.nonlinearity", self.place()));

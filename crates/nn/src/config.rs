@@ -16,7 +16,7 @@ pub enum ModelConfig {
     Plain(PlainConfig),
 }
 
-/// A steerable network (Weiler et al. 2018): blocks of steerable convolution, batch norm, nonlinearity and
+/// A steerable network (Weiler et al. 2018): blocks of steerable convolution, norm, nonlinearity and
 /// antialiased subsampling, and a [`Head`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,14 +36,17 @@ pub struct SteerableConfig {
     /// Probability of dropping a whole field after each block.
     #[serde(default)]
     pub dropout: f64,
-    /// Whether batch norm only scales ([`NormConfig::scaling_only`](crate::layers::NormConfig::scaling_only)),
+    /// The norm after every convolution.
+    #[serde(default, skip_serializing_if = "is_batch")]
+    pub norm: Normalisation,
+    /// Whether the norms only scale ([`NormConfig::scaling_only`](crate::layers::NormConfig::scaling_only)),
     /// so that empty space stays zero.
     #[serde(default)]
     pub keep_zero: bool,
     /// Whether the pooled channels are batch-normalised before the linear head.
     #[serde(default)]
     pub head_norm: bool,
-    /// What follows every convolution and its batch norm.
+    /// What follows every convolution and its norm.
     #[serde(default)]
     pub nonlinearity: Nonlinearity,
     /// What the network gives.
@@ -60,6 +63,19 @@ pub struct SteerableConfig {
     /// result has the grid of the input.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decoder: Vec<SteerableBlock>,
+}
+
+/// What follows every convolution: in a model file `norm = "instance"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalisation {
+    /// By the statistics of a batch in training and running ones at evaluation
+    /// ([`FieldBatchNorm`](crate::layers::FieldBatchNorm)), which are folded into the convolutions.
+    #[default]
+    Batch,
+    /// By the statistics of each item ([`FieldInstanceNorm`](crate::layers::FieldInstanceNorm)): the same for a batch of
+    /// one, and at evaluation as in training. Answers for a voxel then depend on the whole volume.
+    Instance,
 }
 
 /// What a network gives: in a model file `head = "voxels"`, or a table
@@ -99,9 +115,9 @@ impl Head {
     }
 }
 
-/// Convolution, batch norm, nonlinearity, antialiased subsampling where `stride > 1`, dropout. With
+/// Convolution, norm, nonlinearity, antialiased subsampling where `stride > 1`, dropout. With
 /// `residual` two of these, of which the first subsamples, and what the block was given is added: through a
-/// 1x1x1 intertwiner and batch norm where type or grid change.
+/// 1x1x1 intertwiner and norm where type or grid change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SteerableBlock {
@@ -141,7 +157,7 @@ impl SteerableBlock {
     }
 }
 
-/// The rivals: convolution, batch norm, ReLU and pooling, mean over space, linear head; with
+/// The rivals: convolution, norm, ReLU and pooling, mean over space, linear head; with
 /// [`Symmetry::Octahedral`] a group-convolutional network, whose channels
 /// have 24 orientations each and whose answer does not change under the 24 rotations of the cube
 /// (exactly where pooling is antialiased; max pooling has no centre on odd grids). A
@@ -166,6 +182,9 @@ pub struct PlainConfig {
     /// How the grid shrinks.
     #[serde(default)]
     pub pooling: Pooling,
+    /// The norm after every convolution.
+    #[serde(default, skip_serializing_if = "is_batch")]
+    pub norm: Normalisation,
     /// The group with whose rotations the layers commute.
     #[serde(default)]
     pub symmetry: Symmetry,
@@ -196,9 +215,9 @@ pub enum Pooling {
     Antialiased,
 }
 
-/// Convolution, batch norm, ReLU, pooling where `pool > 1`, dropout. With `residual` (He et al. 2016,
-/// figure 2, with pooling instead of strides) another convolution and batch norm, and before the last ReLU
-/// what the block was given is added: through a 1x1x1 convolution and batch norm where channels or grid
+/// Convolution, norm, ReLU, pooling where `pool > 1`, dropout. With `residual` (He et al. 2016,
+/// figure 2, with pooling instead of strides) another convolution and norm, and before the last ReLU
+/// what the block was given is added: through a 1x1x1 convolution and norm where channels or grid
 /// change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -261,6 +280,11 @@ fn is_false(value: &bool) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_one(value: &usize) -> bool {
     *value == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_batch(norm: &Normalisation) -> bool {
+    *norm == Normalisation::Batch
 }
 
 fn one() -> usize {
@@ -376,6 +400,7 @@ impl SteerableConfig {
             input_scale: 1.0,
             voxel_size: cubes(),
             dropout: 0.0,
+            norm: Normalisation::Batch,
             keep_zero: false,
             head_norm: false,
             nonlinearity: Nonlinearity::Gate,
@@ -501,6 +526,7 @@ impl PlainConfig {
         Self {
             input_scale: steerable.input_scale,
             dropout: steerable.dropout,
+            norm: steerable.norm,
             head: steerable.head.clone(),
             decoder: steerable.decoder.iter().map(block).collect(),
             ..Self::new(steerable.input.dim(), steerable.classes, blocks)
@@ -529,6 +555,7 @@ impl PlainConfig {
             input_scale: 1.0,
             dropout: 0.0,
             pooling: Pooling::Max,
+            norm: Normalisation::Batch,
             symmetry: Symmetry::None,
             head: Head::Classes,
             transformer: None,

@@ -7,7 +7,7 @@
 //!
 //! * [`Field`]: a tensor together with its irreps.
 //! * [`layers`]: steerable convolution, also with learned radial functions, intertwiners; gate, norm,
-//!   tensor-product and spherical-grid nonlinearities, batch norm, field dropout, antialiased pooling and
+//!   tensor-product and spherical-grid nonlinearities, batch and instance norm, field dropout, antialiased pooling and
 //!   up-sampling, linear head. Each is a [`FieldLayer`](layers::FieldLayer), made at a place in [`Params`] or in a
 //!   candle `VarBuilder`.
 //! * [`Network`]: what a [`ModelConfig`] describes, steerable and plain, also residual and U-Nets, with a [`Head`]
@@ -97,8 +97,8 @@ mod windows;
 
 pub use block::ConvolutionInfo;
 pub use config::{
-    Head, ModelConfig, PlainBlock, PlainConfig, Pooling, SteerableBlock, SteerableConfig,
-    TransformerConfig,
+    Head, ModelConfig, Normalisation, PlainBlock, PlainConfig, Pooling, SteerableBlock,
+    SteerableConfig, TransformerConfig,
 };
 pub use error::NnError;
 pub use field::{Field, LayerField};

@@ -29,7 +29,7 @@ pub struct Network {
 
 /// A network ready for evaluation: every batch norm is folded into the convolution before it
 /// ([`Convolution::folded_with`](crate::layers::Convolution::folded_with)), the one of the head into the linear
-/// layer, and dense filters are expanded.
+/// layer, and dense filters are expanded. Instance norms, which depend on the volume, stay.
 ///
 /// It gives what the network that it was made of ([`Network::folded`]) gave at
 /// that moment in [`Mode::Evaluate`], up to rounding, and keeps no field longer
@@ -258,8 +258,8 @@ impl FoldedNetwork {
     /// many are computed at once, about. The same as [`forward`](Self::forward) to rounding.
     ///
     /// # Errors
-    /// [`NnError::Config`] for a network whose answers are not local (with a spatial transformer, or an answer for the
-    /// whole volume) or convolutions of another stride than 1, and what `source` and `sink` say.
+    /// [`NnError::Config`] for a network whose answers are not local (with a spatial transformer, instance norm, or an answer
+    /// for the whole volume) or convolutions of another stride than 1, and what `source` and `sink` say.
     pub fn forward_planes<E: From<NnError>>(
         &self,
         dims: [usize; 3],

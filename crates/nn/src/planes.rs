@@ -67,8 +67,8 @@ pub(crate) fn forward<E: From<NnError>>(
     sink: &mut dyn FnMut(usize, &Tensor) -> Result<(), E>,
 ) -> Result<(), E> {
     if !is_local(graph) {
-        let problem = "a network with a spatial transformer, strided convolutions or an answer for the whole volume \
-                       gives no planes";
+        let problem = "a network with a spatial transformer, strided convolutions, instance norm or an answer for \
+                       the whole volume gives no planes";
         return Err(fault::<()>("head", problem).expect_err("a fault").into());
     }
     let (mut stages, last) = Stages::of(graph, dims, planes.max(1))?;

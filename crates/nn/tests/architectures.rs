@@ -9,8 +9,8 @@ use candle_core::{DType, Device, Tensor};
 use common::{random_volume, relative_gap, turn, worst_gap};
 use nalgebra::Matrix3;
 use networks::{
-    ALL, all_models, block, configs, field_head, irreps, of, pair, plain_residual, plain_unets,
-    prepared, residual, unet,
+    ALL, all_models, block, configs, field_head, instance_unet, irreps, of, pair, plain_residual,
+    plain_unets, prepared, residual, unet,
 };
 use proptest::prelude::*;
 use steer3d_kernels::Family;
@@ -19,8 +19,8 @@ use steer3d_nn::layers::{
     TensorProductNonlinearity,
 };
 use steer3d_nn::{
-    Field, Head, Mode, ModelConfig, Network, NnError, Nonlinearity, Params, PlainConfig,
-    SteerableConfig, Symmetry,
+    Field, Head, Mode, ModelConfig, Network, NnError, Nonlinearity, Normalisation, Params,
+    PlainConfig, SteerableConfig, Symmetry,
 };
 use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
 
@@ -88,7 +88,8 @@ fn in_ball(x: &Tensor) -> Tensor {
 fn every_head_turns_with_the_volume() {
     let classes = SteerableConfig { classes: 3, ..residual() };
     let scalars = SteerableConfig { head: Head::Scalars, classes: 2, ..residual() };
-    for config in [classes, scalars, unet(), field_head(false), field_head(true)] {
+    let instance = instance_unet();
+    for config in [classes, scalars, unet(), instance, field_head(false), field_head(true)] {
         for rotation in cube_group().iter().step_by(5) {
             let [found, expected] = both_ways(&config, rotation);
             let gap = relative_gap(&found, &expected);
@@ -171,7 +172,9 @@ fn fields_in_bf16_give_nearly_the_same_and_everything_else_in_f32() {
             let statistics = network.params().all().skip(grads.len());
             let statistics = statistics.map(|(_, v)| v.as_tensor().clone()).collect();
             let evaluated = network.forward(&x, Mode::Evaluate).unwrap();
-            [vec![y], statistics, vec![evaluated], grads]
+            // There are no statistics without batch norms.
+            let all = [vec![y], statistics, vec![evaluated], grads];
+            all.into_iter().filter(|tensors| !tensors.is_empty()).collect::<Vec<_>>()
         };
         let row = |all: &Vec<Tensor>| {
             let flat: Vec<_> = all.iter().map(|t| t.flatten_all().unwrap()).collect();
@@ -191,7 +194,7 @@ fn fields_in_bf16_give_nearly_the_same_and_everything_else_in_f32() {
 
 #[test]
 fn gradients_of_whole_networks_agree_with_central_differences() {
-    for config in [residual(), unet(), field_head(true)] {
+    for config in [residual(), unet(), instance_unet(), field_head(true)] {
         for nonlinearity in ALL {
             let config = SteerableConfig { nonlinearity, ..config.clone() };
             let model = ModelConfig::Steerable(config);
@@ -228,6 +231,30 @@ fn gradients_of_whole_networks_agree_with_central_differences() {
             }
         }
     }
+}
+
+#[test]
+fn instance_norm_answers_for_each_item_alone_and_as_in_training() {
+    let network = network(&instance_unet());
+    let x = pair(1, 11);
+    let at = |x: &Tensor, mode| network.forward(x, mode).unwrap();
+    let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let whole = at(&x, Mode::Evaluate);
+    assert_eq!(bits(&at(&x, Mode::Train { seed: 0, step: 0 })), bits(&whole));
+    for item in 0..2 {
+        let alone = at(&x.narrow(0, item, 1).unwrap(), Mode::Evaluate);
+        assert_eq!(bits(&alone), bits(&whole.narrow(0, item, 1).unwrap()));
+    }
+    assert!(!network.folded().unwrap().is_local());
+    let params = network.params();
+    assert_eq!(params.all().count(), params.trainable().len(), "no running statistics");
+}
+
+#[test]
+fn the_norm_of_a_head_is_a_batch_norm() {
+    let config = SteerableConfig { head_norm: true, norm: Normalisation::Instance, ..residual() };
+    let error = Network::new(&config.into(), 1, DType::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("head_norm") && error.contains("batch norm"), "{error}");
 }
 
 fn mirrored(x: &Tensor) -> Tensor {

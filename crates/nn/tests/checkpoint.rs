@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, load, save};
-use steer3d_nn::{Mode, ModelConfig, Network, PlainConfig, SteerableConfig, TransformerConfig};
+use steer3d_nn::{
+    Mode, ModelConfig, Network, Normalisation, PlainConfig, SteerableConfig, TransformerConfig,
+};
 
 fn card(model: ModelConfig) -> ModelCard {
     ModelCard {
@@ -37,6 +39,11 @@ fn steerable() -> ModelConfig {
 fn plain() -> ModelConfig {
     let ModelConfig::Steerable(config) = steerable() else { unreachable!() };
     ModelConfig::Plain(PlainConfig::like(&config).with_parameters(2000))
+}
+
+fn instance() -> ModelConfig {
+    let ModelConfig::Steerable(config) = steerable() else { unreachable!() };
+    ModelConfig::Steerable(SteerableConfig { norm: Normalisation::Instance, ..config })
 }
 
 fn transformer() -> ModelConfig {
@@ -79,7 +86,7 @@ fn message(path: &Path) -> String {
 
 #[test]
 fn a_loaded_network_gives_the_same_logits() {
-    for model in [steerable(), plain(), transformer()] {
+    for model in [steerable(), instance(), plain(), transformer()] {
         let folder = tempfile::tempdir().unwrap();
         let (path, network) = saved(folder.path(), model.clone());
         let (loaded, found) = load(&path, &Device::Cpu).unwrap();

@@ -1,4 +1,4 @@
-//! Equivariant batch normalisation: the training form and the evaluation form.
+//! Equivariant batch normalisation, the training form and the evaluation form, and normalisation of each item alone.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -16,6 +16,7 @@ use crate::simd::Lanes;
 
 const OP: &str = "field_batch_norm";
 const AFFINE: &str = "field_affine";
+const INSTANCE: &str = "field_instance_norm";
 
 /// Equivariant batch normalisation with the statistics of the batch (Weiler et al. 2018,
 /// section 4.4), differentiable in `x`, `weight` and `bias`.
@@ -50,23 +51,46 @@ pub(crate) fn batch_normalize(
     bias: &Tensor,
     eps: f64,
 ) -> Result<(Normalize, Tensor, Tensor)> {
-    if !(eps.is_finite() && eps >= 0.0) {
-        return Err(invalid(OP, format_args!("expected a finite eps of at least 0, got {eps}")));
-    }
+    check_eps(OP, eps)?;
     let layout = FieldLayout::new(OP, x, irreps, weight, bias)?;
-    let stats = to_f64(&apply_constant(Statistics(layout.clone()), [x])?)?;
-    let (rank, batch) = (Rank::current(), layout.volume.batch);
-    let (stats, batch) = match &rank {
-        None => (stats, batch),
-        Some(rank) => of_all_ranks(rank, batch, stats)?,
-    };
-    let (mean, var) = stats.split_at(layout.fields.len());
+    let (op, var) = Normalize::of_batch(layout, x, eps, Rank::current())?;
     let dtype = if x.dtype() == DType::BF16 { DType::F32 } else { x.dtype() };
-    let batch_mean = small_tensor(layout.of_invariant(mean), dtype, x)?;
-    let batch_var = small_tensor(var.to_vec(), dtype, x)?;
-    let std = var.iter().map(|v| (v + eps).sqrt()).collect();
-    let op = Normalize { layout, mean: mean.to_vec(), std, from_batch: true, batch, rank };
+    let batch_mean = small_tensor(op.layout.of_invariant(&op.mean), dtype, x)?;
+    let batch_var = small_tensor(var, dtype, x)?;
     Ok((op, batch_mean, batch_var))
+}
+
+fn check_eps(op: &'static str, eps: f64) -> Result<()> {
+    if eps.is_finite() && eps >= 0.0 {
+        return Ok(());
+    }
+    Err(invalid(op, format_args!("expected a finite eps of at least 0, got {eps}")))
+}
+
+/// [`field_batch_norm`] of each item of a batch alone, in training and at evaluation: instance normalisation (Ulyanov,
+/// Vedaldi and Lempitsky 2016, <https://arxiv.org/abs/1607.08022>) of fields, differentiable in `x`, `weight` and `bias`.
+///
+/// The mean of a scalar field and var of every field are over the voxels of one item. Arguments as those of
+/// [`field_batch_norm`].
+///
+/// # Errors
+/// As [`field_batch_norm`].
+pub fn field_instance_norm(
+    x: &Tensor,
+    irreps: &Irreps,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Tensor> {
+    check_eps(INSTANCE, eps)?;
+    let layout = FieldLayout::new(INSTANCE, x, irreps, weight, bias)?.of_items();
+    let (batch, _, d, h, w) = x.dims5()?;
+    // One item with the fields of all: their statistics are those of fields of its own.
+    let joined = x.reshape((1, layout.volume.channels, d, h, w))?;
+    let (op, _) = Normalize::of_batch(layout, &joined, eps, None)?;
+    let repeated = |t: &Tensor| if t.elem_count() == 0 { Ok(t.clone()) } else { t.repeat(batch) };
+    let (weight, bias) = (repeated(weight)?, repeated(bias)?);
+    apply(op, [&joined, &weight, &present(&bias, &weight)?])?.reshape(x.shape())
 }
 
 /// Means and variances over the batches of all ranks, of those of the own batch, and the number of items of all.
@@ -146,6 +170,17 @@ impl FieldLayout {
     fn of_volume(op: &'static str, volume: Volume, irreps: &Irreps) -> Result<Self> {
         expect_type(op, &volume, irreps)?;
         Ok(Self { volume, fields: spans(irreps) })
+    }
+
+    /// The fields of all items as those of one.
+    fn of_items(self) -> Self {
+        let Volume { batch, channels, .. } = self.volume;
+        let fields = &self.fields;
+        let of_item = |item: usize| {
+            fields.iter().map(move |f| Span { offset: f.offset + item * channels, ..*f })
+        };
+        let fields = (0..batch).flat_map(of_item).collect();
+        Self { volume: Volume { batch: 1, channels: batch * channels, ..self.volume }, fields }
     }
 
     /// The values of the invariant fields among those of all fields.
@@ -267,6 +302,23 @@ pub(crate) fn statistics<T: Lanes>(volume: Volume, irreps: &Irreps, x: &[T]) -> 
 }
 
 impl Normalize {
+    /// By the statistics of a batch, which may be a part of that of other ranks, and the variances of all fields.
+    fn of_batch(
+        layout: FieldLayout,
+        x: &Tensor,
+        eps: f64,
+        rank: Option<Rank>,
+    ) -> Result<(Self, Vec<f64>)> {
+        let stats = to_f64(&apply_constant(Statistics(layout.clone()), [x])?)?;
+        let (mut mean, batch) = match &rank {
+            None => (stats, layout.volume.batch),
+            Some(rank) => of_all_ranks(rank, layout.volume.batch, stats)?,
+        };
+        let var = mean.split_off(layout.fields.len());
+        let std = var.iter().map(|v| (v + eps).sqrt()).collect();
+        Ok((Self { layout, mean, std, from_batch: true, batch, rank }, var))
+    }
+
     /// By means and variances of all fields; `from_batch` says whether they are those of the input.
     pub(crate) fn by<T: Lanes>(
         volume: Volume,

@@ -38,7 +38,7 @@ mod testing;
 mod tf32;
 
 pub use affine::affine_resample3d;
-pub use batch_norm::{field_affine, field_batch_norm};
+pub use batch_norm::{field_affine, field_batch_norm, field_instance_norm};
 pub use conv::{Conv3dConfig, conv3d};
 #[cfg(feature = "cudnn")]
 pub use cudnn::{cudnn_version, set_cudnn, uses_cudnn};

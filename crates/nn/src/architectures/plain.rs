@@ -1,13 +1,12 @@
 use steer3d_so3::Irreps;
 
 use super::shared::{built, check_outputs, check_scale, field_head};
-use crate::block::{Blocks, Layer, total};
+use crate::block::{Blocks, Layer, Norm, total};
 use crate::error::fault;
 use crate::field::scalars;
 use crate::graph::{Graph, Map, Output};
 use crate::layers::{
-    FieldBatchNorm, FieldDropout, Gate, GaussianPool, GroupConv, GroupConvConfig, Linear,
-    LinearConfig, Pool,
+    FieldDropout, Gate, GaussianPool, GroupConv, GroupConvConfig, Linear, LinearConfig, Pool,
 };
 use crate::plan::{LayerPlan, Planner, Role};
 use crate::transformer::{POSE, Transformer};
@@ -16,7 +15,7 @@ use crate::{
     TransformerConfig,
 };
 
-/// A network of convolution, batch norm, ReLU and pooling, as [`PlainConfig`] says. Initial weights are as He et al.
+/// A network of convolution, norm, ReLU and pooling, as [`PlainConfig`] says. Initial weights are as He et al.
 /// 2015 say.
 pub(crate) fn plain(config: &PlainConfig, params: &mut Params) -> Result<Graph, NnError> {
     check_outputs(&config.head, config.classes)?;
@@ -119,7 +118,7 @@ fn layer(config: &PlainConfig, params: &mut Params, plan: &LayerPlan) -> Result<
         title: plan.title.clone(),
         observed: true,
         conv: Box::new(GroupConv::new(params.pp("conv"), conv)?),
-        norm: Some(FieldBatchNorm::new(params.pp("norm"), irreps)?),
+        norm: Some(Norm::new(config.norm, params.pp("norm"), irreps)?),
         nonlinearity: if relu { Some(Box::new(Gate::new(irreps)?)) } else { None },
         norm_title: if relu { "norm and ReLU" } else { "norm" },
         pool: plan.pool,
@@ -177,7 +176,7 @@ impl PlainConfig {
     /// Number of trainable values; 0 where [`Network::new`](crate::Network::new) gives an error.
     pub fn parameter_count(&self) -> usize {
         self.counted(|blocks, last, outputs| {
-            // Filter, and scale and shift of the batch norm.
+            // Filter, and scale and shift of the norm.
             let count = |plan: &LayerPlan| {
                 plan.output.irreps.dim() * (plan.input.dim() * plan.size.pow(3) + 2)
             };

@@ -2,7 +2,7 @@ use steer3d_kernels::TapGrid;
 use steer3d_so3::{Irrep, Irreps, Parity};
 
 use super::shared::{built, check_outputs, check_scale, field_head};
-use crate::block::Layer;
+use crate::block::{Layer, Norm};
 use crate::error::fault;
 use crate::field::scalars;
 use crate::graph::{Graph, Map, Output};
@@ -11,13 +11,15 @@ use crate::layers::{
     SteerableConv3d, not_invariant,
 };
 use crate::plan::{LayerPlan, Planner, Role, check_terms};
-use crate::{FieldType, Head, NnError, Nonlinearity, Params, SteerableBlock, SteerableConfig};
+use crate::{
+    FieldType, Head, NnError, Nonlinearity, Normalisation, Params, SteerableBlock, SteerableConfig,
+};
 
 /// Added to the variances of the pooled channels: it keeps the norm of the head from amplifying what
 /// hardly differs between items, which is mostly noise of the grid.
 const HEAD_EPSILON: f64 = 1e-2;
 
-/// A steerable network (Weiler et al. 2018): blocks of steerable convolution, batch norm, nonlinearity and
+/// A steerable network (Weiler et al. 2018): blocks of steerable convolution, norm, nonlinearity and
 /// antialiased subsampling, residual or not; up-sampling blocks where configured, which make it a U-Net; and
 /// a [`Head`]. A classifier's head is the mean of the invariant channels over space, a norm of
 /// these where configured, and a linear layer. `spacing` are the edges (x, y, z) of the voxels of its volumes, in the
@@ -30,6 +32,9 @@ pub(crate) fn steerable(
     let pooled = matches!(config.head, Head::Classes | Head::Scalars);
     if config.head_norm && !pooled {
         return fault("head_norm", "is for heads of scalars of whole volumes only");
+    }
+    if config.head_norm && config.norm == Normalisation::Instance {
+        return fault("head_norm", "is a batch norm; leave it out where norm = \"instance\"");
     }
     check_outputs(&config.head, config.classes)?;
     check_scale(config.input_scale)?;
@@ -87,7 +92,7 @@ fn layer(
             title: plan.title.clone(),
             observed: false,
             conv: Box::new(SteerableConv3d::new(params.pp(&plan.path), map)?),
-            norm: Some(FieldBatchNorm::new(params.pp(&plan.path).pp("norm"), norm(output))?),
+            norm: Some(Norm::new(config.norm, params.pp(&plan.path).pp("norm"), norm(output))?),
             nonlinearity: None,
             norm_title: "norm",
             pool: None,
@@ -111,7 +116,7 @@ fn layer(
         title: plan.title.clone(),
         observed: true,
         conv: Box::new(SteerableConv3d::new(params.pp("conv"), conv)?),
-        norm: Some(FieldBatchNorm::new(params.pp("norm"), norm(middle))?),
+        norm: Some(Norm::new(config.norm, params.pp("norm"), norm(middle))?),
         norm_title: match config.nonlinearity {
             Nonlinearity::Gate => "norm and gate",
             _ => "norm and nonlinearity",

@@ -12,7 +12,7 @@ use crate::{Field, FieldType, Mode, NnError, Pass, Scope};
 const MOMENTUM: f64 = 0.1;
 const EPSILON: f64 = 1e-5;
 
-/// What a [`FieldBatchNorm`] is made of.
+/// What a [`FieldBatchNorm`] or a [`FieldInstanceNorm`](super::FieldInstanceNorm) is made of.
 #[derive(Debug, Clone)]
 pub struct NormConfig {
     /// Type of the fields.
@@ -32,6 +32,21 @@ impl From<&Irreps> for NormConfig {
     }
 }
 
+impl NormConfig {
+    /// The type by which fields are normalised: `irreps`, or with pseudoscalars in place of scalars, which are scaled and
+    /// never shifted.
+    pub(crate) fn normalised_as(&self) -> Result<Irreps, NnError> {
+        let scaled = |b: Block| {
+            let parity = if b.irrep.l == 0 { Parity::Odd } else { Parity::Even };
+            (b.mul, Irrep::o3(b.irrep.l, parity))
+        };
+        match self.scaling_only {
+            true => Ok(Irreps::new(self.irreps.blocks().map(scaled))?),
+            false => Ok(self.irreps.clone()),
+        }
+    }
+}
+
 /// Equivariant batch normalisation (Weiler et al. 2018, section 4.4): invariant channels are
 /// standardised as usual, every other field is divided by the root mean square of its norm, one
 /// number for each field, and scaled by a learned factor.
@@ -39,8 +54,7 @@ impl From<&Irreps> for NormConfig {
 pub struct FieldBatchNorm {
     name: String,
     irreps: Irreps,
-    /// The type by which fields are normalised: `irreps`, or with pseudoscalars in place of scalars,
-    /// which are scaled and never shifted.
+    /// As [`NormConfig::normalised_as`] says.
     normalised_as: Irreps,
     epsilon: f64,
     weight: Tensor,
@@ -62,13 +76,9 @@ impl FieldBatchNorm {
         config: impl Into<NormConfig>,
     ) -> Result<Self, NnError> {
         let mut params = params.into();
-        let NormConfig { irreps, scaling_only, epsilon } = config.into();
-        let scaled = |b: Block| {
-            let parity = if b.irrep.l == 0 { Parity::Odd } else { Parity::Even };
-            (b.mul, Irrep::o3(b.irrep.l, parity))
-        };
-        let normalised_as =
-            if scaling_only { Irreps::new(irreps.blocks().map(scaled))? } else { irreps.clone() };
+        let config = config.into();
+        let normalised_as = config.normalised_as()?;
+        let NormConfig { irreps, epsilon, .. } = config;
         let fields = irreps.num_fields();
         let mut invariant = vec![];
         let mut index = 0u32;

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use steer3d_kernels::Family;
 use steer3d_nn::{
-    Head, Mode, ModelConfig, Network, Nonlinearity, PlainBlock, PlainConfig, Pooling,
-    SteerableBlock, SteerableConfig, Symmetry, TransformerConfig,
+    Head, Mode, ModelConfig, Network, Nonlinearity, Normalisation, PlainBlock, PlainConfig,
+    Pooling, SteerableBlock, SteerableConfig, Symmetry, TransformerConfig,
 };
 use steer3d_so3::{Irreps, Stream};
 
@@ -86,7 +86,21 @@ pub(crate) fn configs() -> Vec<SteerableConfig> {
     let scalars = SteerableConfig { head: Head::Scalars, classes: 1, ..residual() };
     all.extend([field_head(false), field_head(true), scalars]);
     all.push(SteerableConfig { keep_zero: true, head_norm: true, ..residual() });
+    all.push(SteerableConfig { nonlinearity: Nonlinearity::TensorProduct, ..instance_unet() });
+    all.extend([false, true].map(|keep_zero| SteerableConfig { keep_zero, ..instance_unet() }));
     all
+}
+
+/// A U-Net with instance norms.
+pub(crate) fn instance_unet() -> SteerableConfig {
+    SteerableConfig { norm: Normalisation::Instance, ..unet() }
+}
+
+/// Ordinary and group U-Nets with instance norms.
+fn plain_instance() -> Vec<PlainConfig> {
+    let norm = Normalisation::Instance;
+    let unets = plain_unets().into_iter().filter(|config| !config.decoder.is_empty());
+    unets.map(|config| PlainConfig { norm, ..config }).collect()
 }
 
 /// Ordinary and group U-Nets, and one that gives five numbers.
@@ -118,5 +132,6 @@ fn transformer() -> PlainConfig {
 pub(crate) fn all_models() -> Vec<ModelConfig> {
     let steerable = configs().into_iter().map(ModelConfig::Steerable);
     let plain = plain_residual().into_iter().chain(plain_unets()).chain([transformer()]);
+    let plain = plain.chain(plain_instance());
     steerable.chain(plain.map(ModelConfig::Plain)).collect()
 }

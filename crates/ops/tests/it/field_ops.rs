@@ -1,7 +1,8 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use proptest::prelude::*;
 use steer3d_ops::{
-    Rank, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout, gate, norm_relu,
+    Rank, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout,
+    field_instance_norm, gate, norm_relu,
 };
 use steer3d_so3::{Irrep, Irreps, Parity, random_rotations};
 
@@ -99,6 +100,27 @@ proptest! {
             field.broadcast_mul(&factor)
         });
         prop_assert!(difference(&found, &expected) < 1e-14);
+    }
+
+    #[test]
+    fn instance_norm_is_the_batch_norm_of_each_item_alone(
+        irreps in irreps(), sizes in sizes(), seed in any::<u32>(),
+    ) {
+        let mut shape = shape(&irreps, sizes);
+        (shape[0], shape[2]) = (3, shape[2] + 1);
+        let x = (normal(seed.into(), &shape) + 2.0).unwrap();
+        let weight = normal(u64::from(seed) + 1, &[irreps.num_fields()]);
+        let bias = normal(u64::from(seed) + 2, &[num_scalars(&irreps)]);
+        let found = field_instance_norm(&x, &irreps, &weight, &bias, 1e-3).unwrap();
+        let alone = |n| {
+            let item = x.narrow(0, n, 1).unwrap().contiguous().unwrap();
+            field_batch_norm(&item, &irreps, &weight, &bias, 1e-3).unwrap().0
+        };
+        let expected = Tensor::cat(&[alone(0), alone(1), alone(2)], 0).unwrap();
+        prop_assert!(difference(&found, &expected) == 0.0);
+        check_gradients(&[x, weight, bias], |a| {
+            field_instance_norm(&a[0], &irreps, &a[1], &a[2], 1e-3)
+        });
     }
 
     #[test]

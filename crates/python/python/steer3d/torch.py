@@ -731,6 +731,8 @@ def _unlike(config):
         return f"a head of {config['head']}"
     if config.get("decoder") or any(block.get("residual") or block.get("repeat", 1) > 1 for block in config["blocks"]):
         return "residual, repeated or decoder blocks"
+    if config.get("norm", "batch") != "batch":
+        return f"the norm {config['norm']}"
     if config["nonlinearity"] not in ("gate", "norm"):
         return f"the nonlinearity {config['nonlinearity']}"
     return None
