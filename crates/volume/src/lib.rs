@@ -8,6 +8,7 @@
 //! - A rotation acts on a field as (R f)(p) = ρ(R) f(R⁻¹ p); see [`steer3d_so3`] for ρ.
 
 pub mod density;
+mod distance;
 pub mod elements;
 mod filter;
 pub mod mesh;
@@ -19,6 +20,7 @@ mod spline;
 pub mod volume;
 
 pub use density::{Centring, ChannelScheme, MoleculeVoxeliser, Weight};
+pub use distance::squared_distances;
 pub use mesh::Mesh;
 pub use mesh::inside::Inside;
 pub use mesh::voxeliser::{MeshField, MeshVoxeliser};
