@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use steer3d_so3::rotations::random_rotation_within;
 use steer3d_so3::{Irrep, Irreps, Rotation, Stream};
 
+use crate::distort::RandomDistortion;
 use crate::error::DatasetError;
 use crate::reader::Dataset;
 use steer3d_volume::resample::{Interpolation, rotate_into};
@@ -85,12 +86,15 @@ pub struct LoaderOptions {
     pub ahead: usize,
     /// Random rotation of every volume.
     pub rotation: Option<RandomRotation>,
+    /// Random distortion of every volume, after its rotation.
+    pub distortion: Option<RandomDistortion>,
 }
 
 impl Default for LoaderOptions {
-    /// As many threads as rayon uses, at most four; four batches ahead; no rotation.
+    /// As many threads as rayon uses, at most four; four batches ahead; no rotation and no distortion.
     fn default() -> Self {
-        Self { threads: rayon::current_num_threads().min(4), ahead: 4, rotation: None }
+        let threads = rayon::current_num_threads().min(4);
+        Self { threads, ahead: 4, rotation: None, distortion: None }
     }
 }
 
@@ -146,6 +150,32 @@ impl Batch {
             }
         }
         Ok(Self { items: items.to_vec(), values, labels, targets, voxel_labels })
+    }
+}
+
+impl Batch {
+    /// Distorts every volume with its targets and labels of voxels.
+    ///
+    /// # Errors
+    /// [`DatasetError::Volume`] as [`RandomDistortion::distort`] says.
+    pub fn distort(
+        &mut self,
+        dataset: &Dataset,
+        distortion: &RandomDistortion,
+    ) -> Result<(), DatasetError> {
+        fn part<T>(all: &mut [T], items: usize, i: usize) -> &mut [T] {
+            let each = all.len() / items;
+            &mut all[i * each..(i + 1) * each]
+        }
+        let count = self.items.len();
+        for (i, &item) in self.items.iter().enumerate() {
+            let values = part(&mut self.values, count, i);
+            let labels = part(&mut self.voxel_labels, count, i);
+            let targets = part(&mut self.targets, count, i);
+            let done = distortion.distort(dataset, item, values, labels, targets);
+            done.map_err(|source| dataset.at_item(item, source))?;
+        }
+        Ok(())
     }
 }
 
@@ -253,6 +283,12 @@ impl Loader {
             scope.spawn(move || {
                 for items in batches.iter().skip(first).step_by(threads) {
                     let batch = Batch::read(dataset, items, options.rotation.as_ref());
+                    let batch = batch.and_then(|mut batch| {
+                        if let Some(distortion) = &options.distortion {
+                            batch.distort(dataset, distortion)?;
+                        }
+                        Ok(batch)
+                    });
                     // Once the loader is dropped, nobody receives.
                     if sender.send(batch).is_err() {
                         break;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
-use steer3d_dataset::{Batch, Dataset, Loader, LoaderOptions, RandomRotation, Split};
+use steer3d_dataset::{
+    Batch, Dataset, Loader, LoaderOptions, RandomDistortion, RandomRotation, Split,
+};
 use steer3d_files::lock::Lock;
-use steer3d_nn::{Mode, Network, checkpoint};
+use steer3d_nn::{Head, Mode, Network, checkpoint};
 use steer3d_ops::permit_tf32;
 use steer3d_so3::Stream;
 
@@ -140,6 +142,10 @@ impl<'a> Training<'a> {
     ) -> Result<Self, TrainError> {
         config.check()?;
         config.precision.check(network.params().device())?;
+        config
+            .distort
+            .check_for(dataset, predicts_targets(network))
+            .map_err(|error| TrainError::settings("distort", error))?;
         let items = training_items(dataset, config);
         if items.is_empty() {
             let problem = format!("dataset {} has no training items", dataset.meta().name);
@@ -292,9 +298,8 @@ impl<'a> Training<'a> {
         let order = self.order();
         let done = (self.progress.batch * self.config.batch_size).min(order.len());
         let mut flow = ControlFlow::Continue(());
-        let (dataset, batch_size, rotation) =
-            (self.dataset, self.config.batch_size, self.rotation());
-        let waited = read_ahead(dataset, &order[done..], batch_size, rotation, |batch| {
+        let (dataset, batch_size, reading) = (self.dataset, self.config.batch_size, self.reading());
+        let waited = read_ahead(dataset, &order[done..], batch_size, &reading, |batch| {
             self.batch(batch)?;
             let done = self.progress.batch;
             if !done.is_multiple_of(self.config.accumulate) && done < self.batches {
@@ -443,7 +448,8 @@ impl<'a> Training<'a> {
         }
         let folded = self.network.folded()?;
         let mut sums = Sums::default();
-        read_ahead(self.dataset, &self.validation, batch_size, None, |mut batch| {
+        let reading = LoaderOptions::default();
+        read_ahead(self.dataset, &self.validation, batch_size, &reading, |mut batch| {
             let x = volumes(self.network, self.dataset, &mut batch)?;
             let Score { loss, weight, right, answers } =
                 self.objective.validation(&folded.forward(&x)?, &batch)?;
@@ -461,9 +467,20 @@ impl<'a> Training<'a> {
         }
     }
 
-    fn rotation(&self) -> Option<RandomRotation> {
+    /// How training volumes are read in this epoch.
+    fn reading(&self) -> LoaderOptions {
         let (seed, epoch) = (self.config.seed, self.progress.epoch as u64);
-        self.config.augment.map(|turns| RandomRotation { seed, epoch, turns })
+        let (distortions, targets) = (self.config.distort, predicts_targets(self.network));
+        LoaderOptions {
+            rotation: self.config.augment.map(|turns| RandomRotation { seed, epoch, turns }),
+            distortion: (!distortions.is_empty()).then_some(RandomDistortion {
+                seed,
+                epoch,
+                distortions,
+                targets,
+            }),
+            ..LoaderOptions::default()
+        }
     }
 
     fn order(&self) -> Vec<usize> {
@@ -476,11 +493,15 @@ impl<'a> Training<'a> {
     /// Takes the running statistics afresh from some batches: those gathered while training lag
     /// behind the weights.
     fn calibrate(&mut self) -> Result<(), TrainError> {
+        let params = self.network.params();
+        if params.all().count() == params.trainable().len() {
+            return Ok(());
+        }
         let mut order = self.order();
         order.truncate(CALIBRATION_BATCHES * self.config.batch_size);
         let mut count = 0;
-        let (batch_size, rotation) = (self.config.batch_size, self.rotation());
-        let waited = read_ahead(self.dataset, &order, batch_size, rotation, |mut batch| {
+        let (batch_size, reading) = (self.config.batch_size, self.reading());
+        let waited = read_ahead(self.dataset, &order, batch_size, &reading, |mut batch| {
             let x = self.task(&self.objective).volumes(self.network, &mut batch)?;
             self.network.forward(&x, Mode::Calibrate { batch: count })?;
             count += 1;
@@ -618,6 +639,10 @@ fn training_items(dataset: &Dataset, config: &TrainConfig) -> Vec<usize> {
     items
 }
 
+fn predicts_targets(network: &Network) -> bool {
+    matches!(network.config().head(), Head::Scalars | Head::Field { .. })
+}
+
 fn size(tensor: &Tensor) -> usize {
     tensor.elem_count() * tensor.dtype().size_in_bytes()
 }
@@ -627,19 +652,18 @@ fn is_finite(tensor: &Tensor) -> Result<bool, TrainError> {
     Ok(sum.is_finite())
 }
 
-/// Hands the batches of `items` in order, turned and read ahead on other threads, to `take`, until it breaks;
+/// Hands the batches of `items` in order, read ahead on other threads, to `take`, until it breaks;
 /// gives the time spent waiting for them.
 fn read_ahead(
     dataset: &Dataset,
     items: &[usize],
     batch_size: usize,
-    rotation: Option<RandomRotation>,
+    options: &LoaderOptions,
     mut take: impl FnMut(Batch) -> Result<ControlFlow<()>, TrainError>,
 ) -> Result<Duration, TrainError> {
     let batches = items.chunks(batch_size).map(<[_]>::to_vec).collect();
     std::thread::scope(|scope| {
-        let options = LoaderOptions { rotation, ..LoaderOptions::default() };
-        let mut loader = Loader::new(scope, dataset, batches, options);
+        let mut loader = Loader::new(scope, dataset, batches, *options);
         for batch in loader.by_ref() {
             if take(batch?)?.is_break() {
                 break;
