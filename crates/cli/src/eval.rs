@@ -79,7 +79,8 @@ pub(crate) struct ProtocolArgs {
     /// what it leaves out has its default
     #[arg(long, conflicts_with_all = [
         "rotations", "angles", "translations", "angle_step", "axes", "rotations_and_translations",
-        "even", "groups", "search", "search_rounds", "ball", "outside", "rotate", "interpolation",
+        "even", "groups", "search", "search_rounds", "ball", "outside", "surface_tolerance", "rotate",
+        "interpolation",
     ])]
     protocol: Option<PathBuf>,
     /// Uniform random rotations of each item
@@ -119,6 +120,10 @@ pub(crate) struct ProtocolArgs {
     /// Value around the stored voxels, which comes in when they are turned or moved
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     outside: f32,
+    /// How far surfaces of labelled voxels may be apart to count as the same (NSD), in the unit of the voxel size
+    /// [default: longest edge of a voxel]
+    #[arg(long, value_name = "LENGTH")]
+    surface_tolerance: Option<f64>,
     /// What is rotated: the stored voxels, by interpolation; the stored points or meshes, exactly,
     /// before voxelising; or both [default: both where the dataset stores points or meshes]
     #[arg(long, value_enum)]
@@ -225,6 +230,7 @@ impl ProtocolArgs {
                 .map(|grid| Search { grid: grid as usize, rounds: self.search_rounds }),
             mask: if self.ball { Mask::Ball } else { Mask::None },
             outside: self.outside,
+            surface_tolerance: self.surface_tolerance,
             sources,
             ..standard
         }

@@ -5,12 +5,13 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use steer3d::dataset::Turns;
+use steer3d::dataset::{Chance, Distortion, Turns};
 use steer3d::experiments::{
     Architecture, Data, EXPERIMENT, Existing, Experiment, MakeDataset, RunSummary, Session,
     StateSettings, list_runs, model_config, read_table, training_table,
 };
 use steer3d::train::{PatchConfig, Precision, TrainConfig};
+use steer3d::volume::VolumeError;
 use toml::Table;
 
 use crate::dataset::make;
@@ -103,6 +104,25 @@ pub(crate) struct TrainingArgs {
     /// them have a voxel that is not background in their middle
     #[arg(long, value_parser = edges, value_name = "D,H,W")]
     patch: Option<[usize; 3]>,
+    /// Distort training volumes at random, anew in each epoch: mirror, scale, elastic, bias_field, noise, blur,
+    /// brightness, contrast, low_resolution, inverted_gamma, gamma, separated by commas; each may have its probability
+    /// (noise=0.3). Strengths are settings of an experiment file
+    #[arg(long, value_name = "KIND[=PROBABILITY]", value_delimiter = ',', value_parser = distortion)]
+    distort: Vec<(Distortion, Chance)>,
+}
+
+/// A distortion with its usual range.
+fn distortion(text: &str) -> Result<(Distortion, Chance), String> {
+    let (name, probability) = text.split_once('=').map_or((text, None), |(n, p)| (n, Some(p)));
+    let kind: Distortion = name.parse().map_err(|error: VolumeError| error.to_string())?;
+    let mut chance = kind.standard();
+    if let Some(text) = probability {
+        let in_range = |p: &f64| (0.0..=1.0).contains(p);
+        let given = text.parse().ok().filter(in_range);
+        chance.probability =
+            given.ok_or_else(|| format!("expected a probability from 0 to 1, found `{text}`"))?;
+    }
+    Ok((kind, chance))
 }
 
 /// The rotations of `--augment`.
@@ -133,6 +153,7 @@ impl TrainingArgs {
             || self.augment.is_some()
             || self.augment_fraction < 1.0
             || self.patch.is_some()
+            || !self.distort.is_empty()
     }
 
     /// The settings of a training; `--augment` counts if `augment`.
@@ -148,7 +169,9 @@ impl TrainingArgs {
             None => standard.augment,
         };
         let fraction = self.augment_fraction;
+        let distort = self.distort.iter();
         TrainConfig {
+            distort: distort.fold(standard.distort, |all, (kind, chance)| all.with(*kind, *chance)),
             epochs: self.epochs.unwrap_or(standard.epochs),
             batch_size: self.batch_size.unwrap_or(standard.batch_size),
             learning_rate: self.learning_rate.unwrap_or(standard.learning_rate),

@@ -13,6 +13,7 @@ mod array;
 mod build;
 mod chunks;
 mod columns;
+mod distort;
 mod error;
 mod export;
 mod item;
@@ -35,6 +36,7 @@ pub use columns::{
     MAX_ALL_VALUES, MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SKIPPED_BYTES,
     MAX_SOURCE_BYTES,
 };
+pub use distort::{Chance, Distortion, Distortions, RandomDistortion};
 pub use error::DatasetError;
 pub use item::Item;
 pub use loader::{Batch, Loader, LoaderOptions, RandomRotation, Turns};

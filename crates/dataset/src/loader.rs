@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use steer3d_so3::rotations::random_rotation_within;
 use steer3d_so3::{Rotation, Stream};
 
+use crate::distort::RandomDistortion;
 use crate::error::DatasetError;
 use crate::patch::{RandomPatch, cut};
 use crate::reader::Dataset;
 use crate::recipe::scalars;
 use steer3d_volume::resample::{Interpolation, rotate_into};
-use steer3d_volume::volume::{check_finite, checked_len};
+use steer3d_volume::volume::{Grid, check_finite, checked_len};
 
 /// A set of rotations, from which one is drawn uniformly.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,12 +91,15 @@ pub struct LoaderOptions {
     pub rotation: Option<RandomRotation>,
     /// Random box of every volume, instead of the whole.
     pub patch: Option<RandomPatch>,
+    /// Random distortion of every volume, after its rotation.
+    pub distortion: Option<RandomDistortion>,
 }
 
 impl Default for LoaderOptions {
-    /// As many threads as rayon uses, at most four; four batches ahead; no rotation.
+    /// As many threads as rayon uses, at most four; four batches ahead; no rotation and no distortion.
     fn default() -> Self {
-        Self { threads: rayon::current_num_threads().min(4), ahead: 4, rotation: None, patch: None }
+        let threads = rayon::current_num_threads().min(4);
+        Self { threads, ahead: 4, rotation: None, patch: None, distortion: None }
     }
 }
 
@@ -193,6 +197,34 @@ impl Batch {
         });
         let targets = targets.map(|x| x as f32).collect();
         Self { items: items.to_vec(), dims, values, labels, targets, voxel_labels }
+    }
+}
+
+impl Batch {
+    /// Distorts every volume with its targets and labels of voxels.
+    ///
+    /// # Errors
+    /// [`DatasetError::Volume`] as [`RandomDistortion::distort`] says.
+    pub fn distort(
+        &mut self,
+        dataset: &Dataset,
+        distortion: &RandomDistortion,
+    ) -> Result<(), DatasetError> {
+        fn part<T>(all: &mut [T], items: usize, i: usize) -> &mut [T] {
+            let each = all.len() / items;
+            &mut all[i * each..(i + 1) * each]
+        }
+        let count = self.items.len();
+        for (i, &item) in self.items.iter().enumerate() {
+            let values = part(&mut self.values, count, i);
+            let labels = part(&mut self.voxel_labels, count, i);
+            let targets = part(&mut self.targets, count, i);
+            let grid = Grid::new(self.dims, dataset.grid(item).voxel_size());
+            let done = grid
+                .and_then(|grid| distortion.distort(dataset, item, &grid, values, labels, targets));
+            done.map_err(|source| dataset.at_item(item, source))?;
+        }
+        Ok(())
     }
 }
 
@@ -316,6 +348,12 @@ impl Loader {
                         None => Batch::read(dataset, items, rotation),
                         Some(patch) => Batch::read_patches(dataset, items, rotation, patch),
                     };
+                    let batch = batch.and_then(|mut batch| {
+                        if let Some(distortion) = &options.distortion {
+                            batch.distort(dataset, distortion)?;
+                        }
+                        Ok(batch)
+                    });
                     // Once the loader is dropped, nobody receives.
                     if sender.send(batch).is_err() {
                         break;

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use common::{ITEMS, meta, volume, write_small};
 use steer3d_dataset::{
-    Batch, Dataset, DatasetError, DatasetMeta, DatasetWriter, Item, Loader, LoaderOptions,
-    RandomRotation, Storage, Turns,
+    Batch, Chance, Dataset, DatasetError, DatasetMeta, DatasetWriter, Distortion, Distortions,
+    Item, Loader, LoaderOptions, RandomDistortion, RandomRotation, Storage, Tasks, Turns,
 };
 use steer3d_formats::npz::Npz;
 use steer3d_so3::Rotation;
-use steer3d_volume::{Interpolation, PointCloud, Voxeliser, rotate};
+use steer3d_volume::{Grid, Interpolation, PointCloud, Volume, Voxeliser, rotate};
 
 fn small(folder: &Path, points: bool) -> Dataset {
     let path = folder.join("set.h5");
@@ -44,7 +44,7 @@ fn the_loader_gives_what_reading_one_by_one_gives() {
                 let found = load(
                     &dataset,
                     &batches(),
-                    LoaderOptions { threads, ahead, rotation, patch: None },
+                    LoaderOptions { threads, ahead, rotation, ..LoaderOptions::default() },
                 );
                 assert_eq!(found, expected, "{threads} {ahead}");
             }
@@ -255,4 +255,214 @@ fn an_item_is_exported() {
     let list = fs::read_to_string(at("list.csv")).unwrap();
     assert!(list.lines().nth(4).unwrap().starts_with("item-3,länglich,train,,,"), "{list}");
     assert_eq!(list.lines().count(), ITEMS + 1);
+}
+
+const DIMS: [usize; 3] = [14, 16, 18];
+
+/// Six items whose labels say where their first channel is above 0.5, of channels and targets of these types.
+fn blobs(folder: &Path, channels: &str, targets: &str) -> Dataset {
+    let path = folder.join("blobs.h5");
+    let grid = Grid::new(DIMS, [1.0; 3]).unwrap();
+    let irreps: steer3d_so3::Irreps = channels.parse().unwrap();
+    let meta = DatasetMeta {
+        irreps: irreps.clone(),
+        ..DatasetMeta::scalars(irreps.dim(), &grid).unwrap()
+    };
+    let voxel_classes = vec!["empty".into(), "blob".into()];
+    let tasks = Tasks {
+        targets: (!targets.is_empty()).then(|| targets.parse().unwrap()),
+        voxel_classes,
+        ..Tasks::default()
+    };
+    let mut writer = DatasetWriter::create(&path, meta).unwrap().with_tasks(tasks).unwrap();
+    for item in 0..6 {
+        let value = |i: usize| {
+            let i = i % (14 * 16 * 18);
+            let p = [i % 18, i / 18 % 16, i / 288].map(|k| k as f64 - 7.0 - 0.4 * f64::from(item));
+            let squares = p[0].powi(2) / 16.0 + p[1].powi(2) / 9.0 + p[2].powi(2) / 6.0;
+            (1.5 * (-squares).exp()) as f32
+        };
+        let values: Vec<f32> = (0..irreps.dim() * grid.voxels()).map(value).collect();
+        let labels: Vec<u8> = values[..grid.voxels()].iter().map(|v| u8::from(*v > 0.5)).collect();
+        let volume = Volume::centred(values, irreps.dim(), grid).unwrap();
+        let count = if targets.is_empty() { 0 } else { 6 };
+        let targets: Vec<f64> = (1..=count).map(f64::from).collect();
+        let id = item.to_string();
+        writer
+            .push(&Item {
+                volume: Some(&volume),
+                voxel_labels: &labels,
+                targets: &targets,
+                id: &id,
+                ..Item::default()
+            })
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    Dataset::open(&path).unwrap()
+}
+
+/// These with certainty, and standard ranges.
+fn always(kinds: &[Distortion]) -> RandomDistortion {
+    let certain = |all: Distortions, kind: &Distortion| {
+        all.with(*kind, Chance { probability: 1.0, ..kind.standard() })
+    };
+    let distortions = kinds.iter().fold(Distortions::default(), certain);
+    RandomDistortion { seed: 3, epoch: 2, distortions, targets: true }
+}
+
+#[test]
+fn distortions_depend_on_seed_epoch_and_item_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = blobs(folder.path(), "2x0", "");
+    for kind in Distortion::ALL {
+        let distortion = always(&[kind]);
+        let of = |items: &[usize], distortion: RandomDistortion| {
+            let options =
+                LoaderOptions { distortion: Some(distortion), ..LoaderOptions::default() };
+            load(&dataset, &[items.to_vec()], options).remove(0)
+        };
+        let (all, one) = (of(&[0, 4, 2], distortion), of(&[4], distortion));
+        let item = one.values.len();
+        assert_eq!(all.values[item..2 * item], one.values);
+        assert_eq!(
+            all.voxel_labels[one.voxel_labels.len()..][..one.voxel_labels.len()],
+            one.voxel_labels
+        );
+        // Mirroring all three axes may be drawn twice.
+        if kind != Distortion::Mirror {
+            let stored = dataset.read(4).unwrap();
+            assert_ne!(one.values, stored.data(), "{kind}");
+            assert_ne!(one, of(&[4], RandomDistortion { epoch: 3, ..distortion }), "{kind}");
+            assert_ne!(one, of(&[4], RandomDistortion { seed: 4, ..distortion }), "{kind}");
+        }
+        let never = Chance { probability: 0.0, ..kind.standard() };
+        let distortions = Distortions::default().with(kind, never);
+        let none = of(&[4], RandomDistortion { distortions, ..distortion });
+        assert_eq!(none, Batch::read(&dataset, &[4], None).unwrap());
+    }
+}
+
+#[test]
+fn labels_move_with_the_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = blobs(folder.path(), "1x0", "");
+    let (mut moved, mut wrong, mut differ, mut inside) = (0, 0, 0, 0);
+    for (kinds, exact) in [
+        (&[Distortion::Mirror][..], true),
+        (&[Distortion::Scale], false),
+        (&[Distortion::Elastic], false),
+        (&[Distortion::Mirror, Distortion::Scale, Distortion::Elastic], false),
+    ] {
+        for epoch in 0..8 {
+            let distortion = RandomDistortion { epoch, ..always(kinds) };
+            let mut batch = Batch::read(&dataset, &[0, 3], None).unwrap();
+            let before = batch.voxel_labels.clone();
+            batch.distort(&dataset, &distortion).unwrap();
+            moved += usize::from(before != batch.voxel_labels);
+            for (value, label) in batch.values.iter().zip(&batch.voxel_labels) {
+                // The nearest voxel is half a diagonal away at most, over which a value changes by less than this.
+                let unsure = !exact && (value - 0.5).abs() < 0.45;
+                inside += usize::from(*label);
+                let differs = (*value > 0.5) != (*label == 1);
+                differ += usize::from(differs);
+                wrong += usize::from(!unsure && differs);
+            }
+        }
+    }
+    assert_eq!(wrong, 0);
+    assert!(moved > 24 && inside > 10_000, "{moved} {inside}");
+    // The blobs are some seven voxels wide: most of their voxels are beside their surface.
+    assert!(differ < inside / 4, "{differ} of {inside}");
+}
+
+#[test]
+fn a_mirror_reflects_targets_and_channels_as_their_parity_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = blobs(folder.path(), "1x0e+1x1o", "1x1o+3x0o");
+    let mut seen = 0u32;
+    for epoch in 0..12 {
+        let distortions =
+            Distortions::default().with(Distortion::Mirror, Distortion::Mirror.standard());
+        let halves = RandomDistortion { seed: 3, epoch, distortions, targets: true };
+        let mut batch = Batch::read(&dataset, &[1], None).unwrap();
+        let stored = batch.clone();
+        batch.distort(&dataset, &halves).unwrap();
+        let signs: Vec<f32> =
+            batch.targets.iter().zip(&stored.targets).map(|(a, b)| (a / b).round()).collect();
+        let parity = signs[0] * signs[1] * signs[2];
+        assert_eq!(signs[3..], [parity; 3]);
+        // Each component of the vector channels changes its sign with its axis, at the mirrored voxel.
+        let voxels = DIMS.iter().product::<usize>();
+        for channel in 0..4 {
+            let sign = if channel == 0 { 1.0 } else { signs[channel - 1] };
+            for i in 0..voxels {
+                let place = [i % 18, i / 18 % 16, i / 288];
+                let from = [0, 1, 2].map(|a| match signs[a] {
+                    -1.0 => [17, 15, 13][a] - place[a],
+                    _ => place[a],
+                });
+                let from = (from[2] * 16 + from[1]) * 18 + from[0];
+                let (found, expected) =
+                    (batch.values[channel * voxels + i], stored.values[channel * voxels + from]);
+                assert_eq!(found, sign * expected);
+            }
+        }
+        seen |= 1 << signs[..3].iter().fold(0, |bits, sign| 2 * bits + u8::from(*sign < 0.0));
+    }
+    assert!(u32::count_ones(seen) >= 4, "several reflections are drawn: {seen:b}");
+}
+
+#[test]
+fn distortions_that_are_not_defined_are_refused() {
+    let message = |channels: &str, targets: &str, kind: Distortion| {
+        let folder = tempfile::tempdir().unwrap();
+        let dataset = blobs(folder.path(), channels, targets);
+        let check = |targets| always(&[kind]).distortions.check_for(&dataset, targets);
+        assert!(channels != "1x0" || check(false).is_ok(), "targets are of no use");
+        check(true).unwrap_err().to_string()
+    };
+    for kind in [Distortion::Scale, Distortion::Elastic] {
+        let found = message("1x0", "6x0", kind);
+        assert!(found.starts_with(kind.name()) && found.contains("without targets"), "{found}");
+    }
+    assert!(message("1x0", "2x1", Distortion::Mirror).contains("parities"));
+    assert!(message("1x1", "", Distortion::Mirror).contains("parities"));
+    for kind in [Distortion::Elastic, Distortion::Contrast, Distortion::Gamma] {
+        assert!(message("1x1", "", kind).contains("channels of scalars"));
+    }
+    let check = |kind: Distortion, probability, range| {
+        let all = Distortions::default().with(kind, Chance { probability, range });
+        all.check().map_err(|error| error.to_string())
+    };
+    for kind in Distortion::ALL {
+        let Chance { probability, range } = kind.standard();
+        assert_eq!(check(kind, probability, range), Ok(()));
+        assert!(check(kind, 1.5, range).unwrap_err().contains("from 0 to 1"));
+        assert!(check(kind, f64::NAN, range).is_err());
+        for wrong in [[2.0, 1.0], [f64::NAN, 1.0], [-1.0, 1.0], [1.0, 1e9]] {
+            let error = check(kind, 0.5, Some(wrong)).unwrap_err();
+            assert!(error.starts_with(kind.name()), "{error}");
+        }
+    }
+    assert!(check(Distortion::Blur, 0.5, None).is_err());
+    assert!("blurr".parse::<Distortion>().unwrap_err().to_string().contains("low_resolution"));
+}
+
+#[test]
+fn settings_of_distortions_are_filled_in_and_come_back() {
+    let read = |text: &str| serde_json::from_str::<Distortions>(text);
+    let all =
+        read(r#"{"noise": {}, "gamma": {"probability": 0.5}, "scale": {"range": [0.9, 1.1]}}"#);
+    let all = all.unwrap();
+    assert_eq!(all.get(Distortion::Noise), Some(Distortion::Noise.standard()));
+    assert_eq!(all.get(Distortion::Gamma).unwrap().range, Some([0.7, 1.5]));
+    assert_eq!(all.get(Distortion::Scale).unwrap().probability, 0.2);
+    assert_eq!(all.get(Distortion::Blur), None);
+    assert_eq!(read(&serde_json::to_string(&all).unwrap()).unwrap(), all);
+    assert!(read("{}").unwrap().is_empty());
+    assert!(read(r#"{"nois": {}}"#).unwrap_err().to_string().contains("`noise`"));
+    for kind in Distortion::ALL {
+        assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
+    }
 }

@@ -51,7 +51,7 @@ impl AnswerKind {
         let names = spec.names.clone();
         Ok(match spec.kind {
             Self::Classes => Box::new(Classes::new(dataset, items, names)),
-            Self::Voxels => Box::new(Voxels::new(dataset, items, names, protocol.mask)),
+            Self::Voxels => Box::new(Voxels::new(dataset, items, names, protocol)),
             Self::Values => Box::new(Values::new(dataset, items, model)?),
         })
     }

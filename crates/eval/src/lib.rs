@@ -42,6 +42,7 @@ mod results;
 mod search;
 mod spec;
 mod subprocess;
+mod surfaces;
 mod values;
 mod voxels;
 

@@ -34,6 +34,8 @@ pub enum Unit {
     Relative,
     /// The unit of the model's outputs.
     Output,
+    /// The unit of the dataset's voxel size.
+    Length,
 }
 
 /// What a measure is: an entry of the table of an answer.

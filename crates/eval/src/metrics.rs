@@ -89,7 +89,7 @@ impl Bootstrap {
 }
 
 /// Quantile of sorted values with linear interpolation between them (NumPy's default).
-fn quantile(sorted: &[f64], level: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], level: f64) -> f64 {
     let position = level * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);

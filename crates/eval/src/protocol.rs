@@ -90,6 +90,10 @@ pub struct Protocol {
     /// The value around the stored voxels, of air or solvent say, which moves into the grid when
     /// they are turned.
     pub outside: f32,
+    /// How far surfaces of labels of voxels may be apart, in the unit of the dataset's voxel size, to count as the same in
+    /// the normalised surface Dice; the longest edge of a voxel if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub surface_tolerance: Option<f64>,
     /// What is rotated; each source is measured on its own. The first is the one of the headline.
     pub sources: Vec<Source>,
     /// Volumes in one batch; changes speed and memory only.
@@ -119,6 +123,7 @@ impl Default for Protocol {
             search: None,
             mask: Mask::None,
             outside: 0.0,
+            surface_tolerance: None,
             sources: vec![Source::Voxels(Interpolation::Cubic)],
             batch: 16,
             resamples: 1000,
@@ -226,6 +231,7 @@ impl Protocol {
         let no_axis = |axis: &&[f64; 3]| !nalgebra::Vector3::from(**axis).norm().is_normal();
         let angle = self.angles.iter().find(|angle| !(0.0..=180.0).contains(*angle));
         let outside = Some(self.outside).filter(|value| !value.is_finite());
+        let tolerance = self.surface_tolerance.filter(|t| !(t.is_finite() && *t >= 0.0));
         let (moved, turned) = (&self.translations, &self.rotations_and_translations);
         let some_moved = !moved.is_empty() || !turned.is_empty();
         EvalError::check_settings([
@@ -242,6 +248,7 @@ impl Protocol {
                 self.axes.iter().find(no_axis).map(|axis| format!("{axis:?}")),
             ),
             ("outside", "a finite value", outside.map(|value| value.to_string())),
+            ("surface_tolerance", "at least 0", number(tolerance.as_ref())),
             ("search.grid", "at least 1", zero(self.search.is_some_and(|s| s.grid == 0))),
             ("per_angle", "at least 1", zero(self.per_angle == 0 && !self.angles.is_empty())),
             ("per_distance", "at least 1", zero(self.per_distance == 0 && some_moved)),
@@ -735,6 +742,7 @@ mod tests {
             (Protocol { axes: vec![[0.0; 3]], ..ok.clone() }, "axes"),
             (Protocol { axes: vec![[f64::NAN, 0.0, 1.0]], ..ok.clone() }, "axes"),
             (Protocol { outside: f32::NAN, ..ok.clone() }, "outside"),
+            (Protocol { surface_tolerance: Some(-1.0), ..ok.clone() }, "surface_tolerance"),
             (Protocol { search: Some(Search { grid: 0, rounds: 1 }), ..ok.clone() }, "search.grid"),
             (Protocol { per_angle: 0, ..ok.clone() }, "per_angle"),
             (Protocol { per_distance: 0, ..ok.clone() }, "per_distance"),
@@ -754,6 +762,7 @@ mod tests {
             groups: vec![PointGroup::Tetrahedron],
             search: Some(Search { grid: 8, rounds: 1 }),
             mask: Mask::Ball,
+            surface_tolerance: Some(1.5),
             ..Protocol::default()
         };
         let json = serde_json::to_string(&protocol).unwrap();

@@ -127,7 +127,8 @@ pub struct Prediction {
     /// What is kept of the answer: the logits of the classes; the values, turned back; of labels of voxels the
     /// counts of voxels \[true class · predicted class\], and then of those whose label is the unrotated one, of
     /// those of them that are not background, of those that are not background both times, of those that are
-    /// labelled right unrotated, and of those of them that are not background.
+    /// labelled right unrotated, and of those of them that are not background; then, for each class but the background,
+    /// whether there is a surface of it (1 or 0), its normalised surface Dice and its HD95.
     pub answer: Vec<f64>,
     /// [`AnswerKind::score`] of this volume alone.
     pub score: f64,

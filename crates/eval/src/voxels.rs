@@ -11,11 +11,13 @@ use crate::fields::each_voxel;
 use crate::measure::{Entry, Unit};
 use crate::metrics::{Bootstrap, Estimate, argmax, mean, ratio};
 use crate::predictor::AnswerKind;
-use crate::protocol::{Mask, Transform};
+use crate::protocol::{Mask, Protocol, Transform};
 use crate::spec::is_labelled;
+use crate::surfaces::{SurfaceScores, Surfaces};
 
 /// The measures of labels of voxels. Counts of voxels are summed over items and transformations before ratios
-/// are taken. The first class is the background. A ratio of nothing to nothing is not defined.
+/// are taken; distances of surfaces ([`SurfaceScores`]) are measured in each volume.
+/// The first class is the background. A ratio of nothing to nothing is not defined.
 pub(crate) const MEASURES: &[Entry<Sums>] = &[
     Entry::new(
         "accuracy",
@@ -59,6 +61,24 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         Unit::Coefficient,
         "TP / (TP + FP + FN), mean over these classes",
         |s, b, _| s.right(b, |count| count.mean(Count::iou)),
+    ),
+    Entry::new(
+        "nsd",
+        "NSD",
+        Unit::Coefficient,
+        "normalised surface Dice: the share of the voxels of both surfaces of a class, that of the labels and that \
+         of the answers, that lie within the tolerance of the other one, mean over the volumes with such a surface; \
+         mean over the classes but the background",
+        |s, b, _| s.right(b, |count| count.mean(Count::nsd)),
+    ),
+    Entry::new(
+        "hd95",
+        "HD95",
+        Unit::Length,
+        "the larger of the 95 % quantiles of the distances from one of these surfaces to the other, or the diagonal of \
+         the grid where there is only one of them, mean over the same volumes and classes, in the unit of the voxel \
+         size",
+        |s, b, _| s.right(b, |count| count.mean(Count::hd95)),
     ),
     Entry::new(
         "consistency",
@@ -108,6 +128,22 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
         |s: &Sums, b, class| s.right(b, |count| count.iou(class)),
     )
     .of_class(),
+    Entry::new(
+        "nsd",
+        "NSD",
+        Unit::Coefficient,
+        "normalised surface Dice of the class, mean over volumes",
+        |s: &Sums, b, class| s.right(b, |count| count.nsd(class)),
+    )
+    .of_class(),
+    Entry::new(
+        "hd95",
+        "HD95",
+        Unit::Length,
+        "larger 95 % quantile of the distances between the surfaces of the class, mean over volumes",
+        |s: &Sums, b, class| s.right(b, |count| count.hd95(class)),
+    )
+    .of_class(),
 ];
 
 /// The labels of the voxels of the items of a split.
@@ -121,6 +157,8 @@ pub(crate) struct Voxels<'a> {
     names: Vec<String>,
     /// Whether the dataset has labels: else those unrotated stand in their place.
     labelled: bool,
+    /// Of the surface Dice.
+    tolerance: Option<f64>,
     mask: Mask,
 }
 
@@ -129,10 +167,11 @@ impl<'a> Voxels<'a> {
         dataset: &'a Dataset,
         items: &'a [usize],
         names: Vec<String>,
-        mask: Mask,
+        protocol: &Protocol,
     ) -> Self {
         let labelled = is_labelled(dataset, AnswerKind::Voxels);
-        Self { dataset, items, names, labelled, mask }
+        let (mask, tolerance) = (protocol.mask, protocol.surface_tolerance);
+        Self { dataset, items, names, labelled, tolerance, mask }
     }
 
     fn grid(&self, place: usize) -> Grid {
@@ -146,7 +185,8 @@ impl<'a> Voxels<'a> {
 
 impl Answer for Voxels<'_> {
     fn row_len(&self) -> usize {
-        self.names.len().pow(2) + ENDS
+        let classes = self.names.len();
+        classes.pow(2) + ENDS + SURFACES * classes.saturating_sub(1)
     }
 
     fn has_reference(&self) -> bool {
@@ -176,9 +216,9 @@ impl Answer for Voxels<'_> {
         let back = transform.map(grid).inverse();
         let answers = largest_classes(&moved(answer, classes, grid, &back, BACK)?, classes);
         let compared = compared(grid, transform, self.mask);
-        let mut counts = vec![0; self.row_len()];
+        let mut counts = vec![0; classes * classes + ENDS];
         let (confusion, ends) = counts.split_at_mut(classes * classes);
-        for (i, answer) in answers.into_iter().enumerate().filter(|(i, _)| compared[*i]) {
+        for (i, &answer) in answers.iter().enumerate().filter(|(i, _)| compared[*i]) {
             let (label, unrotated) = (reference.labels[i], reference.unrotated[i]);
             confusion[usize::from(label) * classes + usize::from(answer)] += 1;
             let (same, foreground) = (answer == unrotated, answer > 0 || unrotated > 0);
@@ -188,7 +228,15 @@ impl Answer for Voxels<'_> {
             ends.iter_mut().zip(counted).for_each(|(sum, one)| *sum += u64::from(one));
         }
         // Whole numbers far below 2^53 are exact.
-        Ok(counts.into_iter().map(|count| count as f64).collect())
+        let mut row: Vec<f64> = counts.into_iter().map(|count| count as f64).collect();
+        if self.labelled {
+            let surfaces = Surfaces::new(grid, self.tolerance);
+            let scores = surfaces.scores(&reference.labels, &answers, &compared, classes)?;
+            let kept = |s: SurfaceScores| [1.0, s.dice, s.hd95];
+            row.extend(scores.into_iter().flat_map(|s| s.map_or([0.0; SURFACES], kept)));
+        }
+        row.resize(self.row_len(), 0.0);
+        Ok(row)
     }
 
     /// The mean of Dice over the classes that are present or predicted.
@@ -295,7 +343,8 @@ fn compared(grid: Grid, transform: &Transform, mask: Mask) -> Vec<bool> {
     })
 }
 
-/// Counts of the voxels of one volume: classes × classes, true and predicted, then [`SAME`] and so on.
+/// Counts of the voxels of one volume: classes × classes, true and predicted, then [`SAME`] and so on; for each class
+/// but the background the number of volumes with a surface of it, and the sums of its scores over them.
 struct Count<'a> {
     classes: usize,
     row: &'a [f64],
@@ -313,6 +362,8 @@ const RIGHT_BEFORE: usize = 3;
 const RIGHT_BEFORE_FOREGROUND: usize = 4;
 /// How many such counts there are.
 const ENDS: usize = 5;
+/// How many numbers of surfaces a class has.
+const SURFACES: usize = 3;
 
 impl Count<'_> {
     fn right(&self, class: usize) -> f64 {
@@ -356,6 +407,21 @@ impl Count<'_> {
         mean((0..self.classes).filter_map(|class| value(self, class)))
     }
 
+    fn nsd(&self, class: usize) -> Option<f64> {
+        let [volumes, dice, _] = self.surfaces(class)?;
+        ratio(dice, volumes)
+    }
+
+    fn hd95(&self, class: usize) -> Option<f64> {
+        let [volumes, _, hd95] = self.surfaces(class)?;
+        ratio(hd95, volumes)
+    }
+
+    fn surfaces(&self, class: usize) -> Option<[f64; SURFACES]> {
+        let first = self.classes * self.classes + ENDS + SURFACES * class.checked_sub(1)?;
+        self.row[first..][..SURFACES].try_into().ok()
+    }
+
     fn iou(&self, class: usize) -> Option<f64> {
         let right = self.right(class);
         ratio(right, self.labelled(class) + self.predicted(class) - right)
@@ -394,7 +460,7 @@ impl Sums {
     }
 }
 
-/// The sum of rows, each with its weight: exact, since counts and weights are whole.
+/// The sum of rows, each with its weight; that of counts is exact, since they and weights are whole.
 fn sum<'a>(rows: impl Iterator<Item = (&'a [f64], f64)>) -> Vec<f64> {
     let mut sum = vec![];
     for (row, weight) in rows {

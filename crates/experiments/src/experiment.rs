@@ -289,7 +289,7 @@ pub fn model_config(mut table: Table, path: &str) -> Result<ModelConfig, Experim
 
 #[cfg(test)]
 mod tests {
-    use steer3d_dataset::{ImportOptions, import_tetris};
+    use steer3d_dataset::{Distortion, ImportOptions, import_tetris};
     use steer3d_nn::Network;
     use steer3d_volume::Voxeliser;
 
@@ -348,6 +348,13 @@ mod tests {
         );
         let found = training("training.augment.fractoin=1");
         assert!(found.starts_with("training.augment: "), "{found}");
+        let found = training("training.distort.nois={}");
+        assert!(
+            found.starts_with("training.distort") && found.contains("mean `noise`?"),
+            "{found}"
+        );
+        let found = training("training.distort.noise={ probabilty = 1 }");
+        assert!(found.contains("mean `probability`?"), "{found}");
         let found = training("training.loss.class_weights=balansed");
         assert!(found.contains("expected \"balanced\" or a list"), "{found}");
         let found = training("training.optimiser={kind = \"adamw\", beta3 = 1}");
@@ -411,6 +418,9 @@ mod tests {
         assert!(
             config.clip_norm.is_some() && config.augment.is_some() && config.patience.is_some()
         );
+        // What the template offers is what is used where it is left out.
+        let all = Distortion::ALL.map(|kind| config.distort.get(kind) == Some(kind.standard()));
+        assert_eq!(all, [true; 11]);
         assert_eq!(choices.len(), 4);
         for (section, choice) in choices {
             let set = format!("{section}={{{choice}}}");

@@ -32,13 +32,17 @@ const STABILITY: [Column; 6] = [
     ("spread", RANDOM, "relative_spread", false),
 ];
 
-const VOXELS: [Column; 8] = [
+const VOXELS: [Column; 12] = [
     ("unrotated %", UNROTATED, "foreground_accuracy", true),
     ("random rotations %", RANDOM, "foreground_accuracy", true),
     ("change, points", RANDOM, "foreground_accuracy_change", true),
     ("all voxels, unrotated %", UNROTATED, "accuracy", false),
     ("Dice", UNROTATED, "dice", false),
     ("Dice rotated", RANDOM, "dice", false),
+    ("NSD", UNROTATED, "nsd", false),
+    ("NSD rotated", RANDOM, "nsd", false),
+    ("HD95", UNROTATED, "hd95", false),
+    ("HD95 rotated", RANDOM, "hd95", false),
     ("same label %", RANDOM, "foreground_consistency", true),
     ("same label, cube %", CUBE, "foreground_consistency", false),
 ];

@@ -14,7 +14,7 @@ use crate::headline::headline;
 use crate::numbers::{cell, join, percent};
 use crate::reading::reading;
 use crate::svg::page_style;
-use crate::tables::results_csv;
+use crate::tables::{results_csv, tolerance};
 
 /// The report as one HTML page.
 ///
@@ -53,6 +53,8 @@ struct PageSection<'a> {
     /// Names of the classes, each with its count or share where there are labels.
     classes: Vec<String>,
     voxel_size: String,
+    /// Of the normalised surface Dice.
+    tolerance: String,
     /// What the numbers say.
     reading: Vec<String>,
     headline: Cells,
@@ -105,6 +107,7 @@ impl<'a> PageSection<'a> {
             labelled: section.is_labelled(),
             classes,
             voxel_size: join(&data.voxel_size, " × "),
+            tolerance: tolerance(section),
             reading: reading(section),
             headline: Cells { title: "", columns, left: 2, rows },
             figures: plots.map(|plot| [plot.title, plot.caption, plot.inline]).collect(),

@@ -3,8 +3,8 @@
 use comfy_table::presets;
 use steer3d_eval::metrics::{Estimate, argmax};
 use steer3d_eval::{
-    AnswerKind, Comparison, Condition, Measure, Prediction, Report, Section, SeedScore,
-    SourceReport, axis_name,
+    AnswerKind, Comparison, Condition, DatasetSummary, Measure, Prediction, Report, Section,
+    SeedScore, SourceReport, axis_name,
 };
 
 use crate::error::ReportError;
@@ -18,6 +18,14 @@ pub fn terminal(report: &Report) -> Text {
     report.sections.iter().map(terminal_section).fold(Text::default(), Text::then)
 }
 
+/// The tolerance of the normalised surface Dice with its unit.
+pub(crate) fn tolerance(section: &Section) -> String {
+    let DatasetSummary { voxel_size, unit, .. } = &section.dataset;
+    let longest = voxel_size.iter().copied().fold(0.0, f64::max);
+    let tolerance = section.protocol.surface_tolerance.unwrap_or(longest);
+    format!("{tolerance} {unit}").trim_end().to_owned()
+}
+
 fn terminal_section(section: &Section) -> Text {
     let (headings, rows) = headline(section);
     let data = &section.dataset;
@@ -28,7 +36,10 @@ fn terminal_section(section: &Section) -> Text {
         AnswerKind::Classes => String::new(),
         AnswerKind::Voxels => {
             let background = &data.class_names[0];
-            format!("; labels of voxels, {background} left out where not said otherwise")
+            format!(
+                "; labels of voxels, {background} left out where not said otherwise; NSD within {}",
+                tolerance(section)
+            )
         }
         AnswerKind::Values => {
             let targets = data.targets.as_deref().unwrap_or_default();

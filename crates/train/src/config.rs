@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
-use steer3d_dataset::{RandomPatch, Turns};
+use steer3d_dataset::{Distortions, RandomPatch, Turns};
 
 use crate::error::TrainError;
 use crate::loss_config::LossConfig;
@@ -20,7 +20,7 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// Weight decay: decoupled with AdamW, a part of the gradient with SGD.
     pub weight_decay: f64,
-    /// Seed of the order of the data, of the dropout masks and of the rotations.
+    /// Seed of the order of the data, of the dropout masks, of the rotations and of the distortions.
     pub seed: u64,
     /// Turn every training volume by a random rotation of this set, another one in each epoch: its
     /// points where the dataset has them, else its voxels by trilinear interpolation.
@@ -29,6 +29,9 @@ pub struct TrainConfig {
     /// Train on a box of every volume instead of the whole, another one in each epoch. Validation and evaluation see whole
     /// volumes.
     pub patch: Option<PatchConfig>,
+    /// Distort every training volume at random, after it was turned, anew in each epoch.
+    #[serde(skip_serializing_if = "Distortions::is_empty")]
+    pub distort: Distortions,
     /// How gradients become steps.
     pub optimiser: OptimiserConfig,
     /// The learning rate over the training.
@@ -155,6 +158,7 @@ impl Default for TrainConfig {
             seed: 0,
             augment: None,
             patch: None,
+            distort: Distortions::default(),
             optimiser: OptimiserConfig::default(),
             schedule: Schedule::default(),
             loss: LossConfig::default(),
@@ -212,6 +216,7 @@ impl TrainConfig {
                 return fault("patch.foreground", format!("expected 0 to 1, found {foreground}"));
             }
         }
+        self.distort.check().map_err(|error| TrainError::settings("distort", error))?;
         if let Some(norm) = self.clip_norm.filter(|norm| norm.is_nan() || *norm <= 0.0) {
             return fault("clip_norm", format!("must be positive: {norm}"));
         }

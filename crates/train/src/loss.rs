@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
+use serde::{Deserialize, Serialize};
 
 /// Mean squared error of two tensors of the same shape.
 ///
@@ -52,21 +53,64 @@ pub fn voxel_cross_entropy(
     (log.neg()? * &weights)?.sum_all()? / weights.sum_all()?
 }
 
+/// The form of the soft Dice loss. nnU-Net (Isensee et al. 2021, <https://doi.org/10.1038/s41592-020-01008-z>) has
+/// `background = false` and `squares = false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SoftDice {
+    /// Whether the background, class 0, is one of the classes of the mean.
+    pub background: bool,
+    /// Whether probabilities are squared in the denominator.
+    pub squares: bool,
+    /// Whether sums are over the voxels of each item, and the mean over items too; else sums are over all voxels of a
+    /// batch.
+    pub per_item: bool,
+}
+
+impl Default for SoftDice {
+    /// That of Milletari et al.: all classes, squares, sums over the batch.
+    fn default() -> Self {
+        Self { background: true, squares: true, per_item: false }
+    }
+}
+
 /// Soft Dice loss (Milletari, Navab and Ahmadi 2016, <https://arxiv.org/abs/1606.04797>) of logits
 /// N,K,D,H,W and labels N,D,H,W (u32): one less the mean over classes of 2 Σ p t / (Σ p² + Σ t), with the
-/// probabilities p and the indicator t of the class, sums over all voxels of the batch.
+/// probabilities p and the indicator t of the class, or p in place of p², as `form` says.
+///
+/// Voxels whose label is `ignored` are in no sum, and that class is not in the mean.
 ///
 /// # Errors
-/// If the shapes do not fit.
-pub fn dice(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let p = softmax(logits, 1)?;
-    let t = one_hot(labels, logits.dim(1)?, logits.dtype())?;
-    let over_voxels = |x: Tensor| x.sum((0, 2, 3, 4));
-    let shared = over_voxels((&p * &t)?)?;
-    let all = (over_voxels(p.sqr()?)? + over_voxels(t)?)?;
+/// If the shapes do not fit or no class is left.
+pub fn dice(
+    logits: &Tensor,
+    labels: &Tensor,
+    form: SoftDice,
+    ignored: Option<u32>,
+) -> Result<Tensor> {
+    let classes = logits.dim(1)? as u32;
+    let (mut p, mut t) = (softmax(logits, 1)?, one_hot(labels, classes as usize, logits.dtype())?);
+    if let Some(ignored) = ignored {
+        let counted = labels.ne(ignored)?.to_dtype(logits.dtype())?.unsqueeze(1)?;
+        (p, t) = (p.broadcast_mul(&counted)?, t.broadcast_mul(&counted)?);
+    }
+    let sums = |x: Tensor| if form.per_item { x.sum((2, 3, 4)) } else { x.sum((0, 2, 3, 4)) };
+    let shared = sums((&p * &t)?)?;
+    let all = (sums(if form.squares { p.sqr()? } else { p })? + sums(t)?)?;
     // A class that neither occurs nor is predicted counts as found.
     let small = 1e-6;
-    let score = (((shared * 2.0)? + small)? / (all + small)?)?;
+    let mut score = (((shared * 2.0)? + small)? / (all + small)?)?;
+    let meant = |class: &u32| Some(*class) != ignored && (form.background || *class > 0);
+    let meant: Vec<u32> = (0..classes).filter(meant).collect();
+    if meant.is_empty() {
+        candle_core::bail!(
+            "expected a class beside the background and the ignored one, found none"
+        );
+    }
+    if meant.len() < classes as usize {
+        let meant = Tensor::new(meant, logits.device())?;
+        score = score.index_select(&meant, usize::from(form.per_item))?;
+    }
     score.mean_all()?.affine(-1.0, 1.0)
 }
 
@@ -101,6 +145,12 @@ mod tests {
     type Loss<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
     const LOGITS: [usize; 5] = [2, 3, 2, 1, 3];
+
+    const FORMS: [SoftDice; 3] = [
+        SoftDice { background: true, squares: true, per_item: false },
+        SoftDice { background: false, squares: false, per_item: true },
+        SoftDice { background: true, squares: false, per_item: false },
+    ];
 
     fn labels() -> Tensor {
         let labels = vec![0u32, 1, 2, 2, 1, 0, 0, 0, 1, 1, 2, 0];
@@ -145,27 +195,64 @@ mod tests {
             2.0 * shared / sum
         };
         let expected = 1.0 - (0..3).map(score).sum::<f64>() / 3.0;
-        assert!((value(dice(&logits, &labels)) - expected).abs() < 1e-6);
+        let found = value(dice(&logits, &labels, SoftDice::default(), None));
+        assert!((found - expected).abs() < 1e-6);
         assert!(voxel_cross_entropy(&logits, &labels, Some(&[1.0])).is_err());
+    }
+
+    #[test]
+    fn every_form_of_dice_is_that_of_its_definition() {
+        let (logits, labels) = (normal(1, &LOGITS), labels());
+        let p = softmax(&logits, 1).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let p = |voxel: usize, class: usize| p[(voxel / 6 * 3 + class) * 6 + voxel % 6];
+        let of_voxel: Vec<u32> = labels.flatten_all().unwrap().to_vec1().unwrap();
+        for form in FORMS {
+            for ignored in [None, Some(0), Some(2)] {
+                let classes =
+                    (0..3u32).filter(|c| Some(*c) != ignored && (form.background || *c > 0));
+                let parts = if form.per_item { vec![0..6, 6..12] } else { vec![0..12] };
+                let (mut sum, mut count) = (0.0, 0.0);
+                for class in classes {
+                    for voxels in parts.clone() {
+                        let (mut shared, mut all) = (0.0, 0.0);
+                        for voxel in voxels.filter(|v| Some(of_voxel[*v]) != ignored) {
+                            let (p, t) = (p(voxel, class as usize), of_voxel[voxel] == class);
+                            shared += if t { p } else { 0.0 };
+                            all += if form.squares { p * p } else { p } + f64::from(u8::from(t));
+                        }
+                        sum += 2.0 * shared / all;
+                        count += 1.0;
+                    }
+                }
+                let found = value(dice(&logits, &labels, form, ignored));
+                assert!((found - (1.0 - sum / count)).abs() < 1e-5, "{form:?} {ignored:?}");
+            }
+        }
+        let alone = SoftDice { background: false, ..SoftDice::default() };
+        let two = logits.narrow(1, 0, 2).unwrap().contiguous().unwrap();
+        assert!(dice(&two, &labels.minimum(1u32).unwrap(), alone, Some(1)).is_err());
     }
 
     #[test]
     fn perfect_answers_have_no_loss() {
         let logits = (one_hot(&labels(), 3, DType::F64).unwrap() * 60.0).unwrap();
-        assert!(value(dice(&logits, &labels())) < 1e-9);
+        for form in FORMS {
+            assert!(value(dice(&logits, &labels(), form, None)) < 1e-9);
+        }
         assert!(value(voxel_cross_entropy(&logits, &labels(), None)) < 1e-9);
     }
 
     #[test]
     fn gradients_agree_with_central_differences() {
         let target = normal(2, &LOGITS);
-        let losses: [Loss<'_>; 6] = [
+        let losses: [Loss<'_>; 7] = [
             &|x| mean_squared_error(x, &target),
             &|x| mean_absolute_error(x, &target),
             &|x| huber(x, &target, 0.8),
             &|x| voxel_cross_entropy(x, &labels(), None),
             &|x| voxel_cross_entropy(x, &labels(), Some(&[0.5, 1.0, 3.0])),
-            &|x| dice(x, &labels()),
+            &|x| dice(x, &labels(), FORMS[0], None),
+            &|x| dice(x, &labels(), FORMS[1], Some(2)),
         ];
         let start = normal(3, &LOGITS);
         let values: Vec<f64> = start.flatten_all().unwrap().to_vec1().unwrap();

@@ -6,10 +6,11 @@ use candle_nn::ops::log_softmax;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::loss::SoftDice;
 
 /// What is minimised: cross-entropy of classes and labels, and what is changed about it; squared error of
 /// target values.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
     /// Weight of each class; the loss of a batch is the weighted mean over its items.
@@ -21,17 +22,71 @@ pub struct LossConfig {
     /// Exponent g of the focal loss, which multiplies the term of a class of probability p with
     /// (1 - p)^g (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>): 0, or at least 1.
     pub focal: f64,
-    /// How much of the [`dice`](crate::loss::dice) loss is added, for labels of voxels.
+    /// How much the cross-entropy counts for labels of voxels: 1, or 0 for the Dice loss alone.
+    #[serde(skip_serializing_if = "is_one")]
+    pub cross_entropy: f64,
+    /// How much of the [`dice`](crate::loss::dice) loss is added, for labels of voxels. Class weights are those of the
+    /// cross-entropy alone.
     pub dice: f64,
+    /// The form of the Dice loss.
+    #[serde(skip_serializing_if = "is_standard")]
+    pub soft_dice: SoftDice,
+    /// The label of voxels that count in no loss and no accuracy: the index of its class, of which the network learns
+    /// nothing but that no other voxel is of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<u32>,
     /// Error of a number from which on the squared error is linear ([`huber`](crate::loss::huber)), for
     /// target values; always squared if it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub huber: Option<f64>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_standard(form: &SoftDice) -> bool {
+    *form == SoftDice::default()
+}
+
+impl Default for LossConfig {
+    /// The cross-entropy, or the squared error.
+    fn default() -> Self {
+        Self {
+            class_weights: None,
+            label_smoothing: 0.0,
+            focal: 0.0,
+            cross_entropy: 1.0,
+            dice: 0.0,
+            soft_dice: SoftDice::default(),
+            ignore: None,
+            huber: None,
+        }
+    }
+}
+
 impl LossConfig {
     pub(crate) fn is_balanced(&self) -> bool {
         self.class_weights == Some(ClassWeights::Of(Balance::Balanced))
+    }
+
+    /// Checks that nothing is set that is for labels of voxels alone.
+    pub(crate) fn check_without_voxels(&self) -> Result<(), TrainError> {
+        let set = [
+            ("cross_entropy", self.cross_entropy != 1.0),
+            ("dice", self.dice > 0.0),
+            ("soft_dice", !is_standard(&self.soft_dice)),
+            ("ignore", self.ignore.is_some()),
+        ];
+        match set.into_iter().find(|(_, set)| *set) {
+            None => Ok(()),
+            Some((field, _)) => {
+                let problem = "is for networks that label voxels (head = \"voxels\"); leave it out";
+                Err(TrainError::settings(field, problem))
+            }
+        }
     }
 }
 
@@ -75,8 +130,10 @@ impl Loss {
         if !(focal == 0.0 || (focal >= 1.0 && focal.is_finite())) {
             return fault("focal", format!("expected 0 or at least 1, found {focal}"));
         }
-        if !(config.dice >= 0.0 && config.dice.is_finite()) {
-            return fault("dice", format!("expected 0 or more, found {}", config.dice));
+        for (field, share) in [("dice", config.dice), ("cross_entropy", config.cross_entropy)] {
+            if !(share >= 0.0 && share.is_finite()) {
+                return fault(field, format!("expected 0 or more, found {share}"));
+            }
         }
         let weights = match &config.class_weights {
             None => None,

@@ -6,18 +6,27 @@ use steer3d_dataset::{Batch, Dataset, Tasks};
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::loss;
-use crate::loss_config::Loss;
+use crate::loss::{self, SoftDice};
+use crate::loss_config::{Loss, LossConfig};
 use steer3d_nn::{Head, Network};
 
 /// What the head of a network is trained on.
 pub(crate) enum Objective {
     /// The classes of volumes.
     Classes(Loss),
-    /// The labels of voxels, with a share of the Dice loss.
-    Voxels { loss: Loss, dice: f64 },
+    /// The labels of voxels.
+    Voxels(VoxelLoss),
     /// The target values of items: the squared error, linear beyond the given size.
     Numbers { huber: Option<f64> },
+}
+
+/// Cross-entropy and Dice loss, each with its share, of the voxels of other labels than an ignored one.
+pub(crate) struct VoxelLoss {
+    loss: Loss,
+    cross_entropy: f64,
+    dice: f64,
+    form: SoftDice,
+    ignored: Option<u32>,
 }
 
 /// How well a batch was answered.
@@ -41,7 +50,11 @@ impl Objective {
     ) -> Result<Self, TrainError> {
         check_fit(network, dataset)?;
         let settings = &config.loss;
-        Ok(match network.config().head() {
+        let head = network.config().head();
+        if *head != Head::Voxels {
+            settings.check_without_voxels()?;
+        }
+        Ok(match head {
             Head::Classes => {
                 let mut counts = vec![0; dataset.meta().class_names.len()];
                 for &item in items {
@@ -57,7 +70,7 @@ impl Objective {
                         counts[usize::from(label)] += 1;
                     }
                 }
-                Self::Voxels { loss: Loss::new(settings, &counts)?, dice: settings.dice }
+                Self::Voxels(VoxelLoss::new(settings, counts)?)
             }
             Head::Scalars | Head::Field { .. } => Self::Numbers { huber: settings.huber },
         })
@@ -71,18 +84,7 @@ impl Objective {
                 weight: loss.weight(&batch.labels),
                 ..right_answers(out, &batch.labels)?
             }),
-            Self::Voxels { loss, dice } => {
-                let (rows, labels) = voxels(out, batch)?;
-                let mut mean = loss.mean(&rows, &labels)?;
-                if *dice > 0.0 {
-                    let dims = out.dims();
-                    let labels = Tensor::new(&labels[..], out.device())?;
-                    let labels = labels.reshape([&dims[..1], &dims[2..]].concat())?;
-                    mean = (mean + loss::dice(out, &labels)?.affine(*dice, 0.0)?)?;
-                }
-                let weight = loss.weight(&labels);
-                Ok(Score { loss: mean, weight, ..right_answers(&rows, &labels)? })
-            }
+            Self::Voxels(loss) => loss.score(out, &labels_of(batch)),
             Self::Numbers { huber: None } => numbers(out, batch, loss::mean_squared_error),
             Self::Numbers { huber: Some(delta) } => {
                 numbers(out, batch, |found, target| loss::huber(found, target, *delta))
@@ -94,10 +96,10 @@ impl Objective {
     pub(crate) fn validation(&self, out: &Tensor, batch: &Batch) -> Result<Score, TrainError> {
         match self {
             Self::Classes(_) => right_answers(out, &batch.labels),
-            Self::Voxels { .. } => {
-                let (rows, labels) = voxels(out, batch)?;
-                right_answers(&rows, &labels)
-            }
+            Self::Voxels(loss) => match loss.counted(out, &labels_of(batch))? {
+                Some((rows, labels)) => right_answers(&rows, &labels),
+                None => nothing(out),
+            },
             Self::Numbers { .. } => numbers(out, batch, loss::mean_squared_error),
         }
     }
@@ -113,10 +115,83 @@ fn right_answers(logits: &Tensor, labels: &[u32]) -> Result<Score, TrainError> {
     Ok(Score { loss, weight: count, right, answers: count })
 }
 
-/// Logits N,K,D,H,W as M,K, one row for each voxel, and the labels.
-fn voxels(out: &Tensor, batch: &Batch) -> Result<(Tensor, Vec<u32>), TrainError> {
-    let rows = out.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_to(1)?;
-    Ok((rows, batch.voxel_labels.iter().map(|&label| label.into()).collect()))
+impl VoxelLoss {
+    /// Where `counts` are the training voxels of each class.
+    fn new(config: &LossConfig, mut counts: Vec<usize>) -> Result<Self, TrainError> {
+        let &LossConfig { cross_entropy, dice, soft_dice: form, ignore: ignored, .. } = config;
+        let fault = |field, problem| Err(TrainError::settings(field, problem));
+        let classes = counts.len();
+        if let Some(label) = ignored {
+            let Some(count) = counts.get_mut(label as usize) else {
+                let problem =
+                    format!("expected the index of one of {classes} classes, found {label}");
+                return fault("ignore", problem);
+            };
+            *count = 0;
+        }
+        if cross_entropy == 0.0 && dice == 0.0 {
+            return fault(
+                "dice",
+                "expected a share of it or of cross_entropy, found 0 of both".into(),
+            );
+        }
+        let background = form.background && ignored != Some(0);
+        let left =
+            classes - usize::from(ignored.is_some_and(|i| i > 0)) - 1 + usize::from(background);
+        if dice > 0.0 && left == 0 {
+            let problem = "leaves out every class but the ignored one; set background = true";
+            return fault("soft_dice", problem.into());
+        }
+        Ok(Self { loss: Loss::new(config, &counts)?, cross_entropy, dice, form, ignored })
+    }
+
+    /// Of logits N,K,D,H,W and as many labels as voxels.
+    fn score(&self, out: &Tensor, labels: &[u32]) -> Result<Score, TrainError> {
+        let Some((rows, counted)) = self.counted(out, labels)? else { return nothing(out) };
+        let mut mean = self.loss.mean(&rows, &counted)?;
+        if self.cross_entropy != 1.0 {
+            mean = mean.affine(self.cross_entropy, 0.0)?;
+        }
+        if self.dice > 0.0 {
+            let dims = out.dims();
+            let labels = Tensor::new(labels, out.device())?;
+            let labels = labels.reshape([&dims[..1], &dims[2..]].concat())?;
+            let dice = loss::dice(out, &labels, self.form, self.ignored)?;
+            mean = (mean + dice.affine(self.dice, 0.0)?)?;
+        }
+        let weight = self.loss.weight(&counted);
+        Ok(Score { loss: mean, weight, ..right_answers(&rows, &counted)? })
+    }
+
+    /// Logits N,K,D,H,W as M,K, one row for each voxel that counts, and their labels; None if there is none.
+    fn counted(
+        &self,
+        out: &Tensor,
+        labels: &[u32],
+    ) -> Result<Option<(Tensor, Vec<u32>)>, TrainError> {
+        let rows = out.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_to(1)?;
+        if !labels.iter().any(|label| Some(*label) == self.ignored) {
+            return Ok(Some((rows, labels.to_vec())));
+        }
+        let counts = |(_, label): &(u32, &u32)| Some(**label) != self.ignored;
+        let (kept, labels): (Vec<u32>, Vec<u32>) =
+            (0..).zip(labels).filter(counts).map(|(voxel, label)| (voxel, *label)).unzip();
+        if kept.is_empty() {
+            return Ok(None);
+        }
+        let kept = Tensor::new(kept, rows.device())?;
+        Ok(Some((rows.index_select(&kept, 0)?, labels)))
+    }
+}
+
+fn labels_of(batch: &Batch) -> Vec<u32> {
+    batch.voxel_labels.iter().map(|&label| label.into()).collect()
+}
+
+/// The score of a batch of which no voxel counts. Its weight is not quite 0, by which means are divided.
+fn nothing(out: &Tensor) -> Result<Score, TrainError> {
+    let loss = (out * out.zeros_like()?)?.sum_all()?;
+    Ok(Score { loss, weight: 1e-6, right: 0.0, answers: 0.0 })
 }
 
 /// An error of numbers, which are neither right nor wrong.
@@ -169,5 +244,96 @@ fn check_fit(network: &Network, dataset: &Dataset) -> Result<(), TrainError> {
         Head::Field { pooled: false, .. } => {
             same("fields as targets".into(), "no fields as targets".into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+
+    const LABELS: [u32; 8] = [0, 1, 2, 2, 1, 0, 2, 1];
+
+    fn config() -> LossConfig {
+        let soft_dice = SoftDice { background: false, squares: false, per_item: true };
+        LossConfig {
+            dice: 0.7,
+            cross_entropy: 0.5,
+            soft_dice,
+            ignore: Some(2),
+            ..LossConfig::default()
+        }
+    }
+
+    /// Logits of three classes for two items of 1 × 2 × 2 voxels; those of one voxel are moved.
+    fn logits(voxel: usize, by: f64) -> Var {
+        let value = |i: usize| {
+            let (item, place) = (i / 12, i % 4);
+            (i as f64 * 1.3).sin() + if item * 4 + place == voxel { by } else { 0.0 }
+        };
+        let values: Vec<f64> = (0..24).map(value).collect();
+        // The classes of a voxel are not moved alike.
+        let values = values.iter().enumerate().map(|(i, v)| v * (1.0 + (i / 4 % 3) as f64));
+        let values = Tensor::from_iter(values, &Device::Cpu).unwrap();
+        Var::from_tensor(&values.reshape((2, 3, 1, 2, 2)).unwrap()).unwrap()
+    }
+
+    fn value(score: &Score) -> f64 {
+        score.loss.to_scalar().unwrap()
+    }
+
+    #[test]
+    fn ignored_voxels_count_in_nothing() {
+        let loss = VoxelLoss::new(&config(), vec![2, 3, 3]).unwrap();
+        let score = |voxel, by| loss.score(logits(voxel, by).as_tensor(), &LABELS).unwrap();
+        let still = score(0, 0.0);
+        assert_eq!((still.weight, still.answers), (5.0, 5.0));
+        for (voxel, label) in LABELS.into_iter().enumerate() {
+            let moved = score(voxel, 0.8);
+            assert_eq!(value(&moved) == value(&still), label == 2, "{voxel}");
+        }
+        let var = logits(0, 0.0);
+        let found = loss.score(var.as_tensor(), &LABELS).unwrap();
+        let gradients = found.loss.backward().unwrap();
+        let gradients = gradients.get(&var).unwrap().flatten_all().unwrap();
+        for (i, gradient) in gradients.to_vec1::<f64>().unwrap().into_iter().enumerate() {
+            assert_eq!(gradient == 0.0, LABELS[i / 12 * 4 + i % 4] == 2, "{i}");
+        }
+        // The shares of both losses are those of the settings.
+        let of = |cross_entropy, dice| {
+            let config = LossConfig { cross_entropy, dice, ..config() };
+            let loss = VoxelLoss::new(&config, vec![2, 3, 3]).unwrap();
+            value(&loss.score(logits(0, 0.0).as_tensor(), &LABELS).unwrap())
+        };
+        let sum = 0.5 * of(1.0, 0.0) + 0.7 * of(0.0, 1.0);
+        assert!((value(&still) - sum).abs() < 1e-12, "{} {sum}", value(&still));
+    }
+
+    #[test]
+    fn a_batch_of_ignored_voxels_changes_nothing() {
+        let loss = VoxelLoss::new(&config(), vec![2, 3, 3]).unwrap();
+        let var = logits(0, 0.0);
+        let score = loss.score(var.as_tensor(), &[2; 8]).unwrap();
+        assert!(value(&score) == 0.0 && score.weight > 0.0 && score.answers == 0.0);
+        let gradients = score.loss.backward().unwrap();
+        let gradients = gradients.get(&var).unwrap().flatten_all().unwrap();
+        assert!(gradients.to_vec1::<f64>().unwrap().iter().all(|g| *g == 0.0));
+    }
+
+    #[test]
+    fn settings_that_leave_nothing_are_refused() {
+        let message = |config: LossConfig, classes: usize| {
+            VoxelLoss::new(&config, vec![1; classes]).err().unwrap().to_string()
+        };
+        assert!(message(config(), 2).contains("one of 2 classes, found 2"));
+        let none = LossConfig { cross_entropy: 0.0, dice: 0.0, ..config() };
+        assert!(message(none, 3).contains("0 of both"));
+        let alone = LossConfig { ignore: Some(1), ..config() };
+        assert!(message(alone, 2).contains("background = true"));
+        let negative = LossConfig { cross_entropy: -1.0, ..config() };
+        assert!(message(negative, 3).contains("cross_entropy"));
+        assert!(config().check_without_voxels().unwrap_err().to_string().contains("voxels"));
+        assert!(LossConfig::default().check_without_voxels().is_ok());
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
-use steer3d_dataset::{Batch, Dataset, Grids, Loader, LoaderOptions, RandomRotation, Split};
+use steer3d_dataset::{
+    Batch, Dataset, Grids, Loader, LoaderOptions, RandomDistortion, RandomRotation, Split,
+};
 use steer3d_files::lock::Lock;
-use steer3d_nn::{Mode, Network, checkpoint};
+use steer3d_nn::{Head, Mode, Network, checkpoint};
 use steer3d_ops::permit_tf32;
 use steer3d_so3::Stream;
 
@@ -140,6 +142,10 @@ impl<'a> Training<'a> {
     ) -> Result<Self, TrainError> {
         config.check()?;
         config.precision.check(network.params().device())?;
+        config
+            .distort
+            .check_for(dataset, predicts_targets(network))
+            .map_err(|error| TrainError::settings("distort", error))?;
         let items = training_items(dataset, config);
         if items.is_empty() {
             let problem = format!("dataset {} has no training items", dataset.meta().name);
@@ -292,9 +298,8 @@ impl<'a> Training<'a> {
         let order = self.order();
         let done = (self.progress.batch * self.config.batch_size).min(order.len());
         let mut flow = ControlFlow::Continue(());
-        let (dataset, batch_size, options) =
-            (self.dataset, self.config.batch_size, self.loader_options());
-        let waited = read_ahead(dataset, &order[done..], batch_size, options, |batch| {
+        let (dataset, batch_size, reading) = (self.dataset, self.config.batch_size, self.reading());
+        let waited = read_ahead(dataset, &order[done..], batch_size, &reading, |batch| {
             self.batch(batch)?;
             let done = self.progress.batch;
             if !done.is_multiple_of(self.config.accumulate) && done < self.batches {
@@ -445,8 +450,8 @@ impl<'a> Training<'a> {
         let mut sums = Sums::default();
         // Nothing is put around smaller volumes.
         let batch_size = if self.has_own_grids() { 1 } else { batch_size };
-        let options = LoaderOptions::default();
-        read_ahead(self.dataset, &self.validation, batch_size, options, |mut batch| {
+        let reading = LoaderOptions::default();
+        read_ahead(self.dataset, &self.validation, batch_size, &reading, |mut batch| {
             let x = volumes(self.network, self.dataset, &mut batch)?;
             let Score { loss, weight, right, answers } =
                 self.objective.validation(&folded.forward_large(&x)?, &batch)?;
@@ -468,11 +473,21 @@ impl<'a> Training<'a> {
         self.dataset.meta().grids == Grids::Each
     }
 
-    fn loader_options(&self) -> LoaderOptions {
+    /// How training volumes are read in this epoch.
+    fn reading(&self) -> LoaderOptions {
         let (seed, epoch) = (self.config.seed, self.progress.epoch as u64);
-        let rotation = self.config.augment.map(|turns| RandomRotation { seed, epoch, turns });
-        let patch = self.config.patch.map(|patch| patch.of_epoch(seed, epoch));
-        LoaderOptions { rotation, patch, ..LoaderOptions::default() }
+        let (distortions, targets) = (self.config.distort, predicts_targets(self.network));
+        LoaderOptions {
+            rotation: self.config.augment.map(|turns| RandomRotation { seed, epoch, turns }),
+            patch: self.config.patch.map(|patch| patch.of_epoch(seed, epoch)),
+            distortion: (!distortions.is_empty()).then_some(RandomDistortion {
+                seed,
+                epoch,
+                distortions,
+                targets,
+            }),
+            ..LoaderOptions::default()
+        }
     }
 
     /// The items of the epoch in a random order. Of whole volumes with grids of their own those of about the same size
@@ -497,11 +512,15 @@ impl<'a> Training<'a> {
     /// Takes the running statistics afresh from some batches: those gathered while training lag
     /// behind the weights.
     fn calibrate(&mut self) -> Result<(), TrainError> {
+        let params = self.network.params();
+        if params.all().count() == params.trainable().len() {
+            return Ok(());
+        }
         let mut order = self.order();
         order.truncate(CALIBRATION_BATCHES * self.config.batch_size);
         let mut count = 0;
-        let (batch_size, options) = (self.config.batch_size, self.loader_options());
-        let waited = read_ahead(self.dataset, &order, batch_size, options, |mut batch| {
+        let (batch_size, reading) = (self.config.batch_size, self.reading());
+        let waited = read_ahead(self.dataset, &order, batch_size, &reading, |mut batch| {
             let x = self.task(&self.objective).volumes(self.network, &mut batch)?;
             self.network.forward(&x, Mode::Calibrate { batch: count })?;
             count += 1;
@@ -639,6 +658,10 @@ fn training_items(dataset: &Dataset, config: &TrainConfig) -> Vec<usize> {
     items
 }
 
+fn predicts_targets(network: &Network) -> bool {
+    matches!(network.config().head(), Head::Scalars | Head::Field { .. })
+}
+
 fn size(tensor: &Tensor) -> usize {
     tensor.elem_count() * tensor.dtype().size_in_bytes()
 }
@@ -654,12 +677,12 @@ fn read_ahead(
     dataset: &Dataset,
     items: &[usize],
     batch_size: usize,
-    options: LoaderOptions,
+    options: &LoaderOptions,
     mut take: impl FnMut(Batch) -> Result<ControlFlow<()>, TrainError>,
 ) -> Result<Duration, TrainError> {
     let batches = items.chunks(batch_size).map(<[_]>::to_vec).collect();
     std::thread::scope(|scope| {
-        let mut loader = Loader::new(scope, dataset, batches, options);
+        let mut loader = Loader::new(scope, dataset, batches, *options);
         for batch in loader.by_ref() {
             if take(batch?)?.is_break() {
                 break;

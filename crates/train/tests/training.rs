@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
-use steer3d_dataset::{Dataset, ImportOptions, Turns, import_tetris};
+use steer3d_dataset::{
+    Chance, Dataset, Distortion, Distortions, ImportOptions, Turns, import_tetris,
+};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_ops::tf32_is_permitted;
@@ -124,7 +126,14 @@ fn a_training_stopped_anywhere_goes_on_to_the_same_bits() {
         accumulate: 3,
         ..small()
     };
-    let augmented = TrainConfig { augment: Some(Turns::So3 { fraction: 1.0 }), ..small() };
+    let likely = |all: Distortions, kind: Distortion| {
+        all.with(kind, Chance { probability: 0.7, ..kind.standard() })
+    };
+    let augmented = TrainConfig {
+        augment: Some(Turns::So3 { fraction: 1.0 }),
+        distort: Distortion::ALL.into_iter().fold(Distortions::default(), likely),
+        ..small()
+    };
     let home = tempfile::tempdir().unwrap();
     let dataset = tetris(home.path(), 1);
     for (model, config, steps) in [

@@ -14,8 +14,9 @@ use nalgebra::{Affine3, DMatrix, Matrix3, Point3, Vector3};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use steer3d_files::memory;
-use steer3d_so3::{Block, Irreps, Rotation};
+use steer3d_so3::{Block, Irrep, Irreps, Parity, Rotation};
 
+use crate::bend::Bend;
 use crate::filter::{LOBES, lanczos, low_pass};
 use crate::spline;
 use crate::volume::{Grid, Volume, VolumeError, check_finite, checked_len, parameter};
@@ -219,7 +220,7 @@ pub fn translate_into(
     if let Some(index) = shift.iter().position(|x| !x.is_finite()) {
         return Err(VolumeError::NotFinite { what: "shift", index, value: shift[index] });
     }
-    let map = IndexMap { matrix: Matrix3::identity(), offset: shift.map(|x| -x) };
+    let map = IndexMap::new(Matrix3::identity(), shift.map(|x| -x));
     let dims = grid.dims();
     let (samples, mixers) = (Samples::new(source), [Mixer::scalars(channels)]);
     resample(&samples, dims, &map, interpolation, &mixers, target, dims);
@@ -264,6 +265,96 @@ pub fn resample_to(
     filter_and_warp(volume, grid, origin, &map, interpolation, &mixers)
 }
 
+/// A change of the shape of a volume about the centre of its grid: (M f)(p) = ρ(S) f(S p / s + u(p)) with the mirror
+/// S, the factor s and the bend u.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deformation {
+    /// Whether x, y and z are reversed.
+    pub mirror: [bool; 3],
+    /// How many times as large everything becomes.
+    pub scale: f64,
+    /// Where the source lies for each voxel, beside that.
+    pub bend: Option<Bend>,
+}
+
+impl Default for Deformation {
+    /// None at all.
+    fn default() -> Self {
+        Self { mirror: [false; 3], scale: 1.0, bend: None }
+    }
+}
+
+impl Deformation {
+    /// The mirror as a diagonal matrix.
+    pub fn reflection(&self) -> Matrix3<f64> {
+        let sign = |mirrored| if mirrored { -1.0 } else { 1.0 };
+        Matrix3::from_diagonal(&self.mirror.map(sign).into())
+    }
+}
+
+/// The irreps by which a field of type `irreps` is reflected: those of O(3) that they are, or even ones of scalars whose
+/// parity is not given.
+///
+/// # Errors
+/// [`VolumeError::Parameter`] for vectors and tensors whose parity is not given.
+pub fn reflected_as(irreps: &Irreps) -> Result<Irreps, VolumeError> {
+    if irreps.has_parity() {
+        return Ok(irreps.clone());
+    }
+    if irreps.blocks().any(|block| block.irrep.l > 0) {
+        let expected = "irreps with parities (1o of vectors, 1e of pseudovectors), which say what a mirror makes of them";
+        return parameter("mirror", expected, irreps.to_string());
+    }
+    let even = Irreps::new([(irreps.dim(), Irrep::o3(0, Parity::Even))]);
+    Ok(even.expect("as many scalars are irreps"))
+}
+
+/// Deforms a field of `irreps.dim()` × D × H × W values, zero outside its grid. A scale has no influence on the
+/// components of vectors and tensors. Mirrors alone are exact.
+///
+/// # Errors
+/// If the slices have other lengths, a source value is not finite, the scale is not a positive number, a mirrored
+/// field has vectors or tensors without parity, or a bent one any at all.
+///
+/// ```
+/// use steer3d_volume::{Deformation, Grid, Interpolation, deform_into};
+/// let mirrored = Deformation { mirror: [true, false, false], ..Deformation::default() };
+/// let mut target = [0.0; 3];
+/// let grid = Grid::new([1, 1, 3], [1.0; 3])?;
+/// deform_into(&[1.0, 2.0, 3.0], &grid, &"1x0".parse().unwrap(), &mirrored, Interpolation::Cubic, &mut target)?;
+/// assert_eq!(target, [3.0, 2.0, 1.0]);
+/// # Ok::<(), steer3d_volume::VolumeError>(())
+/// ```
+pub fn deform_into(
+    source: &[f32],
+    grid: &Grid,
+    irreps: &Irreps,
+    deformation: &Deformation,
+    interpolation: Interpolation,
+    target: &mut [f32],
+) -> Result<(), VolumeError> {
+    let channels = check_slices(source, grid, target)?;
+    check_irreps(irreps, channels)?;
+    let Deformation { mirror, scale, bend } = deformation;
+    if !(*scale > 0.0 && scale.is_finite()) {
+        return parameter("scale", "a positive number", scale.to_string());
+    }
+    if bend.is_some() && irreps.blocks().any(|block| block.irrep.l > 0) {
+        return parameter("bend", "a field of scalars", irreps.to_string());
+    }
+    let reflection = deformation.reflection();
+    let mixers = match mirror.contains(&true) {
+        true => Mixer::of_matrix(&reflected_as(irreps)?, &reflection)?,
+        false => Mixer::of(irreps, &Rotation::identity()),
+    };
+    let (matrix, centre) = (reflection / *scale, grid.centre());
+    let offset = [0, 1, 2].map(|i| centre[i] - matrix[(i, i)] * centre[i]);
+    let map = IndexMap { bend: bend.clone(), ..IndexMap::new(matrix, offset) };
+    let dims = grid.dims();
+    resample(&Samples::new(source), dims, &map, interpolation, &mixers, target, dims);
+    Ok(())
+}
+
 /// The part of a volume whose first voxel is `first` = x, y, z and which has `dims` = D, H, W
 /// voxels, with zeros where it reaches beyond the volume. Positions stay.
 ///
@@ -282,7 +373,7 @@ pub fn crop(volume: &Volume, first: [i32; 3], dims: [usize; 3]) -> Result<Volume
     let (first, size) = (first.map(f64::from), volume.voxel_size());
     let grid = Grid::new(dims, size)?;
     let origin = [0, 1, 2].map(|i| volume.origin()[i] + first[i] * size[i]);
-    let map = IndexMap { matrix: Matrix3::identity(), offset: first };
+    let map = IndexMap::new(Matrix3::identity(), first);
     let mixers = [Mixer::scalars(volume.channels())];
     warp(volume, grid, origin, &map, Interpolation::Nearest, &mixers)
 }
@@ -308,6 +399,22 @@ pub fn change_voxel_size(
     let map = IndexMap::between(volume, &grid, origin, &Affine3::identity())?;
     let mixers = [Mixer::scalars(volume.channels())];
     filter_and_warp(volume, grid, origin, &map, interpolation, &mixers)
+}
+
+/// Channels of `dims` voxels on a grid whose voxel (x, y, z) lies at `steps` · (x, y, z) of theirs.
+pub(crate) fn rescaled(
+    source: &[f32],
+    dims: [usize; 3],
+    steps: &Matrix3<f64>,
+    new_dims: [usize; 3],
+    interpolation: Interpolation,
+) -> Vec<f32> {
+    let channels = source.len() / dims.iter().product::<usize>();
+    let mut target = vec![0.0; channels * new_dims.iter().product::<usize>()];
+    let map = IndexMap::new(*steps, [0.0; 3]);
+    let mixers = [Mixer::scalars(channels)];
+    resample(&Samples::new(source), dims, &map, interpolation, &mixers, &mut target, new_dims);
+    target
 }
 
 /// How many times as large as those of the source voxels may be: the filter reaches three as far.
@@ -356,7 +463,7 @@ pub fn upright(
     };
     // The coefficients of the spline, and the new values.
     let _room = memory::take(4 * (channels * (volume.grid().voxels() + grid.voxels())) as u64)?;
-    let map = IndexMap { matrix: inverse, offset: (inverse * low).into() };
+    let map = IndexMap::new(inverse, (inverse * low).into());
     let origin = Vector3::from(origin) + low.component_mul(&size);
     let mixers = [Mixer::scalars(channels)];
     warp(&volume, grid, origin.into(), &map, Interpolation::Cubic, &mixers)
@@ -456,19 +563,24 @@ fn snap(x: f64) -> f64 {
     if (x - x.round()).abs() < SNAP { x.round() } else { x }
 }
 
-/// Source index = matrix · target index + offset, all in x, y, z.
+/// Source index = matrix · target index + offset, all in x, y, z, and where there is a bend what that says.
 struct IndexMap {
     matrix: Matrix3<f64>,
     offset: [f64; 3],
+    bend: Option<Bend>,
 }
 
 impl IndexMap {
+    fn new(matrix: Matrix3<f64>, offset: [f64; 3]) -> Self {
+        Self { matrix, offset, bend: None }
+    }
+
     fn rotation(grid: &Grid, rotation: &Rotation) -> Self {
         let (size, centre) = (grid.voxel_size(), grid.centre());
         let matrix = Matrix3::from_fn(|i, j| rotation[(j, i)] * (size[j] / size[i]));
         let offset =
             [0, 1, 2].map(|i| centre[i] - (0..3).map(|j| matrix[(i, j)] * centre[j]).sum::<f64>());
-        Self { matrix, offset }
+        Self::new(matrix, offset)
     }
 
     /// From the grid of the result to that of `volume`, which `map` moves.
@@ -489,20 +601,20 @@ impl IndexMap {
         let first = back * Point3::from(origin);
         let offset = [0, 1, 2].map(|i| snap((first[i] - volume.origin()[i]) / old[i]));
         let finite = matrix.iter().chain(&offset).all(|x| x.is_finite());
-        if finite { Ok(Self { matrix, offset }) } else { Err(unusable()) }
+        if finite { Ok(Self::new(matrix, offset)) } else { Err(unusable()) }
     }
 
     /// Does every voxel map to a voxel (inside the grid or outside)?
     fn permutes(&self) -> bool {
-        self.matrix.iter().chain(&self.offset).all(|x| x.fract() == 0.0)
+        self.bend.is_none() && self.matrix.iter().chain(&self.offset).all(|x| x.fract() == 0.0)
     }
 }
 
-/// `mul` fields of `dim` components each, mixed by a matrix; no matrix for scalars.
+/// `mul` fields of `dim` components each, mixed by a matrix.
 struct Mixer {
     mul: usize,
     dim: usize,
-    /// Rows of the matrix.
+    /// Rows of the matrix; none for what stays as it is.
     rows: Vec<Vec<f32>>,
 }
 
@@ -520,9 +632,18 @@ impl Mixer {
         irreps.blocks().map(mixer).collect()
     }
 
+    /// What turns or reflects fields of types `irreps`, which have parities.
+    fn of_matrix(irreps: &Irreps, matrix: &Matrix3<f64>) -> Result<Vec<Self>, VolumeError> {
+        let mixer = |block: Block| {
+            let one = block.irrep.matrix(matrix);
+            Ok(Self::new(block.mul, &one.map_err(|_| VolumeError::NotARotation)?))
+        };
+        irreps.blocks().map(mixer).collect()
+    }
+
     fn new(mul: usize, matrix: &DMatrix<f64>) -> Self {
         let dim = matrix.nrows();
-        if dim == 1 {
+        if dim == 1 && matrix[0] == 1.0 {
             return Self { mul, dim, rows: Vec::new() };
         }
         let rows = matrix.row_iter().map(|row| row.iter().map(|&x| x as f32).collect());
@@ -667,7 +788,7 @@ impl<W> Sampler<'_, W> {
         components: &mut Vec<f32>,
         mut rows: impl Iterator<Item = &'t mut [f32]>,
     ) {
-        if mixer.dim == 1 {
+        if mixer.rows.is_empty() {
             for row in rows {
                 self.sample_row(channel, taps, row);
             }
@@ -703,12 +824,14 @@ impl<W> Sampler<'_, W> {
     {
         let mut taps = Taps { offsets: [[0; K]; 3], weights: [[0.0; K]; 3], outside: false };
         let [d, h, w] = self.dims;
+        let bent = self.map.bend.as_ref().map_or([0.0; 3], |bend| bend.at(index));
         for (axis, (len, stride)) in [(w, 1), (h, w), (d, h * w)].into_iter().enumerate() {
             let row = self.map.matrix.row(axis);
             let position = row[0] * index[0] as f64
                 + row[1] * index[1] as f64
                 + row[2] * index[2] as f64
-                + self.map.offset[axis];
+                + self.map.offset[axis]
+                + bent[axis];
             // Far positions stay far outside, and near zero where indices cannot overflow.
             let (first, weights) = (self.weigh)(position.clamp(-FAR, len as f64 + FAR));
             let mut inside = false;

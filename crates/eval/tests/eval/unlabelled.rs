@@ -175,6 +175,8 @@ fn labels_of_voxels_have_the_same_stability_where_none_are_known() {
             "dice",
             "iou",
             "recall",
+            "nsd",
+            "hd95",
         ];
         same_stability(&with, &without, &judged);
         let section = Section::new(&none, Split::Test, quick(), vec![without]).unwrap();

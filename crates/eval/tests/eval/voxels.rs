@@ -58,6 +58,8 @@ fn an_equivariant_model_is_found_to_be_equivariant_and_right() {
                 close(s.get(share), 1.0);
             }
             close(s.get("foreground_consistency"), 1.0);
+            close(s.get("nsd"), 1.0);
+            close(s.get("hd95"), 0.0);
             assert_eq!((value(s, "compared"), count(s, 0, 1), count(s, 1, 0)), (1.0, 0, 0));
         }
     }
@@ -89,6 +91,11 @@ fn a_model_that_depends_on_the_place_has_the_values_of_the_closed_form() {
     close(s.of_class("iou", "dense"), found / (2.0 - found));
     close(s.of_class("recall", "dense"), found);
     let background = 1.0 - above * (1.0 - found) / (1.0 - above);
+    // Voxels of 2 angstrom: no surface is farther away than the grid is wide.
+    assert!(value(s, "hd95") > 0.0 && value(s, "hd95") <= 2.0 * (N - 1.0), "{s:?}");
+    assert!(value(s, "nsd") > 0.0 && value(s, "nsd") < 1.0, "{s:?}");
+    assert_eq!(s.get("nsd"), s.of_class("nsd", "dense"));
+    assert!(s.of_class("hd95", "empty").is_none());
     close(s.get("dice"), (found + background) / 2.0);
     // Of the voxels that are background not both times: P(same and both above) / P(one above).
     let both = found * above;
