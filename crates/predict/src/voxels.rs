@@ -40,6 +40,10 @@ pub(crate) fn labelled(
         made = item.volume(model, &Rotation::identity())?;
         &made
     };
+    let folded = model.folded_for(volume.voxel_size()).map_err(|error| {
+        let (input, problem) = (input.name.clone(), error.to_string());
+        PredictError::Input { input, problem }
+    })?;
     let mut target = Target::new(model, input, item, options, volume)?;
     let [_, h, w] = volume.dims();
     let planes = (VALUES / (CHANNELS * h * w)).max(2);
@@ -64,7 +68,7 @@ pub(crate) fn labelled(
             ControlFlow::Break(()) => Err(PredictError::Stopped),
         }
     };
-    model.folded.forward_planes(volume.dims(), planes, &mut source, &mut sink)?;
+    folded.forward_planes(volume.dims(), planes, &mut source, &mut sink)?;
     target.finish()
 }
 
