@@ -15,6 +15,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d equivariance --kernel-sizes 3,5,7,9 --families shells,jets:2 --closed-forms
   steer3d equivariance --kernel-sizes 7 --families jets:4 --irreps 4x0e+2x1o --out report
   steer3d equivariance --families jets:2,jets:3 --subjects network:4 --seeds 10
+  steer3d equivariance --families jets:2 --widths 1.5,2,3 --closed-forms --spacings 1x1x1.5,1x1x2.5
 
 Families: shells, jets:ORDER, bessel:FUNCTIONS, cosine:FUNCTIONS, radii. Subjects: convolution,
 strided, antialiased:SIGMA, gate, norm, tensor_product, sphere, network:DEPTH. With --out the folder
@@ -34,7 +35,10 @@ pub(crate) struct EquivarianceArgs {
     /// Widths (voxels) of the fields for the closed forms, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "0.75,1,1.5,2,3")]
     widths: Vec<f64>,
-    /// Evaluate the closed forms only, which takes no time, and measure nothing
+    /// Edges x,y,z of voxels as 1x1x2.5, separated by commas: how far outputs move from those on cubes of edge 1
+    #[arg(long, value_delimiter = ',', value_parser = spacing)]
+    spacings: Vec<[f64; 3]>,
+    /// Evaluate the closed forms only, which takes no time, and measure nothing but what --spacings asks for
     #[arg(long, conflicts_with = "subjects")]
     closed_forms: bool,
     /// What to measure, separated by commas; everything if not given
@@ -60,6 +64,12 @@ pub(crate) struct EquivarianceArgs {
     out: Option<PathBuf>,
 }
 
+fn spacing(text: &str) -> Result<[f64; 3], String> {
+    let edges = text.split('x').map(str::parse).collect::<Result<Vec<f64>, _>>();
+    let edges = edges.ok().and_then(|edges| <[f64; 3]>::try_from(edges).ok());
+    edges.ok_or_else(|| "expected three edges as 1x1x2.5".to_owned())
+}
+
 pub(crate) fn run(args: &EquivarianceArgs, seed: u64, output: &Output) -> Result<()> {
     let subjects = match &args.subjects {
         _ if args.closed_forms => vec![],
@@ -71,6 +81,7 @@ pub(crate) fn run(args: &EquivarianceArgs, seed: u64, output: &Output) -> Result
         sizes: args.kernel_sizes.clone(),
         families: args.families.clone(),
         widths: args.widths.clone(),
+        spacings: args.spacings.clone(),
         subjects,
         size: args.size,
         width: args.width,

@@ -23,6 +23,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d predict runs/mine/model.safetensors ligands.sdf @more.txt --rotations 16 --out answers.jsonl
   find /data -name '*.cif.gz' | steer3d predict cath-class - --features --out answers.npz
   steer3d predict unet.safetensors map.mrc --out labels/ --probabilities
+  steer3d predict unet.safetensors scan.nii.gz --native-voxels --out labels/
 
 MODEL is a file, or a model that comes with the program (`steer3d predict --list`). An INPUT is a file of any format of
 `steer3d dataset build`, a folder, a list of paths (@LIST, or - for standard input), a table (.csv with a column `path`),
@@ -49,6 +50,9 @@ pub(crate) struct PredictArgs {
     /// What becomes of volumes of another grid than the model's, instead of what the recipe says
     #[arg(long, value_enum)]
     fit: Option<Fit>,
+    /// For labels of voxels: sample the kernels for the voxels of each volume, instead of resampling it to the model's
+    #[arg(long, conflicts_with = "fit")]
+    native_voxels: bool,
     /// Turn the source of each input by so many rotations, and take the mean of the answers
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     rotations: u32,
@@ -164,6 +168,9 @@ fn opened(name: &str, args: &PredictArgs, device: &Device) -> Result<Model> {
     let mut model = Model::open(name, recipe, device)?;
     if let Some(fit) = args.fit {
         model = model.with_fit(fit).context("--fit")?;
+    }
+    if args.native_voxels {
+        model = model.with_native_voxels().context("--native-voxels")?;
     }
     Ok(model)
 }

@@ -236,7 +236,7 @@ impl<F: HarmonicFamily> HarmonicFamily for BallMask<F> {
             }
             Ok(functions)
         };
-        Ok(unit_functions(cut(&grid.made_for())?, cut(grid)?, 1.0))
+        Ok(unit_functions(&cut(&grid.made_for())?, cut(grid)?, 1.0))
     }
 }
 

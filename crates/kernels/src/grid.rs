@@ -10,7 +10,7 @@ pub const MAX_SIZE: usize = 31;
 pub const MAX_COARSENING: f64 = 4.0;
 
 /// How many times as coarse as those that a kernel was made for voxels may be along an axis before accuracy suffers.
-/// Jets of k = 5 and order 2 then give outputs that are 2 % off, on fields of bumps that are two of the voxels wide that
+/// Jets of k = 5 and order 2 then give outputs that are 1 % off, on fields of bumps that are two of the voxels wide that
 /// they were made for.
 pub const ACCURATE_COARSENING: f64 = 2.0;
 

@@ -75,13 +75,13 @@ pub(crate) fn sample_radial_family(
         let indices = |j: usize| (0..count).filter(move |&n| admits(j, n)).map(move |n| (j, n));
         (0..=jmax).flat_map(indices).map(|(j, n)| function(j, n)).collect()
     };
-    Ok(unit_functions(sample(&grid.made_for()), sample(grid), grid.volume_ratio()))
+    Ok(unit_functions(&sample(&grid.made_for()), sample(grid), grid.volume_ratio()))
 }
 
 /// Functions sampled on a grid, times `factor` and what makes them, sampled on the taps that the grid is made for,
 /// unit functions; without those that vanish there.
 pub(crate) fn unit_functions(
-    made_for: Vec<HarmonicFunction>,
+    made_for: &[HarmonicFunction],
     sampled: Vec<HarmonicFunction>,
     factor: f64,
 ) -> Vec<HarmonicFunction> {

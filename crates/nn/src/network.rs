@@ -90,8 +90,8 @@ impl Network {
     /// the voxel size of the network it is the same network, bit for bit.
     ///
     /// How far answers move depends on what the voxels can hold: a convolution of jets (k = 5, order 2) on fields of bumps
-    /// of width 2, in units of the voxels that it was made for, moves by 0.3 % on slices 1.5 times as thick, 2 % on 2 and
-    /// 5 % on 2.5, a U-Net several times as much;
+    /// of width 2, in units of the voxels that it was made for, moves by 0.2 % on slices 1.5 times as thick, 1 % on 2 and
+    /// 3 % on 2.5, a U-Net several times as much;
     /// beyond [`ACCURATE_COARSENING`](steer3d_kernels::ACCURATE_COARSENING) expect to lose accuracy, and resample where it
     /// counts. `EQUIVARIANCE.md` of `steer3d-eval` has the table.
     ///

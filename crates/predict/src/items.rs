@@ -6,6 +6,7 @@ use steer3d_dataset::{FileReader, ItemData, Prepared, Recipe};
 use steer3d_eval::AnswerKind;
 use steer3d_files::digest::sha256_of;
 use steer3d_formats::FileContents;
+use steer3d_kernels::ACCURATE_COARSENING;
 use steer3d_so3::Rotation;
 use steer3d_volume::{Grid, Volume, VolumeError};
 
@@ -55,7 +56,7 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
                 }
                 contents => (recipe.prepare(contents).map_err(|e| named(&e))?, None),
             };
-            let warnings = warnings(recipe, &prepared);
+            let warnings = warnings(model, recipe, &prepared);
             Ok(Item { prepared, original, sha256: Some(sha256), warnings })
         }
         Origin::Dataset(dataset, item) => {
@@ -85,7 +86,8 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
 
 impl Item {
     fn of(prepared: Prepared, model: &Model) -> Self {
-        let warnings = model.recipe.as_ref().map_or(vec![], |recipe| warnings(recipe, &prepared));
+        let warnings =
+            model.recipe.as_ref().map_or(vec![], |recipe| warnings(model, recipe, &prepared));
         Self { prepared, original: None, sha256: None, warnings }
     }
 
@@ -95,6 +97,14 @@ impl Item {
             (Prepared::Volume(volume), _) => volume.dims(),
             (_, Some(recipe)) => recipe.grid().map_or(model.card.dims, |grid| grid.dims()),
             (_, None) => model.card.dims,
+        }
+    }
+
+    /// Edges (x, y, z) of the voxels of its volumes.
+    pub(crate) fn voxel_size(&self, model: &Model) -> [f64; 3] {
+        match &self.prepared {
+            Prepared::Volume(volume) => volume.voxel_size(),
+            Prepared::Points(_) | Prepared::Mesh(_) => model.card.voxel_size,
         }
     }
 
@@ -120,7 +130,7 @@ impl Item {
 const FEW_OUTSIDE: f64 = 0.01;
 
 /// What is unusual about a source.
-fn warnings(recipe: &Recipe, prepared: &Prepared) -> Vec<String> {
+fn warnings(model: &Model, recipe: &Recipe, prepared: &Prepared) -> Vec<String> {
     let mut warnings = vec![];
     match prepared {
         Prepared::Points(points) => {
@@ -146,6 +156,17 @@ fn warnings(recipe: &Recipe, prepared: &Prepared) -> Vec<String> {
             warnings.push("all voxels are 0".to_owned());
         }
         Prepared::Volume(_) | Prepared::Mesh(_) => {}
+    }
+    if let Prepared::Volume(volume) = prepared
+        && let Some(ratios) = model.coarsening(volume.voxel_size())
+    {
+        let most = ratios.into_iter().fold(0.0, f64::max);
+        if most > ACCURATE_COARSENING {
+            warnings.push(format!(
+                "voxels {most:.1} times as coarse as the model's: its answers lose accuracy beyond \
+                 {ACCURATE_COARSENING}"
+            ));
+        }
     }
     warnings
 }

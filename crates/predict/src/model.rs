@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -27,9 +28,14 @@ pub struct Model {
     pub(crate) card: ModelCard,
     pub(crate) recipe: Option<Recipe>,
     pub(crate) answers: AnswerKind,
-    pub(crate) folded: FoldedNetwork,
+    pub(crate) folded: Arc<FoldedNetwork>,
     pub(crate) network: Network,
+    /// Where each volume keeps its voxels, the network for the last that were not those of the model.
+    native: Option<Mutex<Option<Native>>>,
 }
+
+/// Edges of voxels over those of the model, and the network for them.
+type Native = ([f64; 3], Arc<FoldedNetwork>);
 
 impl Model {
     /// The model of a file (`.safetensors`), or one that comes with the program, by its name. `recipe` stands in the
@@ -76,11 +82,12 @@ impl Model {
         if let Some(recipe) = &recipe {
             check(recipe, &card).map_err(wrong)?;
         }
-        let folded = network.folded()?;
+        let folded = Arc::new(network.folded()?);
         if let Some(typical) = &card.origin.typical {
             typical.check(typical.mean.len()).map_err(problem)?;
         }
-        Ok(Self { name: name.to_owned(), card, recipe, answers, folded, network })
+        let name = name.to_owned();
+        Ok(Self { name, card, recipe, answers, folded, network, native: None })
     }
 
     /// The same with another way to bring volumes to the grid of the recipe.
@@ -100,6 +107,35 @@ impl Model {
                 self.recipe()?;
             }
         }
+        Ok(self)
+    }
+
+    /// The same, whose kernels are sampled for the voxels of each volume ([`Network::at_spacing`]) instead of the volume
+    /// being resampled to those of the recipe.
+    ///
+    /// # Errors
+    /// If it does not label the voxels of volumes, is not steerable, or its voxels have no unit of length.
+    pub fn with_native_voxels(mut self) -> Result<Self, PredictError> {
+        let problem = |problem: &str| PredictError::Model {
+            model: self.name.clone(),
+            problem: problem.to_owned(),
+        };
+        if self.answers != AnswerKind::Voxels {
+            return Err(problem("expected a model that labels voxels, found one that does not"));
+        }
+        self.network.at_spacing(self.network.spacing())?;
+        match &mut self.recipe {
+            Some(Recipe::Volumes { unit, .. }) if unit != "voxel" => {
+                // The voxels of a file are not compared with those of such a recipe.
+                "voxel".clone_into(unit);
+            }
+            _ => {
+                return Err(problem(
+                    "expected a recipe of volumes whose voxels have a size in a unit of length",
+                ));
+            }
+        }
+        self.native = Some(Mutex::default());
         Ok(self)
     }
 
@@ -185,9 +221,40 @@ impl Model {
         stated.unwrap_or_else(|| format!("{count}x0").parse().expect("scalars are irreps"))
     }
 
-    /// What the network gives for each of `count` volumes of these dims.
+    /// How many times as coarse as those of the model voxels with edges (x, y, z) are, where each volume keeps its own.
+    pub(crate) fn coarsening(&self, voxel_size: [f64; 3]) -> Option<[f64; 3]> {
+        self.native.as_ref()?;
+        let ratio = |axis: usize| {
+            let (ours, theirs) = (self.card.voxel_size[axis], voxel_size[axis]);
+            if close(ours, theirs) { 1.0 } else { theirs / ours }
+        };
+        Some([0, 1, 2].map(ratio))
+    }
+
+    /// The network for a volume whose voxels have these edges (x, y, z).
+    pub(crate) fn folded_for(
+        &self,
+        voxel_size: [f64; 3],
+    ) -> Result<Arc<FoldedNetwork>, PredictError> {
+        let ratios = self.coarsening(voxel_size).filter(|ratios| *ratios != [1.0; 3]);
+        let (Some(native), Some(ratios)) = (&self.native, ratios) else {
+            return Ok(self.folded.clone());
+        };
+        let mut native = native.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, folded)) = native.as_ref().filter(|(last, _)| *last == ratios) {
+            return Ok(folded.clone());
+        }
+        let made_for = self.network.spacing();
+        let spacing = [0, 1, 2].map(|axis| made_for[axis] * ratios[axis]);
+        let folded = Arc::new(self.network.at_spacing(spacing)?.folded()?);
+        *native = Some((ratios, folded.clone()));
+        Ok(folded)
+    }
+
+    /// What a network for their voxels gives for each of `count` volumes of these dims.
     pub(crate) fn answer(
         &self,
+        folded: &FoldedNetwork,
         volumes: Vec<f32>,
         count: usize,
         [d, h, w]: [usize; 3],
@@ -196,7 +263,7 @@ impl Model {
         let shape = (count, self.card.model.channels(), d, h, w);
         let x = Tensor::from_vec(volumes, shape, &Device::Cpu)?;
         let x = x.to_device(params.device())?.to_dtype(params.dtype())?;
-        let [features, output] = self.folded.forward_with_features(&x)?;
+        let [features, output] = folded.forward_with_features(&x)?;
         let rows = |values: &Tensor| -> Result<Vec<Vec<f32>>, PredictError> {
             Ok(values.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?)
         };
@@ -231,6 +298,11 @@ impl Model {
     }
 }
 
+/// Whether edges of voxels are the same, but for the digits of a header.
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-3 * a.abs().max(b.abs())
+}
+
 /// Whether a recipe makes what a network was trained on.
 fn check(recipe: &Recipe, card: &ModelCard) -> Result<(), String> {
     recipe.check().map_err(|e| format!("recipe: {e}"))?;
@@ -241,8 +313,7 @@ fn check(recipe: &Recipe, card: &ModelCard) -> Result<(), String> {
         ));
     }
     let grid = recipe.grid().map_err(|e| format!("recipe: {e}"))?;
-    let close = |(a, b): (&f64, f64)| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
-    if !card.voxel_size.iter().zip(grid.voxel_size()).all(close) {
+    if !card.voxel_size.iter().zip(grid.voxel_size()).all(|(&a, b)| close(a, b)) {
         return Err(format!(
             "recipe: expected voxels of {:?} {}, as the network was trained on, found {:?}",
             card.voxel_size,

@@ -109,7 +109,7 @@ fn answers(
     let jobs: Vec<(usize, &Item, &Rotation)> =
         jobs.flat_map(|(at, item)| rotations.iter().map(move |r| (at, item, r))).collect();
     let same = |a: &(usize, &Item, &Rotation), b: &(usize, &Item, &Rotation)| {
-        a.1.dims(model) == b.1.dims(model)
+        (a.1.dims(model), a.1.voxel_size(model)) == (b.1.dims(model), b.1.voxel_size(model))
     };
     for jobs in jobs.chunk_by(same).flat_map(|alike| alike.chunks(most)) {
         let made: Vec<_> =
@@ -125,7 +125,14 @@ fn answers(
             }
         }
         let Some((_, item, _)) = jobs.first().filter(|_| !made_of.is_empty()) else { continue };
-        let rows = model.answer(volumes, made_of.len(), item.dims(model))?;
+        let folded = match model.folded_for(item.voxel_size(model)) {
+            Ok(folded) => folded,
+            Err(error) => {
+                made_of.iter().for_each(|&at| failed[at] = Some(error.to_string()));
+                continue;
+            }
+        };
+        let rows = model.answer(&folded, volumes, made_of.len(), item.dims(model))?;
         made_of.into_iter().zip(rows).for_each(|(at, output)| outputs[at].push(output));
     }
     let all = group.iter().zip(items).zip(outputs.into_iter().zip(failed));

@@ -37,6 +37,10 @@ pub(crate) fn labelled(
         made = item.volume(model, &Rotation::identity())?;
         &made
     };
+    let folded = model.folded_for(volume.voxel_size()).map_err(|error| {
+        let (input, problem) = (input.name.clone(), error.to_string());
+        PredictError::Input { input, problem }
+    })?;
     let mut target = Target::new(model, input, item, options, volume)?;
     let params = model.network.params();
     let mut source = |first: usize, count: usize| {
@@ -59,13 +63,13 @@ pub(crate) fn labelled(
             ControlFlow::Break(()) => Err(PredictError::Stopped),
         }
     };
-    let (dims, network) = (volume.dims(), &model.folded);
+    let dims = volume.dims();
     match options.windows {
         Some(Windows { size, overlap }) => {
-            network.forward_windows(dims, size, overlap, &mut source, &mut sink)?;
+            folded.forward_windows(dims, size, overlap, &mut source, &mut sink)?;
         }
         None => {
-            network.forward_planes(dims, planes_at_once(dims), &mut source, &mut sink)?;
+            folded.forward_planes(dims, planes_at_once(dims), &mut source, &mut sink)?;
         }
     }
     target.finish()

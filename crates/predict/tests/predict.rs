@@ -374,6 +374,59 @@ fn labels_of_voxels_have_the_grid_of_the_file() {
 }
 
 #[test]
+fn kernels_are_sampled_for_the_voxels_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut stream = Stream::new(5, "native", &[]);
+    let mut map = |name: &str, dims: [usize; 3], edges: [f64; 3]| {
+        let grid = Grid::new(dims, edges).unwrap();
+        let data = (0..grid.voxels()).map(|_| stream.uniform() as f32).collect();
+        let volume = Volume::new(data, 1, grid, [1.0, -2.0, 30.0]).unwrap();
+        write_volume(&at(name), &volume, Voxels::Values).unwrap();
+        volume
+    };
+    let slices = map("slices.nii", [7, 13, 12], [1.5, 1.5, 3.75]);
+    let cubes = map("cubes.nii", [9, 10, 11], [1.5, 1.5, 1.5]);
+    map("thick.nii", [7, 13, 12], [1.5, 1.5, 9.0]);
+    let model = || self::model(Head::Voxels, 3, Some(volumes(Fit::Resample)));
+    let model = model().with_native_voxels().unwrap();
+    let out = at("labels");
+    fs::create_dir(&out).unwrap();
+    let all_names = names(&["slices.nii", "cubes.nii", "thick.nii"].map(at));
+    let inputs = inputs(&all_names, &model);
+    let network = Network::new(&model.card().model, 3, DType::F32, &Device::Cpu).unwrap();
+    // The model's card has voxels of 1.5, and its network those of 1.
+    let expected = |volume: &Volume, spacing: [f64; 3]| -> Vec<u32> {
+        let [d, h, w] = volume.dims();
+        let x = Tensor::from_slice(volume.data(), (1, 1, d, h, w), &Device::Cpu).unwrap();
+        let network = network.at_spacing(spacing).unwrap().folded().unwrap();
+        let best = network.forward(&x).unwrap().argmax(1).unwrap();
+        best.flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let expected = [expected(&slices, [1.0, 1.0, 2.5]), expected(&cubes, [1.0; 3])];
+    for rotations in [1, 2] {
+        let options = Options { rotations, maps: Some(out.clone()), ..Options::default() };
+        let records = all(&model, &inputs, &options);
+        for (name, (volume, best)) in
+            ["slices", "cubes"].into_iter().zip([&slices, &cubes].into_iter().zip(&expected))
+        {
+            let path = out.join(format!("{name}.labels.nii"));
+            let FileContents::Volume(labels) = read(&path).unwrap() else { panic!() };
+            assert_eq!(labels.dims(), volume.dims());
+            let same = labels.data().iter().zip(best).filter(|(a, b)| **a == **b as f32).count();
+            assert!(same == best.len() || rotations > 1, "{name}: {same} of {}", best.len());
+        }
+        let [slices, cubes, thick] = &records[..] else { panic!("three records") };
+        assert!(slices.warnings[0].contains("2.5 times as coarse"), "{:?}", slices.warnings);
+        assert!(cubes.warnings.is_empty() && cubes.error.is_none());
+        let error = thick.error.as_ref().unwrap();
+        assert!(error.contains("along z is 6") && error.contains("resample"), "{error}");
+    }
+    let classes = self::model(Head::Classes, 3, Some(molecules())).with_native_voxels();
+    assert!(classes.unwrap_err().to_string().contains("labels voxels"));
+}
+
+#[test]
 fn a_map_is_labelled_as_a_whole_whatever_its_depth_and_voxels() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use comfy_table::presets::ASCII_MARKDOWN;
 
-use steer3d_eval::equivariance::{KernelRow, MeasuredRow, Survey};
+use steer3d_eval::equivariance::{KernelRow, MeasuredRow, SpacingRow, Survey};
 
 use crate::error::ReportError;
 use crate::log_plot::LogPlot;
@@ -26,6 +26,17 @@ pub fn survey_markdown(survey: &Survey) -> String {
         kernel_table(survey),
         conditioning_table(survey)
     );
+    if !survey.spacings.is_empty() {
+        let _ = write!(
+            text,
+            "\nOther voxels: what a convolution (closed form) and a U-Net on three grids (measured, {} seeds) give \
+             on voxels of these edges (x, y, z) for fields of Gaussian bumps of each width, against the voxels of \
+             edge 1 that their kernels are made for, or finer ones, at the same places; relative root mean \
+             square.\n\n{}\n",
+            config.seeds,
+            spacing_table(survey)
+        );
+    }
     if !survey.measured.is_empty() {
         let _ = write!(
             text,
@@ -58,6 +69,23 @@ fn kernel_table(survey: &Survey) -> String {
         [row.size.to_string(), row.family.clone()].into_iter().chain(errors).collect()
     };
     table(&columns, survey.kernels.iter().map(row).collect())
+}
+
+/// Edges of voxels as `1x1x2.5`.
+fn edges(spacing: [f64; 3]) -> String {
+    spacing.map(|edge| edge.to_string()).join("x")
+}
+
+fn spacing_table(survey: &Survey) -> String {
+    let of = |what: &'static str| survey.config.widths.iter().map(move |w| format!("{what} {w}"));
+    let mut columns = ["k", "family", "voxels"].map(String::from).to_vec();
+    columns.extend(of("convolution").chain(of("U-Net")));
+    let row = |row: &SpacingRow| {
+        let errors = row.layer.iter().chain(&row.unet).map(|e| format!("{e:.4}"));
+        let first = [row.size.to_string(), row.family.clone(), edges(row.spacing)];
+        first.into_iter().chain(errors).collect()
+    };
+    table(&columns, survey.spacings.iter().map(row).collect())
 }
 
 fn conditioning_table(survey: &Survey) -> String {
@@ -100,6 +128,15 @@ pub fn survey_csv(survey: &Survey) -> Result<String, ReportError> {
                 let (k, width, error) =
                     (row.size.to_string(), width.to_string(), error.to_string());
                 vec![subject.into(), row.family.clone(), k, width, "closed form".into(), error]
+            }));
+        }
+    }
+    for row in &survey.spacings {
+        for (subject, errors) in [("convolution", &row.layer), ("U-Net", &row.unet)] {
+            records.extend(survey.config.widths.iter().zip(errors).map(|(width, error)| {
+                let measure = format!("voxels {}", edges(row.spacing));
+                let (k, width) = (row.size.to_string(), width.to_string());
+                vec![subject.into(), row.family.clone(), k, width, measure, error.to_string()]
             }));
         }
     }

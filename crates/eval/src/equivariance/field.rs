@@ -53,14 +53,28 @@ impl BumpField {
     /// # Errors
     /// Only if memory runs out.
     pub fn sample(&self, size: usize) -> Result<Tensor, candle_core::Error> {
+        self.sample_on([size; 3], [1.0; 3])
+    }
+
+    /// The values on D, H, W voxels with edges (x, y, z) about the centre, shape 1,C,D,H,W, f32.
+    ///
+    /// # Errors
+    /// Only if memory runs out.
+    pub fn sample_on(
+        &self,
+        [depth, height, width]: [usize; 3],
+        edges: [f64; 3],
+    ) -> Result<Tensor, candle_core::Error> {
         let channels = self.irreps.dim();
-        let voxels = size.pow(3);
+        let voxels = depth * height * width;
         let mut values = vec![0.0f64; channels * voxels];
         let mut bump = vec![0.0; voxels];
         for (q, amplitudes) in &self.bumps {
-            let [x, y, z] = [q.x, q.y, q.z].map(|centre| self.profile(size, centre));
-            for (row, yz) in
-                bump.chunks_exact_mut(size).zip(z.iter().flat_map(|z| y.iter().map(move |y| z * y)))
+            let [x, y, z] = [(width, 0), (height, 1), (depth, 2)]
+                .map(|(size, axis)| self.profile(size, edges[axis], q[axis]));
+            for (row, yz) in bump
+                .chunks_exact_mut(width)
+                .zip(z.iter().flat_map(|z| y.iter().map(move |y| z * y)))
             {
                 row.iter_mut().zip(&x).for_each(|(v, x)| *v = yz * x);
             }
@@ -69,14 +83,14 @@ impl BumpField {
             }
         }
         let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
-        Tensor::from_vec(values, (1, channels, size, size, size), &Device::Cpu)
+        Tensor::from_vec(values, (1, channels, depth, height, width), &Device::Cpu)
     }
 
     /// One axis of a bump: its three-dimensional Gaussian is a product.
-    fn profile(&self, size: usize, centre: f64) -> Vec<f64> {
+    fn profile(&self, size: usize, edge: f64, centre: f64) -> Vec<f64> {
         let middle = (size as f64 - 1.0) / 2.0;
         (0..size)
-            .map(|i| (-0.5 * ((i as f64 - middle - centre) / self.width).powi(2)).exp())
+            .map(|i| (-0.5 * (((i as f64 - middle) * edge - centre) / self.width).powi(2)).exp())
             .collect()
     }
 }

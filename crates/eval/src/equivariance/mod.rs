@@ -14,15 +14,19 @@
 //! * [`cube_error`]: white noise under the 24 rotations of the cube, which permute voxels. The
 //!   answer is rounding or a mistake.
 //!
+//! How far outputs move with the spacing of the voxels is measured beside it ([`SpacingRow`]).
+//!
 //! [`assert_equivariant`] is the test to put beside a layer of one's own; [`survey`] measures
 //! steerable layers and networks and fills the tables of `docs/src/exactness.md`.
 
 mod errors;
 mod field;
+mod spacing;
 mod subject;
 mod survey;
 
 pub use errors::{FieldMap, assert_equivariant, centre_error, cube_error, resampled_errors};
 pub use field::BumpField;
+pub use spacing::{SpacingRow, unet_difference};
 pub use subject::{LayerSpec, Subject};
 pub use survey::{KernelRow, MeasuredRow, Survey, SurveyConfig, survey};

@@ -1,9 +1,12 @@
 use serde::{Deserialize, Serialize};
-use steer3d_kernels::equivariance::{layer_error, mean_kernel_error};
+use steer3d_kernels::equivariance::{layer_error, mean_kernel_error, spacing_error};
 use steer3d_kernels::{Family, HarmonicFamily, TapGrid, conditioning};
 use steer3d_so3::{Irreps, Stream, random_rotations};
 
-use super::{BumpField, LayerSpec, Subject, centre_error, cube_error, resampled_errors};
+use super::{
+    BumpField, LayerSpec, SpacingRow, Subject, centre_error, cube_error, resampled_errors,
+    unet_difference,
+};
 use crate::EvalError;
 
 /// Voxels along each axis of the white noise for the rotations of the cube.
@@ -21,6 +24,9 @@ pub struct SurveyConfig {
     pub families: Vec<Family>,
     /// Widths of the fields, in voxels, for the closed forms.
     pub widths: Vec<f64>,
+    /// Edges of voxels (x, y, z) other than the cubes of edge 1 for which kernels are made; outputs on them are
+    /// compared.
+    pub spacings: Vec<[f64; 3]>,
     /// What to measure beside the closed forms.
     pub subjects: Vec<Subject>,
     /// Voxels along each axis of a measured field, N.
@@ -48,6 +54,7 @@ impl Default for SurveyConfig {
             sizes: vec![5],
             families: vec![Family::shells(), Family::jets(3)],
             widths: vec![0.75, 1.0, 1.5, 2.0, 3.0],
+            spacings: vec![],
             subjects: Subject::all(),
             size: 33,
             bumps: 24,
@@ -143,6 +150,9 @@ pub struct Survey {
     pub config: SurveyConfig,
     /// The closed forms.
     pub kernels: Vec<KernelRow>,
+    /// What other voxels change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spacings: Vec<SpacingRow>,
     /// The measurements.
     pub measured: Vec<MeasuredRow>,
 }
@@ -160,6 +170,10 @@ pub fn survey(
     config.check()?;
     let kernels = config.layers().map(|layer| kernel_row(config, &layer));
     let kernels = kernels.collect::<Result<Vec<_>, EvalError>>()?;
+    let spacings = config.layers().flat_map(|layer| {
+        config.spacings.iter().map(move |&spacing| spacing_row(config, &layer, spacing))
+    });
+    let spacings = spacings.collect::<Result<Vec<_>, EvalError>>()?;
     let mut tasks = vec![];
     for (i, layer) in config.layers().enumerate() {
         let subjects = config.subjects.iter().filter(|s| s.has_kernels() || i == 0);
@@ -171,7 +185,7 @@ pub fn survey(
         measured.push(measure(config, *subject, layer)?);
     }
     progress(tasks.len(), tasks.len(), "");
-    Ok(Survey { schema_version: 1, config: config.clone(), kernels, measured })
+    Ok(Survey { schema_version: 1, config: config.clone(), kernels, spacings, measured })
 }
 
 fn kernel_row(config: &SurveyConfig, layer: &LayerSpec) -> Result<KernelRow, EvalError> {
@@ -192,6 +206,28 @@ fn kernel_row(config: &SurveyConfig, layer: &LayerSpec) -> Result<KernelRow, Eva
         rank: functions.rank,
         condition_number: Some(functions.condition_number).filter(|c| c.is_finite()),
         largest_overlap: functions.largest_overlap,
+    })
+}
+
+fn spacing_row(
+    config: &SurveyConfig,
+    layer: &LayerSpec,
+    spacing: [f64; 3],
+) -> Result<SpacingRow, EvalError> {
+    let LayerSpec { irreps, size, family } = layer;
+    let closed = |&width: &f64| spacing_error(irreps, irreps, *size, family, spacing, width);
+    let measured = |&width: &f64| {
+        let seeds = config.seed..config.seed + config.seeds;
+        let of = |seed| unet_difference(layer, spacing, config.size, config.bumps, width, seed);
+        let all = seeds.map(of).collect::<Result<Vec<f64>, EvalError>>()?;
+        Ok::<_, EvalError>(all.iter().sum::<f64>() / all.len() as f64)
+    };
+    Ok(SpacingRow {
+        family: label(family),
+        size: *size,
+        spacing,
+        layer: config.widths.iter().map(closed).collect::<Result<_, _>>()?,
+        unet: config.widths.iter().map(measured).collect::<Result<_, _>>()?,
     })
 }
 

@@ -183,6 +183,23 @@ fn subjects_are_chosen_by_short_names() {
 }
 
 #[test]
+fn a_survey_says_how_far_other_voxels_move_outputs() {
+    let spacings = vec![[1.0; 3], [1.0, 1.0, 1.5], [1.0, 1.0, 2.5]];
+    let config = SurveyConfig { subjects: vec![], spacings, size: 17, sizes: vec![5], ..small() };
+    let found = survey(&config, &|_, _, _| ()).unwrap();
+    let [same, near, far] = &found.spacings[..] else { panic!("three rows") };
+    // Rounding, and more with every step away; fields of width 1 are lost on voxels of 2.5.
+    assert!(same.layer.iter().all(|e| *e < 1e-12) && same.unet.iter().all(|e| *e < 1e-5));
+    for i in 0..2 {
+        assert!(near.layer[i] < far.layer[i] && near.unet[i] < far.unet[i], "{near:?} {far:?}");
+    }
+    assert!(near.layer[1] < 0.01 && far.layer[0] > 0.2, "{near:?} {far:?}");
+    let bad = SurveyConfig { spacings: vec![[1.0, 0.0, 1.0]], ..config };
+    let error = survey(&bad, &|_, _, _| ()).unwrap_err().to_string();
+    assert!(error.contains("voxel size along y"), "{error}");
+}
+
+#[test]
 fn a_survey_says_how_well_conditioned_a_family_is() {
     let families = vec![Family::jets(2), "bessel:4".parse().unwrap()];
     let config = SurveyConfig { families, subjects: vec![], ..small() };

@@ -43,6 +43,18 @@ fn closed_forms_need_no_measuring() {
 }
 
 #[test]
+fn the_table_says_how_far_other_voxels_move_outputs() {
+    let spacings = vec![[1.0, 1.0, 2.5]];
+    let config = SurveyConfig { subjects: vec![], spacings, ..small() };
+    let found = survey(&config, &|_, _, _| ()).unwrap();
+    let table = survey_markdown(&found);
+    assert!(table.contains("| 1x1x2.5 |") && table.contains("U-Net 2"), "{table}");
+    let csv = survey_csv(&found).unwrap();
+    let row = format!("U-Net,\"jets, N = 2\",3,2,voxels 1x1x2.5,{}", found.spacings[0].unet[1]);
+    assert!(csv.lines().any(|line| line == row), "{csv}");
+}
+
+#[test]
 fn the_table_says_how_well_conditioned_a_family_is() {
     let families = vec![Family::jets(2), "bessel:4".parse().unwrap()];
     let config = SurveyConfig { families, subjects: vec![], ..small() };
