@@ -42,7 +42,7 @@ pub(crate) struct PredictArgs {
     #[arg(value_name = "INPUT", required_unless_present = "list")]
     inputs: Vec<String>,
     /// List the models that come with the program
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["model", "inputs"])]
     list: bool,
     /// TOML file that says how files become volumes, instead of what the model says
     #[arg(long)]

@@ -337,6 +337,11 @@ fn files_that_the_pages_name_exist() {
 }
 
 #[test]
+fn the_picture_is_that_of_the_table() {
+    run(&root(), "scripts/picture --check").unwrap();
+}
+
+#[test]
 fn the_front_page_is_short() {
     let words = fs::read_to_string(root().join("README.md")).unwrap().split_whitespace().count();
     assert!(words <= 1200, "README.md has {words} words");

@@ -114,7 +114,7 @@ impl TextTable {
         }
     }
 
-    /// A block of lines for each row: its name, then a line for each other column.
+    /// A block of lines for each row: its name, then a line for each other column; an empty line after each.
     fn blocks(&self, names: usize) -> String {
         let longest = self.headings[names..].iter().map(|h| h.chars().count()).max().unwrap_or(0);
         let block = |row: &Vec<String>| {
@@ -126,7 +126,7 @@ impl TextTable {
             });
             name.join(", ") + &lines.collect::<String>()
         };
-        self.rows.iter().map(block).collect::<Vec<_>>().join("\n\n")
+        self.rows.iter().map(block).collect::<Vec<_>>().join("\n\n") + "\n"
     }
 }
 
@@ -175,13 +175,7 @@ mod tests {
     fn table() -> Text {
         let headings = ["model", "source", "unrotated %", "random %", "AUC", "parameters"];
         let row = |name: &str| {
-            ["points", "89.6", "86.8", "0.951", "3402"].map(String::from).to_vec().into_iter().fold(
-                vec![name.to_owned()],
-                |mut row, cell| {
-                    row.push(cell);
-                    row
-                },
-            )
+            [name, "points", "89.6", "86.8", "0.951", "3402"].map(String::from).to_vec()
         };
         Text::default().table(&headings, vec![row("steerable"), row("plain")], 2)
     }
