@@ -19,6 +19,7 @@ use steer3d::dataset::{
 use steer3d::eval::{NetworkPredictor, PointGroup, Source};
 use steer3d::prelude::*;
 use steer3d::report::{Evaluation, terminal};
+use steer3d::train::loss::SoftDice;
 use steer3d::train::{Gradients, Optimiser, OptimiserConfig, loss};
 use steer3d::volume::Voxeliser;
 
@@ -125,7 +126,7 @@ fn train(model: &Network, dataset: &Dataset, epochs: usize) -> Result<()> {
             let (x, labels) = batch(dataset, items)?;
             let logits = model.forward(&x, Mode::Train { seed: 0, step: step as u64 })?;
             let entropy = loss::voxel_cross_entropy(&logits, &labels, Some(&WEIGHTS))?;
-            let loss = (entropy + loss::dice(&logits, &labels)?)?;
+            let loss = (entropy + loss::dice(&logits, &labels, SoftDice::default(), None)?)?;
             let phase = std::f64::consts::PI * step as f64 / steps as f64;
             let rate = PEAK_RATE * 0.5 * (1.0 + phase.cos());
             adam.step(model.params(), &Gradients::of(model.params(), &loss.backward()?), rate)?;

@@ -20,9 +20,9 @@ fn small(folder: &Path, points: bool) -> Dataset {
     Dataset::open(path).unwrap()
 }
 
-fn load(dataset: &Dataset, batches: &[Vec<usize>], options: LoaderOptions) -> Vec<Batch> {
+fn load(dataset: &Dataset, batches: &[Vec<usize>], options: &LoaderOptions) -> Vec<Batch> {
     std::thread::scope(|scope| {
-        Loader::new(scope, dataset, batches.to_vec(), options).collect::<Result<_, _>>().unwrap()
+        Loader::new(scope, dataset, batches.to_vec(), *options).collect::<Result<_, _>>().unwrap()
     })
 }
 
@@ -44,13 +44,13 @@ fn the_loader_gives_what_reading_one_by_one_gives() {
                 let found = load(
                     &dataset,
                     &batches(),
-                    LoaderOptions { threads, ahead, rotation, ..LoaderOptions::default() },
+                    &LoaderOptions { threads, ahead, rotation, ..LoaderOptions::default() },
                 );
                 assert_eq!(found, expected, "{threads} {ahead}");
             }
         }
     }
-    assert!(load(&dataset, &[], LoaderOptions::default()).is_empty());
+    assert!(load(&dataset, &[], &LoaderOptions::default()).is_empty());
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn distortions_depend_on_seed_epoch_and_item_alone() {
         let of = |items: &[usize], distortion: RandomDistortion| {
             let options =
                 LoaderOptions { distortion: Some(distortion), ..LoaderOptions::default() };
-            load(&dataset, &[items.to_vec()], options).remove(0)
+            load(&dataset, &[items.to_vec()], &options).remove(0)
         };
         let (all, one) = (of(&[0, 4, 2], distortion), of(&[4], distortion));
         let item = one.values.len();

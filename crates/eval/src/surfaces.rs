@@ -184,7 +184,7 @@ mod tests {
             let is = |p: &[isize; 3]| {
                 let beside = |i: usize| {
                     let mut q = *p;
-                    q[i / 2] += if i % 2 == 0 { 1 } else { -1 };
+                    q[i / 2] += if i.is_multiple_of(2) { 1 } else { -1 };
                     !inside(q) || (known(at(q)) && map[at(q)] != class)
                 };
                 map[at(*p)] == class && known(at(*p)) && (0..6).any(beside)

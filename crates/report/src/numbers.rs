@@ -20,9 +20,10 @@ pub(crate) fn cell(e: Option<Estimate>, unit: Unit, interval: bool) -> String {
     match (unit, interval) {
         (Unit::Share | Unit::Points, true) => percent_interval(e),
         (Unit::Share | Unit::Points, false) => percent(e.value),
-        (Unit::Coefficient | Unit::Relative, _) => format!("{:.3}", e.value),
+        (Unit::Coefficient | Unit::Relative, _) | (Unit::Length, false) => {
+            format!("{:.3}", e.value)
+        }
         (Unit::Length, true) => format!("{:.3} ({:.3} to {:.3})", e.value, e.low, e.high),
-        (Unit::Length, false) => format!("{:.3}", e.value),
         (Unit::Output, true) => format!("{:.4} ({:.4} to {:.4})", e.value, e.low, e.high),
         (Unit::Output, false) => format!("{:.4}", e.value),
     }

@@ -210,12 +210,13 @@ mod tests {
             for ignored in [None, Some(0), Some(2)] {
                 let classes =
                     (0..3u32).filter(|c| Some(*c) != ignored && (form.background || *c > 0));
-                let parts = if form.per_item { vec![0..6, 6..12] } else { vec![0..12] };
+                let volumes = if form.per_item { 2 } else { 1 };
                 let (mut sum, mut count) = (0.0, 0.0);
                 for class in classes {
-                    for voxels in parts.clone() {
+                    for volume in 0..volumes {
+                        let voxels = volume * 12 / volumes..(volume + 1) * 12 / volumes;
                         let (mut shared, mut all) = (0.0, 0.0);
-                        for voxel in voxels.filter(|v| Some(of_voxel[*v]) != ignored) {
+                        for voxel in voxels.filter(|v: &usize| Some(of_voxel[*v]) != ignored) {
                             let (p, t) = (p(voxel, class as usize), of_voxel[voxel] == class);
                             shared += if t { p } else { 0.0 };
                             all += if form.squares { p * p } else { p } + f64::from(u8::from(t));
