@@ -41,9 +41,11 @@ test-python: setup
 	scripts/python --torch
 	scripts/notebooks --check
 
-# A wheel of the Python package for this platform, in target/wheels.
+# A wheel of the Python package in target/wheels, with the tag of the oldest glibc that it runs on; it is refused where it
+# would need another library of the system.
 wheel: setup
-	python3 -m pip wheel --quiet --no-deps --wheel-dir target/wheels .
+	MATURIN_PEP517_ARGS="--compatibility pypi --auditwheel check --locked" \
+	  python3 -m pip wheel --quiet --no-deps --wheel-dir target/wheels .
 
 setup:
 	@scripts/setup

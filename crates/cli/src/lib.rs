@@ -166,8 +166,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// The error and its causes, each said once.
-fn one_line(error: &anyhow::Error) -> String {
+/// An error and its causes in one line, each said once.
+pub fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.contains(&cause) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use steer3d_dataset::{Dataset, Grids};
+use steer3d_nn::Network;
 use steer3d_nn::checkpoint::{self, ModelCard};
 use steer3d_nn::onnx::OnnxCard;
 
@@ -65,9 +66,11 @@ impl Models {
         }
         let mut files = vec![];
         for path in &self.files {
-            files.push(match is_onnx(path) {
-                true => File::Onnx(self.exported(path, dataset, note)?),
-                false => File::Network(Box::new(self.network(path, dataset, device, note)?)),
+            files.push(if is_onnx(path) {
+                File::Onnx(self.exported(path, dataset, note)?)
+            } else {
+                let read = checkpoint::load(path, device)?;
+                File::Network(Box::new(self.network(self.name(path), path, read, dataset, note)?))
             });
         }
         let mut known = files.iter().filter_map(File::answers);
@@ -77,15 +80,7 @@ impl Models {
         }
         let first = files.iter().find_map(File::class_names);
         let names = first.unwrap_or_else(|| self.class_names.clone());
-        let spec = || match AnswerSpec::or_named(dataset, answers, &names) {
-            Err(EvalError::Missing { .. }) if answers == AnswerKind::Classes => {
-                let what = "classes to name the answers of models of other makers by";
-                let advice =
-                    "name them with --class-names, or evaluate a network of steer3d beside them";
-                Err(EvalError::missing(dataset.meta(), what, advice))
-            }
-            spec => spec,
-        };
+        let spec = || AnswerSpec::or_named(dataset, answers, &names);
         let mut all: Vec<Box<dyn Predictor>> = vec![];
         for (path, file) in self.files.iter().zip(files) {
             all.push(match file {
@@ -105,15 +100,20 @@ impl Models {
         Ok(all)
     }
 
-    fn network(
+    /// Opens a network that was read before, with its card, as [`open`](Self::open) does those of files. Errors name it by
+    /// `path`, whether or not there is such a file.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn network(
         &self,
+        name: String,
         path: &Path,
+        (network, card): (Network, ModelCard),
         dataset: &Dataset,
-        device: &Device,
         note: &dyn Fn(&str),
     ) -> Result<NetworkPredictor, EvalError> {
-        let (network, card) = checkpoint::load(path, device)?;
-        let network = NetworkPredictor::new(self.name(path), network)?;
+        let network = NetworkPredictor::new(name, network)?;
         let places = self.places(path, &card, network.answers(), dataset, note)?;
         Ok(network.with_places(places).with_class_names(card.class_names))
     }

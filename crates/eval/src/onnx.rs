@@ -265,20 +265,8 @@ impl Predictor for OnnxPredictor {
         &self.name
     }
 
-    fn answers(&self) -> AnswerKind {
-        self.spec.kind
-    }
-
-    fn classes(&self) -> usize {
-        self.spec.names.len()
-    }
-
-    fn class_names(&self) -> Vec<String> {
-        self.spec.names.clone()
-    }
-
-    fn channels(&self) -> usize {
-        self.spec.channels
+    fn spec(&self) -> Option<&AnswerSpec> {
+        Some(&self.spec)
     }
 
     fn parameters(&self) -> usize {

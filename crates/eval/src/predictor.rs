@@ -3,6 +3,8 @@ use serde::{Deserialize, Serialize};
 use steer3d_nn::{Head, LayerField};
 use steer3d_so3::Irreps;
 
+use crate::spec::AnswerSpec;
+
 /// What a [`Predictor`] may fail with.
 pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -39,17 +41,26 @@ pub trait Predictor {
     /// Name of the model in reports.
     fn name(&self) -> &str;
 
+    /// What a model of another maker was asked for. Answers, classes, their names and channels are those of it; a model
+    /// without one gives its own.
+    fn spec(&self) -> Option<&AnswerSpec> {
+        None
+    }
+
     /// What it answers.
     fn answers(&self) -> AnswerKind {
-        AnswerKind::Classes
+        self.spec().map(|spec| spec.kind).unwrap_or_default()
     }
 
     /// Number of classes, or of values.
-    fn classes(&self) -> usize;
+    fn classes(&self) -> usize {
+        self.spec().map_or(0, |spec| spec.names.len())
+    }
 
     /// Names of the classes, in the order of the logits: numbers from 0 where it does not know them.
     fn class_names(&self) -> Vec<String> {
-        (0..self.classes()).map(|class| class.to_string()).collect()
+        let numbers = || (0..self.classes()).map(|class| class.to_string()).collect();
+        self.spec().map_or_else(numbers, |spec| spec.names.clone())
     }
 
     /// How its values turn, for datasets that do not say it: as numbers that do not, where it does not know.
@@ -58,7 +69,9 @@ pub trait Predictor {
     }
 
     /// Number of channels of the volumes that it takes.
-    fn channels(&self) -> usize;
+    fn channels(&self) -> usize {
+        self.spec().map_or(0, |spec| spec.channels)
+    }
 
     /// Number of trained parameters, 0 where it is unknown.
     fn parameters(&self) -> usize {

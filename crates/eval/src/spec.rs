@@ -33,15 +33,25 @@ impl AnswerSpec {
     }
 
     /// Of a dataset, with these names of classes or values where it has none.
-    pub(crate) fn or_named(
+    ///
+    /// # Errors
+    /// [`EvalError::Missing`] when neither has some.
+    pub fn or_named(
         dataset: &Dataset,
         kind: AnswerKind,
         names: &[String],
     ) -> Result<Self, EvalError> {
-        if !is_labelled(dataset, kind) && !names.is_empty() {
-            return Ok(Self { kind, names: names.to_vec(), ..Self::classes(dataset.meta()) });
+        let meta = dataset.meta();
+        if is_labelled(dataset, kind) || (names.is_empty() && kind != AnswerKind::Classes) {
+            return Self::new(dataset, kind);
         }
-        Self::new(dataset, kind)
+        if names.is_empty() {
+            let what = "classes to name the answers of models of other makers by";
+            let advice =
+                "name them with --class-names, or evaluate a network of steer3d beside them";
+            return Err(EvalError::missing(meta, what, advice));
+        }
+        Ok(Self { kind, names: names.to_vec(), ..Self::classes(meta) })
     }
 
     /// The classes of the volumes of a dataset.

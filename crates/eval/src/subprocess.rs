@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use steer3d_files::digest::PartHasher;
 
 use crate::error::EvalError;
-use crate::predictor::{AnswerKind, ModelError, Predictor};
+use crate::predictor::{ModelError, Predictor};
 use crate::spec::AnswerSpec;
 
 /// Bytes in which the first line of an answer must end.
@@ -316,20 +316,8 @@ impl Predictor for SubprocessPredictor {
         &self.command
     }
 
-    fn answers(&self) -> AnswerKind {
-        self.spec.kind
-    }
-
-    fn classes(&self) -> usize {
-        self.spec.names.len()
-    }
-
-    fn class_names(&self) -> Vec<String> {
-        self.spec.names.clone()
-    }
-
-    fn channels(&self) -> usize {
-        self.spec.channels
+    fn spec(&self) -> Option<&AnswerSpec> {
+        Some(&self.spec)
     }
 
     /// The command, and what the files among its words hold.

@@ -6,6 +6,7 @@ use steer3d::dataset;
 
 use crate::arrays::array;
 use crate::errors::{Failure, Result};
+use crate::threads::compute;
 
 /// An HDF5 dataset of volumes.
 #[pyclass(frozen, module = "steer3d._native")]
@@ -15,7 +16,7 @@ pub(crate) struct Dataset(pub(crate) dataset::Dataset);
 impl Dataset {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> Result<Self> {
-        Ok(Self(py.detach(|| dataset::Dataset::open(path))?))
+        Ok(Self(compute(py, || dataset::Dataset::open(path))?))
     }
 
     #[getter]
@@ -74,7 +75,7 @@ impl Dataset {
             false => self.0.grid_of(&items)?.dims(),
         };
         let mut values = vec![0.0; items.len() * meta.channels * d * h * w];
-        py.detach(|| self.0.read_many(&items, &mut values))?;
+        compute(py, || self.0.read_many(&items, &mut values))?;
         array(py, values, &[items.len(), meta.channels, d, h, w])
     }
 
@@ -93,7 +94,7 @@ impl Dataset {
         item: usize,
     ) -> Result<Bound<'py, PyArrayDyn<u8>>> {
         self.check(item)?;
-        let values = py.detach(|| self.0.voxel_labels(item))?;
+        let values = compute(py, || self.0.voxel_labels(item))?;
         let dims = if values.is_empty() { vec![0] } else { self.0.grid(item).dims().to_vec() };
         array(py, values, &dims)
     }

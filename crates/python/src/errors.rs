@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyPermissionError, PyValueError};
 use pyo3::prelude::*;
+use steer3d_cli::one_line;
 
 create_exception!(steer3d, Steer3dError, PyValueError, "What steer3d finds wrong with its input.");
 
@@ -41,18 +42,6 @@ impl From<Failure> for PyErr {
             None => Steer3dError::new_err(text),
         }
     }
-}
-
-/// The error and its causes, each said once.
-fn one_line(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !text.contains(&cause) {
-            let between = if text.is_empty() { "" } else { ": " };
-            text = format!("{text}{between}{cause}");
-        }
-    }
-    text
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;

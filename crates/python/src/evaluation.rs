@@ -5,8 +5,9 @@ use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use steer3d::dataset::{self, Split};
 use steer3d::eval::{
-    self, AnswerKind, AnswerSpec, ModelError, Models, NetworkPredictor, Predictor, Protocol, Source,
+    self, AnswerKind, AnswerSpec, ModelError, Models, Predictor, Protocol, Source,
 };
+use steer3d::experiments::Observer;
 use steer3d::nn::checkpoint;
 use steer3d::predict::BUILTIN;
 use steer3d::report::{self, Evaluation};
@@ -15,6 +16,7 @@ use steer3d::volume::Interpolation;
 use crate::arrays::{array, slice};
 use crate::dataset::Dataset;
 use crate::errors::Result;
+use crate::threads::compute;
 use crate::watch::Watch;
 
 /// A callable from arrays N,C,D,H,W of float32 to arrays of float32.
@@ -24,14 +26,16 @@ struct Callable {
     spec: AnswerSpec,
 }
 
-impl Callable {
-    fn answer(&self, py: Python<'_>, batch: &Tensor) -> Result<Tensor> {
+/// What a callable answers to a batch N,C,D,H,W.
+pub(crate) fn answer(call: &Py<PyAny>, batch: &Tensor) -> std::result::Result<Tensor, ModelError> {
+    let answered = |py: Python<'_>| -> Result<Tensor> {
         let x = array(py, batch.flatten_all()?.to_vec1::<f32>()?, batch.dims())?;
-        let answer = self.call.call1(py, (x,))?;
+        let answer = call.call1(py, (x,))?;
         let answer: PyReadonlyArrayDyn<'_, f32> = answer.extract(py)?;
         let values = slice("answer", &answer)?;
         Ok(Tensor::from_slice(values, answer.shape(), &Device::Cpu)?)
-    }
+    };
+    Python::attach(answered).map_err(|failure| PyErr::from(failure).into())
 }
 
 impl Predictor for Callable {
@@ -39,24 +43,12 @@ impl Predictor for Callable {
         &self.name
     }
 
-    fn answers(&self) -> AnswerKind {
-        self.spec.kind
-    }
-
-    fn classes(&self) -> usize {
-        self.spec.names.len()
-    }
-
-    fn class_names(&self) -> Vec<String> {
-        self.spec.names.clone()
-    }
-
-    fn channels(&self) -> usize {
-        self.spec.channels
+    fn spec(&self) -> Option<&AnswerSpec> {
+        Some(&self.spec)
     }
 
     fn logits(&self, batch: &Tensor) -> std::result::Result<Tensor, ModelError> {
-        Python::attach(|py| self.answer(py, batch)).map_err(|failure| PyErr::from(failure).into())
+        answer(&self.call, batch)
     }
 }
 
@@ -85,37 +77,34 @@ pub(crate) fn protocol(table: &str, data: &Dataset) -> Result<String> {
     Ok(serde_json::to_string(&protocol_of(table, &data.0)?)?)
 }
 
+/// A model for a dataset; `options` are those of all, without files. `note` hears of what cannot be compared.
 fn opened(
     named: Named,
     data: &dataset::Dataset,
     answers: AnswerKind,
-    class_names: &[String],
+    options: &Models,
+    note: &dyn Fn(&str),
 ) -> Result<Vec<Box<dyn Predictor>>> {
     let file = match named {
         Named::Callable(name, call) => {
-            let spec = match data.meta().class_names.is_empty() && answers == AnswerKind::Classes {
-                true => {
-                    AnswerSpec { names: class_names.to_vec(), ..AnswerSpec::classes(data.meta()) }
-                }
-                false => AnswerSpec::new(data, answers)?,
-            };
+            let spec = AnswerSpec::or_named(data, answers, &options.class_names)?;
             return Ok(vec![Box::new(Callable { call, name, spec })]);
         }
         Named::File(file) => PathBuf::from(file),
     };
     let builtin = BUILTIN.iter().find(|model| file.to_str() == Some(model.name));
     if let Some(model) = builtin.filter(|_| !file.is_file()) {
-        let (network, card) = checkpoint::read(&file, model.bytes, &Device::Cpu)?;
-        let network = NetworkPredictor::new(model.name.to_owned(), network)?;
-        return Ok(vec![Box::new(network.with_class_names(card.class_names))]);
+        let read = checkpoint::read(&file, model.bytes, &Device::Cpu)?;
+        let network = options.network(model.name.to_owned(), &file, read, data, note)?;
+        return Ok(vec![Box::new(network)]);
     }
-    let models = Models { files: vec![file], ..Models::default() };
-    Ok(models.open(data, &Device::Cpu, &|_| ())?)
+    let models = Models { files: vec![file], ..options.clone() };
+    Ok(models.open(data, &Device::Cpu, note)?)
 }
 
 /// Evaluates models on a split of a dataset.
 #[pyfunction]
-#[pyo3(signature = (models, data, split, table, answers, class_names, folder, hears))]
+#[pyo3(signature = (models, data, split, table, answers, class_names, map_classes, folder, hears))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn evaluate(
     py: Python<'_>,
@@ -125,6 +114,7 @@ pub(crate) fn evaluate(
     table: &str,
     answers: &str,
     class_names: Vec<String>,
+    map_classes: bool,
     folder: Option<PathBuf>,
     hears: Option<Py<PyAny>>,
 ) -> Result<Report> {
@@ -132,10 +122,11 @@ pub(crate) fn evaluate(
     let answers: AnswerKind = serde_json::from_value(answers.into())?;
     let (dataset, watch) = (&data.0, Watch::new(hears));
     let protocol = protocol_of(table, dataset)?;
-    let report = py.detach(|| -> Result<_> {
+    let options = Models { class_names, map_classes, ..Models::default() };
+    let report = compute(py, || -> Result<_> {
         let mut all = vec![];
         for named in models {
-            all.extend(opened(named, dataset, answers, &class_names)?);
+            all.extend(opened(named, dataset, answers, &options, &|note| watch.say(note))?);
         }
         let all: Vec<&dyn Predictor> = all.iter().map(AsRef::as_ref).collect();
         let evaluation = Evaluation { dataset, split, protocol: &protocol };
@@ -179,6 +170,6 @@ impl Report {
     }
 
     fn save(&self, py: Python<'_>, folder: PathBuf) -> Result<()> {
-        Ok(py.detach(|| report::write_report(&folder, &self.0))?)
+        Ok(compute(py, || report::write_report(&folder, &self.0))?)
     }
 }

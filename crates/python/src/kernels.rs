@@ -8,6 +8,7 @@ use steer3d::ops::slices::{Element, SeparableConv};
 
 use crate::arrays::{array, irreps, slice, volume};
 use crate::errors::{Failure, Result};
+use crate::threads::compute;
 
 /// The steerable kernels between two types of fields on k³ taps.
 #[pyclass(frozen, module = "steer3d._native")]
@@ -34,7 +35,7 @@ impl KernelBasis {
     ) -> Result<Self> {
         let (i, o) = (irreps(irreps_in)?, irreps(irreps_out)?);
         let family: Family = serde_json::from_str(family)?;
-        let basis = py.detach(|| kernels::KernelBasis::new(&i, &o, size, &family, voxel_size))?;
+        let basis = compute(py, || kernels::KernelBasis::new(&i, &o, size, &family, voxel_size))?;
         Ok(Self { basis, family })
     }
 
@@ -62,7 +63,7 @@ impl KernelBasis {
         weights: PyReadonlyArrayDyn<'_, f64>,
     ) -> Result<Bound<'py, PyArrayDyn<f64>>> {
         let weights = slice("weights", &weights)?;
-        let filter = py.detach(|| self.basis.expand(weights))?;
+        let filter = compute(py, || self.basis.expand(weights))?;
         let k = self.basis.grid().size();
         let channels = [self.basis.irreps_out().dim(), self.basis.irreps_in().dim()];
         array(py, filter, &[channels[0], channels[1], k, k, k])
@@ -113,7 +114,7 @@ impl Separable {
         let conv = SeparableConv { kernel: &self.0, stride };
         let x = volume(x)?;
         let (w, bias) = (slice("weight", w)?, bias.map(|b| slice("bias", b)).transpose()?);
-        let values = py.detach(|| conv.forward(x, w, bias))?;
+        let values = compute(py, || conv.forward(x, w, bias))?;
         array(py, values, &conv.sizes(x.sizes)?)
     }
 
@@ -128,7 +129,7 @@ impl Separable {
         let conv = SeparableConv { kernel: &self.0, stride };
         let x = volume(x)?;
         let (w, grad) = (w.map(|w| slice("weight", w)).transpose()?, slice("grad", grad)?);
-        let values = py.detach(|| match w {
+        let values = compute(py, || match w {
             Some(w) => conv.gradients(x, w, grad),
             None => conv.weight_gradient(x, grad),
         })?;

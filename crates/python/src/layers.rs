@@ -9,6 +9,7 @@ use steer3d::nn::{Field, Params};
 
 use crate::arrays::{array, irreps, sizes, slice};
 use crate::errors::Result;
+use crate::threads::compute;
 
 /// The steerable convolution of the Rust libraries, f32 and separable: what the layers for PyTorch are compared with.
 #[pyclass(frozen, module = "steer3d._native")]
@@ -55,7 +56,7 @@ impl RustLayer {
         x: PyReadonlyArrayDyn<'_, f32>,
     ) -> Result<Bound<'py, PyArrayDyn<f32>>> {
         let x = tensor(&x)?;
-        let out = py.detach(|| self.convolved(x))?;
+        let out = compute(py, || self.convolved(x))?;
         let sizes = out.dims().to_vec();
         array(py, out.flatten_all()?.to_vec1()?, &sizes)
     }
@@ -78,7 +79,7 @@ impl RustLayer {
             }
             Ok(start.elapsed().as_secs_f64())
         };
-        py.detach(|| (0..calls).map(|_| call()).collect())
+        compute(py, || (0..calls).map(|_| call()).collect())
     }
 
     /// The gradients of the sum of the squares of the result for x and the weights.
@@ -89,7 +90,7 @@ impl RustLayer {
         x: PyReadonlyArrayDyn<'_, f32>,
     ) -> Result<(Bound<'py, PyArrayDyn<f32>>, Bound<'py, PyArrayDyn<f32>>)> {
         let x = Var::from_tensor(&tensor(&x)?)?;
-        let grads = py.detach(|| -> Result<_> {
+        let grads = compute(py, || -> Result<_> {
             let out = self.convolved(x.as_tensor().clone())?;
             Ok(out.sqr()?.sum_all()?.backward()?)
         })?;

@@ -5,6 +5,7 @@
 
 mod arrays;
 mod dataset;
+mod equivariance;
 mod errors;
 mod evaluation;
 mod kernels;
@@ -12,6 +13,7 @@ mod layers;
 mod model;
 mod operations;
 mod so3;
+mod threads;
 mod training;
 mod volumes;
 mod watch;
@@ -36,6 +38,8 @@ mod native {
 
     #[pymodule_export]
     use super::dataset::Dataset;
+    #[pymodule_export]
+    use super::equivariance::map_errors;
     #[pymodule_export]
     use super::evaluation::{Report, evaluate, protocol};
     #[pymodule_export]
@@ -65,6 +69,7 @@ mod native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::threads::remember_process();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("Steer3dError", module.py().get_type::<super::errors::Steer3dError>())
     }

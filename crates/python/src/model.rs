@@ -10,6 +10,7 @@ use steer3d::predict::{self, BUILTIN, Inputs, Options, PredictError, Record, pre
 
 use crate::arrays::{array, sizes, slice};
 use crate::errors::{Failure, Result};
+use crate::threads::compute;
 use crate::watch::Watch;
 
 /// The names of the models that come with the package, and what they answer.
@@ -27,7 +28,7 @@ pub(crate) fn save_model(
     tensors: Vec<(String, PyReadonlyArrayDyn<'_, f32>)>,
 ) -> Result<()> {
     let card: ModelCard = serde_json::from_str(card)?;
-    let network = py.detach(|| Network::new(&card.model, 0, DType::F32, &Device::Cpu))?;
+    let network = compute(py, || Network::new(&card.model, 0, DType::F32, &Device::Cpu))?;
     for (name, var) in network.params().all() {
         let Some((_, values)) = tensors.iter().find(|(other, _)| other == name) else {
             return Err(Failure::argument(format!("{name}: expected a tensor of this name")));
@@ -40,7 +41,7 @@ pub(crate) fn save_model(
         }
         var.set(&Tensor::from_slice(values, var.dims(), &Device::Cpu)?)?;
     }
-    Ok(py.detach(|| checkpoint::save(&path, &network, &card))?)
+    Ok(compute(py, || checkpoint::save(&path, &network, &card))?)
 }
 
 /// A trained network on the CPU.
@@ -53,7 +54,7 @@ type Values<'py> = Bound<'py, PyArrayDyn<f32>>;
 impl Model {
     #[new]
     fn new(py: Python<'_>, name: &str) -> Result<Self> {
-        Ok(Self(py.detach(|| predict::Model::open(name, None, &Device::Cpu))?))
+        Ok(Self(compute(py, || predict::Model::open(name, None, &Device::Cpu))?))
     }
 
     #[getter]
@@ -108,7 +109,7 @@ impl Model {
             return Err(Failure::argument(problem));
         }
         let x = Tensor::from_slice(slice("x", &x)?, &dims, &Device::Cpu)?;
-        let [features, output] = py.detach(|| self.0.folded().forward_with_features(&x))?;
+        let [features, output] = compute(py, || self.0.folded().forward_with_features(&x))?;
         let values = |tensor: Tensor| -> Result<_> {
             let dims = tensor.dims().to_vec();
             array(py, tensor.flatten_all()?.to_vec1::<f32>()?, &dims)
@@ -135,7 +136,7 @@ impl Model {
         }
         let watch = Watch::new(hears);
         let options = Options { rotations, features, maps, probabilities, windows: None };
-        let records = py.detach(|| -> Result<_> {
+        let records = compute(py, || -> Result<_> {
             let none = || Box::new(Cursor::new(vec![])) as Box<dyn std::io::BufRead>;
             let inputs = Inputs::of(&inputs, none, &self.0)?;
             let total = inputs.items.len();

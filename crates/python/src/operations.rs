@@ -7,6 +7,7 @@ use steer3d::so3::Irreps;
 use crate::arrays::{array, irreps, slice, volume};
 use crate::errors::{Failure, Result};
 use crate::kernels::by_type;
+use crate::threads::compute;
 
 type Given<'a, T> = PyReadonlyArrayDyn<'a, T>;
 
@@ -34,7 +35,7 @@ pub(crate) fn gate<'py>(
         let x: Given<'_, T> = x.extract()?;
         let x = volume(&x)?;
         let [n, _, d, h, w] = x.sizes;
-        let values = py.detach(|| slices::gate(x, scalars, &gated))?;
+        let values = compute(py, || slices::gate(x, scalars, &gated))?;
         array(py, values, &[n, scalars + gated.dim(), d, h, w])
     })
 }
@@ -52,7 +53,7 @@ pub(crate) fn gate_gradient<'py>(
     by_type!(x, "x"; T => {
         let (x, grad): (Given<'_, T>, Given<'_, T>) = (x.extract()?, grad.extract()?);
         let (x, grad) = (volume(&x)?, slice("grad", &grad)?);
-        let values = py.detach(|| slices::gate_gradient(x, scalars, &gated, grad))?;
+        let values = compute(py, || slices::gate_gradient(x, scalars, &gated, grad))?;
         array(py, values, &x.sizes)
     })
 }
@@ -69,7 +70,7 @@ pub(crate) fn norm_relu<'py>(
     by_type!(x, "x"; T => {
         let (x, bias): (Given<'_, T>, Given<'_, T>) = (x.extract()?, bias.extract()?);
         let (x, bias) = (volume(&x)?, slice("bias", &bias)?);
-        let values = py.detach(|| slices::norm_relu(x, &irreps, bias))?;
+        let values = compute(py, || slices::norm_relu(x, &irreps, bias))?;
         array(py, values, &x.sizes)
     })
 }
@@ -89,7 +90,7 @@ pub(crate) fn norm_relu_gradients<'py>(
         let grad: Given<'_, T> = grad.extract()?;
         let (x, bias, grad) = (volume(&x)?, slice("bias", &bias)?, slice("grad", &grad)?);
         let [of_x, of_bias] =
-            py.detach(|| slices::norm_relu_gradients(x, &irreps, bias, grad))?;
+            compute(py, || slices::norm_relu_gradients(x, &irreps, bias, grad))?;
         let fields = of_bias.len();
         let both: (Bound<'py, PyArrayDyn<T>>, Bound<'py, PyArrayDyn<T>>) =
             (array(py, of_x, &x.sizes)?, array(py, of_bias, &[fields])?);
@@ -114,7 +115,7 @@ pub(crate) fn field_statistics<'py>(
     by_type!(x, "x"; T => {
         let x: Given<'_, T> = x.extract()?;
         let x = volume(&x)?;
-        let values = py.detach(|| slices::statistics(x, &irreps))?;
+        let values = compute(py, || slices::statistics(x, &irreps))?;
         let len = values.len();
         array(py, values, &[len])
     })
@@ -138,7 +139,7 @@ pub(crate) fn field_norm<'py>(
         let (x, weight, bias) = (volume(&x)?, slice("weight", &weight)?, slice("bias", &bias)?);
         let statistics = slice("statistics", &statistics)?;
         let norm = Norm { irreps: &irreps, statistics, epsilon, from_batch: false };
-        let values = py.detach(|| norm.forward(x, weight, bias))?;
+        let values = compute(py, || norm.forward(x, weight, bias))?;
         array(py, values, &x.sizes)
     })
 }
@@ -163,7 +164,7 @@ pub(crate) fn field_norm_gradients<'py>(
         let (x, weight, grad) = (volume(&x)?, slice("weight", &weight)?, slice("grad", &grad)?);
         let statistics = slice("statistics", &statistics)?;
         let norm = Norm { irreps: &irreps, statistics, epsilon, from_batch };
-        let [of_x, small] = py.detach(|| norm.gradients(x, weight, grad))?;
+        let [of_x, small] = compute(py, || norm.gradients(x, weight, grad))?;
         let len = small.len();
         let both: (Bound<'py, PyArrayDyn<T>>, Bound<'py, PyArrayDyn<T>>) =
             (array(py, of_x, &x.sizes)?, array(py, small, &[len])?);
@@ -182,7 +183,7 @@ pub(crate) fn gaussian_pool<'py>(
     by_type!(x, "x"; T => {
         let x: Given<'_, T> = x.extract()?;
         let x = volume(&x)?;
-        let (values, sizes) = py.detach(|| slices::gaussian_pool(x, stride, sigma))?;
+        let (values, sizes) = compute(py, || slices::gaussian_pool(x, stride, sigma))?;
         array(py, values, &sizes)
     })
 }
@@ -199,7 +200,7 @@ pub(crate) fn gaussian_pool_gradient<'py>(
     by_type!(grad, "grad"; T => {
         let grad: Given<'_, T> = grad.extract()?;
         let grad = slice("grad", &grad)?;
-        let values = py.detach(|| slices::gaussian_pool_gradient(sizes, stride, sigma, grad))?;
+        let values = compute(py, || slices::gaussian_pool_gradient(sizes, stride, sigma, grad))?;
         array(py, values, &sizes)
     })
 }

@@ -7,6 +7,7 @@ use steer3d::so3::{self, DegreeError, L_MAX, Normalization, SphericalHarmonics};
 
 use crate::arrays::{array, irreps, matrices, rotations, triples};
 use crate::errors::{Failure, Result};
+use crate::threads::compute;
 
 type Array<'py> = Bound<'py, PyArrayDyn<f64>>;
 
@@ -98,7 +99,7 @@ pub(crate) fn harmonics<'py>(
     };
     let points = triples("points", &points)?;
     let harmonics = SphericalHarmonics::<f64>::new(degree(lmax)?, normalization)?;
-    let values = py.detach(|| harmonics.eval_batch(&points));
+    let values = compute(py, || harmonics.eval_batch(&points));
     array(py, values, &[points.len(), harmonics.dim()])
 }
 
@@ -111,7 +112,7 @@ pub(crate) fn wigner_d<'py>(
 ) -> Result<Array<'py>> {
     let (l, rotations) = (degree(l)?, rotations(&matrices)?);
     let dim = 2 * l + 1;
-    let all = py.detach(|| wigner_d_batch(l, &rotations))?;
+    let all = compute(py, || wigner_d_batch(l, &rotations))?;
     let each = all.chunks_exact((all.len() / rotations.len().max(1)).max(1));
     let values = each.flat_map(|all| all[all.len() - dim * dim..].to_vec()).collect();
     array(py, values, &[rotations.len(), dim, dim])

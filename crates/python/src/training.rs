@@ -5,6 +5,7 @@ use steer3d::experiments::{Existing, Experiment, Session};
 use steer3d_cli::make_dataset;
 
 use crate::errors::{Failure, Result};
+use crate::threads::compute;
 use crate::watch::Watch;
 
 /// Trains as an experiment file says; gives the run folder and a summary as JSON.
@@ -30,7 +31,7 @@ pub(crate) fn train(
         }
     };
     let watch = Watch::new(hears);
-    let summary = py.detach(|| -> Result<_> {
+    let summary = compute(py, || -> Result<_> {
         let (experiment, beside) = Experiment::open(&source, &changes)?;
         let (config, folder) = (experiment.training(seed)?, folder.unwrap_or(beside));
         let session = Session { observer: &watch, stop: &watch.stop, ..Session::default() };

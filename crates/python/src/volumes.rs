@@ -7,11 +7,12 @@ use steer3d::formats::{self, FileContents, Voxels, write_volume};
 use steer3d::volume::molecule::Molecule;
 use steer3d::volume::{
     Gaussian, Grid, Interpolation, Mesh, MeshField, MeshVoxeliser, Normalisation, PointCloud,
-    Volume, change_voxel_size, rotate_into, translate_into,
+    Volume, VolumeError, change_voxel_size, checked_len, rotate_into, translate_into,
 };
 
 use crate::arrays::{array, irreps, rotation, sizes, slice, triples};
 use crate::errors::{Failure, Result};
+use crate::threads::compute;
 
 type Values<'py> = Bound<'py, PyArrayDyn<f32>>;
 type Given<'a, T = f32> = PyReadonlyArrayDyn<'a, T>;
@@ -38,11 +39,24 @@ fn placed(py: Python<'_>, volume: Volume) -> Result<Placed<'_>> {
     Ok((array(py, volume.into_data(), &[channels, d, h, w])?, size, origin))
 }
 
+/// An array C,D,H,W that `fill` writes all values of.
+fn filled<'py>(
+    py: Python<'py>,
+    channels: usize,
+    grid: &Grid,
+    fill: impl FnOnce(&mut [f32]) -> std::result::Result<(), VolumeError> + Send,
+) -> Result<Values<'py>> {
+    let [d, h, w] = grid.dims();
+    let mut values = vec![0.0; checked_len(channels, grid.dims())?];
+    compute(py, || fill(&mut values))?;
+    array(py, values, &[channels, d, h, w])
+}
+
 /// What a file of any known format holds, as a dictionary.
 #[pyfunction]
 pub(crate) fn read(py: Python<'_>, path: PathBuf) -> Result<Bound<'_, PyDict>> {
     let found = PyDict::new(py);
-    match py.detach(|| formats::read(&path))? {
+    match compute(py, || formats::read(&path))? {
         FileContents::Volume(volume) => {
             let (values, size, origin) = placed(py, volume)?;
             found.set_item("volume", (values, size, origin))?;
@@ -98,7 +112,7 @@ pub(crate) fn write(
     let volume = volume(&x, voxel_size, origin)?;
     let largest = volume.data().iter().copied().fold(0.0, f32::max);
     let voxels = if labels { Voxels::Labels(largest as usize + 1) } else { Voxels::Values };
-    Ok(py.detach(|| write_volume(&path, &volume, voxels))?)
+    Ok(compute(py, || write_volume(&path, &volume, voxels))?)
 }
 
 /// A field turned about the centre of its grid.
@@ -114,10 +128,9 @@ pub(crate) fn rotate<'py>(
     let ((channels, grid), source) = (channels_and_grid(&x, voxel_size)?, slice("volume", &x)?);
     let (by, kind) = (rotation(&by)?, irreps(kind)?);
     let interpolation: Interpolation = interpolation.parse()?;
-    let mut target = vec![0.0; source.len()];
-    py.detach(|| rotate_into(source, &grid, &kind, &by, interpolation, &mut target))?;
-    let [d, h, w] = grid.dims();
-    array(py, target, &[channels, d, h, w])
+    filled(py, channels, &grid, |target| {
+        rotate_into(source, &grid, &kind, &by, interpolation, target)
+    })
 }
 
 /// A field moved by x, y, z voxels.
@@ -130,10 +143,9 @@ pub(crate) fn translate<'py>(
 ) -> Result<Values<'py>> {
     let ((channels, grid), source) = (channels_and_grid(&x, [1.0; 3])?, slice("volume", &x)?);
     let interpolation: Interpolation = interpolation.parse()?;
-    let mut target = vec![0.0; source.len()];
-    py.detach(|| translate_into(source, &grid, shift, interpolation, &mut target))?;
-    let [d, h, w] = grid.dims();
-    array(py, target, &[channels, d, h, w])
+    filled(py, channels, &grid, |target| {
+        translate_into(source, &grid, shift, interpolation, target)
+    })
 }
 
 /// A volume with voxels of another size about the same centre.
@@ -147,7 +159,7 @@ pub(crate) fn resample<'py>(
     interpolation: &str,
 ) -> Result<Placed<'py>> {
     let (volume, interpolation) = (volume(&x, voxel_size, origin)?, interpolation.parse()?);
-    placed(py, py.detach(|| change_voxel_size(&volume, size, interpolation))?)
+    placed(py, compute(py, || change_voxel_size(&volume, size, interpolation))?)
 }
 
 /// A Gaussian for each point.
@@ -178,9 +190,7 @@ pub(crate) fn voxelise_points<'py>(
         PointCloud::new(triples("positions", &positions)?, slice("channels", &channels)?.to_vec())?;
     let (grid, by) = (Grid::new(dims, voxel_size)?, rotation(&by)?);
     let gaussian = Gaussian { sigma, cutoff: cutoff * sigma, normalisation };
-    let mut values = vec![0.0; steer3d::volume::checked_len(count, dims)?];
-    py.detach(|| gaussian.density_into(&cloud, &by, None, &grid, &mut values))?;
-    array(py, values, &[count, dims[0], dims[1], dims[2]])
+    filled(py, count, &grid, |target| gaussian.density_into(&cloud, &by, None, &grid, target))
 }
 
 /// A mesh on a cubic grid about (0, 0, 0).
@@ -204,5 +214,5 @@ pub(crate) fn voxelise_mesh<'py>(
     let triangles = slice("triangles", &triangles)?.as_chunks().0.to_vec();
     let mesh = Mesh::new(triples("vertices", &vertices)?, triangles)?;
     let (voxeliser, by) = (MeshVoxeliser::new(size, voxel_size, field), rotation(&by)?);
-    placed(py, py.detach(|| voxeliser.voxelise(&mesh, &by))?)
+    placed(py, compute(py, || voxeliser.voxelise(&mesh, &by))?)
 }

@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -61,6 +62,45 @@ def test_a_callable_is_measured_as_its_file_is(run, data, protocol):
     numbers = lambda report: report.results["value"]
     assert numbers(a) == numbers(b) == numbers(c)
     assert a.predictions["answer"] == b.predictions["answer"]
+
+
+def test_a_model_of_the_package_is_compared_with_the_dataset(protocol, tmp_path):
+    names = steer3d.load("adrenal").class_names
+    volumes, labels = np.random.default_rng(0).random((20, 9, 9, 9)), np.arange(20) % 2
+
+    def data(name, class_names, labels, **options):
+        options = {"unit": "voxel", "class_names": class_names, **options}
+        return steer3d.write_dataset(tmp_path / f"{name}.h5", volumes, labels, **options)
+
+    same, other = data("same", names, labels), data("other", names[::-1], 1 - labels)
+    with pytest.raises(steer3d.Steer3dError, match="adrenal: the classes differ.*--map-classes"):
+        steer3d.evaluate("adrenal", other, protocol)
+    for metric in ("accuracy", "auc"):
+        plain, mapped = (
+            steer3d.evaluate("adrenal", data, protocol, map_classes=True, progress=False).value(metric)
+            for data in (same, other)
+        )
+        assert plain == mapped, metric
+    with pytest.raises(steer3d.Steer3dError, match=r"adrenal: .*trained on voxels of.*\[2\.0, 2\.0, 2\.0\]"):
+        steer3d.evaluate("adrenal", data("coarse", names, labels, voxel_size=2), protocol)
+    with pytest.raises(steer3d.Steer3dError, match="the classes differ"):
+        steer3d.evaluate("adrenal", data("others", ["cat", "dog"], labels), protocol, map_classes=True)
+
+
+def test_a_callable_has_the_classes_that_it_is_given(protocol, tmp_path):
+    volumes = np.random.default_rng(0).random((8, 9, 9, 9))
+    data = steer3d.write_dataset(tmp_path / "unlabelled.h5", volumes)
+    zeros = lambda x: np.zeros((len(x), 2), np.float32)
+    report = steer3d.evaluate(zeros, data, protocol, split="test", class_names=["a", "b"], progress=False)
+    assert report.value("consistency", "cube") == 1
+    with pytest.raises(steer3d.Steer3dError, match="class-names"):
+        steer3d.evaluate(zeros, data, protocol)
+
+
+def test_pickles_open_the_file_again(data):
+    assert np.array_equal(pickle.loads(pickle.dumps(data)).read([1]), data.read([1]))
+    model = pickle.loads(pickle.dumps(steer3d.load("adrenal")))
+    assert model.card == steer3d.load("adrenal").card
 
 
 def test_report(run, data, protocol, tmp_path):

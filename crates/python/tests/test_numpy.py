@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import steer3d
+from steer3d import _native
 
 
 def test_irreps():
@@ -88,6 +89,54 @@ def test_dataset(data):
     assert len(list(data)) == 12
 
 
+@pytest.mark.parametrize("subject", ["convolution", "gate"])
+def test_equivariance_is_that_of_the_program(subject):
+    fields, settings = "3x0+2x1+1x2", {"size": 17, "rotations": 3, "fields": 4, "seed": 5}
+    given, out = fields, fields
+    if subject == "gate":
+        given, out, scalars, gated = _native.gate_types(fields)
+        layer = lambda x: _native.gate(x, scalars, gated)
+    else:
+        basis = _native.KernelBasis(fields, fields, 5, '{"family": "gaussian_jets", "order": 3}', [1.0] * 3)
+        weights = basis.initial_weights(5, "conv").astype(np.float32)
+        layer = lambda x: basis.separable()[0].forward(x, weights, None, 1)
+    options = {"irreps": fields, "families": "jets:3", "subjects": subject, "seeds": 1}
+    expected = steer3d.program("equivariance", **options, **settings)["measured"][0]
+    found = steer3d.equivariance(layer, given, out, **settings)
+    for name in ("centre", "resampled", "cube"):
+        assert getattr(found, name) == pytest.approx(expected[name], rel=1e-6, abs=1e-12), name
+    assert found.cube < 1e-5
+
+
+def test_equivariance_of_what_is_not():
+    mixed = lambda x: x[:, ::-1].copy()
+    assert steer3d.equivariance(mixed, "1x0+1x1", size=9, rotations=2, fields=2, centre_size=9).cube > 0.1
+
+    def broken(x):
+        raise ZeroDivisionError("this one")
+
+    with pytest.raises(ZeroDivisionError, match="this one"):
+        steer3d.equivariance(broken, "1x0")
+
+
+def test_a_forked_process_computes_on_threads_of_its_own():
+    code = '''
+import os, sys
+import numpy as np
+import steer3d
+points = np.random.default_rng(0).normal(size=(100_000, 3))
+expected = steer3d.harmonics(4, points)
+for depth in range(2):  # a child, and a child of it
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status))
+    assert np.array_equal(steer3d.harmonics(4, points), expected)
+os._exit(0)
+'''
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 BAD = [
     (lambda: steer3d.Irreps("3y1"), ValueError, "column 2"),
     (lambda: steer3d.harmonics(40, [[0, 0, 1]]), ValueError, "20"),
@@ -109,6 +158,11 @@ BAD = [
     (lambda: steer3d.train("/nowhere/exp.toml"), FileNotFoundError, "exp.toml"),
     (lambda: steer3d.load("adrenal").forward(np.zeros((1, 2, 9, 9, 9))), ValueError, "channels"),
     (lambda: steer3d.load("adrenal").forward(np.zeros((9, 9))), ValueError, "N,C,D,H,W"),
+    (lambda: steer3d.equivariance(lambda x: x), TypeError, "irreps_in"),
+    (lambda: steer3d.equivariance("layer", "1x0"), TypeError, "callable"),
+    (lambda: steer3d.equivariance(lambda x: x, "1x0", size=10), ValueError, "size.*9, 13"),
+    (lambda: steer3d.equivariance(lambda x: x[:, :, 1:], "1x0", fields=2), ValueError, "even|central voxel|shape|grid"),
+    (lambda: steer3d.equivariance(lambda x: 0 * x, "1x0"), ValueError, "zeros"),
 ]
 
 

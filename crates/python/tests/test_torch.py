@@ -1,5 +1,7 @@
+import copy
 import io
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -23,6 +25,13 @@ def conv(path="separable", dtype=torch.float64, **options):
     return layers.SteerableConv3d(IN, OUT, 5, path=path, dtype=dtype, **options)
 
 
+class Risen(layers.GaussianUpsample):
+    """The up-sampling to twice the grid less one."""
+
+    def forward(self, x, size=None):
+        return super().forward(x, [2 * n - 1 for n in x.shape[2:]])
+
+
 def every_layer(dtype=torch.float64):
     """Layers, and the type of their input."""
     torch.manual_seed(0)
@@ -42,6 +51,7 @@ def every_layer(dtype=torch.float64):
         "batch norm, scaling": (layers.FieldBatchNorm(OUT, scaling_only=True, dtype=dtype), OUT),
         "dropout": (layers.FieldDropout(OUT, 0.3).eval(), OUT),
         "pool": (layers.GaussianPool(2), OUT),
+        "upsample": (Risen(2), OUT),
         "invariant pool": (layers.InvariantPool("5x0"), "5x0"),
     }
 
@@ -76,7 +86,7 @@ def test_both_paths_agree():
     assert torch.allclose(a(field(IN)), b(field(IN)), atol=1e-12)
     scaled = layers.FieldBatchNorm(OUT, scaling_only=True, dtype=torch.float64)
     known = every_layer()
-    for layer, irreps in (*(known[name] for name in ("gate", "norm nonlinearity", "batch norm", "pool")), (scaled, OUT)):
+    for layer, irreps in (*(known[name] for name in ("gate", "norm nonlinearity", "batch norm", "pool", "upsample")), (scaled, OUT)):
         x = field(irreps)
         ours = layer(x)
         fits, layers._native_fits = layers._native_fits, lambda x: False
@@ -107,7 +117,7 @@ def turned(x, irreps, matrix):
     return torch.cat(parts, 1)
 
 
-@pytest.mark.parametrize("name", ["conv", "shells", "gate", "norm nonlinearity", "batch norm", "pool"])
+@pytest.mark.parametrize("name", ["conv", "shells", "gate", "norm nonlinearity", "batch norm", "pool", "upsample"])
 def test_layers_commute_with_the_rotations_of_the_cube(name):
     layer, irreps = every_layer()[name]
     layer.eval()
@@ -126,6 +136,7 @@ def test_double_backward_is_refused():
     dense = conv("dense")
     grad = torch.autograd.grad(dense(x).square().sum(), x, create_graph=True)[0]
     grad.sum().backward()
+    assert torch.autograd.gradgradcheck(layers.GaussianPool(2), (field("1x0", 3, n=1).requires_grad_(),))
 
 
 def test_state_and_pickles():
@@ -153,6 +164,20 @@ def test_operations_are_opaque():
     assert torch.equal(compiled(x), layer(x))
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_networks_train_alike(backend):
+    if backend == "inductor" and not shutil.which("g++"):
+        pytest.skip("no C++ compiler")
+    torch.manual_seed(0)
+    network = small_network()
+    compiled = torch.compile(copy.deepcopy(network), backend=backend, fullgraph=True)
+    x = torch.randn(2, 1, 7, 7, 7)
+    for module in (network, compiled):
+        module.train()(x).square().sum().backward()
+    for (name, a), b in zip(network.named_parameters(), compiled.parameters()):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5 * float(a.grad.abs().max())), name
+
+
 def test_batch_norm_counts_the_first_batches_alike():
     norm = layers.FieldBatchNorm(OUT)
     a, b = field(OUT, dtype=torch.float32), field(OUT, dtype=torch.float32, seed=1)
@@ -163,20 +188,87 @@ def test_batch_norm_counts_the_first_batches_alike():
     assert torch.allclose(norm.running_mean, mean, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in steer3d.builtin_models() if name != "secondary-structure"])
+def close(network, model, x):
+    """Whether a module gives what a model of the Rust libraries does, and with a head of vectors features that it does."""
+    with torch.no_grad():
+        found, expected = network(x).numpy(), model(x)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+        found, expected = network.features(x).numpy(), model.features(x)
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", steer3d.builtin_models())
 def test_model_files(name, tmp_path):
     model, network = steer3d.load(name), layers.load_steer3d(name)
-    x = torch.rand(2, 1, *model.card["dims"])
-    with torch.no_grad():
-        difference = np.abs(network(x).numpy() - model(x)).max()
-    assert difference < 1e-4 * np.abs(model(x)).max()
+    x = torch.rand(2, 1, *(min(n, 25) for n in model.card["dims"]))
+    close(network, model, x)
     layers.save_steer3d(network, tmp_path / "model.safetensors")
     assert np.array_equal(steer3d.load(tmp_path / "model.safetensors")(x), model(x))
 
 
-def test_a_network_that_labels_voxels_is_refused():
-    with pytest.raises(steer3d.Steer3dError):
-        layers.load_steer3d("secondary-structure")
+def block(fields, stride=1, **options):
+    return {"fields": fields, "size": 3, "stride": stride, **options}
+
+
+NETWORKS = {
+    "residual": {
+        "blocks": [
+            block("2x0+2x1"),
+            block("2x0+2x1", residual=True, repeat=2),
+            block("2x1+3x0+1x2", 2, residual=True, hidden="2x0+1x1+1x2"),
+            block("6x0", residual=True),
+        ],
+        "head_norm": True,
+    },
+    "U-Net": {
+        "blocks": [block("2x0+1x1"), block("2x0+2x1", 2), block("4x0+2x1+1x2", 2), block("4x0+1x1", repeat=2)],
+        "decoder": [block("2x0+2x1", residual=True), block("3x0+1x1")],
+        "head": "voxels",
+    },
+    "half a U-Net": {
+        "blocks": [block("2x0+1x1", 2), block("2x0+2x1", 3)],
+        "decoder": [block("3x0+2x1")],
+        "head": "voxels",
+        "nonlinearity": "norm",
+    },
+    "vector": {"blocks": [block("3x0+2x1", 2)], "head": {"field": {"irreps": "2x1", "pooled": True}}},
+    "mirrors": {"input": "1x0e", "blocks": [block("2x0e+1x0o+2x1o", 2), block("2x0e+1x0o")]},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_every_form(name, tmp_path):
+    changes = NETWORKS[name]
+    card = copy.deepcopy(steer3d.load("adrenal").card)
+    classes = 0 if isinstance(changes.get("head"), dict) else 3
+    card["model"].update({"classes": classes, "dropout": 0.2, **changes})
+    torch.manual_seed(3)
+    network = layers.SteerableNetwork(card)
+    for _ in range(3):
+        network(torch.rand(2, 1, 9, 9, 9))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    layers.save_steer3d(network.eval(), tmp_path / "model.safetensors")
+    model = steer3d.load(tmp_path / "model.safetensors")
+    for size in ((9, 9, 9), (8, 10, 7)):
+        close(network, model, torch.rand(2, 1, *size))
+    again = layers.load_steer3d(model)
+    x = torch.rand(1, 1, 8, 9, 10)
+    assert torch.equal(again(x), network(x))
+
+
+def test_other_networks_are_refused():
+    card = copy.deepcopy(steer3d.load("adrenal").card)
+    card["model"]["nonlinearity"] = "sphere"
+    with pytest.raises(steer3d.Steer3dError, match="sphere"):
+        layers.SteerableNetwork(card)
+    with pytest.raises(steer3d.Steer3dError, match="plain"):
+        layers.SteerableNetwork({"model": {"kind": "plain"}})
+    card["model"].update({"nonlinearity": "gate", "head": {"field": {"irreps": "1x1"}}})
+    with pytest.raises(steer3d.Steer3dError, match="gives a field"):
+        layers.SteerableNetwork(card)
 
 
 def test_a_module_is_measured(data, protocol):
@@ -184,6 +276,92 @@ def test_a_module_is_measured(data, protocol):
     report = steer3d.evaluate(network, data, protocol, name="mine", progress=False)
     assert report.value("consistency", "cube", model="mine") == 1.0
     assert network.training
+
+
+def small_network():
+    gate = layers.Gate("2x0+2x1")
+    return torch.nn.Sequential(
+        layers.SteerableConv3d("1x0", gate.irreps_in, 3, path="separable"),
+        layers.FieldBatchNorm(gate.irreps_in),
+        gate,
+        layers.GaussianPool(2),
+        layers.SteerableConv3d("2x0+2x1", "4x0", 3, path="separable"),
+        layers.InvariantPool("4x0"),
+        torch.nn.Linear(4, 2),
+    )
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_onnx(dynamo, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if dynamo:
+        pytest.importorskip("onnxscript")
+    network = layers.load_steer3d("cath-class")
+    x, path = torch.rand(2, 1, 16, 16, 16), tmp_path / "network.onnx"
+    torch.onnx.export(network, (x,), path, dynamo=dynamo, input_names=["x"])
+    answer = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x.numpy()})[0]
+    expected = network(x).detach().numpy()
+    assert np.abs(answer - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+class Items(torch.utils.data.Dataset):
+    """The items of a dataset, read and turned in a worker, through a layer."""
+
+    def __init__(self, data, layer):
+        self.data, self.layer = data, layer
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, item):
+        volume = steer3d.Volume(self.data[item].values).rotate(steer3d.random_rotations(1, seed=item)[0])
+        with torch.no_grad():
+            return self.layer(torch.from_numpy(volume.values)[None])[0]
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_a_data_loader(data, start):
+    items = Items(data, layers.SteerableConv3d("1x0", "2x0+1x1", 3, path="separable"))
+    expected = torch.stack([items[i] for i in range(len(items))])
+    loader = torch.utils.data.DataLoader(items, batch_size=3, num_workers=2, multiprocessing_context=start, timeout=120)
+    assert torch.equal(torch.cat(list(loader)), expected)
+
+
+def train_a_part(rank, network, x, meeting, out):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    parallel = torch.nn.parallel.DistributedDataParallel(network)
+    parallel(x[rank::2]).square().mean().backward()
+    if rank == 0:
+        torch.save([p.grad for p in network.parameters()], out)
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_share_a_batch(tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(layers.SteerableConv3d("1x0", "2x0", 3, path="separable"), layers.InvariantPool("2x0"))
+    x, out = torch.randn(4, 1, 5, 5, 5), tmp_path / "gradients.pt"
+    torch.multiprocessing.spawn(train_a_part, (network, x, tmp_path / "meeting", out), nprocs=2)
+    network(x).square().mean().backward()
+    for expected, found in zip(network.parameters(), torch.load(out)):
+        assert torch.allclose(expected.grad, found, rtol=1e-5)
+    replicated = torch.nn.DataParallel(network)
+    assert torch.equal(replicated(x), network(x))
+
+
+def test_equivariance_of_a_layer_is_that_of_the_program():
+    layer = layers.SteerableConv3d("4x0+2x1+1x2", "4x0+2x1+1x2", 5, order=3)
+    settings = {"size": 17, "rotations": 3, "fields": 4, "seed": 5}
+    initial = steer3d.KernelBasis(layer.irreps_in, layer.irreps_out, 5, order=3).initial_weights(5)
+    layer.weight.data = torch.from_numpy(initial).float()
+    survey = steer3d.program(
+        "equivariance", irreps=layer.irreps_in, families="jets:3", subjects="convolution", seeds=1, **settings
+    )
+    found, expected = steer3d.equivariance(layer, **settings), survey["measured"][0]
+    for name in ("centre", "resampled", "cube"):
+        assert getattr(found, name) == pytest.approx(expected[name], rel=1e-6), name
+    assert found.centre < 0.01 and found.cube < 1e-5
+    dense = torch.nn.Conv3d(4, 4, 3, padding=1)
+    assert steer3d.equivariance(dense, "4x0", "4x0", **settings).resampled > 0.1
 
 
 BAD = [
@@ -202,6 +380,7 @@ BAD = [
     (lambda: layers.FieldDropout("1x1", 1.0), ValueError, "probability"),
     (lambda: layers.GaussianPool(0), ValueError, "stride"),
     (lambda: layers.GaussianPool(2, -1.0), ValueError, "sigma"),
+    (lambda: layers.GaussianUpsample(2)(field("1x0"), (9, 9, 9)), ValueError, r"\[5, 5, 5\]"),
     (lambda: layers.Gate("1x0")(field("2x0")), ValueError, "1 channels"),
     (lambda: layers.save_steer3d(conv(), "x"), TypeError, "SteerableNetwork"),
 ]
@@ -212,6 +391,20 @@ def test_bad_input(case):
     call, kind, text = BAD[case]
     with pytest.raises(kind, match=text):
         call()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", every_layer())
+def test_a_gpu_gives_the_same(name):
+    layer, irreps = every_layer()[name]
+    other, results = copy.deepcopy(layer).cuda(), []
+    for module, device in ((layer, "cpu"), (other, "cuda")):
+        x = field(irreps).to(device).requires_grad_()
+        out = module(x)
+        out.square().sum().backward()
+        results.append([out, x.grad, *(parameter.grad for parameter in module.parameters())])
+    for expected, found in zip(*results):
+        assert torch.allclose(expected, found.cpu(), atol=1e-10)
 
 
 def test_memory_that_is_not_contiguous():

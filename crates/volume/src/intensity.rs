@@ -181,10 +181,12 @@ mod tests {
 
     #[test]
     fn gamma_and_contrast_keep_constants_and_ranges() {
-        let changes: [&dyn Fn(&mut [f32]); 3] =
-            [&|values| gamma(values, 0.7, false), &|values| gamma(values, 1.5, true), &|values| {
-                change_contrast(values, 1.5)
-            }];
+        type Change = fn(&mut [f32]);
+        let changes: [Change; 3] = [
+            |values| gamma(values, 0.7, false),
+            |values| gamma(values, 1.5, true),
+            |values| change_contrast(values, 1.5),
+        ];
         for change in changes {
             let mut constant = vec![-2.5; 9];
             change(&mut constant);

@@ -29,4 +29,4 @@ pub use errors::{FieldMap, assert_equivariant, centre_error, cube_error, resampl
 pub use field::BumpField;
 pub use spacing::{SpacingRow, unet_difference};
 pub use subject::{LayerSpec, Subject};
-pub use survey::{KernelRow, MeasuredRow, Survey, SurveyConfig, survey};
+pub use survey::{KernelRow, MapErrors, MeasuredRow, Survey, SurveyConfig, map_errors, survey};

@@ -4,13 +4,16 @@ use steer3d_kernels::{Family, HarmonicFamily, TapGrid, conditioning};
 use steer3d_so3::{Irreps, Stream, random_rotations};
 
 use super::{
-    BumpField, LayerSpec, SpacingRow, Subject, centre_error, cube_error, resampled_errors,
-    unet_difference,
+    BumpField, FieldMap, LayerSpec, SpacingRow, Subject, centre_error, cube_error,
+    resampled_errors, unet_difference,
 };
 use crate::EvalError;
 
 /// Voxels along each axis of the white noise for the rotations of the cube.
 const NOISE_SIZE: usize = 17;
+
+/// The most voxels along each axis of a measured field.
+const MAX_SIZE: usize = 129;
 
 /// What a survey measures and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,7 +74,7 @@ impl SurveyConfig {
     fn check(&self) -> Result<(), EvalError> {
         let none = |empty: bool| empty.then(|| "none".to_owned());
         let count = |n: usize| (!(1..=100_000).contains(&n)).then(|| n.to_string());
-        let size = Some(self.size).filter(|n| !(9..=129).contains(n) || n % 4 != 1);
+        let size = Some(self.size).filter(|n| !(9..=MAX_SIZE).contains(n) || n % 4 != 1);
         let last = self.seed.checked_add(self.seeds);
         let width = Some(self.width).filter(|width| !(width.is_finite() && *width > 0.0));
         EvalError::check_settings([
@@ -89,6 +92,12 @@ impl SurveyConfig {
             ("centre_fields", "1 to 100000", count(self.centre_fields)),
             ("width", "a positive number", width.map(|width| width.to_string())),
         ])
+    }
+
+    /// The field of a seed that [`resampled_errors`] takes.
+    fn field(&self, irreps: &Irreps, seed: u64) -> BumpField {
+        let mut stream = Stream::new(seed, "equivariance field", &[]);
+        BumpField::random(irreps, self.bumps, 0.25 * self.size as f64, self.width, &mut stream)
     }
 
     fn layers(&self) -> impl Iterator<Item = LayerSpec> + '_ {
@@ -246,19 +255,58 @@ fn measure(
         cube: 0.0,
     };
     for seed in config.seed..config.seed + config.seeds {
-        let mut stream = Stream::new(seed, "equivariance field", &[]);
-        let radius = 0.25 * config.size as f64;
-        let field = BumpField::random(&irreps, config.bumps, radius, config.width, &mut stream);
-        let map = subject.build(layer, seed, &field.sample(config.size)?)?;
-        let rotations = random_rotations(seed, config.rotations);
-        let errors = resampled_errors(&map, &field, config.size, &rotations)?;
-        row.resampled += errors.iter().sum::<f64>() / (errors.len() as f64 * config.seeds as f64);
-        let size = subject.centre_size(layer);
-        let centre = centre_error(&map, size, config.width, config.centre_fields, seed)?;
-        row.centre += centre / config.seeds as f64;
-        row.cube = row.cube.max(cube_error(&map, NOISE_SIZE, seed)?);
+        let map = subject.build(layer, seed, &config.field(&irreps, seed).sample(config.size)?)?;
+        let errors = measured(&map, config, subject.centre_size(layer), seed)?;
+        row.resampled += errors.resampled / config.seeds as f64;
+        row.centre += errors.centre / config.seeds as f64;
+        row.cube = row.cube.max(errors.cube);
     }
     Ok(row)
+}
+
+/// What a [`MeasuredRow`] has of a map for one seed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MapErrors {
+    /// [`centre_error`].
+    pub centre: f64,
+    /// Mean of [`resampled_errors`].
+    pub resampled: f64,
+    /// [`cube_error`].
+    pub cube: f64,
+}
+
+/// Measures any map as [`survey`] does its subjects, with the fields and rotations of one seed. Of `config` it takes what
+/// says how to measure. `centre_size` are the voxels along each axis of the fields that are compared at the centre: as
+/// many as the central voxel of the output depends on, and an odd number of voxels must come of them.
+///
+/// # Errors
+/// [`EvalError::Protocol`] for a setting out of range, and as [`resampled_errors`] and [`centre_error`].
+pub fn map_errors(
+    map: &FieldMap<'_>,
+    config: &SurveyConfig,
+    centre_size: usize,
+    seed: u64,
+) -> Result<MapErrors, EvalError> {
+    config.check()?;
+    let size = Some(centre_size).filter(|n| !(1..=MAX_SIZE).contains(n)).map(|n| n.to_string());
+    EvalError::check_settings([("centre_size", "1 to 129", size)])?;
+    measured(map, config, centre_size, seed)
+}
+
+fn measured(
+    map: &FieldMap<'_>,
+    config: &SurveyConfig,
+    centre_size: usize,
+    seed: u64,
+) -> Result<MapErrors, EvalError> {
+    let field = config.field(map.irreps_in(), seed);
+    let rotations = random_rotations(seed, config.rotations);
+    let errors = resampled_errors(map, &field, config.size, &rotations)?;
+    Ok(MapErrors {
+        resampled: errors.iter().sum::<f64>() / errors.len() as f64,
+        centre: centre_error(map, centre_size, config.width, config.centre_fields, seed)?,
+        cube: cube_error(map, NOISE_SIZE, seed)?,
+    })
 }
 
 /// A short name for a family in a table.

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_eval::EvalError;
 use steer3d_eval::equivariance::{
     BumpField, FieldMap, LayerSpec, Subject, Survey, SurveyConfig, assert_equivariant,
-    centre_error, cube_error, resampled_errors, survey,
+    centre_error, cube_error, map_errors, resampled_errors, survey,
 };
 use steer3d_kernels::Family;
 use steer3d_kernels::equivariance::layer_error;
@@ -236,6 +236,21 @@ fn settings_out_of_range_are_named() {
         let error = survey(&config, &|_, _, _| ()).unwrap_err().to_string();
         assert!(error.contains("l = 11"), "{error}");
     }
+}
+
+#[test]
+fn a_map_is_measured_as_a_subject_is() {
+    let config =
+        SurveyConfig { subjects: vec![Subject::Convolution], seeds: 1, seed: 3, ..small() };
+    let layer = layer("2x0+1x1", 3, Family::jets(2));
+    let expected = survey(&config, &|_, _, _| ()).unwrap().measured.remove(0);
+    let found = map_errors(&convolution(&layer, 3), &config, 17, 3).unwrap();
+    assert_eq!(
+        [found.centre, found.resampled, found.cube],
+        [expected.centre, expected.resampled, expected.cube]
+    );
+    let error = map_errors(&convolution(&layer, 3), &config, 0, 3).unwrap_err().to_string();
+    assert!(error.contains("centre_size"), "{error}");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Item, Provenance, Split, Tasks};
-use steer3d_eval::{Models, Prediction};
-use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, save};
+use steer3d_eval::{Models, Prediction, Predictor};
+use steer3d_nn::checkpoint::{self, FORMAT, Meaning, ModelCard, Origin, save};
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, Volume};
@@ -123,6 +123,28 @@ fn classes_in_another_order_are_an_error_or_taken_by_name() {
     let expected = scores(&file, &same, false).unwrap();
     assert!(expected.iter().any(|score| *score != expected[0]), "{expected:?}");
     assert_eq!(scores(&file, &other, true).unwrap(), expected);
+}
+
+#[test]
+fn a_network_in_memory_is_compared_as_that_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.safetensors");
+    network(&file, "classes", known());
+    let bytes = std::fs::read(&file).unwrap();
+    let data = dataset(&dir.path().join("d.h5"), &meta(["coil", "helix", "sheet"]), &[]);
+    let open = |map_classes| {
+        let read = checkpoint::read(Path::new("mine"), &bytes, &Device::Cpu).unwrap();
+        let models = Models { map_classes, ..Models::default() };
+        models.network("mine".into(), Path::new("mine"), read, &data, &|_| ())
+    };
+    let message = open(false).unwrap_err().to_string();
+    assert!(message.starts_with("mine: ") && message.contains("--map-classes"), "{message}");
+    let network = open(true).unwrap();
+    assert_eq!(network.name(), "mine");
+    let mapped = run(&network, &data, &quick()).predictions;
+    let models = Models { files: vec![file], map_classes: true, ..Models::default() };
+    let of_file = models.open(&data, &Device::Cpu, &|_| ()).unwrap();
+    assert_eq!(mapped, run(of_file[0].as_ref(), &data, &quick()).predictions);
 }
 
 #[test]

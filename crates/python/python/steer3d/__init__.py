@@ -27,6 +27,7 @@ _WHERE = {
     "_data": ["Dataset", "Item", "build_dataset", "import_dataset", "write_dataset"],
     "_models": ["Model", "builtin_models", "load"],
     "_evaluation": ["Report", "evaluate"],
+    "_equivariance": ["EquivarianceErrors", "equivariance"],
     "_training": ["Run", "train"],
     "_program": ["program"],
 }

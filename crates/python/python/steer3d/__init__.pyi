@@ -3,6 +3,8 @@ from ._data import Item as Item
 from ._data import build_dataset as build_dataset
 from ._data import import_dataset as import_dataset
 from ._data import write_dataset as write_dataset
+from ._equivariance import EquivarianceErrors as EquivarianceErrors
+from ._equivariance import equivariance as equivariance
 from ._evaluation import Report as Report
 from ._evaluation import evaluate as evaluate
 from ._kernels import KernelBasis as KernelBasis

@@ -37,6 +37,9 @@ class Dataset:
         self.tasks = json.loads(self._data.tasks())
         """What can be asked beside classes: names of voxel classes, irreps of targets; `None` without any."""
 
+    def __reduce__(self):
+        return Dataset, (self.path,)
+
     def __len__(self):
         return len(self._data)
 

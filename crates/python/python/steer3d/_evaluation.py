@@ -23,6 +23,7 @@ def evaluate(
     split: str = "test",
     answers: str = "classes",
     class_names=(),
+    map_classes: bool = False,
     name: str | None = None,
     out=None,
     progress=True,
@@ -38,7 +39,8 @@ def evaluate(
     `protocol` is a dictionary or a TOML file with the fields of `protocol` in report.json, such as
     `{"rotations": 16, "angles": [45, 90], "groups": ["cube"]}`; keywords change single fields. With `out`, a folder, the
     report is written there, and an evaluation of files that was interrupted goes on. `class_names` are those of a callable
-    where the dataset has none. `progress` is shown by tqdm where it is installed, or is a callable (label, done, total,
+    where the dataset has none. A network whose classes have the names of the dataset's in another order is refused, or with
+    `map_classes` answers in the dataset's order. `progress` is shown by tqdm where it is installed, or is a callable (label, done, total,
     message).
 
     Raises what a callable raises, with its traceback; `Steer3dError` where model, data and protocol do not fit;
@@ -54,7 +56,8 @@ def evaluate(
     table = json.dumps(_protocol(protocol, changes))
     folder = None if out is None else os.fspath(out)
     hears = listener(progress)
-    return Report(_native.evaluate(named, data._data, split, table, answers, list(class_names), folder, hears))
+    names = list(class_names)
+    return Report(_native.evaluate(named, data._data, split, table, answers, names, map_classes, folder, hears))
 
 
 def _protocol(protocol, changes):
@@ -81,6 +84,11 @@ def _named(model, name):
         return os.fspath(model)
     if not callable(model):
         raise TypeError(f"model: expected a file, a Model or a callable, found {type(model).__name__}")
+    return _called(model, name)
+
+
+def _called(model, name):
+    """The name of a callable, and the callable as one from arrays to arrays."""
     known = name or getattr(model, "__name__", None) or type(model).__name__
     call = _module(model) if hasattr(model, "parameters") and hasattr(model, "eval") else model
     return known, lambda x: _answer(call(x))

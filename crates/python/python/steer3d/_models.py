@@ -31,6 +31,9 @@ class Model:
         self.card = json.loads(self._model.card())
         """What it is and what it was trained on: classes, grid D,H,W, voxel size x,y,z, network, recipe, scores."""
 
+    def __reduce__(self):
+        return Model, (self.name,)
+
     def __repr__(self):
         return f"Model({self.name!r}: {self.answers}, {self.parameters} parameters)"
 

@@ -27,6 +27,7 @@ __all__ = [
     "FieldDropout",
     "Gate",
     "GaussianPool",
+    "GaussianUpsample",
     "InvariantPool",
     "NormNonlinearity",
     "SteerableConv3d",
@@ -282,6 +283,14 @@ def _pool_backward(ctx, grad):
     return _pool_gradient(grad, ctx.sizes, ctx.stride, ctx.sigma), None, None
 
 
+def _pool_gradient_context(ctx, inputs, output):
+    _, _, ctx.stride, ctx.sigma = inputs
+
+
+def _pool_gradient_backward(ctx, grad):
+    return _pool(grad, ctx.stride, ctx.sigma), None, None, None
+
+
 def _refuse(ctx, *grads):
     raise RuntimeError(_REFUSED)
 
@@ -291,7 +300,8 @@ _differentiable(_gate, _gate_backward, _gate_context)
 _differentiable(_norm_relu, _norm_backward, _norm_context)
 _differentiable(_field_norm, _field_backward, _field_context)
 _differentiable(_pool, _pool_backward, _pool_context)
-for _once in (_conv_gradients, _gate_gradient, _norm_relu_gradients, _field_norm_gradients, _pool_gradient):
+_differentiable(_pool_gradient, _pool_gradient_backward, _pool_gradient_context)
+for _once in (_conv_gradients, _gate_gradient, _norm_relu_gradients, _field_norm_gradients):
     _differentiable(_once, _refuse)
 
 
@@ -601,22 +611,38 @@ class FieldDropout(nn.Module):
         return f"{self.irreps}, p={self.p}"
 
 
-class GaussianPool(nn.Module):
+class _Gaussian(nn.Module):
+    def __init__(self, stride: int = 2, sigma: float | None = None):
+        super().__init__()
+        self.stride, self.sigma = stride, 0.6 * stride if sigma is None else sigma
+        _native.gaussian_filter(1, stride, self.sigma)
+
+    def _check(self, x):
+        if x.dim() != 5:
+            raise ValueError(f"{type(self).__name__}: expected a tensor N,C,D,H,W, found shape {tuple(x.shape)}")
+
+    def _filter(self, x, axis, size):
+        """The filter along an axis of `size` voxels, the step, and the voxels that it reaches beyond either end."""
+        taps, start = _native.gaussian_filter(size, self.stride, self.sigma)
+        after = (size - 1) // self.stride * self.stride + start + len(taps) - size
+        shape, step = [1, 1, 1], [1, 1, 1]
+        shape[axis - 2], step[axis - 2] = len(taps), self.stride
+        return x.new_tensor(taps).view(1, 1, *shape), step, (-start, after)
+
+    def extra_repr(self):
+        return f"stride={self.stride}, sigma={self.sigma}"
+
+
+class GaussianPool(_Gaussian):
     """Antialiased subsampling: a Gaussian blur, then every `stride`-th voxel, symmetric about the centre.
 
     `sigma` is the width of the Gaussian in voxels, 0.6 strides if left out. Works on fields of any type, and commutes with the
     rotations of the cube.
     """
 
-    def __init__(self, stride: int = 2, sigma: float | None = None):
-        super().__init__()
-        self.stride, self.sigma = stride, 0.6 * stride if sigma is None else sigma
-        _native.gaussian_filter(1, stride, self.sigma)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The pooled field N,C,D',H',W', D' = (D - 1) // stride + 1."""
-        if x.dim() != 5:
-            raise ValueError(f"GaussianPool: expected a tensor N,C,D,H,W, found shape {tuple(x.shape)}")
+        self._check(x)
         if _native_fits(x):
             return _pool(x, self.stride, self.sigma)
         for axis in (2, 3, 4):
@@ -624,18 +650,37 @@ class GaussianPool(nn.Module):
         return x
 
     def _along(self, x, axis):
-        taps, start = _native.gaussian_filter(x.shape[axis], self.stride, self.sigma)
-        size, out = x.shape[axis], (x.shape[axis] - 1) // self.stride + 1
-        after = (out - 1) * self.stride + start + len(taps) - size
-        shape, padding, step = [1, 1, 1], [0] * 6, [1, 1, 1]
-        shape[axis - 2], step[axis - 2] = len(taps), self.stride
-        padding[2 * (4 - axis)], padding[2 * (4 - axis) + 1] = -start, after
-        filter = x.new_tensor(taps).view(1, 1, *shape)
+        filter, step, reach = self._filter(x, axis, x.shape[axis])
+        padding = [0] * 6
+        padding[2 * (4 - axis) : 2 * (4 - axis) + 2] = reach
         flat = functional.pad(x, padding).flatten(0, 1)[:, None]
         return functional.conv3d(flat, filter, stride=step).unflatten(0, x.shape[:2])[:, :, 0]
 
-    def extra_repr(self):
-        return f"stride={self.stride}, sigma={self.sigma}"
+
+class GaussianUpsample(_Gaussian):
+    """The way back to the grid that a `GaussianPool` of this `stride` and `sigma` was given: stride³ times its adjoint.
+
+    Away from the border a constant field stays constant to 0.5 %. Works on fields of any type, and commutes with the rotations of
+    the cube.
+    """
+
+    def forward(self, x: torch.Tensor, size) -> torch.Tensor:
+        """The field N,C,D,H,W on a grid of `size` = D,H,W for one N,C,D',H',W' with D' = (D - 1) // stride + 1."""
+        self._check(x)
+        expected = [(n - 1) // self.stride + 1 for n in size]
+        if list(x.shape[2:]) != expected:
+            found = list(x.shape[2:])
+            raise ValueError(f"GaussianUpsample: expected a grid of {expected} for {list(size)}, found {found}")
+        if _native_fits(x):
+            return _pool_gradient(x, [*x.shape[:2], *size], self.stride, self.sigma) * self.stride**3
+        for axis in (2, 3, 4):
+            x = self._along(x, axis, size[axis - 2])
+        return x
+
+    def _along(self, x, axis, size):
+        filter, step, (before, _) = self._filter(x, axis, size)
+        risen = functional.conv_transpose3d(x.flatten(0, 1)[:, None], self.stride * filter, stride=step)
+        return risen.narrow(axis, before, size).unflatten(0, x.shape[:2])[:, :, 0]
 
 
 class InvariantPool(nn.Module):
@@ -653,24 +698,80 @@ class InvariantPool(nn.Module):
         return x.mean((2, 3, 4))
 
 
-class _Block(nn.Module):
-    def __init__(self, given, block, config):
+class _Layer(nn.Module):
+    """Convolution, norm, nonlinearity, pool and dropout."""
+
+    def __init__(self, given, fields, size, stride, config):
         super().__init__()
         if config["nonlinearity"] == "gate":
-            self.nonlinearity = Gate(block["fields"])
+            self.nonlinearity = Gate(fields)
             middle, self.irreps_out = self.nonlinearity.irreps_in, self.nonlinearity.irreps_out
         else:
-            middle = self.irreps_out = Irreps(block["fields"])
+            middle = self.irreps_out = Irreps(fields)
             self.nonlinearity = NormNonlinearity(middle)
         shortest = min(config["voxel_size"])
         voxel_size = [edge / shortest for edge in config["voxel_size"]]
-        self.conv = SteerableConv3d(given, middle, block["size"], voxel_size=voxel_size, family=config["kernel"])
+        self.conv = SteerableConv3d(given, middle, size, voxel_size=voxel_size, family=config["kernel"])
         self.norm = FieldBatchNorm(middle, config["keep_zero"])
-        self.pool = GaussianPool(block["stride"]) if block["stride"] > 1 else nn.Identity()
+        self.pool = GaussianPool(stride) if stride > 1 else nn.Identity()
         self.dropout = FieldDropout(self.irreps_out, config["dropout"])
 
     def forward(self, x):
         return self.dropout(self.pool(self.nonlinearity(self.norm(self.conv(x)))))
+
+
+def _pointwise(layer, given, out, **options):
+    return layer(given, out, 1, family="gaussian_shells", **options)
+
+
+class _Skip(SteerableConv3d):
+    """The way past the layers of a residual block to another type or grid: a linear map of each voxel, and a norm."""
+
+    def normalised(self, config):
+        self.norm = FieldBatchNorm(self.irreps_out, config["keep_zero"])
+        return self
+
+    def forward(self, x):
+        return self.norm(super().forward(x))
+
+
+class _Residual(nn.Module):
+    """Two layers, and what they are given."""
+
+    def __init__(self, given, block, stride, config):
+        super().__init__()
+        first = _Layer(given, block.get("hidden") or block["fields"], block["size"], stride, config)
+        last = _Layer(first.irreps_out, block["fields"], block["size"], 1, config)
+        self.layers = nn.Sequential(first, last)
+        self.irreps_out = last.irreps_out
+        self.pool = GaussianPool(stride) if stride > 1 else nn.Identity()
+        changes = stride > 1 or given != self.irreps_out
+        self.skip = _pointwise(_Skip, given, self.irreps_out).normalised(config) if changes else nn.Identity()
+
+    def forward(self, x):
+        return self.skip(self.pool(x)) + self.layers(x)
+
+
+def _block(given, block, config):
+    """The module of a block, which may be several, and the type that it gives."""
+    parts = []
+    for repeat in range(block.get("repeat", 1)):
+        stride = block["stride"] if repeat == 0 else 1
+        if block.get("residual"):
+            parts.append(_Residual(given, block, stride, config))
+        else:
+            parts.append(_Layer(given, block["fields"], block["size"], stride, config))
+        given = parts[-1].irreps_out
+    return (parts[0] if len(parts) == 1 else nn.Sequential(*parts)), given
+
+
+def _beside(a, b):
+    """The type of the channels of a field and then those of another; blocks of one irrep that meet are one."""
+    blocks = [(mul, irrep) for mul, irrep, _ in a.blocks]
+    rest = [(mul, irrep) for mul, irrep, _ in b.blocks]
+    if blocks and rest and blocks[-1][1] == rest[0][1]:
+        blocks[-1] = (blocks[-1][0] + rest.pop(0)[0], blocks[-1][1])
+    return Irreps("+".join(f"{mul}x{irrep}" for mul, irrep in blocks + rest))
 
 
 class _Head(nn.Module):
@@ -686,9 +787,9 @@ class _Head(nn.Module):
 
 
 class SteerableNetwork(nn.Module):
-    """A network of a model file: blocks of convolution, norm, nonlinearity and pool, a mean over space, and a linear head.
+    """A steerable network of a model file: blocks, residual or not, the way up of a U-Net, and a head.
 
-    `card` is the card of the file. Volumes N,C,D,H,W give logits N,K.
+    `card` is the card of the file. Volumes N,C,D,H,W give logits or values (N, K), with a head of voxels logits (N, K, D, H, W).
     """
 
     def __init__(self, card: dict):
@@ -696,45 +797,70 @@ class SteerableNetwork(nn.Module):
         config = card["model"]
         unlike = _unlike(config)
         if unlike:
-            expected = "a steerable network of plain blocks with a head of classes or scalars"
-            raise Steer3dError(f"model: expected {expected}, found {unlike}")
+            raise Steer3dError(f"model: expected a steerable network of gates or norm nonlinearities, found {unlike}")
         self.card, self.input_scale = card, config["input_scale"]
         self.irreps_in = given = Irreps(config["input"])
-        self.blocks = nn.ModuleList()
+        self.blocks, self.decoder = nn.ModuleList(), nn.ModuleList()
+        # The strides on the way down, and what was given to the blocks that have them.
+        strided = []
         for block in config["blocks"]:
-            self.blocks.append(_Block(given, block, config))
-            given = self.blocks[-1].irreps_out
-        self.pool = InvariantPool(given)
+            if block["stride"] > 1:
+                strided.append((block["stride"], given))
+            module, given = _block(given, block, config)
+            self.blocks.append(module)
+        self._strides = [block["stride"] for block in config["blocks"]]
+        self.upsamples = nn.ModuleList()
+        for block in config.get("decoder", []):
+            stride, beside = strided.pop()
+            self.upsamples.append(GaussianUpsample(stride))
+            module, given = _block(_beside(given, beside), block, config)
+            self.decoder.append(module)
+        head = config.get("head", "classes")
         self.head_norm = FieldBatchNorm(given, eps=1e-2) if config["head_norm"] else None
-        self.head = _Head(given.dim, config["classes"])
+        if head in ("classes", "scalars"):
+            self._pooled, self.head = True, _Head(given.dim, config["classes"])
+            return
+        scalar = "0e" if str(given).endswith(("e", "o")) else "0"
+        self._pooled = head != "voxels"
+        out = head["field"]["irreps"] if self._pooled else f"{config['classes']}x{scalar}"
+        self.head = _pointwise(SteerableConv3d, given, out, bias=True)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """The means of the last block's channels, N,F."""
-        x = x * self.input_scale
-        for block in self.blocks:
+        """What the head is given: the means (N, F) of the last block's channels, or its field where the head gives voxels."""
+        x, kept = x * self.input_scale, []
+        for stride, block in zip(self._strides, self.blocks):
+            if stride > 1:
+                kept.append(x)
             x = block(x)
-        return self.pool(x)
+        for upsample, block in zip(self.upsamples, self.decoder):
+            before = kept.pop()
+            x = block(torch.cat([upsample(x, before.shape[2:]), before], 1))
+        return x.mean((2, 3, 4)) if self._pooled else x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits of volumes."""
+        """Logits or values of volumes."""
         x = self.features(x)
         if self.head_norm is not None:
-            x = self.head_norm(x[:, :, None, None, None])[:, :, 0, 0, 0]
-        return self.head(x)
+            x = _voxelwise(self.head_norm, x)
+        return _voxelwise(self.head, x) if self._pooled and not isinstance(self.head, _Head) else self.head(x)
+
+
+def _voxelwise(layer, x):
+    """What a layer of fields makes of vectors N,C."""
+    return layer(x[:, :, None, None, None])[:, :, 0, 0, 0]
 
 
 def _unlike(config):
     """What a `SteerableNetwork` cannot be."""
     if config.get("kind") != "steerable":
         return f"a network of kind {config.get('kind')}"
-    if config.get("head", "classes") not in ("classes", "scalars"):
-        return f"a head of {config['head']}"
-    if config.get("decoder") or any(block.get("residual") or block.get("repeat", 1) > 1 for block in config["blocks"]):
-        return "residual, repeated or decoder blocks"
     if config.get("norm", "batch") != "batch":
         return f"the norm {config['norm']}"
     if config["nonlinearity"] not in ("gate", "norm"):
         return f"the nonlinearity {config['nonlinearity']}"
+    head = config.get("head", "classes")
+    if isinstance(head, dict) and not head["field"].get("pooled"):
+        return "a head that gives a field"
     return None
 
 
