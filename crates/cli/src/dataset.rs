@@ -599,15 +599,16 @@ fn describe(path: &Path, s: &Summary) -> Text {
         100.0 * s.occupancy,
         s.file_bytes as f64 / 1e6,
     );
-    let mut rest = format!(
-        "source: {}\nlicence: {}\nmade by: {}",
-        notes.source, notes.licence, notes.importer
-    );
+    let mut rest = vec![
+        format!("source: {}", notes.source),
+        format!("licence: {}", notes.licence),
+        format!("made by: {}", notes.importer),
+    ];
     if !notes.notes.is_empty() {
-        rest += &format!("\nnotes: {}", notes.notes);
+        rest.push(format!("notes: {}", notes.notes));
     }
     if let Some(recipe) = &s.recipe {
-        rest += &format!("\nrecipe: {}", serde_json::to_string(recipe).unwrap_or_default());
+        rest.push(format!("recipe: {}", serde_json::to_string(recipe).unwrap_or_default()));
     }
-    Text::default().words(head).table(&headings, rows, 1).words(rest)
+    Text::default().words(head).table(&headings, rows, 1).words(rest.join("\n"))
 }

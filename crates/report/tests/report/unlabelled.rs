@@ -122,7 +122,7 @@ fn the_files_are_read_again_and_compared() {
     let names = ["shells", "template"];
     let models = turned.sections[0].models.iter_mut();
     models.zip(names).for_each(|(model, name)| model.name = name.into());
-    let table = diff_table(&diff(&read, &turned));
+    let table = diff_table(&diff(&read, &turned)).to_string();
     assert!(table.contains("agreement") && table.contains(" *"), "{table}");
 }
 
