@@ -124,7 +124,7 @@ mod tests {
         assert!(!change(Some([0.1, 0.2, 0.3]), Some([0.3, 0.5, 0.6])).is_clear());
         let new = change(None, Some([0.3, 0.5, 0.6]));
         assert!(!new.is_clear() && new.difference().is_none());
-        let text = diff_table(&[rise, new]);
+        let text = diff_table(&[rise, new]).to_string();
         assert!(text.contains("30.0 *") && text.contains('–'), "{text}");
     }
 }
