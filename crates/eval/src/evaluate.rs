@@ -18,11 +18,12 @@ use crate::journal::Journal;
 use crate::layers::layer_errors;
 use crate::material::Material;
 use crate::metrics::Bootstrap;
+use crate::predictor::AnswerSpec;
 use crate::predictor::{AnswerKind, Predictor};
 use crate::protocol::{Condition, MAX_BATCH_VALUES, Protocol, Search, Source, Transform};
 use crate::results::{ConditionReport, ModelReport, Prediction, SourceReport};
 use crate::search::Searched;
-use crate::spec::{AnswerSpec, is_labelled};
+use crate::spec::is_labelled;
 
 /// How far an evaluation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

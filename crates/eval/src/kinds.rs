@@ -6,9 +6,9 @@ use crate::answer::Answer;
 use crate::classes::{self, Classes};
 use crate::error::EvalError;
 use crate::measure::{Definition, Entry};
+use crate::predictor::AnswerSpec;
 use crate::predictor::{AnswerKind, Predictor};
 use crate::protocol::Protocol;
-use crate::spec::AnswerSpec;
 use crate::values::{self, Values};
 use crate::voxels::{self, Voxels};
 

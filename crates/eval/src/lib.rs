@@ -66,13 +66,12 @@ pub use network::NetworkPredictor;
 pub use onnx::{AxisOrder, Layout, OnnxOptions, OnnxPredictor, Values};
 pub use paired::{PairedTest, paired_tests};
 pub use precomputed::{Exporter, Precomputed};
-pub use predictor::{AnswerKind, ModelError, Predictor};
+pub use predictor::{AnswerKind, AnswerSpec, ModelError, Predictor};
 pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform, axis_name};
 pub use report::{
     DatasetSummary, GalleryItem, Picture, Report, SCHEMA_VERSION, Section, Verdict, View,
     same_classes, summarise,
 };
 pub use results::{AxisCell, ConditionReport, LayerError, ModelReport, Prediction, SourceReport};
-pub use spec::AnswerSpec;
 pub use subprocess::{SubprocessError, SubprocessPredictor, end_programs};
 pub use voxels::{largest_classes, transformed_labels};

@@ -16,8 +16,8 @@ use crate::network::{GIVES_A_FIELD, NetworkPredictor};
 #[cfg(feature = "onnx")]
 use crate::onnx::{OnnxOptions, OnnxPredictor};
 use crate::precomputed::Precomputed;
+use crate::predictor::AnswerSpec;
 use crate::predictor::{AnswerKind, Predictor};
-use crate::spec::AnswerSpec;
 use crate::subprocess::SubprocessPredictor;
 
 /// Models of this project and of other makers, by files, commands and folders.

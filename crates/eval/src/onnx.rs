@@ -20,8 +20,8 @@ use tract_onnx::prelude::{
 };
 
 use crate::error::EvalError;
+use crate::predictor::AnswerSpec;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
-use crate::spec::AnswerSpec;
 
 /// How the input and the output of an ONNX model are to be read: `model.toml` beside `model.onnx`.
 /// Every key may be left out.

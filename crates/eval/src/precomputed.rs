@@ -15,8 +15,8 @@ use steer3d_formats::npz::npy_header;
 use tempfile::NamedTempFile;
 
 use crate::error::EvalError;
+use crate::predictor::AnswerSpec;
 use crate::predictor::{AnswerKind, ModelError, Predictor};
-use crate::spec::AnswerSpec;
 
 const VOLUMES: &str = "volumes.npy";
 const KEYS: &str = "volumes.sha256";

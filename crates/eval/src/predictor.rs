@@ -1,9 +1,8 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use steer3d_dataset::DatasetMeta;
 use steer3d_nn::{Head, LayerField};
 use steer3d_so3::Irreps;
-
-use crate::spec::AnswerSpec;
 
 /// What a [`Predictor`] may fail with.
 pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
@@ -31,6 +30,46 @@ impl AnswerKind {
             Head::Scalars | Head::Field { pooled: true, .. } => Some(Self::Values),
             Head::Field { pooled: false, .. } => None,
         }
+    }
+}
+
+/// What a dataset asks of a model of another maker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerSpec {
+    /// Name of the dataset.
+    pub dataset: String,
+    /// What is asked for.
+    pub kind: AnswerKind,
+    /// Names of the classes; of values their numbers, from 0.
+    pub names: Vec<String>,
+    /// Channels of a volume.
+    pub channels: usize,
+    /// Grid D,H,W of a volume.
+    pub dims: [usize; 3],
+}
+
+impl AnswerSpec {
+    /// The classes of the volumes of a dataset.
+    pub fn classes(meta: &DatasetMeta) -> Self {
+        Self {
+            dataset: meta.name.clone(),
+            kind: AnswerKind::Classes,
+            names: meta.class_names.clone(),
+            channels: meta.channels,
+            dims: meta.dims,
+        }
+    }
+
+    /// Shape of the answers to `n` volumes: N,K, or N,K,D,H,W for labels of voxels.
+    pub fn shape(&self, n: usize) -> Vec<usize> {
+        let [d, h, w] = self.dims;
+        self.shape_of(&[n, self.channels, d, h, w])
+    }
+
+    /// The same of a batch of this shape N,C,D,H,W, since volumes may have grids of their own.
+    pub(crate) fn shape_of(&self, batch: &[usize]) -> Vec<usize> {
+        let dims = if self.kind == AnswerKind::Voxels { &batch[2..] } else { &[] };
+        [&[batch[0], self.names.len()], dims].concat()
     }
 }
 

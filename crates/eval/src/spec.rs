@@ -1,22 +1,7 @@
-use steer3d_dataset::{Dataset, DatasetMeta};
+use steer3d_dataset::Dataset;
 
 use crate::error::EvalError;
-use crate::predictor::{AnswerKind, Predictor};
-
-/// What a dataset asks of a model of another maker.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AnswerSpec {
-    /// Name of the dataset.
-    pub dataset: String,
-    /// What is asked for.
-    pub kind: AnswerKind,
-    /// Names of the classes; of values their numbers, from 0.
-    pub names: Vec<String>,
-    /// Channels of a volume.
-    pub channels: usize,
-    /// Grid D,H,W of a volume.
-    pub dims: [usize; 3],
-}
+use crate::predictor::{AnswerKind, AnswerSpec, Predictor};
 
 impl AnswerSpec {
     /// Of a dataset.
@@ -54,17 +39,6 @@ impl AnswerSpec {
         Ok(Self { kind, names: names.to_vec(), ..Self::classes(meta) })
     }
 
-    /// The classes of the volumes of a dataset.
-    pub fn classes(meta: &DatasetMeta) -> Self {
-        Self {
-            dataset: meta.name.clone(),
-            kind: AnswerKind::Classes,
-            names: meta.class_names.clone(),
-            channels: meta.channels,
-            dims: meta.dims,
-        }
-    }
-
     /// Checks that a model has the classes or values and the channels of the dataset.
     pub(crate) fn check(&self, model: &dyn Predictor) -> Result<(), EvalError> {
         let misfit = |does, what, expected, found| {
@@ -84,18 +58,6 @@ impl AnswerSpec {
             (expected, found) if expected == found => Ok(()),
             (expected, found) => misfit("takes", "input channels", expected, found),
         }
-    }
-
-    /// Shape of the answers to `n` volumes: N,K, or N,K,D,H,W for labels of voxels.
-    pub fn shape(&self, n: usize) -> Vec<usize> {
-        let [d, h, w] = self.dims;
-        self.shape_of(&[n, self.channels, d, h, w])
-    }
-
-    /// The same of a batch of this shape N,C,D,H,W, since volumes may have grids of their own.
-    pub(crate) fn shape_of(&self, batch: &[usize]) -> Vec<usize> {
-        let dims = if self.kind == AnswerKind::Voxels { &batch[2..] } else { &[] };
-        [&[batch[0], self.names.len()], dims].concat()
     }
 }
 

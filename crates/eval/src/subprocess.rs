@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use steer3d_files::digest::PartHasher;
 
 use crate::error::EvalError;
+use crate::predictor::AnswerSpec;
 use crate::predictor::{ModelError, Predictor};
-use crate::spec::AnswerSpec;
 
 /// Bytes in which the first line of an answer must end.
 const HEADER_MAX: usize = 4096;
