@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use steer3d_so3::{Irrep, Irreps, Stream};
+use steer3d_so3::{Irreps, Stream};
 use steer3d_volume::intensity::{
     BIAS_TERMS, add_noise, blur, change_contrast, gamma, lower_resolution, multiply_by_bias,
 };
@@ -13,6 +13,7 @@ use steer3d_volume::volume::{Grid, VolumeError, parameter};
 use steer3d_volume::{Bend, Deformation, Interpolation, deform_into, reflected_as};
 
 use crate::reader::Dataset;
+use crate::recipe::scalars;
 
 /// A change that is made of a volume at random, as strongly as a number drawn uniformly from a range says.
 ///
@@ -322,9 +323,8 @@ impl RandomDistortion {
             if !labels.is_empty() {
                 let source: Vec<f32> = labels.iter().map(|&label| label.into()).collect();
                 let mut moved = vec![0.0; source.len()];
-                let scalar = Irreps::new([(1, Irrep::so3(0))]).expect("one scalar");
                 let how = Interpolation::Nearest;
-                deform_into(&source, grid, &scalar, &deformation, how, &mut moved)?;
+                deform_into(&source, grid, &scalars(1)?, &deformation, how, &mut moved)?;
                 labels.iter_mut().zip(moved).for_each(|(label, moved)| *label = moved as u8);
             }
             if deformation.mirror.contains(&true)

@@ -151,7 +151,6 @@ impl Dataset {
         rotation: Option<&Rotation>,
     ) -> Result<Patch, DatasetError> {
         self.check_item(item)?;
-        let labels = self.voxel_labels(item)?;
         let grid = self.grid(item);
         if let Some(rotation) = rotation.filter(|_| self.can_voxelise()) {
             let mut values = vec![0.0; self.item_len(item)];
@@ -162,6 +161,7 @@ impl Dataset {
             let labels = cut(&labels, grid.dims(), first, patch.dims);
             return Ok(Patch { values, labels });
         }
+        let labels = self.voxel_labels(item)?;
         let first = patch.first(item, &grid, &labels);
         let Some(rotation) = rotation else {
             let values = self.read_block(item, first, patch.dims)?.into_data();
