@@ -16,6 +16,9 @@ use crate::{Field, Mode, NnError, Pass, Scope};
 /// Is shown the field that each layer gives, under the layer's name.
 pub(crate) type Observer<'a> = dyn FnMut(&str, &Field) + 'a;
 
+/// Is given the field before it is up-sampled by a pool to a grid of so many voxels D, H, W.
+pub(crate) type Rising<'a> = dyn FnMut(&Field, Pool, [usize; 3]) -> Result<(), NnError> + 'a;
+
 /// A convolution and what of norm, nonlinearity, pooling and dropout follows it, in this order.
 #[derive(Debug)]
 pub(crate) struct Layer {
@@ -269,7 +272,7 @@ pub(crate) fn walk<'a, L, T: Clone, E>(
     blocks: &'a [Arc<Block<L>>],
     start: T,
     mut through: impl FnMut(&'a Arc<Block<L>>, &T) -> Result<T, E>,
-    join: impl Fn(&T, &T, Pool) -> Result<T, E>,
+    mut join: impl FnMut(&T, &T, Pool) -> Result<T, E>,
 ) -> Result<T, E> {
     let mut kept: Vec<Option<T>> = blocks.iter().map(|_| None).collect();
     let mut value = start;
@@ -293,6 +296,7 @@ pub(crate) fn run(
     pass: Pass,
     recompute: bool,
     observe: &mut Observer<'_>,
+    rising: &mut Rising<'_>,
 ) -> Result<Field, NnError> {
     let through = |block: &Arc<Block<Layer>>, field: &Field| {
         if !recompute || pass.mode == Mode::Evaluate {
@@ -304,6 +308,7 @@ pub(crate) fn run(
         })
     };
     walk(blocks, field.clone(), through, |field, before, pool| {
+        rising(field, pool, before.size())?;
         pool.upsample(field, before.size())?.beside(before)
     })
 }

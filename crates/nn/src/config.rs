@@ -63,6 +63,11 @@ pub struct SteerableConfig {
     /// result has the grid of the input.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decoder: Vec<SteerableBlock>,
+    /// Whether in training the blocks of the decoder but the last are given heads of their own, whose answers are up-sampled
+    /// to the grid of the volume and take part in the loss (deep supervision, Lee et al. 2015,
+    /// <https://arxiv.org/abs/1409.5185>). At evaluation they are not computed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub deep_supervision: bool,
 }
 
 /// What follows every convolution: in a model file `norm = "instance"`.
@@ -201,6 +206,9 @@ pub struct PlainConfig {
     /// antialiased pooling by its adjoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decoder: Vec<PlainBlock>,
+    /// As [`SteerableConfig::deep_supervision`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub deep_supervision: bool,
 }
 
 /// How a plain network shrinks the grid.
@@ -408,6 +416,7 @@ impl SteerableConfig {
             kernel,
             blocks,
             decoder: vec![],
+            deep_supervision: false,
         }
     }
 
@@ -529,6 +538,7 @@ impl PlainConfig {
             norm: steerable.norm,
             head: steerable.head.clone(),
             decoder: steerable.decoder.iter().map(block).collect(),
+            deep_supervision: steerable.deep_supervision,
             ..Self::new(steerable.input.dim(), steerable.classes, blocks)
         }
     }
@@ -561,6 +571,7 @@ impl PlainConfig {
             transformer: None,
             blocks,
             decoder: vec![],
+            deep_supervision: false,
         }
     }
 }

@@ -1,10 +1,12 @@
+use std::iter;
+
 use candle_core::{DType, Tensor};
 use steer3d_ops::global_avg_pool;
 use steer3d_so3::Irreps;
 
-use crate::block::{self, Blocks, ConvolutionInfo, Layer, Observer};
+use crate::block::{self, Blocks, ConvolutionInfo, Layer, Observer, Rising};
 use crate::field::widened;
-use crate::layers::{Convolution, FieldBatchNorm, FieldLayer, Linear};
+use crate::layers::{Convolution, FieldBatchNorm, FieldLayer, Linear, Pool};
 use crate::onnx::{Attribute, OnnxField, OnnxGraph, Value};
 use crate::transformer::Transformer;
 use crate::{Field, LayerField, Mode, NnError, Pass};
@@ -19,6 +21,8 @@ pub(crate) struct Graph {
     /// Down, and up again in a U-Net.
     pub(crate) blocks: Blocks<Layer>,
     pub(crate) head: Output,
+    /// The heads of the decoder's blocks but the last, for training.
+    pub(crate) supervision: Vec<Box<dyn Convolution>>,
 }
 
 /// The last map of a network.
@@ -48,11 +52,46 @@ impl Graph {
         recompute: bool,
         observe: &mut Observer<'_>,
     ) -> Result<[LayerField; 2], NnError> {
+        self.run(x, pass, recompute, observe, &mut |_, _, _| Ok(()))
+    }
+
+    /// What it gives, and what the heads of the decoder's blocks give on the same grid, finest first.
+    pub(crate) fn supervised(
+        &self,
+        x: &Tensor,
+        pass: Pass,
+        recompute: bool,
+    ) -> Result<Vec<Tensor>, NnError> {
+        let mut levels: Vec<Field> = vec![];
+        // What rises first is from below the decoder.
+        let mut heads = iter::once(None).chain(self.supervision.iter().map(Some));
+        let mut rising = |field: &Field, pool: Pool, size: [usize; 3]| {
+            if let Some(head) = heads.next().flatten() {
+                levels.push(head.forward(&field.mean_over_orientations()?)?);
+            }
+            for level in &mut levels {
+                *level = pool.upsample(level, size)?;
+            }
+            Ok(())
+        };
+        let [_, output] = self.run(x, pass, recompute, &mut |_, _| (), &mut rising)?;
+        let levels = levels.iter().rev().map(|level| level.values().to_dtype(self.head.dtype));
+        Ok(iter::once(Ok(output.values)).chain(levels).collect::<Result<_, _>>()?)
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        pass: Pass,
+        recompute: bool,
+        observe: &mut Observer<'_>,
+        rising: &mut Rising<'_>,
+    ) -> Result<[LayerField; 2], NnError> {
         let mut field = Field::new(self.input.clone(), x.affine(self.input_scale, 0.0)?)?;
         if let Some(front) = &self.front {
             field = front.forward(&field, pass, recompute, observe)?;
         }
-        field = block::run(&self.blocks, &field, pass, recompute, observe)?;
+        field = block::run(&self.blocks, &field, pass, recompute, observe, rising)?;
         let features = self.head.features(&field, pass)?;
         let output = self.head.output(&features)?;
         Ok([features, output])
@@ -78,6 +117,7 @@ impl Graph {
             front: self.front.as_ref().map(Transformer::folded).transpose()?,
             blocks: block::folded(&self.blocks)?,
             head: self.head.folded()?,
+            supervision: vec![],
         })
     }
 

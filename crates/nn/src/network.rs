@@ -143,6 +143,16 @@ impl Network {
         Ok(output.values)
     }
 
+    /// What [`forward`](Self::forward) gives and, with deep supervision
+    /// ([`SteerableConfig::deep_supervision`](crate::SteerableConfig::deep_supervision)), what the heads of the decoder's
+    /// blocks give, finest first, all N,classes,D,H,W on the grid of the volumes.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_supervised(&self, x: &Tensor, mode: Mode) -> Result<Vec<Tensor>, NnError> {
+        self.graph.supervised(x, mode.into(), self.recompute)
+    }
+
     /// The output of every layer at evaluation, first to last, ending with what the head is given (`features`) and
     /// what it gives (`logits`, or `output` for a [`Head::Field`](crate::Head::Field)).
     ///

@@ -40,6 +40,15 @@ pub(crate) enum Role {
     Skip,
 }
 
+/// The blocks of a network or part of one.
+pub(crate) struct Plan {
+    pub(crate) blocks: Blocks<LayerPlan>,
+    /// The type that the last of them gives.
+    pub(crate) last: FieldType,
+    /// The types that each entry of the decoder but the last gives.
+    pub(crate) levels: Vec<FieldType>,
+}
+
 /// What all blocks of a network share.
 pub(crate) struct Planner<'a> {
     /// The key of the factor by which a block shrinks the grid.
@@ -72,7 +81,7 @@ impl Shrunk {
 }
 
 impl Planner<'_> {
-    /// The blocks of a network or part of one, and the type that the last of them gives.
+    /// The plan of a network or part of one.
     ///
     /// `key` is that of `entries` in the configuration and of the weights, `title` begins the names of layers. Each
     /// block of `decoder` joins what the last strided block before it was given.
@@ -82,11 +91,12 @@ impl Planner<'_> {
         input: FieldType,
         entries: &[SteerableBlock],
         decoder: &[SteerableBlock],
-    ) -> Result<(Blocks<LayerPlan>, FieldType), NnError> {
+    ) -> Result<Plan, NnError> {
         let falling = entries.iter().enumerate().map(|(i, e)| (key, title, i, e, false));
         let rising =
             decoder.iter().enumerate().map(|(i, e)| ("decoder", "decoder block", i, e, true));
         let mut blocks: Vec<Block<LayerPlan>> = vec![];
+        let mut levels = vec![];
         // The strided blocks that nothing joins yet, and what they are given.
         let mut strided: Vec<(usize, FieldType, Shrunk)> = vec![];
         let mut field = input;
@@ -109,6 +119,9 @@ impl Planner<'_> {
                         format!("expected at most one block for each strided block, found {found}");
                     return fault("decoder", problem);
                 };
+                if i > 0 {
+                    levels.push(field.clone());
+                }
                 field = field.beside(&skipped)?;
                 blocks[from].kept = true;
                 shrunk = grid;
@@ -129,7 +142,7 @@ impl Planner<'_> {
                 field = given;
             }
         }
-        Ok((blocks.into_iter().map(Arc::new).collect(), field))
+        Ok(Plan { blocks: blocks.into_iter().map(Arc::new).collect(), last: field, levels })
     }
 
     fn block(

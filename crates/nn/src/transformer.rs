@@ -40,7 +40,8 @@ impl Transformer {
         recompute: bool,
         observe: &mut Observer<'_>,
     ) -> Result<Field, NnError> {
-        let features = block::run(&self.blocks, field, pass, recompute, observe)?;
+        let features =
+            block::run(&self.blocks, field, pass, recompute, observe, &mut |_, _, _| Ok(()))?;
         let field = self.resampled(field, &features)?;
         observe("transformer", &field);
         Ok(field)

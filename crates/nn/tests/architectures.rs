@@ -15,12 +15,12 @@ use networks::{
 use proptest::prelude::*;
 use steer3d_kernels::Family;
 use steer3d_nn::layers::{
-    ConvConfig, FieldLayer, Gate, NormNonlinearity, SphereNonlinearity, SteerableConv3d,
-    TensorProductNonlinearity,
+    ConvConfig, FieldLayer, Gate, GaussianPool, NormNonlinearity, SphereNonlinearity,
+    SteerableConv3d, TensorProductNonlinearity,
 };
 use steer3d_nn::{
     Field, Head, Mode, ModelConfig, Network, NnError, Nonlinearity, Normalisation, Params,
-    PlainConfig, SteerableConfig, Symmetry,
+    PlainConfig, Pooling, SteerableConfig, Symmetry,
 };
 use steer3d_so3::{Irreps, Rotation, Stream, cube_group, random_rotations};
 
@@ -109,6 +109,53 @@ fn residual_and_up_sampling_group_networks_commute_with_the_cube_group() {
         let group = ModelConfig::Plain(group.last().unwrap().clone());
         let network = Network::new(&group, 1, DType::F32, &Device::Cpu).unwrap();
         assert!(worst_gap(&network, &irreps("1x0"), 9) < 1e-5);
+    }
+}
+
+#[test]
+fn heads_of_the_decoder_take_part_in_training_only() {
+    let plain = PlainConfig { symmetry: Symmetry::Octahedral, ..PlainConfig::like(&unet()) };
+    let plain = PlainConfig { pooling: Pooling::Antialiased, ..plain };
+    let pairs: [[ModelConfig; 2]; 2] = [
+        [false, true].map(|on| SteerableConfig { deep_supervision: on, ..unet() }.into()),
+        [false, true].map(|on| PlainConfig { deep_supervision: on, ..plain.clone() }.into()),
+    ];
+    for [without, model] in pairs {
+        let of = |model: &ModelConfig| Network::new(model, 1, DType::F32, &Device::Cpu).unwrap();
+        let (network, alone) = (of(&model), of(&without));
+        let heads = network.params().count() - alone.params().count();
+        if let (ModelConfig::Plain(model), ModelConfig::Plain(without)) = (&model, &without) {
+            assert_eq!(model.parameter_count() - without.parameter_count(), heads);
+        }
+        let x = random_volume(1, 12);
+        let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let whole = network.forward_supervised(&x, Mode::Evaluate).unwrap();
+        assert_eq!(whole.len(), 2);
+        assert_eq!(whole[1].dims(), whole[0].dims());
+        assert_eq!(bits(&whole[0]), bits(&alone.forward(&x, Mode::Evaluate).unwrap()));
+        assert_eq!(alone.forward_supervised(&x, Mode::Evaluate).unwrap().len(), 1);
+        let folded = network.folded().unwrap().forward(&x).unwrap();
+        assert!(relative_gap(&folded, &whole[0]) < 1e-5);
+        for rotation in cube_group().iter().step_by(5) {
+            let turned = turn(&x, &irreps("1x0"), rotation);
+            let turned = network.forward_supervised(&turned, Mode::Evaluate).unwrap();
+            for (found, level) in turned.iter().zip(&whole) {
+                let expected = turn(level, &irreps("3x0"), rotation);
+                assert!(relative_gap(found, &expected) < 1e-5);
+            }
+        }
+        // A head's answer is up-sampled as the fields are.
+        let heads = network.params().trainable().iter();
+        for parameter in heads.filter(|parameter| parameter.name.starts_with("supervision.")) {
+            let value = if parameter.name.ends_with("bias") { 0.5 } else { 0.0 };
+            let value = parameter.var.affine(0.0, value).unwrap();
+            parameter.var.set(&value.detach()).unwrap();
+        }
+        let level = network.forward_supervised(&x, Mode::Evaluate).unwrap().pop().unwrap();
+        let half = Tensor::full(0.5f32, (1, 3, 6, 6, 6), &Device::Cpu).unwrap();
+        let half = Field::new(irreps("3x0"), half).unwrap();
+        let expected = GaussianPool::new(2).upsample(&half, [12; 3]).unwrap();
+        assert!(relative_gap(&level, expected.values()) < 1e-6);
     }
 }
 
@@ -513,6 +560,15 @@ fn mistakes_name_their_key() {
         ("blocks[1].repeat: expected 1 to 1000", |c| c.blocks[1].repeat = 0),
         ("blocks[0].hidden: only a residual block", |c| c.blocks[0].hidden = "1x0".parse().ok()),
         ("head_norm: is for heads of scalars", |c| c.head_norm = true),
+        ("deep_supervision: needs head = \"voxels\"", |c| {
+            (c.deep_supervision, c.head) = (true, Head::Classes);
+            c.blocks.push(block("4x0", 1));
+            c.decoder.clear();
+        }),
+        ("deep_supervision: needs head = \"voxels\"", |c| {
+            c.deep_supervision = true;
+            c.decoder.truncate(1);
+        }),
         ("classes: expected at least 2", |c| c.classes = 1),
         ("classes: a field head", |c| {
             c.head = Head::Field { irreps: "1x1".parse().unwrap(), pooled: false };

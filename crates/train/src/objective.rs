@@ -76,8 +76,23 @@ impl Objective {
         })
     }
 
-    /// With the loss that is minimised.
-    pub(crate) fn training(&self, out: &Tensor, batch: &Batch) -> Result<Score, TrainError> {
+    /// With the loss that is minimised: of the first of `outs`, and of the others with half the share of the one before
+    /// (Isensee et al. 2021, <https://doi.org/10.1038/s41592-020-01008-z>).
+    pub(crate) fn training(&self, outs: &[Tensor], batch: &Batch) -> Result<Score, TrainError> {
+        let mut score = self.of_level(&outs[0], batch)?;
+        let (mut share, mut sum) = (1.0, 1.0);
+        for level in &outs[1..] {
+            share *= 0.5;
+            sum += share;
+            score.loss = (score.loss + self.of_level(level, batch)?.loss.affine(share, 0.0)?)?;
+        }
+        if sum > 1.0 {
+            score.loss = score.loss.affine(1.0 / sum, 0.0)?;
+        }
+        Ok(score)
+    }
+
+    fn of_level(&self, out: &Tensor, batch: &Batch) -> Result<Score, TrainError> {
         match self {
             Self::Classes(loss) => Ok(Score {
                 loss: loss.mean(out, &batch.labels)?,
@@ -308,6 +323,27 @@ mod tests {
         };
         let sum = 0.5 * of(1.0, 0.0) + 0.7 * of(0.0, 1.0);
         assert!((value(&still) - sum).abs() < 1e-12, "{} {sum}", value(&still));
+    }
+
+    #[test]
+    fn coarser_levels_count_half() {
+        let loss = VoxelLoss::new(&LossConfig { ignore: None, ..config() }, vec![2, 3, 3]).unwrap();
+        let levels = [0.0, 0.8, -1.1].map(|by| logits(1, by).as_tensor().clone());
+        let [a, b, c] = [0, 1, 2].map(|i| value(&loss.score(&levels[i], &LABELS).unwrap()));
+        let batch = Batch {
+            items: vec![0, 1],
+            dims: [1, 2, 2],
+            values: vec![],
+            labels: vec![],
+            targets: vec![],
+            voxel_labels: LABELS.map(|label| label as u8).to_vec(),
+        };
+        let objective = Objective::Voxels(loss);
+        let found = objective.training(&levels, &batch).unwrap();
+        let expected = (a + 0.5 * b + 0.25 * c) / 1.75;
+        assert!((value(&found) - expected).abs() < 1e-12 && a != b);
+        let alone = objective.training(&levels[..1], &batch).unwrap();
+        assert_eq!((value(&alone), alone.right), (a, found.right));
     }
 
     #[test]

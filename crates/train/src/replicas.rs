@@ -46,8 +46,8 @@ impl Task<'_> {
         of_sum: bool,
     ) -> Result<Outcome, TrainError> {
         let x = self.volumes(network, batch)?;
-        let out = network.forward(&x, mode)?;
-        let Score { loss, weight, right, answers } = self.objective.training(&out, batch)?;
+        let outs = network.forward_supervised(&x, mode)?;
+        let Score { loss, weight, right, answers } = self.objective.training(&outs, batch)?;
         let value: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
         let loss = if of_sum { loss.affine(weight, 0.0)? } else { loss };
         let gradients = Gradients::of(network.params(), &loss.backward()?);

@@ -1,6 +1,6 @@
 use steer3d_so3::Irreps;
 
-use super::shared::{built, check_outputs, check_scale, field_head};
+use super::shared::{built, check_outputs, check_scale, field_head, supervision};
 use crate::block::{Blocks, Layer, Norm, total};
 use crate::error::fault;
 use crate::field::scalars;
@@ -8,10 +8,10 @@ use crate::graph::{Graph, Map, Output};
 use crate::layers::{
     FieldDropout, Gate, GaussianPool, GroupConv, GroupConvConfig, Linear, LinearConfig, Pool,
 };
-use crate::plan::{LayerPlan, Planner, Role};
+use crate::plan::{LayerPlan, Plan, Planner, Role};
 use crate::transformer::{POSE, Transformer};
 use crate::{
-    FieldType, Head, NnError, Params, PlainBlock, PlainConfig, Pooling, SteerableBlock, Symmetry,
+    Head, NnError, Params, PlainBlock, PlainConfig, Pooling, SteerableBlock, Symmetry,
     TransformerConfig,
 };
 
@@ -21,15 +21,15 @@ pub(crate) fn plain(config: &PlainConfig, params: &mut Params) -> Result<Graph, 
     check_outputs(&config.head, config.classes)?;
     check_scale(config.input_scale)?;
     let front = front(config, params)?;
-    let (plan, last) = plan(config)?;
-    let blocks = built(&plan, params, |params, plan| layer(config, params, plan))?;
-    Ok(Graph {
-        input: scalars(config.channels)?,
-        input_scale: config.input_scale,
-        front,
-        blocks,
-        head: head(config, params, &last.irreps)?,
-    })
+    let Plan { blocks, last, levels } = plan(config)?;
+    let blocks = built(&blocks, params, |params, plan| layer(config, params, plan))?;
+    let head = head(config, params, &last.irreps)?;
+    let supervision = match config.deep_supervision {
+        true => supervision(params, &levels, &config.head, &head.irreps)?,
+        false => vec![],
+    };
+    let (input, input_scale) = (scalars(config.channels)?, config.input_scale);
+    Ok(Graph { input, input_scale, front, blocks, head, supervision })
 }
 
 fn front(config: &PlainConfig, params: &mut Params) -> Result<Option<Transformer>, NnError> {
@@ -37,16 +37,16 @@ fn front(config: &PlainConfig, params: &mut Params) -> Result<Option<Transformer
     if !(1..=8).contains(&transformer.cells) {
         return fault("transformer.cells", format!("expected 1 to 8, found {}", transformer.cells));
     }
-    let (plan, last) = front_plan(config, transformer)?;
+    let Plan { blocks, last, .. } = front_plan(config, transformer)?;
     let plain = PlainConfig { symmetry: Symmetry::None, dropout: 0.0, ..config.clone() };
-    let blocks = built(&plan, params, |params, plan| layer(&plain, params, plan))?;
+    let blocks = built(&blocks, params, |params, plan| layer(&plain, params, plan))?;
     let inputs = last.dim() * transformer.cells.pow(3);
     let linear = LinearConfig { zero: true, ..LinearConfig::new(inputs, POSE) };
     let linear = Linear::new(params.pp("transformer").pp("head"), linear)?;
     Ok(Some(Transformer { blocks, cells: transformer.cells, linear }))
 }
 
-fn plan(config: &PlainConfig) -> Result<(Blocks<LayerPlan>, FieldType), NnError> {
+fn plan(config: &PlainConfig) -> Result<Plan, NnError> {
     let first_pools = config.blocks.first().is_some_and(|block| block.pool > 1);
     if config.symmetry != Symmetry::None && !config.decoder.is_empty() && first_pools {
         let problem = "the first block of a group network with a decoder must not pool";
@@ -58,10 +58,7 @@ fn plan(config: &PlainConfig) -> Result<(Blocks<LayerPlan>, FieldType), NnError>
 }
 
 /// The localisation network.
-fn front_plan(
-    config: &PlainConfig,
-    transformer: &TransformerConfig,
-) -> Result<(Blocks<LayerPlan>, FieldType), NnError> {
+fn front_plan(config: &PlainConfig, transformer: &TransformerConfig) -> Result<Plan, NnError> {
     let entries = entries("transformer.blocks", &transformer.blocks)?;
     planned(config, Symmetry::None, ["transformer.blocks", "transformer block"], &entries, &[])
 }
@@ -72,7 +69,7 @@ fn planned(
     names: [&str; 2],
     blocks: &[SteerableBlock],
     decoder: &[SteerableBlock],
-) -> Result<(Blocks<LayerPlan>, FieldType), NnError> {
+) -> Result<Plan, NnError> {
     let planner = Planner {
         stride_key: "pool",
         orientations: symmetry.order(),
@@ -129,9 +126,10 @@ fn layer(config: &PlainConfig, params: &mut Params, plan: &LayerPlan) -> Result<
 fn head(config: &PlainConfig, params: &mut Params, last: &Irreps) -> Result<Output, NnError> {
     let outputs = config.head.outputs(config.classes);
     let map = match config.head {
-        Head::Voxels | Head::Field { pooled: false, .. } => {
-            Map::Field { map: field_head(params, last, &scalars(outputs)?)?, pooled: false }
-        }
+        Head::Voxels | Head::Field { pooled: false, .. } => Map::Field {
+            map: field_head(params.pp("head"), last, &scalars(outputs)?)?,
+            pooled: false,
+        },
         _ => {
             let linear = LinearConfig::new(last.dim(), outputs);
             Map::Linear { norm: None, linear: Linear::new(params.pp("head"), linear)? }
@@ -175,13 +173,13 @@ impl PlainConfig {
 
     /// Number of trainable values; 0 where [`Network::new`](crate::Network::new) gives an error.
     pub fn parameter_count(&self) -> usize {
-        self.counted(|blocks, last, outputs| {
+        self.counted(|blocks, heads, outputs| {
             // Filter, and scale and shift of the norm.
             let count = |plan: &LayerPlan| {
                 plan.output.irreps.dim() * (plan.input.dim() * plan.size.pow(3) + 2)
             };
             let layers = blocks.iter().flat_map(|block| block.layers()).map(count);
-            layers.sum::<usize>() + (last + 1) * outputs
+            layers.chain(heads.iter().map(|inputs| (inputs + 1) * outputs)).sum()
         })
     }
 
@@ -192,19 +190,20 @@ impl PlainConfig {
         self.counted(|blocks, _, _| total(blocks, dims, cost))
     }
 
-    /// The sum of what `count` says of the localisation network and the rest: of the blocks, and the inputs and outputs
-    /// of the linear map after them.
-    fn counted(&self, count: impl Fn(&Blocks<LayerPlan>, usize, usize) -> usize) -> usize {
+    /// The sum of what `count` says of the localisation network and the rest: of the blocks, and the inputs of each linear
+    /// map after them, and its outputs.
+    fn counted(&self, count: impl Fn(&Blocks<LayerPlan>, &[usize], usize) -> usize) -> usize {
         let all = || {
             let mut total = 0;
             if let Some(transformer) = &self.transformer {
-                let (blocks, last) = front_plan(self, transformer)?;
-                total += count(&blocks, last.dim() * transformer.cells.pow(3), POSE);
+                let Plan { blocks, last, .. } = front_plan(self, transformer)?;
+                total += count(&blocks, &[last.dim() * transformer.cells.pow(3)], POSE);
             }
-            let (blocks, last) = plan(self)?;
-            Ok::<_, NnError>(
-                total + count(&blocks, last.irreps.dim(), self.head.outputs(self.classes)),
-            )
+            let Plan { blocks, last, mut levels } = plan(self)?;
+            levels.truncate(if self.deep_supervision { levels.len() } else { 0 });
+            let heads: Vec<usize> =
+                levels.iter().chain([&last]).map(|given| given.irreps.dim()).collect();
+            Ok::<_, NnError>(total + count(&blocks, &heads, self.head.outputs(self.classes)))
         };
         all().unwrap_or(0)
     }

@@ -6,7 +6,7 @@ use crate::block::{Block, Blocks, Layer};
 use crate::error::fault;
 use crate::layers::{ConvConfig, Convolution, SteerableConv3d};
 use crate::plan::LayerPlan;
-use crate::{Head, NnError, Params};
+use crate::{FieldType, Head, NnError, Params, Scope};
 
 /// The blocks of a plan, with the layers that `layer` makes of the plans of layers.
 pub(crate) fn built(
@@ -24,12 +24,28 @@ pub(crate) fn built(
 
 /// The last map of a network whose head gives fields.
 pub(crate) fn field_head(
-    params: &mut Params,
+    params: Scope<'_>,
     from: &Irreps,
     to: &Irreps,
 ) -> Result<Box<dyn Convolution>, NnError> {
     let config = ConvConfig { bias: true, ..ConvConfig::pointwise(from, to) };
-    Ok(Box::new(SteerableConv3d::new(params.pp("head"), config)?))
+    Ok(Box::new(SteerableConv3d::new(params, config)?))
+}
+
+/// The heads of deep supervision, which give `to` for what the decoder gives on each of its `levels`.
+pub(crate) fn supervision(
+    params: &mut Params,
+    levels: &[FieldType],
+    head: &Head,
+    to: &Irreps,
+) -> Result<Vec<Box<dyn Convolution>>, NnError> {
+    if *head != Head::Voxels || levels.is_empty() {
+        let problem = "needs head = \"voxels\" and a decoder of at least two blocks";
+        return fault("deep_supervision", problem);
+    }
+    let mut params = params.pp("supervision");
+    let head = |(i, from): (usize, &FieldType)| field_head(params.pp(i), &from.irreps, to);
+    levels.iter().enumerate().map(head).collect()
 }
 
 pub(crate) fn check_outputs(head: &Head, classes: usize) -> Result<(), NnError> {

@@ -1,7 +1,7 @@
 use steer3d_kernels::TapGrid;
 use steer3d_so3::{Irrep, Irreps, Parity};
 
-use super::shared::{built, check_outputs, check_scale, field_head};
+use super::shared::{built, check_outputs, check_scale, field_head, supervision};
 use crate::block::{Layer, Norm};
 use crate::error::fault;
 use crate::field::scalars;
@@ -10,7 +10,7 @@ use crate::layers::{
     ConvConfig, FieldBatchNorm, FieldDropout, GaussianPool, Linear, LinearConfig, NormConfig, Pool,
     SteerableConv3d, not_invariant,
 };
-use crate::plan::{LayerPlan, Planner, Role, check_terms};
+use crate::plan::{LayerPlan, Plan, Planner, Role, check_terms};
 use crate::{
     FieldType, Head, NnError, Nonlinearity, Normalisation, Params, SteerableBlock, SteerableConfig,
 };
@@ -55,17 +55,22 @@ pub(crate) fn steerable(
         check_terms("head.field.irreps", irreps)?;
     }
     let input = FieldType::from(&config.input);
-    let (plan, last) = planner.plan(["blocks", "block"], input, &config.blocks, &config.decoder)?;
-    if plan.is_empty() {
+    let Plan { blocks, last, levels } =
+        planner.plan(["blocks", "block"], input, &config.blocks, &config.decoder)?;
+    if blocks.is_empty() {
         return not_invariant(&"no block");
     }
     if pooled && last.irreps.blocks().any(|b| b.irrep.l > 0) {
         return not_invariant(&last);
     }
-    let blocks = built(&plan, params, |params, plan| layer(config, voxel_size, params, plan))?;
+    let blocks = built(&blocks, params, |params, plan| layer(config, voxel_size, params, plan))?;
     let head = head(config, params, &last.irreps)?;
+    let supervision = match config.deep_supervision {
+        true => supervision(params, &levels, &config.head, &head.irreps)?,
+        false => vec![],
+    };
     let (input, input_scale) = (config.input.clone(), config.input_scale);
-    Ok(Graph { input, input_scale, front: None, blocks, head })
+    Ok(Graph { input, input_scale, front: None, blocks, head, supervision })
 }
 
 fn check_hidden(key: &str, blocks: &[SteerableBlock]) -> Result<(), NnError> {
@@ -149,7 +154,7 @@ fn head(config: &SteerableConfig, params: &mut Params, last: &Irreps) -> Result<
         );
         return fault("head", problem);
     }
-    let map = Map::Field { map: field_head(params, last, &irreps)?, pooled };
+    let map = Map::Field { map: field_head(params.pp("head"), last, &irreps)?, pooled };
     Ok(Output { map, name, irreps, dtype })
 }
 
