@@ -228,6 +228,7 @@ NETWORKS = {
     "U-Net": {
         "blocks": [block("2x0+1x1"), block("2x0+2x1", 2), block("4x0+2x1+1x2", 2), block("4x0+1x1", repeat=2)],
         "decoder": [block("2x0+2x1", residual=True), block("3x0+1x1")],
+        "deep_supervision": True,
         "head": "voxels",
     },
     "half a U-Net": {
@@ -258,6 +259,9 @@ def test_networks_of_every_form(name, tmp_path):
     model = steer3d.load(tmp_path / "model.safetensors")
     for size in ((9, 9, 9), (8, 10, 7)):
         close(network, model, torch.rand(2, 1, *size))
+    answers = network.forward_supervised(x := torch.rand(2, 1, 9, 8, 10))
+    assert torch.equal(answers[0], network(x))
+    assert [answer.shape for answer in answers[1:]] == [answers[0].shape] * bool(changes.get("deep_supervision"))
     again = layers.load_steer3d(model)
     x = torch.rand(1, 1, 8, 9, 10)
     assert torch.equal(again(x), network(x))

@@ -809,8 +809,9 @@ class SteerableNetwork(nn.Module):
             module, given = _block(given, block, config)
             self.blocks.append(module)
         self._strides = [block["stride"] for block in config["blocks"]]
-        self.upsamples = nn.ModuleList()
+        self.upsamples, levels = nn.ModuleList(), []
         for block in config.get("decoder", []):
+            levels.append(given)
             stride, beside = strided.pop()
             self.upsamples.append(GaussianUpsample(stride))
             module, given = _block(_beside(given, beside), block, config)
@@ -824,22 +825,41 @@ class SteerableNetwork(nn.Module):
         self._pooled = head != "voxels"
         out = head["field"]["irreps"] if self._pooled else f"{config['classes']}x{scalar}"
         self.head = _pointwise(SteerableConv3d, given, out, bias=True)
+        if config.get("deep_supervision"):
+            heads = [_pointwise(SteerableConv3d, level, out, bias=True) for level in levels[1:]]
+            self.supervision = nn.ModuleList(heads)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """What the head is given: the means (N, F) of the last block's channels, or its field where the head gives voxels."""
-        x, kept = x * self.input_scale, []
+        x, _ = self._run(x, [])
+        return x.mean((2, 3, 4)) if self._pooled else x
+
+    def forward_supervised(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What `forward` gives and, with deep supervision, what the heads of the decoder's blocks give on the same grid, finest
+        first."""
+        x, levels = self._run(x, getattr(self, "supervision", []))
+        return [self._answer(x.mean((2, 3, 4)) if self._pooled else x), *reversed(levels)]
+
+    def _run(self, x, heads):
+        """The field of the last block, and what `heads` give for those of the decoder."""
+        x, kept, levels = x * self.input_scale, [], []
         for stride, block in zip(self._strides, self.blocks):
             if stride > 1:
                 kept.append(x)
             x = block(x)
-        for upsample, block in zip(self.upsamples, self.decoder):
+        for i, (upsample, block) in enumerate(zip(self.upsamples, self.decoder)):
             before = kept.pop()
+            if 0 < i <= len(heads):
+                levels.append(heads[i - 1](x))
+            levels = [upsample(level, before.shape[2:]) for level in levels]
             x = block(torch.cat([upsample(x, before.shape[2:]), before], 1))
-        return x.mean((2, 3, 4)) if self._pooled else x
+        return x, levels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits or values of volumes."""
-        x = self.features(x)
+        return self._answer(self.features(x))
+
+    def _answer(self, x):
         if self.head_norm is not None:
             x = _voxelwise(self.head_norm, x)
         return _voxelwise(self.head, x) if self._pooled and not isinstance(self.head, _Head) else self.head(x)
