@@ -13,6 +13,7 @@ pub use steer3d_kernels as kernels;
 pub use steer3d_nn as nn;
 pub use steer3d_ops as ops;
 pub use steer3d_predict as predict;
+pub use steer3d_ranks as ranks;
 pub use steer3d_report as report;
 pub use steer3d_so3 as so3;
 pub use steer3d_train as train;

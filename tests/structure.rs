@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 /// The crates from the lightest to the heaviest, as ARCHITECTURE.md lists them.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "steer3d-files",
+    "steer3d-ranks",
     "steer3d-so3",
     "steer3d-kernels",
     "steer3d-ops",

@@ -12,6 +12,7 @@ use steer3d::dataset::{
     random_splits,
 };
 use steer3d::experiments::Data;
+use steer3d::ranks::Rank;
 use steer3d::report::Text;
 use steer3d::volume::ChannelScheme;
 use steer3d::volume::picture::overview;
@@ -242,12 +243,12 @@ pub(crate) fn run(command: &DatasetCommand, seed: u64, output: &Output) -> Resul
     match command {
         DatasetCommand::Import(args) => {
             import(args, seed, &command_line(), output)?;
-            inspect(&Dataset::open(&args.out)?, output)?;
+            inspect_made(&args.out, output)?;
         }
         DatasetCommand::Inspect { dataset } => inspect(&Dataset::open(dataset)?, output)?,
         DatasetCommand::Build(args) => {
             build_dataset(args, seed, &command_line(), output)?;
-            inspect(&Dataset::open(&args.out)?, output)?;
+            inspect_made(&args.out, output)?;
         }
         DatasetCommand::Verify { dataset } => return verify(&Dataset::open(dataset)?, output),
         DatasetCommand::Split(args) => split(args, seed, output)?,
@@ -554,6 +555,11 @@ struct Inspection<'a> {
     path: &'a Path,
     #[serde(flatten)]
     summary: Summary,
+}
+
+/// Describes a new dataset, which one of several ranks does.
+fn inspect_made(path: &Path, output: &Output) -> Result<()> {
+    if Rank::current().is_first() { inspect(&Dataset::open(path)?, output) } else { Ok(()) }
 }
 
 /// Describes a dataset, every volume of which is read.

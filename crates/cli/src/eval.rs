@@ -12,6 +12,7 @@ use steer3d::eval::{
     SubprocessPredictor, evaluate,
 };
 use steer3d::experiments::evaluation_progress;
+use steer3d::ranks::Rank;
 use steer3d::report::{Evaluation, ReportError, terminal};
 use steer3d::volume::Interpolation;
 
@@ -271,7 +272,9 @@ fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Re
     }
     let (split, protocol) = (args.protocol.split(), args.protocol.protocol(&dataset, seed)?);
     if let Some(folder) = &args.export {
-        return export(folder, &dataset, split, &protocol, output);
+        // What is computed nowhere is not shared.
+        let export = || export(folder, &dataset, split, &protocol, output);
+        return if Rank::current().is_first() { Rank::ALONE.run(export) } else { Ok(()) };
     }
     protocol.check(&dataset, split)?;
     let models = models.open(&dataset, device, &|note| output.say(note))?;

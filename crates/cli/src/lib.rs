@@ -12,13 +12,16 @@ mod init;
 mod interrupt;
 mod output;
 mod predict;
+mod processes;
 mod report;
 mod runs;
 mod train;
 mod values;
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
@@ -28,10 +31,12 @@ use steer3d::eval::EvalError;
 use steer3d::experiments::Data;
 use steer3d::nn::NnError;
 use steer3d::ops::gpu_device;
+use steer3d::ranks::Launcher;
 use steer3d::report::ReportError;
 use steer3d::train::TrainError;
 
 use crate::output::{Output, SUCCESS};
+use crate::processes::Processes;
 
 pub use crate::allocator::OrExit;
 
@@ -65,6 +70,14 @@ pub(crate) struct Global {
     /// machine has, or of what limits allow this process]
     #[arg(long, global = true, env = "STEER3D_MEMORY", value_name = "SIZE", value_parser = memory)]
     memory: Option<ByteSize>,
+    /// What started one process for each device, which share the work of train, compare, eval, predict, dataset build and
+    /// dataset import
+    #[arg(long, global = true, value_enum, default_value_t, env = "STEER3D_LAUNCHER")]
+    launcher: Launcher,
+    /// Seconds that such processes wait for each other
+    #[arg(long, global = true, default_value_t = 1800, env = "STEER3D_RANK_TIMEOUT", value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_WAIT))]
+    rank_timeout: u64,
     /// Print the result as one JSON object on standard output
     #[arg(long, global = true)]
     json: bool,
@@ -75,6 +88,9 @@ pub(crate) struct Global {
     #[arg(long, short, global = true)]
     quiet: bool,
 }
+
+/// A year.
+const MAX_WAIT: u64 = 365 * 24 * 3600;
 
 /// The commands, the most used first.
 #[derive(Subcommand)]
@@ -153,17 +169,31 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return error.exit_code() as u8;
+            return processes::end_unparsed(error.exit_code() as u8, || {
+                let _ = error.print();
+            });
         }
     };
-    match command(&cli) {
-        Ok(code) => code,
+    let limit = Duration::from_secs(cli.global.rank_timeout);
+    let processes = match Processes::of(&cli.command, cli.global.launcher, limit) {
+        Ok(processes) => processes,
         Err(error) => {
-            eprintln!("steer3d: error: {}", one_line(&error));
-            exit_code(&error)
+            if processes::tells(&error) {
+                tell(&error);
+            }
+            return 2;
         }
+    };
+    let rank = &processes.world.rank;
+    let done = rank.run(|| Ok::<_, Infallible>(command(&cli, &processes)));
+    match done.unwrap_or_else(|never| match never {}) {
+        Ok(code) => processes::end(rank, code, || {}),
+        Err(error) => processes::end(rank, exit_code(&error), || tell(&error)),
     }
+}
+
+fn tell(error: &anyhow::Error) {
+    eprintln!("steer3d: error: {}", one_line(error));
 }
 
 /// An error and its causes in one line, each said once.
@@ -206,7 +236,7 @@ pub fn make_dataset(data: &Data) -> std::io::Result<()> {
 }
 
 /// The exit code of a command that was carried out.
-fn command(cli: &Cli) -> Result<u8> {
+fn command(cli: &Cli, processes: &Processes) -> Result<u8> {
     steer3d::ops::reuse_memory();
     interrupt::install()?;
     let global = &cli.global;
@@ -220,12 +250,17 @@ fn command(cli: &Cli) -> Result<u8> {
     if let Some(memory) = global.memory {
         steer3d::files::memory::set_limit(memory.as_u64());
     }
-    let devices = global.device.split(',').map(device).collect::<Result<Vec<_>>>()?;
+    let gpu = processes.launch.local_rank;
+    let devices = global.device.split(',').map(|name| device(name, gpu));
+    let devices = devices.collect::<Result<Vec<_>>>()?;
     if devices.len() > 1 && !matches!(cli.command, Command::Train(_)) {
         bail!("--device: only `steer3d train` computes on several devices");
     }
     let device = devices[0].clone();
-    let output = Output::new(global.json, global.quiet, global.wide);
+    let output = match processes.world.rank.is_first() {
+        true => Output::new(global.json, global.quiet, global.wide),
+        false => Output::silent(),
+    };
     let seed = global.seed.unwrap_or(0);
     match &cli.command {
         Command::Dataset(command) => return dataset::run(command, seed, &output),
@@ -251,11 +286,11 @@ fn memory(text: &str) -> Result<ByteSize, String> {
     wanted.ok_or_else(|| format!("expected at least 16MiB, such as 8GiB, found `{text}`"))
 }
 
-/// `auto` takes the first GPU where this build and this machine have one.
-fn device(name: &str) -> Result<Device> {
+/// `auto` takes GPU `own` where this build and this machine have it, or the only one that this process sees.
+fn device(name: &str, own: usize) -> Result<Device> {
     let gpu = match name {
         "cpu" => return Ok(Device::Cpu),
-        "auto" | "cuda" => 0,
+        "auto" | "cuda" => own,
         _ => match name.strip_prefix("cuda:").and_then(|number| number.parse().ok()) {
             Some(number) => number,
             None => bail!("--device: expected auto, cpu or cuda:N, found '{name}'"),
@@ -266,6 +301,7 @@ fn device(name: &str) -> Result<Device> {
     let found = unsafe { gpu_device(gpu) };
     match found {
         Ok(device) => Ok(device),
+        Err(_) if name == "auto" && own > 0 => device(name, 0),
         Err(_) if name == "auto" => Ok(Device::Cpu),
         Err(_) if !cfg!(feature = "cuda") => {
             bail!("--device {name}: this build has no GPU support; build it with --features cuda")

@@ -20,6 +20,8 @@ pub(crate) struct Output {
     /// Columns that tables may take on standard output and on standard error: those of the terminal, if it is one.
     widths: [Option<usize>; 2],
     terminal: bool,
+    /// Whether another rank tells everything.
+    silent: bool,
 }
 
 impl Output {
@@ -28,7 +30,12 @@ impl Output {
         let sizes = [terminal_size_of(std::io::stdout()), terminal_size_of(std::io::stderr())];
         let width = |(width, _): (Width, Height)| usize::from(width.0);
         let widths = sizes.map(|size| size.filter(|_| !wide).map(width));
-        Self { json, quiet, widths, terminal: std::io::stderr().is_terminal() }
+        Self { json, quiet, widths, terminal: std::io::stderr().is_terminal(), silent: false }
+    }
+
+    /// Nothing is told.
+    pub(crate) fn silent() -> Self {
+        Self { terminal: false, silent: true, ..Self::new(false, true, false) }
     }
 
     /// Whether the result shall be JSON.
@@ -46,6 +53,9 @@ impl Output {
     /// The result of the command: `text`, or `value` as JSON where asked for. A reader that has seen enough
     /// (`| head`) is no error.
     pub(crate) fn result(&self, text: &str, value: &impl Serialize) -> Result<()> {
+        if self.silent {
+            return Ok(());
+        }
         let text = if self.json { serde_json::to_string_pretty(value)? } else { text.into() };
         match writeln!(std::io::stdout(), "{text}") {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -74,6 +84,7 @@ impl Output {
             length,
             bar,
             lines: !self.terminal && !self.quiet,
+            silent: self.silent,
             last: Instant::now(),
             begun: (Instant::now(), 0),
         }
@@ -104,6 +115,7 @@ pub(crate) struct Progress {
     length: usize,
     bar: Option<ProgressBar>,
     lines: bool,
+    silent: bool,
     last: Instant,
     /// When it began, and how much was done then.
     begun: (Instant, usize),
@@ -160,12 +172,16 @@ impl Progress {
     pub(crate) fn note(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
+            None if self.silent => {}
             None => eprintln!("{line}"),
         }
     }
 
     /// A line of the result, on standard output. A reader that has seen enough is no error.
     pub(crate) fn result(&self, line: &str) -> std::io::Result<()> {
+        if self.silent {
+            return Ok(());
+        }
         let print = || writeln!(std::io::stdout(), "{line}");
         let printed = self.bar.as_ref().map_or_else(print, |bar| bar.suspend(print));
         printed.or_else(|error| match error.kind() {

@@ -1,4 +1,4 @@
-use std::io::BufReader;
+use std::io::{BufRead, Cursor, Read};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -12,6 +12,7 @@ use steer3d::predict::{
     Answer, BUILTIN, Identity, Inputs, Kind, Model, Named, Options, Output as RecordFile,
     PredictError, Record, Windows, predict,
 };
+use steer3d::ranks::Rank;
 
 use crate::interrupt::{INTERRUPTED, stop};
 use crate::output::{Output, Progress, SUCCESS};
@@ -31,7 +32,7 @@ a dataset (HDF5) or an archive of `steer3d dataset import` (.npz). Files become 
 `steer3d info` shows. Exit code 3: some inputs have no answer.";
 
 /// Exit code of a run in which some inputs have no answer.
-const SOME_FAILED: u8 = 3;
+pub(crate) const SOME_FAILED: u8 = 3;
 
 #[derive(Args)]
 pub(crate) struct PredictArgs {
@@ -85,8 +86,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         return Ok(SUCCESS);
     };
     let model = opened(name, args, device)?;
-    let stdin = || Box::new(BufReader::new(std::io::stdin())) as Box<dyn std::io::BufRead>;
-    let inputs = Inputs::of(&args.inputs, stdin, &model)?;
+    let inputs = listed(args, &model)?;
     if let Some(first) = inputs.ignored.first() {
         let count = inputs.ignored.len();
         output.say(&format!(
@@ -102,16 +102,18 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         probabilities: args.probabilities,
         windows: args.window.map(|size| Windows { size, overlap: args.overlap }),
     };
-    let open = |path: &PathBuf| {
-        let identity = Identity::new(&model, &inputs, &options)?;
-        RecordFile::open(path, &identity, &inputs, args.resume)
-    };
-    let mut kept = file.as_ref().map(open).transpose()?;
+    let rank = Rank::current();
+    let identity = Identity::new(&model, &inputs, &options)?;
+    rank.agree("model, options or inputs", &serde_json::to_vec(&identity)?)?;
+    let open = |path: &PathBuf| RecordFile::open(path, &identity, &inputs, args.resume);
+    let mut kept = file.as_ref().filter(|_| rank.is_first()).map(open).transpose()?;
     let first = kept.as_ref().map_or(0, |kept| kept.records().len());
     if first > 0 {
         output.say(&format!("{first} of {} answers are there", inputs.items.len()));
     }
     let failed = kept.iter().flat_map(RecordFile::records).filter(|r| r.error.is_some()).count();
+    let known = rank.gather_numbers(&[first as f64, failed as f64])?.swap_remove(0);
+    let [first, failed] = [0, 1].map(|i| known[i] as usize);
     let mut seen = Seen {
         model: &model,
         output,
@@ -161,6 +163,19 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         output.say(&format!("warnings for {warned} of {done} inputs are in the column `warnings`"));
     }
     Ok(if failed > 0 { SOME_FAILED } else { SUCCESS })
+}
+
+/// The inputs; of several ranks the first has the standard input.
+fn listed(args: &PredictArgs, model: &Model) -> Result<Inputs> {
+    let mut lines = vec![];
+    if args.inputs.iter().any(|input| input == "-") {
+        let read = || -> Result<Vec<u8>> {
+            std::io::stdin().read_to_end(&mut lines).context("standard input")?;
+            Ok(std::mem::take(&mut lines))
+        };
+        lines = Rank::current().from_first(read)?;
+    }
+    Ok(Inputs::of(&args.inputs, || Box::new(Cursor::new(lines)) as Box<dyn BufRead>, model)?)
 }
 
 fn opened(name: &str, args: &PredictArgs, device: &Device) -> Result<Model> {

@@ -10,6 +10,7 @@ use steer3d::experiments::{
     Architecture, Data, EXPERIMENT, Existing, Experiment, MakeDataset, RunSummary, Session,
     StateSettings, list_runs, model_config, read_table, training_table,
 };
+use steer3d::ranks::Rank;
 use steer3d::train::{PatchConfig, Precision, TrainConfig};
 use steer3d::volume::VolumeError;
 use toml::Table;
@@ -213,8 +214,10 @@ pub(crate) fn run(
             return Ok(code(true));
         }
     }
-    let runs = list_runs(&out, None)?;
-    output.tables(&runs.table(), &runs)?;
+    if Rank::current().is_first() {
+        let runs = list_runs(&out, None)?;
+        output.tables(&runs.table(), &runs)?;
+    }
     Ok(code(false))
 }
 

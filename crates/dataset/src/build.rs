@@ -21,6 +21,7 @@ use steer3d_files::digest::sha256_of;
 use steer3d_files::lock::{Lock, lock};
 use steer3d_files::{AtPath, FileError, hex, is_temporary, sync_folder_of};
 use steer3d_formats::companion;
+use steer3d_ranks::{Rank, RankError};
 
 use crate::error::DatasetError;
 use crate::item::Item;
@@ -39,7 +40,7 @@ const BATCH_ITEMS: usize = 256;
 const BATCH_GRIDS: usize = 4;
 
 /// What a finished build came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildReport {
     /// Items of the dataset.
     pub items: usize,
@@ -56,6 +57,8 @@ pub struct BuildReport {
 /// stopped. An unfinished build goes on only if the source's options are the same, and its
 /// description too (the command apart); of its batches those are taken whose entries and contents
 /// of files (by SHA-256) are the same. `progress` hears how many entries are done.
+///
+/// Of several [ranks](Rank::run), which share the folder, each makes some of the batches, and the first joins them.
 ///
 /// # Errors
 /// If an item cannot be made (unless `skip_broken`), none can, there is an unfinished build with
@@ -74,21 +77,26 @@ pub fn build(
         Grids::Each => BATCH_GRIDS,
     };
     let batches: Vec<&[Entry]> = entries.chunks(batch).collect();
+    let rank = Rank::current();
     let mut build = Build {
-        partial: Partial::open(out, meta, &source.options)?,
+        partial: Partial::of_all(&rank, out, source)?,
         source,
         grouped: entries.iter().any(|entry| !entry.group.is_empty()),
         skip_broken,
         sums: HashMap::new(),
     };
-    let reports = batches.iter().enumerate();
-    let reports: Vec<_> = reports.map(|(index, batch)| build.finished(index, batch)).collect();
-    let resumed = reports.iter().flatten().map(|report| report.items).sum();
+    let (mut resumed, mut missing) = (0, vec![]);
+    for index in rank.own(batches.len()) {
+        match build.finished(index, batches[index]) {
+            Some(report) => resumed += report.items,
+            None => missing.push(index),
+        }
+    }
     let made_of = |index: usize| {
         let items = index * batch..index * batch + batches[index].len();
         made_with_room(items, |item| source.item(item), ItemError::is_temporary)
     };
-    let mut missing = (0..batches.len()).filter(|&index| reports[index].is_none());
+    let mut missing = missing.into_iter();
     let mut start = |build: &mut Build<'_>| {
         let index = missing.next()?;
         // Before the files are read: a change meanwhile makes a later build read them again.
@@ -104,7 +112,10 @@ pub fn build(
         progress((index * batch + batches[index].len()).min(entries.len()));
         current = made;
     }
-    Ok(BuildReport { resumed, ..build.join(out, batches.len())? })
+    let resumed = rank.sum(&[resumed as f64])?[0] as usize;
+    let joined = rank.from_first(|| build.join(out, batches.len()).map(|built| json(&built)))?;
+    let joined = serde_json::from_slice(&joined).map_err(|_| RankError::Different)?;
+    Ok(BuildReport { resumed, ..joined })
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -114,8 +125,8 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 /// The folder of an unfinished build.
 struct Partial {
     folder: PathBuf,
-    /// Keeps other builds out.
-    _lock: Lock,
+    /// Keeps other builds out; held by the first rank.
+    _lock: Option<Lock>,
 }
 
 /// What a batch came to.
@@ -139,21 +150,43 @@ struct Description {
 
 const FORMAT: &str = "steer3d-build 2";
 
+/// The name of the [`Description`] in the folder.
+const DESCRIPTION: &str = "build.json";
+
 impl Partial {
-    /// Makes the folder, or takes up the one of the same build. That of another archive is of no
-    /// use and begins anew.
-    fn open(out: &Path, meta: &DatasetMeta, options: &str) -> Result<Self, BuildError> {
-        let mut meta = meta.clone();
+    /// The folder, opened by the first rank.
+    fn of_all(rank: &Rank, out: &Path, source: &ItemSource) -> Result<Self, BuildError> {
+        let mut meta = source.meta.clone();
         meta.provenance.command.clear();
         let description = Description {
             format: FORMAT.to_owned(),
-            fingerprint: hex(&Sha256::digest(json(&(&meta, options)))),
+            fingerprint: hex(&Sha256::digest(json(&(&meta, &source.options)))),
             archive: meta.provenance.sha256,
         };
         let mut name = out.as_os_str().to_owned();
         name.push(".partial");
         let folder = PathBuf::from(name);
-        let path = folder.join("build.json");
+        if rank.is_alone() {
+            return Self::open(folder, &description);
+        }
+        rank.agree("options", description.fingerprint.as_bytes())?;
+        rank.agree("source", &Sha256::digest(json(&(&description.archive, &source.entries))))?;
+        let first =
+            if rank.is_first() { Some(Self::open(folder.clone(), &description)?) } else { None };
+        rank.meet()?;
+        match first {
+            Some(first) => Ok(first),
+            None if read_json(&folder.join(DESCRIPTION)).as_ref() == Some(&description) => {
+                Ok(Self { folder, _lock: None })
+            }
+            None => Err(BuildError::NotShared { path: folder, rank: rank.index() }),
+        }
+    }
+
+    /// Makes the folder, or takes up the one of the same build. That of another archive is of no
+    /// use and begins anew.
+    fn open(folder: PathBuf, description: &Description) -> Result<Self, BuildError> {
+        let path = folder.join(DESCRIPTION);
         match fs::create_dir(&folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(BuildError::Io(FileError { path: folder, source: error }));
@@ -165,17 +198,17 @@ impl Partial {
         }
         let lock = lock(&folder)?;
         match read_json::<Description>(&path) {
-            Some(found) if found == description => {}
+            Some(found) if found == *description => {}
             Some(found) if found.format == FORMAT && found.archive != description.archive => {
                 children(&folder)?
                     .iter()
                     .try_for_each(|path| fs::remove_file(path).at_path(path))?;
-                write_json(&path, &description)?;
+                write_json(&path, description)?;
             }
-            None if !path.exists() => write_json(&path, &description)?,
+            None if !path.exists() => write_json(&path, description)?,
             _ => return Err(BuildError::OtherBuild { path: folder }),
         }
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { folder, _lock: Some(lock) })
     }
 
     fn data(&self, index: usize) -> PathBuf {

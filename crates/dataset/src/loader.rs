@@ -1,6 +1,7 @@
 //! Reading batches ahead, on several threads.
 
 use std::array::from_fn;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nalgebra::Vector3;
 use serde::{Deserialize, Serialize};
+use steer3d_ranks::Share;
 use steer3d_so3::rotations::random_rotation_within;
 use steer3d_so3::{Rotation, Stream};
 
@@ -93,13 +95,16 @@ pub struct LoaderOptions {
     pub patch: Option<RandomPatch>,
     /// Random distortion of every volume, after its rotation.
     pub distortion: Option<RandomDistortion>,
+    /// Which part of every batch is read.
+    pub share: Share,
 }
 
 impl Default for LoaderOptions {
-    /// As many threads as rayon uses, at most four; four batches ahead; no rotation and no distortion.
+    /// As many threads as rayon uses, at most four; four batches ahead; whole batches, no rotation and no distortion.
     fn default() -> Self {
         let threads = rayon::current_num_threads().min(4);
-        Self { threads, ahead: 4, rotation: None, patch: None, distortion: None }
+        let share = Share::WHOLE;
+        Self { threads, ahead: 4, rotation: None, patch: None, distortion: None, share }
     }
 }
 
@@ -132,6 +137,19 @@ impl Batch {
         items: &[usize],
         rotation: Option<&RandomRotation>,
     ) -> Result<Self, DatasetError> {
+        Self::read_part(dataset, items, 0..items.len(), rotation)
+    }
+
+    /// Reads a part of such a batch: these of its items, of the shape that they have in the whole batch.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_part(
+        dataset: &Dataset,
+        items: &[usize],
+        part: Range<usize>,
+        rotation: Option<&RandomRotation>,
+    ) -> Result<Self, DatasetError> {
         items.iter().try_for_each(|&item| dataset.check_item(item))?;
         let shapes = || items.iter().map(|&item| dataset.grid(item).dims());
         let dims = shapes().reduce(|a, b| from_fn(|axis| a[axis].max(b[axis])));
@@ -139,6 +157,7 @@ impl Batch {
         let channels = dataset.meta().channels;
         let first = items.first().copied().unwrap_or_default();
         let len = checked_len(channels, dims).map_err(|e| dataset.at_item(first, e))?;
+        let items = &items[part];
         let mut values = vec![0.0; items.len() * len];
         let mut voxel_labels = vec![];
         for (&item, target) in items.iter().zip(values.chunks_exact_mut(len)) {
@@ -344,9 +363,10 @@ impl Loader {
             scope.spawn(move || {
                 for items in batches.iter().skip(first).step_by(threads) {
                     let rotation = options.rotation.as_ref();
+                    let part = options.share.of(items.len());
                     let batch = match &options.patch {
-                        None => Batch::read(dataset, items, rotation),
-                        Some(patch) => Batch::read_patches(dataset, items, rotation, patch),
+                        None => Batch::read_part(dataset, items, part, rotation),
+                        Some(patch) => Batch::read_patches(dataset, &items[part], rotation, patch),
                     };
                     let batch = batch.and_then(|mut batch| {
                         if let Some(distortion) = &options.distortion {

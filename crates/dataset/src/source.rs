@@ -14,6 +14,7 @@ use steer3d_files::memory::NoRoom;
 use steer3d_files::{AtPath, FileError};
 use steer3d_formats::npz::NpzError;
 use steer3d_formats::{self as formats, FileContents, FormatError, Nan};
+use steer3d_ranks::RankError;
 use steer3d_so3::Irreps;
 use steer3d_volume::mesh::Mesh;
 use steer3d_volume::points::{PointCloud, Voxeliser};
@@ -243,6 +244,20 @@ pub enum BuildError {
     /// Another process is building the same dataset.
     #[error(transparent)]
     Busy(#[from] Busy),
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Ranks(#[from] RankError),
+    /// A rank does not see the folder that the first one has made.
+    #[error(
+        "{path}: rank {rank} does not find what rank 0 has written there; give a folder that all ranks share",
+        path = path.display()
+    )]
+    NotShared {
+        /// The folder.
+        path: PathBuf,
+        /// The rank.
+        rank: usize,
+    },
     /// The folder of an unfinished build is of another build.
     #[error(
         "{path}: an unfinished build with other options; give the same ones to go on with it, or \

@@ -177,6 +177,9 @@ pub enum EvalError {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Ranks(#[from] steer3d_ranks::RankError),
 }
 
 impl EvalError {

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde_json::json;
 use steer3d_dataset::{Dataset, Grids, Split};
+use steer3d_ranks::{Number, Rank};
 use steer3d_so3::Rotation;
 
 use crate::answer::{Answer, Reference};
@@ -51,6 +52,9 @@ pub struct Progress {
 /// evaluation or if the first batch of the model no longer gives the same, cut off where it is damaged, and left for
 /// the caller to remove. Nothing but the batch that is computed is lost when the process ends in between.
 ///
+/// Of several [ranks](Rank::run) each asks its model about some of the batches, and all get the same report; the first
+/// keeps the journal.
+///
 /// # Errors
 /// [`EvalError::Stopped`] if `progress` breaks. When the protocol is out of range or asks for too many volumes, the
 /// model does not fit the dataset (answers, classes, channels), the split is empty, points are asked for but not stored,
@@ -74,7 +78,10 @@ pub fn evaluate(
         kind if is_labelled(dataset, kind) => vec![],
         _ => spec.names.clone(),
     };
-    let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref(), spec };
+    let rank = Rank::current();
+    let run = Run { model, dataset, protocol, items: &items, answer: answer.as_ref(), spec, rank };
+    run.agree(split)?;
+    let journal = journal.filter(|_| run.rank.is_first());
     let kept = journal.and_then(|path| Some((path, model.fingerprint()?)));
     let mut journal = match kept {
         Some((path, model)) => {
@@ -82,6 +89,7 @@ pub fn evaluate(
         }
         None => Journal::none(),
     };
+    journal.share(&run.rank, answer.row_len())?;
     let planned = run.jobs();
     let total = protocol.volumes(items.len()) as usize;
     let mut done = 0;
@@ -159,6 +167,7 @@ struct Run<'a> {
     items: &'a [usize],
     answer: &'a dyn Answer,
     spec: AnswerSpec,
+    rank: Rank,
 }
 
 impl Run<'_> {
@@ -173,6 +182,15 @@ impl Run<'_> {
             "protocol": self.protocol.without_batch(),
         });
         Ok(all.to_string())
+    }
+
+    /// Checks that all ranks evaluate the same.
+    fn agree(&self, split: Split) -> Result<(), EvalError> {
+        if self.rank.is_alone() {
+            return Ok(());
+        }
+        let model = self.model.fingerprint().unwrap_or_default();
+        Ok(self.rank.agree("evaluation", self.identity(split, &model)?.as_bytes())?)
     }
 
     /// Every condition and transformation of the first item, then of the second, and so on.
@@ -215,21 +233,38 @@ impl Run<'_> {
     ) -> Result<Vec<Vec<f64>>, EvalError> {
         let mut rows = Vec::with_capacity(jobs.len());
         let mut known = Known::default();
-        for batch in self.batches(jobs) {
+        let batches = self.batches(jobs);
+        // A round has a batch for each rank.
+        for round in batches.chunks(self.rank.size()) {
             if journal.is_unchecked() {
-                journal.check(&self.rows(source, batch, &mut known)?)?;
+                let first = self.rank.from_first(|| self.bytes(source, round[0], &mut known))?;
+                journal.check(&self.of_bytes(&first))?;
             }
-            let kept = journal.next(batch.len());
-            let rest = &batch[kept.len()..];
-            rows.extend(kept);
-            if !rest.is_empty() {
-                let new = self.rows(source, rest, &mut known)?;
-                journal.add(&new)?;
+            let kept: Vec<_> = round.iter().map(|batch| journal.next(batch.len())).collect();
+            let rest = |i: usize| &round[i][kept[i].len()..];
+            let make = |i: usize| self.bytes(source, rest(i), &mut known);
+            let new = self.rank.deal(round.len(), make)?;
+            for ((batch, kept), new) in round.iter().zip(kept.clone()).zip(new) {
+                rows.extend(kept);
+                let new = self.of_bytes(&new);
+                if !new.is_empty() {
+                    journal.add(&new)?;
+                }
                 rows.extend(new);
+                advance(batch.len())?;
             }
-            advance(batch.len())?;
         }
         Ok(rows)
+    }
+
+    /// The [rows](Self::rows) of a batch one after the other.
+    fn bytes(&self, source: Source, jobs: &[Job], known: &mut Known) -> Result<Vec<u8>, EvalError> {
+        let rows = if jobs.is_empty() { vec![] } else { self.rows(source, jobs, known)? };
+        Ok(f64::to_bytes(&rows.concat()))
+    }
+
+    fn of_bytes(&self, bytes: &[u8]) -> Vec<Vec<f64>> {
+        f64::of_bytes(bytes).chunks_exact(self.answer.row_len()).map(<[f64]>::to_vec).collect()
     }
 
     /// What is kept of the answers to a batch.

@@ -11,6 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use steer3d_ranks::{Number, Rank, RankError};
 
 use crate::error::EvalError;
 
@@ -43,6 +44,13 @@ impl Journal {
     /// A journal that keeps nothing.
     pub(crate) fn none() -> Self {
         Self { width: 1, known: vec![], used: 0, file: None }
+    }
+
+    /// The rows that the first rank knows, on all ranks; it alone has the file.
+    pub(crate) fn share(&mut self, rank: &Rank, width: usize) -> Result<(), RankError> {
+        let known = rank.from_first(|| Ok::<_, RankError>(f64::to_bytes(&self.known)))?;
+        (self.known, self.width) = (f64::of_bytes(&known), width);
+        Ok(())
     }
 
     /// Opens or makes the file. What it holds is used if its first line is `identity`: the rows, of `width` numbers,

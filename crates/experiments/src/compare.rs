@@ -13,6 +13,7 @@ use steer3d_eval::{
 };
 use steer3d_files::lock::lock;
 use steer3d_nn::{ModelConfig, Network, checkpoint};
+use steer3d_ranks::Rank;
 use steer3d_report::{Evaluation, write_comparison, write_report};
 use steer3d_train::{TrainConfig, TrainingState, state};
 
@@ -69,7 +70,8 @@ impl CompareConfig {
 /// Trains every network from every seed and measures it; trainings and evaluations that the folder has are not
 /// repeated. The folder gets `comparison.md`, `.csv` and `.json` (mean and standard deviation over seeds), the report
 /// of the models of the first seed, and a folder for each training. `None` if the session stops it: the same call
-/// then goes on.
+/// then goes on. Of several [ranks](Rank::run), which share the folder, each trains some of the networks; then they
+/// evaluate all of them together.
 ///
 /// # Errors
 /// If a network does not fit the dataset, a training diverges, or a file cannot be read or written.
@@ -84,20 +86,24 @@ pub fn compare(
     if config.seeds.is_empty() {
         return Err(ExperimentError::invalid("seeds", "expected at least one, found none"));
     }
+    let rank = Rank::current();
     fs::create_dir_all(&config.folder).at(config.folder.display())?;
-    let _lock = lock(&config.folder)?;
+    let _lock = rank.is_first().then(|| lock(&config.folder)).transpose()?;
+    let rivals = config.rivals.iter().map(|(architecture, training)| {
+        Ok((*architecture, rival(&prototypes, *architecture, config.budget, session)?, training))
+    });
+    let rivals = rivals.collect::<Result<Vec<_>, ExperimentError>>()?;
+    if !trained_by_ranks(&rank, dataset, config, &rivals, session)? {
+        return Ok(None);
+    }
     let (mut models, mut journals) = (vec![], vec![]);
-    for (architecture, training) in &config.rivals {
-        let model = rival(&prototypes, *architecture, config.budget, session)?;
+    for (architecture, model, training) in &rivals {
         let mut trials = vec![];
         for seed in config.seeds.clone() {
-            let folder = config.folder.join(format!("{architecture}-{seed}"));
-            let training = TrainConfig { seed, ..training.clone() };
-            let job = Job { folder: &folder, dataset, model: &model, training: &training };
-            let name = architecture.to_string();
-            let Some((predictor, seconds)) = job.trained(name, config.recompute, session)? else {
-                return Ok(None);
-            };
+            let job = Job::new(dataset, config, *architecture, model, training, seed);
+            let trained = Rank::ALONE.run(|| job.trained(config.recompute, session))?;
+            let Some((predictor, seconds)) = trained else { return Ok(None) };
+            let folder = &job.folder;
             let journal = folder.join("unfinished.logits");
             let progress = progress(dataset, session);
             let progress = |p| progress(architecture.name(), p);
@@ -119,6 +125,9 @@ pub fn compare(
     let comparison = Comparison::new(name, protocol, &models);
     let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
     let section = Evaluation { dataset, split: *split, protocol }.illustrated(first, &[])?;
+    if !rank.is_first() {
+        return Ok(Some(comparison));
+    }
     let title = format!("Networks on {name}, trained from seed {}", config.seeds.start);
     write_report(&config.folder, &Report::new(&title, session.command, vec![section]))?;
     write_comparison(&config.folder, &comparison)?;
@@ -126,6 +135,41 @@ pub fn compare(
         fs::remove_file(&journal).at(journal.display())?;
     }
     Ok(Some(comparison))
+}
+
+/// Has each of several ranks train some of the networks, which are read from the folder afterwards. Whether all are
+/// trained.
+fn trained_by_ranks(
+    rank: &Rank,
+    dataset: &Dataset,
+    config: &CompareConfig,
+    models: &[(Architecture, ModelConfig, &TrainConfig)],
+    session: &Session<'_>,
+) -> Result<bool, ExperimentError> {
+    if rank.is_alone() {
+        return Ok(true);
+    }
+    let rivals: Vec<_> = config.rivals.iter().map(|(rival, of)| (rival.name(), of)).collect();
+    let settings = serde_json::to_string(&(rivals, config.seeds.start, config.seeds.end))?;
+    rank.agree("version of steer3d", env!("CARGO_PKG_VERSION").as_bytes())?;
+    rank.agree("settings of the trainings", settings.as_bytes())?;
+    rank.agree("dataset", dataset.digest()?.as_bytes())?;
+    let jobs = models.iter().flat_map(|(architecture, model, training)| {
+        let job = |seed| Job::new(dataset, config, *architecture, model, training, seed);
+        config.seeds.clone().map(job)
+    });
+    let jobs: Vec<Job<'_>> = jobs.collect();
+    let mut stopped = false;
+    for i in rank.own(jobs.len()) {
+        let trained = Rank::ALONE.run(|| jobs[i].trained(config.recompute, session))?;
+        stopped = trained.is_none();
+        if stopped {
+            break;
+        }
+    }
+    // Trainings take as long as they take.
+    rank.meet_patiently()?;
+    Ok(!rank.any(stopped)?)
 }
 
 /// A rival; says so if its size is far from the budget.
@@ -151,10 +195,11 @@ fn rival(
 
 /// One training of a comparison.
 struct Job<'a> {
-    folder: &'a Path,
+    folder: PathBuf,
     dataset: &'a Dataset,
+    name: String,
     model: &'a ModelConfig,
-    training: &'a TrainConfig,
+    training: TrainConfig,
 }
 
 /// What a finished training was.
@@ -171,12 +216,24 @@ struct Finished {
     seconds: f64,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(
+        dataset: &'a Dataset,
+        config: &CompareConfig,
+        architecture: Architecture,
+        model: &'a ModelConfig,
+        training: &TrainConfig,
+        seed: u64,
+    ) -> Self {
+        let name = architecture.to_string();
+        let folder = config.folder.join(format!("{name}-{seed}"));
+        Self { folder, dataset, name, model, training: TrainConfig { seed, ..training.clone() } }
+    }
+
     /// The network and the seconds that its training took, from the folder if it was finished
     /// before; `None` if it is stopped.
     fn trained(
         &self,
-        name: String,
         recompute: bool,
         session: &Session<'_>,
     ) -> Result<Option<(NetworkPredictor, f64)>, ExperimentError> {
@@ -194,7 +251,7 @@ impl Job<'_> {
             && let file = self.folder.join("model.safetensors")
             && let Ok((network, _)) = checkpoint::load(&file, session.device())
         {
-            let network = NetworkPredictor::new(name.clone(), network)?;
+            let network = NetworkPredictor::new(self.name.clone(), network)?;
             finished.network_sha256 = network.fingerprint();
             finished.seconds = found.seconds;
             if found == finished {
@@ -203,14 +260,15 @@ impl Job<'_> {
         }
         let network = Network::new(self.model, self.training.seed, DType::F32, session.device())?;
         let network = network.with_recomputation(recompute);
-        let states = StateSettings::default().in_run(self.folder)?;
+        let states = StateSettings::default().in_run(&self.folder)?;
         let state = self.unfinished(&states.folder, session)?;
         let options = RunOptions { states: Some(&states), state, ..RunOptions::default() };
-        let run = train_into(self.folder, network, self.dataset, self.training, options, session)?;
+        let run =
+            train_into(&self.folder, network, self.dataset, &self.training, options, session)?;
         if run.stopped {
             return Ok(None);
         }
-        let network = NetworkPredictor::new(name, run.network)?;
+        let network = NetworkPredictor::new(self.name.clone(), run.network)?;
         finished.network_sha256 = network.fingerprint();
         finished.seconds = run.epochs.last().map_or(0.0, |epoch| epoch.seconds);
         write_text(&record, &serde_json::to_string_pretty(&finished)?)?;
@@ -227,7 +285,7 @@ impl Job<'_> {
         let state = latest.and_then(|path| state::read(&path, session.device()).ok());
         Ok(state.filter(|state| {
             let header = &state.header;
-            let same = (&header.model, &header.config) == (self.model, self.training);
+            let same = (&header.model, &header.config) == (self.model, &self.training);
             same && header.digest == digest && header.version == env!("CARGO_PKG_VERSION")
         }))
     }

@@ -3,6 +3,7 @@ use std::fmt::Display;
 use steer3d_dataset::{BuildError, DatasetError};
 use steer3d_eval::EvalError;
 use steer3d_nn::NnError;
+use steer3d_ranks::RankError;
 use steer3d_report::ReportError;
 use steer3d_train::TrainError;
 
@@ -56,6 +57,9 @@ pub enum ExperimentError {
     /// An error of an evaluation.
     #[error("{0}")]
     Eval(#[from] EvalError),
+    /// The ranks cannot go on together.
+    #[error("{0}")]
+    Ranks(#[from] RankError),
     /// An error of a report.
     #[error("{0}")]
     Report(#[from] ReportError),

@@ -9,7 +9,8 @@ use steer3d_dataset::Dataset;
 use steer3d_eval::NetworkPredictor;
 use steer3d_files::lock::{Lock, lock};
 use steer3d_nn::{Network, checkpoint};
-use steer3d_train::{EpochMetrics, TrainConfig, state};
+use steer3d_ranks::Rank;
+use steer3d_train::{EpochMetrics, StateFolder, TrainConfig, TrainingState, state};
 
 use crate::error::{At, ExperimentError};
 use crate::evaluation::{check, evaluate_run};
@@ -43,7 +44,8 @@ pub struct TrainedExperiment<'a> {
     run: Run,
     /// The scores of an evaluation of this very network.
     evaluated: Option<Vec<TestScore>>,
-    _lock: Lock,
+    /// Held by the first rank.
+    _lock: Option<Lock>,
 }
 
 /// What a run came to.
@@ -84,7 +86,8 @@ impl Experiment {
         session: &Session<'_>,
     ) -> Result<Dataset, ExperimentError> {
         let Data { dataset, make: words } = &self.data;
-        if !dataset.exists() && !words.is_empty() {
+        let is_missing = || vec![(!dataset.exists() && !words.is_empty()).into()];
+        if Rank::current().from_first(|| Ok::<_, ExperimentError>(is_missing()))? == [1] {
             let shown = words.join(" ").replace(char::is_control, "?");
             session.observer.say(&format!("steer3d {shown}"));
             if let Some(folder) = dataset.parent().filter(|f| !f.as_os_str().is_empty()) {
@@ -98,7 +101,7 @@ impl Experiment {
 
     /// Trains into a run folder with the settings `config`, which are [those](Self::training) of the experiment or
     /// others. Nothing in the folder is changed before all is checked; it is locked against others until the
-    /// experiment is dropped.
+    /// experiment is dropped. Of several [ranks](Rank::run) only the first reads and writes the folder.
     ///
     /// # Errors
     /// [`ExperimentError::Invalid`] for a setting or a folder that cannot be used, and as
@@ -111,7 +114,7 @@ impl Experiment {
         make: MakeDataset<'_>,
         session: &Session<'_>,
     ) -> Result<TrainedExperiment<'_>, ExperimentError> {
-        let is_new = !folder.exists();
+        let is_new = Rank::current().is_first() && !folder.exists();
         let trained = self.train_in(folder, config, existing, make, session);
         if is_new && trained.is_err() {
             // A folder that has something in it stays.
@@ -129,18 +132,14 @@ impl Experiment {
         session: &Session<'_>,
     ) -> Result<TrainedExperiment<'_>, ExperimentError> {
         let states = self.states.in_run(folder)?;
-        fs::create_dir_all(folder).at(folder.display())?;
-        let lock = lock(folder)?;
-        let before = RunRecord::read(folder);
-        let latest = state::latest(&states.folder)?;
-        let unfinished = before.as_ref().is_some_and(|run| !run.finished);
-        if unfinished && latest.is_some() && existing == Existing::Keep {
-            let problem = "holds a training that is not finished; go on with it with --resume, or start anew with --overwrite";
-            return Err(ExperimentError::invalid(folder.display(), problem));
-        }
+        let rank = Rank::current();
+        let is_first = rank.is_first();
+        let (lock, before, latest) = match is_first {
+            true => found(folder, &states, existing)?,
+            false => (None, None, None),
+        };
         let device = session.device();
-        let latest = latest.filter(|_| existing == Existing::Resume);
-        let state = latest.map(|path| state::read(&path, device)).transpose()?;
+        let state = shared_state(&rank, &states, latest.as_deref(), device)?;
         let was_finished = state.as_ref().is_some_and(|state| state.header.progress.finished);
         let dataset = self.dataset(make, session)?;
         let model = self.model(&dataset, device)?;
@@ -156,7 +155,8 @@ impl Experiment {
         let replicas =
             session.devices[1..].iter().map(network_on).collect::<Result<Vec<_>, _>>()?;
         let resolved = toml::to_string_pretty(&self.resolved(&model, config)?)?;
-        let known = fs::read_to_string(folder.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
+        let known = is_first
+            && fs::read_to_string(folder.join(EXPERIMENT)).is_ok_and(|text| text == resolved);
         let options = RunOptions {
             states: Some(&states),
             state,
@@ -169,6 +169,9 @@ impl Experiment {
             |run: &RunRecord| run.version == env!("CARGO_PKG_VERSION") && run.data_sha256 == digest;
         let before = before.filter(|run| known && was_finished && same(run));
         let evaluated = before.map(|run| run.test).filter(|test| !test.is_empty());
+        let evaluated =
+            rank.from_first(|| Ok::<_, ExperimentError>(serde_json::to_vec(&evaluated)?))?;
+        let evaluated = serde_json::from_slice(&evaluated)?;
         let folder = folder.into();
         Ok(TrainedExperiment { experiment: self, folder, dataset, run, evaluated, _lock: lock })
     }
@@ -195,12 +198,10 @@ impl TrainedExperiment<'_> {
             epochs: run.epochs,
             stopped: run.stopped,
         };
-        let (Some(evaluation), Some(mut record), false) =
-            (&experiment.evaluation, RunRecord::read(&folder), run.stopped)
-        else {
+        let (Some(evaluation), false) = (&experiment.evaluation, run.stopped) else {
             return Ok(summary);
         };
-        record.test = if let Some(test) = evaluated {
+        let test = if let Some(test) = evaluated {
             test
         } else {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -213,10 +214,51 @@ impl TrainedExperiment<'_> {
                 evaluated => evaluated?,
             }
         };
-        record.write(&folder)?;
-        add_scores(&summary.model, &record.test)?;
+        if Rank::current().is_first()
+            && let Some(mut record) = RunRecord::read(&folder)
+        {
+            record.test = test;
+            record.write(&folder)?;
+            add_scores(&summary.model, &record.test)?;
+        }
         Ok(summary)
     }
+}
+
+/// What the first rank finds in a run folder, which it makes: its lock, the record, and the state to go on from.
+type Found = (Option<Lock>, Option<RunRecord>, Option<PathBuf>);
+
+fn found(
+    folder: &Path,
+    states: &StateFolder,
+    existing: Existing,
+) -> Result<Found, ExperimentError> {
+    fs::create_dir_all(folder).at(folder.display())?;
+    let lock = lock(folder)?;
+    let before = RunRecord::read(folder);
+    let latest = state::latest(&states.folder)?;
+    let unfinished = before.as_ref().is_some_and(|run| !run.finished);
+    if unfinished && latest.is_some() && existing == Existing::Keep {
+        let problem = "holds a training that is not finished; go on with it with --resume, or start anew with --overwrite";
+        return Err(ExperimentError::invalid(folder.display(), problem));
+    }
+    Ok((Some(lock), before, latest.filter(|_| existing == Existing::Resume)))
+}
+
+/// The state that the first rank has found, on all ranks.
+fn shared_state(
+    rank: &Rank,
+    states: &StateFolder,
+    latest: Option<&Path>,
+    device: &Device,
+) -> Result<Option<TrainingState>, ExperimentError> {
+    let path = latest.unwrap_or(&states.folder);
+    let read = || match latest {
+        Some(path) => fs::read(path).at(path.display()),
+        None => Ok(vec![]),
+    };
+    let bytes = rank.from_first(read)?;
+    Ok((!bytes.is_empty()).then(|| state::of_bytes(path, &bytes, device)).transpose()?)
 }
 
 /// Puts the scores of an evaluation into the card of a model file.

@@ -9,6 +9,7 @@ use candle_core::Tensor;
 use steer3d_dataset::{Batch, Dataset, Grids, Split};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, save};
 use steer3d_nn::{Head, Network, NnError, Typical};
+use steer3d_ranks::{Number, Rank, Traffic};
 use steer3d_train::{
     Checkpoints, EpochMetrics, StateFolder, TrainConfig, TrainEvent, Training, TrainingState,
 };
@@ -48,7 +49,7 @@ pub struct Run {
 }
 
 /// Trains a network and keeps its best weights and its metrics in `folder`. Nothing in the folder
-/// is changed before all is checked.
+/// is changed before all is checked. Of several [ranks](Rank::run) the first writes.
 ///
 /// # Errors
 /// As [`train`](steer3d_train::train) and [`resume`](steer3d_train::resume); if a file cannot be written; if the
@@ -61,7 +62,10 @@ pub fn train_into(
     options: RunOptions<'_>,
     session: &Session<'_>,
 ) -> Result<Run, ExperimentError> {
-    fs::create_dir_all(folder).at(folder.display())?;
+    let rank = Rank::current();
+    if rank.is_first() {
+        fs::create_dir_all(folder).at(folder.display())?;
+    }
     let RunOptions { states, state, experiment, replicas } = options;
     let path = folder.join("model.safetensors");
     let mut card = card(&network, dataset, config.seed)?;
@@ -76,11 +80,14 @@ pub fn train_into(
     }
     let keep = Some(Checkpoints { model: &path, card: &card, states });
     let training = Training::new(&network, dataset, config, keep, state)?.on_devices(replicas)?;
-    if let Some(text) = experiment {
-        write_text(&folder.join(EXPERIMENT), text)?;
+    let mut recorder = None;
+    if rank.is_first() {
+        if let Some(text) = experiment {
+            write_text(&folder.join(EXPERIMENT), text)?;
+        }
+        record.write(folder)?;
+        recorder = Some(Recorder::new(folder, first, &epochs)?);
     }
-    record.write(folder)?;
-    let mut recorder = Recorder::new(folder, first, &epochs)?;
     let mut part = session.observer.begin(&label);
     let (start, mut done, mut failed) = (Instant::now(), first, None);
     let volumes = config.batch_size * config.accumulate;
@@ -100,7 +107,8 @@ pub fn train_into(
             TrainEvent::Epoch(metrics) => part.say(&describe(&metrics, config.epochs)),
             _ => {}
         }
-        failed = failed.take().or(recorder.record(&event, done).err());
+        let recorded = recorder.as_mut().map(|recorder| recorder.record(&event, done));
+        failed = failed.take().or(recorded.and_then(Result::err));
         if failed.is_some() || session.is_stopped() {
             ControlFlow::Break(())
         } else {
@@ -109,25 +117,44 @@ pub fn train_into(
     };
     let wait = session.stop.wait();
     let trained = training.run(watch)?;
-    drop(wait);
+    let wait = trained.stopped.then_some(wait);
     if let Some(error) = failed {
         return Err(error).at(folder.display());
     }
     let share = trained.waited.as_secs_f64() / trained.elapsed.as_secs_f64().max(1e-9);
     part.say(&format!("  waited for data: {:.1} % of the time", 100.0 * share));
+    if !rank.is_alone() {
+        let Traffic { messages, bytes, time } = rank.traffic();
+        let (kb, steps) = (bytes as f64 / 1e3, (done - first).max(1) as u64);
+        let share = 100.0 * time.as_secs_f64() / trained.elapsed.as_secs_f64().max(1e-9);
+        part.say(&format!(
+            "  exchanged with other ranks: {:.1} kB in {} messages a step; {share:.1} % of the time",
+            kb / steps as f64,
+            messages / steps
+        ));
+    }
     if trained.epochs.is_empty() && states.is_none() {
         let problem = "interrupted before the first epoch ended; nothing was saved";
         return Err(ExperimentError::invalid("", problem));
     }
-    recorder.curves(&label)?;
     if !trained.stopped {
-        card.origin.typical = typical(&network, dataset, config.batch_size)?;
-        save(&path, &network, &card)?;
+        card.origin.typical = typical(&rank, &network, dataset, config.batch_size)?;
     }
-    record.finished = !trained.stopped;
-    record.seconds = trained.elapsed.as_secs_f64();
-    record.waited_seconds = trained.waited.as_secs_f64();
-    record.write(folder)?;
+    if let Some(recorder) = recorder {
+        recorder.curves(&label)?;
+        if !trained.stopped {
+            save(&path, &network, &card)?;
+        }
+        record.finished = !trained.stopped;
+        record.seconds = trained.elapsed.as_secs_f64();
+        record.waited_seconds = trained.waited.as_secs_f64();
+        record.write(folder)?;
+    }
+    if trained.stopped {
+        // A process that ends sooner may take the first one with it.
+        rank.meet()?;
+    }
+    drop(wait);
     Ok(Run { network, path, epochs: trained.epochs, stopped: trained.stopped })
 }
 
@@ -164,6 +191,7 @@ fn card(network: &Network, dataset: &Dataset, seed: u64) -> Result<ModelCard, Ex
 
 /// What the features of the training volumes are, as far as the network has features of whole volumes.
 fn typical(
+    rank: &Rank,
     network: &Network,
     dataset: &Dataset,
     batch: usize,
@@ -180,17 +208,23 @@ fn typical(
     }
     let folded = network.folded()?;
     let features = |items: &[usize]| -> Result<Vec<Vec<f32>>, ExperimentError> {
-        let mut rows = vec![];
         // Of items with grids of their own each by itself.
         let batch = if dataset.meta().grids == Grids::Each { 1 } else { batch };
-        for items in items.chunks(batch) {
+        let batches: Vec<&[usize]> = items.chunks(batch).collect();
+        let all = rank.deal(batches.len(), |i| -> Result<_, ExperimentError> {
+            let items = batches[i];
             let Batch { values, dims: [d, h, w], .. } = Batch::read(dataset, items, None)?;
             let shape = (items.len(), dataset.meta().channels, d, h, w);
             let volumes = Tensor::from_vec(values, shape, network.params().device());
             let [features, _] = folded.forward_with_features(&volumes.map_err(NnError::from)?)?;
-            rows.extend(features.values.to_vec2::<f32>().map_err(NnError::from)?);
-        }
-        Ok(rows)
+            let rows = features.values.to_vec2::<f32>().map_err(NnError::from)?;
+            Ok(f32::to_bytes(&rows.concat()))
+        })?;
+        let rows = batches.iter().zip(all).flat_map(|(items, bytes)| {
+            let values = f32::of_bytes(&bytes);
+            values.chunks_exact(values.len() / items.len()).map(<[f32]>::to_vec).collect::<Vec<_>>()
+        });
+        Ok(rows.collect())
     };
     Ok(Some(Typical::of(&features(&train)?, &features(&known)?)?))
 }

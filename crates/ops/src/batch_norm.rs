@@ -1,7 +1,8 @@
 //! Equivariant batch normalisation, the training form and the evaluation form, and normalisation of each item alone.
 
-use candle_core::{DType, Device, Result, Shape, Tensor};
+use candle_core::{DType, Device, Error, Result, Shape, Tensor};
 use rayon::prelude::*;
+use steer3d_ranks::{Rank, RankError};
 use steer3d_so3::Irreps;
 
 use crate::check::{Volume, expect_argument, invalid};
@@ -10,7 +11,6 @@ use crate::float::{Float, sum};
 use crate::gate::Affine;
 #[cfg(any(test, feature = "cuda"))]
 use crate::gpu::{Routine, Slot, args, fields};
-use crate::group::Rank;
 use crate::op::{Op, apply, apply_constant, if_tracked};
 use crate::simd::Lanes;
 
@@ -87,16 +87,20 @@ pub fn field_instance_norm(
     let (batch, _, d, h, w) = x.dims5()?;
     // One item with the fields of all: their statistics are those of fields of its own.
     let joined = x.reshape((1, layout.volume.channels, d, h, w))?;
-    let (op, _) = Normalize::of_batch(layout, &joined, eps, None)?;
+    let (op, _) = Normalize::of_batch(layout, &joined, eps, Rank::ALONE)?;
     let repeated = |t: &Tensor| if t.elem_count() == 0 { Ok(t.clone()) } else { t.repeat(batch) };
     let (weight, bias) = (repeated(weight)?, repeated(bias)?);
     apply(op, [&joined, &weight, &present(&bias, &weight)?])?.reshape(x.shape())
 }
 
+fn failed(error: &RankError) -> Error {
+    Error::Msg(error.to_string())
+}
+
 /// Means and variances over the batches of all ranks, of those of the own batch, and the number of items of all.
 fn of_all_ranks(rank: &Rank, batch: usize, mut stats: Vec<f64>) -> Result<(Vec<f64>, usize)> {
     stats.push(batch as f64);
-    let all = rank.gather(stats)?;
+    let all = rank.gather_numbers(&stats).map_err(|e| failed(&e))?;
     let fields = all[0].len() / 2;
     let items: f64 = all.iter().map(|stats| stats[2 * fields]).sum();
     let average = |of: &dyn Fn(&[f64]) -> f64| {
@@ -122,7 +126,7 @@ pub fn field_affine(x: &Tensor, irreps: &Irreps, scale: &Tensor, shift: &Tensor)
     let layout = FieldLayout::new(AFFINE, x, irreps, scale, shift)?;
     let fields = layout.fields.len();
     let (mean, std, batch) = (vec![0.0; fields], vec![1.0; fields], layout.volume.batch);
-    let op = Normalize { layout, mean, std, from_batch: false, batch, rank: None };
+    let op = Normalize { layout, mean, std, from_batch: false, batch, rank: Rank::ALONE };
     apply(op, [x, scale, &present(shift, scale)?])
 }
 
@@ -293,7 +297,7 @@ pub(crate) struct Normalize {
     /// Items of the batch, those of other ranks too.
     batch: usize,
     /// Where other ranks have the rest of the batch.
-    rank: Option<Rank>,
+    rank: Rank,
 }
 
 /// The means of all fields of `x`, 0 of those that are not scalars, then their variances.
@@ -303,17 +307,9 @@ pub(crate) fn statistics<T: Lanes>(volume: Volume, irreps: &Irreps, x: &[T]) -> 
 
 impl Normalize {
     /// By the statistics of a batch, which may be a part of that of other ranks, and the variances of all fields.
-    fn of_batch(
-        layout: FieldLayout,
-        x: &Tensor,
-        eps: f64,
-        rank: Option<Rank>,
-    ) -> Result<(Self, Vec<f64>)> {
+    fn of_batch(layout: FieldLayout, x: &Tensor, eps: f64, rank: Rank) -> Result<(Self, Vec<f64>)> {
         let stats = to_f64(&apply_constant(Statistics(layout.clone()), [x])?)?;
-        let (mut mean, batch) = match &rank {
-            None => (stats, layout.volume.batch),
-            Some(rank) => of_all_ranks(rank, layout.volume.batch, stats)?,
-        };
+        let (mut mean, batch) = of_all_ranks(&rank, layout.volume.batch, stats)?;
         let var = mean.split_off(layout.fields.len());
         let std = var.iter().map(|v| (v + eps).sqrt()).collect();
         Ok((Self { layout, mean, std, from_batch: true, batch, rank }, var))
@@ -330,7 +326,7 @@ impl Normalize {
         let layout = FieldLayout::of_volume(OP, volume, irreps)?;
         let mean = mean.iter().map(|m| m.to_f64()).collect();
         let std = var.iter().map(|v| (v.to_f64() + eps).sqrt()).collect();
-        Ok(Self { layout, mean, std, from_batch, batch: volume.batch, rank: None })
+        Ok(Self { layout, mean, std, from_batch, batch: volume.batch, rank: Rank::ALONE })
     }
 
     /// The gradients of x, and of the weights and biases one after the other, on the CPU.
@@ -427,10 +423,7 @@ impl Op<3> for Normalize {
         } else {
             vec![0.0; fields + bias.elem_count()]
         };
-        let of_all = match &self.rank {
-            None => sums.clone(),
-            Some(rank) => rank.sum(sums.clone())?,
-        };
+        let of_all = self.rank.sum(&sums).map_err(|e| failed(&e))?;
         let (moments, totals) = sums.split_at(fields);
         let of_x = if_tracked(x, || {
             let (moments, totals) = of_all.split_at(fields);

@@ -21,7 +21,6 @@ mod float;
 mod gate;
 #[cfg(any(test, feature = "cuda"))]
 mod gpu;
-mod group;
 mod matmul;
 mod memory;
 mod norm_gate;
@@ -46,8 +45,7 @@ pub use device::gpu_device;
 pub use dropout::field_dropout;
 pub use gate::gate;
 #[cfg(feature = "nccl")]
-pub use gpu::nccl::DeviceLink;
-pub use group::{ANOTHER_FAILED, Rank};
+pub use gpu::nccl::{DeviceLink, RankLink};
 pub use memory::reuse_memory;
 pub use norm_gate::field_batch_norm_gate;
 pub use norm_relu::{NORM_EPSILON, norm_relu};

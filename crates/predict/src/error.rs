@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use steer3d_dataset::{BuildError, DatasetError};
 use steer3d_files::FileError;
 use steer3d_nn::NnError;
+use steer3d_ranks::RankError;
 use steer3d_volume::VolumeError;
 
 /// Why nothing, or nothing more, can be predicted. What is wrong with one item is in its record instead.
@@ -64,6 +65,9 @@ pub enum PredictError {
     /// Whoever watches has stopped the run within a map.
     #[error("stopped")]
     Stopped,
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Ranks(#[from] RankError),
     /// A volume that cannot be turned.
     #[error(transparent)]
     Volume(#[from] VolumeError),

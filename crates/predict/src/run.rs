@@ -4,6 +4,7 @@ use nalgebra::DVector;
 use rayon::prelude::*;
 use steer3d_dataset::{FileReader, Recipe};
 use steer3d_eval::AnswerKind;
+use steer3d_ranks::{Rank, RankError};
 use steer3d_so3::sampling::super_fibonacci;
 use steer3d_so3::{Irreps, Rotation};
 
@@ -24,7 +25,8 @@ const BATCH_VOLUMES: usize = 32;
 /// Answers for all inputs from number `first` on, in their order. While the network computes, the next items are read;
 /// two batches are in memory. `sink` gets the record of each item, and the SHA-256 of its file if it is one, and may
 /// stop. The records depend neither on the number of threads nor on where the run begins. `watch` is told which share of
-/// a map is labelled, and may stop as well: then there is no record of it.
+/// a map is labelled, and may stop as well: then there is no record of it. Of several [ranks](Rank::run) each answers for
+/// some of the inputs, and the sinks of all get all records.
 ///
 /// # Errors
 /// If the network fails, or what `sink` says. What is wrong with an item is in its record.
@@ -55,25 +57,49 @@ pub fn predict(
         items
     };
     let rest = inputs.items.get(first..).unwrap_or_default();
-    let mut groups = rest.chunks(each);
-    let mut current = groups.next().map(|group| (group, read_all(group)));
-    while let Some((group, items)) = current {
-        let next = groups.next();
-        let answer = || answers(model, group, &items, &rotations, volumes, options, watch);
-        let (records, read) = rayon::join(answer, || next.map(|group| (group, read_all(group))));
-        let records = match records {
-            Err(PredictError::Stopped) => return Ok(()),
-            records => records?,
-        };
-        for (record, item) in records.into_iter().zip(items) {
-            let sha256 = item.ok().and_then(|item| item.sha256);
+    let groups: Vec<&[Input]> = rest.chunks(each).collect();
+    let rank = Rank::current();
+    let mut own = rank.own(groups.len()).map(|i| groups[i]);
+    let mut current = own.next().map(|group| (group, read_all(group)));
+    // A round has a group for each rank.
+    for round in groups.chunks(rank.size()) {
+        let mut answered = vec![];
+        if let Some((group, items)) = current {
+            let next = own.next();
+            let answer = || answers(model, group, &items, &rotations, volumes, options, watch);
+            let (records, read) =
+                rayon::join(answer, || next.map(|group| (group, read_all(group))));
+            let records = match records {
+                Err(PredictError::Stopped) => return Ok(()),
+                records => records?,
+            };
+            let sha256 = items.into_iter().map(|item| item.ok().and_then(|item| item.sha256));
+            answered = records.into_iter().zip(sha256).collect();
+            current = read;
+        }
+        for (record, sha256) in of_all(&rank, round.len(), answered)? {
             if sink(record, sha256)?.is_break() {
                 return Ok(());
             }
         }
-        current = read;
     }
     Ok(())
+}
+
+/// A record, and the SHA-256 of the file that it is of.
+type Answered = (Record, Option<String>);
+
+/// What the first `count` ranks have, in their order.
+fn of_all(rank: &Rank, count: usize, own: Vec<Answered>) -> Result<Vec<Answered>, RankError> {
+    if rank.is_alone() {
+        return Ok(own);
+    }
+    let bytes =
+        |_| Ok::<_, RankError>(serde_json::to_vec(&own).expect("plain data have a JSON form"));
+    let all = rank.deal(count, bytes)?;
+    let all = all.iter().map(|bytes| serde_json::from_slice::<Vec<Answered>>(bytes));
+    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|_| RankError::Different)?;
+    Ok(all.concat())
 }
 
 /// The identity, and rotations that are spread evenly with it.

@@ -10,6 +10,7 @@ use steer3d_eval::{
     EvalError, ModelReport, Predictor, Progress, Protocol, Report, Section, evaluate, same_classes,
 };
 use steer3d_files::lock::lock;
+use steer3d_ranks::Rank;
 
 use crate::error::ReportError;
 use crate::gallery::gallery;
@@ -106,7 +107,8 @@ impl Evaluation<'_> {
     }
 
     /// Evaluates the models and writes the report into `folder`, if there is one, where an evaluation that was
-    /// interrupted goes on where it was; the folder is locked against others as long.
+    /// interrupted goes on where it was; the folder is locked against others as long. Of several [ranks](Rank::run) the
+    /// first writes.
     ///
     /// # Errors
     /// As [`section`](Self::section) and [`write_report`], and [`ReportError::Busy`].
@@ -119,6 +121,7 @@ impl Evaluation<'_> {
         progress: Watch<'_>,
     ) -> Result<Report, ReportError> {
         self.protocol.check(self.dataset, self.split)?;
+        let folder = folder.filter(|_| Rank::current().is_first());
         let journals = folder.map(|folder| folder.join(UNFINISHED));
         if let Some(journals) = &journals {
             make_folder(journals)?;

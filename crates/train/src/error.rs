@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use steer3d_dataset::DatasetError;
 use steer3d_nn::NnError;
+use steer3d_ranks::RankError;
 
 /// What can go wrong in a training.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,9 @@ pub enum TrainError {
     /// An error of a dataset.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Ranks(#[from] RankError),
 }
 
 impl TrainError {

@@ -46,6 +46,20 @@ impl Gradients {
         Ok(Self(found.collect::<Result<_, _>>()?))
     }
 
+    /// Gradients from a row of their numbers, of those parameters for which `known` is not 0.
+    ///
+    /// # Errors
+    /// If the row is too short.
+    pub(crate) fn of_known(
+        params: &Params,
+        known: &[f64],
+        row: &Tensor,
+    ) -> Result<Self, TrainError> {
+        let like = params.trainable().iter().zip(known);
+        let like = like.map(|(p, known)| (*known != 0.0).then(|| p.var.as_detached_tensor()));
+        Self(like.collect()).of_row(row)
+    }
+
     /// All of them times `factor`.
     ///
     /// # Errors

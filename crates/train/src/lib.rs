@@ -1,6 +1,7 @@
 //! Training of networks on datasets.
 //!
-//! * [`train`] and [`resume`]: the training loop; [`Training`]: its parts, and several devices.
+//! * [`train`] and [`resume`]: the training loop; [`Training`]: its parts, and several devices. Run as one of several
+//!   [ranks](steer3d_ranks::Rank::run), it trains together with the others.
 //! * [`Checkpoints`]: where a training is kept; [`state`]: a training on disk.
 //! * [`loss`]: losses for every head; [`Optimiser`]: AdamW and SGD, whose state can be saved.
 
@@ -17,6 +18,7 @@ mod metrics;
 mod objective;
 mod optimiser;
 mod progress;
+mod ranks;
 mod replicas;
 mod schedule;
 pub mod state;
@@ -32,6 +34,7 @@ pub use loss_config::{Balance, ClassWeights, Loss, LossConfig};
 pub use metrics::EpochMetrics;
 pub use optimiser::{Optimiser, OptimiserConfig};
 pub use progress::Progress;
+pub use ranks::step_traffic;
 pub use schedule::{Schedule, SchedulePoint};
 pub use state::TrainingState;
 pub use training::{Training, resume, train};

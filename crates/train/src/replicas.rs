@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_dataset::{Batch, Dataset};
 #[cfg(feature = "nccl")]
 use steer3d_ops::DeviceLink;
-use steer3d_ops::Rank;
+use steer3d_ranks::{ANOTHER_FAILED, Rank, Share};
 
 use crate::config::Precision;
 use crate::error::TrainError;
@@ -32,8 +32,8 @@ pub(crate) struct Outcome {
     pub(crate) weight: f64,
     pub(crate) right: f64,
     pub(crate) answers: f64,
-    /// The volumes, or those of the first part.
-    pub(crate) x: Tensor,
+    /// The volumes, or those of the first part; none where another rank has them.
+    pub(crate) x: Option<Tensor>,
 }
 
 impl Task<'_> {
@@ -51,7 +51,7 @@ impl Task<'_> {
         let value: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
         let loss = if of_sum { loss.affine(weight, 0.0)? } else { loss };
         let gradients = Gradients::of(network.params(), &loss.backward()?);
-        Ok(Outcome { gradients, loss: value.into(), weight, right, answers, x })
+        Ok(Outcome { gradients, loss: value.into(), weight, right, answers, x: Some(x) })
     }
 
     /// A part of a batch, with the gradients of the sum of its losses.
@@ -181,26 +181,29 @@ impl Replicas {
         mode: Mode,
     ) -> Result<Outcome, TrainError> {
         let params = network.params();
-        let mut batches = split(batch, 1 + self.threads.len());
-        let mut ranks = Rank::group(batches.len());
-        let rest = batches.split_off(1).into_iter().zip(ranks.split_off(1));
-        let stale = self.threads.iter().take(rest.len()).any(|replica| replica.stale);
+        let (items, count) = (batch.items.len(), batch.items.len().min(1 + self.threads.len()));
+        let share = |(number, rank): (usize, Rank)| {
+            let share = Share::new(number, count).of(items);
+            (items_of(batch, share.clone()), rank.after_items(share.start))
+        };
+        let mut parts = Rank::threads(count).into_iter().enumerate().map(share);
+        let first = parts.next();
+        let rest = parts;
+        let stale = self.threads.iter().take(count - 1).any(|replica| replica.stale);
         let mut weights = if stale { self.copies(&weights_row(params)?)? } else { vec![] };
         weights.reverse();
         let mut busy = vec![];
-        for ((replica, (batch, rank)), number) in self.threads.iter_mut().zip(rest).zip(1..) {
+        for (replica, (batch, rank)) in self.threads.iter_mut().zip(rest) {
             let weights = weights.pop().filter(|_| replica.stale);
             replica.stale = false;
-            let part = Part { rank, batch, mode: of_rank(mode, number), weights };
+            let part = Part { rank, batch, mode, weights };
             if let Err(SendError(part)) = replica.parts.send(part) {
                 // The thread has ended: nobody must wait for this part.
                 drop(part.rank.run(|| Err::<(), _>(ended())));
             }
             busy.push(&replica.answers);
         }
-        let (Some(batch), Some(rank)) = (batches.pop(), ranks.pop()) else {
-            return Err(ended());
-        };
+        let Some((batch, rank)) = first else { return Err(ended()) };
         let own = task.part(network, Part { rank, batch, mode, weights: None });
         let others: Vec<Answer> = busy
             .into_iter()
@@ -261,7 +264,7 @@ fn all_well(
     own: Result<Outcome, TrainError>,
     others: Vec<Answer>,
 ) -> Result<(Outcome, Vec<(Tensor, Outcome)>), TrainError> {
-    let follows = |error: &TrainError| error.to_string().contains(steer3d_ops::ANOTHER_FAILED);
+    let follows = |error: &TrainError| error.to_string().contains(ANOTHER_FAILED);
     let mut failed = None;
     let mut keep = |error: TrainError| {
         if failed.as_ref().is_none_or(follows) {
@@ -278,22 +281,6 @@ fn all_well(
 
 fn ended() -> TrainError {
     TrainError::settings("devices", "the thread of a device ended")
-}
-
-/// Dropout masks of their own for each device.
-fn of_rank(mode: Mode, number: u64) -> Mode {
-    match mode {
-        Mode::Train { seed, step } => Mode::Train { seed: seed.wrapping_add(number << 32), step },
-        other => other,
-    }
-}
-
-/// At most `count` parts of about the same size, none empty.
-fn split(batch: &Batch, count: usize) -> Vec<Batch> {
-    let items = batch.items.len();
-    let count = count.min(items).max(1);
-    let bounds = |i: usize| i * items / count..(i + 1) * items / count;
-    (0..count).map(|i| items_of(batch, bounds(i))).collect()
 }
 
 fn items_of(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
@@ -344,9 +331,8 @@ mod tests {
             voxel_labels: (0..15).collect(),
         };
         for count in [1, 2, 3, 5, 9] {
-            let parts = split(&batch, count);
-            assert_eq!(parts.len(), count.min(5));
-            assert!(parts.iter().all(|part| part.items.len() >= 5 / count));
+            let part = |i: usize| items_of(&batch, Share::new(i, count).of(5));
+            let parts: Vec<Batch> = (0..count).map(part).collect();
             let joined = |of: &dyn Fn(&Batch) -> Vec<u32>| -> Vec<u32> {
                 parts.iter().flat_map(of).collect()
             };

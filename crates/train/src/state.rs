@@ -156,7 +156,14 @@ pub(crate) fn write(
 /// # Errors
 /// [`TrainError::State`] for a file that is missing, no state, of another version, or damaged.
 pub fn read(path: &Path, device: &Device) -> Result<TrainingState, TrainError> {
-    let bytes = fs::read(path).map_err(|e| fault(path, &e))?;
+    of_bytes(path, &fs::read(path).map_err(|e| fault(path, &e))?, device)
+}
+
+/// The state that the bytes of the file `path` are.
+///
+/// # Errors
+/// As [`read`].
+pub fn of_bytes(path: &Path, bytes: &[u8], device: &Device) -> Result<TrainingState, TrainError> {
     let rest = bytes.strip_prefix(MAGIC.as_bytes());
     let Some((format, rest)) = rest.and_then(|rest| line(rest, 10)) else {
         return Err(fault(path, &format!("expected a file that begins `{MAGIC}{FORMAT}`")));

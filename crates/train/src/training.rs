@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
+use serde::Serialize;
 use steer3d_dataset::{
     Batch, Dataset, Grids, Loader, LoaderOptions, RandomDistortion, RandomRotation, Split,
 };
 use steer3d_files::lock::Lock;
 use steer3d_nn::{Head, Mode, Network, checkpoint};
 use steer3d_ops::permit_tf32;
+use steer3d_ranks::{Number, Rank, RankError};
 use steer3d_so3::Stream;
 
 use crate::average::Average;
@@ -24,6 +26,7 @@ use crate::metrics::{EpochMetrics, Sums};
 use crate::objective::{Objective, Score};
 use crate::optimiser::Optimiser;
 use crate::progress::Progress;
+use crate::ranks::{self, RankLink};
 use crate::replicas::{Outcome, Replicas, Task, volumes};
 use crate::schedule::SchedulePoint;
 use crate::state::{self, StateHeader, TrainingState, fault};
@@ -94,6 +97,9 @@ pub struct Training<'a> {
     /// The network on other devices, and their threads while the training runs.
     replicas: &'a [Network],
     threads: Option<Replicas>,
+    /// As which rank of several it trains, and the link between their devices.
+    rank: Rank,
+    link: Option<RankLink>,
     resumed: Option<ResumedState>,
     optimiser: Optimiser,
     average: Option<Average>,
@@ -129,7 +135,8 @@ impl std::fmt::Debug for Training<'_> {
 }
 
 impl<'a> Training<'a> {
-    /// A training from the start, or one that goes on from `state`.
+    /// A training from the start, or one that goes on from `state`. Of several [ranks](Rank::run) all call it, and only
+    /// the first one keeps anything.
     ///
     /// # Errors
     /// As [`train`] and [`resume`].
@@ -158,7 +165,7 @@ impl<'a> Training<'a> {
             network,
             dataset,
             config,
-            keep,
+            keep: keep.filter(|_| Rank::current().is_first()),
             items,
             validation: dataset.indices(Split::Validation),
             batches,
@@ -166,6 +173,8 @@ impl<'a> Training<'a> {
             objective,
             replicas: &[],
             threads: None,
+            rank: Rank::current(),
+            link: None,
             resumed: None,
             optimiser: Optimiser::new(&config.optimiser, params, config.weight_decay)?,
             average: config.average.map(|decay| Average::new(params, decay)).transpose()?,
@@ -176,6 +185,7 @@ impl<'a> Training<'a> {
             saved: Instant::now(),
             _lock: None,
         };
+        run.check_ranks()?;
         if let Some(states) = run.states() {
             let one: usize = run.tensors().iter().map(|(_, t)| size(t)).sum();
             let model: usize = params.all().map(|(_, v)| size(v)).sum();
@@ -187,13 +197,15 @@ impl<'a> Training<'a> {
         if let Some(state) = state {
             run.restore(state)?;
         }
+        let progress = Progress { seconds: 0.0, waited: 0.0, ..run.progress.clone() };
+        run.rank.agree("state to go on from", json(&progress).as_bytes())?;
         Ok(run)
     }
 
     /// Computes each batch in equal parts on the devices of the network and of `replicas`, which are the same network;
     /// their weights are overwritten. Batch norms take their statistics over all parts, so a step is that of one
-    /// device to rounding, but that each device draws dropout masks of its own and has its own share of the Dice
-    /// loss. All else happens on the device of the network.
+    /// device to rounding, but that each device has its own share of the Dice loss. All else happens on the device of
+    /// the network.
     ///
     /// # Errors
     /// [`TrainError::Settings`] for a replica that is another network or whose device lacks the precision,
@@ -209,6 +221,10 @@ impl<'a> Training<'a> {
             }
             self.config.precision.check(params.device())?;
         }
+        if !replicas.is_empty() && !self.rank.is_alone() {
+            let problem = "expected one device for each of several processes";
+            return Err(TrainError::settings("devices", problem));
+        }
         self.replicas = replicas;
         self.check_devices()?;
         Ok(self)
@@ -218,9 +234,14 @@ impl<'a> Training<'a> {
         self.keep.and_then(|keep| keep.states)
     }
 
+    /// On how many devices it trains: its own, or one of each rank.
+    fn devices(&self) -> usize {
+        (1 + self.replicas.len()) * self.rank.size()
+    }
+
     /// A state is of as many devices: other parts round in other places.
     fn check_devices(&self) -> Result<(), TrainError> {
-        let now = 1 + self.replicas.len();
+        let now = self.devices();
         match &self.resumed {
             Some(ResumedState { path, devices }) if *devices != now => {
                 let problem = format!(
@@ -239,6 +260,9 @@ impl<'a> Training<'a> {
     /// As [`train`].
     pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Trained, TrainError> {
         self.check_devices()?;
+        if !self.rank.is_alone() {
+            self.link = RankLink::between(self.network.params().device(), &self.rank)?;
+        }
         let _permit = (self.config.precision == Precision::Tf32).then(permit_tf32);
         if self.replicas.is_empty() {
             return self.all_epochs(watch);
@@ -250,6 +274,26 @@ impl<'a> Training<'a> {
             self.threads = Some(Replicas::start(scope, self.network, self.replicas, task));
             self.all_epochs(watch)
         })
+    }
+
+    /// Each rank has something to do, and the same training.
+    fn check_ranks(&self) -> Result<(), TrainError> {
+        let (rank, items, size) = (&self.rank, self.items.len(), self.rank.size());
+        if rank.is_alone() {
+            return Ok(());
+        }
+        let batch = items.min(self.config.batch_size);
+        if batch < size {
+            let problem = format!(
+                "expected a volume for each of the {size} ranks, found {batch} ({items} training items); take fewer ranks"
+            );
+            return Err(TrainError::settings("batch_size", problem));
+        }
+        rank.agree("version of steer3d", env!("CARGO_PKG_VERSION").as_bytes())?;
+        rank.agree("settings of the training", json(self.config).as_bytes())?;
+        rank.agree("network", json(self.network.config()).as_bytes())?;
+        rank.agree("dataset", self.dataset.digest()?.as_bytes())?;
+        Ok(rank.agree("weights to begin with", &ranks::parameters(self.network.params())?)?)
     }
 
     fn all_epochs(mut self, watch: &mut Watch<'_>) -> Result<Trained, TrainError> {
@@ -266,11 +310,17 @@ impl<'a> Training<'a> {
             }
             let metrics = self.end_epoch()?;
             self.save_state()?;
-            if watch(TrainEvent::Epoch(metrics)).is_break() {
+            if self.together(watch(TrainEvent::Epoch(metrics)))?.is_break() {
                 return self.end(true);
             }
         }
         self.end(false)
+    }
+
+    /// Stops all ranks if one stops.
+    fn together(&self, flow: ControlFlow<()>) -> Result<ControlFlow<()>, RankError> {
+        let stops = self.rank.any(flow.is_break())?;
+        Ok(if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     fn end(mut self, stopped: bool) -> Result<Trained, TrainError> {
@@ -299,13 +349,14 @@ impl<'a> Training<'a> {
         let done = (self.progress.batch * self.config.batch_size).min(order.len());
         let mut flow = ControlFlow::Continue(());
         let (dataset, batch_size, reading) = (self.dataset, self.config.batch_size, self.reading());
-        let waited = read_ahead(dataset, &order[done..], batch_size, &reading, |batch| {
-            self.batch(batch)?;
+        let waited = read_ahead(dataset, &order[done..], batch_size, &reading, |batch, items| {
+            self.batch(batch, items)?;
             let done = self.progress.batch;
             if !done.is_multiple_of(self.config.accumulate) && done < self.batches {
                 return Ok(ControlFlow::Continue(()));
             }
-            flow = watch(self.step()?);
+            let event = self.step()?;
+            flow = self.together(watch(event))?;
             if flow.is_continue() && self.is_time_to_save() {
                 self.save_state()?;
             }
@@ -322,17 +373,23 @@ impl<'a> Training<'a> {
         Task { dataset: self.dataset, objective, precision: self.config.precision }
     }
 
-    fn batch(&mut self, mut batch: Batch) -> Result<(), TrainError> {
+    /// A batch of `items` items, or this rank's part of it.
+    fn batch(&mut self, mut batch: Batch, items: usize) -> Result<(), TrainError> {
         let mode = Mode::Train { seed: self.config.seed, step: self.progress.batches };
         let objective = Arc::clone(&self.objective);
         let task = self.task(&objective);
         let outcome = match &mut self.threads {
-            None => task.compute(self.network, &mut batch, mode, false)?,
+            None if self.rank.is_alone() => task.compute(self.network, &mut batch, mode, false)?,
+            None => {
+                let (rank, link) = (&self.rank, self.link.as_ref());
+                ranks::compute(rank, link, task, self.network, &mut batch, items, mode)?
+            }
             Some(replicas) => replicas.compute(task, self.network, &batch, mode)?,
         };
         let Outcome { gradients, loss: value, weight, right, answers, x } = outcome;
         if !value.is_finite() {
-            let place = self.first_not_finite(&x)?;
+            let find = || x.map_or(Ok(String::new()), |x| self.first_not_finite(&x));
+            let place = Rank::ALONE.run(find)?;
             return Err(self.not_finite(&format!("the loss became {value}{place}")));
         }
         self.progress.sums.add(value, weight, right, answers);
@@ -450,15 +507,27 @@ impl<'a> Training<'a> {
         let mut sums = Sums::default();
         // Nothing is put around smaller volumes.
         let batch_size = if self.has_own_grids() { 1 } else { batch_size };
+        let batches: Vec<&[usize]> = self.validation.chunks(batch_size).collect();
+        let own: Vec<&[usize]> = self.rank.own(batches.len()).map(|i| batches[i]).collect();
+        let mut scores = vec![];
         let reading = LoaderOptions::default();
-        read_ahead(self.dataset, &self.validation, batch_size, &reading, |mut batch| {
+        read_batches(self.dataset, &own, &reading, |mut batch, _| {
             let x = volumes(self.network, self.dataset, &mut batch)?;
             let Score { loss, weight, right, answers } =
                 self.objective.validation(&folded.forward_large(&x)?, &batch)?;
             let loss: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
-            sums.add(loss.into(), weight, right, answers);
+            scores.push(f64::to_bytes(&[loss.into(), weight, right, answers]));
             Ok(ControlFlow::Continue(()))
         })?;
+        let mut own = scores.into_iter();
+        let all = self
+            .rank
+            .deal(batches.len(), |_| Ok::<_, RankError>(own.next().unwrap_or_default()))?;
+        for score in all {
+            if let [loss, weight, right, answers] = f64::of_bytes(&score)[..] {
+                sums.add(loss, weight, right, answers);
+            }
+        }
         Ok(Some(sums))
     }
 
@@ -486,6 +555,7 @@ impl<'a> Training<'a> {
                 distortions,
                 targets,
             }),
+            share: self.rank.share(),
             ..LoaderOptions::default()
         }
     }
@@ -520,14 +590,17 @@ impl<'a> Training<'a> {
         order.truncate(CALIBRATION_BATCHES * self.config.batch_size);
         let mut count = 0;
         let (batch_size, reading) = (self.config.batch_size, self.reading());
-        let waited = read_ahead(self.dataset, &order, batch_size, &reading, |mut batch| {
-            let x = self.task(&self.objective).volumes(self.network, &mut batch)?;
-            self.network.forward(&x, Mode::Calibrate { batch: count })?;
+        let waited = read_ahead(self.dataset, &order, batch_size, &reading, |mut batch, items| {
+            if let Some(few) = self.rank.among_first(items.min(self.rank.size()))? {
+                let x = self.task(&self.objective).volumes(self.network, &mut batch)?;
+                few.run(|| self.network.forward(&x, Mode::Calibrate { batch: count }))?;
+            }
             count += 1;
             Ok(ControlFlow::Continue(()))
         })?;
         self.progress.waited += waited.as_secs_f64();
-        Ok(())
+        // Ranks without a part of the last batch have other statistics.
+        ranks::take_first(&self.rank, self.network.params())
     }
 
     /// Where a loss that is not finite comes from: ", first in …".
@@ -582,7 +655,7 @@ impl<'a> Training<'a> {
             config: self.config.clone(),
             dataset: self.dataset.meta().name.clone(),
             digest: self.dataset.digest()?,
-            devices: 1 + self.replicas.len(),
+            devices: self.devices(),
             progress: Progress { optimiser_step, ..self.progress.clone() },
         };
         state::write(path, &header, &self.tensors())
@@ -658,6 +731,10 @@ fn training_items(dataset: &Dataset, config: &TrainConfig) -> Vec<usize> {
     items
 }
 
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data have a JSON form")
+}
+
 fn predicts_targets(network: &Network) -> bool {
     matches!(network.config().head(), Head::Scalars | Head::Field { .. })
 }
@@ -671,20 +748,31 @@ fn is_finite(tensor: &Tensor) -> Result<bool, TrainError> {
     Ok(sum.is_finite())
 }
 
-/// Hands the batches of `items` in order, read ahead on other threads, to `take`, until it breaks;
-/// gives the time spent waiting for them.
+/// [`read_batches`] of `items` in their order.
 fn read_ahead(
     dataset: &Dataset,
     items: &[usize],
     batch_size: usize,
     options: &LoaderOptions,
-    mut take: impl FnMut(Batch) -> Result<ControlFlow<()>, TrainError>,
+    take: impl FnMut(Batch, usize) -> Result<ControlFlow<()>, TrainError>,
 ) -> Result<Duration, TrainError> {
-    let batches = items.chunks(batch_size).map(<[_]>::to_vec).collect();
+    let batches: Vec<&[usize]> = items.chunks(batch_size).collect();
+    read_batches(dataset, &batches, options, take)
+}
+
+/// Hands batches in order, or a share of each, read ahead on other threads, to `take` with the number of items of the
+/// whole batch, until it breaks; gives the time spent waiting for them.
+fn read_batches(
+    dataset: &Dataset,
+    batches: &[&[usize]],
+    options: &LoaderOptions,
+    mut take: impl FnMut(Batch, usize) -> Result<ControlFlow<()>, TrainError>,
+) -> Result<Duration, TrainError> {
+    let all = batches.iter().map(|batch| batch.to_vec()).collect();
     std::thread::scope(|scope| {
-        let mut loader = Loader::new(scope, dataset, batches, *options);
-        for batch in loader.by_ref() {
-            if take(batch?)?.is_break() {
+        let mut loader = Loader::new(scope, dataset, all, *options);
+        for (batch, items) in loader.by_ref().zip(batches) {
+            if take(batch?, items.len())?.is_break() {
                 break;
             }
         }

@@ -12,10 +12,11 @@ use steer3d_dataset::{
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_ops::tf32_is_permitted;
+use steer3d_ranks::Rank;
 use steer3d_train::{
     Balance, Checkpoints, ClassWeights, EpochMetrics, LossConfig, OptimiserConfig, Precision,
     Schedule, StateFolder, TrainConfig, TrainError, TrainEvent, Trained, Training, resume, state,
-    train,
+    step_traffic, train,
 };
 use steer3d_volume::Voxeliser;
 
@@ -432,6 +433,9 @@ fn steps_smaller_than_bf16_resolves_add_up() {
     assert!(below > found.len() * 9 / 10, "{below} of {}", found.len());
 }
 
+/// The losses of the steps, and what they led to.
+type Outcome = Result<(Vec<f32>, Network, Trained), TrainError>;
+
 /// As [`go_on`] on `devices` devices, all of which are this processor; the losses of the steps first.
 fn on_devices(
     folder: &Path,
@@ -439,9 +443,9 @@ fn on_devices(
     config: &TrainConfig,
     devices: usize,
     steps: usize,
-) -> Result<(Vec<f32>, Network, Trained), TrainError> {
+) -> Outcome {
     let home = tempfile::tempdir().unwrap();
-    let dataset = tetris(home.path(), 1);
+    let dataset = Rank::ALONE.run(|| Ok::<_, TrainError>(tetris(home.path(), 1)))?;
     let replica = |i: usize| {
         let network = Network::new(model, i as u64, DType::F32, &Device::Cpu).unwrap();
         network.with_recomputation(devices == 3)
@@ -464,8 +468,25 @@ fn on_devices(
     Ok((losses, network, trained))
 }
 
+/// [`on_devices`] of threads that are ranks with one device each.
+fn on_ranks(
+    folder: &Path,
+    model: &ModelConfig,
+    config: &TrainConfig,
+    ranks: usize,
+    steps: usize,
+) -> Vec<Outcome> {
+    std::thread::scope(|scope| {
+        let start = |rank: Rank| {
+            scope.spawn(move || rank.run(|| on_devices(folder, model, config, 1, steps)))
+        };
+        let threads: Vec<_> = Rank::threads(ranks).into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
 #[test]
-fn several_devices_train_as_one() {
+fn several_devices_and_several_ranks_train_as_one() {
     let everything = TrainConfig {
         loss: LossConfig {
             class_weights: Some(ClassWeights::Given((0..8).map(|i| 1.0 + f64::from(i)).collect())),
@@ -480,18 +501,25 @@ fn several_devices_train_as_one() {
         batch_size: 5,
         ..small()
     };
-    let smooth = steerable().to_toml().unwrap().replace("0.3", "0.0");
-    let smooth = ModelConfig::from_toml(&smooth).unwrap();
-    for (model, config) in [(smooth, everything.clone()), (plain(), small()), (plain(), everything)]
-    {
-        let run = |devices| {
+    let all = [(steerable(), everything.clone()), (plain(), small()), (plain(), everything)];
+    for (model, config) in all {
+        let run = |devices, ranks| {
             let folder = tempfile::tempdir().unwrap();
-            on_devices(folder.path(), &model, &config, devices, usize::MAX).unwrap()
+            if ranks == 1 {
+                return on_devices(folder.path(), &model, &config, devices, usize::MAX).unwrap();
+            }
+            let all = on_ranks(folder.path(), &model, &config, ranks, usize::MAX);
+            let mut all: Vec<_> = all.into_iter().map(Result::unwrap).collect();
+            let first = all.swap_remove(0);
+            for (losses, network, _) in all {
+                assert_eq!((losses, bits(&network)), (first.0.clone(), bits(&first.1)));
+            }
+            first
         };
-        let (expected, one, trained_by_one) = run(1);
+        let (expected, one, trained_by_one) = run(1, 1);
         // Of the small training the last batch of an epoch has two items, fewer than three devices.
-        for devices in [2, 3] {
-            let (losses, network, trained) = run(devices);
+        for (devices, ranks) in [(2, 1), (3, 1), (1, 2), (1, 3)] {
+            let (losses, network, trained) = run(devices, ranks);
             assert_eq!(losses.len(), expected.len());
             for (step, (found, expected)) in losses.iter().zip(&expected).enumerate() {
                 let tolerance = if step < 4 { 1e-6 } else { 1e-5 };
@@ -501,7 +529,7 @@ fn several_devices_train_as_one() {
             assert!(gaps.fold(0.0, f32::max) < 1e-3);
             let accuracies = |t: &Trained| t.epochs.last().unwrap().train_accuracy;
             assert_eq!(accuracies(&trained), accuracies(&trained_by_one));
-            let (again, other, _) = run(devices);
+            let (again, other, _) = run(devices, ranks);
             assert_eq!(again, losses);
             assert_eq!(bits(&other), bits(&network));
         }
@@ -515,6 +543,9 @@ fn a_training_on_two_devices_goes_on_to_the_same_bits_on_two_only() {
     let run = |folder: &tempfile::TempDir, devices, steps| {
         on_devices(folder.path(), &steerable(), &config, devices, steps)
     };
+    let ranks = |folder: &tempfile::TempDir, count, steps| {
+        on_ranks(folder.path(), &steerable(), &config, count, steps).swap_remove(0)
+    };
     let (losses, network, _) = run(&whole, 2, usize::MAX).unwrap();
     let (mut found, ..) = run(&parts, 2, 3).unwrap();
     let message = run(&parts, 1, usize::MAX).unwrap_err().to_string();
@@ -523,9 +554,63 @@ fn a_training_on_two_devices_goes_on_to_the_same_bits_on_two_only() {
     found.extend(rest);
     assert_eq!(found, losses);
     assert_eq!(bits(&resumed), bits(&network));
-    // Each device drops fields of its own.
-    let (alone, ..) = run(&tempfile::tempdir().unwrap(), 1, usize::MAX).unwrap();
-    assert_ne!(alone, losses);
+    let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (losses, network, _) = ranks(&whole, 2, usize::MAX).unwrap();
+    let (mut found, ..) = ranks(&parts, 2, 3).unwrap();
+    let message = ranks(&parts, 3, usize::MAX).unwrap_err().to_string();
+    assert!(message.contains("trained on 2 devices and now on 3"), "{message}");
+    let (rest, resumed, _) = ranks(&parts, 2, usize::MAX).unwrap();
+    found.extend(rest);
+    assert_eq!(found, losses);
+    assert_eq!(bits(&resumed), bits(&network));
+}
+
+#[test]
+fn what_a_step_exchanges_is_known() {
+    let traffic = |model: &ModelConfig, steps| {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let start = |rank: Rank| {
+                let folder = folder.path();
+                scope.spawn(move || {
+                    let train = || on_devices(folder, model, &small(), 1, steps);
+                    rank.run(train).unwrap();
+                    rank.traffic()
+                })
+            };
+            let threads: Vec<_> = Rank::threads(2).into_iter().map(start).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).next().unwrap()
+        })
+    };
+    for model in [plain(), steerable()] {
+        let [one, two] = [1, 2].map(|steps| traffic(&model, steps));
+        let found = (two.messages - one.messages, two.bytes - one.bytes);
+        let expected = step_traffic(&network(&model), 2);
+        assert_eq!(found, (expected.messages, expected.bytes));
+    }
+}
+
+#[test]
+fn ranks_with_nothing_to_do_or_other_settings_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { batch_size: 2, ..small() };
+    for found in on_ranks(folder.path(), &plain(), &config, 3, usize::MAX) {
+        let message = found.unwrap_err().to_string();
+        assert!(message.contains("a volume for each of the 3 ranks, found 2"), "{message}");
+    }
+    let found = std::thread::scope(|scope| {
+        let start = |rank: Rank| {
+            let config = TrainConfig { epochs: 1 + rank.index(), ..small() };
+            let folder = folder.path();
+            scope.spawn(move || rank.run(|| on_devices(folder, &plain(), &config, 1, usize::MAX)))
+        };
+        let threads: Vec<_> = Rank::threads(2).into_iter().map(start).collect();
+        threads.into_iter().map(|t| t.join().unwrap().unwrap_err().to_string()).collect::<Vec<_>>()
+    });
+    let named = |message: &String| {
+        message.contains("rank 1 differs from rank 0 in the settings of the training")
+    };
+    assert!(found.iter().any(named), "{found:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use candle_core::{Device, Tensor};
 use steer3d_ops::field_dropout;
+use steer3d_ranks::Rank;
 use steer3d_so3::{Irreps, Stream};
 
 use super::FieldLayer;
@@ -51,6 +52,10 @@ impl FieldLayer for FieldDropout {
         let x = joined.values();
         let shape = (x.dim(0)?, self.irreps.num_fields());
         let mut stream = Stream::new(seed, &format!("dropout/{}", self.name), &[step]);
+        // The masks of a batch are the same, however many ranks share it.
+        for _ in 0..Rank::current().items_before() * shape.1 {
+            stream.uniform();
+        }
         let kept = 1.0 - self.probability;
         let draw = |_| if stream.uniform() < kept { 1.0 / kept } else { 0.0 };
         let mask: Vec<f64> = (0..shape.0 * shape.1).map(draw).collect();

@@ -11,8 +11,19 @@ use super::routine::Element;
 /// A communicator.
 type Object = *mut c_void;
 
+/// `ncclUniqueId`: by what the processes of a communicator find each other.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Id(pub(crate) [u8; 128]);
+
 dynamic_library! { Nccl, "NCCL 2";
     init: b"ncclCommInitAll\0", unsafe extern "C" fn(*mut Object, c_int, *const c_int) -> c_int;
+    unique_id: b"ncclGetUniqueId\0", unsafe extern "C" fn(*mut Id) -> c_int;
+    init_rank: b"ncclCommInitRank\0", unsafe extern "C" fn(*mut Object, c_int, Id, c_int) -> c_int;
+    all_reduce: b"ncclAllReduce\0",
+        unsafe extern "C" fn(
+            *const c_void, *mut c_void, usize, c_uint, c_uint, Object, *mut c_void,
+        ) -> c_int;
     destroy: b"ncclCommDestroy\0", unsafe extern "C" fn(Object) -> c_int;
     group_start: b"ncclGroupStart\0", unsafe extern "C" fn() -> c_int;
     group_end: b"ncclGroupEnd\0", unsafe extern "C" fn() -> c_int;
@@ -32,6 +43,9 @@ pub(crate) struct Place {
     communicator: Object,
     stream: *mut c_void,
 }
+
+/// `ncclSum`.
+const SUM: c_uint = 0;
 
 fn checked(status: c_int) -> Result<()> {
     if status == 0 { Ok(()) } else { Err(Error::msg(format!("NCCL fails with status {status}"))) }
@@ -62,6 +76,51 @@ impl Nccl {
             stream: device.1,
         };
         (status == 0).then(|| communicators.into_iter().zip(devices).map(place).collect())
+    }
+
+    /// What [`place_of_rank`](Self::place_of_rank) takes on all ranks.
+    pub(crate) fn id(&self) -> Result<Id> {
+        let mut id = Id([0; 128]);
+        // SAFETY: it writes an id.
+        #[allow(unsafe_code)]
+        checked(unsafe { (self.unique_id)(&raw mut id) })?;
+        Ok(id)
+    }
+
+    /// The place of the current device of this thread as rank `rank` of `size`, which all ask for; `stream` is one of that
+    /// device.
+    pub(crate) fn place_of_rank(
+        &self,
+        id: Id,
+        [rank, size]: [usize; 2],
+        stream: *mut c_void,
+    ) -> Result<Place> {
+        let mut communicator = null_mut();
+        // SAFETY: it writes a communicator, and takes the id by value.
+        #[allow(unsafe_code)]
+        checked(unsafe {
+            (self.init_rank)(&raw mut communicator, size as c_int, id, rank as c_int)
+        })?;
+        Ok(Place { communicator, stream })
+    }
+
+    /// Puts the sum of the buffers of all ranks into `out`.
+    ///
+    /// # Safety
+    /// Both buffers have `count` elements, lie on the device of the place and live until the stream is done.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn sum_of_ranks(
+        &self,
+        place: &Place,
+        element: Element,
+        count: usize,
+        [buffer, out]: [u64; 2],
+    ) -> Result<()> {
+        let Place { communicator, stream } = *place;
+        let (from, to, element) =
+            (buffer as *const c_void, out as *mut c_void, data_type(element)?);
+        // SAFETY: as the caller says.
+        checked(unsafe { (self.all_reduce)(from, to, count, element, SUM, communicator, stream) })
     }
 
     /// Ends the use of places, whose streams must be done.
@@ -101,7 +160,6 @@ impl Nccl {
         buffers: &[u64],
         out: u64,
     ) -> Result<()> {
-        const SUM: c_uint = 0;
         let data_type = data_type(element)?;
         self.together(places.iter().zip(buffers).enumerate().map(|(i, (place, &from))| {
             let to = if i == 0 { out as *mut c_void } else { null_mut() };
@@ -145,7 +203,7 @@ impl Nccl {
 }
 
 #[cfg(feature = "nccl")]
-pub use on_device::DeviceLink;
+pub use on_device::{DeviceLink, RankLink};
 
 #[cfg(feature = "nccl")]
 mod on_device {
@@ -156,10 +214,11 @@ mod on_device {
     use candle_core::cuda_backend::{CudaDType, CudaDevice};
     use candle_core::op::BackpropOp;
     use candle_core::{CudaStorage, Device, Error, Layout, Result, Storage, Tensor};
+    use steer3d_ranks::{Rank, RankError};
 
     use super::super::cuda::view;
     use super::super::routine::Element;
-    use super::{Nccl, Place};
+    use super::{Id, Nccl, Place};
 
     static NCCL: LazyLock<Option<Nccl>> =
         LazyLock::new(|| Nccl::load(&["libnccl.so.2", "libnccl.so"]));
@@ -279,6 +338,99 @@ mod on_device {
         }
     }
 
+    /// The GPU of this process, which exchanges tensors with those of other processes by NCCL.
+    #[derive(Debug)]
+    pub struct RankLink {
+        nccl: &'static Nccl,
+        place: Place,
+        device: CudaDevice,
+        stream: Arc<CudaStream>,
+    }
+
+    impl Drop for RankLink {
+        fn drop(&mut self) {
+            if self.stream.synchronize().is_ok() {
+                self.nccl.end(&[self.place]);
+            }
+        }
+    }
+
+    impl RankLink {
+        /// Connects devices of [`gpu_device`](crate::gpu_device), one of each rank, all of which call this; `None` where
+        /// one of them is no GPU or has no NCCL.
+        ///
+        /// # Errors
+        /// If NCCL or a rank fails.
+        pub fn between(device: &Device, rank: &Rank) -> Result<Option<Self>> {
+            let known = NCCL.as_ref().zip(device.as_cuda_device().ok());
+            if rank.any(known.is_none()).map_err(Error::msg)? {
+                return Ok(None);
+            }
+            let Some((nccl, device)) = known else { return Ok(None) };
+            let id = || nccl.id().map(|id| id.0.to_vec()).map_err(Failed::Nccl);
+            let id = rank.from_first(id).map_err(Error::msg)?;
+            let id =
+                Id(id.try_into().map_err(|_| Error::msg("NCCL: expected an id of 128 bytes"))?);
+            let stream = device.cuda_stream();
+            stream.context().bind_to_thread().map_err(Error::msg)?;
+            let raw = stream.cu_stream().cast();
+            let place = nccl.place_of_rank(id, [rank.index(), rank.size()], raw)?;
+            Ok(Some(Self { nccl, place, device: device.clone(), stream }))
+        }
+
+        /// The sum of the rows of all ranks, f32 or f64, on each of them. NCCL settles the order in which they are added.
+        ///
+        /// # Errors
+        /// If the row is of another type or device, or NCCL fails.
+        pub fn sum(&self, row: &Tensor) -> Result<Tensor> {
+            match Element::of(row.dtype(), "sum over ranks")? {
+                Element::F64 => self.sum_of::<f64>(row, Element::F64),
+                element => self.sum_of::<f32>(row, element),
+            }
+        }
+
+        fn sum_of<T: CudaDType + DeviceRepr>(
+            &self,
+            row: &Tensor,
+            element: Element,
+        ) -> Result<Tensor> {
+            let row = row.contiguous()?;
+            let count = row.elem_count();
+            // SAFETY: NCCL writes all of it.
+            #[allow(unsafe_code)]
+            let out: CudaSlice<T> = unsafe { self.device.alloc(count)? };
+            let buffers = [address::<T>(&row, &self.stream)?, out.device_ptr(&self.stream).0];
+            // SAFETY: both are buffers of the device, and what frees them comes later on the same stream.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.nccl.sum_of_ranks(&self.place, element, count, buffers)?;
+            }
+            Ok(tensor(out, &self.device, count))
+        }
+    }
+
+    /// Why the first rank has no id for the others.
+    #[derive(Debug)]
+    enum Failed {
+        Nccl(Error),
+        Ranks(RankError),
+    }
+
+    impl From<RankError> for Failed {
+        fn from(error: RankError) -> Self {
+            Self::Ranks(error)
+        }
+    }
+
+    impl std::fmt::Display for Failed {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            match self {
+                Self::Nccl(error) => error.fmt(f),
+                Self::Ranks(error) => error.fmt(f),
+            }
+        }
+    }
+
     /// Where a row lies, which must be on the device of the stream.
     fn address<T: CudaDType>(row: &Tensor, stream: &Arc<CudaStream>) -> Result<u64> {
         let (storage, layout) = row.storage_and_layout();
@@ -366,5 +518,37 @@ mod tests {
         let refused = unsafe { nccl.copy(&places, Element::Bf16, 5, &[0; 3]) };
         assert!(refused.is_err());
         nccl.end(&places);
+    }
+
+    #[test]
+    fn every_rank_gets_the_sum() {
+        if !available() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = compile(include_str!("kernels/nccl_host.cc"), folder.path());
+        let nccl = &Nccl::load(&[path]).unwrap();
+        let id = nccl.id().unwrap();
+        let part = |rank: usize| {
+            let place = nccl.place_of_rank(id, [rank, 3], (0x5eed + rank) as *mut c_void).unwrap();
+            for element in [Element::F32, Element::F64, Element::F32] {
+                let (mut given, _) = buffers(element);
+                let mut out = guarded(&[], 5 * bytes_of(&[0.0], element).len());
+                let start = |buffer: &mut Vec<u64>| buffer.as_mut_ptr() as u64 + GUARD as u64;
+                let addresses = [start(&mut given[rank]), start(&mut out)];
+                // SAFETY: host memory for a library that computes on the host.
+                #[allow(unsafe_code)]
+                unsafe {
+                    nccl.sum_of_ranks(&place, element, 5, addresses).unwrap();
+                }
+                assert_eq!(values(&out, element), [33.0, 36.0, 39.0, 42.0, 45.0]);
+            }
+            nccl.end(&[place]);
+        };
+        std::thread::scope(|scope| {
+            for rank in 0..3 {
+                scope.spawn(move || part(rank));
+            }
+        });
     }
 }

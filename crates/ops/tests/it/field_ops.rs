@@ -1,9 +1,10 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use proptest::prelude::*;
 use steer3d_ops::{
-    Rank, field_affine, field_batch_norm, field_batch_norm_gate, field_dropout,
-    field_instance_norm, gate, norm_relu,
+    field_affine, field_batch_norm, field_batch_norm_gate, field_dropout, field_instance_norm,
+    gate, norm_relu,
 };
+use steer3d_ranks::Rank;
 use steer3d_so3::{Irrep, Irreps, Parity, random_rotations};
 
 use crate::common::{
@@ -428,7 +429,7 @@ fn batch_norm_of_several_ranks_is_that_of_the_whole_batch() {
     let weighting = normal(4, x.dims());
     for with_gate in [false, true] {
         let whole = run(&x, &weighting, with_gate);
-        let ranks = Rank::group(3).into_iter().zip([(0, 1), (1, 2), (3, 1)]);
+        let ranks = Rank::threads(3).into_iter().zip([(0, 1), (1, 2), (3, 1)]);
         let parts: Vec<Vec<Tensor>> = std::thread::scope(|scope| {
             let part = |(rank, (start, len)): (Rank, (usize, usize))| {
                 let [x, weighting] = [&x, &weighting].map(|t| t.narrow(0, start, len).unwrap());

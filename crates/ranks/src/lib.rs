@@ -1,0 +1,22 @@
+//! Ranks: threads or processes that compute one thing together.
+//!
+//! * [`Rank`]: one of them, and what it can ask of all: bytes and numbers of every rank, sums in their order, shares of
+//!   the work. [`Rank::current`] is the one as which a thread runs; outside of [`Rank::run`] it is [`Rank::ALONE`].
+//! * [`Collectives`]: how bytes get from rank to rank: within a process, by MPI (feature `mpi`), or over TCP.
+//! * [`Launch`]: what a launcher (Slurm, torchrun, mpirun) says of this process, and [`World`], which connects it.
+
+mod bytes;
+mod collectives;
+mod launch;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod rank;
+mod tcp;
+mod threads;
+mod world;
+
+pub use bytes::Number;
+pub use collectives::{ANOTHER_FAILED, Collectives, Failure, RankError};
+pub use launch::{Launch, LaunchError, Launcher, Master};
+pub use rank::{Rank, Share, Traffic};
+pub use world::{ConnectError, World};
