@@ -1,4 +1,4 @@
-.PHONY: demo answer results test test-onnx test-python release package book wheel setup
+.PHONY: demo answer results test test-onnx test-mpi test-python release package book wheel setup
 
 demo: setup
 	cargo run --release --locked -p steer3d-cli -- demo --out steer3d-demo
@@ -23,6 +23,10 @@ test: setup
 # ONNX models, a heavy build.
 test-onnx: setup
 	cargo test --workspace --locked --features steer3d-cli/onnx --test eval --test cli -- onnx makers
+
+# Several processes by MPI, with Open MPI from the system's packages: the crates are built anew with its feature.
+test-mpi: setup
+	scripts/mpi
 
 # The program with ONNX models as an archive for this platform, in target/.
 release: setup
