@@ -80,7 +80,7 @@ pub(crate) struct ProtocolArgs {
     #[arg(long, conflicts_with_all = [
         "rotations", "angles", "translations", "angle_step", "axes", "rotations_and_translations",
         "even", "groups", "search", "search_rounds", "ball", "outside", "surface_tolerance", "rotate",
-        "interpolation",
+        "interpolation", "turning",
     ])]
     protocol: Option<PathBuf>,
     /// Uniform random rotations of each item
@@ -131,6 +131,9 @@ pub(crate) struct ProtocolArgs {
     /// How rotated and moved voxels are interpolated: cubic splines as in SciPy; trilinear is faster and blurs
     #[arg(long, default_value = "cubic")]
     interpolation: Interpolation,
+    /// Items, up to 6, that the page of the report shows turning, with the answers of every model to 36 steps
+    #[arg(long, default_value_t = Protocol::default().turning)]
+    turning: usize,
     /// Volumes evaluated in a batch: changes speed and memory only [default: 32, fewer of large ones]
     #[arg(long)]
     eval_batch_size: Option<usize>,
@@ -232,6 +235,7 @@ impl ProtocolArgs {
             outside: self.outside,
             surface_tolerance: self.surface_tolerance,
             sources,
+            turning: self.turning,
             ..standard
         }
     }
@@ -269,7 +273,10 @@ fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Re
     if !args.class_names.is_empty() && !dataset.meta().class_names.is_empty() {
         bail!("--class-names: {} has classes of its own; leave the option out", data.display());
     }
-    let (split, protocol) = (args.protocol.split(), args.protocol.protocol(&dataset, seed)?);
+    let (split, mut protocol) = (args.protocol.split(), args.protocol.protocol(&dataset, seed)?);
+    if args.out.is_none() {
+        protocol.turning = 0;
+    }
     if let Some(folder) = &args.export {
         return export(folder, &dataset, split, &protocol, output);
     }

@@ -86,7 +86,7 @@ pub fn compare(
     }
     fs::create_dir_all(&config.folder).at(config.folder.display())?;
     let _lock = lock(&config.folder)?;
-    let (mut models, mut journals) = (vec![], vec![]);
+    let (mut models, mut firsts, mut journals) = (vec![], vec![], vec![]);
     for (architecture, training) in &config.rivals {
         let model = rival(&prototypes, *architecture, config.budget, session)?;
         let mut trials = vec![];
@@ -108,7 +108,9 @@ pub fn compare(
                 };
             journals.push(journal);
             let mut trial = Trial::new(seed, seconds, report, protocol);
-            if !trials.is_empty() {
+            if trials.is_empty() {
+                firsts.push(predictor);
+            } else {
                 trial.report.predictions.clear();
             }
             trials.push(trial);
@@ -118,7 +120,8 @@ pub fn compare(
     let name = &dataset.meta().name;
     let comparison = Comparison::new(name, protocol, &models);
     let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
-    let section = Evaluation { dataset, split: *split, protocol }.illustrated(first, &[])?;
+    let firsts: Vec<&dyn Predictor> = firsts.iter().map(|model| model as _).collect();
+    let section = Evaluation { dataset, split: *split, protocol }.illustrated(first, &firsts)?;
     let title = format!("Networks on {name}, trained from seed {}", config.seeds.start);
     write_report(&config.folder, &Report::new(&title, session.command, vec![section]))?;
     write_comparison(&config.folder, &comparison)?;

@@ -43,6 +43,66 @@ pub fn reading(section: &Section) -> Vec<String> {
     }
 }
 
+/// Most points, or per cent, that a model may lose where it is said to survive rotation.
+const SURVIVES: f64 = 0.05;
+
+/// A paragraph that says which models survive random rotations, what they lose at them, and how that is counted.
+pub fn verdict(section: &Section) -> Option<String> {
+    let labelled = section.is_labelled();
+    let loss = |model| loss(section.answers(), labelled, model);
+    let unit = if section.answers() == AnswerKind::Values { "%" } else { "points" };
+    let said = section.models.iter().filter_map(|model| {
+        let (name, loss) = (&model.name, loss(model)?);
+        let size = percent(loss);
+        Some(match loss <= SURVIVES {
+            true => format!("{name} survives rotation: yes, within {size} {unit}"),
+            false => format!("{name} survives rotation: no, it loses {size} {unit}"),
+        })
+    });
+    let said = said.collect::<Vec<_>>().join("; ");
+    let n = section.protocol.rotations;
+    let counted = match (section.answers(), labelled) {
+        (AnswerKind::Classes, true) => format!(
+            "volumes that are right unrotated and wrong at one or more of {n} random rotations, or at the worst one found"
+        ),
+        (AnswerKind::Classes, false) => {
+            format!("volumes whose prediction changes at one or more of {n} random rotations")
+        }
+        (AnswerKind::Voxels, true) => {
+            "voxels that are labelled right unrotated and not at random rotations, less the \
+             opposite, background left out"
+                .into()
+        }
+        (AnswerKind::Voxels, false) => {
+            "voxels whose label changes at random rotations, background left out".into()
+        }
+        (AnswerKind::Values, _) => {
+            "how far outputs, turned back, move at random rotations, in per cent of their size"
+                .into()
+        }
+    };
+    (!said.is_empty()).then(|| {
+        format!("{said}. Counted: {counted}; up to {} {unit} are a yes.", 100.0 * SURVIVES)
+    })
+}
+
+/// What a model loses at random rotations, as a share.
+fn loss(answers: AnswerKind, labelled: bool, model: &ModelReport) -> Option<f64> {
+    let [unrotated, random] = both(model)?;
+    let value = |report: &ConditionReport, name| Some(report.get(name)?.value);
+    Some(match (answers, labelled) {
+        (AnswerKind::Classes, true) => {
+            let worst = model.sources.first()?.condition(Condition::Worst);
+            let found = worst.and_then(|report| value(report, "accuracy")).unwrap_or(1.0);
+            value(unrotated, "accuracy")? - value(random, "worst_case_accuracy")?.min(found)
+        }
+        (AnswerKind::Classes, false) => 1.0 - value(random, "consistency")?,
+        (AnswerKind::Voxels, true) => (-value(random, "foreground_accuracy_change")?).max(0.0),
+        (AnswerKind::Voxels, false) => 1.0 - value(random, "foreground_consistency")?,
+        (AnswerKind::Values, _) => value(random, "relative_deviation")?,
+    })
+}
+
 /// What unrotated and turned voxels differ in beside the rotation, and how much that alone does where the protocol
 /// has a translation between voxels.
 fn smoothing(section: &Section) -> Option<String> {
