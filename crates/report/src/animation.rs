@@ -10,9 +10,6 @@ use crate::gallery::PNG_URI;
 use crate::raster::pixels;
 use crate::svg::{Anchor, Svg, colour, shorten};
 
-/// Pixels for a unit of the drawing.
-const SCALE: f32 = 2.0;
-
 /// How fast the volume turns.
 const STEPS_PER_SECOND: u16 = 6;
 
@@ -38,19 +35,23 @@ pub fn animation(turning: &Turning) -> Result<Vec<u8>, ReportError> {
     let pictures = pictures(turning).map_err(fault)?;
     let drawn = |step: usize| {
         let drawing = drawing(turning, &pictures[step], step).file();
-        pixels(&drawing, SCALE).map_err(fault)
+        pixels(&drawing, 1.0).map_err(fault)
     };
     let (mut file, first) = (vec![], drawn(0)?);
     let mut encoder = png::Encoder::new(&mut file, first.width(), first.height());
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_compression(png::Compression::High);
+    // Flat colours are smallest as they are.
+    encoder.set_filter(png::Filter::NoFilter);
     encoder.set_animated(pictures.len() as u32, 0)?;
     encoder.set_frame_delay(1, STEPS_PER_SECOND)?;
     let mut writer = encoder.write_header()?;
     for step in 0..pictures.len() {
         let pixels = drawn(step)?;
-        let colours = pixels.data().chunks_exact(4).flat_map(|pixel| &pixel[..3]);
-        writer.write_image_data(&colours.copied().collect::<Vec<u8>>())?;
+        // Colours are multiplied by the opacity; what is left of it is white paper.
+        let on_white = |pixel: &[u8]| [0, 1, 2].map(|c| pixel[c] + (255 - pixel[3]));
+        let colours = pixels.data().chunks_exact(4).flat_map(on_white);
+        writer.write_image_data(&colours.collect::<Vec<u8>>())?;
     }
     writer.finish()?;
     Ok(file)

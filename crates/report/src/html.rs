@@ -33,7 +33,7 @@ pub fn html(report: &Report) -> Result<String, ReportError> {
     Ok(template.render(context! {
         downloads => [
             download("results.csv", "text/csv", results_csv(report)?),
-            download("report.json", "application/json", report.to_json()?),
+            download("report.json", "application/json", numbers(report)?),
         ],
         title => &report.title,
         version => &report.steer3d_version,
@@ -42,6 +42,17 @@ pub fn html(report: &Report) -> Result<String, ReportError> {
         script => report.sections.iter().any(|s| !s.turning.is_empty()).then_some(include_str!("page.js")),
         sections => Serde(&sections),
     })?)
+}
+
+/// The report as JSON, without the pictures, which the page shows.
+fn numbers(report: &Report) -> Result<String, ReportError> {
+    let mut value = serde_json::to_value(report)?;
+    for section in value["sections"].as_array_mut().into_iter().flatten() {
+        for pictures in ["gallery", "turning"] {
+            section.as_object_mut().map(|section| section.remove(pictures));
+        }
+    }
+    Ok(value.to_string())
 }
 
 /// What was measured on one dataset, in words and cells.

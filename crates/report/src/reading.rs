@@ -43,64 +43,55 @@ pub fn reading(section: &Section) -> Vec<String> {
     }
 }
 
-/// Most points, or per cent, that a model may lose where it is said to survive rotation.
-const SURVIVES: f64 = 0.05;
+/// Most of the accuracy, and of the size of outputs, that a model may lose at random rotations where it is said to survive
+/// them, and the least share of answers that stay.
+const MOST_LOST: f64 = 0.05;
+const LEAST_KEPT: f64 = 0.9;
 
-/// A paragraph that says which models survive random rotations, what they lose at them, and how that is counted.
+/// A paragraph that says which models survive random rotations, and what that takes.
 pub fn verdict(section: &Section) -> Option<String> {
-    let labelled = section.is_labelled();
-    let loss = |model| loss(section.answers(), labelled, model);
-    let unit = if section.answers() == AnswerKind::Values { "%" } else { "points" };
-    let said = section.models.iter().filter_map(|model| {
-        let (name, loss) = (&model.name, loss(model)?);
-        let size = percent(loss);
-        Some(match loss <= SURVIVES {
-            true => format!("{name} survives rotation: yes, within {size} {unit}"),
-            false => format!("{name} survives rotation: no, it loses {size} {unit}"),
-        })
-    });
-    let said = said.collect::<Vec<_>>().join("; ");
-    let n = section.protocol.rotations;
-    let counted = match (section.answers(), labelled) {
-        (AnswerKind::Classes, true) => format!(
-            "volumes that are right unrotated and wrong at one or more of {n} random rotations, or at the worst one found"
-        ),
-        (AnswerKind::Classes, false) => {
-            format!("volumes whose prediction changes at one or more of {n} random rotations")
-        }
-        (AnswerKind::Voxels, true) => {
-            "voxels that are labelled right unrotated and not at random rotations, less the \
-             opposite, background left out"
-                .into()
-        }
-        (AnswerKind::Voxels, false) => {
-            "voxels whose label changes at random rotations, background left out".into()
-        }
-        (AnswerKind::Values, _) => {
-            "how far outputs, turned back, move at random rotations, in per cent of their size"
-                .into()
-        }
+    let said = section.models.iter().filter_map(|model| survival(section, model));
+    let said = said.collect::<Vec<_>>().join(" ");
+    let [lost, kept] = [MOST_LOST, LEAST_KEPT].map(|share| 100.0 * share);
+    let kept = format!("at least {kept} % of the answers stay those to the unrotated volumes");
+    let takes = match (section.answers(), section.is_labelled()) {
+        (AnswerKind::Values, _) => format!("outputs move by at most {lost} % of their size"),
+        (_, true) => format!("at most {lost} points of accuracy are lost, and {kept}"),
+        (_, false) => kept,
     };
-    (!said.is_empty()).then(|| {
-        format!("{said}. Counted: {counted}; up to {} {unit} are a yes.", 100.0 * SURVIVES)
-    })
+    (!said.is_empty()).then(|| format!("{said} A yes means that at random rotations {takes}."))
 }
 
-/// What a model loses at random rotations, as a share.
-fn loss(answers: AnswerKind, labelled: bool, model: &ModelReport) -> Option<f64> {
-    let [unrotated, random] = both(model)?;
-    let value = |report: &ConditionReport, name| Some(report.get(name)?.value);
-    Some(match (answers, labelled) {
-        (AnswerKind::Classes, true) => {
-            let worst = model.sources.first()?.condition(Condition::Worst);
-            let found = worst.and_then(|report| value(report, "accuracy")).unwrap_or(1.0);
-            value(unrotated, "accuracy")? - value(random, "worst_case_accuracy")?.min(found)
+/// Whether a model survives, with what it loses and what stays.
+fn survival(section: &Section, model: &ModelReport) -> Option<String> {
+    let [_, random] = both(model)?;
+    let value = |name| Some(random.get(name)?.value);
+    let (change, kept) = match section.answers() {
+        AnswerKind::Classes => ("accuracy_change", "agreement"),
+        AnswerKind::Voxels => ("foreground_accuracy_change", "foreground_consistency"),
+        AnswerKind::Values => {
+            let moved = value("relative_deviation")?;
+            let word = if moved <= MOST_LOST { "yes" } else { "no" };
+            let share = share(moved);
+            return Some(format!(
+                "{} survives rotation: {word}, its outputs move by {share}.",
+                model.name
+            ));
         }
-        (AnswerKind::Classes, false) => 1.0 - value(random, "consistency")?,
-        (AnswerKind::Voxels, true) => (-value(random, "foreground_accuracy_change")?).max(0.0),
-        (AnswerKind::Voxels, false) => 1.0 - value(random, "foreground_consistency")?,
-        (AnswerKind::Values, _) => value(random, "relative_deviation")?,
-    })
+    };
+    let lost = match section.is_labelled() {
+        true => Some((-value(change)?).max(0.0)),
+        false => None,
+    };
+    let kept = value(kept)?;
+    let survives = lost.is_none_or(|lost| lost <= MOST_LOST) && kept >= LEAST_KEPT;
+    let word = if survives { "yes, " } else { "no, " };
+    let lost = lost.map_or_else(String::new, |lost| match survives {
+        true => format!("within {} points, and ", percent(lost)),
+        false => format!("{} points are lost, and ", percent(lost)),
+    });
+    let kept = percent(kept);
+    Some(format!("{} survives rotation: {word}{lost}{kept} % of its answers stay.", model.name))
 }
 
 /// What unrotated and turned voxels differ in beside the rotation, and how much that alone does where the protocol

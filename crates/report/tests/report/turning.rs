@@ -174,10 +174,11 @@ fn the_animated_picture_has_a_frame_for_every_step() {
         frames.push(frame);
     }
     let pictures = pixels(&turning.uri);
-    // Squares of 168 / 13 units of two pixels from (16, 40) on.
+    // Squares of 12 pixels from (16, 40) on.
     for (step, frame) in frames.iter().enumerate() {
+        assert_eq!(frame[..3], [255; 3]);
         for i in 0..SIZE * SIZE {
-            let [x, y] = [(i % SIZE, 16), (i / SIZE, 40)].map(|(n, from)| 2 * (from + 12 * n) + 12);
+            let [x, y] = [(i % SIZE, 16), (i / SIZE, 40)].map(|(n, from)| from + 12 * n + 6);
             let grey = pictures[step * SIZE * SIZE + i];
             assert_eq!(frame[3 * (y * width + x)..][..3], [grey; 3], "{step}, {i}");
         }
