@@ -20,7 +20,7 @@ const ANIMATE_EXAMPLES: &str = "Examples:
 #[derive(Subcommand)]
 pub(crate) enum ReportCommand {
     /// Show how scores differ between two reports; a star marks 95 % intervals that do not meet
-    #[command(after_help = EXAMPLES)]
+    #[command(after_long_help = EXAMPLES)]
     Diff {
         /// report.json of the first evaluation
         before: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) enum ReportCommand {
         after: PathBuf,
     },
     /// Write a volume that turns, with the answers of every model, as an animated PNG
-    #[command(after_help = ANIMATE_EXAMPLES)]
+    #[command(after_long_help = ANIMATE_EXAMPLES)]
     Animate {
         /// report.json of an evaluation of classes
         report: PathBuf,

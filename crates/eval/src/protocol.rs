@@ -32,6 +32,7 @@ const MAX_DRAWS: usize = 1 << 28;
 
 /// What is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The stored voxels, by interpolation: the model's own error and that of resampling.
@@ -60,6 +61,7 @@ impl fmt::Display for Source {
 /// assert_eq!(protocol.transforms(Condition::Random, 0).len(), 32);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Protocol {
     /// Seed of all random numbers of the evaluation.
@@ -382,6 +384,7 @@ fn grid_direction(index: usize) -> [f64; 3] {
 
 /// The rotations of a regular polyhedron.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PointGroup {
     /// 12 rotations, some of those of the cube.
@@ -435,6 +438,7 @@ impl FromStr for PointGroup {
 ///
 /// The result bounds the accuracy under all rotations from above; no search can prove more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Search {
     /// Evenly spread rotations that are tried first.
@@ -454,6 +458,7 @@ impl Search {
 
 /// What is kept of a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Mask {
     /// All of it. Corners that are turned out of the grid are lost.
