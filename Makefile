@@ -1,4 +1,4 @@
-.PHONY: demo answer results test test-onnx test-mpi test-python release package book wheel setup
+.PHONY: demo answer pictures results test test-onnx test-mpi test-python release package book wheel setup
 
 demo: setup
 	cargo run --release --locked -p steer3d-cli -- demo --out steer3d-demo
@@ -12,6 +12,12 @@ answer: setup
 	cargo run --release --locked -p steer3d-cli -- compare steer3d-answer/cath.h5 --epochs 12 --seeds 3 \
 	  --interpolation cubic --rotations 8 --angles 15,45,90,180 --translations 1,2,4 --groups cube \
 	  --search 24 --search-rounds 4 --out steer3d-answer
+
+# The pictures of README: a domain that turns, and accuracy against the angle.
+pictures: setup
+	cargo run --release --locked -p steer3d-cli -- demo cath --out steer3d-pictures
+	cargo run --release --locked -p steer3d-cli -- report animate steer3d-pictures/report.json --out docs/src/pictures/turning.png
+	cp steer3d-pictures/figures/1-cath-accuracy-angle.svg docs/src/pictures/angle.svg
 
 # The experiments of docs/src/results.md; one of them: scripts/results NAME.
 results: setup

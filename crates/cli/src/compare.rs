@@ -30,6 +30,9 @@ interrupted goes on with the trainings and evaluations that are not finished.";
 pub(crate) struct CompareArgs {
     /// Dataset (HDF5)
     dataset: PathBuf,
+    /// Folder for the tables, the report and the trained models
+    #[arg(long, short)]
+    out: PathBuf,
     /// Networks, sized for the dataset
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Architecture::RIVALS)]
     models: Vec<Architecture>,
@@ -50,9 +53,6 @@ pub(crate) struct CompareArgs {
     training: TrainingArgs,
     #[command(flatten)]
     protocol: ProtocolArgs,
-    /// Folder for the tables, the report and the trained models
-    #[arg(long, short)]
-    out: PathBuf,
 }
 
 pub(crate) fn run(args: &CompareArgs, seed: u64, device: &Device, output: &Output) -> Result<u8> {

@@ -83,28 +83,28 @@ and x; on the right: an isosurface, coloured by channel.";
 #[derive(Subcommand)]
 pub(crate) enum DatasetCommand {
     /// Make a dataset from a folder of classes, a table of paths and labels, or files without labels
-    #[command(after_help = BUILD_EXAMPLES)]
+    #[command(after_long_help = BUILD_EXAMPLES)]
     Build(Box<BuildArgs>),
     /// Make a dataset from a NumPy archive (.npz), or the Tetris shapes from nothing
-    #[command(after_help = IMPORT_EXAMPLES)]
+    #[command(after_long_help = IMPORT_EXAMPLES)]
     Import(Box<ImportArgs>),
     /// Describe a dataset and check every volume of it
-    #[command(after_help = "Example:\n  steer3d dataset inspect cath.h5")]
+    #[command(after_long_help = "Example:\n  steer3d dataset inspect cath.h5")]
     Inspect {
         /// Dataset (HDF5)
         dataset: PathBuf,
     },
     /// Read every item and compare it with its checksum; exit code 2 if one is broken
-    #[command(after_help = "Example:\n  steer3d dataset verify cath.h5")]
+    #[command(after_long_help = "Example:\n  steer3d dataset verify cath.h5")]
     Verify {
         /// Dataset (HDF5)
         dataset: PathBuf,
     },
     /// Draw new training, validation and test splits
-    #[command(after_help = SPLIT_EXAMPLES)]
+    #[command(after_long_help = SPLIT_EXAMPLES)]
     Split(SplitArgs),
     /// Write an item as a file of another program, or the list of items
-    #[command(after_help = EXPORT_EXAMPLES)]
+    #[command(after_long_help = EXPORT_EXAMPLES)]
     Export {
         /// Dataset (HDF5)
         dataset: PathBuf,
@@ -116,7 +116,7 @@ pub(crate) enum DatasetCommand {
         to: PathBuf,
     },
     /// Draw an item as a PNG picture
-    #[command(after_help = VIEW_EXAMPLES)]
+    #[command(after_long_help = VIEW_EXAMPLES)]
     View {
         /// Dataset (HDF5)
         dataset: PathBuf,

@@ -38,50 +38,51 @@ pub(crate) struct EvalArgs {
     /// Models (.safetensors, .onnx), then the dataset (HDF5)
     #[arg(required = true, num_args = 1.., value_names = ["MODEL", "DATASET"])]
     paths: Vec<PathBuf>,
+    /// Folder for the report
+    #[arg(long, short)]
+    out: Option<PathBuf>,
     /// A program that predicts, as docs/src/guide/predictors.md describes; may be given several times
     #[arg(long)]
     command: Vec<String>,
     /// Seconds that a --command has to answer a batch, the first one with its own start
-    #[arg(long, requires = "command", value_parser = seconds,
+    #[arg(hide_short_help = true, long, requires = "command", value_parser = seconds,
           default_value_t = SubprocessPredictor::TIMEOUT.as_secs_f64())]
     command_timeout: f64,
     /// Take the answers of networks by the names of their classes, where the dataset has the same names in another
     /// order
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     map_classes: bool,
     /// Names of the classes of models of other makers, separated by commas, where the dataset has none and no network
     /// is evaluated beside them
-    #[arg(long, value_delimiter = ',', conflicts_with = "export")]
+    #[arg(hide_short_help = true, long, value_delimiter = ',', conflicts_with = "export")]
     class_names: Vec<String>,
     /// Write the rotated and moved volumes and their SHA-256 to a folder, and evaluate nothing
-    #[arg(long, conflicts_with_all = ["command", "predictions", "out"])]
+    #[arg(hide_short_help = true, long, conflicts_with_all = ["command", "predictions", "out"])]
     export: Option<PathBuf>,
     /// Folder that --export has written, with the predictions.csv for its volumes; may be given several
     /// times
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     predictions: Vec<PathBuf>,
     /// What models of other makers answer [default: as the networks beside them, else classes]
-    #[arg(long, value_enum)]
+    #[arg(hide_short_help = true, long, value_enum)]
     answers: Option<AnswerKind>,
     #[command(flatten)]
     protocol: ProtocolArgs,
-    /// Folder for the report
-    #[arg(long, short)]
-    out: Option<PathBuf>,
 }
 
 /// What is done to the test volumes.
 #[derive(Args)]
+#[command(next_help_heading = "What is done to the volumes")]
 pub(crate) struct ProtocolArgs {
     /// Items to evaluate
     #[arg(long, default_value = "test", value_parser = split_parser())]
     split: Split,
     /// TOML file with the fields of `protocol` in report.json, instead of the options for them;
     /// what it leaves out has its default
-    #[arg(long, conflicts_with_all = [
+    #[arg(hide_short_help = true, long, conflicts_with_all = [
         "rotations", "angles", "translations", "angle_step", "axes", "rotations_and_translations",
         "even", "groups", "search", "search_rounds", "ball", "outside", "surface_tolerance", "rotate",
-        "interpolation",
+        "interpolation", "turning",
     ])]
     protocol: Option<PathBuf>,
     /// Uniform random rotations of each item
@@ -94,16 +95,16 @@ pub(crate) struct ProtocolArgs {
     #[arg(long, value_delimiter = ',')]
     translations: Option<Vec<f64>>,
     /// Angles every so many degrees up to 180, instead of --angles
-    #[arg(long, conflicts_with = "angles", value_parser = angle_step)]
+    #[arg(hide_short_help = true, long, conflicts_with = "angles", value_parser = angle_step)]
     angle_step: Option<f64>,
     /// Axes (x, y, z or X:Y:Z) about which to turn by every angle, and at random
     #[arg(long, value_delimiter = ',', value_parser = axis)]
     axes: Vec<Axis>,
     /// Distances (voxels) of translations after random rotations, separated by commas
-    #[arg(long, value_delimiter = ',')]
+    #[arg(hide_short_help = true, long, value_delimiter = ',')]
     rotations_and_translations: Vec<f64>,
     /// Evenly spread rotations of each item
-    #[arg(long, default_value_t = 0)]
+    #[arg(hide_short_help = true, long, default_value_t = 0)]
     even: usize,
     /// Groups all of whose rotations are used: tetrahedron, cube (under which voxels need no
     /// interpolation), icosahedron
@@ -113,17 +114,17 @@ pub(crate) struct ProtocolArgs {
     #[arg(long, value_name = "GRID", value_parser = clap::value_parser!(u32).range(1..))]
     search: Option<u32>,
     /// Rounds of refinement of the search, six rotations each
-    #[arg(long, default_value_t = 6, requires = "search")]
+    #[arg(hide_short_help = true, long, default_value_t = 6, requires = "search")]
     search_rounds: usize,
     /// Keep only the largest ball about the centre of every volume, so that no corner is lost in turning
     #[arg(long)]
     ball: bool,
     /// Value around the stored voxels, which comes in when they are turned or moved
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(hide_short_help = true, long, default_value_t = 0.0, allow_negative_numbers = true)]
     outside: f32,
     /// How far surfaces of labelled voxels may be apart to count as the same (NSD), in the unit of the voxel size
     /// [default: longest edge of a voxel]
-    #[arg(long, value_name = "LENGTH")]
+    #[arg(hide_short_help = true, long, value_name = "LENGTH")]
     surface_tolerance: Option<f64>,
     /// What is rotated: the stored voxels, by interpolation; the stored points or meshes, exactly,
     /// before voxelising; or both [default: both where the dataset stores points or meshes]
@@ -132,8 +133,11 @@ pub(crate) struct ProtocolArgs {
     /// How rotated and moved voxels are interpolated: cubic splines as in SciPy; trilinear is faster and blurs
     #[arg(long, default_value = "cubic")]
     interpolation: Interpolation,
+    /// Items, up to 6, that the page of the report shows turning, with the answers of every model to 36 steps
+    #[arg(hide_short_help = true, long, default_value_t = Protocol::default().turning)]
+    turning: usize,
     /// Volumes evaluated in a batch: changes speed and memory only [default: 32, fewer of large ones]
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     eval_batch_size: Option<usize>,
 }
 
@@ -233,6 +237,7 @@ impl ProtocolArgs {
             outside: self.outside,
             surface_tolerance: self.surface_tolerance,
             sources,
+            turning: self.turning,
             ..standard
         }
     }
@@ -270,7 +275,10 @@ fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Re
     if !args.class_names.is_empty() && !dataset.meta().class_names.is_empty() {
         bail!("--class-names: {} has classes of its own; leave the option out", data.display());
     }
-    let (split, protocol) = (args.protocol.split(), args.protocol.protocol(&dataset, seed)?);
+    let (split, mut protocol) = (args.protocol.split(), args.protocol.protocol(&dataset, seed)?);
+    if args.out.is_none() {
+        protocol.turning = 0;
+    }
     if let Some(folder) = &args.export {
         // What is computed nowhere is not shared.
         let export = || export(folder, &dataset, split, &protocol, output);

@@ -4,6 +4,7 @@ mod allocator;
 mod compare;
 mod dataset;
 mod demo;
+mod docs;
 mod equivariance;
 mod eval;
 mod export;
@@ -26,7 +27,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use candle_core::Device;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::builder::StyledStr;
+use clap::builder::styling::{AnsiColor, Style, Styles};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use steer3d::eval::EvalError;
 use steer3d::experiments::Data;
 use steer3d::nn::NnError;
@@ -43,7 +46,7 @@ pub use crate::allocator::OrExit;
 /// Rotation-equivariant networks for voxel volumes, and a measure of how far a model survives
 /// rotation.
 #[derive(Parser)]
-#[command(name = "steer3d", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "steer3d", version, propagate_version = true, max_term_width = 100, styles = STYLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -57,32 +60,45 @@ struct Cli {
 pub(crate) struct Global {
     /// Seed of everything random: the same seed gives the same result on any number of threads
     /// [default: that of an experiment file, else 0]
-    #[arg(long, global = true, env = "STEER3D_SEED")]
+    #[arg(long, global = true, env = "STEER3D_SEED", hide_short_help = true)]
     seed: Option<u64>,
     /// Threads to use [default: all]
-    #[arg(long, global = true, env = "STEER3D_THREADS")]
+    #[arg(long, global = true, env = "STEER3D_THREADS", hide_short_help = true)]
     threads: Option<usize>,
     /// Where to compute: auto, cpu or cuda:N; several for `train`, such as cuda:0,cuda:1, compute each batch in
     /// parts
-    #[arg(long, global = true, default_value = "auto", env = "STEER3D_DEVICE")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "auto",
+        env = "STEER3D_DEVICE",
+        hide_short_help = true
+    )]
     device: String,
     /// Most memory to take for what files and datasets hold, such as 500MB or 8GiB [default: half of what the
     /// machine has, or of what limits allow this process]
-    #[arg(long, global = true, env = "STEER3D_MEMORY", value_name = "SIZE", value_parser = memory)]
+    #[arg(long, global = true, env = "STEER3D_MEMORY", value_name = "SIZE", value_parser = memory, hide_short_help = true)]
     memory: Option<ByteSize>,
     /// What started one process for each device, which share the work of train, compare, eval, predict, dataset build and
     /// dataset import
-    #[arg(long, global = true, value_enum, default_value_t, env = "STEER3D_LAUNCHER")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "STEER3D_LAUNCHER",
+        hide_short_help = true
+    )]
     launcher: Launcher,
     /// Seconds that such processes wait for each other
     #[arg(long, global = true, default_value_t = 1800, env = "STEER3D_RANK_TIMEOUT", value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(1..=MAX_WAIT))]
+          value_parser = clap::value_parser!(u64).range(1..=MAX_WAIT), hide_short_help = true)]
     rank_timeout: u64,
     /// Print the result as one JSON object on standard output
     #[arg(long, global = true)]
     json: bool,
     /// Print tables with all columns, though the terminal is narrower
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     wide: bool,
     /// Show no progress
     #[arg(long, short, global = true)]
@@ -92,49 +108,60 @@ pub(crate) struct Global {
 /// A year.
 const MAX_WAIT: u64 = 365 * 24 * 3600;
 
-/// The commands, the most used first.
+/// The commands, each of which belongs to one of the [`GROUPS`].
 #[derive(Subcommand)]
 enum Command {
-    /// Answer for any file with a trained network: classes, values or labels of voxels
-    #[command(after_help = predict::EXAMPLES)]
+    /// Answer for files with a trained network
+    ///
+    /// The answers are classes, values or labels of voxels, for any file that a dataset can be made of.
+    #[command(after_long_help = predict::EXAMPLES)]
     Predict(predict::PredictArgs),
     /// Make, describe and check HDF5 datasets
     #[command(subcommand)]
     Dataset(dataset::DatasetCommand),
-    /// Train a network, as an experiment file or options describe it
-    #[command(after_help = train::EXAMPLES)]
+    /// Train a network, as a file or options describe it
+    #[command(after_long_help = train::EXAMPLES)]
     Train(train::TrainArgs),
-    /// Evaluate a network on rotated and moved test volumes and write a report
-    #[command(after_help = eval::EXAMPLES)]
+    /// Measure how networks survive rotation, and report it
+    ///
+    /// Test volumes are turned and moved, and the answers to them are compared with those to the volumes as they are.
+    #[command(after_long_help = eval::EXAMPLES)]
     Eval(eval::EvalArgs),
-    /// Train several networks on a dataset and measure how each survives rotation and translation
-    #[command(after_help = compare::EXAMPLES)]
+    /// Train several networks and measure each of them
+    ///
+    /// Networks of about as many parameters are trained from several seeds and measured on the same turned and moved
+    /// volumes.
+    #[command(after_long_help = compare::EXAMPLES)]
     Compare(compare::CompareArgs),
     /// Describe a model, a dataset or an irreps string
-    #[command(after_help = info::EXAMPLES)]
+    #[command(after_long_help = info::EXAMPLES)]
     Info(info::InfoArgs),
     /// Write a commented experiment file
-    #[command(after_help = init::EXAMPLES)]
+    #[command(after_long_help = init::EXAMPLES)]
     Init(init::InitArgs),
     /// List and compare trainings
-    #[command(after_help = runs::EXAMPLES)]
+    #[command(after_long_help = runs::EXAMPLES)]
     Runs(runs::RunsArgs),
-    /// Compare reports
+    /// Compare reports, and show a volume that turns
     #[command(subcommand)]
     Report(report::ReportCommand),
-    /// Write a network for other programs: as ONNX, or as NumPy arrays
-    #[command(after_help = export::EXAMPLES)]
+    /// Write a network as ONNX or as NumPy arrays
+    #[command(after_long_help = export::EXAMPLES)]
     Export(export::ExportArgs),
-    /// Train a steerable and a plain network on the bundled data and report how they survive
-    /// rotation
-    #[command(after_help = demo::EXAMPLES)]
+    /// Train two networks on bundled data and turn the test data
+    ///
+    /// A steerable and a plain network are trained, and the report says how they survive rotation.
+    #[command(after_long_help = demo::EXAMPLES)]
     Demo(demo::DemoArgs),
-    /// Measure how far steerable kernels, layers and networks are from exact equivariance
-    #[command(after_help = equivariance::EXAMPLES)]
+    /// Measure equivariance of kernels, layers and networks
+    #[command(after_long_help = equivariance::EXAMPLES)]
     Equivariance(equivariance::EquivarianceArgs),
+    /// Print the reference of all settings, write manual pages
+    #[command(subcommand)]
+    Docs(docs::DocsCommand),
     /// Print a completion script for a shell
     #[command(
-        after_help = "Example:\n  steer3d completions bash > ~/.local/share/bash-completion/completions/steer3d"
+        after_long_help = "Example:\n  steer3d completions bash > ~/.local/share/bash-completion/completions/steer3d"
     )]
     Completions {
         /// The shell
@@ -142,16 +169,54 @@ enum Command {
     },
 }
 
+/// The commands by what they are for, the most used first.
+const GROUPS: [(&str, &[&str]); 3] = [
+    ("Use", &["predict", "dataset", "train", "eval"]),
+    ("Compare and look closer", &["compare", "report", "runs", "info", "equivariance"]),
+    ("Begin, and other programs", &["demo", "init", "export", "docs", "completions"]),
+];
+
+/// The colours of help and errors on a terminal, without `NO_COLOR`.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default())
+    .error(AnsiColor::Red.on_default().bold());
+
+/// The arguments of the program, whose help shows the commands in groups.
+fn program() -> clap::Command {
+    let program = Cli::command();
+    let styled = |style: &Style, text: &str| format!("{style}{text}{style:#}");
+    let line = |name: &&str| {
+        let about = program.find_subcommand(name).and_then(clap::Command::get_about);
+        let about = about.map(ToString::to_string).unwrap_or_default();
+        format!("  {} {about}\n", styled(STYLES.get_literal(), &format!("{name:13}")))
+    };
+    let group = |(title, names): &(&str, &[&str])| {
+        let lines: String = names.iter().map(line).collect();
+        format!("{}\n{lines}\n", styled(STYLES.get_header(), &format!("{title}:")))
+    };
+    let groups: String = GROUPS.iter().map(group).collect();
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{groups}\
+         `steer3d COMMAND --help` explains a command, with examples.\n\n{}\n{{options}}",
+        styled(STYLES.get_header(), "Options of every command:")
+    );
+    program.help_template(StyledStr::from(template))
+}
+
 /// What the program says when it is called with no words.
 const FIRST_STEPS: &str = "\
-Networks that do not care how a volume is turned, and a measure of how far any network survives rotation.
+Networks that do not care how a volume is turned, and a measure of how far any
+network survives rotation.
 
 Begin with one of these:
-  steer3d predict cath-class protein.pdb     ask a model that is part of the program
-  steer3d demo                               train two networks on bundled data, in 3 to 6 minutes
-  steer3d dataset build FOLDER --out my.h5   make a dataset of your files, a folder for each class
-  steer3d train my.h5 --out runs/mine        train a network on it
-  steer3d eval MODEL my.h5 --out report      turn its test items, and see what the model answers
+  steer3d predict cath-class protein.pdb     ask a model of the program
+  steer3d demo                               train on bundled data, 3 to 6 minutes
+  steer3d dataset build FOLDER --out my.h5   your files, a folder for each class
+  steer3d train my.h5 --out runs/mine        train a network on them
+  steer3d eval MODEL my.h5 --out report      turn the test items, and report
 
 `steer3d --help` lists all commands, `steer3d COMMAND --help` explains one.";
 
@@ -166,7 +231,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Err(_) => 2,
         };
     }
-    let cli = match Cli::try_parse_from(args) {
+    let parsed = program().try_get_matches_from(args);
+    let cli = match parsed.and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
         Err(error) => {
             return processes::end_unparsed(error.exit_code() as u8, || {
@@ -193,7 +259,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 fn tell(error: &anyhow::Error) {
-    eprintln!("steer3d: error: {}", one_line(error));
+    let style = STYLES.get_error();
+    anstream::eprintln!("{style}steer3d: error:{style:#} {}", one_line(error));
 }
 
 /// An error and its causes in one line, each said once.
@@ -275,6 +342,7 @@ fn command(cli: &Cli, processes: &Processes) -> Result<u8> {
         Command::Report(command) => report::run(command, &output)?,
         Command::Equivariance(args) => equivariance::run(args, seed, &output)?,
         Command::Info(args) => info::run(args, &output)?,
+        Command::Docs(command) => docs::run(command, program(), &output)?,
         Command::Completions { shell } => completions(*shell)?,
     }
     Ok(SUCCESS)
@@ -316,6 +384,6 @@ fn device(name: &str, own: usize) -> Result<Device> {
 
 fn completions(shell: clap_complete::Shell) -> Result<()> {
     let mut script = vec![];
-    clap_complete::generate(shell, &mut Cli::command(), "steer3d", &mut script);
+    clap_complete::generate(shell, &mut program(), "steer3d", &mut script);
     std::io::stdout().write_all(&script).context("standard output")
 }

@@ -292,6 +292,48 @@ fn every_command_has_help_and_the_main_ones_examples() {
     assert!(succeeds(folder.path(), &["completions", "bash"]).contains("_steer3d"));
 }
 
+#[test]
+fn the_help_of_the_program_lists_every_command_once_and_a_manual_page_describes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    succeeds(folder.path(), &["docs", "man", "man1"]);
+    let help = succeeds(folder.path(), &["--help"]);
+    let mut commands = 0;
+    for page in fs::read_dir(folder.path().join("man1")).unwrap() {
+        let page = page.unwrap();
+        let name = page.file_name().into_string().unwrap();
+        let text = fs::read_to_string(page.path()).unwrap();
+        assert!(text.contains(".SH SYNOPSIS") && text.contains(".SH DESCRIPTION"), "{name}");
+        let words: Vec<&str> = name.trim_end_matches(".1").split('-').collect();
+        if let ["steer3d", command] = words[..] {
+            let begin = format!("  {command} ");
+            let lines: Vec<&str> = help.lines().filter(|line| line.starts_with(&begin)).collect();
+            assert_eq!(lines.len(), usize::from(command != "help"), "{command}: {help}");
+            commands += lines.len();
+        }
+    }
+    assert!(commands > 10, "{commands}");
+    for line in help.lines().skip_while(|line| !line.starts_with("Use:")).take(20) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn short_help_is_short_and_colours_go_to_terminals_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let [short, long] = ["-h", "--help"].map(|help| succeeds(folder.path(), &["eval", help]));
+    assert!(2 * short.lines().count() < long.lines().count(), "{short}");
+    assert!(short.contains("--rotations") && !short.contains("--surface-tolerance"), "{short}");
+    let coloured = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("steer3d"));
+        command.env_remove("NO_COLOR").envs(variables.iter().copied());
+        let output = command.args(["info", "nowhere.h5"]).output().unwrap();
+        output.stderr.contains(&0x1b)
+    };
+    assert!(!coloured(&[]));
+    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+}
+
 /// An evaluation of `more` that takes a moment.
 fn eval<'a>(more: &[&'a str], few: &'a str) -> Vec<&'a str> {
     ["eval"].into_iter().chain(more.iter().copied()).chain(few.split(' ')).collect()

@@ -337,6 +337,25 @@ fn files_that_the_pages_name_exist() {
 }
 
 #[test]
+fn the_settings_are_those_of_the_program() {
+    let page = fs::read_to_string(root().join("docs/src/guide/settings.md")).unwrap();
+    let found = run(&root(), "steer3d docs settings").unwrap();
+    assert!(page == found, "steer3d docs settings > docs/src/guide/settings.md");
+    let headings: Vec<&str> = page.lines().filter(|line| line.starts_with("## ")).collect();
+    let different: BTreeSet<&str> = headings.iter().copied().collect();
+    assert!(headings.len() > 15 && different.len() == headings.len(), "{headings:?}");
+    let rows = [
+        "| `learning_rate` | number | `0.01` | Peak learning rate. |",
+        "| `optimiser` | [`training.optimiser`](#trainingoptimiser) | `\"adamw\"` |",
+        "### `kind = \"cosine\"`",
+        "| `noise` | 0.15 | `[0.0, 0.1]` | Normal noise",
+    ];
+    rows.iter().for_each(|row| assert!(page.contains(row), "{row}"));
+    // Nothing of Rust's documentation is left.
+    assert!(!page.contains("](crate::") && !page.contains("assert"), "{page}");
+}
+
+#[test]
 fn the_picture_is_that_of_the_table() {
     run(&root(), "scripts/picture --check").unwrap();
 }

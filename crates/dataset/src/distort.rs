@@ -21,6 +21,7 @@ use crate::recipe::scalars;
 /// (<https://doi.org/10.1038/s41592-020-01008-z>, supplementary information); probabilities too, but that blur and low
 /// resolution are for all channels together, and so half as frequent as there for a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Distortion {
     /// x, y and z are reversed, each with the probability. Vectors, tensors and pseudoscalars, in channels and targets, are
@@ -51,6 +52,7 @@ pub enum Distortion {
 
 /// How often and how strongly a distortion is used.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Chance {
     /// Probability for a volume, from 0 to 1.
     pub probability: f64,
@@ -152,13 +154,15 @@ impl FromStr for Distortion {
 }
 
 /// The distortions that training volumes undergo: a table with a key for each, such as `noise = {}` or
-/// `noise = { probability = 0.3, range = [0.0, 0.2] }`, where what is left out is [standard](Distortion::standard).
+/// `noise = { probability = 0.3, range = [0.0, 0.2] }`, where what is left out is [`standard`](Distortion::standard).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(from = "BTreeMap<Distortion, Given>", into = "BTreeMap<Distortion, Chance>")]
 pub struct Distortions([Option<Chance>; Distortion::ALL.len()]);
 
 /// A chance as it stands in settings.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Given {
     probability: Option<f64>,

@@ -23,6 +23,7 @@ use steer3d_volume::volume::{Grid, check_finite, checked_len};
 
 /// A set of rotations, from which one is drawn uniformly.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "about", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Turns {
     /// Rotations about the z axis by at most `fraction` (above 0, at most 1) of half a turn either way.

@@ -24,6 +24,7 @@ pub const MAX_TARGETS: usize = 1 << 16;
 
 /// The part of a dataset that an item belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// For fitting weights; stored as 0.

@@ -179,7 +179,7 @@ impl Run<'_> {
             "answers": self.model.answers(),
             "data": self.dataset.digest()?,
             "split": split,
-            "protocol": self.protocol.without_batch(),
+            "protocol": self.protocol.measured(),
         });
         Ok(all.to_string())
     }

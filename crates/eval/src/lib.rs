@@ -69,8 +69,8 @@ pub use precomputed::{Exporter, Precomputed};
 pub use predictor::{AnswerKind, AnswerSpec, ModelError, Predictor};
 pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform, axis_name};
 pub use report::{
-    DatasetSummary, GalleryItem, Picture, Report, SCHEMA_VERSION, Section, Verdict, View,
-    same_classes, summarise,
+    DatasetSummary, GalleryItem, Picture, Report, SCHEMA_VERSION, Section, Turning, TurningAnswer,
+    Verdict, View, same_classes, summarise,
 };
 pub use results::{AxisCell, ConditionReport, LayerError, ModelReport, Prediction, SourceReport};
 pub use subprocess::{SubprocessError, SubprocessPredictor, end_programs};

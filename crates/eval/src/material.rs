@@ -1,5 +1,6 @@
 //! One item of a dataset and its transformed volumes.
 
+use rayon::prelude::*;
 use steer3d_dataset::Dataset;
 use steer3d_so3::Irreps;
 use steer3d_volume::{Mesh, MeshVoxeliser, PointCloud, Rotator, Voxeliser, translate_into};
@@ -118,7 +119,7 @@ fn shift_before(transform: &Transform, voxel_size: f64) -> [f64; 3] {
     (transform.rotation.inverse() * nalgebra::Vector3::from(shift)).into()
 }
 
-/// An item of a dataset transformed, C,D,H,W.
+/// An item of a dataset transformed in each of some ways, N,C,D,H,W.
 ///
 /// # Errors
 /// If it cannot be read or voxelised.
@@ -127,10 +128,12 @@ pub fn transformed(
     item: usize,
     source: Source,
     protocol: &Protocol,
-    transform: &Transform,
+    transforms: &[Transform],
 ) -> Result<Vec<f32>, EvalError> {
     let material = Material::read(dataset, item, source, protocol)?;
-    let mut values = vec![0.0; dataset.item_len(item)];
-    material.write(transform, &mut values)?;
+    let length = dataset.item_len(item);
+    let mut values = vec![0.0; transforms.len() * length];
+    let each = values.par_chunks_mut(length).zip(transforms);
+    each.try_for_each(|(target, transform)| material.write(transform, target))?;
     Ok(values)
 }

@@ -276,8 +276,8 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
 }
 
 /// Index of the largest logit, the first of equal ones.
-pub fn argmax(logits: &[f32]) -> usize {
-    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
+pub fn argmax<T: PartialOrd>(values: &[T]) -> usize {
+    (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }
 
 #[cfg(test)]

@@ -123,6 +123,11 @@ pub trait Predictor {
         None
     }
 
+    /// Whether it answers for every volume, and not for those alone that an evaluation asks about.
+    fn answers_all(&self) -> bool {
+        true
+    }
+
     /// Answers to a batch: logits or values N,classes; logits N,classes,D,H,W of a model that labels voxels.
     /// Each row depends on its own volume only.
     ///

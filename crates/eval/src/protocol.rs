@@ -24,11 +24,15 @@ const MAX_CONDITIONS: usize = 1 << 12;
 /// Most values of the volumes of a batch, 1 GiB as f32; a network's fields come on top.
 pub(crate) const MAX_BATCH_VALUES: usize = 1 << 28;
 
+/// Most items that turn on the page of a report.
+const MAX_TURNING: usize = 6;
+
 /// Most numbers that the bootstrap keeps, 1 GiB.
 const MAX_DRAWS: usize = 1 << 28;
 
 /// What is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The stored voxels, by interpolation: the model's own error and that of resampling.
@@ -57,6 +61,7 @@ impl fmt::Display for Source {
 /// assert_eq!(protocol.transforms(Condition::Random, 0).len(), 32);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Protocol {
     /// Seed of all random numbers of the evaluation.
@@ -104,6 +109,8 @@ pub struct Protocol {
     pub layer_items: usize,
     /// Uniform random rotations of each of these items.
     pub layer_rotations: usize,
+    /// Items that the page of a report shows turning, at most 6, each in 36 steps; nothing else depends on it.
+    pub turning: usize,
 }
 
 impl Default for Protocol {
@@ -129,16 +136,16 @@ impl Default for Protocol {
             resamples: 1000,
             layer_items: 2,
             layer_rotations: 3,
+            turning: MAX_TURNING,
         }
     }
 }
 
 impl Protocol {
-    /// The protocol with a batch size of 0, which tells whether two protocols measure the same: the batch changes
-    /// speed and memory only.
+    /// The protocol with neither batches nor turning items, which tells whether two protocols measure the same.
     #[must_use]
-    pub fn without_batch(&self) -> Self {
-        Self { batch: 0, ..self.clone() }
+    pub fn measured(&self) -> Self {
+        Self { batch: 0, turning: 0, ..self.clone() }
     }
 
     /// Checks every setting, and that a split of a dataset can be evaluated so.
@@ -253,6 +260,11 @@ impl Protocol {
             ("per_angle", "at least 1", zero(self.per_angle == 0 && !self.angles.is_empty())),
             ("per_distance", "at least 1", zero(self.per_distance == 0 && some_moved)),
             ("batch", "at least 1", zero(self.batch == 0)),
+            (
+                "turning",
+                "from 0 to 6",
+                Some(self.turning).filter(|n| *n > MAX_TURNING).map(|n| n.to_string()),
+            ),
             (
                 "angles",
                 "so few, with axes, distances and groups, that there are at most 4096 conditions",
@@ -372,6 +384,7 @@ fn grid_direction(index: usize) -> [f64; 3] {
 
 /// The rotations of a regular polyhedron.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PointGroup {
     /// 12 rotations, some of those of the cube.
@@ -425,6 +438,7 @@ impl FromStr for PointGroup {
 ///
 /// The result bounds the accuracy under all rotations from above; no search can prove more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Search {
     /// Evenly spread rotations that are tried first.
@@ -444,6 +458,7 @@ impl Search {
 
 /// What is kept of a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Mask {
     /// All of it. Corners that are turned out of the grid are lost.

@@ -83,6 +83,9 @@ pub struct Section {
     /// Pictures of a few volumes.
     #[serde(default)]
     pub gallery: Vec<GalleryItem>,
+    /// A few volumes in every step of a turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turning: Vec<Turning>,
     /// Differences between the models.
     #[serde(default)]
     pub paired: Vec<PairedTest>,
@@ -104,6 +107,7 @@ impl Section {
         let mut section = Self {
             dataset: summarise(dataset, split, answers)?,
             gallery: vec![],
+            turning: vec![],
             paired: paired_tests(&models, &protocol),
             protocol,
             models,
@@ -317,4 +321,33 @@ pub struct Verdict {
     pub right: bool,
     /// Its softmax probability.
     pub probability: f64,
+}
+
+/// An item in the steps of a whole turn, evenly spaced from 0, and what the models answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Turning {
+    /// Identifier of the item.
+    pub id: String,
+    /// Its class, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// The axis x,y,z of the turn.
+    pub axis: [f64; 3],
+    /// A PNG as data URI with a picture of each step below that of the one before, x to the right and y down.
+    pub uri: String,
+    /// Width and height of one picture in pixels.
+    pub size: [usize; 2],
+    /// The classes whose probabilities are shown.
+    pub classes: Vec<String>,
+    /// What each model answers.
+    pub answers: Vec<TurningAnswer>,
+}
+
+/// The answers of a model to an item that turns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TurningAnswer {
+    /// Name of the model.
+    pub model: String,
+    /// Softmax probabilities \[step\]\[class\] of the classes that are shown, to four decimals.
+    pub probabilities: Vec<Vec<f64>>,
 }

@@ -96,7 +96,7 @@ pub fn compare(
     if !trained_by_ranks(&rank, dataset, config, &rivals, session)? {
         return Ok(None);
     }
-    let (mut models, mut journals) = (vec![], vec![]);
+    let (mut models, mut firsts, mut journals) = (vec![], vec![], vec![]);
     for (architecture, model, training) in &rivals {
         let mut trials = vec![];
         for seed in config.seeds.clone() {
@@ -114,7 +114,9 @@ pub fn compare(
                 };
             journals.push(journal);
             let mut trial = Trial::new(seed, seconds, report, protocol);
-            if !trials.is_empty() {
+            if trials.is_empty() {
+                firsts.push(predictor);
+            } else {
                 trial.report.predictions.clear();
             }
             trials.push(trial);
@@ -124,7 +126,8 @@ pub fn compare(
     let name = &dataset.meta().name;
     let comparison = Comparison::new(name, protocol, &models);
     let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
-    let section = Evaluation { dataset, split: *split, protocol }.illustrated(first, &[])?;
+    let firsts: Vec<&dyn Predictor> = firsts.iter().map(|model| model as _).collect();
+    let section = Evaluation { dataset, split: *split, protocol }.illustrated(first, &firsts)?;
     if !rank.is_first() {
         return Ok(Some(comparison));
     }

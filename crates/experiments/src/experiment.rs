@@ -24,15 +24,18 @@ const RECOMPUTE: &str = "recompute";
 
 /// A training, as in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
     /// What it is trained on.
     pub data: Data,
     /// A `preset`, or a network, maybe that of a `file` with changes; what the dataset tells may be left out.
+    #[cfg_attr(feature = "schema", schemars(with = "ModelConfig"))]
     pub model: Table,
-    /// [`TrainConfig`], maybe in part, and `recompute` as in
+    /// How it is trained ([`TrainConfig`], maybe in part), and `recompute` as in
     /// [`with_recomputation`](steer3d_nn::Network::with_recomputation).
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "TrainConfig"))]
     pub training: Table,
     /// When the state of the training is saved.
     #[serde(default)]
@@ -44,6 +47,7 @@ pub struct Experiment {
 
 /// The dataset of an experiment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// Dataset (HDF5), from the current folder.
@@ -55,6 +59,7 @@ pub struct Data {
 
 /// When the state of a training is saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct StateSettings {
     /// Minutes from one save to the next.
@@ -97,6 +102,7 @@ impl StateSettings {
 
 /// The evaluation that follows a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationSettings {
     /// Items to evaluate.

@@ -4,7 +4,7 @@
 //! * [`Prototypes`] and [`Architecture`]: networks of about equal size for the volumes of a dataset.
 //! * [`compare`]: several networks, trained from several seeds and measured on the same volumes.
 //! * [`list_runs`]: what the run folders below a folder came to.
-//! * [`ready`]: experiment files to begin with.
+//! * [`ready`]: experiment files to begin with; `settings`, with feature `schema`, the reference of their keys.
 //! * [`demo`] and [`tetris`]: the demonstrations.
 //!
 //! Calls that take long get a [`Session`]: devices, what hears of the progress, and a flag that stops them.
@@ -20,6 +20,8 @@ mod rivals;
 mod run;
 mod runs;
 mod session;
+#[cfg(feature = "schema")]
+mod settings;
 mod tables;
 mod tensorboard;
 mod tetris;
@@ -37,6 +39,8 @@ pub use rivals::{Architecture, Budget, Prototypes, input_scale};
 pub use run::{Existing, MakeDataset, RunSummary, TrainedExperiment};
 pub use runs::{RunGroup, RunList, RunRow, list_runs};
 pub use session::{Observer, PartObserver, Session, Stop};
+#[cfg(feature = "schema")]
+pub use settings::settings;
 pub use tables::read_table;
 pub use tetris::{TetrisConfig, TetrisRow, TetrisTable, tetris};
 pub use training::{Run, RunOptions, train_into};

@@ -19,6 +19,7 @@ pub const MAX_FUNCTIONS: usize = 64;
 /// Which angular degrees J a radial function centred at radius m (in voxels) admits: high degrees alias
 /// on the few taps near the centre.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AngularCutoff {
@@ -46,6 +47,7 @@ impl AngularCutoff {
 /// Shape of the bumps of [`Family::SoftOneHot`] as functions of d = (r − r_i)/step (e3nn's
 /// `soft_one_hot_linspace`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BumpShape {
@@ -71,6 +73,7 @@ impl BumpShape {
 /// A kernel family with its parameters. Lengths are in the unit of the voxel size given to
 /// [`crate::KernelBasis::new`], i.e. in voxels for cubic voxels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "family", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Family {

@@ -8,6 +8,7 @@ use crate::{NnError, Nonlinearity, Symmetry};
 
 /// Everything needed to build a network; stored beside its weights as TOML.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ModelConfig {
     /// A steerable network.
@@ -19,9 +20,11 @@ pub enum ModelConfig {
 /// A steerable network (Weiler et al. 2018): blocks of steerable convolution, norm, nonlinearity and
 /// antialiased subsampling, and a [`Head`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SteerableConfig {
     /// Type of the input field, `"1x0"` for a density.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub input: Irreps,
     /// Number of classes, or of the numbers that a [`Head::Scalars`] gives; left out for a [`Head::Field`].
     #[serde(default)]
@@ -36,7 +39,7 @@ pub struct SteerableConfig {
     /// Probability of dropping a whole field after each block.
     #[serde(default)]
     pub dropout: f64,
-    /// The norm after every convolution.
+    /// The norm after every convolution; `batch` if it is left out.
     #[serde(default, skip_serializing_if = "is_batch")]
     pub norm: Normalisation,
     /// Whether the norms only scale ([`NormConfig::scaling_only`](crate::layers::NormConfig::scaling_only)),
@@ -49,7 +52,7 @@ pub struct SteerableConfig {
     /// What follows every convolution and its norm.
     #[serde(default)]
     pub nonlinearity: Nonlinearity,
-    /// What the network gives.
+    /// What the network gives; `classes` if it is left out.
     #[serde(default, skip_serializing_if = "Head::is_classes")]
     pub head: Head,
     /// Kernel family of every convolution.
@@ -72,6 +75,7 @@ pub struct SteerableConfig {
 
 /// What follows every convolution: in a model file `norm = "instance"`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Normalisation {
     /// By the statistics of a batch in training and running ones at evaluation
@@ -86,6 +90,7 @@ pub enum Normalisation {
 /// What a network gives: in a model file `head = "voxels"`, or a table
 /// `[head.field]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Head {
     /// Logits of `classes` for each volume, N,classes.
@@ -99,6 +104,7 @@ pub enum Head {
     /// space, N,C.
     Field {
         /// Type of the output.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         irreps: Irreps,
         /// Whether the mean over space is taken.
         #[serde(default)]
@@ -124,9 +130,11 @@ impl Head {
 /// `residual` two of these, of which the first subsamples, and what the block was given is added: through a
 /// 1x1x1 intertwiner and norm where type or grid change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SteerableBlock {
     /// Type of the block's output.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub fields: Irreps,
     /// Kernel size in voxels, odd.
     pub size: usize,
@@ -138,8 +146,9 @@ pub struct SteerableBlock {
     pub residual: bool,
     /// Type between the two convolutions of a residual block; `fields` if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub hidden: Option<Irreps>,
-    /// How many such blocks follow one another; only the first subsamples.
+    /// How many such blocks follow one another; only the first subsamples. 1 if it is left out.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub repeat: usize,
 }
@@ -171,6 +180,7 @@ impl SteerableBlock {
 /// Channels are ordinary numbers; for the measurement of equivariance they, or their means over
 /// orientations, count as scalars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlainConfig {
     /// Channels of the input.
@@ -187,7 +197,7 @@ pub struct PlainConfig {
     /// How the grid shrinks.
     #[serde(default)]
     pub pooling: Pooling,
-    /// The norm after every convolution.
+    /// The norm after every convolution; `batch` if it is left out.
     #[serde(default, skip_serializing_if = "is_batch")]
     pub norm: Normalisation,
     /// The group with whose rotations the layers commute.
@@ -213,6 +223,7 @@ pub struct PlainConfig {
 
 /// How a plain network shrinks the grid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// Maximum over cubes of `pool` voxels.
@@ -228,6 +239,7 @@ pub enum Pooling {
 /// what the block was given is added: through a 1x1x1 convolution and norm where channels or grid
 /// change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlainBlock {
     /// Channels of the block's output.
@@ -240,7 +252,7 @@ pub struct PlainBlock {
     /// Whether the block is residual.
     #[serde(default, skip_serializing_if = "is_false")]
     pub residual: bool,
-    /// How many such blocks follow one another; only the first pools.
+    /// How many such blocks follow one another; only the first pools. 1 if it is left out.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub repeat: usize,
 }
@@ -263,6 +275,7 @@ impl PlainBlock {
 /// (<https://arxiv.org/abs/1812.07035>) and a shift of at most a quarter of the grid. The untrained one
 /// leaves every volume as it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TransformerConfig {
     /// Cells along each axis over which the last field is averaged.

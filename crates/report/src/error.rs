@@ -26,6 +26,14 @@ pub enum ReportError {
     /// A picture of a volume could not be made.
     #[error("cannot encode a picture of a volume")]
     Picture(#[from] png::EncodingError),
+    /// The data of a volume that turns are not those of a report.
+    #[error("volume `{id}` cannot be shown turning: {problem}; evaluate the models again")]
+    Turning {
+        /// Identifier of the item.
+        id: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// Another process writes its report there.
     #[error(transparent)]
     Busy(#[from] steer3d_files::lock::Busy),

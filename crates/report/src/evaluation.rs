@@ -14,6 +14,7 @@ use steer3d_ranks::Rank;
 
 use crate::error::ReportError;
 use crate::gallery::gallery;
+use crate::turning::turning;
 use crate::write::{make_folder, write_report};
 
 /// An evaluation of models on the same transformed volumes of a split of a dataset.
@@ -91,8 +92,8 @@ impl Evaluation<'_> {
         self.illustrated(reports, models)
     }
 
-    /// What models answered, with pictures of a few volumes; of labels of voxels `predictors`, those of the models
-    /// in their order, are asked for the pictures again.
+    /// What models answered, with pictures of a few volumes, for which `predictors`, those of the models in their order,
+    /// are asked again; without them no volumes turn.
     ///
     /// # Errors
     /// If a picture cannot be made.
@@ -103,7 +104,8 @@ impl Evaluation<'_> {
     ) -> Result<Section, ReportError> {
         let section = Section::new(self.dataset, self.split, self.protocol.clone(), models)?;
         let gallery = gallery(self.dataset, &section, predictors, PICTURES)?;
-        Ok(Section { gallery, ..section })
+        let turning = turning(self.dataset, &section, predictors)?;
+        Ok(Section { gallery, turning, ..section })
     }
 
     /// Evaluates the models and writes the report into `folder`, if there is one, where an evaluation that was

@@ -34,12 +34,8 @@ pub fn gallery(
     predictors: &[&dyn Predictor],
     count: usize,
 ) -> Result<Vec<GalleryItem>, ReportError> {
-    let chosen = match section.answers() {
-        AnswerKind::Classes => {
-            let mut candidates = candidates(section);
-            candidates.sort_by_key(|c| (!c.flipped, c.turn_in_class, c.label));
-            candidates.into_iter().take(count).map(|c| c.orientations).collect()
-        }
+    let chosen: Vec<Orientations<'_>> = match section.answers() {
+        AnswerKind::Classes => candidates(section).into_iter().take(count).collect(),
         AnswerKind::Voxels if section.is_labelled() => worst_labelled(section, count),
         AnswerKind::Voxels | AnswerKind::Values => vec![],
     };
@@ -47,8 +43,11 @@ pub fn gallery(
     chosen.iter().map(|orientations| painter.item(orientations)).collect()
 }
 
+/// How the data URI of a picture begins.
+pub(crate) const PNG_URI: &str = "data:image/png;base64,";
+
 /// The number of a model, and one of its predictions.
-type Answer<'a> = (usize, &'a Prediction);
+pub(crate) type Answer<'a> = (usize, &'a Prediction);
 
 /// The answers of all models to each volume of the first source under a condition, in the order of the items.
 fn volumes<'a>(section: &'a Section, condition: Condition) -> Vec<Vec<Answer<'a>>> {
@@ -62,18 +61,12 @@ fn volumes<'a>(section: &'a Section, condition: Condition) -> Vec<Vec<Answer<'a>
     (0..models.first().map_or(0, Vec::len)).map(at).collect()
 }
 
-/// An item that may be shown.
-struct Candidate<'a> {
-    label: usize,
-    /// Whether a model is right unrotated and wrong at the chosen rotation.
-    flipped: bool,
-    /// How many items of its class and kind come before it.
-    turn_in_class: usize,
-    /// For each orientation shown, the prediction of each model that was asked.
-    orientations: Vec<Vec<Answer<'a>>>,
-}
+/// For each orientation of an item, unrotated first, the prediction of each model that was asked.
+pub(crate) type Orientations<'a> = Vec<Vec<Answer<'a>>>;
 
-fn candidates<'a>(section: &'a Section) -> Vec<Candidate<'a>> {
+/// The items of the first source, those first that a model classifies right unrotated and wrong when turned, each class
+/// in turn.
+pub(crate) fn candidates<'a>(section: &'a Section) -> Vec<Orientations<'a>> {
     let random = volumes(section, Condition::Random);
     let mut random = random.chunks(section.protocol.rotations.max(1));
     let mut searched = volumes(section, Condition::Worst).into_iter();
@@ -88,12 +81,15 @@ fn candidates<'a>(section: &'a Section) -> Vec<Candidate<'a>> {
         let flipped = worst.is_some_and(|turned| turned_wrong(turned).is_some());
         let found = searched.next().and_then(|answers| Some(vec![turned_wrong(&answers)?]));
         let label = base[0].1.label.unwrap_or_default();
-        let turn = seen.entry((flipped, label)).or_insert(0);
-        *turn += 1;
+        let before = seen.entry((flipped, label)).or_insert(0);
+        *before += 1;
         let orientations = [Some(base), worst.cloned(), found].into_iter().flatten().collect();
-        Candidate { label, flipped, turn_in_class: *turn, orientations }
+        ((!flipped, *before, label), orientations)
     };
-    volumes(section, Condition::Unrotated).into_iter().map(&mut candidate).collect()
+    let mut candidates: Vec<((bool, usize, usize), Orientations<'a>)> =
+        volumes(section, Condition::Unrotated).into_iter().map(&mut candidate).collect();
+    candidates.sort_by_key(|(rank, _)| *rank);
+    candidates.into_iter().map(|(_, orientations)| orientations).collect()
 }
 
 fn is_right(prediction: &Prediction) -> bool {
@@ -102,7 +98,7 @@ fn is_right(prediction: &Prediction) -> bool {
 
 /// For each item its orientations, from that which gets worst to that which gets worse the least: unrotated, and a
 /// random rotation, or whatever was done to it.
-fn worst_labelled<'a>(section: &'a Section, count: usize) -> Vec<Vec<Vec<Answer<'a>>>> {
+fn worst_labelled<'a>(section: &'a Section, count: usize) -> Vec<Orientations<'a>> {
     let conditions = section.protocol.conditions();
     // Random rotations come first, if there are any. What a search found is left out.
     let shown = conditions.get(1).filter(|condition| **condition != Condition::Worst);
@@ -118,7 +114,7 @@ fn worst_labelled<'a>(section: &'a Section, count: usize) -> Vec<Vec<Vec<Answer<
         let size = worst.map_or(0.0, fall);
         (size, [Some(unrotated), worst.cloned()].into_iter().flatten().collect())
     };
-    let mut candidates: Vec<(f64, Vec<Vec<Answer<'a>>>)> =
+    let mut candidates: Vec<(f64, Orientations<'a>)> =
         volumes(section, Condition::Unrotated).into_iter().map(candidate).collect();
     candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
     let (count, last) = (count.min(candidates.len()), candidates.len().saturating_sub(1));
@@ -147,7 +143,8 @@ impl Painter<'_> {
     ) -> Result<View, ReportError> {
         let Prediction { item, transform, condition, .. } = answers[0].1;
         let protocol = &self.section.protocol;
-        let values = transformed(self.dataset, *item, protocol.sources[0], protocol, transform)?;
+        let values =
+            transformed(self.dataset, *item, protocol.sources[0], protocol, &[*transform])?;
         let range = *range.get_or_insert_with(|| extent(&values));
         let [depth, height, width] = self.dataset.grid(*item).dims();
         let (plane, size) = (height * width, [width, height]);
@@ -236,7 +233,7 @@ pub(crate) fn label_colour(class: usize) -> [u8; 3] {
 }
 
 /// Elementwise maximum of consecutive blocks of `block` values.
-fn channel_maximum(values: &[f32], block: usize) -> Vec<f32> {
+pub(crate) fn channel_maximum(values: &[f32], block: usize) -> Vec<f32> {
     let (first, others) = values.split_at(block);
     let mut largest = first.to_vec();
     for other in others.chunks_exact(block) {
@@ -247,13 +244,17 @@ fn channel_maximum(values: &[f32], block: usize) -> Vec<f32> {
     largest
 }
 
-fn extent(values: &[f32]) -> [f32; 2] {
+pub(crate) fn extent(values: &[f32]) -> [f32; 2] {
     let values = || values.iter().copied();
     [values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max)]
 }
 
 /// A grey picture, black at the lower end of `range` and white at the upper.
-fn png(values: &[f32], size: [usize; 2], [low, high]: [f32; 2]) -> Result<String, ReportError> {
+pub(crate) fn png(
+    values: &[f32],
+    size: [usize; 2],
+    [low, high]: [f32; 2],
+) -> Result<String, ReportError> {
     let scale = 255.0 / (high - low).max(f32::MIN_POSITIVE);
     let pixels: Vec<u8> = values.iter().map(|v| ((v - low) * scale).round() as u8).collect();
     data_uri(&pixels, size, png::ColorType::Grayscale)
@@ -265,7 +266,7 @@ fn data_uri(pixels: &[u8], size: [usize; 2], kind: png::ColorType) -> Result<Str
     encoder.set_color(kind);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.write_header()?.write_image_data(pixels)?;
-    Ok(format!("data:image/png;base64,{}", STANDARD.encode(bytes)))
+    Ok(format!("{PNG_URI}{}", STANDARD.encode(bytes)))
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
-//! The report as one page without scripts or references to anything outside it.
+//! The report as one page without references to anything outside it; its script moves the volumes that turn.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, context};
 use serde::Serialize;
-use steer3d_eval::{AnswerKind, Definition, PairedTest, Report, Section, axis_name};
+use serde_json::json;
+use steer3d_eval::{AnswerKind, Definition, PairedTest, Report, Section, Turning, axis_name};
 
 use crate::error::ReportError;
 use crate::figures::figures;
 use crate::gallery::label_colour;
 use crate::headline::headline;
 use crate::numbers::{cell, join, percent};
-use crate::reading::reading;
-use crate::svg::page_style;
+use crate::reading::{reading, verdict};
+use crate::svg::{colour, page_style};
 use crate::tables::{results_csv, tolerance};
 
 /// The report as one HTML page.
@@ -32,14 +33,26 @@ pub fn html(report: &Report) -> Result<String, ReportError> {
     Ok(template.render(context! {
         downloads => [
             download("results.csv", "text/csv", results_csv(report)?),
-            download("report.json", "application/json", report.to_json()?),
+            download("report.json", "application/json", numbers(report)?),
         ],
         title => &report.title,
         version => &report.steer3d_version,
         command => &report.command,
         style => format!("{}{}", include_str!("page.css"), page_style()),
+        script => report.sections.iter().any(|s| !s.turning.is_empty()).then_some(include_str!("page.js")),
         sections => Serde(&sections),
     })?)
+}
+
+/// The report as JSON, without the pictures, which the page shows.
+fn numbers(report: &Report) -> Result<String, ReportError> {
+    let mut value = serde_json::to_value(report)?;
+    for section in value["sections"].as_array_mut().into_iter().flatten() {
+        for pictures in ["gallery", "turning"] {
+            section.as_object_mut().map(|section| section.remove(pictures));
+        }
+    }
+    Ok(value.to_string())
 }
 
 /// What was measured on one dataset, in words and cells.
@@ -55,11 +68,14 @@ struct PageSection<'a> {
     voxel_size: String,
     /// Of the normalised surface Dice.
     tolerance: String,
+    /// Whether the models survive rotation.
+    verdict: Option<String>,
     /// What the numbers say.
     reading: Vec<String>,
     headline: Cells,
     /// Heading, caption and drawing of each plot.
     figures: Vec<[String; 3]>,
+    turning: Vec<PageTurning<'a>>,
     /// What the colours of the pictures mean: names and colours of CSS.
     swatches: Vec<[String; 2]>,
     tables: Vec<Cells>,
@@ -79,6 +95,28 @@ struct Cells {
     columns: Vec<String>,
     left: usize,
     rows: Vec<Vec<String>>,
+}
+
+/// A volume that turns.
+#[derive(Serialize)]
+struct PageTurning<'a> {
+    #[serde(flatten)]
+    turning: &'a Turning,
+    /// The probabilities \[model\]\[step\]\[class\] as JSON.
+    data: String,
+    /// The number of the colour of each model.
+    colours: Vec<usize>,
+}
+
+impl<'a> PageTurning<'a> {
+    fn new(turning: &'a Turning) -> Self {
+        let probabilities: Vec<_> = turning.answers.iter().map(|a| &a.probabilities).collect();
+        Self {
+            turning,
+            data: json!(probabilities).to_string(),
+            colours: (0..turning.answers.len()).map(colour).collect(),
+        }
+    }
 }
 
 impl<'a> PageSection<'a> {
@@ -108,8 +146,10 @@ impl<'a> PageSection<'a> {
             classes,
             voxel_size: join(&data.voxel_size, " × "),
             tolerance: tolerance(section),
+            verdict: verdict(section),
             reading: reading(section),
-            headline: Cells { title: "", columns, left: 2, rows },
+            turning: section.turning.iter().map(PageTurning::new).collect(),
+            headline: Cells { title: "Headline", columns, left: 2, rows },
             figures: plots.map(|plot| [plot.title, plot.caption, plot.inline]).collect(),
             swatches: swatches.filter(|_| answers == AnswerKind::Voxels).collect(),
             tables: tables.into_iter().flatten().collect(),

@@ -20,13 +20,18 @@ static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
 
 /// A drawing as a PNG file, or what is wrong with it.
 pub(crate) fn png(svg: &str) -> Result<Vec<u8>, String> {
+    pixels(svg, SCALE)?.encode_png().map_err(|e| e.to_string())
+}
+
+/// A drawing with so many pixels for a unit.
+pub(crate) fn pixels(svg: &str, scale: f32) -> Result<Pixmap, String> {
     let options = Options { fontdb: FONTS.clone(), ..Options::default() };
     let tree = Tree::from_str(svg, &options).map_err(|e| e.to_string())?;
     let [width, height] =
-        [tree.size().width(), tree.size().height()].map(|n| (n * SCALE).ceil() as u32);
+        [tree.size().width(), tree.size().height()].map(|n| (n * scale).ceil() as u32);
     let mut pixels = Pixmap::new(width, height).ok_or("a drawing without area")?;
-    resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
-    pixels.encode_png().map_err(|e| e.to_string())
+    resvg::render(&tree, Transform::from_scale(scale, scale), &mut pixels.as_mut());
+    Ok(pixels)
 }
 
 #[cfg(test)]

@@ -43,6 +43,57 @@ pub fn reading(section: &Section) -> Vec<String> {
     }
 }
 
+/// Most of the accuracy, and of the size of outputs, that a model may lose at random rotations where it is said to survive
+/// them, and the least share of answers that stay.
+const MOST_LOST: f64 = 0.05;
+const LEAST_KEPT: f64 = 0.9;
+
+/// A paragraph that says which models survive random rotations, and what that takes.
+pub fn verdict(section: &Section) -> Option<String> {
+    let said = section.models.iter().filter_map(|model| survival(section, model));
+    let said = said.collect::<Vec<_>>().join(" ");
+    let [lost, kept] = [MOST_LOST, LEAST_KEPT].map(|share| 100.0 * share);
+    let kept = format!("at least {kept} % of the answers stay those to the unrotated volumes");
+    let takes = match (section.answers(), section.is_labelled()) {
+        (AnswerKind::Values, _) => format!("outputs move by at most {lost} % of their size"),
+        (_, true) => format!("at most {lost} points of accuracy are lost, and {kept}"),
+        (_, false) => kept,
+    };
+    (!said.is_empty()).then(|| format!("{said} A yes means that at random rotations {takes}."))
+}
+
+/// Whether a model survives, with what it loses and what stays.
+fn survival(section: &Section, model: &ModelReport) -> Option<String> {
+    let [_, random] = both(model)?;
+    let value = |name| Some(random.get(name)?.value);
+    let (change, kept) = match section.answers() {
+        AnswerKind::Classes => ("accuracy_change", "agreement"),
+        AnswerKind::Voxels => ("foreground_accuracy_change", "foreground_consistency"),
+        AnswerKind::Values => {
+            let moved = value("relative_deviation")?;
+            let word = if moved <= MOST_LOST { "yes" } else { "no" };
+            let share = share(moved);
+            return Some(format!(
+                "{} survives rotation: {word}, its outputs move by {share}.",
+                model.name
+            ));
+        }
+    };
+    let lost = match section.is_labelled() {
+        true => Some((-value(change)?).max(0.0)),
+        false => None,
+    };
+    let kept = value(kept)?;
+    let survives = lost.is_none_or(|lost| lost <= MOST_LOST) && kept >= LEAST_KEPT;
+    let word = if survives { "yes, " } else { "no, " };
+    let lost = lost.map_or_else(String::new, |lost| match survives {
+        true => format!("within {} points, and ", percent(lost)),
+        false => format!("{} points are lost, and ", percent(lost)),
+    });
+    let kept = percent(kept);
+    Some(format!("{} survives rotation: {word}{lost}{kept} % of its answers stay.", model.name))
+}
+
 /// What unrotated and turned voxels differ in beside the rotation, and how much that alone does where the protocol
 /// has a translation between voxels.
 fn smoothing(section: &Section) -> Option<String> {

@@ -37,7 +37,10 @@ impl Theme {
         );
         for (i, colours) in MODEL_COLOURS.iter().enumerate() {
             let colour = colours[*column];
-            let _ = write!(css, ".fig .l{i}{{stroke:{colour}}}.fig .f{i}{{fill:{colour}}}");
+            let _ = write!(
+                css,
+                ".fig .l{i}{{stroke:{colour}}}.fig .f{i}{{fill:{colour}}}.m{i} i{{background:{colour}}}"
+            );
         }
         css
     }
@@ -114,6 +117,13 @@ impl Svg {
         let [width, height] = size;
         self.push(format_args!(
             r#"<rect class="{class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" opacity="{opacity:.3}"/>"#
+        ));
+    }
+
+    /// A grey square from its upper left corner.
+    pub(crate) fn square(&mut self, [x, y]: [f64; 2], side: f64, grey: u8) {
+        self.push(format_args!(
+            r#"<rect fill="rgb({grey},{grey},{grey})" x="{x}" y="{y}" width="{side}" height="{side}"/>"#
         ));
     }
 

@@ -10,6 +10,7 @@ use crate::schedule::Schedule;
 
 /// Settings of the training loop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Passes over the training set.
@@ -58,6 +59,7 @@ pub struct TrainConfig {
 
 /// Boxes that volumes are cut to for a training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PatchConfig {
     /// D, H, W in voxels.
@@ -86,6 +88,7 @@ impl PatchConfig {
 
 /// What tells the best epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Monitor {
     /// The least validation loss.
@@ -99,6 +102,7 @@ pub enum Monitor {
 /// How a training computes. Whatever the type of the fields, weights, their gradients, the optimiser, averages and
 /// running statistics keep the type of the weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// Fields have the type of the weights, which is f32 in the program.

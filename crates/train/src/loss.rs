@@ -56,6 +56,7 @@ pub fn voxel_cross_entropy(
 /// The form of the soft Dice loss. nnU-Net (Isensee et al. 2021, <https://doi.org/10.1038/s41592-020-01008-z>) has
 /// `background = false` and `squares = false`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SoftDice {
     /// Whether the background, class 0, is one of the classes of the mean.

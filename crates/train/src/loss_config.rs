@@ -11,6 +11,7 @@ use crate::loss::SoftDice;
 /// What is minimised: cross-entropy of classes and labels, and what is changed about it; squared error of
 /// target values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
     /// Weight of each class; the loss of a batch is the weighted mean over its items.
@@ -92,6 +93,7 @@ impl LossConfig {
 
 /// The weight of each class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "expected \"balanced\" or a list with a number for each class")]
 pub enum ClassWeights {
     /// By what the training set holds.
@@ -102,6 +104,7 @@ pub enum ClassWeights {
 
 /// Weights from the training set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// Items / (classes · items of the class), so that each class counts alike.

@@ -12,6 +12,7 @@ use crate::tensors::{Named, named, take, trainable};
 
 /// How gradients become steps. Weight decay applies to the parameters marked for it only.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum OptimiserConfig {
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).

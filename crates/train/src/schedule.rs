@@ -8,6 +8,7 @@ use crate::error::TrainError;
 
 /// A linear rise over `warm_up` of all steps to the learning rate, and then a decay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// The learning rate itself.

@@ -23,6 +23,7 @@ use crate::volume::{Grid, Volume, VolumeError, check_finite, checked_len, parame
 
 /// How values between voxels are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Interpolation {
     /// The value of the nearest voxel.

@@ -179,6 +179,7 @@ pub(crate) fn quick() -> Protocol {
         resamples: 100,
         layer_items: 1,
         layer_rotations: 2,
+        turning: 1,
         ..Protocol::default()
     }
 }

@@ -11,6 +11,7 @@ use crate::{FieldType, NnError, Scope};
 
 /// The group with whose rotations the layers of a plain network commute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Symmetry {
     /// None.

@@ -4,13 +4,18 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::common::{Mock, dataset, layers, nearest_mean, quick, shells};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use steer3d_dataset::Split;
 use steer3d_eval::{Condition, EvalError, Predictor, Protocol, Report, Source};
 use steer3d_report::{
-    Evaluation, figures, html, predictions_csv, reading, results_csv, terminal, write_report,
+    Evaluation, figures, html, predictions_csv, reading, results_csv, terminal, verdict,
+    write_report,
 };
 use steer3d_volume::Interpolation;
+
+use crate::common::{Mock, dataset, layers, nearest_mean, quick, shells};
+use crate::{values, voxels};
 
 /// A template and an invariant model on the three shapes.
 pub(crate) fn report() -> Report {
@@ -59,16 +64,31 @@ fn json_round_trip_and_version() {
 #[test]
 fn html_refers_to_nothing_outside_and_escapes_names() {
     let page = html(&report()).unwrap();
-    for reference in
-        ["src=\"http", "href=\"http", "src=\"//", "href=\"//", "url(", "@import", "<script"]
-    {
+    for reference in ["src=\"http", "href=\"http", "src=\"//", "href=\"//", "url(", "@import"] {
         assert!(!page.contains(reference), "{reference}");
     }
+    assert_eq!((page.matches("<script").count(), page.matches("<script>").count()), (1, 1));
     let sources = page.split("src=\"").skip(1).filter(|rest| !rest.starts_with("data:image"));
     assert_eq!(sources.count(), 0);
     assert!(!page.contains("shells <b>") && !page.contains("eval <three>"));
     assert!(page.contains("shells &lt;b&gt;"));
-    assert!(page.matches("<svg").count() == 8 && page.matches("<img").count() == 16);
+    assert!(page.matches("<svg").count() == 8 && page.matches("<img").count() == 16 + 1);
+}
+
+#[test]
+fn the_page_holds_the_numbers_once_and_without_pictures() {
+    let mut report = report();
+    report.sections.push(report.sections[0].clone());
+    let page = html(&report).unwrap().replace("&#x2f;", "/");
+    let (_, json) = page.split_once("href=\"data:application/json;base64,").unwrap();
+    assert!(!json.contains("data:application/json"));
+    let json = json.split('"').next().unwrap();
+    let json = String::from_utf8(STANDARD.decode(json).unwrap()).unwrap();
+    let read = Report::from_json(&json).unwrap();
+    let [read, written] =
+        [&read, &report].map(|r| format!("{:.12?}", r.sections[1].models[0].sources));
+    assert_eq!(read, written);
+    assert!(!json.contains("data:image"));
 }
 
 #[test]
@@ -80,6 +100,33 @@ fn reading_follows_the_numbers() {
     assert!(sentences[1].contains("a fall of"), "{}", sentences[1]);
     assert!(sentences[2].contains("a balanced guess would be right for 33.3 %"));
     assert!(sentences.iter().any(|s| s.contains("rotating the stored voxels (voxels, trilinear)")));
+}
+
+#[test]
+fn the_verdict_says_which_models_survive_and_what_that_takes() {
+    let mut report = report();
+    let section = &mut report.sections[0];
+    let said = verdict(section).unwrap();
+    let first = "shells <b> survives rotation: yes, within 0.0 points, and 100.0 % of its answers stay. \
+                 template survives rotation: no, ";
+    assert!(said.starts_with(first), "{said}");
+    assert!(said.ends_with("at most 5 points of accuracy are lost, and at least 90 % of the answers stay those to the unrotated volumes."), "{said}");
+    // A model may be right as often, of other items.
+    let random = &mut section.models[0].sources[0].conditions[1];
+    let stays = random.measures.iter_mut().find(|m| m.name == "agreement").unwrap();
+    stays.estimate.value = 0.8;
+    assert!(
+        verdict(section)
+            .unwrap()
+            .contains("<b> survives rotation: no, 0.0 points are lost, and 80.0 %")
+    );
+    assert!(
+        verdict(&voxels::report().sections[0]).unwrap().contains("threshold survives rotation: ")
+    );
+    let of_values = verdict(&values::report().sections[0]).unwrap();
+    assert!(of_values.contains("its outputs move by"), "{of_values}");
+    section.models.clear();
+    assert_eq!(verdict(section), None);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod classes;
 mod common;
 mod earlier;
 mod survey;
+mod turning;
 mod unlabelled;
 mod values;
 mod voxels;

@@ -18,6 +18,7 @@ use crate::{NnError, Scope};
 
 /// The nonlinearity of a steerable network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Nonlinearity {
     /// [`Gate`].
