@@ -125,12 +125,12 @@ pub fn compare(
     }
     let name = &dataset.meta().name;
     let comparison = Comparison::new(name, protocol, &models);
-    let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
-    let firsts: Vec<&dyn Predictor> = firsts.iter().map(|model| model as _).collect();
-    let section = Evaluation { dataset, split: *split, protocol }.illustrated(first, &firsts)?;
     if !rank.is_first() {
         return Ok(Some(comparison));
     }
+    let first: Vec<_> = models.into_iter().map(|(_, mut t)| t.swap_remove(0).report).collect();
+    let firsts: Vec<&dyn Predictor> = firsts.iter().map(|model| model as _).collect();
+    let section = Evaluation { dataset, split: *split, protocol }.illustrated(first, &firsts)?;
     let title = format!("Networks on {name}, trained from seed {}", config.seeds.start);
     write_report(&config.folder, &Report::new(&title, session.command, vec![section]))?;
     write_comparison(&config.folder, &comparison)?;

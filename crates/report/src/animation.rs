@@ -1,5 +1,7 @@
 //! A volume that turns, with the answers of every model, as an animated picture.
 
+use std::iter;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use steer3d_eval::metrics::argmax;
@@ -46,8 +48,8 @@ pub fn animation(turning: &Turning) -> Result<Vec<u8>, ReportError> {
     encoder.set_animated(pictures.len() as u32, 0)?;
     encoder.set_frame_delay(1, STEPS_PER_SECOND)?;
     let mut writer = encoder.write_header()?;
-    for step in 0..pictures.len() {
-        let pixels = drawn(step)?;
+    for pixels in iter::once(Ok(first)).chain((1..pictures.len()).map(drawn)) {
+        let pixels = pixels?;
         // Colours are multiplied by the opacity; what is left of it is white paper.
         let on_white = |pixel: &[u8]| [0, 1, 2].map(|c| pixel[c] + (255 - pixel[3]));
         let colours = pixels.data().chunks_exact(4).flat_map(on_white);

@@ -24,10 +24,8 @@ pub(crate) fn plain(config: &PlainConfig, params: &mut Params) -> Result<Graph, 
     let Plan { blocks, last, levels } = plan(config)?;
     let blocks = built(&blocks, params, |params, plan| layer(config, params, plan))?;
     let head = head(config, params, &last.irreps)?;
-    let supervision = match config.deep_supervision {
-        true => supervision(params, &levels, &config.head, &head.irreps)?,
-        false => vec![],
-    };
+    let on = config.deep_supervision;
+    let supervision = supervision(on, params, &levels, &config.head, &head.irreps)?;
     let (input, input_scale) = (scalars(config.channels)?, config.input_scale);
     Ok(Graph { input, input_scale, front, blocks, head, supervision })
 }
@@ -200,7 +198,9 @@ impl PlainConfig {
                 total += count(&blocks, &[last.dim() * transformer.cells.pow(3)], POSE);
             }
             let Plan { blocks, last, mut levels } = plan(self)?;
-            levels.truncate(if self.deep_supervision { levels.len() } else { 0 });
+            if !self.deep_supervision {
+                levels.clear();
+            }
             let heads: Vec<usize> =
                 levels.iter().chain([&last]).map(|given| given.irreps.dim()).collect();
             Ok::<_, NnError>(total + count(&blocks, &heads, self.head.outputs(self.classes)))

@@ -32,13 +32,17 @@ pub(crate) fn field_head(
     Ok(Box::new(SteerableConv3d::new(params, config)?))
 }
 
-/// The heads of deep supervision, which give `to` for what the decoder gives on each of its `levels`.
+/// The heads of deep supervision if it is `on`, which give `to` for what the decoder gives on each of its `levels`.
 pub(crate) fn supervision(
+    on: bool,
     params: &mut Params,
     levels: &[FieldType],
     head: &Head,
     to: &Irreps,
 ) -> Result<Vec<Box<dyn Convolution>>, NnError> {
+    if !on {
+        return Ok(vec![]);
+    }
     if *head != Head::Voxels || levels.is_empty() {
         let problem = "needs head = \"voxels\" and a decoder of at least two blocks";
         return fault("deep_supervision", problem);

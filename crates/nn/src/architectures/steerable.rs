@@ -65,10 +65,8 @@ pub(crate) fn steerable(
     }
     let blocks = built(&blocks, params, |params, plan| layer(config, voxel_size, params, plan))?;
     let head = head(config, params, &last.irreps)?;
-    let supervision = match config.deep_supervision {
-        true => supervision(params, &levels, &config.head, &head.irreps)?,
-        false => vec![],
-    };
+    let on = config.deep_supervision;
+    let supervision = supervision(on, params, &levels, &config.head, &head.irreps)?;
     let (input, input_scale) = (config.input.clone(), config.input_scale);
     Ok(Graph { input, input_scale, front: None, blocks, head, supervision })
 }

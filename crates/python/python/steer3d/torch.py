@@ -831,17 +831,16 @@ class SteerableNetwork(nn.Module):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """What the head is given: the means (N, F) of the last block's channels, or its field where the head gives voxels."""
-        x, _ = self._run(x, [])
-        return x.mean((2, 3, 4)) if self._pooled else x
+        return self._run(x, [])[0]
 
     def forward_supervised(self, x: torch.Tensor) -> list[torch.Tensor]:
         """What `forward` gives and, with deep supervision, what the heads of the decoder's blocks give on the same grid, finest
         first."""
         x, levels = self._run(x, getattr(self, "supervision", []))
-        return [self._answer(x.mean((2, 3, 4)) if self._pooled else x), *reversed(levels)]
+        return [self._answer(x), *reversed(levels)]
 
     def _run(self, x, heads):
-        """The field of the last block, and what `heads` give for those of the decoder."""
+        """What the head is given, and what `heads` give for the blocks of the decoder."""
         x, kept, levels = x * self.input_scale, [], []
         for stride, block in zip(self._strides, self.blocks):
             if stride > 1:
@@ -853,7 +852,7 @@ class SteerableNetwork(nn.Module):
                 levels.append(heads[i - 1](x))
             levels = [upsample(level, before.shape[2:]) for level in levels]
             x = block(torch.cat([upsample(x, before.shape[2:]), before], 1))
-        return x, levels
+        return x.mean((2, 3, 4)) if self._pooled else x, levels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits or values of volumes."""
