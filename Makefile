@@ -23,14 +23,15 @@ pictures: setup
 results: setup
 	scripts/results
 
+# FEATURES are further options of cargo.
 test: setup
-	cargo test --workspace --locked
+	cargo test --workspace --locked $(FEATURES)
 
 # ONNX models, a heavy build.
 test-onnx: setup
 	cargo test --workspace --locked --features steer3d-cli/onnx --test eval --test cli -- onnx makers
 
-# Several processes by MPI, with Open MPI from the system's packages: the crates are built anew with its feature.
+# Several processes by MPI, with Open MPI from the system's packages: after make test without FEATURES much is built anew.
 test-mpi: setup
 	scripts/mpi
 

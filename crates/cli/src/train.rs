@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use steer3d::dataset::{Chance, Distortion, Turns};
 use steer3d::experiments::{
     Architecture, Data, EXPERIMENT, Existing, Experiment, MakeDataset, RunSummary, Session,
-    StateSettings, list_runs, model_config, read_table, training_table,
+    StateSettings, Sweep, list_runs, model_config, read_table, training_table,
 };
 use steer3d::ranks::Rank;
 use steer3d::train::{PatchConfig, Precision, TrainConfig};
@@ -26,6 +26,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d train cath.toml --set training.epochs=50 --set model.blocks.0.fields=8x0+4x1 --out runs/wide
   steer3d train cath.toml --resume
   steer3d train cath.toml --seeds 5 --resume
+  steer3d train cath.toml --sweep rates.toml --out runs/rates --resume
   steer3d train cath.h5 --model steerable --out runs/steerable
   steer3d train cath.h5 --model plain --epochs 50 --learning-rate 2e-3 --out runs/plain
   steer3d train cath.h5 --config model.toml --out runs/mine
@@ -56,6 +57,11 @@ pub(crate) struct TrainArgs {
     /// ... of the run folder; --resume leaves finished ones as they are
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_SEEDS))]
     seeds: Option<u64>,
+    /// Trainings with the settings that a TOML file lists or ranges over, in the folders trial-0, trial-1, ... of the
+    /// run folder, then a table, best on the validation items first; --resume leaves finished ones as they are. No
+    /// evaluation follows: choose, then train what was chosen
+    #[arg(long, value_name = "FILE")]
+    sweep: Option<PathBuf>,
     /// Network to train, sized for the dataset [default: steerable]
     #[arg(long, value_enum, conflicts_with = "config")]
     model: Option<Architecture>,
@@ -195,30 +201,52 @@ pub(crate) fn run(
     devices: &[Device],
     output: &Output,
 ) -> Result<u8> {
-    let (experiment, out) = plan(args, seed)?;
-    let config = experiment.training(seed)?;
     let command = command_line();
     let session = Session { devices, observer: output, stop: stop(), command: &command };
     let make = |data: &Data| make(data, output).map_err(|e| io::Error::other(format!("{e:#}")));
-    let Some(count) = args.seeds else {
-        let summary = one(args, &experiment, &out, &config, &make, &session)?;
+    let trials = trials(args, seed)?;
+    if let ([(experiment, out)], None, None) = (&trials[..], &args.sweep, args.seeds) {
+        let config = experiment.training(seed)?;
+        let summary = one(args, experiment, out, &config, &make, &session)?;
         output.result(&summary.text(), &summary)?;
         return Ok(code(summary.stopped));
-    };
-    for seed in seeds(config.seed, count)? {
-        let config = TrainConfig { seed, ..config.clone() };
-        let folder = out.join(format!("seed-{seed}"));
-        let summary = one(args, &experiment, &folder, &config, &make, &session)?;
-        output.say(&summary.text());
-        if summary.stopped {
-            return Ok(code(true));
+    }
+    for (experiment, out) in &trials {
+        let config = experiment.training(seed)?;
+        for seed in seeds(config.seed, args.seeds.unwrap_or(1))? {
+            let config = TrainConfig { seed, ..config.clone() };
+            let folder = match args.seeds {
+                Some(_) => out.join(format!("seed-{seed}")),
+                None => out.clone(),
+            };
+            let summary = one(args, experiment, &folder, &config, &make, &session)?;
+            output.say(&summary.text());
+            if summary.stopped {
+                return Ok(code(true));
+            }
         }
     }
     if Rank::current().is_first() {
+        let (_, out) = plan(args, &[], seed)?;
         let runs = list_runs(&out, None)?;
         output.tables(&runs.table(), &runs)?;
     }
     Ok(code(false))
+}
+
+/// The experiment, or one for each choice of a sweep, and their run folders.
+fn trials(args: &TrainArgs, seed: Option<u64>) -> Result<Vec<(Experiment, PathBuf)>> {
+    let Some(path) = &args.sweep else { return Ok(vec![plan(args, &[], seed)?]) };
+    let choices = Sweep::open(path).and_then(|sweep| sweep.trials());
+    let choices = choices.with_context(|| format!("--sweep {}", path.display()))?;
+    let trial = |(number, changes): (usize, &Vec<String>)| {
+        let (experiment, out) = plan(args, changes, seed)?;
+        // Mistakes are named before anything is trained.
+        experiment.training(seed)?;
+        let experiment = Experiment { evaluation: None, ..experiment };
+        Ok((experiment, out.join(format!("trial-{number}"))))
+    };
+    choices.iter().enumerate().map(trial).collect()
 }
 
 fn code(stopped: bool) -> u8 {
@@ -247,14 +275,14 @@ fn one(
     Ok(summary)
 }
 
-/// The experiment and its run folder.
-fn plan(args: &TrainArgs, seed: Option<u64>) -> Result<(Experiment, PathBuf)> {
-    let source = &args.source;
+/// The experiment with its changes and some more, and its run folder.
+fn plan(args: &TrainArgs, more: &[String], seed: Option<u64>) -> Result<(Experiment, PathBuf)> {
+    let (source, changes) = (&args.source, [&args.set[..], more].concat());
     let is_run = source.join(EXPERIMENT).is_file();
     if !is_run && source.extension().is_none_or(|e| e != "toml") {
         let Some(out) = args.out.clone() else { bail!("--out: expected the run folder") };
         let table = Table::try_from(of_options(args, seed.unwrap_or(0))?)?;
-        return Ok((Experiment::parse(table, &args.set)?, out));
+        return Ok((Experiment::parse(table, &changes)?, out));
     }
     if args.model.is_some() || args.config.is_some() || args.training.any() {
         bail!(
@@ -262,7 +290,7 @@ fn plan(args: &TrainArgs, seed: Option<u64>) -> Result<(Experiment, PathBuf)> {
             source.display()
         );
     }
-    let (experiment, beside) = Experiment::open(source, &args.set)?;
+    let (experiment, beside) = Experiment::open(source, &changes)?;
     Ok((experiment, args.out.clone().unwrap_or(beside)))
 }
 

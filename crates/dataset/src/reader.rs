@@ -319,6 +319,11 @@ impl Dataset {
         }
     }
 
+    /// Edges (x, y, z) of the voxels of an item, where items have grids of their own.
+    pub fn own_voxel_size(&self, item: usize) -> Option<[f64; 3]> {
+        (self.meta().grids == Grids::Each).then(|| self.grid(item).voxel_size())
+    }
+
     /// Reads volumes one after the other into `target`, N × C × D × H × W values.
     ///
     /// # Errors

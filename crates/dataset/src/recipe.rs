@@ -263,6 +263,11 @@ impl Recipe {
         matches!(self, Self::Volumes { fit: Fit::Keep | Fit::Spacing, .. })
     }
 
+    /// Whether each volume has voxels of its own size, too.
+    pub fn keeps_voxels(&self) -> bool {
+        matches!(self, Self::Volumes { fit: Fit::Keep, .. })
+    }
+
     /// What becomes of voxels of files that are not numbers.
     pub fn nan(&self) -> Nan {
         match self {

@@ -207,15 +207,15 @@ impl Run<'_> {
         jobs
     }
 
-    /// The jobs in batches of volumes of one shape. Where each item has its own grid a batch has at most as many values as
+    /// The jobs in batches of volumes of one grid. Where each item has its own grid a batch has at most as many values as
     /// one may have.
     fn batches<'j>(&self, jobs: &'j [Job]) -> Vec<&'j [Job]> {
         let most = self.protocol.batch;
         if self.dataset.meta().grids == Grids::One {
             return jobs.chunks(most).collect();
         }
-        let dims = |job: &Job| self.dataset.grid(job.item).dims();
-        let alike = jobs.chunk_by(|a, b| dims(a) == dims(b));
+        let grid = |job: &Job| self.dataset.grid(job.item);
+        let alike = jobs.chunk_by(|a, b| grid(a) == grid(b));
         let batches = alike.flat_map(|jobs| {
             let room = MAX_BATCH_VALUES / self.dataset.item_len(jobs[0].item);
             jobs.chunks(most.min(room).max(1))
@@ -392,7 +392,7 @@ impl Run<'_> {
     fn answers(&self, jobs: &[Job], batch: &Tensor) -> Result<Vec<Vec<f32>>, EvalError> {
         let logits = self
             .model
-            .logits(batch)
+            .logits_of(batch, self.dataset.own_voxel_size(jobs[0].item))
             .map_err(|source| EvalError::model(self.model, batch, source))?;
         let expected = self.spec.shape_of(batch.dims());
         if logits.dims() != expected {

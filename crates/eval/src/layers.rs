@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use steer3d_dataset::Dataset;
 use steer3d_nn::LayerField;
 use steer3d_so3::{Rotation, Stream, cube_group, rotations::random_rotation};
-use steer3d_volume::{Grid, Interpolation};
+use steer3d_volume::Interpolation;
 
 use crate::error::EvalError;
 use crate::fields::Values;
@@ -39,9 +39,8 @@ pub(crate) fn layer_errors(
     let mut errors: Vec<[Vec<f64>; 2]> = vec![];
     for &item in items.iter().take(protocol.layer_items) {
         let material = Material::read(dataset, item, source, protocol)?;
-        let grid = dataset.grid(item);
-        let voxel_size = grid.voxel_size();
-        let fields = |transform: &Transform| layers(model, dataset, grid, &material, transform);
+        let voxel_size = dataset.grid(item).voxel_size();
+        let fields = |transform: &Transform| layers(model, dataset, item, &material, transform);
         let base = fields(&Transform::IDENTITY)?;
         if base.len() == 1 {
             return Ok(Vec::new());
@@ -97,16 +96,17 @@ impl Layer {
 fn layers(
     model: &dyn Predictor,
     dataset: &Dataset,
-    grid: Grid,
+    item: usize,
     material: &Material,
     transform: &Transform,
 ) -> Result<Vec<Layer>, EvalError> {
-    let meta = dataset.meta();
+    let (meta, grid) = (dataset.meta(), dataset.grid(item));
     let mut values = vec![0.0f32; meta.channels * grid.voxels()];
     material.write(transform, &mut values)?;
     let [d, h, w] = grid.dims();
     let batch = Tensor::from_vec(values, (1, meta.channels, d, h, w), &Device::Cpu)?;
-    let outputs = model.layers(&batch).map_err(|e| EvalError::model(model, &batch, e))?;
+    let outputs = model.layers(&batch, dataset.own_voxel_size(item));
+    let outputs = outputs.map_err(|e| EvalError::model(model, &batch, e))?;
     let input = LayerField { name: "input".into(), irreps: meta.irreps.clone(), values: batch };
     let layer = |field: LayerField| {
         let layer = format!("`{}` of model `{}`", field.name, model.name());

@@ -115,7 +115,8 @@ impl Models {
     ) -> Result<NetworkPredictor, EvalError> {
         let network = NetworkPredictor::new(name, network)?;
         let places = self.places(path, &card, network.answers(), dataset, note)?;
-        Ok(network.with_places(places).with_class_names(card.class_names))
+        let network = network.with_places(places).with_class_names(card.class_names);
+        Ok(network.with_voxel_size(card.voxel_size))
     }
 
     /// What an ONNX model says of the network that it was, if it was one of this project.

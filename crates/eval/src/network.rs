@@ -1,6 +1,6 @@
 use candle_core::{DType, Device, Tensor};
 use steer3d_files::digest::PartHasher;
-use steer3d_nn::{FoldedNetwork, Head, LayerField, Network};
+use steer3d_nn::{FoldedNetworks, Head, LayerField, Network};
 use steer3d_so3::Irreps;
 
 use crate::error::EvalError;
@@ -16,7 +16,9 @@ pub struct NetworkPredictor {
     name: String,
     answers: AnswerKind,
     network: Network,
-    folded: FoldedNetwork,
+    folded: FoldedNetworks,
+    /// Edges (x, y, z) of the voxels that it was made for, in the unit of the dataset.
+    voxel_size: [f64; 3],
     /// Names of its classes, if they are known.
     class_names: Option<Vec<String>>,
     /// The place in its output of each class of the dataset, where they are in another order.
@@ -32,8 +34,16 @@ impl NetworkPredictor {
         let Some(answers) = AnswerKind::of_head(network.config().head()) else {
             return Err(EvalError::answer(&name, GIVES_A_FIELD.into()));
         };
-        let folded = network.folded()?;
-        Ok(Self { name, answers, folded, network, class_names: None, places: None })
+        let (folded, voxel_size) = (FoldedNetworks::new(&network)?, network.config().voxel_size());
+        Ok(Self { name, answers, folded, voxel_size, network, class_names: None, places: None })
+    }
+
+    /// Says how long the edges (x, y, z) of the voxels are that it was made for, in the unit of the dataset; else they are
+    /// those of its configuration. Where volumes have voxels of several sizes its kernels are sampled for each
+    /// ([`Network::at_spacing`]) if it is steerable.
+    #[must_use]
+    pub fn with_voxel_size(self, voxel_size: [f64; 3]) -> Self {
+        Self { voxel_size, ..self }
     }
 
     /// Names its classes, for datasets that have none; names of another number are left out.
@@ -46,6 +56,11 @@ impl NetworkPredictor {
     /// Gives the logits in another order: class i of the answers is class `places[i]` of the network.
     pub(crate) fn with_places(self, places: Option<Vec<u32>>) -> Self {
         Self { places, ..self }
+    }
+
+    /// How many times as long as those that it was made for such voxels are.
+    fn ratios(&self, edges: Option<[f64; 3]>) -> [f64; 3] {
+        self.network.coarsening(self.voxel_size, edges)
     }
 
     fn moved(&self, batch: &Tensor) -> candle_core::Result<Tensor> {
@@ -95,7 +110,12 @@ impl Predictor for NetworkPredictor {
     }
 
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError> {
-        let logits = self.folded.forward_large(&self.moved(batch)?)?;
+        self.logits_of(batch, None)
+    }
+
+    fn logits_of(&self, batch: &Tensor, edges: Option<[f64; 3]>) -> Result<Tensor, ModelError> {
+        let folded = self.folded.coarsened(&self.network, self.ratios(edges))?;
+        let logits = folded.forward_large(&self.moved(batch)?)?;
         let logits = logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         match &self.places {
             Some(places) => Ok(logits.index_select(&Tensor::new(&places[..], &Device::Cpu)?, 1)?),
@@ -103,8 +123,16 @@ impl Predictor for NetworkPredictor {
         }
     }
 
-    fn layers(&self, batch: &Tensor) -> Result<Vec<LayerField>, ModelError> {
-        let mut layers = self.network.layers(&self.moved(batch)?)?;
+    fn layers(
+        &self,
+        batch: &Tensor,
+        edges: Option<[f64; 3]>,
+    ) -> Result<Vec<LayerField>, ModelError> {
+        let batch = self.moved(batch)?;
+        let mut layers = match self.ratios(edges) {
+            [1.0, 1.0, 1.0] => self.network.layers(&batch)?,
+            ratios => self.network.coarsened(ratios)?.layers(&batch)?,
+        };
         for layer in &mut layers {
             layer.values = layer.values.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         }

@@ -135,12 +135,25 @@ pub trait Predictor {
     /// Whatever the model fails with.
     fn logits(&self, batch: &Tensor) -> Result<Tensor, ModelError>;
 
-    /// The outputs of the layers for a batch, in order, with the way they transform, for the
-    /// equivariance errors. A model that cannot show its layers returns none.
+    /// The same for volumes of a dataset whose voxels have several sizes: these edges (x, y, z), in its unit. A model that
+    /// heeds lengths gives another answer than for its own voxels.
     ///
     /// # Errors
     /// Whatever the model fails with.
-    fn layers(&self, _batch: &Tensor) -> Result<Vec<LayerField>, ModelError> {
+    fn logits_of(&self, batch: &Tensor, _edges: Option<[f64; 3]>) -> Result<Tensor, ModelError> {
+        self.logits(batch)
+    }
+
+    /// The outputs of the layers for a batch, in order, with the way they transform, for the equivariance errors; `edges` are
+    /// those of [`logits_of`](Self::logits_of). A model that cannot show its layers returns none.
+    ///
+    /// # Errors
+    /// Whatever the model fails with.
+    fn layers(
+        &self,
+        _batch: &Tensor,
+        _edges: Option<[f64; 3]>,
+    ) -> Result<Vec<LayerField>, ModelError> {
         Ok(Vec::new())
     }
 }

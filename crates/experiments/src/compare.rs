@@ -249,12 +249,13 @@ impl<'a> Job<'a> {
             network_sha256: None,
             seconds: 0.0,
         };
+        let edges = self.dataset.meta().voxel_size;
         if let Ok(text) = fs::read_to_string(&record)
             && let Ok(found) = serde_json::from_str::<Finished>(&text)
             && let file = self.folder.join("model.safetensors")
             && let Ok((network, _)) = checkpoint::load(&file, session.device())
         {
-            let network = NetworkPredictor::new(self.name.clone(), network)?;
+            let network = NetworkPredictor::new(self.name.clone(), network)?.with_voxel_size(edges);
             finished.network_sha256 = network.fingerprint();
             finished.seconds = found.seconds;
             if found == finished {
@@ -271,7 +272,7 @@ impl<'a> Job<'a> {
         if run.stopped {
             return Ok(None);
         }
-        let network = NetworkPredictor::new(self.name.clone(), run.network)?;
+        let network = NetworkPredictor::new(self.name.clone(), run.network)?.with_voxel_size(edges);
         finished.network_sha256 = network.fingerprint();
         finished.seconds = run.epochs.last().map_or(0.0, |epoch| epoch.seconds);
         write_text(&record, &serde_json::to_string_pretty(&finished)?)?;

@@ -3,6 +3,7 @@
 //! * [`Experiment`]: a training as a TOML file, with an evaluation; [`train_into`]: a training into a run folder.
 //! * [`Prototypes`] and [`Architecture`]: networks of about equal size for the volumes of a dataset.
 //! * [`compare`]: several networks, trained from several seeds and measured on the same volumes.
+//! * [`Sweep`]: which settings of an experiment are tried.
 //! * [`list_runs`]: what the run folders below a folder came to.
 //! * [`ready`]: experiment files to begin with; `settings`, with feature `schema`, the reference of their keys.
 //! * [`demo`] and [`tetris`]: the demonstrations.
@@ -22,6 +23,7 @@ mod runs;
 mod session;
 #[cfg(feature = "schema")]
 mod settings;
+mod sweep;
 mod tables;
 mod tensorboard;
 mod tetris;
@@ -41,6 +43,7 @@ pub use runs::{RunGroup, RunList, RunRow, list_runs};
 pub use session::{Observer, PartObserver, Session, Stop};
 #[cfg(feature = "schema")]
 pub use settings::settings;
+pub use sweep::Sweep;
 pub use tables::read_table;
 pub use tetris::{TetrisConfig, TetrisRow, TetrisTable, tetris};
 pub use training::{Run, RunOptions, train_into};

@@ -206,6 +206,7 @@ impl TrainedExperiment<'_> {
         } else {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let network = NetworkPredictor::new(name, run.network)?;
+            let network = network.with_voxel_size(dataset.meta().voxel_size);
             match evaluate_run(&folder, &network, &dataset, evaluation, session) {
                 Err(error) if error.is_stop() => {
                     summary.stopped = true;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use candle_core::Tensor;
 use steer3d_dataset::{Batch, Dataset, Grids, Split};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, save};
-use steer3d_nn::{Head, Network, NnError, Typical};
+use steer3d_nn::{FoldedNetworks, Head, Network, NnError, Typical};
 use steer3d_ranks::{Number, Rank, Traffic};
 use steer3d_train::{
     Checkpoints, EpochMetrics, StateFolder, TrainConfig, TrainEvent, Training, TrainingState,
@@ -75,7 +75,15 @@ pub fn train_into(
     let (mut first, mut epochs) = (0, vec![]);
     if let Some(TrainingState { path, header, .. }) = &state {
         let (from, progress) = (path.display(), &header.progress);
-        session.observer.say(&format!("  goes on from {from} (epoch {})", progress.epoch));
+        let (was, now) = (header.devices, (1 + replicas.len()) * rank.size());
+        let rounding = if was == now {
+            String::new()
+        } else {
+            format!(", trained on {was} devices and now on {now}: the same to rounding")
+        };
+        session
+            .observer
+            .say(&format!("  goes on from {from} (epoch {}{rounding})", progress.epoch));
         (first, epochs) = (progress.step, progress.epochs.clone());
     }
     let keep = Some(Checkpoints { model: &path, card: &card, states });
@@ -206,7 +214,7 @@ fn typical(
     if known.is_empty() {
         known.clone_from(&train);
     }
-    let folded = network.folded()?;
+    let folded = FoldedNetworks::new(network)?;
     let features = |items: &[usize]| -> Result<Vec<Vec<f32>>, ExperimentError> {
         // Of items with grids of their own each by itself.
         let batch = if dataset.meta().grids == Grids::Each { 1 } else { batch };
@@ -216,6 +224,9 @@ fn typical(
             let Batch { values, dims: [d, h, w], .. } = Batch::read(dataset, items, None)?;
             let shape = (items.len(), dataset.meta().channels, d, h, w);
             let volumes = Tensor::from_vec(values, shape, network.params().device());
+            let edges = dataset.own_voxel_size(items[0]);
+            let ratios = network.coarsening(dataset.meta().voxel_size, edges);
+            let folded = folded.coarsened(network, ratios)?;
             let [features, _] = folded.forward_with_features(&volumes.map_err(NnError::from)?)?;
             let rows = features.values.to_vec2::<f32>().map_err(NnError::from)?;
             Ok(f32::to_bytes(&rows.concat()))

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
@@ -9,6 +10,7 @@ use crate::block::ConvolutionInfo;
 use crate::error::fault;
 use crate::graph::Graph;
 use crate::planes;
+use crate::spacings::Coarsened;
 use crate::{LayerField, Mode, ModelConfig, NnError, Params, Pass};
 
 /// The network that a [`ModelConfig`] describes.
@@ -22,6 +24,8 @@ pub struct Network {
     graph: Graph,
     /// Edges of the voxels (x, y, z) of the volumes that it is given.
     spacing: [f64; 3],
+    /// The same network for the voxels that it was lately given.
+    pub(crate) coarsened: Mutex<Vec<Coarsened>>,
     recompute: bool,
     /// Training passes as a [`ModuleT`].
     steps: AtomicU64,
@@ -73,6 +77,7 @@ impl Network {
             params: params.sealed(),
             graph,
             spacing,
+            coarsened: Mutex::default(),
             recompute: false,
             steps: AtomicU64::new(0),
         })
@@ -167,6 +172,7 @@ impl Network {
     #[must_use]
     pub fn with_recomputation(mut self, recompute: bool) -> Self {
         self.recompute = recompute;
+        self.coarsened = Mutex::default();
         self
     }
 

@@ -10,7 +10,9 @@ use steer3d_kernels::{AngularCutoff, BumpShape, Family, KernelError};
 use steer3d_nn::layers::{
     ConvConfig, Convolution, ConvolutionPath, FieldLayer, GaussianPool, SteerableConv3d,
 };
-use steer3d_nn::{Field, Mode, ModelConfig, Network, NnError, Params, SteerableConfig};
+use steer3d_nn::{
+    Field, FoldedNetworks, Mode, ModelConfig, Network, NnError, Params, SteerableConfig,
+};
 use steer3d_so3::{Irreps, Stream};
 
 /// Gaussian bumps at random places about the centre, in units of length.
@@ -100,6 +102,31 @@ fn weights_and_statistics_are_shared() {
     let before = other.forward(&x, Mode::Evaluate).unwrap();
     var.set(&(var.as_tensor() * 1.5).unwrap().detach()).unwrap();
     assert!(gap(&other.forward(&x, Mode::Evaluate).unwrap(), &before) > 1e-3);
+}
+
+#[test]
+fn networks_for_other_voxels_are_kept() {
+    let network = prepared(&ModelConfig::Steerable(unet()));
+    let edges = [0.7, 0.7, 3.0];
+    assert_eq!(network.coarsening(edges, None), [1.0; 3]);
+    assert_eq!(network.coarsening(edges, Some([0.70001, 1.4, 1.5])), [1.0, 2.0, 0.5]);
+    let x = noise([9, 12, 12]);
+    let values = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let folded = FoldedNetworks::new(&network).unwrap();
+    for k in 0..40 {
+        let ratios = [1.0, 1.0, 1.0 + f64::from(k % 20) / 10.0];
+        let made = network.coarsened(ratios).unwrap();
+        assert_eq!(made.spacing(), ratios);
+        let answer = values(made.folded().unwrap().forward(&x).unwrap());
+        let found = folded.coarsened(&network, ratios).unwrap();
+        assert_eq!(values(found.forward(&x).unwrap()), answer);
+    }
+    let again = [network.coarsened([1.0, 1.0, 2.0]), network.coarsened([1.0, 1.0, 2.0])];
+    let [a, b] = again.map(Result::unwrap);
+    assert!(std::ptr::eq(&*a, &*b));
+    let plain = all_models().into_iter().find(|m| matches!(m, ModelConfig::Plain(_))).unwrap();
+    let plain = Network::new(&plain, 1, DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(plain.coarsening(edges, Some([1.0; 3])), [1.0; 3]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use steer3d_eval::AnswerKind;
 use steer3d_files::AtPath;
 use steer3d_files::digest::PartHasher;
 use steer3d_nn::checkpoint::{self, ModelCard};
-use steer3d_nn::{FoldedNetwork, Network};
+use steer3d_nn::{FoldedNetwork, FoldedNetworks, Network};
 use steer3d_so3::Irreps;
 
 use crate::builtin;
@@ -28,14 +28,11 @@ pub struct Model {
     pub(crate) card: ModelCard,
     pub(crate) recipe: Option<Recipe>,
     pub(crate) answers: AnswerKind,
-    pub(crate) folded: Arc<FoldedNetwork>,
+    folded: FoldedNetworks,
     pub(crate) network: Network,
-    /// Where each volume keeps its voxels, the network for the last that were not those of the model.
-    native: Option<Mutex<Option<Native>>>,
+    /// Whether each volume keeps its voxels.
+    native: bool,
 }
-
-/// Edges of voxels over those of the model, and the network for them.
-type Native = ([f64; 3], Arc<FoldedNetwork>);
 
 impl Model {
     /// The model of a file (`.safetensors`), or one that comes with the program, by its name. `recipe` stands in the
@@ -82,12 +79,12 @@ impl Model {
         if let Some(recipe) = &recipe {
             check(recipe, &card).map_err(wrong)?;
         }
-        let folded = Arc::new(network.folded()?);
+        let folded = FoldedNetworks::new(&network)?;
         if let Some(typical) = &card.origin.typical {
             typical.check(typical.mean.len()).map_err(problem)?;
         }
-        let name = name.to_owned();
-        Ok(Self { name, card, recipe, answers, folded, network, native: None })
+        let (name, native) = (name.to_owned(), recipe.as_ref().is_some_and(Recipe::keeps_voxels));
+        Ok(Self { name, card, recipe, answers, folded, network, native })
     }
 
     /// The same with another way to bring volumes to the grid of the recipe.
@@ -135,7 +132,7 @@ impl Model {
                 ));
             }
         }
-        self.native = Some(Mutex::default());
+        self.native = true;
         Ok(self)
     }
 
@@ -170,7 +167,7 @@ impl Model {
 
     /// The network as it answers.
     pub fn folded(&self) -> &FoldedNetwork {
-        &self.folded
+        self.folded.own()
     }
 
     /// What it answers.
@@ -223,12 +220,7 @@ impl Model {
 
     /// How many times as coarse as those of the model voxels with edges (x, y, z) are, where each volume keeps its own.
     pub(crate) fn coarsening(&self, voxel_size: [f64; 3]) -> Option<[f64; 3]> {
-        self.native.as_ref()?;
-        let ratio = |axis: usize| {
-            let (ours, theirs) = (self.card.voxel_size[axis], voxel_size[axis]);
-            if close(ours, theirs) { 1.0 } else { theirs / ours }
-        };
-        Some([0, 1, 2].map(ratio))
+        self.native.then(|| self.network.coarsening(self.card.voxel_size, Some(voxel_size)))
     }
 
     /// The network for a volume whose voxels have these edges (x, y, z).
@@ -236,19 +228,8 @@ impl Model {
         &self,
         voxel_size: [f64; 3],
     ) -> Result<Arc<FoldedNetwork>, PredictError> {
-        let ratios = self.coarsening(voxel_size).filter(|ratios| *ratios != [1.0; 3]);
-        let (Some(native), Some(ratios)) = (&self.native, ratios) else {
-            return Ok(self.folded.clone());
-        };
-        let mut native = native.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, folded)) = native.as_ref().filter(|(last, _)| *last == ratios) {
-            return Ok(folded.clone());
-        }
-        let made_for = self.network.spacing();
-        let spacing = [0, 1, 2].map(|axis| made_for[axis] * ratios[axis]);
-        let folded = Arc::new(self.network.at_spacing(spacing)?.folded()?);
-        *native = Some((ratios, folded.clone()));
-        Ok(folded)
+        let ratios = self.coarsening(voxel_size).unwrap_or([1.0; 3]);
+        Ok(self.folded.coarsened(&self.network, ratios)?)
     }
 
     /// What a network for their voxels gives for each of `count` volumes of these dims.

@@ -120,7 +120,7 @@ fn answers(
     options: &Options,
     watch: Watch<'_>,
 ) -> Result<Vec<Record>, PredictError> {
-    let in_parts = model.folded.is_local() || options.windows.is_some();
+    let in_parts = model.folded().is_local() || options.windows.is_some();
     if model.answers == AnswerKind::Voxels && rotations.len() == 1 && in_parts {
         return group
             .iter()

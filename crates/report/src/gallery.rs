@@ -171,8 +171,10 @@ impl Painter<'_> {
         ];
         let shape = (1, self.dataset.meta().channels, depth, height, width);
         let batch = Tensor::from_vec(values, shape, &Device::Cpu).map_err(EvalError::from)?;
+        let edges = self.dataset.own_voxel_size(*item);
         for (model, (_, prediction)) in self.predictors.iter().zip(answers) {
-            let logits = model.logits(&batch).map_err(|e| EvalError::model(*model, &batch, e))?;
+            let logits =
+                model.logits_of(&batch, edges).map_err(|e| EvalError::model(*model, &batch, e))?;
             let logits = logits.flatten_all().and_then(|all| all.to_vec1::<f32>());
             let found = largest_classes(&logits.map_err(EvalError::from)?, model.classes());
             pictures.push(Picture {

@@ -63,6 +63,7 @@ fn turned(
     let steps: Vec<Transform> = (0..STEPS).map(step).collect();
     let (mut pictures, mut size, mut range) = (vec![], [width, height], None);
     let mut found: Vec<Vec<Vec<f64>>> = vec![vec![]; models.len()];
+    let edges = dataset.own_voxel_size(item);
     let room = VALUES / dataset.item_len(item);
     for steps in steps.chunks(protocol.batch.min(room).max(1)) {
         let values = transformed(dataset, item, protocol.sources[0], protocol, steps)?;
@@ -76,7 +77,7 @@ fn turned(
         let shape = (steps.len(), channels, depth, height, width);
         let batch = Tensor::from_vec(values, shape, &Device::Cpu).map_err(EvalError::from)?;
         for (model, found) in models.iter().zip(&mut found) {
-            found.extend(probabilities(*model, &batch)?);
+            found.extend(probabilities(*model, &batch, edges)?);
         }
     }
     let shown = shown(&found, label);
@@ -99,8 +100,12 @@ fn turned(
     })
 }
 
-fn probabilities(model: &dyn Predictor, batch: &Tensor) -> Result<Vec<Vec<f64>>, EvalError> {
-    let logits = model.logits(batch).map_err(|e| EvalError::model(model, batch, e))?;
+fn probabilities(
+    model: &dyn Predictor,
+    batch: &Tensor,
+    edges: Option<[f64; 3]>,
+) -> Result<Vec<Vec<f64>>, EvalError> {
+    let logits = model.logits_of(batch, edges).map_err(|e| EvalError::model(model, batch, e))?;
     let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
     Ok(rows.iter().map(|row| softmax(row)).collect())
 }

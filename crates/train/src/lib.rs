@@ -21,6 +21,7 @@ mod progress;
 mod ranks;
 mod replicas;
 mod schedule;
+mod spacings;
 pub mod state;
 mod tensors;
 mod training;

@@ -4,6 +4,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
 use serde::{Deserialize, Serialize};
 
+use crate::ranks::sum_over_ranks;
+
 /// Mean squared error of two tensors of the same shape.
 ///
 /// # Errors
@@ -79,7 +81,8 @@ impl Default for SoftDice {
 /// N,K,D,H,W and labels N,D,H,W (u32): one less the mean over classes of 2 Σ p t / (Σ p² + Σ t), with the
 /// probabilities p and the indicator t of the class, or p in place of p², as `form` says.
 ///
-/// Voxels whose label is `ignored` are in no sum, and that class is not in the mean.
+/// Voxels whose label is `ignored` are in no sum, and that class is not in the mean. Of several
+/// [ranks](steer3d_ranks::Rank) that have a part of a batch each, sums over the voxels of a batch are those of all.
 ///
 /// # Errors
 /// If the shapes do not fit or no class is left.
@@ -95,7 +98,9 @@ pub fn dice(
         let counted = labels.ne(ignored)?.to_dtype(logits.dtype())?.unsqueeze(1)?;
         (p, t) = (p.broadcast_mul(&counted)?, t.broadcast_mul(&counted)?);
     }
-    let sums = |x: Tensor| if form.per_item { x.sum((2, 3, 4)) } else { x.sum((0, 2, 3, 4)) };
+    let sums = |x: Tensor| {
+        if form.per_item { x.sum((2, 3, 4)) } else { sum_over_ranks(&x.sum((0, 2, 3, 4))?) }
+    };
     let shared = sums((&p * &t)?)?;
     let all = (sums(if form.squares { p.sqr()? } else { p })? + sums(t)?)?;
     // A class that neither occurs nor is predicted counts as found.

@@ -162,20 +162,23 @@ impl VoxelLoss {
 
     /// Of logits N,K,D,H,W and as many labels as voxels.
     fn score(&self, out: &Tensor, labels: &[u32]) -> Result<Score, TrainError> {
-        let Some((rows, counted)) = self.counted(out, labels)? else { return nothing(out) };
-        let mut mean = self.loss.mean(&rows, &counted)?;
-        if self.cross_entropy != 1.0 {
-            mean = mean.affine(self.cross_entropy, 0.0)?;
-        }
+        let mut score = match self.counted(out, labels)? {
+            None => nothing(out)?,
+            Some((rows, counted)) => Score {
+                loss: self.loss.mean(&rows, &counted)?.affine(self.cross_entropy, 0.0)?,
+                weight: self.loss.weight(&counted),
+                ..right_answers(&rows, &counted)?
+            },
+        };
+        // Other ranks wait for the sums of a part of which no voxel counts, too.
         if self.dice > 0.0 {
             let dims = out.dims();
             let labels = Tensor::new(labels, out.device())?;
             let labels = labels.reshape([&dims[..1], &dims[2..]].concat())?;
             let dice = loss::dice(out, &labels, self.form, self.ignored)?;
-            mean = (mean + dice.affine(self.dice, 0.0)?)?;
+            score.loss = (score.loss + dice.affine(self.dice, 0.0)?)?;
         }
-        let weight = self.loss.weight(&counted);
-        Ok(Score { loss: mean, weight, ..right_answers(&rows, &counted)? })
+        Ok(score)
     }
 
     /// Logits N,K,D,H,W as M,K, one row for each voxel that counts, and their labels; None if there is none.

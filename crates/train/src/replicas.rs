@@ -13,6 +13,7 @@ use crate::config::Precision;
 use crate::error::TrainError;
 use crate::gradients::Gradients;
 use crate::objective::{Objective, Score};
+use crate::spacings;
 use steer3d_nn::{Mode, Network, Params};
 
 /// What a network is trained with, on any device.
@@ -46,12 +47,12 @@ impl Task<'_> {
         of_sum: bool,
     ) -> Result<Outcome, TrainError> {
         let x = self.volumes(network, batch)?;
-        let outs = network.forward_supervised(&x, mode)?;
+        let outs = spacings::supervised(network, self.dataset, &batch.items, &x, mode)?;
         let Score { loss, weight, right, answers } = self.objective.training(&outs, batch)?;
-        let value: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
+        let value: f64 = loss.to_dtype(DType::F64)?.to_scalar()?;
         let loss = if of_sum { loss.affine(weight, 0.0)? } else { loss };
         let gradients = Gradients::of(network.params(), &loss.backward()?);
-        Ok(Outcome { gradients, loss: value.into(), weight, right, answers, x: Some(x) })
+        Ok(Outcome { gradients, loss: value, weight, right, answers, x: Some(x) })
     }
 
     /// A part of a batch, with the gradients of the sum of its losses.

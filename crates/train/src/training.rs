@@ -1,6 +1,6 @@
 use std::fmt::Display;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use steer3d_dataset::{
     Batch, Dataset, Grids, Loader, LoaderOptions, RandomDistortion, RandomRotation, Split,
 };
 use steer3d_files::lock::Lock;
-use steer3d_nn::{Head, Mode, Network, checkpoint};
+use steer3d_nn::{FoldedNetworks, Head, Mode, Network, checkpoint};
 use steer3d_ops::permit_tf32;
 use steer3d_ranks::{Number, Rank, RankError};
 use steer3d_so3::Stream;
@@ -29,6 +29,7 @@ use crate::progress::Progress;
 use crate::ranks::{self, RankLink};
 use crate::replicas::{Outcome, Replicas, Task, volumes};
 use crate::schedule::SchedulePoint;
+use crate::spacings;
 use crate::state::{self, StateHeader, TrainingState, fault};
 use crate::tensors::{Named, copies, named, set, take, trainable};
 
@@ -64,7 +65,8 @@ pub fn train(
     Training::new(network, dataset, config, keep, None)?.run(watch)
 }
 
-/// Goes on with a training from a state, to the same bits as a training that was never interrupted.
+/// Goes on with a training from a state, to the same bits as a training that was never interrupted; on another number of
+/// devices or ranks to rounding.
 ///
 /// # Errors
 /// As [`train`]; [`TrainError::State`] naming the setting, if network, dataset or settings are not those
@@ -100,7 +102,7 @@ pub struct Training<'a> {
     /// As which rank of several it trains, and the link between their devices.
     rank: Rank,
     link: Option<RankLink>,
-    resumed: Option<ResumedState>,
+    resumed: bool,
     optimiser: Optimiser,
     average: Option<Average>,
     /// Tensors of the best epoch.
@@ -112,13 +114,6 @@ pub struct Training<'a> {
     saved: Instant,
     /// Keeps other trainings out of the folder of the states.
     _lock: Option<Lock>,
-}
-
-/// The state that a training goes on from.
-struct ResumedState {
-    path: PathBuf,
-    /// On how many devices it was trained.
-    devices: usize,
 }
 
 /// The batches since the last optimiser step.
@@ -175,7 +170,7 @@ impl<'a> Training<'a> {
             threads: None,
             rank: Rank::current(),
             link: None,
-            resumed: None,
+            resumed: false,
             optimiser: Optimiser::new(&config.optimiser, params, config.weight_decay)?,
             average: config.average.map(|decay| Average::new(params, decay)).transpose()?,
             best: None,
@@ -203,13 +198,11 @@ impl<'a> Training<'a> {
     }
 
     /// Computes each batch in equal parts on the devices of the network and of `replicas`, which are the same network;
-    /// their weights are overwritten. Batch norms take their statistics over all parts, so a step is that of one
-    /// device to rounding, but that each device has its own share of the Dice loss. All else happens on the device of
-    /// the network.
+    /// their weights are overwritten. Batch norms take their statistics over all parts and Dice losses their sums, so a
+    /// step is that of one device to rounding. All else happens on the device of the network.
     ///
     /// # Errors
-    /// [`TrainError::Settings`] for a replica that is another network or whose device lacks the precision,
-    /// [`TrainError::State`] if the training goes on from a state of another number of devices.
+    /// [`TrainError::Settings`] for a replica that is another network or whose device lacks the precision.
     pub fn on_devices(mut self, replicas: &'a [Network]) -> Result<Self, TrainError> {
         for replica in replicas {
             let params = replica.params();
@@ -226,8 +219,23 @@ impl<'a> Training<'a> {
             return Err(TrainError::settings("devices", problem));
         }
         self.replicas = replicas;
-        self.check_devices()?;
+        self.check_spacings()?;
         Ok(self)
+    }
+
+    /// Statistics over all devices need the same passes on each.
+    fn check_spacings(&self) -> Result<(), TrainError> {
+        let ratios = |&item: &usize| spacings::ratios(self.network, self.dataset, item);
+        let mut all = self.items.iter().map(ratios);
+        let first = all.next();
+        let params = self.network.params();
+        let has_statistics = params.all().count() > params.trainable().len();
+        if self.devices() == 1 || !has_statistics || all.all(|other| Some(other) == first) {
+            return Ok(());
+        }
+        let problem = "expected voxels of one size for batch norms over several devices, found items with several; use \
+                       norm = \"instance\", one device, or a dataset built with --fit spacing";
+        Err(TrainError::settings("devices", problem))
     }
 
     fn states(&self) -> Option<&'a StateFolder> {
@@ -239,27 +247,12 @@ impl<'a> Training<'a> {
         (1 + self.replicas.len()) * self.rank.size()
     }
 
-    /// A state is of as many devices: other parts round in other places.
-    fn check_devices(&self) -> Result<(), TrainError> {
-        let now = self.devices();
-        match &self.resumed {
-            Some(ResumedState { path, devices }) if *devices != now => {
-                let problem = format!(
-                    "it was trained on {devices} devices and now on {now}; go on with as many, or train anew in another folder"
-                );
-                Err(fault(path, &problem))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Trains to the end, or until `watch` breaks. A training from the start removes older states from
     /// its folder first.
     ///
     /// # Errors
     /// As [`train`].
     pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Trained, TrainError> {
-        self.check_devices()?;
         if !self.rank.is_alone() {
             self.link = RankLink::between(self.network.params().device(), &self.rank)?;
         }
@@ -282,6 +275,7 @@ impl<'a> Training<'a> {
         if rank.is_alone() {
             return Ok(());
         }
+        self.check_spacings()?;
         let batch = items.min(self.config.batch_size);
         if batch < size {
             let problem = format!(
@@ -328,7 +322,7 @@ impl<'a> Training<'a> {
         if let Some(best) = &self.best {
             set(self.network.params().all(), best)?;
             // A file that was lost or exchanged since then must not outlive the state that it belongs to.
-            if let (Some(_), Some(keep)) = (&self.resumed, self.keep) {
+            if let (true, Some(keep)) = (self.resumed, self.keep) {
                 checkpoint::save(keep.model, self.network, keep.card)?;
             }
         }
@@ -503,7 +497,7 @@ impl<'a> Training<'a> {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        let folded = self.network.folded()?;
+        let folded = FoldedNetworks::new(self.network)?;
         let mut sums = Sums::default();
         // Nothing is put around smaller volumes.
         let batch_size = if self.has_own_grids() { 1 } else { batch_size };
@@ -513,10 +507,12 @@ impl<'a> Training<'a> {
         let reading = LoaderOptions::default();
         read_batches(self.dataset, &own, &reading, |mut batch, _| {
             let x = volumes(self.network, self.dataset, &mut batch)?;
-            let Score { loss, weight, right, answers } =
-                self.objective.validation(&folded.forward_large(&x)?, &batch)?;
-            let loss: f32 = loss.to_dtype(DType::F32)?.to_scalar()?;
-            scores.push(f64::to_bytes(&[loss.into(), weight, right, answers]));
+            // All of one size.
+            let ratios = spacings::ratios(self.network, self.dataset, batch.items[0]);
+            let out = folded.coarsened(self.network, ratios)?.forward_large(&x)?;
+            let Score { loss, weight, right, answers } = self.objective.validation(&out, &batch)?;
+            let loss: f64 = loss.to_dtype(DType::F64)?.to_scalar()?;
+            scores.push(f64::to_bytes(&[loss, weight, right, answers]));
             Ok(ControlFlow::Continue(()))
         })?;
         let mut own = scores.into_iter();
@@ -593,9 +589,17 @@ impl<'a> Training<'a> {
         let waited = read_ahead(self.dataset, &order, batch_size, &reading, |mut batch, items| {
             if let Some(few) = self.rank.among_first(items.min(self.rank.size()))? {
                 let x = self.task(&self.objective).volumes(self.network, &mut batch)?;
-                few.run(|| self.network.forward(&x, Mode::Calibrate { batch: count }))?;
+                let groups = spacings::alike(self.network, self.dataset, &batch.items);
+                for (i, (ratios, places)) in groups.iter().enumerate() {
+                    let x = match &groups[..] {
+                        [_] => x.clone(),
+                        _ => x.index_select(&Tensor::new(&places[..], x.device())?, 0)?,
+                    };
+                    let mode = Mode::Calibrate { batch: count + i as u64 };
+                    few.run(|| spacings::run(self.network, *ratios, |n| n.forward(&x, mode)))?;
+                }
+                count += groups.len() as u64;
             }
-            count += 1;
             Ok(ControlFlow::Continue(()))
         })?;
         self.progress.waited += waited.as_secs_f64();
@@ -714,7 +718,7 @@ impl<'a> Training<'a> {
             self.best = Some(take("best", params.all(), &mut tensors).map_err(missing)?);
         }
         self.progress = header.progress;
-        self.resumed = Some(ResumedState { path, devices: header.devices });
+        self.resumed = true;
         Ok(())
     }
 }

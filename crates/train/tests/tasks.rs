@@ -3,12 +3,15 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use steer3d_dataset::{
-    Dataset, DatasetMeta, DatasetWriter, Grids, Item, Provenance, Split, Storage, Tasks, Turns,
+    Batch, Dataset, DatasetMeta, DatasetWriter, Grids, Item, Provenance, RandomPatch, Split,
+    Storage, Tasks, Turns,
 };
-use steer3d_nn::{ModelConfig, Network};
+use steer3d_nn::{Mode, ModelConfig, Network};
+use steer3d_ranks::Rank;
 use steer3d_so3::Stream;
+use steer3d_train::loss::SoftDice;
 use steer3d_train::{
     Balance, ClassWeights, EpochMetrics, LossConfig, PatchConfig, TrainConfig, TrainError, Trained,
     train,
@@ -88,6 +91,7 @@ fn trained(
     train(&network, dataset, &config, None, &mut |_| ControlFlow::Continue(()))
 }
 
+const VOXELS: &str = "classes = 2\nhead = 'voxels'";
 const VECTOR: &str = "head = { field = { irreps = '1x1', pooled = true } }";
 
 #[test]
@@ -122,10 +126,10 @@ fn labels_of_voxels_are_learned_from_turned_items() {
     }
 }
 
-/// Blobs in volumes of several shapes, each somewhere else, with labels of voxels.
-fn blobs_of_several_shapes(folder: &Path) -> Dataset {
+/// Blobs in volumes of several shapes, each somewhere else, with labels of voxels, whose edges are these in turn.
+fn blobs_of_several_shapes(folder: &Path, edges: &[[f64; 3]]) -> Dataset {
     let path = folder.join("shapes.h5");
-    let grid = Grid::new([N; 3], [1.0; 3]).unwrap();
+    let grid = Grid::new([N; 3], edges[0]).unwrap();
     let meta = DatasetMeta::scalars(1, &grid).unwrap();
     let meta = DatasetMeta { name: "shapes".into(), grids: Grids::Each, ..meta };
     let voxel_classes = vec!["empty".into(), "blob".into()];
@@ -136,14 +140,16 @@ fn blobs_of_several_shapes(folder: &Path) -> Dataset {
         let dims = [0; 3].map(|_| 9 + stream.below(12));
         let at = dims.map(|n| 2.0 + stream.uniform() * (n - 5) as f64);
         let [d, h, w] = dims;
+        let edges = edges[item % edges.len()];
         let value = |i: usize| {
             let p = [i / (h * w), i / w % h, i % w];
-            let squares: f64 = (0..3).map(|axis| (p[axis] as f64 - at[axis]).powi(2)).sum();
+            let along = |axis: usize| (p[axis] as f64 - at[axis]) * edges[2 - axis];
+            let squares: f64 = (0..3).map(|axis| along(axis).powi(2)).sum();
             (-squares / 4.0).exp() as f32
         };
         let values: Vec<f32> = (0..d * h * w).map(value).collect();
         let labels: Vec<u8> = values.iter().map(|v| u8::from(*v > 0.4)).collect();
-        let volume = Volume::centred(values, 1, Grid::new(dims, [1.0; 3]).unwrap()).unwrap();
+        let volume = Volume::centred(values, 1, Grid::new(dims, edges).unwrap()).unwrap();
         let item = Item {
             volume: Some(&volume),
             split: if item < 14 { Split::Train } else { Split::Validation },
@@ -161,8 +167,8 @@ fn blobs_of_several_shapes(folder: &Path) -> Dataset {
 #[test]
 fn volumes_of_several_shapes_are_learned() {
     let folder = tempfile::tempdir().unwrap();
-    let dataset = blobs_of_several_shapes(folder.path());
-    let model = model("classes = 2\nhead = 'voxels'");
+    let dataset = blobs_of_several_shapes(folder.path(), &[[1.0; 3]]);
+    let model = model(VOXELS);
     let balanced = Some(ClassWeights::Of(Balance::Balanced));
     let loss = LossConfig { class_weights: balanced, dice: 1.0, ..LossConfig::default() };
     let augment = Some(Turns::So3 { fraction: 1.0 });
@@ -194,6 +200,104 @@ fn volumes_of_several_shapes_are_learned() {
         let patch = Some(PatchConfig { size, foreground });
         let config = TrainConfig { patch, ..TrainConfig::default() };
         assert!(config.check().unwrap_err().to_string().contains(field));
+    }
+}
+
+/// The loss of a first step is the mean over the volumes, each by the network for its voxels; so is that of the validation.
+#[test]
+fn a_steerable_network_sees_lengths_and_a_plain_one_voxels() {
+    let folder = tempfile::tempdir().unwrap();
+    let sizes = [[1.0; 3], [1.0, 1.0, 1.6], [0.7, 1.0, 1.0]];
+    let dataset = blobs_of_several_shapes(folder.path(), &sizes);
+    let plain = "kind = 'plain'\nchannels = 1\nclasses = 2\nhead = 'voxels'\n\
+                 blocks = [{ channels = 3, size = 3 }, { channels = 3, size = 3 }]";
+    for (model, ratios) in [
+        (model(&format!("{VOXELS}\nnorm = 'instance'")), sizes),
+        (ModelConfig::from_toml(plain).unwrap(), [[1.0; 3]; 3]),
+    ] {
+        let network = Network::new(&model, 3, DType::F32, &Device::Cpu).unwrap();
+        let config = TrainConfig {
+            epochs: 1,
+            batch_size: 14,
+            learning_rate: 1e-30,
+            patch: Some(PatchConfig { size: [9; 3], foreground: 0.0 }),
+            ..TrainConfig::default()
+        };
+        let epochs = {
+            let watch = &mut |_| ControlFlow::Continue(());
+            train(&network, &dataset, &config, None, watch).unwrap().epochs
+        };
+        let patch = RandomPatch { seed: config.seed, epoch: 1, dims: [9; 3], foreground: 0.0 };
+        let (mut of_boxes, mut of_volumes) = (0.0, vec![]);
+        for split in [Split::Train, Split::Validation] {
+            for item in dataset.indices(split) {
+                let batch = match split {
+                    Split::Train => Batch::read_patches(&dataset, &[item], None, &patch),
+                    _ => Batch::read(&dataset, &[item], None),
+                };
+                let Batch { values, voxel_labels, dims: [d, h, w], .. } = batch.unwrap();
+                let x = Tensor::from_vec(values, (1, 1, d, h, w), &Device::Cpu).unwrap();
+                let ratios = ratios[item % 3];
+                let logits = match ratios {
+                    [1.0, 1.0, 1.0] => network.forward(&x, Mode::Evaluate).unwrap(),
+                    _ => network.at_spacing(ratios).unwrap().forward(&x, Mode::Evaluate).unwrap(),
+                };
+                let rows = logits.reshape((2, d * h * w)).unwrap().t().unwrap();
+                let labels = Tensor::from_iter(voxel_labels.into_iter().map(u32::from), x.device());
+                let loss =
+                    candle_nn::loss::cross_entropy(&rows.contiguous().unwrap(), &labels.unwrap());
+                let loss = f64::from(loss.unwrap().to_scalar::<f32>().unwrap());
+                match split {
+                    Split::Train => of_boxes += loss / 14.0,
+                    _ => of_volumes.push((loss, (d * h * w) as f64)),
+                }
+            }
+        }
+        let voxels: f64 = of_volumes.iter().map(|(_, voxels)| voxels).sum();
+        let validation = of_volumes.iter().map(|(loss, of)| loss * of / voxels).sum::<f64>();
+        let EpochMetrics { train_loss, validation_loss, .. } = epochs[0];
+        assert!((train_loss - of_boxes).abs() < 1e-5, "{train_loss} {of_boxes}");
+        let found = validation_loss.unwrap();
+        assert!((found - validation).abs() < 1e-5, "{found} {validation}");
+    }
+}
+
+/// Dice over a batch, of which some parts have no voxel that counts: these count for next to nothing.
+#[test]
+fn dice_over_a_batch_is_that_of_all_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    blobs(folder.path());
+    let path = &folder.path().join("blobs.h5");
+    let losses = |ranks: usize| -> Vec<[f64; 2]> {
+        let train = |rank: Rank| {
+            rank.run(|| {
+                let soft_dice = SoftDice { background: false, squares: false, per_item: false };
+                let loss =
+                    LossConfig { dice: 1.0, soft_dice, ignore: Some(0), ..LossConfig::default() };
+                let config = TrainConfig {
+                    epochs: 4,
+                    batch_size: 4,
+                    loss,
+                    patch: Some(PatchConfig { size: [3; 3], foreground: 0.2 }),
+                    ..TrainConfig::default()
+                };
+                let network = Network::new(&model(VOXELS), 0, DType::F64, &Device::Cpu)?;
+                let dataset = Dataset::open(path)?;
+                train(&network, &dataset, &config, None, &mut |_| ControlFlow::Continue(()))
+            })
+        };
+        std::thread::scope(|scope| {
+            let start = |rank: Rank| scope.spawn(move || train(rank).unwrap().epochs);
+            let threads: Vec<_> = Rank::threads(ranks).into_iter().map(start).collect();
+            let all: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+            all[0].iter().map(|e| [e.train_loss, e.validation_loss.unwrap()]).collect()
+        })
+    };
+    let expected = losses(1);
+    for ranks in [2, 4] {
+        for (found, expected) in losses(ranks).iter().flatten().zip(expected.iter().flatten()) {
+            assert!((found - expected).abs() < 1e-6 * expected, "{ranks}: {found} {expected}");
+        }
     }
 }
 

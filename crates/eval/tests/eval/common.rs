@@ -255,7 +255,7 @@ impl Predictor for Mock {
         Ok(Tensor::new(rows, batch.device())?)
     }
 
-    fn layers(&self, batch: &Tensor) -> Result<Vec<LayerField>, ModelError> {
+    fn layers(&self, batch: &Tensor, _: Option<[f64; 3]>) -> Result<Vec<LayerField>, ModelError> {
         (self.layers)(batch)
     }
 }

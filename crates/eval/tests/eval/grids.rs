@@ -45,36 +45,40 @@ fn dataset(path: &Path, shapes: &[usize]) -> Dataset {
     Dataset::open(path).unwrap()
 }
 
-fn network(head: &str, classes: usize) -> NetworkPredictor {
+fn network(head: &str, classes: usize) -> Network {
     let text = format!(
         "kind = 'steerable'\ninput = '1x0'\nclasses = {classes}\nhead = '{head}'\n\
          kernel = {{ family = 'gaussian_jets', order = 2 }}\n\
          blocks = [{{ fields = '4x0+2x1', size = 3 }}, {{ fields = '4x0', size = 3 }}]\n"
     );
     let config = ModelConfig::from_toml(&text).unwrap();
-    let network = Network::new(&config, 1, DType::F32, &Device::Cpu).unwrap();
+    Network::new(&config, 1, DType::F32, &Device::Cpu).unwrap()
+}
+
+fn named(network: Network) -> NetworkPredictor {
     NetworkPredictor::new("n".into(), network).unwrap()
 }
 
 /// The first item of a dataset is turned by the same rotations whatever the others are: its answers are those of a
-/// dataset of it alone.
+/// dataset of it alone, by the network for its voxels.
 #[test]
 fn every_item_is_answered_on_its_own_grid() {
     let folder = tempfile::tempdir().unwrap();
     for (head, classes) in [("voxels", 3), ("classes", 2)] {
-        let model = network(head, classes);
+        let model = named(network(head, classes));
         for batch in [1, 5] {
             let protocol = Protocol { batch, translations: vec![1.5], ..quick() };
             for (i, rest) in [[1, 2], [2, 0], [0, 1]].into_iter().enumerate() {
                 let alone = dataset(&folder.path().join("alone.h5"), &[i]);
                 let all = dataset(&folder.path().join("all.h5"), &[i, rest[0], rest[1]]);
                 assert_eq!(all.meta().grids, Grids::Each);
-                let of_first = |data: &Dataset| -> Vec<Prediction> {
-                    let report = run(&model, data, &protocol);
+                let of_first = |model: &NetworkPredictor, data: &Dataset| -> Vec<Prediction> {
+                    let report = run(model, data, &protocol);
                     let first = report.predictions.into_iter().filter(|p| p.item == 0);
                     first.collect()
                 };
-                let (alone, first) = (of_first(&alone), of_first(&all));
+                let its_own = named(network(head, classes).at_spacing(SHAPES[i].1).unwrap());
+                let (alone, first) = (of_first(&its_own, &alone), of_first(&model, &all));
                 assert!(alone.len() > 10 && alone.len() == first.len());
                 for (a, b) in alone.iter().zip(&first) {
                     let gap = a.answer.iter().zip(&b.answer).map(|(a, b)| (a - b).abs());
@@ -93,5 +97,5 @@ fn models_of_one_shape_are_refused() {
     let models = Models { predictions, ..Models::default() };
     let found = models.open(&data, &Device::Cpu, &|_| ()).map(|_| ()).unwrap_err().to_string();
     assert!(found.contains("grids of their own") && found.contains("--size"), "{found}");
-    assert_eq!(network("voxels", 3).classes(), 3);
+    assert_eq!(named(network("voxels", 3)).classes(), 3);
 }

@@ -1,0 +1,93 @@
+//! One network for volumes of several voxel sizes.
+
+use std::array::from_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use steer3d_kernels::Family;
+
+use crate::{FoldedNetwork, ModelConfig, Network, NnError};
+
+/// Most networks for other voxels that a network keeps.
+const KEPT: usize = 16;
+
+/// Edges of voxels (x, y, z) over those that a network was made for, and that network for them.
+pub(crate) type Coarsened = ([f64; 3], Arc<Network>);
+
+impl Network {
+    /// How many times as long as `made_for` voxels of these edges (x, y, z) are, as far as the network can heed that: 1
+    /// for voxels that are not said, where the digits of a header alone make a difference, and for a network whose kernels
+    /// have one spacing (of the family `radii`, or not steerable).
+    pub fn coarsening(&self, made_for: [f64; 3], edges: Option<[f64; 3]>) -> [f64; 3] {
+        let fixed = match &self.config() {
+            ModelConfig::Steerable(config) => matches!(config.kernel, Family::Radii { .. }),
+            ModelConfig::Plain(_) => true,
+        };
+        from_fn(|axis| {
+            let ratio = edges.map_or(1.0, |edges| edges[axis] / made_for[axis]);
+            if fixed || (ratio - 1.0).abs() <= 1e-3 { 1.0 } else { ratio }
+        })
+    }
+
+    /// The network [for voxels](Self::at_spacing) `ratios` times as long as its own; the last few are kept.
+    ///
+    /// # Errors
+    /// As [`at_spacing`](Self::at_spacing).
+    pub fn coarsened(&self, ratios: [f64; 3]) -> Result<Arc<Self>, NnError> {
+        let mut known = self.coarsened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = known.iter().position(|(of, _)| *of == ratios) {
+            let found = known.remove(place);
+            known.push(found);
+        } else {
+            let own = self.spacing();
+            let made = self.at_spacing(from_fn(|axis| own[axis] * ratios[axis]))?;
+            if known.len() == KEPT {
+                known.remove(0);
+            }
+            known.push((ratios, Arc::new(made)));
+        }
+        Ok(known[known.len() - 1].1.clone())
+    }
+}
+
+/// A network at evaluation for volumes of several voxel sizes: as it is now, and for the last voxels that were not its own.
+#[derive(Debug)]
+pub struct FoldedNetworks {
+    own: Arc<FoldedNetwork>,
+    other: Mutex<Option<([f64; 3], Arc<FoldedNetwork>)>>,
+}
+
+impl FoldedNetworks {
+    /// Folds a network.
+    ///
+    /// # Errors
+    /// As [`Network::folded`].
+    pub fn new(network: &Network) -> Result<Self, NnError> {
+        Ok(Self { own: Arc::new(network.folded()?), other: Mutex::default() })
+    }
+
+    /// The network for its own voxels.
+    pub fn own(&self) -> &FoldedNetwork {
+        &self.own
+    }
+
+    /// The network for voxels `ratios` times as long as its own; `network` is the one that was folded.
+    ///
+    /// # Errors
+    /// As [`Network::at_spacing`].
+    pub fn coarsened(
+        &self,
+        network: &Network,
+        ratios: [f64; 3],
+    ) -> Result<Arc<FoldedNetwork>, NnError> {
+        if ratios == [1.0; 3] {
+            return Ok(self.own.clone());
+        }
+        let mut other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, folded)) = other.as_ref().filter(|(of, _)| *of == ratios) {
+            return Ok(folded.clone());
+        }
+        let folded = Arc::new(network.coarsened(ratios)?.folded()?);
+        *other = Some((ratios, folded.clone()));
+        Ok(folded)
+    }
+}
