@@ -237,8 +237,8 @@ pub(crate) fn run(
 /// The experiment, or one for each choice of a sweep, and their run folders.
 fn trials(args: &TrainArgs, seed: Option<u64>) -> Result<Vec<(Experiment, PathBuf)>> {
     let Some(path) = &args.sweep else { return Ok(vec![plan(args, &[], seed)?]) };
-    let choices = Sweep::open(path).and_then(|sweep| sweep.trials());
-    let choices = choices.with_context(|| format!("--sweep {}", path.display()))?;
+    let place = || format!("--sweep {}", path.display());
+    let choices = Sweep::open(path).with_context(place)?.trials().with_context(place)?;
     let trial = |(number, changes): (usize, &Vec<String>)| {
         let (experiment, out) = plan(args, changes, seed)?;
         // Mistakes are named before anything is trained.

@@ -60,7 +60,7 @@ impl Sweep {
     /// too many choices.
     pub fn trials(&self) -> Result<Vec<Vec<String>>, ExperimentError> {
         let mut settings = vec![];
-        collect(String::new(), &self.settings, &mut settings)?;
+        collect("", &self.settings, &mut settings)?;
         if settings.is_empty() {
             return Err(ExperimentError::invalid("settings", "expected some, found none"));
         }
@@ -113,7 +113,7 @@ impl Sweep {
 
 /// The settings of a table by their paths.
 fn collect(
-    path: String,
+    path: &str,
     table: &Table,
     found: &mut Vec<(String, Choices)>,
 ) -> Result<(), ExperimentError> {
@@ -129,7 +129,7 @@ fn collect(
                 range.at(&path, 0.0)?;
                 found.push((path, Choices::Between(range)));
             }
-            Value::Table(inner) => collect(path, inner, found)?,
+            Value::Table(inner) => collect(&path, inner, found)?,
             other => {
                 let problem = format!("expected a list of values or {{ from, to }}, found {other}");
                 return Err(ExperimentError::invalid(path, problem));
