@@ -1,5 +1,6 @@
 //! A network without anything global, some planes of constant z at a time: planes flow through the layers, of which each
-//! keeps those that a later one still needs. Nothing is computed twice.
+//! keeps those that a later one still needs. Nothing is computed twice but what is up-sampled, which takes more memory than
+//! time.
 
 use std::collections::VecDeque;
 
@@ -12,7 +13,7 @@ use crate::layers::{Pool, Slab};
 use crate::{Field, Mode, NnError, Pass};
 
 /// Most values of the output that are computed at once, but for one plane.
-const OUTPUTS: usize = 1 << 26;
+const OUTPUTS: usize = 1 << 24;
 
 /// Whether the output at a voxel depends on its neighbourhood alone.
 pub(crate) fn is_local(graph: &Graph) -> bool {
@@ -172,7 +173,11 @@ impl<'a> Stages<'a> {
         slab: Slab,
         volume: &mut dyn FnMut(Slab) -> Result<Field, E>,
     ) -> Result<Field, E> {
-        let Stage { done, stride, .. } = self.all[stage];
+        let Stage { what, done, stride, ref readers, .. } = self.all[stage];
+        // Several readers ask in turns, and its inputs know the last one alone.
+        if matches!(what, What::Join(_)) && readers.len() == 1 {
+            return self.compute(stage, slab, volume);
+        }
         if done < slab.end() {
             let at_once = (self.planes / stride).max(1);
             for next in slabs(Slab { first: done, planes: slab.end() - done }, at_once) {

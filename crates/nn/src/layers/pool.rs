@@ -373,7 +373,10 @@ impl Pool {
             _ => self.forward(&planes)?,
         };
         let first = wanted.first - needed.first / self.stride_of_planes();
-        Ok(pooled.with(pooled.values().narrow(2, first, wanted.planes).map_err(NnError::from)?)?)
+        // Not a view of all planes, which would keep their memory.
+        let kept = pooled.values().narrow(2, first, wanted.planes);
+        let kept = kept.and_then(|kept| kept.force_contiguous()).map_err(NnError::from)?;
+        Ok(pooled.with(kept)?)
     }
 
     /// Some planes of a volume of `size` = D,H,W voxels, up-sampled from pooled planes: `planes` gives those.
