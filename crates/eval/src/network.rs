@@ -104,7 +104,8 @@ impl Predictor for NetworkPredictor {
 
     fn fingerprint(&self) -> Option<String> {
         let mut print = PartHasher::default();
-        print.add(&serde_json::to_vec(&(self.network.config(), &self.places)).ok()?);
+        let given = (self.network.config(), &self.places, self.voxel_size);
+        print.add(&serde_json::to_vec(&given).ok()?);
         self.network.params().hash_into(&mut print).ok()?;
         Some(print.text())
     }

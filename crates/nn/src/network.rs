@@ -1,6 +1,6 @@
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
 use steer3d_files::memory;
@@ -10,7 +10,6 @@ use crate::block::ConvolutionInfo;
 use crate::error::fault;
 use crate::graph::Graph;
 use crate::planes;
-use crate::spacings::Coarsened;
 use crate::{LayerField, Mode, ModelConfig, NnError, Params, Pass};
 
 /// The network that a [`ModelConfig`] describes.
@@ -24,8 +23,8 @@ pub struct Network {
     graph: Graph,
     /// Edges of the voxels (x, y, z) of the volumes that it is given.
     spacing: [f64; 3],
-    /// The same network for the voxels that it was lately given.
-    pub(crate) coarsened: Mutex<Vec<Coarsened>>,
+    /// The same network for the voxels that it was lately given, whose edges are so many times as long as its own.
+    pub(crate) coarsened: Mutex<Vec<([f64; 3], Arc<Network>)>>,
     recompute: bool,
     /// Training passes as a [`ModuleT`].
     steps: AtomicU64,

@@ -10,9 +10,6 @@ use crate::{FoldedNetwork, ModelConfig, Network, NnError};
 /// Most networks for other voxels that a network keeps.
 const KEPT: usize = 16;
 
-/// Edges of voxels (x, y, z) over those that a network was made for, and that network for them.
-pub(crate) type Coarsened = ([f64; 3], Arc<Network>);
-
 impl Network {
     /// How many times as long as `made_for` voxels of these edges (x, y, z) are, as far as the network can heed that: 1
     /// for voxels that are not said, where the digits of a header alone make a difference, and for a network whose kernels

@@ -51,7 +51,8 @@ impl<T: Float> HugeVec<T> {
 
 /// Asks for huge pages where whole ones lie in `values`; elsewhere than on Linux it does nothing.
 pub(crate) fn advise_huge<T>(values: &[T]) {
-    #[cfg(target_os = "linux")]
+    // Miri has no such call.
+    #[cfg(all(target_os = "linux", not(miri)))]
     {
         let address = values.as_ptr().addr();
         let start = address.next_multiple_of(HUGE);

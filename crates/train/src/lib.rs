@@ -18,6 +18,7 @@ mod metrics;
 mod objective;
 mod optimiser;
 mod progress;
+mod rank_sum;
 mod ranks;
 mod replicas;
 mod schedule;

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::{log_softmax, softmax};
 use serde::{Deserialize, Serialize};
 
-use crate::ranks::sum_over_ranks;
+use crate::rank_sum::sum_over_ranks;
 
 /// Mean squared error of two tensors of the same shape.
 ///

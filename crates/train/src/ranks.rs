@@ -1,6 +1,6 @@
 //! Data parallelism over ranks: each computes its part of a batch, and all get the outcome of the whole.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, Var, WithDType};
+use candle_core::{DType, Device, Tensor, Var, WithDType};
 use steer3d_dataset::Batch;
 use steer3d_nn::{Mode, Network, Params};
 use steer3d_ranks::{Number, Rank, RankError, Traffic};
@@ -98,46 +98,6 @@ fn of_bytes(params: &Params, bytes: &[u8]) -> Result<Outcome, TrainError> {
     let row = Tensor::new(row, &Device::Cpu)?.to_dtype(params.dtype())?;
     let gradients = Gradients::of_known(params, known, &row.to_device(params.device())?)?;
     Ok(Outcome { gradients, loss, weight, right, answers, x: None })
-}
-
-/// The sum over all ranks of what each has of `x`, a few numbers; the ranks' losses are added up then, so the gradient is
-/// the sum of theirs.
-pub(crate) fn sum_over_ranks(x: &Tensor) -> candle_core::Result<Tensor> {
-    let rank = Rank::current();
-    if rank.is_alone() {
-        return Ok(x.clone());
-    }
-    let sum = x.to_device(&Device::Cpu)?.contiguous()?.apply_op1(SumOverRanks(rank))?;
-    sum.to_device(x.device())
-}
-
-#[derive(Debug)]
-struct SumOverRanks(Rank);
-
-impl CustomOp1 for SumOverRanks {
-    fn name(&self) -> &'static str {
-        "sum over ranks"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let range = layout.start_offset()..layout.start_offset() + layout.shape().elem_count();
-        let sum = |values: &mut dyn Iterator<Item = f64>| {
-            self.0.sum(&values.collect::<Vec<_>>()).map_err(candle_core::Error::wrap)
-        };
-        let sum = match x {
-            CpuStorage::F32(x) => {
-                let sum = sum(&mut x[range].iter().map(|&x| x.into()))?;
-                CpuStorage::F32(sum.into_iter().map(|x| x as f32).collect())
-            }
-            CpuStorage::F64(x) => CpuStorage::F64(sum(&mut x[range].iter().copied())?),
-            _ => candle_core::bail!("expected f32 or f64, found another type"),
-        };
-        Ok((sum, layout.shape().clone()))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some(self.0.run(|| sum_over_ranks(&grad.detach()))?))
-    }
 }
 
 /// What each of several ranks gives to the others in a step of one batch: the statistics of batch norms, forward and
