@@ -1,9 +1,11 @@
 //! Kernel bases between fields of irreps: sampling, expansion to dense filters and its adjoint,
 //! initial weights.
 
-use steer3d_so3::{Irrep, Irreps, L_MAX, Stream, cg::couples, clebsch_gordan};
+use steer3d_so3::cg::CgEntry;
+use steer3d_so3::{Irreps, L_MAX, Stream};
 
-use crate::{Family, HarmonicFamily, HarmonicFunction, KernelError, TapGrid};
+use crate::group::{count, tensors};
+use crate::{Family, HarmonicFamily, HarmonicFunction, KernelError, KernelGroup, TapGrid};
 
 /// All steerable kernels of one family between two fields, sampled on k³ taps.
 ///
@@ -23,6 +25,7 @@ pub struct KernelBasis {
     irreps_in: Irreps,
     irreps_out: Irreps,
     grid: TapGrid,
+    group: KernelGroup,
     pairs: Vec<BlockPair>,
     num_weights: usize,
 }
@@ -70,6 +73,8 @@ pub struct Path {
     pub j: usize,
     /// Radial index within the family.
     pub radial: usize,
+    /// Which of the tensors between the irreps and degree J; 0 under SO(3), which has one.
+    pub tensor: usize,
 }
 
 impl BlockPair {
@@ -110,8 +115,23 @@ impl KernelBasis {
         grid: TapGrid,
         family: &dyn HarmonicFamily,
     ) -> Result<Self, KernelError> {
+        Self::of_group(KernelGroup::So3, irreps_in, irreps_out, grid, family)
+    }
+
+    /// As [`Self::with_family`], for kernels that need commute with the rotations of a group only.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_group(
+        group: KernelGroup,
+        irreps_in: &Irreps,
+        irreps_out: &Irreps,
+        grid: TapGrid,
+        family: &dyn HarmonicFamily,
+    ) -> Result<Self, KernelError> {
         check_irreps(irreps_in, irreps_out)?;
-        let functions = family.sample(&grid, irreps_in.lmax() + irreps_out.lmax())?;
+        let functions =
+            family.sample(&grid, largest_degree(group, irreps_in, irreps_out, &grid))?;
         let mut pairs = Vec::new();
         let mut num_weights = 0;
         for (out_block, out) in irreps_out.blocks().enumerate() {
@@ -129,9 +149,12 @@ impl KernelBasis {
                     weight_offset: num_weights,
                     samples: Vec::new(),
                 };
-                for f in functions.iter().filter(|f| admits(out.irrep, input.irrep, f.j)) {
-                    pair.paths.push(Path { j: f.j, radial: f.radial });
-                    pair.samples.extend(couple(out.irrep.l, input.irrep.l, f));
+                for f in &functions {
+                    let tensors = tensors(group, out.irrep, input.irrep, f.j);
+                    for (tensor, entries) in tensors.iter().enumerate() {
+                        pair.paths.push(Path { j: f.j, radial: f.radial, tensor });
+                        pair.samples.extend(couple(pair.dim_out, pair.dim_in, entries, f));
+                    }
                 }
                 if pair.num_weights() > 0 {
                     num_weights += pair.num_weights();
@@ -143,6 +166,7 @@ impl KernelBasis {
             irreps_in: irreps_in.clone(),
             irreps_out: irreps_out.clone(),
             grid,
+            group,
             pairs,
             num_weights,
         })
@@ -152,20 +176,20 @@ impl KernelBasis {
     /// ([`TapGrid::at_spacing`]). `family` is that of the basis.
     ///
     /// # Errors
-    /// [`KernelError::VoxelSize`] or [`KernelError::Spacing`] for edges that it cannot have,
-    /// [`KernelError::OneSpacing`] for [`Family::Radii`].
+    /// [`KernelError::VoxelSize`] or [`KernelError::Spacing`] for edges that it cannot have.
     pub fn at_spacing(
         &self,
         family: &dyn HarmonicFamily,
         voxel_size: [f64; 3],
     ) -> Result<Self, KernelError> {
         let grid = self.grid.at_spacing(voxel_size)?;
-        Self::with_family(&self.irreps_in, &self.irreps_out, grid, family)
+        Self::of_group(self.group, &self.irreps_in, &self.irreps_out, grid, family)
     }
 
-    /// How large the basis of these arguments is at most: what [`Self::with_family`] leaves out, such as functions
+    /// How large the basis of these arguments is at most: what [`Self::of_group`] leaves out, such as functions
     /// that vanish on the taps and paths that parities forbid, is counted.
     pub fn extent(
+        group: KernelGroup,
         irreps_in: &Irreps,
         irreps_out: &Irreps,
         grid: &TapGrid,
@@ -173,15 +197,14 @@ impl KernelBasis {
     ) -> BasisExtent {
         let (radial, max_degree) = family.extent(grid);
         let (radial, taps) = (radial as f64, grid.num_taps() as f64);
-        let jmax = max_degree.min(irreps_in.lmax() + irreps_out.lmax());
+        let jmax = max_degree.min(largest_degree(group, irreps_in, irreps_out, grid));
         let mut extent =
             BasisExtent { weights: 0.0, samples: ((jmax + 1).pow(2) as f64) * radial * taps };
         let (inputs, outputs) = (by_degree(irreps_in), by_degree(irreps_out));
         for (l_out, [out_blocks, out_copies]) in outputs.into_iter().enumerate() {
             for (l_in, [in_blocks, in_copies]) in inputs.into_iter().enumerate() {
-                let degrees =
-                    (max_degree.min(l_in + l_out) + 1).saturating_sub(l_in.abs_diff(l_out));
-                let paths = degrees as f64 * radial;
+                let tensors: usize = (0..=jmax).map(|j| count(group, l_out, l_in, j)).sum();
+                let paths = tensors as f64 * radial;
                 let entries = ((2 * l_out + 1) * (2 * l_in + 1)) as f64;
                 extent.weights += out_copies * in_copies * paths;
                 extent.samples += out_blocks * in_blocks * paths * entries * taps;
@@ -203,6 +226,11 @@ impl KernelBasis {
     /// The taps.
     pub fn grid(&self) -> &TapGrid {
         &self.grid
+    }
+
+    /// The rotations with which the kernels commute.
+    pub fn group(&self) -> KernelGroup {
+        self.group
     }
 
     /// The block pairs that have at least one path, ordered by output and then input block.
@@ -332,34 +360,37 @@ fn by_degree(irreps: &Irreps) -> [[f64; 2]; L_MAX + 1] {
     counts
 }
 
-/// Σ_M √(2l_o+1) C\[o,i,M\] b_M(x), \[2l_o+1, 2l_i+1, k, k, k\].
-fn couple(l_out: usize, l_in: usize, function: &HarmonicFunction) -> Vec<f64> {
-    let cg = clebsch_gordan(l_out, l_in, function.j);
-    let scale = ((2 * l_out + 1) as f64).sqrt();
+/// √(2l_o+1) Σ_M T\[o,i,M\] b_M(x), \[2l_o+1, 2l_i+1, k, k, k\].
+fn couple(
+    dim_out: usize,
+    dim_in: usize,
+    tensor: &[CgEntry],
+    function: &HarmonicFunction,
+) -> Vec<f64> {
+    let scale = (dim_out as f64).sqrt();
     let taps = function.samples.len() / (2 * function.j + 1);
-    let mut kernel = Vec::with_capacity((2 * l_out + 1) * (2 * l_in + 1) * taps);
-    for o in 0..=2 * l_out {
-        for i in 0..=2 * l_in {
-            let mut values = vec![0.0; taps];
-            for (m, samples) in function.samples.chunks_exact(taps).enumerate() {
-                let c = scale * cg.get(o, i, m);
-                if c != 0.0 {
-                    values.iter_mut().zip(samples).for_each(|(v, s)| *v += c * s);
-                }
-            }
-            kernel.extend(values);
-        }
+    let mut kernel = vec![0.0; dim_out * dim_in * taps];
+    for CgEntry { i: o, j: i, k: m, value } in tensor {
+        let values = &mut kernel[(o * dim_in + i) * taps..][..taps];
+        let samples = &function.samples[m * taps..][..taps];
+        values.iter_mut().zip(samples).for_each(|(v, s)| *v += scale * value * s);
     }
     kernel
 }
 
-/// The selection rules for a path of degree `j`.
-fn admits(out: Irrep, input: Irrep, j: usize) -> bool {
-    let parity = match (out.parity, input.parity) {
-        (Some(p_out), Some(p_in)) => (p_out == p_in) == (j.is_multiple_of(2)),
-        _ => true,
-    };
-    couples(out.l, input.l, j) && parity
+/// The largest degree of the functions that kernels are made of. About an axis every function is a kernel between any
+/// fields: as many degrees as taps along an edge can tell from each other.
+pub(crate) fn largest_degree(
+    group: KernelGroup,
+    irreps_in: &Irreps,
+    irreps_out: &Irreps,
+    grid: &TapGrid,
+) -> usize {
+    let sum = irreps_in.lmax() + irreps_out.lmax();
+    match group {
+        KernelGroup::So3 => sum,
+        KernelGroup::So2 => sum.max(grid.made_for().size() - 1).min(L_MAX),
+    }
 }
 
 fn check_irreps(irreps_in: &Irreps, irreps_out: &Irreps) -> Result<(), KernelError> {

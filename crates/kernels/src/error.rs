@@ -43,11 +43,6 @@ pub enum KernelError {
         /// The longest edge.
         largest: f64,
     },
-    /// A family whose weights belong to the taps of one voxel size.
-    #[error(
-        "the kernel family `radii` has a weight for each distance of a tap, so it has no other voxel size than its own"
-    )]
-    OneSpacing,
     /// A parameter of a kernel family is out of range.
     #[error("parameter `{name}` of the kernel family is {found}: it must be {expected}")]
     Parameter {

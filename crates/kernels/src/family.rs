@@ -115,7 +115,8 @@ pub enum Family {
     },
     /// One function for each of [`TapGrid::radii`]: Y_J/√n at the n taps of that radius and 0 elsewhere. With
     /// the weight √n f_J(r) of path (J, i), r = `radii()[i]`, the kernel is f_J(|x|) Y_J, so that a
-    /// learned function f_J, for example a perceptron, gets its gradient through the weights.
+    /// learned function f_J, for example a perceptron, gets its gradient through the weights. On other voxels f_J is
+    /// interpolated linearly between the radii of those that the kernel was made for.
     Radii {
         /// Which degrees a radius admits.
         #[serde(default)]
@@ -141,7 +142,7 @@ impl Family {
             Self::GaussianJets { order, .. } => (order / 2 + 1, order),
             Self::Bessel { functions, max_degree } => (functions, max_degree.unwrap_or(L_MAX)),
             Self::SoftOneHot { functions, .. } => (functions, L_MAX),
-            Self::Radii { .. } => (grid.radii().len(), L_MAX),
+            Self::Radii { .. } => (grid.made_for().radii().len(), L_MAX),
         }
     }
 }
@@ -203,12 +204,11 @@ impl HarmonicFamily for Family {
                 let admits = |j, i| cutoff.admits(j, i as f64 * step);
                 sample_radial_family(grid, jmax, functions, admits, bump)
             }
-            Self::Radii { .. } if *grid != grid.made_for() => Err(KernelError::OneSpacing),
             Self::Radii { cutoff } => {
-                let radii = grid.radii();
-                let indicator = |i: usize, r: f64| f64::from((r - radii[i]).abs() < 1e-9);
+                let radii = grid.made_for().radii();
+                let hat = |i: usize, r: f64| if r > radius { 0.0 } else { hat(&radii, i, r) };
                 let admits = |j, i| cutoff.admits(j, radii[i]);
-                sample_radial_family(grid, jmax, radii.len(), admits, indicator)
+                sample_radial_family(grid, jmax, radii.len(), admits, hat)
             }
         }
     }
@@ -240,6 +240,27 @@ impl<F: HarmonicFamily> HarmonicFamily for BallMask<F> {
             Ok(functions)
         };
         Ok(unit_functions(&cut(&grid.made_for())?, cut(grid)?, 1.0))
+    }
+}
+
+/// 1 at the i-th of the ascending `radii`, the first of which is 0, and 0 at the others: linear between them, constant
+/// beyond the last.
+fn hat(radii: &[f64], i: usize, r: f64) -> f64 {
+    // Distances of taps are equal to rounding.
+    if let Some(at) = radii.iter().position(|radius| (radius - r).abs() < 1e-9) {
+        return f64::from(at == i);
+    }
+    let above = radii.partition_point(|radius| *radius < r);
+    let (below, Some(next)) = (radii[above - 1], radii.get(above)) else {
+        return f64::from(i + 1 == above);
+    };
+    let share = (r - below) / (next - below);
+    if i == above {
+        share
+    } else if i + 1 == above {
+        1.0 - share
+    } else {
+        0.0
     }
 }
 

@@ -6,7 +6,7 @@ use crate::KernelError;
 pub const MAX_SIZE: usize = 31;
 
 /// How many times as coarse as those that a kernel was made for voxels may be along an axis: far beyond what is
-/// accurate (`EQUIVARIANCE.md` of `steer3d-eval` has the errors).
+/// accurate (`docs/src/exactness.md` has the errors).
 pub const MAX_COARSENING: f64 = 4.0;
 
 /// How many times as coarse as those that a kernel was made for voxels may be along an axis before accuracy suffers.

@@ -8,9 +8,12 @@
 //!
 //! and the convolution is out\[v, o\] = Σ_{p, u} w\[v, u, p\] f\[p, u, o\]: only the last sum is learned.
 
-use crate::jets::JetPlan;
-use crate::{Family, KernelBasis, KernelError};
-use steer3d_so3::clebsch_gordan;
+use crate::basis::largest_degree;
+use crate::group::tensors;
+use crate::jets::{JetHarmonic, JetPlan};
+use crate::{Family, KernelBasis, KernelError, Path};
+use steer3d_so3::Irreps;
+use steer3d_so3::cg::CgEntry;
 
 /// A steerable convolution without its dense filter.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,21 +80,25 @@ impl SeparablePlan {
     pub fn new(basis: &KernelBasis, family: &Family) -> Result<Option<Self>, KernelError> {
         let Family::GaussianJets { order, sigma } = *family else { return Ok(None) };
         let (irreps_in, irreps_out) = (basis.irreps_in(), basis.irreps_out());
-        let jmax = irreps_in.lmax() + irreps_out.lmax();
+        let group = basis.group();
+        let jmax = largest_degree(group, irreps_in, irreps_out, basis.grid());
         let jets = JetPlan::new(basis.grid(), order, sigma, jmax)?;
-        let blocks = |irreps: &steer3d_so3::Irreps| {
+        let blocks = |irreps: &Irreps| {
             irreps
                 .blocks()
                 .map(|b| FieldBlock { offset: b.offset, mul: b.mul, dim: b.irrep.dim() })
                 .collect::<Vec<_>>()
         };
         let couplings = basis.pairs().iter().map(|pair| {
-            let harmonics = pair.paths.iter().filter_map(|path| {
-                jets.harmonics.iter().find(|h| (h.j, h.radial) == (path.j, path.radial))
-            });
-            let rows = harmonics
-                .flat_map(|harmonic| couple(pair.dim_out, pair.dim_in, harmonic))
-                .collect();
+            let irrep = |irreps: &Irreps, block| irreps.blocks().nth(block).map(|b| b.irrep);
+            let ends = (irrep(irreps_out, pair.out_block), irrep(irreps_in, pair.in_block));
+            let of_path = |path: &Path| {
+                let (Some(out), Some(input)) = ends else { return vec![] };
+                let same = |h: &&JetHarmonic| (h.j, h.radial) == (path.j, path.radial);
+                let Some(harmonic) = jets.harmonics.iter().find(same) else { return vec![] };
+                couple(pair.dim_out, &tensors(group, out, input, path.j)[path.tensor], harmonic)
+            };
+            let rows = pair.paths.iter().flat_map(of_path).collect();
             Coupling {
                 input: pair.in_block,
                 output: pair.out_block,
@@ -195,12 +202,11 @@ impl SeparableCost {
 }
 
 /// One row of terms for each component of the output.
-fn couple(dim_out: usize, dim_in: usize, harmonic: &crate::jets::JetHarmonic) -> Vec<Vec<JetTerm>> {
-    let cg = clebsch_gordan(dim_out / 2, dim_in / 2, harmonic.j);
+fn couple(dim_out: usize, tensor: &[CgEntry], harmonic: &JetHarmonic) -> Vec<Vec<JetTerm>> {
     let scale = (dim_out as f64).sqrt();
     let row = |o: usize| {
         let mut sums = std::collections::BTreeMap::new();
-        for c in cg.nonzeros().iter().filter(|c| c.i == o) {
+        for c in tensor.iter().filter(|c| c.i == o) {
             for e in harmonic.entries.iter().filter(|e| e.component == c.k) {
                 *sums.entry((c.j, e.jet)).or_insert(0.0) += scale * c.value * e.value;
             }

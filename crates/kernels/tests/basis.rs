@@ -3,7 +3,9 @@
 use nalgebra::{DMatrix, DVector, Vector3};
 use npyz::npz::NpzArchive;
 use proptest::prelude::*;
-use steer3d_kernels::{AngularCutoff, Family, KernelBasis, KernelError};
+use steer3d_kernels::{
+    AngularCutoff, Family, KernelBasis, KernelError, KernelGroup, SeparablePlan, TapGrid,
+};
 use steer3d_so3::{Irreps, Rotation, Stream, cube_group};
 
 const CUBIC: [f64; 3] = [1.0; 3];
@@ -215,12 +217,69 @@ fn parity_kernels_obey_the_constraint_for_reflections() {
     }
 }
 
+/// About z kernels obey the constraint for the rotations about z and no others, with more kernels than under all
+/// rotations, and the separable form has the same weights and filter.
+#[test]
+fn kernels_about_an_axis_obey_the_constraint_for_it_alone() {
+    let (input, output) = (irreps("2x0+1x1"), irreps("1x0+1x1+1x2"));
+    for (size, family) in [(5, Family::shells()), (5, Family::jets(2)), (3, Family::jets(1))] {
+        let grid = TapGrid::new(size, CUBIC).unwrap();
+        let of = |group| KernelBasis::of_group(group, &input, &output, grid.clone(), &family);
+        let [basis, all] = [KernelGroup::So2, KernelGroup::So3].map(|group| of(group).unwrap());
+        assert!(basis.num_weights() > 2 * all.num_weights());
+        let filter = basis.expand(&random_weights(&basis, 4)).unwrap();
+        for rotation in cube_group() {
+            let violation = constraint_violation(&basis, &filter, &rotation);
+            let about_z = rotation.matrix()[(2, 2)] > 0.5;
+            assert_eq!(violation < 1e-12, about_z, "{family:?}: {violation}");
+        }
+        if let Some(plan) = SeparablePlan::new(&basis, &family).unwrap() {
+            let volume = size.pow(3);
+            let (rows, columns) = (output.dim(), input.dim());
+            let weights = random_weights(&basis, 4);
+            let mut separable = vec![0.0; filter.len()];
+            for coupling in &plan.couplings {
+                let (i, o) = (plan.inputs[coupling.input], plan.outputs[coupling.output]);
+                for w in 0..i.mul * o.mul * coupling.paths {
+                    let (path, copies) = (w % coupling.paths, w / coupling.paths);
+                    let (u, v) = (copies / i.mul, copies % i.mul);
+                    for component in 0..o.dim {
+                        let row = o.offset + u * o.dim + component;
+                        for term in &coupling.rows[path * o.dim + component] {
+                            let column = i.offset + v * i.dim + term.component;
+                            let [a, b, c] = plan.jets[term.jet];
+                            for tap in 0..volume {
+                                let at = |axis: usize, order: usize, place: usize| {
+                                    plan.taps[axis][order * size + place]
+                                };
+                                let jet = at(0, a, tap % size)
+                                    * at(1, b, tap / size % size)
+                                    * at(2, c, tap / size / size);
+                                separable[(row * columns + column) * volume + tap] +=
+                                    weights[coupling.weight_offset + w] * term.value * jet;
+                            }
+                        }
+                    }
+                }
+            }
+            assert_eq!(separable.len(), rows * columns * volume);
+            let gap = separable.iter().zip(&filter).map(|(a, b)| (a - b).abs());
+            assert!(gap.fold(0.0, f64::max) < 1e-12, "{family:?}");
+        }
+    }
+}
+
 #[test]
 fn initial_responses_have_unit_variance() {
     let input = irreps("5x0+3x1+2x2");
     let output = irreps("4x0+6x1+3x2+2x3");
-    for family in [Family::shells(), Family::jets(4)] {
-        let basis = KernelBasis::new(&input, &output, 5, &family, CUBIC).unwrap();
+    for (group, family) in [
+        (KernelGroup::So3, Family::shells()),
+        (KernelGroup::So3, Family::jets(4)),
+        (KernelGroup::So2, Family::jets(3)),
+    ] {
+        let grid = TapGrid::new(5, CUBIC).unwrap();
+        let basis = KernelBasis::of_group(group, &input, &output, grid, &family).unwrap();
         let row = input.dim() * basis.grid().num_taps();
         let draws = 40;
         let mut variance = vec![0.0; output.dim()];

@@ -14,7 +14,7 @@ fn irreps(text: &str) -> Irreps {
     text.parse().unwrap()
 }
 
-fn families() -> [Family; 5] {
+fn families() -> [Family; 6] {
     [
         Family::shells(),
         Family::jets(2),
@@ -25,6 +25,7 @@ fn families() -> [Family; 5] {
             shape: BumpShape::Cosine,
             cutoff: steer3d_kernels::AngularCutoff::default(),
         },
+        Family::Radii { cutoff: steer3d_kernels::AngularCutoff::default() },
     ]
 }
 
@@ -69,11 +70,6 @@ fn spacings_out_of_range_give_typed_errors() {
     assert_eq!(cubic(5).at_spacing([least, 1.0, 1.0]).unwrap().size(), MAX_SIZE);
     let text = cubic(5).at_spacing([1.0, 1.0, 5.0]).unwrap_err().to_string();
     assert!(text.contains("along z is 5") && text.contains("0.133 to 4;"), "{text}");
-    let radii = Family::Radii { cutoff: steer3d_kernels::AngularCutoff::default() };
-    let basis = KernelBasis::new(&irreps("1x0"), &irreps("1x1"), 3, &radii, [1.0; 3]).unwrap();
-    assert!(basis.at_spacing(&radii, [1.0; 3]).is_ok());
-    let found = basis.at_spacing(&radii, [1.0, 1.0, 2.0]);
-    assert!(matches!(found, Err(KernelError::OneSpacing)), "{found:?}");
 }
 
 /// Σ_j filter\[j\] f(x + j v).
@@ -122,6 +118,31 @@ fn a_dense_kernel_is_the_same_integral_on_any_voxels() {
     for edges in [[1.0; 3], [1.0, 1.0, 1.25], [0.75, 0.8, 1.0], [0.6, 1.0, 1.25]] {
         for (found, expected) in respond(&cubic(9).at_spacing(edges).unwrap()).iter().zip(&fine) {
             assert!((found / expected - 1.0).abs() < 0.02, "{edges:?}: {found} {expected}");
+        }
+    }
+}
+
+/// With weights √n f(r_i) the kernel is f at every radius of the taps, and the interpolated f on other voxels.
+#[test]
+fn learned_radial_functions_are_interpolated() {
+    let family = Family::Radii { cutoff: steer3d_kernels::AngularCutoff::None };
+    let made_for = cubic(5);
+    let radii = made_for.radii();
+    let f = |r: f64| 1.0 - 0.3 * r;
+    for edges in [[1.0; 3], [0.5, 0.8, 1.0], [1.0, 1.0, 1.7]] {
+        let grid = made_for.at_spacing(edges).unwrap();
+        let functions = family.sample(&grid, 0).unwrap();
+        assert_eq!(functions.len(), radii.len());
+        let taps = |i: usize| {
+            let at = |p: &&[f64; 3]| (p.iter().map(|c| c * c).sum::<f64>().sqrt() - radii[i]).abs();
+            made_for.positions().iter().filter(|p| at(p) < 1e-9).count() as f64
+        };
+        for (tap, p) in grid.positions().iter().enumerate() {
+            let r = p.iter().map(|c| c * c).sum::<f64>().sqrt();
+            let at = |i: usize| taps(i).sqrt() * f(radii[i]) * functions[i].samples[tap];
+            let found = (0..radii.len()).map(at).sum::<f64>() / grid.volume_ratio();
+            let expected = if r > 2.5 { 0.0 } else { f(r.min(radii[radii.len() - 1])) };
+            assert!((found - expected).abs() < 1e-12, "{edges:?}, r = {r}: {found} {expected}");
         }
     }
 }

@@ -336,6 +336,18 @@ pub(crate) fn export(
     })
 }
 
+/// Whether something is left of a volume of D, H, W voxels after every block.
+pub(crate) fn suits<L>(blocks: &[Arc<Block<L>>], dims: [usize; 3]) -> bool {
+    let mut left = !dims.contains(&0);
+    let through = |block: &Arc<Block<L>>, dims: &[usize; 3]| {
+        let pooled = block.pool.map_or(*dims, |pool| pool.pooled(*dims));
+        left &= !pooled.contains(&0);
+        Ok::<_, Infallible>(pooled)
+    };
+    let Ok(_) = walk(blocks, dims, through, |_, kept, _| Ok(*kept));
+    left
+}
+
 /// The sum over layers, for a volume of D, H, W voxels, of `cost` for each voxel of the output before pooling.
 pub(crate) fn total<L>(
     blocks: &[Arc<Block<L>>],

@@ -27,7 +27,7 @@ pub const FORMAT: u32 = 1;
 /// The key of the card in the metadata.
 pub(crate) const CARD: &str = "steer3d";
 
-/// What a network is, and what it was trained for.
+/// The card in a model file: what the network is, and what it was trained for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelCard {
     /// [`FORMAT`] of the writer.
@@ -145,7 +145,7 @@ pub fn load(path: &Path, device: &Device) -> Result<(Network, ModelCard), NnErro
     read(path, &bytes, device)
 }
 
-/// The network and the card of the bytes of a model file, which errors call `path`.
+/// Reads the network and the card from the bytes of a model file, which errors call `path`.
 ///
 /// # Errors
 /// As [`load`].

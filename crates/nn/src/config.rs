@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use steer3d_kernels::{AngularCutoff, Family};
+use steer3d_kernels::{AngularCutoff, Family, KernelGroup};
 use steer3d_so3::{Block, Irrep, Irreps, IrrepsError, Parity};
 
 use crate::error::fault;
@@ -55,6 +55,10 @@ pub struct SteerableConfig {
     /// What the network gives; `classes` if it is left out.
     #[serde(default, skip_serializing_if = "Head::is_classes")]
     pub head: Head,
+    /// The rotations with which every convolution commutes; `so3` if it is left out. Networks of the group `so2` tell up
+    /// from down, so their answers stay under rotations about z only.
+    #[serde(default, skip_serializing_if = "is_so3")]
+    pub group: KernelGroup,
     /// Kernel family of every convolution.
     pub kernel: Family,
     /// The blocks, first to last. For a pooled head of scalars the last gives scalars, and with parity
@@ -174,8 +178,8 @@ impl SteerableBlock {
 /// The rivals: convolution, norm, ReLU and pooling, mean over space, linear head; with
 /// [`Symmetry::Octahedral`] a group-convolutional network, whose channels
 /// have 24 orientations each and whose answer does not change under the 24 rotations of the cube
-/// (exactly where pooling is antialiased; max pooling has no centre on odd grids). A
-/// [`TransformerConfig`] puts a spatial transformer in front.
+/// (exactly where pooling is antialiased; max pooling has no centre on odd grids), or with [`Symmetry::Icosahedral`] one
+/// of 60 orientations. A [`TransformerConfig`] puts a spatial transformer in front.
 ///
 /// Channels are ordinary numbers; for the measurement of equivariance they, or their means over
 /// orientations, count as scalars.
@@ -308,6 +312,11 @@ fn is_batch(norm: &Normalisation) -> bool {
     *norm == Normalisation::Batch
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_so3(group: &KernelGroup) -> bool {
+    *group == KernelGroup::So3
+}
+
 fn one() -> usize {
     1
 }
@@ -337,7 +346,7 @@ impl From<PlainConfig> for ModelConfig {
 }
 
 impl ModelConfig {
-    /// The kind of network in a word: `steerable`, `plain`, `antialiased`, `group` or
+    /// The kind of network in a word: `steerable`, `plain`, `antialiased`, `group`, `icosahedral` or
     /// `transformer`.
     pub fn name(&self) -> &'static str {
         match self {
@@ -345,6 +354,7 @@ impl ModelConfig {
             Self::Plain(PlainConfig { transformer: Some(_), .. }) => "transformer",
             Self::Plain(c) => match (c.symmetry, c.pooling) {
                 (Symmetry::Octahedral, _) => "group",
+                (Symmetry::Icosahedral, _) => "icosahedral",
                 (Symmetry::None, Pooling::Antialiased) => "antialiased",
                 (Symmetry::None, Pooling::Max) => "plain",
             },
@@ -426,6 +436,7 @@ impl SteerableConfig {
             head_norm: false,
             nonlinearity: Nonlinearity::Gate,
             head: Head::Classes,
+            group: KernelGroup::So3,
             kernel,
             blocks,
             decoder: vec![],
@@ -532,6 +543,20 @@ impl PlainConfig {
             PlainBlock::new(48, 3, 1),
         ];
         Self::new(channels, classes, blocks)
+    }
+
+    /// A small U-Net for labels of voxels, the rival of [`SteerableConfig::unet`] at [as many
+    /// parameters](Self::with_parameters): three grids, each half as fine as the one before, with kernels of 3³ voxels, since
+    /// those of 5³ would leave one or two channels.
+    pub fn unet(channels: usize, classes: usize) -> Self {
+        let blocks = vec![
+            PlainBlock::new(4, 3, 1),
+            PlainBlock::new(6, 3, 2),
+            PlainBlock::new(8, 3, 2),
+            PlainBlock::new(8, 3, 1),
+        ];
+        let decoder = vec![PlainBlock::new(6, 3, 1), PlainBlock::new(4, 3, 1)];
+        Self { head: Head::Voxels, decoder, ..Self::new(channels, classes, blocks) }
     }
 
     /// The plain counterpart of `steerable`: the same head, blocks, kernel sizes and strides (as max

@@ -44,6 +44,16 @@ pub enum NnError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// A volume that the layers of a network shrink to nothing.
+    #[error(
+        "a volume of {dims:?} voxels (D, H, W) is too small for the network, which needs {least} along each axis"
+    )]
+    Grid {
+        /// D, H, W.
+        dims: [usize; 3],
+        /// The fewest voxels along an axis for which something is left.
+        least: usize,
+    },
     /// A layer, or the fields of a network, larger than the memory for input.
     #[error("{layer} of the model needs too much memory: {source}")]
     Memory {

@@ -61,12 +61,12 @@ impl Field {
         Ok(Self { kind, values })
     }
 
-    /// How the channels transform.
+    /// Returns the type of the field, which says how its channels transform.
     pub fn kind(&self) -> &FieldType {
         &self.kind
     }
 
-    /// The representation of the channels.
+    /// Returns the representation by which the channels transform, one set for each orientation.
     pub fn irreps(&self) -> &Irreps {
         &self.kind.irreps
     }
@@ -76,7 +76,7 @@ impl Field {
         &self.values
     }
 
-    /// The same type with other values.
+    /// Makes a field of the same type with other values, shape N,C,D,H,W.
     ///
     /// # Errors
     /// As [`of`](Self::of).

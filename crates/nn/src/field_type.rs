@@ -34,7 +34,7 @@ impl Display for FieldType {
 }
 
 impl FieldType {
-    /// Channels, all orientations counted.
+    /// Returns the number of channels, all orientations counted.
     pub fn dim(&self) -> usize {
         self.irreps.dim() * self.orientations
     }

@@ -88,6 +88,7 @@ impl Graph {
         rising: &mut Rising<'_>,
     ) -> Result<[LayerField; 2], NnError> {
         let mut field = Field::new(self.input.clone(), x.affine(self.input_scale, 0.0)?)?;
+        self.check_grid(field.size())?;
         if let Some(front) = &self.front {
             field = front.forward(&field, pass, recompute, observe)?;
         }
@@ -138,6 +139,20 @@ impl Graph {
         field = block::export(&self.blocks, &field, graph)?;
         graph.enter("head");
         self.head.export(&field, graph)
+    }
+
+    /// Whether volumes of D, H, W voxels are large enough.
+    ///
+    /// # Errors
+    /// [`NnError::Grid`] if they are not.
+    pub(crate) fn check_grid(&self, dims: [usize; 3]) -> Result<(), NnError> {
+        let front = self.front.iter().map(|front| &front.blocks);
+        let suits = |dims| front.clone().chain([&self.blocks]).all(|b| block::suits(b, dims));
+        if suits(dims) {
+            return Ok(());
+        }
+        let least = (1..).find(|&n| suits([n; 3])).unwrap_or(usize::MAX);
+        Err(NnError::Grid { dims, least })
     }
 
     /// The convolutions, first to last.

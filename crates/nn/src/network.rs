@@ -97,11 +97,11 @@ impl Network {
     /// of width 2, in units of the voxels that it was made for, moves by 0.2 % on slices 1.5 times as thick, 1 % on 2 and
     /// 3 % on 2.5, a U-Net several times as much;
     /// beyond [`ACCURATE_COARSENING`](steer3d_kernels::ACCURATE_COARSENING) expect to lose accuracy, and resample where it
-    /// counts. `EQUIVARIANCE.md` of `steer3d-eval` has the table.
+    /// counts. The table is in `docs/src/exactness.md`.
     ///
     /// # Errors
     /// [`NnError::Config`] for a network that is not steerable, [`NnError::Kernel`] for edges that are not positive or
-    /// too far from those that the network was made for, or for the family `radii`.
+    /// too far from those that the network was made for.
     pub fn at_spacing(&self, spacing: [f64; 3]) -> Result<Self, NnError> {
         if let ModelConfig::Plain(_) = self.config {
             let problem = "the filters of a plain network belong to the voxels that it was made for; resample the \
@@ -119,17 +119,17 @@ impl Network {
         Ok(Self::built(&self.config, spacing, params)?.with_recomputation(self.recompute))
     }
 
-    /// Edges (x, y, z) of the voxels of the volumes that it is for.
+    /// Returns the edges (x, y, z) of the voxels of the volumes that the network is for, in the unit of its configuration.
     pub fn spacing(&self) -> [f64; 3] {
         self.spacing
     }
 
-    /// The configuration it was built from.
+    /// Returns the configuration that the network was built from.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Its weights.
+    /// Returns the trainable tensors and the running statistics of the network.
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -184,7 +184,7 @@ impl Network {
         Ok(FoldedNetwork { graph: self.graph.folded()? })
     }
 
-    /// The convolutions, first to last.
+    /// Returns how each convolution is computed and what it costs, first to last.
     pub fn convolutions(&self) -> Vec<ConvolutionInfo> {
         self.graph.convolutions()
     }
@@ -308,6 +308,14 @@ impl FoldedNetwork {
         };
         let all = (0..n).map(one).collect::<Result<Vec<_>, _>>()?;
         Ok(Tensor::cat(&all, 0)?)
+    }
+
+    /// Whether volumes of D, H, W voxels are large enough: a network with max pooling can shrink small ones to nothing.
+    ///
+    /// # Errors
+    /// [`NnError::Grid`] if they are not.
+    pub fn check_grid(&self, dims: [usize; 3]) -> Result<(), NnError> {
+        self.graph.check_grid(dims)
     }
 
     /// Whether [`forward_planes`](Self::forward_planes) is possible.

@@ -159,7 +159,7 @@ impl Params {
         Ok(tensor)
     }
 
-    /// A constant tensor of the set's type and device.
+    /// Makes a constant tensor of the set's element type on its device; it is neither trained nor saved.
     ///
     /// # Errors
     /// When `values` does not fill `shape`, or the device has no room.
@@ -238,7 +238,7 @@ impl Params {
         Ok(())
     }
 
-    /// Number of trainable values.
+    /// Returns the number of trainable values, those of all tensors together.
     pub fn count(&self) -> usize {
         self.trainable.iter().map(|p| p.var.elem_count()).sum()
     }
@@ -253,7 +253,7 @@ impl Params {
         self.dtype
     }
 
-    /// Where the tensors live.
+    /// Returns the device on which the tensors are.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -338,7 +338,7 @@ impl Scope<'_> {
         self.set_mut().reserve(&path, bytes as u64)
     }
 
-    /// As [`Params::constant`].
+    /// Makes a constant tensor, as [`Params::constant`] does.
     ///
     /// # Errors
     /// As [`Params::constant`].

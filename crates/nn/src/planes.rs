@@ -72,6 +72,7 @@ pub(crate) fn forward<E: From<NnError>>(
                        the whole volume gives no planes";
         return Err(fault::<()>("head", problem).expect_err("a fault").into());
     }
+    graph.check_grid(dims)?;
     let (mut stages, last) = Stages::of(graph, dims, planes.max(1))?;
     let reader = stages.read(last);
     let mut volume = |slab: Slab| -> Result<Field, E> {

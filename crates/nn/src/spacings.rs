@@ -3,8 +3,6 @@
 use std::array::from_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use steer3d_kernels::Family;
-
 use crate::{FoldedNetwork, ModelConfig, Network, NnError};
 
 /// Most networks for other voxels that a network keeps.
@@ -12,13 +10,10 @@ const KEPT: usize = 16;
 
 impl Network {
     /// How many times as long as `made_for` voxels of these edges (x, y, z) are, as far as the network can heed that: 1
-    /// for voxels that are not said, where the digits of a header alone make a difference, and for a network whose kernels
-    /// have one spacing (of the family `radii`, or not steerable).
+    /// for voxels that are not said, where the digits of a header alone make a difference, and for a network that is not
+    /// steerable.
     pub fn coarsening(&self, made_for: [f64; 3], edges: Option<[f64; 3]>) -> [f64; 3] {
-        let fixed = match &self.config() {
-            ModelConfig::Steerable(config) => matches!(config.kernel, Family::Radii { .. }),
-            ModelConfig::Plain(_) => true,
-        };
+        let fixed = matches!(self.config(), ModelConfig::Plain(_));
         from_fn(|axis| {
             let ratio = edges.map_or(1.0, |edges| edges[axis] / made_for[axis]);
             if fixed || (ratio - 1.0).abs() <= 1e-3 { 1.0 } else { ratio }
@@ -43,6 +38,19 @@ impl Network {
             known.push((ratios, Arc::new(made)));
         }
         Ok(known[known.len() - 1].1.clone())
+    }
+
+    /// What the network does for voxels `ratios` times as long as its own: itself where they are, else
+    /// [`coarsened`](Self::coarsened).
+    ///
+    /// # Errors
+    /// As [`at_spacing`](Self::at_spacing), and those of `run`.
+    pub fn at_ratios<T, E: From<NnError>>(
+        &self,
+        ratios: [f64; 3],
+        run: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if ratios == [1.0; 3] { run(self) } else { run(&*self.coarsened(ratios)?) }
     }
 }
 

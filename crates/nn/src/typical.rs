@@ -31,8 +31,8 @@ pub struct Typical {
 }
 
 impl Typical {
-    /// Of the `features` of training volumes, a row for each. The threshold is that of `known`, rows of volumes that
-    /// were not trained on.
+    /// Fits the Gaussian to the `features` of training volumes, a row for each. The threshold is that of `known`, rows
+    /// of volumes that were not trained on.
     ///
     /// # Errors
     /// [`NnError::Config`] for fewer than two rows of training or none of the others, for rows of other lengths, and
@@ -104,7 +104,7 @@ impl Typical {
     /// Checks what a file holds for `features` features.
     ///
     /// # Errors
-    /// What is wrong.
+    /// A text that says what is expected, if numbers are missing or not finite.
     pub fn check(&self, features: usize) -> Result<(), String> {
         let rows = std::iter::once(&self.mean).chain(&self.axes);
         let fits = rows.clone().all(|row| row.len() == features)

@@ -30,12 +30,12 @@ impl FoldedNetwork {
         sink: &mut dyn FnMut(usize, &Tensor) -> Result<(), E>,
     ) -> Result<(), E> {
         if !(0.0..1.0).contains(&overlap) {
-            fault::<()>("overlap", "a share from 0 to below 1 of a window")?;
-        }
-        if window.contains(&0) || dims.contains(&0) {
-            fault::<()>("window", "at least one voxel along each axis")?;
+            let problem =
+                format!("expected a share from 0 to below 1 of a window, found {overlap}");
+            fault::<()>("overlap", problem)?;
         }
         let window: [usize; 3] = std::array::from_fn(|axis| window[axis].min(dims[axis]));
+        self.check_grid(window)?;
         let [zs, ys, xs] = std::array::from_fn(|axis| starts(dims[axis], window[axis], overlap));
         let weight = gaussian(window);
         let mut sums = Sums { dims, first: 0, values: vec![], weights: vec![] };

@@ -2,16 +2,19 @@
 
 #[path = "common/networks.rs"]
 mod networks;
+#[path = "common/volumes.rs"]
+mod volumes;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use networks::{all_models, configs, plain_unets, prepared};
-use steer3d_nn::{FoldedNetwork, ModelConfig, NnError};
+use proptest::prelude::*;
+use steer3d_kernels::Family;
+use steer3d_nn::{
+    FoldedNetwork, Head, Mode, ModelConfig, Network, NnError, PlainConfig, Pooling, SteerableBlock,
+    SteerableConfig,
+};
 use steer3d_so3::Stream;
-
-fn volume(stream: &mut Stream, channels: usize, [d, h, w]: [usize; 3]) -> Tensor {
-    let values: Vec<f32> = (0..channels * d * h * w).map(|_| stream.normal() as f32).collect();
-    Tensor::from_vec(values, (1, channels, d, h, w), &Device::Cpu).unwrap()
-}
+use volumes::volume;
 
 /// The output made of planes, and how many planes of the volume were taken at most at once.
 fn by_planes(
@@ -113,4 +116,80 @@ fn errors_of_source_and_sink_end_it() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("disk full"), "{error}");
+}
+
+#[test]
+fn volumes_that_are_shrunk_to_nothing_are_refused() {
+    let plain = PlainConfig::like(&networks::unet());
+    let network = prepared(&plain.into()).folded().unwrap();
+    let mut stream = Stream::new(3, "planes", &[]);
+    for dims in [[1, 1, 1], [3, 12, 12], [12, 12, 2]] {
+        let x = volume(&mut stream, 1, dims);
+        let mut source = |first, count| Ok::<_, NnError>(x.narrow(2, first, count)?);
+        let mut sink = |_, _: &Tensor| Ok(());
+        for found in [
+            network.forward(&x).map(|_| ()),
+            network.forward_planes(dims, 2, &mut source, &mut sink),
+            network.forward_windows(dims, [40; 3], 0.5, &mut source, &mut sink),
+        ] {
+            let error = found.unwrap_err();
+            assert!(matches!(error, NnError::Grid { least: 6, .. }), "{error}");
+            assert!(error.to_string().contains("needs 6 along each axis"), "{error}");
+        }
+    }
+    assert!(network.forward(&volume(&mut stream, 1, [6; 3])).is_ok());
+}
+
+/// A U-Net of random fields, kernels and strides.
+fn unets() -> impl Strategy<Value = SteerableConfig> {
+    let fields = || prop::sample::select(vec!["2x0+1x1", "3x0", "2x0+1x1+1x2"]);
+    let block = (fields(), prop::sample::select(vec![1, 3, 5]), 1usize..4);
+    let blocks = prop::collection::vec(block, 1..4);
+    (blocks, prop::collection::vec(fields(), 0..3)).prop_map(|(blocks, decoder)| {
+        let block = |(fields, size, stride): (&str, usize, usize)| {
+            SteerableBlock::new(fields.parse().unwrap(), size, stride)
+        };
+        let mut blocks: Vec<_> = blocks.into_iter().map(block).collect();
+        blocks[0].stride = 1;
+        let strides = blocks.iter().filter(|block| block.stride > 1).count();
+        // With as many blocks as strides the answer has the grid of the volume.
+        let decoder = decoder.into_iter().cycle().take(strides).map(|f| block((f, 3, 1)));
+        let decoder: Vec<_> = decoder.collect();
+        if decoder.len() < strides {
+            blocks.iter_mut().for_each(|block| block.stride = 1);
+        }
+        let head = Head::Voxels;
+        let config = SteerableConfig::new("1x0".parse().unwrap(), 3, Family::jets(1), blocks);
+        SteerableConfig { head, decoder, ..config }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn random_networks_by_planes_give_the_whole(
+        config in unets(),
+        rival in prop::sample::select(vec![None, Some(Pooling::Max), Some(Pooling::Antialiased)]),
+        dims in prop::array::uniform3(9usize..24),
+        planes in 1usize..9,
+        seed in 0u64..1000,
+    ) {
+        let plain = |pooling| PlainConfig { pooling, ..PlainConfig::like(&config) };
+        let model = rival.map_or(ModelConfig::from(config.clone()), |p| plain(p).into());
+        let network = Network::new(&model, seed, candle_core::DType::F32, &candle_core::Device::Cpu);
+        let network = network.unwrap();
+        let mut stream = Stream::new(seed, "random", &[]);
+        network.forward(&volume(&mut stream, 1, [12; 3]), Mode::Calibrate { batch: 0 }).ok();
+        let folded = network.folded().unwrap();
+        let x = volume(&mut stream, 1, dims);
+        match folded.forward(&x) {
+            Ok(whole) => {
+                let (found, most) = by_planes(&folded, &x, planes).unwrap();
+                prop_assert!(gap(&found, &whole) < 1e-5);
+                prop_assert!(most <= planes);
+            }
+            Err(error) => prop_assert!(matches!(error, NnError::Grid { .. }), "{}", error),
+        }
+    }
 }

@@ -151,6 +151,44 @@ fn voxels_that_are_not_cubes_have_more_radii() {
     assert_eq!(at(2, 2, 4), 0.0);
 }
 
+/// On other voxels the kernel is the same function of position, times the volume of a voxel; weights are shared.
+#[test]
+fn the_kernel_is_a_function_of_lengths() {
+    let irreps: Irreps = "1x0+1x1".parse().unwrap();
+    let filter = |spacing| {
+        let config = RadialConvConfig { spacing, ..RadialConvConfig::new(&irreps, &irreps) };
+        let mut params = Params::new(5, DType::F64, &Device::Cpu);
+        let filter = RadialConv3d::new(params.pp("r"), config).unwrap().filter().unwrap();
+        let weights = params.trainable().iter().map(|p| values(p.var.as_tensor())).collect();
+        (filter.dim(2).unwrap(), values(&filter), weights)
+    };
+    let (_, own, weights): (_, _, Vec<Vec<f64>>) = filter(None);
+    for [x, y, z] in [[2, 1, 1], [2, 2, 2], [1, 1, 3]] {
+        let parts = [x, y, z].map(|parts| parts as f64);
+        let (size, found, shared) = filter(Some(parts.map(f64::recip)));
+        assert_eq!(shared, weights);
+        let volume = parts.iter().product::<f64>();
+        for pair in 0..16 {
+            for tap in 0..125 {
+                let place = [tap % 5, tap / 5 % 5, tap / 25];
+                let at = |axis: usize| size / 2 + [x, y, z][axis] * place[axis];
+                let back = |axis: usize| at(axis) - 2 * [x, y, z][axis];
+                let tap_there = (back(2) * size + back(1)) * size + back(0);
+                let (a, b) =
+                    (found[pair * size.pow(3) + tap_there] * volume, own[pair * 125 + tap]);
+                assert!((a - b).abs() < 1e-12, "{x} {y} {z}, tap {place:?}: {a} {b}");
+            }
+        }
+    }
+    let config = RadialConvConfig {
+        spacing: Some([1.0, 9.0, 1.0]),
+        ..RadialConvConfig::new(&irreps, &irreps)
+    };
+    let mut params = Params::new(5, DType::F64, &Device::Cpu);
+    let error = RadialConv3d::new(params.pp("r"), config).unwrap_err();
+    assert!(matches!(error, NnError::Kernel(_)), "{error}");
+}
+
 #[test]
 fn settings_out_of_range_are_named() {
     let irreps: Irreps = "1x0".parse().unwrap();

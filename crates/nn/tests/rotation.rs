@@ -3,13 +3,14 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{random_volume, relative_gap, turn, worst_gap};
-use steer3d_kernels::Family;
+use common::{random_volume, relative_gap, turn, worst_gap, worst_gap_of};
+use steer3d_kernels::{Family, KernelGroup};
 use steer3d_nn::layers::{FieldLayer, GroupConv, GroupConvConfig};
 use steer3d_nn::{
     Field, FieldType, Mode, ModelConfig, Network, Params, PlainConfig, Pooling, SteerableConfig,
     Symmetry,
 };
+use steer3d_so3::groups::{icosahedral_group, tetrahedral_group};
 use steer3d_so3::{Irreps, Rotation, cube_group};
 
 fn config(input: &str, family: Family) -> SteerableConfig {
@@ -56,43 +57,114 @@ fn every_layer_of_a_group_network_commutes_with_the_cube_group_and_not_with_othe
         let gap = worst_gap(&network, &scalar, n);
         assert!(gap < 1e-5, "at {n}: {gap}");
     }
-    // A smooth object, which turns without much resampling error.
-    let blob = |x: f64, y: f64, z: f64| (-(x * x + 2.0 * y * y + 4.0 * z * z) / 12.0).exp() as f32;
-    let at = |i: usize| i as f64 - 7.5;
-    let values = (0..16usize.pow(3)).map(|i| blob(at(i % 16) - 2.0, at(i / 16 % 16), at(i / 256)));
-    let x = Tensor::from_iter(values, &Device::Cpu).unwrap().reshape((1, 1, 16, 16, 16)).unwrap();
     let axis = nalgebra::Unit::new_normalize(nalgebra::Vector3::new(1.0, 2.0, -1.0));
-    let other = turn(&x, &scalar, &Rotation::from_axis_angle(&axis, 0.7));
-    let logits = |x: &Tensor| network.forward(x, Mode::Evaluate).unwrap();
-    assert!(relative_gap(&logits(&other), &logits(&x)) > 1e-3);
+    assert!(change_of_logits(&network, &Rotation::from_axis_angle(&axis, 0.7)) > 1e-3);
+}
+
+/// How far the logits of a smooth object move when it turns.
+fn change_of_logits(network: &Network, rotation: &Rotation) -> f32 {
+    let logits = |rotation: &Rotation| {
+        let back = rotation.inverse();
+        let values = (0..20usize.pow(3)).map(|i| {
+            let at = |i: usize| i as f64 - 9.5;
+            let p = back * nalgebra::Vector3::new(at(i % 20), at(i / 20 % 20), at(i / 400));
+            (-((p.x - 2.0).powi(2) + 2.0 * p.y * p.y + 4.0 * p.z * p.z) / 12.0).exp() as f32
+        });
+        let x = Tensor::from_iter(values, &Device::Cpu).unwrap().reshape((1, 1, 20, 20, 20));
+        network.forward(&x.unwrap(), Mode::Evaluate).unwrap()
+    };
+    relative_gap(&logits(rotation), &logits(&Rotation::identity()))
+}
+
+/// The icosahedron has the twelve rotations of the tetrahedron, which permute voxels; its others turn filters that are
+/// steerable.
+#[test]
+fn every_layer_of_an_icosahedral_network_commutes_with_its_group() {
+    let of = |symmetry| {
+        let config = PlainConfig { symmetry, ..octahedral() };
+        let network = Network::new(&config.into(), 1, DType::F32, &Device::Cpu).unwrap();
+        let x = random_volume(1, 16);
+        network.forward(&x, Mode::Calibrate { batch: 0 }).unwrap();
+        network
+    };
+    let network = of(Symmetry::Icosahedral);
+    let gap = worst_gap_of(&tetrahedral_group(), &network, &"1x0".parse().unwrap(), 11);
+    assert!(gap < 1e-5, "{gap}");
+    let cube = of(Symmetry::Octahedral);
+    for rotation in icosahedral_group().iter().skip(12).step_by(7) {
+        let [own, other] = [&network, &cube].map(|n| change_of_logits(n, rotation));
+        assert!(own < 0.01 && 4.0 * own < other, "{own}, octahedral {other}");
+    }
 }
 
 #[test]
 fn orientations_turn_with_the_input() {
+    // The rotations that permute voxels.
+    let cube: Vec<_> = cube_group().into_iter().step_by(5).collect();
+    orientations_turn(Symmetry::Octahedral, &cube_group(), &cube);
+    orientations_turn(Symmetry::Icosahedral, &icosahedral_group(), &tetrahedral_group());
+}
+
+fn orientations_turn(symmetry: Symmetry, group: &[Rotation], rotations: &[Rotation]) {
     let mut params = Params::new(3, DType::F32, &Device::Cpu);
-    let symmetry = Symmetry::Octahedral;
-    let config = GroupConvConfig { orientations: 24, symmetry, ..GroupConvConfig::new(3, 2) };
+    let order = group.len();
+    let config = GroupConvConfig { orientations: order, symmetry, ..GroupConvConfig::new(3, 2) };
     let conv = GroupConv::new(params.pp("conv"), config).unwrap();
     let scalars = |channels: usize| format!("{channels}x0").parse::<Irreps>().unwrap();
-    let x = random_volume(3 * 24, 5);
-    let kind = FieldType { irreps: scalars(3), orientations: 24 };
+    let x = random_volume(3 * order, 5);
+    let kind = FieldType { irreps: scalars(3), orientations: order };
     let apply = |x: Tensor| conv.forward(&Field::of(kind.clone(), x).unwrap()).unwrap();
-    let group = cube_group();
-    for rotation in group.iter().step_by(5) {
+    for rotation in rotations {
         // (R f)[c, h](x) = f[c, R^-1 h](R^-1 x).
         let back = rotation.inverse();
-        let place = |h: &Rotation| group.iter().position(|r| *r == back * h).unwrap() as u32;
+        let place = |h: &Rotation| {
+            let same = |r: &Rotation| (r.matrix() - (back * h).matrix()).amax() < 1e-9;
+            group.iter().position(same).unwrap()
+        };
         let turned = |x: &Tensor, channels: usize| {
-            let order: Vec<u32> = (0..channels as u32)
-                .flat_map(|c| group.iter().map(move |h| 24 * c + place(h)))
+            let places: Vec<u32> = (0..channels)
+                .flat_map(|c| group.iter().map(move |h| (order * c + place(h)) as u32))
                 .collect();
-            let order = Tensor::new(order, &Device::Cpu).unwrap();
-            turn(&x.index_select(&order, 1).unwrap(), &scalars(24 * channels), rotation)
+            let places = Tensor::new(places, &Device::Cpu).unwrap();
+            turn(&x.index_select(&places, 1).unwrap(), &scalars(order * channels), rotation)
         };
         let expected = turned(apply(x.clone()).values(), 2);
         let gap = relative_gap(apply(turned(&x, 3)).values(), &expected);
         assert!(gap < 1e-5, "{gap}");
     }
+}
+
+#[test]
+fn a_network_about_an_axis_commutes_with_rotations_about_it_alone() {
+    for input in ["1x0", "1x0+1x1"] {
+        for family in [Family::shells(), Family::jets(2)] {
+            let config = SteerableConfig { group: KernelGroup::So2, ..config(input, family) };
+            let irreps = config.input.clone();
+            let network = Network::new(&config.into(), 1, DType::F32, &Device::Cpu).unwrap();
+            let (about_z, others): (Vec<_>, Vec<_>) =
+                cube_group().into_iter().partition(|r| r.matrix()[(2, 2)] > 0.5);
+            assert_eq!(about_z.len(), 4);
+            let gap = worst_gap_of(&about_z, &network, &irreps, 11);
+            assert!(gap < 1e-5, "{input}: {gap}");
+            assert!(worst_gap_of(&others[..1], &network, &irreps, 11) > 0.05);
+        }
+    }
+    // With parities mirrors in planes through the axis do not change answers, and others do.
+    let mut config = config("1x0e", Family::jets(2));
+    config.group = KernelGroup::So2;
+    for (block, fields) in
+        ["3x0e+1x0o+2x1o+1x1e", "3x0e+1x0o+1x1o+1x1e+1x2e", "2x0e+1x1e+1x1o", "5x0e"]
+            .into_iter()
+            .enumerate()
+    {
+        config.blocks[block].fields = fields.parse().unwrap();
+    }
+    let network = Network::new(&config.into(), 1, DType::F32, &Device::Cpu).unwrap();
+    let x = random_volume(1, 11);
+    let logits = |x: &Tensor| network.forward(x, Mode::Evaluate).unwrap();
+    let [up, across] =
+        [2, 4].map(|axis| relative_gap(&logits(&x.flip(&[axis]).unwrap()), &logits(&x)));
+    assert!(across < 1e-5 && up > 0.01, "{across} {up}");
 }
 
 #[test]

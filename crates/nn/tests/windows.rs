@@ -2,16 +2,14 @@
 
 #[path = "common/networks.rs"]
 mod networks;
+#[path = "common/volumes.rs"]
+mod volumes;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use networks::{all_models, configs, prepared};
 use steer3d_nn::{FoldedNetwork, ModelConfig, NnError};
 use steer3d_so3::Stream;
-
-fn volume(stream: &mut Stream, channels: usize, [d, h, w]: [usize; 3]) -> Tensor {
-    let values: Vec<f32> = (0..channels * d * h * w).map(|_| stream.normal() as f32).collect();
-    Tensor::from_vec(values, (1, channels, d, h, w), &Device::Cpu).unwrap()
-}
+use volumes::volume;
 
 fn by_windows(
     network: &FoldedNetwork,
@@ -93,7 +91,7 @@ fn bad_windows_are_refused() {
             by_windows(&network, &x, window, overlap).map(|_| ()).unwrap_err().to_string()
         };
         if fields {
-            assert!(fault([8, 8, 0], 0.5).contains("window"));
+            assert!(fault([8, 8, 0], 0.5).contains("too small"));
             assert!(fault([8, 8, 8], 1.0).contains("overlap"));
             assert!(fault([8, 8, 8], f64::NAN).contains("overlap"));
         } else {

@@ -38,28 +38,28 @@ pub struct CgTensor {
 }
 
 impl CgTensor {
-    /// (l1, l2, l3).
+    /// Returns the degrees (l1, l2, l3) of the three axes.
     pub fn degrees(&self) -> [usize; 3] {
         self.degrees
     }
 
-    /// (2 l1 + 1, 2 l2 + 1, 2 l3 + 1).
+    /// Returns the number of elements along each axis, (2 l1 + 1, 2 l2 + 1, 2 l3 + 1).
     pub fn shape(&self) -> [usize; 3] {
         self.degrees.map(|l| 2 * l + 1)
     }
 
-    /// Element (i, j, k); indices count from m = -l.
+    /// Returns element (i, j, k). Each index counts from m = -l and is below that of [`shape`](Self::shape).
     pub fn get(&self, i: usize, j: usize, k: usize) -> f64 {
         let [_, n2, n3] = self.shape();
         self.dense[(i * n2 + j) * n3 + k]
     }
 
-    /// All elements, row-major (k fastest).
+    /// Returns all elements, row-major (k fastest).
     pub fn dense(&self) -> &[f64] {
         &self.dense
     }
 
-    /// The nonzero elements in row-major order; none when the selection rule is violated.
+    /// Returns the nonzero elements in row-major order. There are none when the degrees do not couple.
     pub fn nonzeros(&self) -> &[CgEntry] {
         &self.nonzeros
     }

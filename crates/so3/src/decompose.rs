@@ -117,7 +117,7 @@ pub fn decompose_character(
     Ok(irreps)
 }
 
-/// Character of the irrep of degree `l`, sin((l+1/2) θ) / sin(θ/2), at `angle` radians.
+/// Returns the character of the irrep of degree `l`, sin((l+1/2) θ) / sin(θ/2), at θ = `angle` radians.
 pub fn irrep_character(l: usize, angle: f64) -> f64 {
     1.0 + (1..=l).map(|m| 2.0 * (m as f64 * angle).cos()).sum::<f64>()
 }

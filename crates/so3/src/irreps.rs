@@ -40,13 +40,13 @@ impl Irrep {
         Self { l, parity: Some(parity) }
     }
 
-    /// Dimension, 2l+1.
+    /// Returns the dimension 2l+1, the number of components of one field.
     pub fn dim(self) -> usize {
         2 * self.l + 1
     }
 
-    /// Matrix (2l+1, 2l+1) of an orthogonal matrix, which may be a reflection: D(-R) = p D(R)
-    /// with the parity p = ±1.
+    /// Returns the matrix (2l+1, 2l+1) by which components turn under an orthogonal matrix, which may be a
+    /// reflection: D(-R) = p D(R) with the parity p = ±1.
     ///
     /// # Errors
     /// If the matrix is not orthogonal, or is a reflection while the irrep has no parity.
@@ -195,7 +195,7 @@ impl Irreps {
         Ok(Self(blocks))
     }
 
-    /// Number of channels.
+    /// Returns the number of channels, the sum of mul (2l+1) over all blocks.
     pub fn dim(&self) -> usize {
         self.0.iter().map(|(mul, irrep)| mul * irrep.dim()).sum()
     }
@@ -209,12 +209,12 @@ impl Irreps {
         })
     }
 
-    /// Number of irreducible fields: the sum of all multiplicities.
+    /// Returns the number of irreducible fields, the sum of all multiplicities.
     pub fn num_fields(&self) -> usize {
         self.0.iter().map(|(mul, _)| mul).sum()
     }
 
-    /// Largest degree.
+    /// Returns the largest degree of all blocks.
     pub fn lmax(&self) -> usize {
         self.0.iter().map(|(_, irrep)| irrep.l).max().unwrap_or(0)
     }
@@ -242,16 +242,16 @@ impl Irreps {
         Self::new(blocks)
     }
 
-    /// Block-diagonal matrix (dim, dim) of a rotation in the channel layout. Parities play no
-    /// part: a rotation is proper.
+    /// Returns the block-diagonal matrix (dim, dim) by which the channels turn under a rotation. Parities play
+    /// no part: a rotation is proper.
     pub fn wigner_d(&self, rotation: &Rotation) -> DMatrix<f64> {
         let by_degree = wigner::wigner_d_all(self.lmax(), rotation);
         let Ok(full) = self.block_diagonal(|irrep| Ok::<_, Infallible>(by_degree[irrep.l].clone()));
         full
     }
 
-    /// Block-diagonal matrix (dim, dim) of an orthogonal matrix, which may be a reflection:
-    /// D(-R) = p D(R) with the parity p = ±1 of each irrep.
+    /// Returns the block-diagonal matrix (dim, dim) by which the channels turn under an orthogonal matrix, which
+    /// may be a reflection: D(-R) = p D(R) with the parity p = ±1 of each irrep.
     ///
     /// # Errors
     /// If the matrix is not orthogonal, or is a reflection while the irreps have no parity.

@@ -3,7 +3,7 @@
 //!
 //! # Conventions
 //!
-//! Those of e3nn, everywhere in steer3d:
+//! steer3d follows the conventions of e3nn everywhere:
 //!
 //! - Positions are (x, y, z). The polar axis of the real harmonics is y, the azimuth is
 //!   atan2(x, z), and there is no Condon-Shortley sign, so that Y_1(x, y, z) ~ (x, y, z).

@@ -1,4 +1,4 @@
-/// Behaviour under the inversion x -> -x.
+/// How an irrep of O(3) behaves under the inversion x -> -x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Parity {
     /// The inversion acts as +1; written `e`.
@@ -8,7 +8,7 @@ pub enum Parity {
 }
 
 impl Parity {
-    /// +1 for even, -1 for odd.
+    /// Returns the factor of the inversion: +1 for even, -1 for odd.
     pub fn sign(self) -> f64 {
         match self {
             Self::Even => 1.0,
@@ -16,12 +16,12 @@ impl Parity {
         }
     }
 
-    /// Parity of a product of two irreps.
+    /// Returns the parity of the product of two irreps: even where both are alike.
     pub fn product(self, other: Self) -> Self {
         if self == other { Self::Even } else { Self::Odd }
     }
 
-    /// Parity of the spherical harmonics of degree `l`, (-1)^l.
+    /// Returns the parity (-1)^l of the spherical harmonics of degree `l`.
     pub fn of_harmonics(l: usize) -> Self {
         if l.is_multiple_of(2) { Self::Even } else { Self::Odd }
     }

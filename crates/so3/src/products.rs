@@ -53,7 +53,7 @@ pub struct TensorProduct {
 }
 
 impl TensorProduct {
-    /// All paths from `left` ⊗ `right`, sorted by output irrep.
+    /// Makes the product of two representations with all paths from `left` ⊗ `right`, sorted by output irrep.
     ///
     /// # Errors
     /// If only one factor has parities, or the product exceeds the limits of [`Irreps`].
@@ -84,12 +84,13 @@ impl TensorProduct {
         &self.output
     }
 
-    /// The couplings, in the order of their output channels.
+    /// Returns the couplings of pairs of blocks, in the order of their output channels.
     pub fn paths(&self) -> &[ProductPath] {
         &self.paths
     }
 
-    /// x ⊗ y in the channel layout of [`output`](Self::output).
+    /// Computes x ⊗ y of one value per channel of the two factors, in the channel layout of
+    /// [`output`](Self::output).
     ///
     /// # Panics
     /// If the lengths of `x` and `y` are not those of the two factors.

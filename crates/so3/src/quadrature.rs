@@ -53,7 +53,7 @@ pub struct SphereGrid {
 }
 
 impl SphereGrid {
-    /// The grid for degrees up to `lmax`.
+    /// Makes the grid of (lmax+1)(2 lmax+1) points for degrees up to `lmax`.
     ///
     /// # Errors
     /// If `lmax` is above [`crate::L_MAX`].
@@ -74,17 +74,17 @@ impl SphereGrid {
         Ok(Self { lmax, points, weights, harmonics })
     }
 
-    /// Largest degree transformed.
+    /// Returns the largest degree that the grid transforms exactly.
     pub fn lmax(&self) -> usize {
         self.lmax
     }
 
-    /// The unit vectors (x, y, z) of the grid.
+    /// Returns the unit vectors (x, y, z) of the grid, y slowest.
     pub fn points(&self) -> &[[f64; 3]] {
         &self.points
     }
 
-    /// Quadrature weights; their sum is 4π.
+    /// Returns the quadrature weight of each point. Their sum is 4π.
     pub fn weights(&self) -> &[f64] {
         &self.weights
     }

@@ -34,7 +34,7 @@ pub enum Normalization {
 }
 
 impl Normalization {
-    /// Factor from the component normalisation to this one at degree `l`.
+    /// Returns the factor from the component normalisation to this one at degree `l`.
     pub fn scale(self, l: usize) -> f64 {
         match self {
             Self::Component => 1.0,
@@ -57,7 +57,7 @@ pub struct SphericalHarmonics<T> {
 }
 
 impl<T: RealField + Copy> SphericalHarmonics<T> {
-    /// Evaluator up to degree `lmax`.
+    /// Makes the evaluator of all degrees up to `lmax`.
     ///
     /// # Errors
     /// If `lmax` is above [`L_MAX`].
@@ -83,12 +83,12 @@ impl<T: RealField + Copy> SphericalHarmonics<T> {
         Ok(Self { lmax, diagonal, steps })
     }
 
-    /// Largest degree evaluated.
+    /// Returns the largest degree that is evaluated.
     pub fn lmax(&self) -> usize {
         self.lmax
     }
 
-    /// Number of values per point, (lmax+1)².
+    /// Returns the number of values for each point, (lmax+1)².
     pub fn dim(&self) -> usize {
         (self.lmax + 1).pow(2)
     }
@@ -131,7 +131,8 @@ impl<T: RealField + Copy> SphericalHarmonics<T> {
         }
     }
 
-    /// Values at many points, row-major (points.len(), dim), in parallel over points.
+    /// Evaluates Y_0..Y_lmax at many points (x, y, z; any length), in parallel. The values are row-major,
+    /// (points.len(), dim).
     pub fn eval_batch(&self, points: &[[T; 3]]) -> Vec<T>
     where
         T: Send + Sync,
@@ -141,7 +142,7 @@ impl<T: RealField + Copy> SphericalHarmonics<T> {
         out
     }
 
-    /// [`eval_batch`](Self::eval_batch) into a buffer, which saves its allocation.
+    /// Evaluates as [`eval_batch`](Self::eval_batch) into a buffer, which saves its allocation.
     ///
     /// # Panics
     /// If `out` has not `points.len()` times [`dim`](Self::dim) elements.
@@ -159,7 +160,8 @@ impl<T: RealField + Copy> SphericalHarmonics<T> {
             });
     }
 
-    /// Values and gradients at many points, row-major (points.len(), dim), in parallel.
+    /// Evaluates values and their gradients with respect to x, y, z at many points, in parallel. Both are
+    /// row-major, (points.len(), dim).
     pub fn eval_gradient_batch(&self, points: &[[T; 3]]) -> (Vec<T>, Vec<[T; 3]>)
     where
         T: Send + Sync,

@@ -29,7 +29,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream of the key (seed, purpose, indices).
+    /// Makes the stream of the key (seed, purpose, indices): equal keys give equal numbers, others independent ones.
     pub fn new(seed: u64, purpose: &str, indices: &[u64]) -> Self {
         let mut lanes = [1, 2, 3, 4].map(mix);
         let mut absorb = |word: u64| {
@@ -55,12 +55,12 @@ impl Stream {
         Self { rng: ChaCha8Rng::from_seed(key), spare_normal: None }
     }
 
-    /// Uniform in [0, 1): the upper 53 bits of one 64-bit word.
+    /// Draws a number uniform in [0, 1), the upper 53 bits of one 64-bit word.
     pub fn uniform(&mut self) -> f64 {
         (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Standard normal, by the Box-Muller transform of two uniforms (the sine is kept for the
+    /// Draws a standard normal number by the Box-Muller transform of two uniform ones (the sine is kept for the
     /// next call).
     pub fn normal(&mut self) -> f64 {
         if let Some(value) = self.spare_normal.take() {
@@ -72,7 +72,7 @@ impl Stream {
         radius * cos
     }
 
-    /// Uniform in 0..n without bias (Lemire 2019, <https://doi.org/10.1145/3230636>).
+    /// Draws a number uniform in 0..n without bias (Lemire 2019, <https://doi.org/10.1145/3230636>).
     ///
     /// # Panics
     /// If `n` is 0.
@@ -95,7 +95,7 @@ impl Stream {
         }
     }
 
-    /// A uniform permutation of 0..n.
+    /// Draws a uniform permutation of 0..n.
     pub fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         self.shuffle(&mut order);

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::combinatorics::{binomial, factorial, sign};
 use crate::{DegreeError, L_MAX, Rotation, check_degree, rotations};
 
-/// Wigner-D matrix (2l+1, 2l+1) of a rotation.
+/// Computes the Wigner-D matrix (2l+1, 2l+1) of a rotation, which acts on columns: Y_l(R v) = D_l(R) Y_l(v).
 ///
 /// # Panics
 /// If `l` is above [`L_MAX`]; [`wigner_d_batch`] returns an error instead.
@@ -52,7 +52,7 @@ pub fn wigner_d_all(lmax: usize, rotation: &Rotation) -> Vec<DMatrix<f64>> {
         .collect()
 }
 
-/// Number of elements of the matrices l = 0..=lmax together, the sum of (2l+1)².
+/// Returns the number of elements of the matrices l = 0..=lmax together, the sum of (2l+1)².
 pub fn wigner_d_len(lmax: usize) -> usize {
     (lmax + 1) * (2 * lmax + 1) * (2 * lmax + 3) / 3
 }

@@ -110,6 +110,7 @@ fn layer(
     let conv = ConvConfig {
         size: plan.size,
         kernel: config.kernel.clone(),
+        group: config.group,
         voxel_size,
         spacing: Some([of_x * x, of_y * y, of_z * z]),
         ..ConvConfig::new(input, middle)

@@ -1,7 +1,7 @@
 use std::iter;
 
 use candle_core::Tensor;
-use steer3d_kernels::{BlockPair, Family, KernelBasis, SeparablePlan, TapGrid};
+use steer3d_kernels::{BlockPair, Family, KernelBasis, KernelGroup, SeparablePlan, TapGrid};
 use steer3d_ops::Separable;
 use steer3d_so3::{Block, Irreps};
 
@@ -21,6 +21,8 @@ pub struct ConvConfig {
     pub size: usize,
     /// The functions of which kernels are combinations.
     pub kernel: Family,
+    /// The rotations with which the convolution commutes.
+    pub group: KernelGroup,
     /// Shape of the voxels (x, y, z, in any unit) that kernels are made for; cubes are `[1.0; 3]`.
     pub voxel_size: [f64; 3],
     /// Shape of the voxels (x, y, z, in the same unit) of the fields that it is given, if it is another: the same
@@ -39,13 +41,15 @@ pub struct ConvConfig {
 }
 
 impl ConvConfig {
-    /// Kernels of 5³ cubic voxels made of Gaussian jets of order 2, stride 1 and no bias.
+    /// Makes the settings of a convolution with kernels of 5³ cubic voxels made of Gaussian jets of order 2, stride 1 and
+    /// no bias.
     pub fn new(irreps_in: &Irreps, irreps_out: &Irreps) -> Self {
         Self {
             irreps_in: irreps_in.clone(),
             irreps_out: irreps_out.clone(),
             size: 5,
             kernel: Family::jets(2),
+            group: KernelGroup::So3,
             voxel_size: [1.0; 3],
             spacing: None,
             bias: false,
@@ -102,14 +106,14 @@ impl SteerableConv3d {
     /// types has parities, [`NnError::Config`] for the separable path where the kernels are not separable.
     pub fn new<'a>(params: impl Into<Scope<'a>>, config: ConvConfig) -> Result<Self, NnError> {
         let mut params = params.into();
-        let ConvConfig { irreps_in, irreps_out, kernel, .. } = &config;
+        let ConvConfig { irreps_in, irreps_out, kernel, group, .. } = &config;
         let mut grid = TapGrid::new(config.size, config.voxel_size)?;
         if let Some(spacing) = config.spacing {
             grid = grid.at_spacing(spacing)?;
         }
         let size = grid.size();
-        params.reserve(basis_bytes(irreps_in, irreps_out, &grid, kernel))?;
-        let basis = KernelBasis::with_family(irreps_in, irreps_out, grid, kernel)?;
+        params.reserve(basis_bytes(*group, irreps_in, irreps_out, &grid, kernel))?;
+        let basis = KernelBasis::of_group(*group, irreps_in, irreps_out, grid, kernel)?;
         let plan = SeparablePlan::new(&basis, kernel)?.filter(|_| size <= Separable::MAX_SIZE);
         let count = basis.num_weights();
         let mut stream = params.stream();
@@ -254,13 +258,14 @@ fn filter_blocks(
 /// At most how many bytes a basis takes while a layer is made of it: samples in f64, twice, and what is kept for each
 /// pair of blocks.
 pub(super) fn basis_bytes(
+    group: KernelGroup,
     irreps_in: &Irreps,
     irreps_out: &Irreps,
     grid: &TapGrid,
     family: &Family,
 ) -> f64 {
     let pairs = irreps_in.blocks().count() as f64 * irreps_out.blocks().count() as f64;
-    16.0 * KernelBasis::extent(irreps_in, irreps_out, grid, family).samples + 256.0 * pairs
+    16.0 * KernelBasis::extent(group, irreps_in, irreps_out, grid, family).samples + 256.0 * pairs
 }
 
 /// Values of a dense filter.

@@ -12,7 +12,7 @@ use crate::{Field, FieldType, NnError, Pass};
 
 /// A convolution, into which a batch norm after it can be folded. What it says of itself makes it a [`FieldLayer`].
 pub trait Convolution: FieldLayer {
-    /// Its name, types and geometry.
+    /// The name, the types of field, the kernel size and the stride of the convolution.
     fn site(&self) -> &ConvSite;
 
     /// The filter, shape C_out,C_in,k,k,k, or the weights of the [`plan`](Self::plan); differentiable.
@@ -21,12 +21,12 @@ pub trait Convolution: FieldLayer {
     /// Only if the device runs out of memory.
     fn weights(&self) -> Result<Tensor, NnError>;
 
-    /// How it is computed without a filter, if it is.
+    /// How the convolution is computed without a filter; `None` if it is computed with one.
     fn plan(&self) -> Option<&ConvPlan> {
         None
     }
 
-    /// What is added to each channel of the output.
+    /// What is added to each channel of the output, shape C_out; `None` if nothing is.
     ///
     /// # Errors
     /// Only if the device runs out of memory.
@@ -34,7 +34,7 @@ pub trait Convolution: FieldLayer {
         Ok(None)
     }
 
-    /// How it is computed.
+    /// Whether the convolution is computed with the dense filter or by separable ones.
     fn path(&self) -> ConvolutionPath {
         self.plan().map_or(ConvolutionPath::Dense, |_| ConvolutionPath::Separable)
     }
@@ -88,7 +88,7 @@ pub trait Convolution: FieldLayer {
         Field::of(site.kind_out.clone(), values)
     }
 
-    /// This convolution as it is now.
+    /// A copy of this convolution as it is now, which training this one further does not change.
     ///
     /// # Errors
     /// Only if the device runs out of memory.

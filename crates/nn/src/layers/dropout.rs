@@ -19,7 +19,7 @@ pub struct FieldDropout {
 }
 
 impl FieldDropout {
-    /// Dropout of fields of type `irreps` with `probability` in `0.0..1.0`; its place in `params` keys the masks.
+    /// Makes the dropout of fields of type `irreps` with `probability` in `0.0..1.0`; its place in `params` keys the masks.
     ///
     /// # Errors
     /// [`NnError::Config`] for a probability outside that range.

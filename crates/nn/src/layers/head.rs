@@ -48,7 +48,7 @@ pub struct LinearConfig {
 }
 
 impl LinearConfig {
-    /// Weights that start as normal numbers.
+    /// Makes the settings of a layer whose weights start as normal numbers of variance 1/inputs.
     pub fn new(inputs: usize, outputs: usize) -> Self {
         Self { inputs, outputs, zero: false }
     }

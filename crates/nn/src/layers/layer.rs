@@ -23,7 +23,7 @@ pub trait FieldLayer: Debug + Send + Sync {
         self.irreps()[1]
     }
 
-    /// What this layer makes of a field in a pass.
+    /// What this layer makes of a field in a pass, a field of the type [`irreps_out`](Self::irreps_out).
     ///
     /// # Errors
     /// [`NnError::FieldType`] for a field of another type.
@@ -63,7 +63,7 @@ pub trait FieldLayer: Debug + Send + Sync {
     }
 }
 
-/// A [`Gate`](super::Gate) in numbers.
+/// What the pass of a norm needs to know of a [`Gate`](super::Gate).
 #[derive(Debug, Clone, Copy)]
 pub struct Gating<'a> {
     /// Number of invariant channels that pass through ReLU.

@@ -67,7 +67,7 @@ pub struct FieldBatchNorm {
 }
 
 impl FieldBatchNorm {
-    /// A normalisation of the fields that `config` says.
+    /// Makes the norm of the fields that `config` names, with its tensors at the place of `params`.
     ///
     /// # Errors
     /// Only if the device runs out of memory.

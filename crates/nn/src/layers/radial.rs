@@ -3,7 +3,7 @@ use std::f64::consts::FRAC_PI_2;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor};
-use steer3d_kernels::{AngularCutoff, Family, KernelBasis, TapGrid};
+use steer3d_kernels::{AngularCutoff, Family, KernelBasis, KernelGroup, TapGrid};
 use steer3d_so3::Irreps;
 
 use super::conv::{basis_bytes, filter_len};
@@ -67,10 +67,13 @@ pub struct RadialConvConfig {
     pub perceptron: RadialPerceptron,
     /// Shape of the voxels (x, y, z) in units of the shortest edge; cubes are `[1.0; 3]`.
     pub voxel_size: [f64; 3],
+    /// Edges of the voxels of its volumes, in the same unit, where they are others than the layer was made for: the
+    /// radial functions are those of lengths, so layers of the same weights differ in this alone.
+    pub spacing: Option<[f64; 3]>,
 }
 
 impl RadialConvConfig {
-    /// Kernels of 5³ cubic voxels.
+    /// Makes the settings of a convolution with kernels of 5³ cubic voxels.
     pub fn new(irreps_in: &Irreps, irreps_out: &Irreps) -> Self {
         Self {
             irreps_in: irreps_in.clone(),
@@ -78,6 +81,7 @@ impl RadialConvConfig {
             size: 5,
             perceptron: RadialPerceptron::default(),
             voxel_size: [1.0; 3],
+            spacing: None,
         }
     }
 }
@@ -105,61 +109,74 @@ pub struct RadialConv3d {
 }
 
 impl RadialConv3d {
-    /// W₁ starts with variance 1. W₂ starts such that an input of independent components
-    /// of unit variance gives outputs of unit variance.
+    /// Makes the layer, with its weights at the place of `params`. W₁ starts with variance 1. W₂ starts such that
+    /// an input of independent components of unit variance gives outputs of unit variance.
     ///
     /// # Errors
-    /// [`NnError::Kernel`] as [`KernelBasis::new`], [`NnError::Config`] for a perceptron of no width.
+    /// [`NnError::Kernel`] as [`KernelBasis::new`] and for a spacing out of range ([`TapGrid::at_spacing`]),
+    /// [`NnError::Config`] for a perceptron of no width.
     pub fn new<'a>(
         params: impl Into<Scope<'a>>,
         config: RadialConvConfig,
     ) -> Result<Self, NnError> {
         let mut params = params.into();
-        let RadialConvConfig { irreps_in, irreps_out, size, perceptron, voxel_size } = config;
+        let RadialConvConfig { irreps_in, irreps_out, perceptron, .. } = config;
         let RadialPerceptron { functions, hidden } = perceptron.check()?;
         let family = Family::Radii { cutoff: AngularCutoff::default() };
-        let grid = TapGrid::new(size, voxel_size)?;
-        let filter = filter_len(&irreps_in, &irreps_out, &grid);
-        params.reserve(basis_bytes(&irreps_in, &irreps_out, &grid, &family) + 8.0 * filter)?;
-        let basis = KernelBasis::with_family(&irreps_in, &irreps_out, grid, &family)?;
-        let radii = basis.grid().radii();
-        let cutoff = size as f64 / 2.0;
-        let bumps = radii.iter().flat_map(|&r| perceptron.bumps(r, cutoff)).collect();
-        let bumps = params.constant(bumps, &[radii.len(), functions])?;
+        let made_for = TapGrid::new(config.size, config.voxel_size)?;
+        let cutoff = made_for.radius();
+        let mut sampled = |grid: TapGrid| -> Result<Sampled, NnError> {
+            let filter = filter_len(&irreps_in, &irreps_out, &grid);
+            let basis = basis_bytes(KernelGroup::So3, &irreps_in, &irreps_out, &grid, &family);
+            params.reserve(basis + 8.0 * filter)?;
+            let basis = KernelBasis::with_family(&irreps_in, &irreps_out, grid, &family)?;
+            let radii = basis.grid().radii();
+            let bumps = radii.iter().flat_map(|&r| perceptron.bumps(r, cutoff)).collect();
+            let bumps = params.constant(bumps, &[radii.len(), functions])?;
+            Ok(Sampled { taps: taps_at(&basis, &radii), basis, bumps })
+        };
+        // The taps of the spacing as if the kernels were made for them, since every radius is a function of its own.
+        let spaced = config.spacing.map(|spacing| {
+            let grid = made_for.at_spacing(spacing)?;
+            let ratio = grid.volume_ratio();
+            Ok::<_, NnError>((sampled(TapGrid::new(grid.size(), grid.voxel_size())?)?, ratio))
+        });
+        let spaced = spaced.transpose()?;
+        let own = sampled(made_for)?;
         let mut draw = params.pp("first").stream();
         let initial = (0..functions * hidden).map(|_| draw.normal());
         let first = params.weight("first", initial, &[functions, hidden], true)?;
 
-        let taps = taps_at(&basis, &radii);
-        let columns = Columns::new(&basis);
-        let power = activations(&bumps, &first)?.sqr()?.sum(1)?;
+        let columns = Columns::new(&own.basis);
+        let power = activations(&own.bumps, &first)?.sqr()?.sum(1)?;
         let power = power.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-        let std = columns.initial_std(&basis, |radius| taps[radius] * power[radius]);
+        let std = columns.initial_std(&own.basis, |radius| own.taps[radius] * power[radius]);
         let mut draw = params.pp("second").stream();
         let initial = (0..hidden).flat_map(|_| &std).map(|std| std * draw.normal());
         let shape = [hidden, columns.count()];
         let second = params.weight("second", initial, &shape, true)?;
-        let (index, radial) = columns.weights(&basis);
+        let (Sampled { basis, bumps, taps }, ratio) = spaced.unwrap_or((own, 1.0));
         // A function of the basis is Y_J at one radius over the root of the number of taps there.
-        let scale: Vec<f64> = radial.iter().map(|&radius| taps[radius].sqrt()).collect();
+        let (index, scale) = columns.weights(&basis, |radius| ratio * taps[radius].sqrt());
         Ok(Self {
             site: ConvSite {
                 name: params.path().into(),
                 kind_in: irreps_in.into(),
                 kind_out: irreps_out.into(),
-                size,
+                size: basis.grid().size(),
                 stride: 1,
             },
             bumps,
             first,
             second,
-            index: Tensor::from_vec(index, radial.len(), &Device::Cpu)?,
-            scale: Tensor::from_vec(scale, radial.len(), &Device::Cpu)?.to_dtype(params.dtype())?,
+            index: Tensor::from_vec(index, basis.num_weights(), &Device::Cpu)?,
+            scale: Tensor::from_vec(scale, basis.num_weights(), &Device::Cpu)?
+                .to_dtype(params.dtype())?,
             basis: Arc::new(basis),
         })
     }
 
-    /// The radii of the taps in the ball, ascending.
+    /// Returns the different radii of the taps in the ball, ascending, in the unit of the voxel size.
     pub fn radii(&self) -> Vec<f64> {
         self.basis.grid().radii()
     }
@@ -196,6 +213,15 @@ impl Convolution for RadialConv3d {
     fn weights(&self) -> Result<Tensor, NnError> {
         self.filter()
     }
+}
+
+/// The kernels of a layer on taps.
+struct Sampled {
+    basis: KernelBasis,
+    /// e at each radius, shape radii, functions.
+    bumps: Tensor,
+    /// Number of taps at each radius.
+    taps: Vec<f64>,
 }
 
 /// silu(W₁ e) at each radius.
@@ -260,17 +286,18 @@ impl Columns {
             .collect()
     }
 
-    /// For each weight of the basis: where its function stands in the flattened radial functions, and
-    /// the index of its radius.
-    fn weights(&self, basis: &KernelBasis) -> (Vec<u32>, Vec<usize>) {
+    /// For each weight of a basis: where its function stands in the flattened radial functions, and its factor, that of
+    /// its radius. Beyond the kernel there may be degrees that have no function: their factor is 0.
+    fn weights(&self, basis: &KernelBasis, factor: impl Fn(usize) -> f64) -> (Vec<u32>, Vec<f64>) {
         let count = self.count();
         let mut all = (vec![], vec![]);
         for (index, pair) in basis.pairs().iter().enumerate() {
             for copies in 0..pair.mul_out * pair.mul_in {
                 for path in &pair.paths {
-                    let column = self.start[&(index, path.j)] + copies;
+                    let start = self.start.get(&(index, path.j));
+                    let column = start.map_or(0, |start| start + copies);
                     all.0.push((path.radial * count + column) as u32);
-                    all.1.push(path.radial);
+                    all.1.push(start.map_or(0.0, |_| factor(path.radial)));
                 }
             }
         }

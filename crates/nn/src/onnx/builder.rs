@@ -96,7 +96,7 @@ impl OnnxGraph {
         self.room.grow(bytes).map_err(|source| no_room(&self.place, source))
     }
 
-    /// The output of an operator.
+    /// Adds an operator and returns its output.
     pub fn node(
         &mut self,
         operator: &str,
@@ -114,7 +114,7 @@ impl OnnxGraph {
         Value(name)
     }
 
-    /// A constant of 32-bit floats under a name of this place.
+    /// Adds a constant of 32-bit floats under a name of this place.
     ///
     /// # Errors
     /// [`NnError::Memory`] if the file would be larger than the memory for input.
@@ -126,47 +126,47 @@ impl OnnxGraph {
         Ok(self.constant(name, FLOAT, tensor.dims(), bytes))
     }
 
-    /// One number.
+    /// Adds a constant that is one 32-bit float, without axes.
     pub fn number(&mut self, value: f64) -> Value {
         self.shared(FLOAT, &[], (value as f32).to_le_bytes().to_vec())
     }
 
-    /// One integer, without axes.
+    /// Adds a constant that is one integer, without axes.
     pub fn integer(&mut self, value: i64) -> Value {
         self.shared(INT64, &[], value.to_le_bytes().to_vec())
     }
 
-    /// Integers along one axis.
+    /// Adds a constant of integers along one axis.
     pub fn integers(&mut self, values: &[i64]) -> Value {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.shared(INT64, &[values.len()], bytes)
     }
 
-    /// The size of `x` along an axis, an integer.
+    /// Adds what gives the size of `x` along an axis, one integer.
     pub fn size(&mut self, x: &Value, axis: usize) -> Value {
         let (shape, axis) = (self.node("Shape", &[x], &[]), self.integer(axis as i64));
         self.node("Gather", &[&shape, &axis], &[("axis", Attribute::Int(0))])
     }
 
-    /// `x` with other sizes, of which -1 is what remains.
+    /// Adds what gives `x` with other sizes, of which -1 is what remains.
     pub fn reshape(&mut self, x: &Value, sizes: &[i64]) -> Value {
         let sizes = self.integers(sizes);
         self.node("Reshape", &[x, &sizes], &[])
     }
 
-    /// Some channels of N,C,..., in this order.
+    /// Adds what gives some channels of N,C,..., in this order.
     pub fn channels(&mut self, x: &Value, channels: impl IntoIterator<Item = usize>) -> Value {
         let channels: Vec<i64> = channels.into_iter().map(|c| c as i64).collect();
         let channels = self.integers(&channels);
         self.node("Gather", &[x, &channels], &[("axis", Attribute::Int(1))])
     }
 
-    /// All channels of the first, then those of the next.
+    /// Adds what gives all channels of the first value, then those of the next.
     pub fn beside(&mut self, all: &[&Value]) -> Value {
         self.node("Concat", all, &[("axis", Attribute::Int(1))])
     }
 
-    /// A constant matrix, shape outputs, inputs, applied to the channels of every voxel.
+    /// Adds a constant matrix, shape outputs, inputs, and what applies it to the channels of every voxel.
     ///
     /// # Errors
     /// As [`tensor`](Self::tensor).

@@ -19,7 +19,7 @@ pub struct OnnxCard {
 }
 
 impl OnnxCard {
-    /// Of the bytes of the ONNX model at `path`; none if it is of another maker.
+    /// Reads the metadata from the bytes of the ONNX model at `path`; `None` if it is of another maker.
     ///
     /// # Errors
     /// [`NnError::Checkpoint`] naming the file if its card cannot be read.

@@ -34,13 +34,23 @@ pub(crate) fn relative_gap(a: &Tensor, b: &Tensor) -> f32 {
 
 /// Largest relative gap between layer(Rx) and R layer(x), over layers and cube rotations.
 pub(crate) fn worst_gap(network: &Network, irreps: &Irreps, n: usize) -> f32 {
+    worst_gap_of(&cube_group(), network, irreps, n)
+}
+
+/// The same over some rotations of the cube.
+pub(crate) fn worst_gap_of(
+    group: &[Rotation],
+    network: &Network,
+    irreps: &Irreps,
+    n: usize,
+) -> f32 {
     let x = random_volume(irreps.dim(), n);
     let straight = network.layers(&x).unwrap();
     let mut worst = 0f32;
-    for rotation in cube_group() {
-        let turned = network.layers(&turn(&x, irreps, &rotation)).unwrap();
+    for rotation in group {
+        let turned = network.layers(&turn(&x, irreps, rotation)).unwrap();
         for (LayerField { values, .. }, s) in turned.iter().zip(&straight) {
-            worst = worst.max(relative_gap(values, &turn(&s.values, &s.irreps, &rotation)));
+            worst = worst.max(relative_gap(values, &turn(&s.values, &s.irreps, rotation)));
         }
     }
     worst
