@@ -1,9 +1,13 @@
 //! Bytes that begin as an HDF5 file are one. All others are edits of a small dataset, since chance
-//! does not find the checksums of HDF5: which object (one byte), the length of its new contents (two
-//! bytes, little-endian), the contents, and so on. The highest bit of the first byte chooses a dataset whose items have
-//! grids of their own.
+//! does not find the checksums of HDF5. The highest bit of the first byte chooses a dataset whose items have
+//! grids of their own. With the next bit, each seven bytes change the file, whose checksums are put right: where (four bytes,
+//! little-endian), how (one byte), a value (two bytes). Without it libhdf5 makes the edits: which object (one byte), the
+//! length of its new contents (two bytes, little-endian), the contents, and so on.
 
 #![no_main]
+
+#[path = "../../crates/dataset/examples/mutate/repair.rs"]
+mod repair;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -28,9 +32,17 @@ fuzz_target!(|bytes: &[u8]| {
         static SMALL: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
         let own_grids = bytes.first().is_some_and(|byte| byte & 0x80 > 0);
         let small = SMALL[usize::from(own_grids)].get_or_init(|| small(&path, own_grids));
-        std::fs::write(&path, small).expect("a writable folder for temporary files");
-        if edit(&path, bytes, own_grids).is_err() {
-            return;
+        let write = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("a writable folder for temporary files");
+        };
+        match bytes.split_first() {
+            Some((first, edits)) if first & 0x40 > 0 => write(&edited(small, edits)),
+            _ => {
+                write(small);
+                if edit(&path, bytes, own_grids).is_err() {
+                    return;
+                }
+            }
         }
     }
     match Dataset::open(&path) {
@@ -48,6 +60,28 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
 });
+
+/// The file with other bytes at some places.
+fn edited(small: &[u8], edits: &[u8]) -> Vec<u8> {
+    let mut file = small.to_vec();
+    for [a, b, c, d, how, low, high] in edits.as_chunks().0 {
+        let at = u32::from_le_bytes([*a, *b, *c, *d]) as usize % file.len();
+        let value = u16::from_le_bytes([*low, *high]);
+        match how % 16 {
+            0..7 => file[at] = *low,
+            7..11 => file[at] ^= low,
+            // An address or a size of another place.
+            11..15 if at + 8 <= file.len() => {
+                let from = usize::from(value) % (file.len() - 7);
+                file.copy_within(from..from + 8, at);
+            }
+            15 => file.truncate(at.max(1)),
+            _ => {}
+        }
+    }
+    repair::checksums(&mut file);
+    file
+}
 
 fn edit(path: &Path, mut bytes: &[u8], own_grids: bool) -> hdf5::Result<()> {
     let file = hdf5::File::open_rw(path)?;

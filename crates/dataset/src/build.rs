@@ -112,10 +112,26 @@ pub fn build(
         progress((index * batch + batches[index].len()).min(entries.len()));
         current = made;
     }
+    // Batches take as long as they take, and so does joining them.
+    rank.meet_patiently()?;
+    let joined = rank.is_first().then(|| build.join(out, batches.len())).transpose()?;
+    rank.meet_patiently()?;
     let resumed = rank.sum(&[resumed as f64])?[0] as usize;
-    let joined = rank.from_first(|| build.join(out, batches.len()).map(|built| json(&built)))?;
+    let joined = rank.from_first(|| Ok::<_, RankError>(json(&joined)))?;
     let joined = serde_json::from_slice(&joined).map_err(|_| RankError::Different)?;
     Ok(BuildReport { resumed, ..joined })
+}
+
+/// The files that entries are made of, but the archive of all.
+fn files_of(entries: &[Entry]) -> BTreeSet<PathBuf> {
+    let own = entries.iter().filter(|entry| !entry.source.is_empty());
+    let own = own.flat_map(|entry| std::iter::once(&entry.path).chain(&entry.mask));
+    own.flat_map(|path| [Some(path.clone()), companion(path)]).flatten().collect()
+}
+
+/// The size of a file; none of what is no file.
+fn file_size(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|found| found.len())
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -171,6 +187,8 @@ impl Partial {
         }
         rank.agree("options", description.fingerprint.as_bytes())?;
         rank.agree("source", &Sha256::digest(json(&(&description.archive, &source.entries))))?;
+        let sizes: Vec<_> = files_of(&source.entries).iter().map(|path| file_size(path)).collect();
+        rank.agree("sizes of the files", &Sha256::digest(json(&sizes)))?;
         let first =
             if rank.is_first() { Some(Self::open(folder.clone(), &description)?) } else { None };
         rank.meet()?;
@@ -244,10 +262,7 @@ impl Build<'_> {
     /// SHA-256 of the entries of a batch and of the contents of all files that they are made of. That of an archive is
     /// in the description.
     fn fingerprint(&mut self, entries: &[Entry]) -> String {
-        let own = entries.iter().filter(|entry| !entry.source.is_empty());
-        let own = own.flat_map(|entry| std::iter::once(&entry.path).chain(&entry.mask));
-        let files: BTreeSet<PathBuf> =
-            own.flat_map(|path| [Some(path.clone()), companion(path)]).flatten().collect();
+        let files = files_of(entries);
         let new: Vec<&PathBuf> =
             files.iter().filter(|path| !self.sums.contains_key(*path)).collect();
         let sums = new.into_par_iter().map(|path| (path.clone(), sha256_of(path).ok()));

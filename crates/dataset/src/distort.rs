@@ -12,8 +12,8 @@ use steer3d_volume::intensity::{
 use steer3d_volume::volume::{Grid, VolumeError, parameter};
 use steer3d_volume::{Bend, Deformation, Interpolation, deform_into, reflected_as};
 
+use crate::patch::moved_labels;
 use crate::reader::Dataset;
-use crate::recipe::scalars;
 
 /// A change that is made of a volume at random, as strongly as a number drawn uniformly from a range says.
 ///
@@ -325,11 +325,12 @@ impl RandomDistortion {
             let (source, how) = (values.to_vec(), Interpolation::Cubic);
             deform_into(&source, grid, &meta.irreps, &deformation, how, values)?;
             if !labels.is_empty() {
-                let source: Vec<f32> = labels.iter().map(|&label| label.into()).collect();
-                let mut moved = vec![0.0; source.len()];
-                let how = Interpolation::Nearest;
-                deform_into(&source, grid, &scalars(1)?, &deformation, how, &mut moved)?;
-                labels.iter_mut().zip(moved).for_each(|(label, moved)| *label = moved as u8);
+                let moved = moved_labels(labels, |source, scalar, how| {
+                    let mut moved = vec![0.0; source.len()];
+                    deform_into(&source, grid, scalar, &deformation, how, &mut moved)?;
+                    Ok(moved)
+                })?;
+                labels.copy_from_slice(&moved);
             }
             if deformation.mirror.contains(&true)
                 && let Some(irreps) = target_irreps(dataset).filter(|_| self.targets)

@@ -6,12 +6,12 @@ use crate::error::{Context, DatasetError, wrong_argument};
 use crate::reader::Dataset;
 use steer3d_files::{hex, write_with};
 use steer3d_formats::npz::{npy, npz};
-use steer3d_formats::{Voxels, write_volume};
+use steer3d_formats::{Voxels, write_volume_along};
 use steer3d_volume::volume::Volume;
 
 impl Dataset {
     /// Writes the volume of an item to a file of the format that its extension names: `npz` with the arrays `volume` (C, D,
-    /// H, W, f32), `origin` and `voxel_size` (both x, y, z, f64) and `label` (i64), or one of [`write_volume`].
+    /// H, W, f32), `origin` and `voxel_size` (both x, y, z, f64) and `label` (i64), or one of [`write_volume_along`].
     ///
     /// # Errors
     /// If there is no such item, the extension names no such format, or the file cannot be written.
@@ -27,7 +27,9 @@ impl Dataset {
             ])
             .at(path, "")?,
             "npy" | "nii" | "gz" | "mrc" | "map" | "ccp4" => {
-                return write_volume(path, &volume, Voxels::Values).map_err(DatasetError::Export);
+                let direction = self.direction(item);
+                return write_volume_along(path, &volume, Voxels::Values, &direction)
+                    .map_err(DatasetError::Export);
             }
             _ => {
                 let found = format!("`{extension}`");

@@ -15,9 +15,8 @@ use steer3d_so3::{Rotation, Stream};
 
 use crate::distort::RandomDistortion;
 use crate::error::DatasetError;
-use crate::patch::{RandomPatch, cut};
+use crate::patch::{RandomPatch, cut, moved_labels};
 use crate::reader::Dataset;
-use crate::recipe::scalars;
 use steer3d_volume::resample::{Interpolation, rotate_into};
 use steer3d_volume::volume::{Grid, check_finite, checked_len};
 
@@ -304,17 +303,17 @@ impl Dataset {
         item: usize,
         rotation: &Rotation,
     ) -> Result<Vec<u8>, DatasetError> {
-        let labels: Vec<f32> = self.voxel_labels(item)?.into_iter().map(f32::from).collect();
+        let labels = self.voxel_labels(item)?;
         if labels.is_empty() {
-            return Ok(vec![]);
+            return Ok(labels);
         }
-        let at_item = |source| self.at_item(item, source);
         let grid = self.grid(item);
-        let scalar = scalars(1).map_err(at_item)?;
-        let mut turned = vec![0.0; labels.len()];
-        rotate_into(&labels, &grid, &scalar, rotation, Interpolation::Nearest, &mut turned)
-            .map_err(at_item)?;
-        Ok(turned.into_iter().map(|label| label as u8).collect())
+        let turned = moved_labels(&labels, |labels, scalar, how| {
+            let mut turned = vec![0.0; labels.len()];
+            rotate_into(&labels, &grid, scalar, rotation, how, &mut turned)?;
+            Ok(turned)
+        });
+        turned.map_err(|source| self.at_item(item, source))
     }
 }
 

@@ -182,11 +182,19 @@ impl Dataset {
         if labels.is_empty() {
             return Ok(Patch { values, labels });
         }
-        let labels = labels.into_iter().map(f32::from).collect();
-        let scalar = scalars(1).map_err(at_item)?;
-        let labels = turn(labels, &scalar, Interpolation::Nearest).map_err(at_item)?;
-        Ok(Patch { values, labels: labels.into_iter().map(|label| label as u8).collect() })
+        let labels = moved_labels(&labels, turn).map_err(at_item)?;
+        Ok(Patch { values, labels })
     }
+}
+
+/// Labels after what `how` does to a channel of scalars by the nearest voxel.
+pub(crate) fn moved_labels(
+    labels: &[u8],
+    how: impl FnOnce(Vec<f32>, &Irreps, Interpolation) -> Result<Vec<f32>, VolumeError>,
+) -> Result<Vec<u8>, VolumeError> {
+    let values = labels.iter().map(|&label| label.into()).collect();
+    let moved = how(values, &scalars(1)?, Interpolation::Nearest)?;
+    Ok(moved.into_iter().map(|label| label as u8).collect())
 }
 
 /// How many voxels more to each side, D, H, W, a box of `dims` needs to be turned by `rotation`.

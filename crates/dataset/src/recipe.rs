@@ -1,8 +1,10 @@
 //! All that turns a file into a volume.
 
+use std::path::Path;
+
 use nalgebra::{Affine3, Vector3};
 use serde::{Deserialize, Serialize};
-use steer3d_formats::{FileContents, Nan};
+use steer3d_formats::{FileContents, Nan, length_unit};
 use steer3d_so3::{Irrep, Irreps, Rotation};
 use steer3d_volume::density::{ChannelScheme, Weight};
 use steer3d_volume::mesh::Mesh;
@@ -358,6 +360,22 @@ impl Recipe {
         let along =
             |n: usize, axis: usize| (n as f64 * theirs[axis] / voxel_size[axis]).ceil() as usize;
         resampled(&volume, Grid::new([along(d, 2), along(h, 1), along(w, 0)], *voxel_size)?)
+    }
+
+    /// Whether the voxels of a file are in the unit of the recipe, where both are known.
+    ///
+    /// # Errors
+    /// If the units differ. A file that cannot be read is not compared.
+    pub fn check_unit(&self, path: &Path) -> Result<(), VolumeError> {
+        const KNOWN: [&str; 2] = ["mm", "angstrom"];
+        let Self::Volumes { unit, .. } = self else { return Ok(()) };
+        match length_unit(path) {
+            Ok(Some(found)) if KNOWN.contains(&unit.as_str()) && found != unit => {
+                let found = format!("{found} instead of {unit}; convert the file");
+                parameter("unit of the voxels", "that of the recipe", found)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_channels(&self, volume: &Volume) -> Result<(), VolumeError> {

@@ -51,7 +51,9 @@ pub use error::FormatError;
 pub use fault::{Fault, Place};
 pub use format::{Format, read, read_as, read_with};
 pub use held::{MAX_FILE_BYTES, MAX_RATIO};
-pub use map::{MapWriter, direction, write_volume, write_volume_like};
+pub use map::{
+    MapWriter, direction, length_unit, write_volume, write_volume_along, write_volume_like,
+};
 pub use nifti::companion;
 pub use numpy::read_npz_array;
 pub use samples::{checked_len, unusable};

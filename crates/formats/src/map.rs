@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::bytes::{self, extension};
 use crate::error::FormatError;
+use crate::format::Format;
 use crate::npz::npy_header;
 use crate::samples::{Axis, Element};
 use crate::stored::{Frame, Stored, Voxels};
@@ -25,6 +26,9 @@ struct Statistics {
     sum: f64,
     squares: f64,
 }
+
+/// The most classes whose labels every format holds.
+const MOST_LABELS: usize = 1 << 15;
 
 /// A map that is written some planes of constant z at a time, in any order. Its file appears when it is finished.
 #[derive(Debug)]
@@ -41,12 +45,26 @@ impl MapWriter {
     /// labels), `nii` or `nii.gz`, or `mrc`, `map` or `ccp4`. With a file `like`, of which the volume or its grid was
     /// read, the voxels lie as there: in the order of its axes, with its affine or cell, its unit and its byte order.
     /// Where that file is of another format than `path`, has another number of voxels or a skewed lattice, and where
-    /// there is none, the grid is upright: right, anterior and superior in NIfTI, x, y, z in MRC.
+    /// there is none, the grid lies as the frame says: right, anterior and superior in NIfTI if it is upright, x, y, z in
+    /// MRC.
     ///
     /// # Errors
     /// If the extension names no such format, the format cannot hold the volume, the file `like` cannot be read, or no
     /// file can be made.
     pub fn create(path: &Path, frame: &Frame, like: Option<&Path>) -> Result<Self, FormatError> {
+        if let Voxels::Labels(classes) = frame.voxels
+            && classes > MOST_LABELS
+        {
+            return Err(FormatError::Export {
+                path: path.to_owned(),
+                format: "map of labels",
+                source: VolumeError::Parameter {
+                    field: "classes",
+                    expected: "at most 32768, which 16 bits hold in every format",
+                    found: classes.to_string(),
+                },
+            });
+        }
         let alike = like.map(|like| frame.like(path, like)).transpose()?.flatten();
         let stored = alike.map_or_else(|| frame.upright(path), Ok)?;
         let mut file = steer3d_files::temporary_beside(path).at_path(path)?;
@@ -247,12 +265,40 @@ pub fn direction(path: &Path) -> Result<Matrix3<f64>, FormatError> {
     Ok(found.unwrap_or_else(Matrix3::identity))
 }
 
+/// The unit of the voxels of a file: `mm` for NIfTI, whatever its header has, `angstrom` for MRC, and none for formats that
+/// have no unit.
+///
+/// # Errors
+/// If the beginning of the file cannot be read.
+pub fn length_unit(path: &Path) -> Result<Option<&'static str>, FormatError> {
+    Ok(match Format::detect(&bytes::head(path)?, path) {
+        Some(Format::Nifti) => Some("mm"),
+        Some(Format::Mrc) => Some("angstrom"),
+        _ => None,
+    })
+}
+
 /// Writes a volume as a [`MapWriter`] does. The file is replaced only when the new one is on disk.
 ///
 /// # Errors
 /// As [`MapWriter`].
 pub fn write_volume(path: &Path, volume: &Volume, voxels: Voxels) -> Result<(), FormatError> {
-    whole(volume, MapWriter::create(path, &Frame::of(volume, voxels), None)?)
+    write_volume_along(path, volume, voxels, &Matrix3::identity())
+}
+
+/// [`write_volume`], with these directions of the axes x, y, z (columns of a rotation or reflection) where the format holds
+/// them.
+///
+/// # Errors
+/// As [`MapWriter`].
+pub fn write_volume_along(
+    path: &Path,
+    volume: &Volume,
+    voxels: Voxels,
+    direction: &Matrix3<f64>,
+) -> Result<(), FormatError> {
+    let frame = Frame { direction: *direction, ..Frame::of(volume, voxels) };
+    whole(volume, MapWriter::create(path, &frame, None)?)
 }
 
 /// [`write_volume`], with the voxels where those of the file `like` are.

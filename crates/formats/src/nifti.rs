@@ -435,6 +435,12 @@ impl<'a> Header<'a> {
 
     fn voxel_size(&self) -> Result<Vector3<f64>, Fault> {
         let size: [f64; 3] = self.finite(self.at(PIXDIM), 1)?;
+        let lens = self.lens()?;
+        if let Some(axis) = (0..3).find(|&axis| size[axis] == 0.0 && lens[axis] > 1) {
+            let bytes = if self.second { 8 } else { 4 };
+            let expected = "a voxel size above 0 along an axis of several voxels";
+            return fault(self.at(PIXDIM) + bytes * (axis + 1), expected, &0);
+        }
         // Some programs leave the sizes of unused dimensions 0; signs mean nothing.
         Ok(Vector3::from(size).map(|size| if size == 0.0 { 1.0 } else { size.abs() }))
     }
@@ -464,7 +470,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A NIfTI-1 image, little-endian, with x, y, z as right, anterior, superior and the volume's voxel size and origin as mm,
+/// A NIfTI-1 image, little-endian, with x, y, z along the directions of the frame and its voxel size and origin as mm,
 /// in sform and qform. Channels are dimension 4.
 ///
 /// # Errors
@@ -482,10 +488,19 @@ pub(crate) fn upright(path: &Path, frame: &Frame) -> Result<Stored, FormatError>
     put(UNITS[0], &[2]);
     put(QFORM_CODE[0], &1i16.to_le_bytes());
     put(SFORM_CODE[0], &1i16.to_le_bytes());
+    // The quaternion is of a rotation, with z reversed where the axes are left-handed.
+    let hand = frame.direction.determinant().signum();
+    let proper = frame.direction * Matrix3::from_diagonal(&Vector3::new(1.0, 1.0, hand));
+    let turn = UnitQuaternion::from_matrix(&proper);
+    let sign = if turn.w < 0.0 { -1.0 } else { 1.0 };
+    put(PIXDIM[0], &real(hand));
     for i in 0..3 {
         put(PIXDIM[0] + 4 * (i + 1), &real(size[i]));
+        put(QUATERNION[0] + 4 * i, &real(sign * turn.imag()[i]));
         put(QUATERNION[0] + 4 * (i + 3), &real(origin[i]));
-        put(SROW[0] + 20 * i, &real(size[i]));
+        for j in 0..3 {
+            put(SROW[0] + 16 * i + 4 * j, &real(frame.direction[(i, j)] * size[j]));
+        }
         put(SROW[0] + 16 * i + 12, &real(origin[i]));
     }
     put(344, MAGIC_1);

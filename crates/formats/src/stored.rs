@@ -1,5 +1,6 @@
 //! What the writers of maps share: what a map is of, and how its file begins.
 
+use nalgebra::Matrix3;
 use steer3d_volume::volume::{Grid, Volume};
 
 use crate::samples::{Axis, Element};
@@ -14,7 +15,8 @@ pub enum Voxels {
 }
 
 impl Voxels {
-    /// The narrowest of two types, of which the first holds labels of so many classes.
+    /// The narrowest of two types, of which the first holds labels of so many classes. The second holds 2¹⁵ at least: a
+    /// [`Frame`] with labels of more is refused.
     pub(crate) fn element(self, (narrow, most): (Element, usize), wide: Element) -> Element {
         match self {
             Self::Values => Element::F32,
@@ -33,14 +35,19 @@ pub struct Frame {
     pub grid: Grid,
     /// Where the centre of the first one is, along x, y, z.
     pub origin: [f64; 3],
+    /// The directions of its axes x, y, z as columns of a rotation or reflection, which NIfTI holds; the identity is
+    /// upright.
+    pub direction: Matrix3<f64>,
     /// What is stored.
     pub voxels: Voxels,
 }
 
 impl Frame {
-    /// That of a volume.
+    /// That of an upright volume.
     pub fn of(volume: &Volume, voxels: Voxels) -> Self {
-        Self { channels: volume.channels(), grid: volume.grid(), origin: volume.origin(), voxels }
+        let (grid, origin) = (volume.grid(), volume.origin());
+        let (channels, direction) = (volume.channels(), Matrix3::identity());
+        Self { channels, grid, origin, direction, voxels }
     }
 }
 

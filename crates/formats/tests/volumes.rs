@@ -10,7 +10,8 @@ use nalgebra::{Matrix3, Rotation3, Vector3};
 use steer3d_formats::npz::Npz;
 use steer3d_formats::{
     Fault, FileContents, Format, FormatError, Frame, MapWriter, Nan, Place, Voxels, companion,
-    direction, read, read_as, read_npz_array, read_with, write_volume, write_volume_like,
+    direction, length_unit, read, read_as, read_npz_array, read_with, write_volume,
+    write_volume_along, write_volume_like,
 };
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, MAX_VALUES, Volume, VolumeError};
@@ -340,6 +341,9 @@ fn headers_that_declare_huge_arrays_are_refused_at_once() {
         nifti[40 + 2 * i..42 + 2 * i].copy_from_slice(&len.to_le_bytes());
     }
     (nifti[70], nifti[72]) = (2, 8);
+    for axis in 0..3 {
+        nifti[80 + 4 * axis..84 + 4 * axis].copy_from_slice(&1f32.to_le_bytes());
+    }
     nifti[108..112].copy_from_slice(&352f32.to_le_bytes());
     nifti[344..348].copy_from_slice(b"n+1\0");
     let fault = read_as(&nifti, Format::Nifti).unwrap_err();
@@ -494,6 +498,64 @@ fn marked(volume: &Volume, voxels: Voxels, channels: usize) -> Volume {
         Voxels::Values => (i * 7 % 101) as f32 - 50.25,
     };
     Volume::new((0..len).map(value).collect(), channels, volume.grid(), volume.origin()).unwrap()
+}
+
+/// Both the matrix and the quaternion of the header hold the directions, of rotated and of left-handed axes.
+#[test]
+fn nifti_holds_the_directions_of_the_axes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("oblique.nii");
+    let grid = Grid::new([4, 3, 5], [0.7, 1.1, 2.5]).unwrap();
+    let values = (0..60).map(|i| i as f32).collect();
+    let volume = Volume::new(values, 1, grid, [10.0, -20.0, 30.0]).unwrap();
+    let mut stream = Stream::new(5, "directions", &[]);
+    for hand in [1.0, -1.0, 1.0, -1.0] {
+        // Small enough that the axes keep their order.
+        let axis = Vector3::from_fn(|_, _| 0.3 * stream.normal().clamp(-1.0, 1.0));
+        let turn =
+            Rotation3::new(axis).matrix() * Matrix3::from_diagonal(&Vector3::new(1.0, 1.0, hand));
+        write_volume_along(&path, &volume, Voxels::Values, &turn).unwrap();
+        for form in ["sform", "qform"] {
+            let mut bytes = std::fs::read(&path).unwrap();
+            if form == "qform" {
+                bytes[254..256].copy_from_slice(&[0, 0]);
+                std::fs::write(&path, &bytes).unwrap();
+            }
+            let found = direction(&path).unwrap();
+            // The reader turns left-handed axes about, so that all are nearest to right, anterior, superior.
+            let flip = Matrix3::from_diagonal(&Vector3::new(1.0, 1.0, hand));
+            assert!((found - turn * flip).amax() < 1e-6, "{form}: {found} {turn}");
+            let FileContents::Volume(read) = read(&path).unwrap() else { panic!("no volume") };
+            let first = if hand > 0.0 { 0.0 } else { 3.0 * 2.5 };
+            let origin = Vector3::from(volume.origin()) + first * turn.column(2);
+            assert!((Vector3::from(read.origin()) - origin).amax() < 1e-5, "{form}");
+            assert_eq!(read.dims(), [4, 3, 5]);
+        }
+    }
+}
+
+#[test]
+fn voxels_of_no_size_and_too_many_labels_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("zero.nii");
+    let volume =
+        Volume::centred(vec![0.0; 60], 1, Grid::new([4, 3, 5], [1.0; 3]).unwrap()).unwrap();
+    write_volume(&path, &volume, Voxels::Values).unwrap();
+    assert_eq!(length_unit(&path).unwrap(), Some("mm"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[252..256].copy_from_slice(&[0; 4]);
+    bytes[84..88].copy_from_slice(&[0; 4]);
+    std::fs::write(&path, &bytes).unwrap();
+    let error = read(&path).unwrap_err().to_string();
+    assert!(error.contains("voxel size above 0"), "{error}");
+    let frame = Frame::of(&volume, Voxels::Labels(40_000));
+    for name in ["labels.nii", "labels.mrc", "labels.npy"] {
+        let path = folder.path().join(name);
+        let error = MapWriter::create(&path, &frame, None).unwrap_err().to_string();
+        assert!(error.contains("at most 32768") && error.contains("40000"), "{error}");
+        assert!(!path.exists());
+    }
+    assert_eq!(length_unit(&file("made_mode1.mrc")).unwrap(), Some("angstrom"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use steer3d_dataset::{
     BuildError, Dataset, Entry, IMPORTERS, ImportOptions, ItemSource, Listing, Recipe, is_hdf5,
 };
+use steer3d_formats::Format;
 use steer3d_formats::npz::Npz;
 
 use crate::error::PredictError;
@@ -100,7 +101,7 @@ impl Inputs {
         if files.is_empty() {
             return Ok(());
         }
-        let mut listing = Listing::of_files(&files[0], files)?;
+        let mut listing = listed(files)?;
         // A folder alone gives paths below it; here they are as the user can open them.
         for entry in &mut listing.entries {
             if let Some(path) = entry.path.to_str() {
@@ -143,6 +144,27 @@ impl Inputs {
             Input::new(entry.id.clone(), Origin::Archive(source.clone(), item))
         };
         Ok(Some(source.entries.iter().enumerate().map(input).collect()))
+    }
+}
+
+/// The files of files and folders, no file of which may be named twice.
+fn listed(files: &[PathBuf]) -> Result<Listing, PredictError> {
+    let fault = |path: &Path, problem: String| {
+        Err(PredictError::Input { input: path.display().to_string(), problem })
+    };
+    let mut seen = HashSet::new();
+    if let Some(file) = files.iter().find(|file| !seen.insert(*file)) {
+        return fault(file, "is named twice; name it once".to_owned());
+    }
+    match Listing::of_files(&files[0], files) {
+        Err(BuildError::Source { path, expected, found }) if found == "none" => {
+            let formats = Format::ALL.map(|format| format.to_string()).join(", ");
+            let problem = format!(
+                "expected {expected}, found none; known are {formats}, plain or as .gz or .bz2"
+            );
+            fault(&path, problem)
+        }
+        listing => Ok(listing?),
     }
 }
 

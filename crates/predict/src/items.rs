@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use steer3d_dataset::{FileReader, ItemData, Prepared, Recipe};
+use nalgebra::Matrix3;
+use steer3d_dataset::{Atoms, FileReader, ItemData, Prepared, Recipe};
 use steer3d_eval::AnswerKind;
 use steer3d_files::digest::sha256_of;
 use steer3d_formats::FileContents;
 use steer3d_kernels::ACCURATE_COARSENING;
 use steer3d_so3::Rotation;
+use steer3d_volume::molecule::Molecule;
 use steer3d_volume::{Grid, Volume, VolumeError};
 
 use crate::inputs::{Input, Origin};
@@ -18,6 +20,8 @@ pub(crate) struct Item {
     pub(crate) prepared: Prepared,
     /// The grid of a volume as it was in its file, and its origin, where voxels are labelled.
     pub(crate) original: Option<(Grid, [f64; 3])>,
+    /// The directions of the axes of its volume in the coordinates of its file, for an item of a dataset.
+    pub(crate) direction: Matrix3<f64>,
     /// SHA-256 of its file.
     pub(crate) sha256: Option<String>,
     pub(crate) warnings: Vec<String>,
@@ -48,6 +52,13 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
             let keep = model.answers() == AnswerKind::Voxels;
             let named =
                 |problem: &dyn std::fmt::Display| format!("{}: {problem}", entry.path.display());
+            if let FileContents::Volume(_) = contents {
+                recipe.check_unit(&entry.path).map_err(|e| named(&e))?;
+            }
+            let left_out = match &contents {
+                FileContents::Molecules(molecules) => left_out(molecules, recipe),
+                _ => None,
+            };
             let (prepared, original) = match contents {
                 FileContents::Volume(volume) if keep => {
                     let original = (volume.grid(), volume.origin());
@@ -56,27 +67,31 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
                 }
                 contents => (recipe.prepare(contents).map_err(|e| named(&e))?, None),
             };
-            let warnings = warnings(model, recipe, &prepared);
-            Ok(Item { prepared, original, sha256: Some(sha256), warnings })
+            let item = Item::of(prepared, model);
+            let warnings = left_out.into_iter().chain(item.warnings).collect();
+            Ok(Item { original, sha256: Some(sha256), warnings, ..item })
         }
         Origin::Dataset(dataset, item) => {
-            let prepared = match dataset.points(*item)? {
-                Some(points) if matches!(model.recipe, Some(Recipe::Molecules { .. })) => {
-                    Prepared::Points(points)
-                }
-                _ => Prepared::Volume(dataset.read(*item)?),
+            let prepared = match &model.recipe {
+                Some(Recipe::Molecules { .. }) => dataset.points(*item)?.map(Prepared::Points),
+                Some(Recipe::Meshes { .. }) => dataset.mesh(*item)?.map(Prepared::Mesh),
+                _ => None,
             };
-            Ok(Item::of(prepared, model))
+            let prepared = match prepared {
+                Some(source) => source,
+                None => Prepared::Volume(dataset.read(*item)?),
+            };
+            Ok(Item { direction: dataset.direction(*item), ..Item::of(prepared, model) })
         }
         Origin::Archive(source, item) => {
-            let made = source.item(*item)?;
-            let prepared = match made {
-                ItemData { points: Some(points), .. }
-                    if matches!(model.recipe, Some(Recipe::Molecules { .. })) =>
-                {
+            let prepared = match (source.item(*item)?, &model.recipe) {
+                (ItemData { points: Some(points), .. }, Some(Recipe::Molecules { .. })) => {
                     Prepared::Points(points)
                 }
-                ItemData { volume: Some(volume), .. } => Prepared::Volume(volume),
+                (ItemData { mesh: Some(mesh), .. }, Some(Recipe::Meshes { .. })) => {
+                    Prepared::Mesh(mesh)
+                }
+                (ItemData { volume: Some(volume), .. }, _) => Prepared::Volume(volume),
                 _ => return Err("has no volume".to_owned().into()),
             };
             Ok(Item::of(prepared, model))
@@ -88,7 +103,8 @@ impl Item {
     fn of(prepared: Prepared, model: &Model) -> Self {
         let warnings =
             model.recipe.as_ref().map_or(vec![], |recipe| warnings(model, recipe, &prepared));
-        Self { prepared, original: None, sha256: None, warnings }
+        let direction = Matrix3::identity();
+        Self { prepared, original: None, direction, sha256: None, warnings }
     }
 
     /// D, H, W of its volumes.
@@ -126,6 +142,24 @@ impl Item {
     }
 }
 
+/// Residues of nucleic acids.
+const NUCLEOTIDES: [&str; 11] = ["A", "C", "G", "U", "I", "DA", "DC", "DG", "DT", "DU", "DI"];
+
+/// That a molecule has nucleic acids, of which a model of proteins sees nothing.
+fn left_out(molecules: &[Molecule], recipe: &Recipe) -> Option<String> {
+    let atoms = molecules.first()?.atoms.iter().filter(|_| sees_proteins(recipe));
+    let count = atoms.filter(|atom| NUCLEOTIDES.contains(&atom.residue.as_str())).count();
+    (count > 0)
+        .then(|| format!("{count} atoms of nucleic acids are left out: the model sees proteins"))
+}
+
+fn sees_proteins(recipe: &Recipe) -> bool {
+    matches!(recipe, Recipe::Molecules { atoms: Atoms::Backbone | Atoms::AlphaCarbons, .. })
+}
+
+/// Fewer points than this are hardly a protein.
+const FEW_POINTS: usize = 20;
+
 /// Share of the atoms above which an answer is doubted.
 const FEW_OUTSIDE: f64 = 0.01;
 
@@ -134,6 +168,9 @@ fn warnings(model: &Model, recipe: &Recipe, prepared: &Prepared) -> Vec<String> 
     let mut warnings = vec![];
     match prepared {
         Prepared::Points(points) => {
+            if sees_proteins(recipe) && points.len() < FEW_POINTS {
+                warnings.push(format!("few atoms: {} of those that the model sees", points.len()));
+            }
             let Ok(grid) = recipe.grid() else { return warnings };
             let [d, h, w] = grid.dims();
             let size = grid.voxel_size();
@@ -152,8 +189,9 @@ fn warnings(model: &Model, recipe: &Recipe, prepared: &Prepared) -> Vec<String> 
                 ));
             }
         }
-        Prepared::Volume(volume) if volume.data().iter().all(|value| *value == 0.0) => {
-            warnings.push("all voxels are 0".to_owned());
+        Prepared::Volume(volume) if volume.data().windows(2).all(|pair| pair[0] == pair[1]) => {
+            let value = volume.data().first().copied().unwrap_or_default();
+            warnings.push(format!("all voxels are {value}"));
         }
         Prepared::Volume(_) | Prepared::Mesh(_) => {}
     }

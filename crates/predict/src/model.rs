@@ -11,7 +11,7 @@ use steer3d_nn::checkpoint::{self, ModelCard};
 use steer3d_nn::{FoldedNetwork, FoldedNetworks, Network};
 use steer3d_so3::Irreps;
 
-use crate::builtin;
+use crate::builtin::{self, Builtin};
 use crate::error::PredictError;
 
 /// What a network gives for a volume.
@@ -42,16 +42,35 @@ impl Model {
     /// If there is no such model, it cannot be read, gives a field that is not predicted, or the recipe is of another
     /// grid or of other channels.
     pub fn open(name: &str, recipe: Option<Recipe>, device: &Device) -> Result<Self, PredictError> {
-        let path = Path::new(name);
-        let (network, card) = match builtin::find(name) {
-            Some(model) if !path.is_file() => checkpoint::read(path, model.bytes, device)?,
-            None if !path.exists() => {
-                let advice = builtin::advice(name);
-                return Err(PredictError::NoModel { name: name.to_owned(), advice });
-            }
-            _ => checkpoint::load(path, device)?,
-        };
+        let (network, card) = Self::load(Path::new(name), device)?;
         Self::new(name, network, card, recipe)
+    }
+
+    /// The network and the card of a file (`.safetensors`), or of a model that comes with the program, by its name.
+    ///
+    /// # Errors
+    /// If there is no such model, or it cannot be read.
+    pub fn load(name: &Path, device: &Device) -> Result<(Network, ModelCard), PredictError> {
+        Ok(match Self::bundled(name)? {
+            Some(model) => checkpoint::read(name, model.bytes, device)?,
+            None => checkpoint::load(name, device)?,
+        })
+    }
+
+    /// The model that comes with the program and has this name; none where a file has it.
+    ///
+    /// # Errors
+    /// If neither has it.
+    pub fn bundled(name: &Path) -> Result<Option<&'static Builtin>, PredictError> {
+        let text = name.to_string_lossy();
+        match builtin::find(&text) {
+            Some(model) if !name.is_file() => Ok(Some(model)),
+            None if !name.exists() => {
+                let advice = builtin::advice(&text);
+                Err(PredictError::NoModel { name: text.into_owned(), advice })
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The model of a network and its card.
@@ -275,7 +294,7 @@ impl Model {
                 self.name, meta.channels
             ));
         }
-        steer3d_eval::check_volumes(&self.card, meta).map(|_| ())
+        steer3d_eval::check_volumes(&self.card, meta, self.native).map(|_| ())
     }
 }
 

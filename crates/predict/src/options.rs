@@ -2,6 +2,10 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use steer3d_eval::AnswerKind;
+
+use crate::error::PredictError;
+use crate::model::Model;
 
 /// How to predict.
 #[derive(Clone, Debug, Serialize)]
@@ -31,6 +35,34 @@ pub struct Windows {
 impl Default for Options {
     fn default() -> Self {
         Self { rotations: 1, features: false, maps: None, probabilities: false, windows: None }
+    }
+}
+
+impl Options {
+    /// Whether the model can be asked so.
+    pub(crate) fn check(&self, model: &Model) -> Result<(), PredictError> {
+        let voxels = model.answers() == AnswerKind::Voxels;
+        let refused = |problem: &str| {
+            Err(PredictError::Model { model: model.name.clone(), problem: problem.to_owned() })
+        };
+        match &self.windows {
+            Some(_) if !voxels => refused(
+                "windows are for models that label voxels; this one answers for whole volumes",
+            ),
+            Some(_) if self.rotations > 1 => {
+                refused("windows and several rotations do not go together; ask for one of them")
+            }
+            Some(Windows { size, .. }) if size.contains(&0) => {
+                refused("a window needs at least one voxel along each axis")
+            }
+            Some(Windows { overlap, .. }) if !(0.0..1.0).contains(overlap) => refused(&format!(
+                "expected an overlap of windows from 0 to below 1, found {overlap}"
+            )),
+            _ if self.features && voxels => {
+                refused("features are not written for models that label voxels; ask for none")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Records in a file: a table, lines of JSON, or arrays.
 
-use std::fs::OpenOptions;
+use std::collections::BTreeSet;
+use std::fs::{Metadata, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,9 @@ use steer3d_eval::AnswerKind;
 use steer3d_files::digest::sha256_of;
 use steer3d_files::lock::{Lock, lock};
 use steer3d_files::{AtPath, hex, write_with};
+use steer3d_formats::companion;
 use steer3d_formats::npz::{npy, npz};
+use steer3d_ranks::{Rank, RankError};
 
 use crate::error::PredictError;
 use crate::inputs::{Inputs, file_of};
@@ -82,6 +85,31 @@ impl<'a> Identity<'a> {
             items: hex(&names.finalize()),
         })
     }
+
+    /// Checks that all ranks have the same, and files of the same sizes as `inputs`. The sizes are no part of what records
+    /// depend on, since a file that changes leaves those of the others as they are.
+    ///
+    /// # Errors
+    /// As [`Rank::agree`].
+    pub fn agree(&self, rank: &Rank, inputs: &Inputs) -> Result<(), RankError> {
+        if rank.is_alone() {
+            return Ok(());
+        }
+        rank.agree("model, options or inputs", &json(self))?;
+        let files = inputs.items.iter().filter_map(file_of);
+        let files = files.flat_map(|path| [Some(path.to_owned()), companion(path)]).flatten();
+        let files: BTreeSet<PathBuf> = files.collect();
+        let size = |path: &PathBuf| {
+            let found = std::fs::metadata(path).ok().filter(Metadata::is_file);
+            found.map(|found| found.len())
+        };
+        let sizes: Vec<_> = files.iter().map(size).collect();
+        rank.agree("sizes of the inputs", &Sha256::digest(json(&sizes)))
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data have a JSON form")
 }
 
 /// A file of records. While a run goes on they are kept in `FILE.partial`; the file itself appears when all are there.
@@ -96,8 +124,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// Begins a file, or with `resume` takes up the records of an unfinished run of the same model, options and inputs,
-    /// as far as the files that they are of have not changed.
+    /// Begins a file, whose folder is made if it is missing, or with `resume` takes up the records of an unfinished run of
+    /// the same model, options and inputs, as far as the files that they are of have not changed.
     ///
     /// # Errors
     /// If the extension names no [`Kind`], the folder cannot be written, or another process writes there.
@@ -111,12 +139,15 @@ impl Output {
         if path.is_dir() {
             return Err(PredictError::output(path, &"expected a file, found a folder"));
         }
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).at_path(folder)?;
+        }
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         let identity = serde_json::to_string(identity).expect("plain data have a JSON form");
         let mut options = OpenOptions::new();
-        options.create(true).append(true).open(&partial).at_path(&partial)?;
+        options.create(true).append(true).open(&partial).at_path(path)?;
         let lock = lock(&partial).map_err(|busy| PredictError::output(path, &busy))?;
         let (mut journal, kept) = Journal::open(&partial, &identity, resume)?;
         let unchanged = |(kept, input): (&Kept, &crate::Input)| {

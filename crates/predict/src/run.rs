@@ -38,6 +38,7 @@ pub fn predict(
     sink: &mut dyn FnMut(Record, Option<String>) -> Result<ControlFlow<()>, PredictError>,
     watch: Watch<'_>,
 ) -> Result<(), PredictError> {
+    options.check(model)?;
     let rotations = rotations(options.rotations);
     let values = model.card.model.channels() * model.card.dims.iter().product::<usize>();
     let volumes = (BATCH_VALUES / values.max(1)).clamp(1, BATCH_VOLUMES);
@@ -151,7 +152,12 @@ fn answers(
             }
         }
         let Some((_, item, _)) = jobs.first().filter(|_| !made_of.is_empty()) else { continue };
-        let folded = match model.folded_for(item.voxel_size(model)) {
+        let folded = model.folded_for(item.voxel_size(model));
+        let suited = folded.and_then(|folded| {
+            folded.check_grid(item.dims(model))?;
+            Ok(folded)
+        });
+        let folded = match suited {
             Ok(folded) => folded,
             Err(error) => {
                 made_of.iter().for_each(|&at| failed[at] = Some(error.to_string()));

@@ -37,7 +37,13 @@ pub(crate) fn labelled(
         made = item.volume(model, &Rotation::identity())?;
         &made
     };
-    let folded = model.folded_for(volume.voxel_size()).map_err(|error| {
+    let suited = model.folded_for(volume.voxel_size()).and_then(|folded| {
+        let dims = volume.dims();
+        let window = options.windows.map_or(dims, |w| [0, 1, 2].map(|i| w.size[i].min(dims[i])));
+        folded.check_grid(window)?;
+        Ok(folded)
+    });
+    let folded = suited.map_err(|error| {
         let (input, problem) = (input.name.clone(), error.to_string());
         PredictError::Input { input, problem }
     })?;
@@ -127,7 +133,8 @@ impl<'a> Target<'a> {
         let (written, place) = other.unwrap_or((grid, origin));
         let map = |channels: usize, voxels: Voxels, what: &str| {
             let Some(folder) = &options.maps else { return Ok(None) };
-            let frame = Frame { channels, grid: written, origin: place, voxels };
+            let direction = item.direction;
+            let frame = Frame { channels, grid: written, origin: place, direction, voxels };
             let path = map_path(folder, input, what);
             let made = MapWriter::create(&path, &frame, file_of(input));
             made.map(Some).map_err(|e| PredictError::output(&path, &e))

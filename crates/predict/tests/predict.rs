@@ -10,8 +10,8 @@ use nalgebra::Vector3;
 use steer3d_dataset::{Atoms, Fit, Intensity, Recipe};
 use steer3d_formats::{FileContents, Nan, Voxels, read, write_volume};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
-use steer3d_nn::{Head, Mode, ModelConfig, Network, SteerableConfig, Typical};
-use steer3d_predict::{Answer, Identity, Inputs, Model, Options, Output, Record, predict};
+use steer3d_nn::{Head, Mode, ModelConfig, Network, PlainConfig, SteerableConfig, Typical};
+use steer3d_predict::{Answer, Identity, Inputs, Model, Options, Output, Record, Windows, predict};
 use steer3d_so3::{Irreps, Rotation, Stream};
 use steer3d_volume::{ChannelScheme, Grid, Volume, Voxeliser, Weight};
 
@@ -27,8 +27,12 @@ fn molecules() -> Recipe {
 }
 
 fn volumes(fit: Fit) -> Recipe {
+    volumes_in("angstrom", fit)
+}
+
+fn volumes_in(unit: &str, fit: Fit) -> Recipe {
     let irreps = "1x0".parse().unwrap();
-    let (dims, voxel_size, unit) = ([SIZE; 3], [1.5; 3], "angstrom".to_owned());
+    let (dims, voxel_size, unit) = ([SIZE; 3], [1.5; 3], unit.to_owned());
     Recipe::Volumes {
         irreps,
         dims,
@@ -308,10 +312,57 @@ fn vectors_are_given_in_the_coordinates_of_the_file() {
     }
 }
 
+/// Of an item that cannot be answered the record says why, and the others are answered.
+#[test]
+fn files_in_another_unit_or_too_small_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str, edge: usize| {
+        let grid = Grid::new([edge; 3], [1.5; 3]).unwrap();
+        let volume = Volume::centred(vec![1.0; grid.voxels()], 1, grid).unwrap();
+        let path = folder.path().join(name);
+        write_volume(&path, &volume, Voxels::Values).unwrap();
+        path
+    };
+    let files = [at("brain.nii", 12), at("small.mrc", 2), at("map.mrc", 12)];
+    let errors = |model: &Model, rotations| -> Vec<String> {
+        let inputs = inputs(&names(&files), model);
+        let records = all(model, &inputs, &Options { rotations, ..Options::default() });
+        records.into_iter().map(|record| record.error.unwrap_or_default()).collect()
+    };
+    let steerable = model(Head::Voxels, 3, Some(volumes(Fit::Refuse)));
+    let plain = PlainConfig { head: Head::Voxels, ..PlainConfig::unet(1, 3) };
+    let network = Network::new(&plain.into(), 1, DType::F32, &Device::Cpu).unwrap();
+    let card = ModelCard { model: network.config().clone(), ..steerable.card().clone() };
+    let plain = Model::new("plain", network, card, None).unwrap();
+    for rotations in [1, 2] {
+        let found = errors(&steerable, rotations);
+        assert!(found[0].contains("mm instead of angstrom"), "{found:?}");
+        assert_eq!(found[1..], ["", ""]);
+        let found = errors(&plain, rotations);
+        assert!(found[0].contains("mm instead of angstrom"), "{found:?}");
+        assert!(found[1].contains("[2, 2, 2]") && found[1].contains("needs 4"), "{found:?}");
+        assert_eq!(found[2], "");
+    }
+    // What options cannot do is said at once.
+    let windows = Some(Windows { size: [8; 3], overlap: 0.5 });
+    let classes = model(Head::Classes, 3, Some(volumes(Fit::Refuse)));
+    for (model, options, expected) in [
+        (&classes, Options { windows, ..Options::default() }, "label voxels"),
+        (&steerable, Options { windows, rotations: 2, ..Options::default() }, "several rotations"),
+        (&steerable, Options { features: true, ..Options::default() }, "features"),
+    ] {
+        let inputs = inputs(&names(&files), model);
+        let mut sink = |record: Record, _| panic!("{record:?}");
+        let watch = |_| ControlFlow::Continue(());
+        let error = predict(model, &inputs, &options, 0, &mut sink, &watch).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
 #[test]
 fn labels_of_voxels_have_the_grid_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    let model = model(Head::Voxels, 3, Some(volumes(Fit::Refuse)));
+    let model = model(Head::Voxels, 3, Some(volumes_in("unstated", Fit::Refuse)));
     let grid = Grid::new([9, 14, 11], [1.5; 3]).unwrap();
     let mut stream = Stream::new(0, "labels", &[]);
     let data = (0..grid.voxels()).map(|_| stream.uniform() as f32).collect();

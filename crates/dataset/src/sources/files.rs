@@ -127,6 +127,9 @@ impl FileRecipe {
             FileContents::Volume(volume) => Some((volume.grid(), volume.origin())),
             _ => None,
         };
+        if frame.is_some() {
+            self.recipe.check_unit(&entry.path).map_err(|e| ItemError::of(path(), e.into()))?;
+        }
         let made = self.recipe.prepare(contents).map_err(|unsuited| match unsuited {
             Unsuited::Kind { expected, found } if expected == self.recipe.subject() => {
                 let expected = format!("{expected}, as the first file");

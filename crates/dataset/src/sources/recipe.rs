@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use steer3d_formats::{FileContents, Nan};
+use steer3d_formats::{FileContents, Nan, length_unit};
 use steer3d_volume::density::{ChannelScheme, Weight};
 use steer3d_volume::mesh::voxeliser::{MeshField, MeshVoxeliser};
 use steer3d_volume::points::Voxeliser;
@@ -85,11 +85,21 @@ impl RecipeOptions {
     /// If the file cannot be read or the options do not suit it.
     pub fn settled_by(&self, first: &Path) -> Result<Recipe, ItemError> {
         let contents = read(first, self.nan)?;
-        self.settle(&contents)
-            .map_err(|source| ItemError::Volume { path: first.to_owned(), source })
+        let mut recipe = self
+            .settle(&contents)
+            .map_err(|source| ItemError::Volume { path: first.to_owned(), source })?;
+        if let (Recipe::Volumes { unit, .. }, Ok(Some(found))) = (&mut recipe, length_unit(first)) {
+            found.clone_into(unit);
+        }
+        Ok(recipe)
     }
 
     fn settle(&self, contents: &FileContents) -> Result<Recipe, VolumeError> {
+        if self.keep_grid && !matches!(contents, FileContents::Volume(_)) {
+            let expected =
+                "files of volumes: molecules and meshes have the grid of size and voxel size";
+            return parameter("keep grid", expected, "another kind of file");
+        }
         let recipe = match contents {
             FileContents::Molecules(_) => Recipe::Molecules {
                 atoms: self.atoms,
