@@ -1,6 +1,7 @@
 //! Whether a dataset is what a network was trained for.
 
 use steer3d_dataset::{Dataset, DatasetMeta, Grids};
+use steer3d_nn::ModelConfig;
 use steer3d_nn::checkpoint::ModelCard;
 
 use crate::predictor::AnswerKind;
@@ -25,7 +26,9 @@ pub(crate) fn fit(
 ) -> Result<Fit, String> {
     let (meta, meaning) = (dataset.meta(), &card.meaning);
     let (tasks, name) = (dataset.tasks(), &meta.name);
-    let mut unknown = check_volumes(card, meta)?;
+    // The kernels of a steerable network are sampled for the voxels that volumes have.
+    let any_size = matches!(card.model, ModelConfig::Steerable(_));
+    let mut unknown = check_volumes(card, meta, any_size)?;
     let differs = |what: &str, model: &str, data: &str, advice: &str| {
         difference(what, model, name, data, advice)
     };
@@ -56,10 +59,15 @@ pub(crate) fn fit(
 }
 
 /// Compares what the card of a network says of its volumes with those of a dataset, and says what could not be compared.
+/// With `any_size` voxels may have other sizes than those that it was trained on.
 ///
 /// # Errors
 /// What differs, and what to do.
-pub fn check_volumes(card: &ModelCard, meta: &DatasetMeta) -> Result<Vec<&'static str>, String> {
+pub fn check_volumes(
+    card: &ModelCard,
+    meta: &DatasetMeta,
+    any_size: bool,
+) -> Result<Vec<&'static str>, String> {
     let meaning = &card.meaning;
     let differs = |what: &str, model: &str, data: &str, advice: &str| {
         difference(what, model, &meta.name, data, advice)
@@ -67,7 +75,8 @@ pub fn check_volumes(card: &ModelCard, meta: &DatasetMeta) -> Result<Vec<&'stati
     let size = |size: [f64; 3], unit: &str| format!("{size:?} {unit}");
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
     // Of volumes with grids of their own the description has one of many sizes.
-    let same_size = meta.grids == Grids::Each
+    let same_size = any_size
+        || meta.grids == Grids::Each
         || card.voxel_size.iter().zip(meta.voxel_size).all(|(&a, b)| close(a, b));
     if !same_size || card.unit != meta.unit {
         let advice = "import the data with the model's voxel size and unit";

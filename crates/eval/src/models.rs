@@ -1,5 +1,6 @@
 //! The models that a user names.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::subprocess::SubprocessPredictor;
 pub struct Models {
     /// Networks (`.safetensors`) and ONNX models (`.onnx`).
     pub files: Vec<PathBuf>,
+    /// What networks of `files` hold that are no files, but names of models that come with a program.
+    pub bundled: HashMap<PathBuf, &'static [u8]>,
     /// Commands of [`SubprocessPredictor`]s.
     pub commands: Vec<String>,
     /// Folders of [`Precomputed`] predictions.
@@ -69,7 +72,10 @@ impl Models {
             files.push(if is_onnx(path) {
                 File::Onnx(self.exported(path, dataset, note)?)
             } else {
-                let read = checkpoint::load(path, device)?;
+                let read = match self.bundled.get(path) {
+                    Some(bytes) => checkpoint::read(path, bytes, device)?,
+                    None => checkpoint::load(path, device)?,
+                };
                 File::Network(Box::new(self.network(self.name(path), path, read, dataset, note)?))
             });
         }
@@ -113,8 +119,12 @@ impl Models {
         dataset: &Dataset,
         note: &dyn Fn(&str),
     ) -> Result<NetworkPredictor, EvalError> {
+        let meta = dataset.meta();
+        let edges = (meta.grids == Grids::One).then_some(meta.voxel_size);
+        let ratios = network.coarsening(card.voxel_size, edges);
         let network = NetworkPredictor::new(name, network)?;
         let places = self.places(path, &card, network.answers(), dataset, note)?;
+        let network = network.for_ratios(ratios)?;
         let network = network.with_places(places).with_class_names(card.class_names);
         Ok(network.with_voxel_size(card.voxel_size))
     }
@@ -229,6 +239,7 @@ fn onnx(
     _spec: AnswerSpec,
     _exported: Option<Exported>,
 ) -> Result<Box<dyn Predictor>, EvalError> {
-    let problem = "this build cannot run ONNX models; build it with `cargo build --release -p steer3d-cli --features onnx`";
+    let problem = "this build cannot run ONNX models; take the program of an archive or a container of steer3d, or one \
+                   that was built with --features onnx";
     Err(EvalError::ModelFile { path: path.into(), problem: problem.into() })
 }

@@ -53,6 +53,16 @@ impl NetworkPredictor {
         Self { class_names, ..self }
     }
 
+    /// For volumes whose voxels are all `ratios` times as long as those that it was made for.
+    pub(crate) fn for_ratios(self, ratios: [f64; 3]) -> Result<Self, EvalError> {
+        if ratios == [1.0; 3] {
+            return Ok(self);
+        }
+        let own = self.network.spacing();
+        let network = self.network.at_spacing(std::array::from_fn(|i| own[i] * ratios[i]))?;
+        Ok(Self { folded: FoldedNetworks::new(&network)?, network, ..self })
+    }
+
     /// Gives the logits in another order: class i of the answers is class `places[i]` of the network.
     pub(crate) fn with_places(self, places: Option<Vec<u32>>) -> Self {
         Self { places, ..self }
@@ -130,10 +140,8 @@ impl Predictor for NetworkPredictor {
         edges: Option<[f64; 3]>,
     ) -> Result<Vec<LayerField>, ModelError> {
         let batch = self.moved(batch)?;
-        let mut layers = match self.ratios(edges) {
-            [1.0, 1.0, 1.0] => self.network.layers(&batch)?,
-            ratios => self.network.coarsened(ratios)?.layers(&batch)?,
-        };
+        let mut layers =
+            self.network.at_ratios(self.ratios(edges), |network| network.layers(&batch))?;
         for layer in &mut layers {
             layer.values = layer.values.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         }

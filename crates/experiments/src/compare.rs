@@ -12,8 +12,9 @@ use steer3d_eval::{
     evaluate,
 };
 use steer3d_files::lock::lock;
+use steer3d_files::temporary_beside;
 use steer3d_nn::{ModelConfig, Network, checkpoint};
-use steer3d_ranks::Rank;
+use steer3d_ranks::{Rank, RankError};
 use steer3d_report::{Evaluation, write_comparison, write_report};
 use steer3d_train::{TrainConfig, TrainingState, state};
 
@@ -74,7 +75,8 @@ impl CompareConfig {
 /// evaluate all of them together.
 ///
 /// # Errors
-/// If a network does not fit the dataset, a training diverges, or a file cannot be read or written.
+/// If a network does not fit the dataset, a training diverges, a file cannot be read or written, or ranks do not share the
+/// folder.
 pub fn compare(
     dataset: &Dataset,
     config: &CompareConfig,
@@ -89,6 +91,7 @@ pub fn compare(
     let rank = Rank::current();
     fs::create_dir_all(&config.folder).at(config.folder.display())?;
     let _lock = rank.is_first().then(|| lock(&config.folder)).transpose()?;
+    check_shared(&rank, &config.folder)?;
     let rivals = config.rivals.iter().map(|(architecture, training)| {
         Ok((*architecture, rival(&prototypes, *architecture, config.budget, session)?, training))
     });
@@ -138,6 +141,28 @@ pub fn compare(
         fs::remove_file(&journal).at(journal.display())?;
     }
     Ok(Some(comparison))
+}
+
+/// Checks that all ranks see the folder of the first, which makes a file there whose name no other folder has.
+fn check_shared(rank: &Rank, folder: &Path) -> Result<(), ExperimentError> {
+    if rank.is_alone() {
+        return Ok(());
+    }
+    let token = rank.is_first().then(|| temporary_beside(&folder.join("token"))).transpose();
+    let token = token.at(folder.display())?;
+    let name = token.as_ref().and_then(|token| token.path().file_name());
+    let name = name.map_or_else(Vec::new, |name| name.as_encoded_bytes().to_vec());
+    let name = rank.from_first(|| Ok::<_, ExperimentError>(name))?;
+    let name = String::from_utf8(name).map_err(|_| RankError::Different)?;
+    if !folder.join(name).exists() {
+        let problem = format!(
+            "rank {} does not find what rank 0 has written there; give a folder that all ranks share",
+            rank.index()
+        );
+        return Err(ExperimentError::invalid(folder.display(), problem));
+    }
+    // The file goes when all have looked for it.
+    Ok(rank.meet()?)
 }
 
 /// Has each of several ranks train some of the networks, which are read from the folder afterwards. Whether all are
@@ -250,12 +275,15 @@ impl<'a> Job<'a> {
             seconds: 0.0,
         };
         let edges = self.dataset.meta().voxel_size;
+        let named = |network| {
+            NetworkPredictor::new(self.name.clone(), network).map(|n| n.with_voxel_size(edges))
+        };
         if let Ok(text) = fs::read_to_string(&record)
             && let Ok(found) = serde_json::from_str::<Finished>(&text)
             && let file = self.folder.join("model.safetensors")
             && let Ok((network, _)) = checkpoint::load(&file, session.device())
         {
-            let network = NetworkPredictor::new(self.name.clone(), network)?.with_voxel_size(edges);
+            let network = named(network)?;
             finished.network_sha256 = network.fingerprint();
             finished.seconds = found.seconds;
             if found == finished {
@@ -272,7 +300,7 @@ impl<'a> Job<'a> {
         if run.stopped {
             return Ok(None);
         }
-        let network = NetworkPredictor::new(self.name.clone(), run.network)?.with_voxel_size(edges);
+        let network = named(run.network)?;
         finished.network_sha256 = network.fingerprint();
         finished.seconds = run.epochs.last().map_or(0.0, |epoch| epoch.seconds);
         write_text(&record, &serde_json::to_string_pretty(&finished)?)?;

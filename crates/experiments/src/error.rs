@@ -30,6 +30,9 @@ pub enum ExperimentError {
     /// A file that cannot be read or written.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// A file or folder that cannot be read.
+    #[error(transparent)]
+    File(#[from] steer3d_files::FileError),
     /// Another process writes to the folder.
     #[error("{0}")]
     Busy(#[from] steer3d_files::lock::Busy),

@@ -148,9 +148,9 @@ impl Experiment {
         table.remove(RECOMPUTE);
         let mut config: TrainConfig = strict(table, "training")?;
         config.seed = seed.unwrap_or(config.seed);
-        let group = self.model.get("preset").and_then(Value::as_str) == Some("group");
-        if group && !self.training.contains_key("learning_rate") {
-            config.learning_rate = Architecture::Group.training().learning_rate;
+        let preset = self.model.get("preset").and_then(|preset| architecture(preset).ok());
+        if let Some(preset) = preset.filter(|_| !self.training.contains_key("learning_rate")) {
+            config.learning_rate = preset.training().learning_rate;
         }
         Ok(config)
     }

@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 use steer3d_dataset::{Dataset, Split, Turns};
 use steer3d_eval::{AnswerKind, AnswerSpec};
-use steer3d_kernels::Family;
+use steer3d_kernels::{Family, KernelGroup};
 use steer3d_nn::{
     Head, ModelConfig, Network, NnError, PlainConfig, Pooling, SteerableConfig, Symmetry,
     TransformerConfig,
@@ -26,6 +26,8 @@ pub enum Architecture {
     SteerableShells,
     /// The same with kernels of Gaussian jets
     SteerableJets,
+    /// Steerable under rotation about z alone, as many parameters
+    SteerableSo2,
     /// Convolution and max pooling, as many parameters as the steerable one
     Plain,
     /// The same with antialiased pooling
@@ -34,24 +36,28 @@ pub enum Architecture {
     Augmented,
     /// Group convolution over the 24 rotations of the cube, about as many parameters
     Group,
+    /// Group convolution over the 60 rotations of the icosahedron, about as many parameters
+    Icosahedral,
     /// The plain network behind a spatial transformer, as many parameters in all
     Transformer,
 }
 
-/// The orientations of the group network multiply the inputs of its filters by 24, and so the effect of a step
-/// by 5; from one of three seeds it does not learn at the rate of the others.
+/// The orientations of a group network multiply the inputs of its filters by 24 (or 60), and so the effect of a step
+/// by 5 (or 8); from one of three seeds it does not learn at the rate of the others.
 const GROUP_LEARNING_RATE: f64 = 5e-3;
 
 impl Architecture {
     /// Every architecture.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Steerable,
         Self::SteerableShells,
         Self::SteerableJets,
+        Self::SteerableSo2,
         Self::Plain,
         Self::Antialiased,
         Self::Augmented,
         Self::Group,
+        Self::Icosahedral,
         Self::Transformer,
     ];
 
@@ -71,20 +77,24 @@ impl Architecture {
             Self::Steerable => "steerable",
             Self::SteerableShells => "steerable-shells",
             Self::SteerableJets => "steerable-jets",
+            Self::SteerableSo2 => "steerable-so2",
             Self::Plain => "plain",
             Self::Antialiased => "antialiased",
             Self::Augmented => "augmented",
             Self::Group => "group",
+            Self::Icosahedral => "icosahedral",
             Self::Transformer => "transformer",
         }
     }
 
-    /// The training that suits it: [`TrainConfig::default`] but for a lower learning rate of the group network, and
+    /// The training that suits it: [`TrainConfig::default`] but for a lower learning rate of the group networks, and
     /// training volumes turned by any rotation for the augmented one.
     pub fn training(self) -> TrainConfig {
         let standard = TrainConfig::default();
         match self {
-            Self::Group => TrainConfig { learning_rate: GROUP_LEARNING_RATE, ..standard },
+            Self::Group | Self::Icosahedral => {
+                TrainConfig { learning_rate: GROUP_LEARNING_RATE, ..standard }
+            }
             Self::Augmented => {
                 TrainConfig { augment: Some(Turns::So3 { fraction: 1.0 }), ..standard }
             }
@@ -146,7 +156,10 @@ impl Prototypes {
             AnswerKind::Classes => {
                 PlainConfig { input_scale, ..PlainConfig::small(channels, classes) }
             }
-            AnswerKind::Voxels | AnswerKind::Values => PlainConfig::like(&steerable),
+            AnswerKind::Voxels => {
+                PlainConfig { input_scale, ..PlainConfig::unet(channels, classes) }
+            }
+            AnswerKind::Values => PlainConfig::like(&steerable),
         };
         Ok(Self { steerable, plain, dims: meta.dims })
     }
@@ -166,12 +179,23 @@ impl Prototypes {
         let rival = match architecture {
             Architecture::Steerable => return Ok(ModelConfig::Steerable(steerable)),
             Architecture::SteerableShells => {
-                return self.of_family(Family::shells(), budget, device);
+                let shells = SteerableConfig { kernel: Family::shells(), ..steerable };
+                return self.fitted(&shells, budget, device);
             }
-            Architecture::SteerableJets => return self.of_family(Family::jets(2), budget, device),
+            Architecture::SteerableJets => {
+                let jets = SteerableConfig { kernel: Family::jets(2), ..steerable };
+                return self.fitted(&jets, budget, device);
+            }
+            Architecture::SteerableSo2 => {
+                let so2 = SteerableConfig { group: KernelGroup::So2, ..steerable };
+                return self.fitted(&so2, budget, device);
+            }
             Architecture::Plain | Architecture::Augmented => plain,
             Architecture::Antialiased => antialiased,
             Architecture::Group => PlainConfig { symmetry: Symmetry::Octahedral, ..antialiased },
+            Architecture::Icosahedral => {
+                PlainConfig { symmetry: Symmetry::Icosahedral, ..antialiased }
+            }
             Architecture::Transformer => {
                 PlainConfig { transformer: Some(TransformerConfig::small()), ..plain }
             }
@@ -211,19 +235,18 @@ impl Prototypes {
         })
     }
 
-    /// The steerable network with kernels of another family, as wide as the budget allows.
-    fn of_family(
+    /// A steerable network with other kernels, as wide as the budget allows.
+    fn fitted(
         &self,
-        family: Family,
+        steerable: &SteerableConfig,
         budget: Budget,
         device: &Device,
     ) -> Result<ModelConfig, ExperimentError> {
         let own = ModelConfig::Steerable(self.steerable.clone());
-        if self.steerable.kernel == family {
+        if self.steerable == *steerable {
             return Ok(own);
         }
         let wanted = self.cost(&own, budget, device)?;
-        let steerable = SteerableConfig { kernel: family, ..self.steerable.clone() };
         let at_width = |width| -> Result<_, ExperimentError> {
             let model = ModelConfig::Steerable(steerable.with_width(width)?);
             let cost = self.cost(&model, budget, device)?;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use steer3d_eval::Spread;
+use steer3d_files::AtPath;
 use steer3d_report::{Text, learning_curves};
 use toml::{Table, Value};
 
-use crate::error::{At, ExperimentError};
+use crate::error::ExperimentError;
 use crate::experiment::EXPERIMENT;
 use crate::folder::{RECORD, RunRecord, TestScore, read_epochs, write_text};
 use crate::tables::flatten;
@@ -97,11 +98,13 @@ pub struct RunGroup {
 /// If the folder cannot be read or has no run, or the page cannot be written.
 pub fn list_runs(folder: &Path, curves: Option<&Path>) -> Result<RunList, ExperimentError> {
     let mut folders = vec![];
-    find(folder, DEPTH, &mut folders).at(folder.display())?;
+    find(folder, DEPTH, &mut folders).at_path(folder)?;
     folders.sort();
     let mut runs: Vec<RunRow> = folders.iter().filter_map(|f| row(folder, f)).collect();
     if runs.is_empty() {
-        let problem = format!("no run found: no {RECORD} in it or below");
+        let problem = format!(
+            "no run found: no {RECORD} in it or below; name a folder that `steer3d train` has written to"
+        );
         return Err(ExperimentError::invalid(folder.display(), problem));
     }
     mark_differences(&mut runs);

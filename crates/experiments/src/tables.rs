@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use steer3d_files::AtPath;
 use toml::{Table, Value};
 
 use crate::error::{At, ExperimentError};
@@ -14,9 +15,9 @@ const MAX_DEPTH: usize = 64;
 /// Reads a TOML file.
 ///
 /// # Errors
-/// [`ExperimentError::At`] the path, if the file cannot be read or is no TOML.
+/// [`ExperimentError::File`] if the file cannot be read, [`ExperimentError::At`] the path if it is no TOML.
 pub fn read_table(path: &Path) -> Result<Table, ExperimentError> {
-    let text = fs::read_to_string(path).at(path.display())?;
+    let text = fs::read_to_string(path).at_path(path)?;
     toml::from_str(&text).at(path.display())
 }
 

@@ -34,13 +34,16 @@ fn the_page_tells_what_bundled_networks_exchange() {
         let model = experiment.model(&dataset, &Device::Cpu).unwrap();
         let network = Network::new(&model, 0, DType::F32, &Device::Cpu).unwrap();
         let [two, many] = [2, 1024].map(|ranks| step_traffic(&network, ranks));
+        let [of_two, of_many] = [2, 1024].map(|ranks| by_mpi(&network, ranks).1);
         let kb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e3);
         let parameters = network.params().count();
         format!(
-            "| `{name}` | {parameters} | {} | {} | {} |",
+            "| `{name}` | {parameters} | {} | {} | {} | {} | {} |",
             two.messages,
             kb(two.bytes),
-            kb(many.bytes)
+            kb(many.bytes),
+            kb(of_two),
+            kb(of_many)
         )
     };
     expect(&["cath-steerable", "cath-plain", "cath-32"].map(line));
@@ -53,8 +56,50 @@ const LINKS: [(&str, f64, f64); 3] = [
     ("NVLink", 5e-6, 300e9),
 ];
 
-/// Of a step whose computation takes `seconds` on each of n ranks: a message takes its time for each doubling of the
-/// ranks, and `on_host` once, and each rank sends the parts of the gradients of all others.
+/// What a rank gives in each message of a step that all get, and what it gives of the gradients, of which each gets a share.
+fn messages(network: &Network, ranks: usize) -> (Vec<usize>, usize) {
+    let params = network.params();
+    let count = |wanted: &str| {
+        let found = params.all().find(|(name, _)| *name == wanted);
+        found.map_or(0, |(_, var)| var.elem_count())
+    };
+    let mut to_all = vec![];
+    for norm in params.all().filter_map(|(name, _)| name.strip_suffix("running_var")) {
+        let [fields, scalars] =
+            ["running_var", "running_mean"].map(|of| count(&format!("{norm}{of}")));
+        // Means and variances of all fields and the number of items; then a sum for each weight and bias.
+        to_all.extend([8 * (2 * fields + 1), 8 * (fields + scalars)]);
+    }
+    let bytes = params.dtype().size_in_bytes();
+    let [losses, stop, sums] = [4 * size_of::<f64>(), 1, params.count() / ranks * bytes];
+    to_all.extend([losses, stop, sums]);
+    let gradients = params.count() * bytes;
+    let traffic = step_traffic(network, ranks);
+    assert_eq!(to_all.len() as u64 + 1, traffic.messages);
+    assert_eq!((to_all.iter().sum::<usize>() + gradients) as u64, traffic.bytes);
+    (to_all, gradients)
+}
+
+/// The bytes of every rank with which a message by MPI begins, and how many of them are of the message: those of
+/// crates/ranks/src/mpi.rs.
+const HEAD: usize = 1024;
+const IN_HEAD: usize = HEAD - 16;
+
+/// How often MPI gathers in a step, and the bytes that a rank receives: of each message a head of every rank, then what does
+/// not fit into it; before the gradients the lengths of all parts, which are a message of their own.
+fn by_mpi(network: &Network, ranks: usize) -> (usize, u64) {
+    let (mut to_all, gradients) = messages(network, ranks);
+    to_all.push(ranks * size_of::<u64>());
+    let others = ranks - 1;
+    let rest = |bytes: &usize| bytes.saturating_sub(IN_HEAD);
+    let received: usize = to_all.iter().map(|bytes| others * (HEAD + rest(bytes))).sum();
+    let calls = to_all.iter().map(|bytes| 1 + usize::from(rest(bytes) > 0));
+    (calls.sum(), (received + gradients * others / ranks) as u64)
+}
+
+/// Of a step whose computation takes `seconds` on each of n ranks: what MPI gathers takes the time of a message for each
+/// doubling of the ranks, a message takes `on_host` once, the gradients take a message to each other rank, and a rank receives
+/// all bytes over its link.
 fn efficiency(
     network: &Network,
     seconds: f64,
@@ -62,13 +107,14 @@ fn efficiency(
     link: (f64, f64),
     ranks: usize,
 ) -> f64 {
-    let traffic = step_traffic(network, ranks);
-    let n = ranks as f64;
-    let doublings = n.log2().ceil();
-    let messages = traffic.messages as f64 * (doublings * link.0 + on_host);
-    let bytes = 2.0 * traffic.bytes as f64 * (n - 1.0) / n;
-    let exchange = if ranks == 1 { 0.0 } else { messages + bytes / link.1 };
-    seconds / (seconds + exchange)
+    if ranks == 1 {
+        return 1.0;
+    }
+    let (calls, received) = by_mpi(network, ranks);
+    let doublings = (ranks as f64).log2().ceil();
+    let waits = calls as f64 * doublings + (ranks - 1) as f64;
+    let on_host = step_traffic(network, ranks).messages as f64 * on_host;
+    seconds / (seconds + waits * link.0 + on_host + received as f64 / link.1)
 }
 
 #[test]
@@ -92,7 +138,11 @@ fn the_page_tells_what_is_predicted() {
             }
             let of = |ranks| efficiency(&network, seconds, on_host, (message, bytes), ranks);
             let shares = [1, 2, 8, 64, 1024].map(|ranks| format!("{:.3}", of(ranks)));
-            lines.push(format!("| {device} | {link} | {} |", shares.join(" | ")));
+            let powers = || (0..20).map(|power| 1_usize << power);
+            let half = powers().find(|ranks| of(*ranks) < 0.5).unwrap();
+            let volumes = |ranks: &usize| *ranks as f64 * of(*ranks);
+            let most = powers().max_by(|a, b| volumes(a).total_cmp(&volumes(b))).unwrap();
+            lines.push(format!("| {device} | {link} | {} | {half} | {most} |", shares.join(" | ")));
         }
     }
     expect(&lines);

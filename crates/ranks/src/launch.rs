@@ -136,11 +136,22 @@ impl Launch {
     pub const NONE: Self =
         Self { launcher: Launcher::None, rank: 0, local_rank: 0, size: 1, master: None };
 
-    /// Whether this process is to tell what is wrong with the variables: another one tells what all have in common.
+    /// Whether this process is to tell what is wrong with the variables: those that all have in common are told by the
+    /// first one.
     pub fn tells(error: &LaunchError) -> bool {
-        let ranks = [TORCHRUN, OPEN_MPI, SLURM, MPICH].map(|names| std::env::var(names.rank));
-        let later = ranks.iter().flatten().any(|rank| rank.parse().is_ok_and(|rank: u64| rank > 0));
-        matches!(error, LaunchError::Number { .. }) || !later
+        Self::tells_by(error, &|name| std::env::var(name).ok())
+    }
+
+    fn tells_by(error: &LaunchError, variables: Variables<'_>) -> bool {
+        let all = [TORCHRUN, OPEN_MPI, SLURM, MPICH];
+        let is_own = |variable: &&'static str| {
+            all.iter().any(|names| names.rank == *variable || names.local_rank.contains(variable))
+        };
+        let ranks = all.iter().filter_map(|names| variables(names.rank)?.parse::<u64>().ok());
+        match error {
+            LaunchError::Number { variable, .. } if is_own(variable) => true,
+            _ => ranks.max().unwrap_or(0) == 0,
+        }
     }
 
     /// What the environment variables of this process say.
@@ -152,7 +163,9 @@ impl Launch {
     }
 
     /// What `variables` say. Of several launchers inside of one another [`Launcher::Auto`] takes the innermost: torchrun,
-    /// then mpirun, then srun. A batch script of Slurm that is not a step is one process.
+    /// mpirun of Open MPI, a step of srun, mpiexec of MPICH, then the variables of torchrun without it. A step of one task
+    /// comes last, since it may be the shell in which another launcher was started. A batch script of Slurm that is not a
+    /// step is one process.
     ///
     /// # Errors
     /// [`LaunchError`] if variables of the launcher are missing, are no numbers, or contradict one another.
@@ -167,7 +180,11 @@ impl Launch {
             Launcher::Mpi => OPEN_MPI,
             Launcher::Auto if has("TORCHELASTIC_RUN_ID") => TORCHRUN,
             Launcher::Auto => {
-                let all = [OPEN_MPI, SLURM_STEP, MPICH, TORCHRUN];
+                let one = |size: String| size.trim() == "1";
+                let all = match variables(SLURM_STEP.size).is_some_and(one) {
+                    false => [OPEN_MPI, SLURM_STEP, MPICH, TORCHRUN],
+                    true => [OPEN_MPI, MPICH, TORCHRUN, SLURM_STEP],
+                };
                 match all.into_iter().find(|names| has(names.size)) {
                     Some(names) => names,
                     None => return Ok(Self::NONE),
@@ -266,6 +283,13 @@ mod tests {
         ("SLURM_NTASKS", "16"),
         ("SLURM_STEP_NUM_TASKS", "8"),
     ];
+    /// A shell on a node of Slurm.
+    const SHELL: [(&str, &str); 4] = [
+        ("SLURM_PROCID", "0"),
+        ("SLURM_LOCALID", "0"),
+        ("SLURM_NTASKS", "1"),
+        ("SLURM_STEP_NUM_TASKS", "1"),
+    ];
     const OMPI: [(&str, &str); 3] = [
         ("OMPI_COMM_WORLD_RANK", "3"),
         ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
@@ -287,7 +311,7 @@ mod tests {
             ..launch(Launcher::Torchrun, [1, 0, 2])
         };
         let agent = [("TORCHELASTIC_RUN_ID", "x"), ("TORCHELASTIC_USE_AGENT_STORE", "True")];
-        let cases: [(Launcher, Given<'_>, Launch); 11] = [
+        let cases: [(Launcher, Given<'_>, Launch); 14] = [
             (Launcher::Auto, &[], Launch::NONE),
             (Launcher::Auto, &[&STEP], launch(Launcher::Slurm, [5, 1, 8])),
             // A batch script, in which srun starts the processes.
@@ -300,10 +324,15 @@ mod tests {
             (Launcher::Auto, &[&TORCH, &STEP, &PMI, &agent], torch(29501)),
             (Launcher::Auto, &[&OMPI, &STEP, &PMI], launch(Launcher::Mpi, [3, 1, 4])),
             (Launcher::None, &[&OMPI, &STEP], Launch::NONE),
+            (Launcher::Auto, &[&SHELL], launch(Launcher::Slurm, [0, 0, 1])),
+            (Launcher::Auto, &[&SHELL, &PMI], launch(Launcher::Mpi, [2, 2, 3])),
+            (Launcher::Auto, &[&SHELL, &TORCH], torch(29500)),
         ];
         for (launcher, variables, expected) in cases {
             assert_eq!(of(launcher, &variables.concat()), Ok(expected), "{launcher} {variables:?}");
         }
+        let first = of(Launcher::Auto, &[&STEP[..], &PMI, &TORCH].concat()).unwrap();
+        assert_eq!((first.launcher, first.rank, first.size), (Launcher::Slurm, 5, 8));
         // One process needs no address.
         let one = [("RANK", "0"), ("WORLD_SIZE", "1")];
         assert_eq!(of(Launcher::Auto, &one).unwrap().size, 1);
@@ -361,5 +390,17 @@ mod tests {
             let message = of(launcher, &variables).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn the_first_process_tells_what_all_have_in_common() {
+        let tells = |variable, rank: &str| {
+            let (expected, found) = (String::new(), String::new());
+            let error = LaunchError::Number { variable, expected, found };
+            Launch::tells_by(&error, &|name| (name == "RANK").then(|| rank.to_owned()))
+        };
+        assert!(tells("MASTER_PORT", "0") && !tells("MASTER_PORT", "1"));
+        assert!(!tells("WORLD_SIZE", "1") && tells("WORLD_SIZE", "x"));
+        assert!(tells("RANK", "2") && tells("LOCAL_RANK", "2"));
     }
 }

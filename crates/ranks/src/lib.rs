@@ -7,6 +7,7 @@
 
 mod bytes;
 mod collectives;
+mod connect;
 mod launch;
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -17,6 +18,7 @@ mod world;
 
 pub use bytes::Number;
 pub use collectives::{ANOTHER_FAILED, Collectives, Failure, RankError};
+pub use connect::ConnectError;
 pub use launch::{Launch, LaunchError, Launcher, Master};
 pub use rank::{Rank, Share, Traffic};
-pub use world::{ConnectError, World};
+pub use world::World;

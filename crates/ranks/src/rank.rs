@@ -370,13 +370,15 @@ mod tests {
         })
     }
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     /// Ranks that are connected over TCP.
-    fn connected(size: usize) -> Vec<Rank> {
+    fn connected(size: usize, limit: Duration) -> Vec<Rank> {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let master = &Master { address: "127.0.0.1".into(), port };
         let connect = |rank: usize| {
             let launch = Launch { rank, size, launcher: Launcher::Torchrun, ..Launch::NONE };
-            let process = Process::connect(&launch, master, Duration::from_secs(60)).unwrap();
+            let process = Process::connect(&launch, master, limit).unwrap();
             Rank { leaves: true, ..Rank::of(Arc::new(process)) }
         };
         std::thread::scope(|scope| {
@@ -391,7 +393,7 @@ mod tests {
         part: impl Fn(Rank) -> Result<T, RankError> + Sync,
     ) -> Vec<Option<Result<T, RankError>>> {
         let found = each(Rank::threads(size), &part);
-        assert_eq!(each(connected(size), &part), found, "over TCP");
+        assert_eq!(each(connected(size, MINUTE), &part), found, "over TCP");
         found
     }
 
@@ -506,6 +508,29 @@ mod tests {
             assert_eq!([&found[0], &found[2]], [&failed; 2]);
             assert_eq!(found[1], (!panics).then_some(Err(RankError::Different)));
         }
+    }
+
+    #[test]
+    fn patience_outlasts_the_limit_and_ends() {
+        let limit = Duration::from_millis(500);
+        let late = |meet: &(dyn Fn(&Rank) -> Result<(), RankError> + Sync)| {
+            let part = |rank: Rank| {
+                if rank.index() == 1 {
+                    std::thread::sleep(2 * limit);
+                }
+                meet(&rank)
+            };
+            each(connected(2, limit), &part).remove(0).unwrap()
+        };
+        let timed_out: Result<(), RankError> = Err(RankError::TimedOut { rank: 0, size: 2, limit });
+        assert_eq!(late(&Rank::meet_patiently), Ok(()));
+        assert_eq!(late(&Rank::meet), timed_out);
+        let again = |rank: &Rank| {
+            rank.meet_patiently()?;
+            std::thread::sleep(2 * limit * u32::from(rank.index() == 1));
+            rank.meet()
+        };
+        assert_eq!(late(&again), timed_out);
     }
 
     #[test]

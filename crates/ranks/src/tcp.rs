@@ -1,7 +1,7 @@
 //! Ranks that are processes which the first one connects: each has one TCP connection, to it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::sleep;
@@ -9,13 +9,30 @@ use std::time::{Duration, Instant};
 
 use crate::bytes::{pack, unpack};
 use crate::collectives::{Collectives, Failure, RankError};
+use crate::connect::ConnectError;
 use crate::launch::{Launch, Master};
 
-/// How a connection begins.
-const GREETING: &[u8; 16] = b"steer3d ranks 1\n";
+/// How a connection begins; the rank and the number of processes follow.
+const GREETING: &[u8; 16] = b"steer3d ranks 2\n";
+
+/// How the first process answers one that it takes, which answers with a byte. It is not the greeting: a process that
+/// calls a free port may reach itself.
+const WELCOME: &[u8; 16] = b"steer3d welcome\n";
+
+/// How the first process answers one that it sends away.
+const REFUSAL: &[u8; 16] = b"steer3d refusal\n";
 
 /// How long processes have to come, at most.
 const TO_COME: Duration = Duration::from_secs(300);
+
+/// How long the first process waits for each part of a greeting.
+const TO_GREET: Duration = Duration::from_secs(1);
+
+/// How long a process waits for the answer to its greeting, before it greets again.
+const TO_ANSWER: Duration = Duration::from_secs(5);
+
+/// The exit code with which the first process fails where not all have come.
+const NOT_CONNECTED: u8 = 2;
 
 /// One of the processes. In a round each but the first sends its bytes to the first, which answers all of them.
 #[derive(Debug)]
@@ -40,18 +57,18 @@ impl Process {
     /// Connects all processes of a launch.
     ///
     /// # Errors
-    /// If the address is wrong or taken, or a process does not come in time.
-    pub(crate) fn connect(launch: &Launch, master: &Master, limit: Duration) -> io::Result<Self> {
+    /// If the address is wrong or taken, a process does not come in time, or two have the same rank.
+    pub(crate) fn connect(
+        launch: &Launch,
+        master: &Master,
+        limit: Duration,
+    ) -> Result<Self, ConnectError> {
         let to_come = limit.min(TO_COME);
         let lines = match launch.rank {
             0 => Lines::listen(launch, master, to_come)?,
             _ => Lines::call(launch, master, to_come)?,
         };
-        for line in &lines.0 {
-            line.set_nodelay(true)?;
-            line.set_read_timeout(Some(limit))?;
-            line.set_write_timeout(Some(limit))?;
-        }
+        lines.limit(limit).map_err(at(master))?;
         let (index, size, lines) = (launch.rank, launch.size, Arc::new(Mutex::new(lines)));
         let (broken, heard) = (AtomicBool::new(false), Arc::default());
         Ok(Self { index, size, limit, lines, broken, heard })
@@ -200,74 +217,227 @@ fn hear(line: &mut TcpStream) -> io::Result<Said> {
 }
 
 impl Lines {
-    /// The connections of all other processes to this one.
-    fn listen(launch: &Launch, master: &Master, limit: Duration) -> io::Result<Self> {
-        let listener = TcpListener::bind((&*master.address, master.port))?;
-        listener.set_nonblocking(true)?;
-        let begin = Instant::now();
+    /// The connections of all other processes to this one. If not all come, those that have come hear of it in their first
+    /// round.
+    fn listen(launch: &Launch, master: &Master, limit: Duration) -> Result<Self, ConnectError> {
         let mut lines: Vec<Option<TcpStream>> = (1..launch.size).map(|_| None).collect();
-        while let Some(missing) = lines.iter().position(Option::is_none) {
-            match listener.accept() {
-                Ok((line, _)) => {
-                    if let Some(rank) = greeted(&line, launch)? {
-                        lines[rank - 1] = Some(line);
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if begin.elapsed() > limit {
-                        let problem = format!("rank {} did not come", missing + 1);
-                        return Err(io::Error::new(ErrorKind::TimedOut, problem));
-                    }
-                    sleep(Duration::from_millis(5));
-                }
-                Err(error) => return Err(error),
+        let come = all_come(&mut lines, launch, master, limit);
+        let mut lines = Self(lines.into_iter().flatten().collect());
+        if come.is_err() {
+            let failure = Err(Failure { rank: 0, code: NOT_CONNECTED });
+            for line in &mut lines.0 {
+                // One that is gone need not hear it.
+                let _ = say(line, &failure);
             }
         }
-        Ok(Self(lines.into_iter().flatten().collect()))
+        come.map(|()| lines)
     }
 
-    /// The connection to the first process, which may not listen yet.
-    fn call(launch: &Launch, master: &Master, limit: Duration) -> io::Result<Self> {
+    /// The connection to the first process, which may not listen yet; as long another program may.
+    fn call(launch: &Launch, master: &Master, limit: Duration) -> Result<Self, ConnectError> {
         let begin = Instant::now();
-        let mut line = loop {
-            let to = (&*master.address, master.port).to_socket_addrs()?;
-            match to.into_iter().find_map(|to| TcpStream::connect(to).ok()) {
-                Some(line) => break line,
-                None if begin.elapsed() > limit => {
-                    return Err(io::Error::new(
-                        ErrorKind::TimedOut,
-                        "rank 0 does not listen there",
-                    ));
+        let addresses = (&*master.address, master.port).to_socket_addrs().map_err(at(master))?;
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        let (address, port) = (master.address.clone(), master.port);
+        loop {
+            let mut source = io::Error::from(ErrorKind::AddrNotAvailable);
+            for to in &addresses {
+                match greet(to, launch, limit.min(TO_ANSWER)) {
+                    Ok(Some(line)) => return Ok(Self(vec![line])),
+                    Ok(None) => return Err(ConnectError::Refused { address, port }),
+                    Err(error) => source = error,
                 }
-                None => sleep(Duration::from_millis(20)),
             }
-        };
-        let numbers = [launch.rank, launch.size].map(|number| (number as u64).to_le_bytes());
-        line.write_all(&[&GREETING[..], numbers.as_flattened()].concat())?;
-        let mut greeting = [0; 16];
-        line.set_read_timeout(Some(limit))?;
-        if line.read_exact(&mut greeting).is_err() || greeting != *GREETING {
-            return Err(io::Error::other("what listens there is not rank 0 of the same processes"));
+            if begin.elapsed() > limit {
+                return Err(ConnectError::NoFirst { address, port, limit, source });
+            }
+            sleep(Duration::from_millis(20));
         }
-        Ok(Self(vec![line]))
+    }
+
+    /// Waits no longer than that for what is said.
+    fn limit(&self, limit: Duration) -> io::Result<()> {
+        self.0.iter().try_for_each(|line| {
+            line.set_nodelay(true)?;
+            line.set_read_timeout(Some(limit))?;
+            line.set_write_timeout(Some(limit))
+        })
     }
 }
 
-/// The rank of a process that connects; none if it is a stranger.
-fn greeted(mut line: &TcpStream, launch: &Launch) -> io::Result<Option<usize>> {
+/// The system's error at the address of the first process.
+fn at(master: &Master) -> impl Fn(io::Error) -> ConnectError + '_ {
+    move |source| {
+        let (address, port) = (master.address.clone(), master.port);
+        ConnectError::Address { address, port, source }
+    }
+}
+
+/// Waits until each of the other processes has come to its place.
+fn all_come(
+    lines: &mut [Option<TcpStream>],
+    launch: &Launch,
+    master: &Master,
+    limit: Duration,
+) -> Result<(), ConnectError> {
+    let listener = TcpListener::bind((&*master.address, master.port)).map_err(at(master))?;
+    listener.set_nonblocking(true).map_err(at(master))?;
+    let begin = Instant::now();
+    while let Some(place) = lines.iter().position(Option::is_none) {
+        if begin.elapsed() > limit {
+            return Err(ConnectError::Missing { rank: place + 1, size: launch.size, limit });
+        }
+        match listener.accept() {
+            Ok((line, _)) => {
+                if let Some(rank) = greeted(&line, launch, lines)? {
+                    lines[rank - 1] = Some(line);
+                }
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {
+                    sleep(Duration::from_millis(5));
+                }
+                _ => return Err(at(master)(error)),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// The rank of a process that connects; none if it is a stranger, or has gone before it was answered.
+fn greeted(
+    mut line: &TcpStream,
+    launch: &Launch,
+    lines: &[Option<TcpStream>],
+) -> Result<Option<usize>, ConnectError> {
+    let Ok([rank, size]) = greeting(line) else { return Ok(None) };
+    let expected = launch.size;
+    let problem = match rank.checked_sub(1).and_then(|place| lines.get(place)) {
+        _ if size != expected => ConnectError::Disagree { rank, found: size, expected },
+        None => return Ok(None),
+        Some(Some(_)) => ConnectError::SameRank { rank, size },
+        Some(None) => {
+            let mut here = [0];
+            let met = line.write_all(WELCOME).and_then(|()| line.read_exact(&mut here));
+            return Ok(met.is_ok().then_some(rank));
+        }
+    };
+    // One that is gone need not hear it.
+    let _ = line.write_all(REFUSAL);
+    Err(problem)
+}
+
+/// The rank and the number of processes with which a process greets.
+fn greeting(mut line: &TcpStream) -> io::Result<[usize; 2]> {
     line.set_nonblocking(false)?;
-    line.set_read_timeout(Some(Duration::from_secs(5)))?;
+    line.set_read_timeout(Some(TO_GREET))?;
     let (mut greeting, mut numbers) = ([0; 16], [[0; 8]; 2]);
-    let read = line.read_exact(&mut greeting);
-    let read = read.and_then(|()| line.read_exact(numbers.as_flattened_mut()));
-    if read.is_err() || greeting != *GREETING {
-        return Ok(None);
+    line.read_exact(&mut greeting)?;
+    if greeting != *GREETING {
+        return Err(ErrorKind::InvalidData.into());
     }
-    let [rank, size] = numbers.map(|number| u64::from_le_bytes(number) as usize);
-    if size != launch.size {
-        let problem = format!("rank {rank} expects {size} processes, rank 0 {}", launch.size);
-        return Err(io::Error::other(problem));
+    line.read_exact(numbers.as_flattened_mut())?;
+    Ok(numbers.map(|number| u64::from_le_bytes(number) as usize))
+}
+
+/// The connection to the first process, if it answers there; none if it sends this one away.
+fn greet(to: &SocketAddr, launch: &Launch, limit: Duration) -> io::Result<Option<TcpStream>> {
+    let mut line = TcpStream::connect_timeout(to, limit)?;
+    line.set_read_timeout(Some(limit))?;
+    let numbers = [launch.rank, launch.size].map(|number| (number as u64).to_le_bytes());
+    line.write_all(&[&GREETING[..], numbers.as_flattened()].concat())?;
+    let mut answer = [0; 16];
+    match line.read_exact(&mut answer) {
+        Ok(()) if answer == *REFUSAL => Ok(None),
+        Ok(()) if answer == *WELCOME => line.write_all(&[1]).map(|()| Some(line)),
+        _ => Err(io::Error::other("what listens there is not rank 0 of the same processes")),
     }
-    let known = (1..size).contains(&rank) && line.write_all(GREETING).is_ok();
-    Ok(known.then_some(rank))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::spawn;
+
+    use super::*;
+    use crate::launch::Launcher;
+
+    const SHORT: Duration = Duration::from_millis(300);
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn free() -> Master {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Master { address: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() }
+    }
+
+    fn connect(
+        master: &Master,
+        [rank, size]: [usize; 2],
+        limit: Duration,
+    ) -> Result<Process, ConnectError> {
+        let launch = Launch { rank, size, launcher: Launcher::Torchrun, ..Launch::NONE };
+        Process::connect(&launch, master, limit)
+    }
+
+    /// What processes with these ranks and numbers of processes find that start at the same time.
+    fn all(given: &[[usize; 2]]) -> Vec<Result<Process, ConnectError>> {
+        let master = &free();
+        std::thread::scope(|scope| {
+            let start = |given: &[usize; 2]| {
+                let given = *given;
+                scope.spawn(move || connect(master, given, LONG))
+            };
+            let threads: Vec<_> = given.iter().map(start).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn two_processes_of_one_rank_are_named_and_nobody_waits() {
+        let mut found = all(&[[0, 3], [1, 3], [1, 3]]);
+        let message = found.remove(0).unwrap_err().to_string();
+        assert!(message.contains("RANK: expected one process of rank 1, found two"), "{message}");
+        found.sort_by_key(Result::is_err);
+        let failure = RankError::Failed(Failure { rank: 0, code: NOT_CONNECTED });
+        assert_eq!(found[0].as_ref().unwrap().gather(vec![]).unwrap_err(), failure);
+        let error = found[1].as_ref().unwrap_err();
+        assert!(matches!(error, ConnectError::Refused { .. }) && error.is_told_by_first());
+    }
+
+    #[test]
+    fn other_numbers_of_processes_are_named() {
+        let found = all(&[[0, 2], [1, 3]]);
+        let message = found[0].as_ref().unwrap_err().to_string();
+        assert!(message.contains("expected 2 in the process of rank 1, found 3"), "{message}");
+        assert!(matches!(found[1], Err(ConnectError::Refused { .. })));
+    }
+
+    #[test]
+    fn another_program_at_the_port_is_no_rank() {
+        let master = free();
+        let other = TcpListener::bind((&*master.address, master.port)).unwrap();
+        let taken = connect(&master, [0, 2], SHORT).unwrap_err();
+        assert!(matches!(taken, ConnectError::Address { .. }), "{taken}");
+        let none = connect(&master, [1, 2], SHORT).unwrap_err();
+        assert!(none.to_string().contains("is not rank 0 of the same processes"), "{none}");
+        // Once it has ended, the processes find each other.
+        let rank = spawn({
+            let master = master.clone();
+            move || connect(&master, [1, 2], LONG)
+        });
+        drop(other.accept().unwrap());
+        drop(other);
+        let first = connect(&master, [0, 2], LONG).unwrap();
+        let rank = rank.join().unwrap().unwrap();
+        let meet = spawn(move || rank.gather(vec![1]).map(|all| all.to_vec()));
+        assert_eq!(first.gather(vec![0]).unwrap().to_vec(), [[0], [1]]);
+        assert_eq!(meet.join().unwrap().unwrap(), [[0], [1]]);
+    }
+
+    #[test]
+    fn who_does_not_come_is_named() {
+        let message = connect(&free(), [0, 3], SHORT).unwrap_err().to_string();
+        assert!(message.contains("expected rank 1 of 3 at rank 0 within 0 s"), "{message}");
+        let message = connect(&free(), [2, 3], SHORT).unwrap_err().to_string();
+        assert!(message.contains("expected an answer of rank 0 there within 0 s"), "{message}");
+    }
 }

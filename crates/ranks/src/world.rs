@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::connect::ConnectError;
 use crate::launch::{Launch, Launcher};
 use crate::rank::Rank;
 use crate::tcp::Process;
@@ -12,51 +13,6 @@ pub struct World {
     pub rank: Rank,
     #[cfg(feature = "mpi")]
     _universe: Option<crate::mpi::Universe>,
-}
-
-/// Why processes cannot be connected.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// MPI is needed and not compiled in.
-    #[error(
-        "--launcher {launcher}: {size} processes were started, which this build cannot connect, since it is without MPI; build \
-         it with --features mpi, set MASTER_ADDR and MASTER_PORT, or let each work for itself with --launcher none"
-    )]
-    NoMpi {
-        /// The launcher.
-        launcher: Launcher,
-        /// How many processes it says it started.
-        size: usize,
-    },
-    /// MPI has another number of processes than the launcher.
-    #[error(
-        "--launcher {launcher}: {expected} processes were started, but MPI connects {found}; start them with the mpirun of the \
-         MPI that this build is linked with, or with `srun --mpi=pmix`"
-    )]
-    Size {
-        /// The launcher.
-        launcher: Launcher,
-        /// How many processes the launcher says it started.
-        expected: usize,
-        /// How many MPI knows.
-        found: usize,
-    },
-    /// MPI has been started in this process before.
-    #[error("MPI is in use in this process")]
-    InUse,
-    /// A process cannot be reached.
-    #[error(
-        "MASTER_ADDR {address}, MASTER_PORT {port}: {source}; expected an address of the machine of rank 0 and a free port of it"
-    )]
-    Address {
-        /// The address.
-        address: String,
-        /// The port.
-        port: u16,
-        /// The system's reason.
-        source: std::io::Error,
-    },
 }
 
 impl World {
@@ -80,12 +36,8 @@ impl World {
         }
         match &launch.master {
             Some(master) if launch.launcher == Launcher::Torchrun || !cfg!(feature = "mpi") => {
-                let process = Process::connect(launch, master, limit).map_err(|source| {
-                    let (address, port) = (master.address.clone(), master.port);
-                    ConnectError::Address { address, port, source }
-                })?;
                 let mut world = Self::alone();
-                world.rank = Rank::of(Arc::new(process));
+                world.rank = Rank::of(Arc::new(Process::connect(launch, master, limit)?));
                 Ok(world)
             }
             _ => Self::connect_by_mpi(launch, limit),

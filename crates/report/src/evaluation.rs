@@ -58,7 +58,8 @@ fn remove_journals(folder: &Path, models: usize) -> std::io::Result<()> {
 
 impl Evaluation<'_> {
     /// Evaluates the models one by one; `progress` is told the name of the model and may stop it. With `journals`, a
-    /// folder, an evaluation that was interrupted goes on where it was.
+    /// folder, an evaluation that was interrupted goes on where it was. Of several [ranks](Rank::run) the first makes the
+    /// pictures.
     ///
     /// # Errors
     /// As [`evaluate`], [`EvalError::MixedAnswers`], [`EvalError::OtherClasses`], or if a picture cannot be made.
@@ -89,7 +90,10 @@ impl Evaluation<'_> {
                 &progress,
             )?);
         }
-        self.illustrated(reports, models)
+        if Rank::current().is_first() {
+            return self.illustrated(reports, models);
+        }
+        Ok(Section::new(self.dataset, self.split, self.protocol.clone(), reports)?)
     }
 
     /// What models answered, with pictures of a few volumes, for which `predictors`, those of the models in their order,

@@ -16,6 +16,10 @@ enum Part {
     Words(String),
     /// Lines that stay as they are.
     Lines(String),
+    /// A line with a path between two texts.
+    Path([String; 3]),
+    /// Names and what they stand for.
+    Pairs(Vec<[String; 2]>),
     Table(TextTable),
 }
 
@@ -38,6 +42,24 @@ impl Text {
     #[must_use]
     pub fn lines(self, lines: impl Into<String>) -> Self {
         self.with(Part::Lines(lines.into()))
+    }
+
+    /// With a line that has a path between two texts. Where the terminal is too narrow the path is shortened in its middle;
+    /// what is still too long is broken at spaces.
+    #[must_use]
+    pub fn path(
+        self,
+        before: impl Into<String>,
+        path: impl Into<String>,
+        after: impl Into<String>,
+    ) -> Self {
+        self.with(Part::Path([before.into(), path.into(), after.into()]))
+    }
+
+    /// With a line for each name and what it stands for, which goes on below its beginning where the terminal is too narrow.
+    #[must_use]
+    pub fn pairs(self, pairs: impl IntoIterator<Item = [impl Into<String>; 2]>) -> Self {
+        self.with(Part::Pairs(pairs.into_iter().map(|pair| pair.map(Into::into)).collect()))
     }
 
     /// With a table whose columns from `left` on are numbers, aligned to the right. The columns before them name a row;
@@ -68,7 +90,13 @@ impl Text {
     fn written(&self, width: Option<usize>) -> String {
         let part = |part: &Part| match (part, width) {
             (Part::Lines(text), _) | (Part::Words(text), None) => text.clone(),
-            (Part::Words(text), Some(width)) => wrapped(text, width),
+            (Part::Words(text), Some(width)) => wrapped(text, width, INDENT),
+            (Part::Path(texts), None) => texts.concat(),
+            (Part::Path([before, path, after]), Some(width)) => {
+                let path = shortened(path, room(before, after, width));
+                wrapped(&format!("{before}{path}{after}"), width, INDENT)
+            }
+            (Part::Pairs(pairs), width) => in_pairs(pairs, width),
             (Part::Table(table), None) => table.full(),
             (Part::Table(table), Some(width)) => table.fitted(width),
         };
@@ -108,7 +136,7 @@ impl TextTable {
             Some(columns) => {
                 let left_out = self.headings[columns..].join(", ");
                 let note = format!("Left out: {left_out}. A pipe or --wide gives all columns.");
-                format!("{}\n{}", self.first(columns), wrapped(&note, width))
+                format!("{}\n{}", self.first(columns), wrapped(&note, width, INDENT))
             }
             None => self.blocks(names),
         }
@@ -130,17 +158,22 @@ impl TextTable {
     }
 }
 
-/// Lines of at most `width` columns where words allow it; those that go on are set in by two.
-fn wrapped(text: &str, width: usize) -> String {
+/// How far lines that go on are set in.
+const INDENT: usize = 2;
+
+/// Lines of at most `width` columns where words allow it; those that go on are set in by `indent` more.
+fn wrapped(text: &str, width: usize, indent: usize) -> String {
     let mut lines = vec![];
     for line in text.lines() {
-        let mut current = String::new();
-        for word in line.split(' ') {
+        let begin = line.len() - line.trim_start_matches(' ').len();
+        let mut current = line[..begin].to_owned();
+        for word in line[begin..].split(' ') {
             let length = current.chars().count() + 1 + word.chars().count();
             if length > width && !current.trim().is_empty() {
-                lines.push(std::mem::replace(&mut current, format!("  {word}")));
+                let next = format!("{:1$}{word}", "", begin + indent);
+                lines.push(std::mem::replace(&mut current, next).trim_end().to_owned());
             } else {
-                current += if current.is_empty() { "" } else { " " };
+                current += if current.trim().is_empty() { "" } else { " " };
                 current += word;
             }
         }
@@ -150,6 +183,36 @@ fn wrapped(text: &str, width: usize) -> String {
         lines.push(String::new());
     }
     lines.join("\n")
+}
+
+/// Fewest columns of a path for which a line is not broken.
+const SHORT_PATH: usize = 20;
+
+/// How many columns a path may take between two texts: the rest of the line, or half of a line that is broken anyhow.
+fn room(before: &str, after: &str, width: usize) -> usize {
+    let rest = width.saturating_sub(before.chars().count() + after.chars().count());
+    if rest < SHORT_PATH { width / 2 } else { rest }
+}
+
+/// A path in so many columns: its beginning, an ellipsis, and twice as much of its end.
+fn shortened(path: &str, columns: usize) -> String {
+    let all: Vec<char> = path.chars().collect();
+    if all.len() <= columns {
+        return path.to_owned();
+    }
+    let kept = columns.saturating_sub(1);
+    let (begin, end) = (kept / 3, all.len() - (kept - kept / 3));
+    all[..begin].iter().chain(&['…']).chain(&all[end..]).collect()
+}
+
+/// A line for each pair, in two columns.
+fn in_pairs(pairs: &[[String; 2]], width: Option<usize>) -> String {
+    let longest = pairs.iter().map(|[name, _]| name.chars().count()).max().unwrap_or(0);
+    let line = |[name, about]: &[String; 2]| {
+        let line = format!("{name:<longest$}  {about}");
+        width.map_or_else(|| line.clone(), |width| wrapped(&line, width, longest + 2))
+    };
+    pairs.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 pub(crate) fn text_table(
@@ -213,5 +276,25 @@ mod tests {
         let text = Text::default().words("- one two three four").lines("a long line of data");
         assert_eq!(text.fitted(10), "- one two\n  three\n  four\na long line of data");
         assert_eq!(text.to_string(), "- one two three four\na long line of data");
+        let text = Text::default().words("  a  b\n  one two three");
+        assert_eq!(text.fitted(10), "  a  b\n  one two\n    three");
+    }
+
+    #[test]
+    fn a_path_is_shortened_in_its_middle_before_a_line_is_broken() {
+        let path = "data/structures/of/many/proteins/1abc.pdb";
+        let text = Text::default().path("alpha 98 %  ", path, "");
+        assert_eq!(text.to_string(), format!("alpha 98 %  {path}"));
+        assert_eq!(text.fitted(53), text.to_string());
+        assert_eq!(text.fitted(37), "alpha 98 %  data/str…roteins/1abc.pdb");
+        let text = Text::default().path("", path, ": warning: unlike the training data");
+        assert_eq!(text.fitted(40), "data/s…eins/1abc.pdb: warning: unlike\n  the training data");
+    }
+
+    #[test]
+    fn what_a_name_stands_for_goes_on_below_its_beginning() {
+        let text = Text::default().pairs([["a", "one two three"], ["long", "four"]]);
+        assert_eq!(text.to_string(), "a     one two three\nlong  four");
+        assert_eq!(text.fitted(14), "a     one two\n      three\nlong  four");
     }
 }

@@ -11,12 +11,15 @@ pub(crate) fn ratios(network: &Network, dataset: &Dataset, item: usize) -> [f64;
     network.coarsening(dataset.meta().voxel_size, dataset.own_voxel_size(item))
 }
 
-/// The places of the items of a batch, those with voxels of one size together.
-pub(crate) fn alike(
+/// What `run` finds for the items of a batch that have voxels of one size, from the network for these voxels and their
+/// volumes, and the places of the items in the batch.
+pub(crate) fn by_size<T>(
     network: &Network,
     dataset: &Dataset,
     items: &[usize],
-) -> Vec<([f64; 3], Vec<u32>)> {
+    x: &Tensor,
+    mut run: impl FnMut(&Network, &Tensor) -> Result<T, NnError>,
+) -> Result<Vec<(T, Vec<u32>)>, TrainError> {
     let mut groups: Vec<([f64; 3], Vec<u32>)> = vec![];
     for (place, &item) in items.iter().enumerate() {
         let (of, place) = (ratios(network, dataset, item), place as u32);
@@ -25,7 +28,15 @@ pub(crate) fn alike(
             None => groups.push((of, vec![place])),
         }
     }
-    groups
+    let whole = groups.len() == 1;
+    let part = |(ratios, places): ([f64; 3], Vec<u32>)| {
+        let x = match whole {
+            true => x.clone(),
+            false => x.index_select(&Tensor::new(&places[..], x.device())?, 0)?,
+        };
+        Ok((network.at_ratios(ratios, |network| run(network, &x))?, places))
+    };
+    groups.into_iter().map(part).collect()
 }
 
 /// [`Network::forward_supervised`] of the volumes of a batch, each with kernels for its voxels.
@@ -36,15 +47,14 @@ pub(crate) fn supervised(
     x: &Tensor,
     mode: Mode,
 ) -> Result<Vec<Tensor>, TrainError> {
-    let groups = alike(network, dataset, items);
-    if let [(ratios, _)] = &groups[..] {
-        return run(network, *ratios, |network| network.forward_supervised(x, mode));
+    let run = |network: &Network, x: &Tensor| network.forward_supervised(x, mode);
+    let mut groups = by_size(network, dataset, items, x, run)?;
+    if groups.len() == 1 {
+        return Ok(groups.remove(0).0);
     }
     let mut outs: Vec<Vec<Tensor>> = vec![];
     let mut order = vec![];
-    for (ratios, places) in groups {
-        let x = x.index_select(&Tensor::new(&places[..], x.device())?, 0)?;
-        let found = run(network, ratios, |network| network.forward_supervised(&x, mode))?;
+    for (found, places) in groups {
         outs.resize(found.len(), vec![]);
         outs.iter_mut().zip(found).for_each(|(all, part)| all.push(part));
         order.extend(places);
@@ -55,16 +65,4 @@ pub(crate) fn supervised(
     let back = Tensor::new(back, x.device())?;
     let joined = outs.iter().map(|parts| Tensor::cat(parts, 0)?.index_select(&back, 0));
     Ok(joined.collect::<candle_core::Result<_>>()?)
-}
-
-/// What the network for such voxels does.
-pub(crate) fn run<T>(
-    network: &Network,
-    ratios: [f64; 3],
-    run: impl FnOnce(&Network) -> Result<T, NnError>,
-) -> Result<T, TrainError> {
-    Ok(match ratios {
-        [1.0, 1.0, 1.0] => run(network)?,
-        ratios => run(&*network.coarsened(ratios)?)?,
-    })
 }

@@ -589,16 +589,11 @@ impl<'a> Training<'a> {
         let waited = read_ahead(self.dataset, &order, batch_size, &reading, |mut batch, items| {
             if let Some(few) = self.rank.among_first(items.min(self.rank.size()))? {
                 let x = self.task(&self.objective).volumes(self.network, &mut batch)?;
-                let groups = spacings::alike(self.network, self.dataset, &batch.items);
-                for (i, (ratios, places)) in groups.iter().enumerate() {
-                    let x = match &groups[..] {
-                        [_] => x.clone(),
-                        _ => x.index_select(&Tensor::new(&places[..], x.device())?, 0)?,
-                    };
-                    let mode = Mode::Calibrate { batch: count + i as u64 };
-                    few.run(|| spacings::run(self.network, *ratios, |n| n.forward(&x, mode)))?;
-                }
-                count += groups.len() as u64;
+                spacings::by_size(self.network, self.dataset, &batch.items, &x, |network, x| {
+                    let mode = Mode::Calibrate { batch: count };
+                    count += 1;
+                    few.run(|| network.forward(x, mode))
+                })?;
             }
             Ok(ControlFlow::Continue(()))
         })?;

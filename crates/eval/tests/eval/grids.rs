@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Grids, Item, Split, Tasks};
 use steer3d_eval::{Models, NetworkPredictor, Prediction, Predictor, Protocol};
+use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, save};
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, Volume};
@@ -98,4 +99,36 @@ fn models_of_one_shape_are_refused() {
     let found = models.open(&data, &Device::Cpu, &|_| ()).map(|_| ()).unwrap_err().to_string();
     assert!(found.contains("grids of their own") && found.contains("--size"), "{found}");
     assert_eq!(named(network("voxels", 3)).classes(), 3);
+}
+
+/// Of one grid for all, but of other voxels than the network was trained on.
+#[test]
+fn a_dataset_of_other_voxels_is_answered_by_kernels_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.safetensors");
+    let network = network("voxels", 3);
+    let data = dataset(&folder.path().join("one.h5"), &[1]);
+    let card = ModelCard {
+        format: FORMAT,
+        version: "0.0.0".into(),
+        dataset: "shapes".into(),
+        seed: 1,
+        class_names: vec![],
+        dims: [7, 9, 8],
+        voxel_size: [1.0; 3],
+        unit: data.meta().unit.clone(),
+        meaning: Meaning::default(),
+        origin: Origin::default(),
+        model: network.config().clone(),
+    };
+    save(&file, &network, &card).unwrap();
+    let models = Models { files: vec![file], ..Models::default() };
+    let models = models.open(&data, &Device::Cpu, &|_| ()).unwrap();
+    let expected = named(network.at_spacing(SHAPES[1].1).unwrap());
+    let x = Tensor::new(data.read(0).unwrap().data(), &Device::Cpu).unwrap();
+    let x = x.reshape((1, 1, 7, 9, 8)).unwrap();
+    let values = |found: Tensor| found.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let found = values(models[0].logits(&x).unwrap());
+    assert_eq!(found, values(expected.logits(&x).unwrap()));
+    assert_ne!(found, values(named(network).logits(&x).unwrap()));
 }

@@ -26,7 +26,9 @@ fn the_program_of_the_documentation_works() {
     let folder = tempfile::tempdir().unwrap();
     let data = dataset(&folder.path().join("a.h5"), 6, true);
     let script = folder.path().join("predict.py");
-    std::fs::write(&script, example()).unwrap();
+    // The dataset has three classes.
+    let program = example().replace("[mean, 1 - mean]", "[mean, 1 - mean, volume[0]]");
+    std::fs::write(&script, program).unwrap();
     let command = format!("python3 '{}'", script.display());
     let model = SubprocessPredictor::start(&command, AnswerSpec::classes(data.meta())).unwrap();
     for n in [3, 1] {
