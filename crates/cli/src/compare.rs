@@ -21,10 +21,10 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d compare cath.h5 --models steerable,plain,group --seeds 5 --epochs 12 --out comparison
   steer3d compare cath.h5 --match flops --augment so3 --augment-fraction 0.5 --out comparison
 
-Every model is trained from every seed, counted from --seed, and measured on the same rotated and
-moved volumes. The folder gets comparison.md, .csv and .json (mean and standard deviation over
-seeds), the report of the models of the first seed, and a folder for each training. A run that was
-interrupted goes on with the trainings and evaluations that are not finished.";
+Every model is trained from every seed, counted from --seed, and measured on the same rotated and moved volumes. The \
+folder gets comparison.md, .csv and .json (mean and standard deviation over seeds), the report of the models of the first \
+seed, and a folder for each training. A run that was interrupted goes on with the trainings and evaluations that are not \
+finished.";
 
 #[derive(Args)]
 pub(crate) struct CompareArgs {

@@ -12,13 +12,14 @@ use steer3d::dataset::{
     random_splits,
 };
 use steer3d::experiments::Data;
+use steer3d::files::AtPath;
 use steer3d::ranks::Rank;
 use steer3d::report::Text;
 use steer3d::volume::ChannelScheme;
 use steer3d::volume::picture::overview;
 
 use crate::eval::{command_line, quoted};
-use crate::output::{Output, SUCCESS};
+use crate::output::{Output, SUCCESS, counted, make_folder_of};
 
 const IMPORT_EXAMPLES: &str = "Examples:
   steer3d dataset import cath cath_3class_ca_small.npz --size 24 --voxel-size 2 --out cath.h5
@@ -30,8 +31,8 @@ const IMPORT_EXAMPLES: &str = "Examples:
 cath: positions, n_atoms, atom_types, labels, split_start_indices, as in cath_datasets
 medmnist: train_images, train_labels, the same for val_ and test_
 arrays: volumes (N, D, H, W) or (N, C, D, H, W), labels (N), and split (N) of 0, 1, 2 if there is one
-backbone: xyz_centi_angstrom, residues, dssp, offsets, domain_ids, cath; maps of proteins with helix, strand and coil at
-  every voxel, in superfamilies
+backbone: xyz_centi_angstrom, residues, dssp, offsets, domain_ids, cath; maps of proteins with helix, strand and coil at \
+every voxel, in superfamilies
 tetris: the 8 shapes of the paper; no source file";
 
 const BUILD_EXAMPLES: &str = "Examples:
@@ -44,27 +45,26 @@ const BUILD_EXAMPLES: &str = "Examples:
   steer3d dataset build scans.csv --keep-grid --voxel-classes background,organ --out organs.h5
   steer3d dataset build new_scans/ --layout flat --size 64 --out new.h5
 
-A tree has a folder for each class: class/*, class/train/* and class/test/* (as ModelNet), or
-train/class/*. A table (CSV) has the columns path and label, and if you like split, group and id;
-paths are relative to its folder.
+A tree has a folder for each class: class/*, class/train/* and class/test/* (as ModelNet), or train/class/*. A table (CSV) \
+has the columns path and label, and if you like split, group and id; paths are relative to its folder.
 
-Items without labels come from a folder of files without folders (with --layout flat also those in
-its folders), a list (.txt) with a path in each line, or a table without the column label. All are in
-the test split unless --fractions or the table says otherwise: such a dataset is for prediction and
-for `steer3d eval`, which then tells how stable the answers are, not how many are right.
+Items without labels come from a folder of files without folders (with --layout flat also those in its folders), a list \
+(.txt) with a path in each line, or a table without the column label. All are in the test split unless --fractions or the \
+table says otherwise: such a dataset is for prediction and for `steer3d eval`, which then tells how stable the answers are, \
+not how many are right.
 
-A file of several molecules (SDF, MOL2, XYZ) becomes an item for
-each, FILE#1, FILE#2, ... Archives (.npz) of many items are for `dataset import`.
+A file of several molecules (SDF, MOL2, XYZ) becomes an item for each, FILE#1, FILE#2, ... Archives (.npz) of many items \
+are for `dataset import`.
 
-A build that was stopped goes on where it was when the same command is given again; until it is
-complete, its batches lie in OUT.partial and an old OUT stays as it is.";
+A build that was stopped goes on where it was when the same command is given again; until it is complete, its batches lie \
+in OUT.partial and an old OUT stays as it is.";
 
 const SPLIT_EXAMPLES: &str = "Examples:
   steer3d dataset split set.h5 --by random --fractions 0.7,0.1,0.2
   steer3d dataset split set.h5 --by group --groups families.csv --seed 1 --out by-family.h5
 
-Groups come from the dataset, or from a CSV file with the columns id and group. Items of a group
-stay together; an item without one is a group of its own. Classes are shared out evenly.";
+Groups come from the dataset, or from a CSV file with the columns id and group. Items of a group stay together; an item \
+without one is a group of its own. Classes are shared out evenly.";
 
 const EXPORT_EXAMPLES: &str = "Examples:
   steer3d dataset export set.h5 --item 3 --to item.npy
@@ -77,8 +77,8 @@ const VIEW_EXAMPLES: &str = "Examples:
   steer3d dataset view set.h5 --item 3
   steer3d dataset view set.h5 --item 1abcA00 --level 0.1 --out pictures/
 
-Above: the central slices across z, y and x; below: the maximum-intensity projections along z, y
-and x; on the right: an isosurface, coloured by channel.";
+Above: the central slices across z, y and x; below: the maximum-intensity projections along z, y and x; on the right: an \
+isosurface, coloured by channel.";
 
 #[derive(Subcommand)]
 pub(crate) enum DatasetCommand {
@@ -317,10 +317,12 @@ fn place(file: &Path) -> Option<PathBuf> {
 }
 
 fn build_dataset(args: &BuildArgs, seed: u64, command: &str, output: &Output) -> Result<()> {
+    let recipe = args.recipe()?;
+    let shares = args.fractions.as_deref().map(fractions).transpose()?;
     let listing = listing(&args.source, args.layout)?;
-    if !listing.ignored.is_empty() {
-        let (count, first) = (listing.ignored.len(), listing.ignored[0].display());
-        output.say(&format!("{count} files of no known format are left out, such as {first}"));
+    if let Some(first) = listing.ignored.first() {
+        let (files, first) = (counted(listing.ignored.len(), "file"), first.display());
+        output.warn(&format!("{files} of no known format left out, such as {first}"));
     }
     let options = ImportOptions {
         name: args.name.clone(),
@@ -330,8 +332,7 @@ fn build_dataset(args: &BuildArgs, seed: u64, command: &str, output: &Output) ->
         seed,
         ..ImportOptions::default()
     };
-    let shares = args.fractions.as_deref().map(fractions).transpose()?;
-    let (recipe, shares) = (args.recipe()?, shares.unwrap_or(listing.default_fractions()));
+    let shares = shares.unwrap_or(listing.default_fractions());
     let source = files(listing, &recipe, &shares, args.skip_broken, &options)?;
     built(&source, &args.out, args.skip_broken, "build", output)
 }
@@ -343,6 +344,7 @@ fn built(
     label: &str,
     output: &Output,
 ) -> Result<()> {
+    check_folder_of(out)?;
     let progress = Mutex::new(output.progress(label, source.entries.len()));
     let done = |count: usize| progress.lock().expect("no thread panics").at(count, "");
     let built = build(source, out, skip_broken, &done)?;
@@ -358,10 +360,10 @@ fn tell(built: &BuildReport, output: &Output) {
         output.say(&format!("{resumed} of {items} items were there from the build before"));
     }
     for skipped in built.skipped.iter().take(SHOWN) {
-        output.say(&format!("left out: {}: {}", skipped.source, skipped.problem));
+        output.warn(&format!("left out: {}: {}", skipped.source, skipped.problem));
     }
     if built.skipped.len() > SHOWN {
-        output.say(&format!("left out: {} more", built.skipped.len() - SHOWN));
+        output.warn(&format!("left out: {} more", built.skipped.len() - SHOWN));
     }
 }
 
@@ -389,7 +391,10 @@ impl BuildArgs {
     fn recipe(&self) -> Result<RecipeOptions> {
         let mut recipe = self.recipe.clone();
         recipe.size = three("--size", self.size.as_deref())?;
-        recipe.voxel_size = three("--voxel-size", self.voxel_size.as_deref())?;
+        if recipe.size.is_some_and(|size| size.contains(&0)) {
+            bail!("--size: expected at least 1 voxel along each axis, such as 64, found 0");
+        }
+        recipe.voxel_size = voxel_size(self.voxel_size.as_deref())?;
         if !self.elements.is_empty() {
             recipe.channels = ChannelScheme::of_elements(&self.elements).context("--elements")?;
         }
@@ -460,8 +465,8 @@ struct GroupOf {
 /// The group of each item of a dataset, from a table with the columns id and group.
 fn groups(path: &Path, dataset: &Dataset) -> Result<Vec<String>> {
     let at = || path.display().to_string();
-    let table = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path);
-    let mut table = table.with_context(at)?;
+    let file = std::fs::File::open(path).at_path(path)?;
+    let mut table = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
     let header = table.headers().with_context(at)?;
     if !["id", "group"].iter().all(|name| header.iter().any(|column| column == *name)) {
         let found = header.iter().collect::<Vec<_>>().join(",");
@@ -495,8 +500,15 @@ fn index_of(dataset: &Dataset, item: &str) -> Result<usize> {
 fn export(dataset: &Dataset, item: Option<&str>, to: &Path, output: &Output) -> Result<()> {
     let table = to.extension().is_some_and(|extension| extension == "csv");
     match item {
-        Some(item) => dataset.export(index_of(dataset, item)?, to)?,
-        None if table => dataset.export_list(to)?,
+        Some(item) => {
+            let index = index_of(dataset, item)?;
+            make_folder_of(to)?;
+            dataset.export(index, to)?;
+        }
+        None if table => {
+            make_folder_of(to)?;
+            dataset.export_list(to)?;
+        }
         None => bail!("--to: the list of items is a .csv file; give --item for one item"),
     }
     output.result(&to.display().to_string(), &to)
@@ -513,9 +525,10 @@ fn view(
     let id = &dataset.ids()[index];
     let png = out.extension().is_some_and(|extension| extension == "png");
     let path = if png {
+        make_folder_of(out)?;
         out.to_owned()
     } else {
-        std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+        std::fs::create_dir_all(out).at_path(out)?;
         let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
         out.join(format!("{}.png", id.chars().map(plain).collect::<String>()))
     };
@@ -533,11 +546,31 @@ fn view(
 }
 
 fn import(args: &ImportArgs, seed: u64, command: &str, output: &Output) -> Result<()> {
-    let voxel_size = three("--voxel-size", args.voxel_size.as_deref())?;
+    let voxel_size = voxel_size(args.voxel_size.as_deref())?;
     let command = Some(command.to_owned());
     let options = ImportOptions { voxel_size, seed, command, ..args.options.clone() };
     let source = args.layout.open(args.source.as_deref(), &options)?;
     built(&source, &args.out, args.skip_broken, "import", output)
+}
+
+/// The edges of `--voxel-size`.
+fn voxel_size(numbers: Option<&[f64]>) -> Result<Option<[f64; 3]>> {
+    let edges = three("--voxel-size", numbers)?;
+    match edges.iter().flatten().find(|edge| !(**edge > 0.0 && edge.is_finite())) {
+        Some(edge) => bail!("--voxel-size: expected numbers above 0, such as 2, found {edge}"),
+        None => Ok(edges),
+    }
+}
+
+/// Whether there is a folder for a dataset that is about to be built.
+fn check_folder_of(dataset: &Path) -> Result<()> {
+    match dataset.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            let (dataset, folder) = (dataset.display(), folder.display());
+            bail!("{dataset}: expected its folder {folder} to exist, found none; make it first")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One number for three, or three.
@@ -601,14 +634,14 @@ fn describe(path: &Path, s: &Summary) -> Text {
         if s.stored.is_empty() { String::new() } else { format!("; {}", s.stored.join(", ")) };
     let notes = &s.meta.provenance;
     let head = format!(
-        "{}: {}, schema {}\n{} items of {} channels ({}) x {dims} (C, D, H, W){stored}{labels}\n\
+        "{}: {}, schema {}\n{} of {} ({}) x {dims} (C, D, H, W){stored}{labels}\n\
          voxel (x, y, z): {voxel} {}\n\
          values: {} to {}, mean {:.4}, {:.1} % not zero; {:.1} MB in the file",
         path.display(),
         s.meta.name,
         s.schema_version,
-        s.items,
-        s.meta.channels,
+        counted(s.items, "item"),
+        counted(s.meta.channels, "channel"),
         s.meta.irreps,
         s.meta.unit,
         s.min,

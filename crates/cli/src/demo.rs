@@ -2,11 +2,12 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use steer3d::eval::Report;
 use steer3d::experiments::{Bundled, DemoConfig, Session, TetrisConfig, demo, tetris};
+use steer3d::files::AtPath;
 use steer3d::report::{terminal, write_report};
 
 use crate::eval::command_line;
@@ -18,8 +19,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d demo cath --out cath-demo
   steer3d demo tetris                  # the Tetris experiment of the paper, about 10 minutes
 
-The folder gets report.html, report.json, results.csv, predictions.csv, the figures as SVG, the
-datasets (.h5) and the trained models.";
+The folder gets report.html, report.json, results.csv, predictions.csv, the figures as SVG, the datasets (.h5) and the \
+trained models.";
 
 const CATH: &[u8] = include_bytes!("../data/cath/cath_3class_ca_small.npz");
 const ADRENAL: &[u8] = include_bytes!("../data/adrenal/adrenalmnist3d_trainval.npz");
@@ -54,7 +55,7 @@ enum Experiment {
 }
 
 pub(crate) fn run(args: &DemoArgs, seed: u64, device: &Device, output: &Output) -> Result<()> {
-    fs::create_dir_all(&args.out).with_context(|| format!("{}", args.out.display()))?;
+    fs::create_dir_all(&args.out).at_path(&args.out)?;
     let (command, devices) = (command_line(), std::slice::from_ref(device));
     let session = Session { devices, observer: output, command: &command, ..Session::default() };
     let (epochs, folder) = (args.epochs, args.out.clone());

@@ -17,9 +17,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d equivariance --families jets:2,jets:3 --subjects network:4 --seeds 10
   steer3d equivariance --families jets:2 --widths 1.5,2,3 --closed-forms --spacings 1x1x1.5,1x1x2.5
 
-Families: shells, jets:ORDER, bessel:FUNCTIONS, cosine:FUNCTIONS, radii. Subjects: convolution,
-strided, antialiased:SIGMA, gate, norm, tensor_product, sphere, network:DEPTH. With --out the folder
-gets equivariance.md, equivariance.json, equivariance.csv and the plots as SVG.";
+Families: shells, jets:ORDER, bessel:FUNCTIONS, cosine:FUNCTIONS, radii. Subjects: convolution, strided, \
+antialiased:SIGMA, gate, norm, tensor_product, sphere, network:DEPTH. With --out the folder gets equivariance.md, \
+equivariance.json, equivariance.csv and the plots as SVG.";
 
 #[derive(Args)]
 pub(crate) struct EquivarianceArgs {

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use steer3d::eval::{
     SubprocessPredictor, evaluate,
 };
 use steer3d::experiments::evaluation_progress;
+use steer3d::files::AtPath;
+use steer3d::predict::{Model, PredictError};
 use steer3d::ranks::Rank;
 use steer3d::report::{Evaluation, ReportError, terminal};
 use steer3d::volume::Interpolation;
@@ -22,26 +25,38 @@ use crate::output::{Output, SUCCESS};
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d eval runs/steerable/model.safetensors cath.h5
   steer3d eval steerable/model.safetensors plain/model.safetensors cath.h5 --rotations 64 --out report
+  steer3d eval cath-class cath.h5 --out report
   steer3d eval monai.onnx adrenal.h5 --out report
   steer3d eval adrenal.h5 --command 'python3 predict.py' --out report
   steer3d eval model.safetensors cath.h5 --rotate points --angles 10,20,45,90,180 --json
   steer3d eval model.safetensors cath.h5 --axes z,x --angle-step 30 --search 48 --ball
 
-Without --out the tables are printed; with it the folder also gets report.html, report.json,
-results.csv, predictions.csv and the figures as SVG and PNG, and an evaluation that was interrupted goes on
-where it was. On a dataset without labels the answers are compared with the unrotated ones alone: the report
-tells how stable they are. Models that label voxels are compared with the labels of the dataset, models that give numbers,
-vectors or tensors with its targets, both turned back.";
+Without --out the tables are printed; with it the folder also gets report.html, report.json, results.csv, predictions.csv \
+and the figures as SVG and PNG, and an evaluation that was interrupted goes on where it was. On a dataset without labels \
+the answers are compared with the unrotated ones alone: the report tells how stable they are. Models that label voxels are \
+compared with the labels of the dataset, models that give numbers, vectors or tensors with its targets, both turned back.
+
+The program of an archive or a container evaluates ONNX models; a wheel, as any other build, does so where it is built \
+with --features onnx.
+
+A --command is started once. For each batch its standard input gets a line of JSON such as \
+{\"shape\":[N,C,D,H,W],\"dtype\":\"<f4\"} and so many little-endian 32-bit floats; it answers on its standard output with a \
+line {\"shape\":[N,K]} and as many floats, logits for K classes. The repository, and an archive of the program, have a whole \
+one in docs/src/guide/predictors.md.";
+
+/// The models come before the dataset, which `clap` takes for one list, so that options may stand between them.
+pub(crate) const USAGE: &str = "steer3d eval [OPTIONS] [MODEL]... <DATASET>";
 
 #[derive(Args)]
 pub(crate) struct EvalArgs {
-    /// Models (.safetensors, .onnx), then the dataset (HDF5)
-    #[arg(required = true, num_args = 1.., value_names = ["MODEL", "DATASET"])]
+    /// Models: files (.safetensors, .onnx) or names of models that come with the program; then the dataset (HDF5)
+    #[arg(required = true, num_args = 1.., value_name = "MODEL|DATASET")]
     paths: Vec<PathBuf>,
     /// Folder for the report
     #[arg(long, short)]
     out: Option<PathBuf>,
-    /// A program that predicts, as docs/src/guide/predictors.md describes; may be given several times
+    /// A program that reads volumes from its standard input and writes answers to its standard output; may be given several
+    /// times
     #[arg(long)]
     command: Vec<String>,
     /// Seconds that a --command has to answer a batch, the first one with its own start
@@ -152,9 +167,9 @@ enum Rotated {
     Both,
 }
 
-/// The protocol of a file, with `seed` unless it has its own.
-fn protocol_file(path: &Path, seed: u64) -> Result<Protocol> {
-    let mut table: toml::Table = toml::from_str(&fs::read_to_string(path)?)?;
+/// The protocol of a text of TOML, with `seed` unless it has its own.
+fn protocol_of(text: &str, seed: u64) -> Result<Protocol> {
+    let mut table: toml::Table = toml::from_str(text)?;
     table.entry("seed").or_insert(i64::try_from(seed)?.into());
     Ok(table.try_into()?)
 }
@@ -200,7 +215,8 @@ impl ProtocolArgs {
         let batch = self.eval_batch_size.unwrap_or_else(|| batch_for(dataset.meta().item_len()));
         let protocol = match &self.protocol {
             Some(path) => {
-                protocol_file(path, seed).with_context(|| format!("{}", path.display()))?
+                let text = fs::read_to_string(path).at_path(path)?;
+                protocol_of(&text, seed).with_context(|| path.display().to_string())?
             }
             None => self.of_options(dataset, seed),
         };
@@ -259,8 +275,15 @@ pub(crate) fn run(args: &EvalArgs, seed: u64, device: &Device, output: &Output) 
 
 fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Result<()> {
     let Some((data, files)) = args.paths.split_last() else { bail!("no dataset given") };
+    if is_model(data) {
+        let model = data.display();
+        bail!(
+            "no dataset given: {model} is a model; name the dataset last, as in `steer3d eval {model} DATASET.h5`"
+        );
+    }
     let models = Models {
         files: files.to_vec(),
+        bundled: bundled(files)?,
         commands: args.command.clone(),
         predictions: args.predictions.clone(),
         answers: args.answers,
@@ -285,7 +308,7 @@ fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Re
         return if Rank::current().is_first() { Rank::ALONE.run(export) } else { Ok(()) };
     }
     protocol.check(&dataset, split)?;
-    let models = models.open(&dataset, device, &|note| output.say(note))?;
+    let models = models.open(&dataset, device, &|note| output.warn(note))?;
     let models: Vec<&dyn Predictor> = models.iter().map(AsRef::as_ref).collect();
     let evaluation = Evaluation { dataset: &dataset, split, protocol: &protocol };
     let title = format!("Rotated-volume evaluation on {}", dataset.meta().name);
@@ -296,6 +319,21 @@ fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Re
         output.say(&format!("report: {}", folder.join("report.html").display()));
     }
     Ok(())
+}
+
+/// Whether a word names a model, not a dataset.
+fn is_model(path: &Path) -> bool {
+    let named = path.extension().is_some_and(|e| e == "safetensors" || e == "onnx");
+    named || matches!(Model::bundled(path), Ok(Some(_)))
+}
+
+/// What the models hold that come with the program.
+fn bundled(files: &[PathBuf]) -> Result<HashMap<PathBuf, &'static [u8]>, PredictError> {
+    let bytes = |path: &PathBuf| {
+        let found = Model::bundled(path).transpose()?;
+        Some(found.map(|model| (path.clone(), model.bytes)))
+    };
+    files.iter().filter_map(bytes).collect()
 }
 
 fn export(

@@ -7,24 +7,27 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use steer3d::files;
 use steer3d::formats::npz;
-use steer3d::nn::checkpoint::{self, ModelCard};
+use steer3d::nn::checkpoint::ModelCard;
 use steer3d::nn::onnx::{self, OnnxModel};
+use steer3d::predict::Model;
 
-use crate::output::Output;
+use crate::output::{Output, make_folder_of};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d export runs/steerable/model.safetensors steerable.onnx
   steer3d export runs/steerable/model.safetensors steerable.npz
-  steer3d export runs/steerable/model.safetensors weights --to npz
+  steer3d export cath-class weights --to npz
 
-An ONNX model takes volumes N,C,D,H,W of any batch and grid under the name `volume` and gives `logits`, or `output` of a
-network that gives a field. docs/src/guide/export.md says what both files hold, with a PyTorch program for the npz.";
+An ONNX model takes volumes N,C,D,H,W of any batch and grid under the name `volume` and gives `logits`, or `output` of a \
+network that gives a field. An .npz holds the weights of that graph under their names, and what the network is as bytes of \
+TOML under `card`. The repository, and an archive of the program, have docs/src/guide/export.md, which describes both with \
+a PyTorch program for the npz.";
 
 #[derive(Args)]
 pub(crate) struct ExportArgs {
-    /// A model (.safetensors)
+    /// A model (.safetensors), or the name of one that comes with the program
     model: PathBuf,
-    /// The file to write
+    /// The file to write, whose folder is made if it is missing
     out: PathBuf,
     /// What to write [default: as the file's name ends]
     #[arg(long, value_enum)]
@@ -58,7 +61,7 @@ pub(crate) fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     if same(&args.out).is_some_and(|out| Some(out) == same(&args.model)) {
         bail!("{}: is the model itself; name another file", args.out.display());
     }
-    let (network, card) = checkpoint::load(&args.model, &Device::Cpu)?;
+    let (network, card) = Model::load(&args.model, &Device::Cpu)?;
     let model = onnx::export(&network, &card)?;
     let agreement = onnx::check(&model, &network, card.dims)?;
     let bytes = match to {
@@ -66,6 +69,7 @@ pub(crate) fn run(args: &ExportArgs, output: &Output) -> Result<()> {
         Target::Npz => arrays(&OnnxModel::read(&model)?, &card)?,
     };
     let path = args.out.display();
+    make_folder_of(&args.out)?;
     files::write(&args.out, &bytes).with_context(|| format!("{path}: cannot be written"))?;
     let of = |[n, d, h, w]: &[usize; 4]| format!("{n} of {d}x{h}x{w}");
     let text = format!(

@@ -6,22 +6,25 @@ use clap::Args;
 use serde::Serialize;
 use steer3d::dataset::Dataset;
 use steer3d::nn::Head;
-use steer3d::nn::checkpoint::{self, Meaning, ModelCard, Origin, Score};
+use steer3d::nn::checkpoint::{Meaning, ModelCard, Origin, Score};
 use steer3d::nn::layers::ConvolutionPath;
+use steer3d::predict::Model;
 use steer3d::report::Text;
 use steer3d::so3::Irreps;
 
 use crate::dataset;
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 pub(crate) const EXAMPLES: &str = "Examples:
+  steer3d info cath-class
   steer3d info runs/steerable/model.safetensors
   steer3d info cath.h5
   steer3d info 16x0+8x1+4x2";
 
 #[derive(Args)]
 pub(crate) struct InfoArgs {
-    /// A model (.safetensors), a dataset (HDF5) or irreps such as 16x0+8x1
+    /// A model (.safetensors, or the name of one that comes with the program), a dataset (HDF5) or irreps such as
+    /// 16x0+8x1
     subject: String,
 }
 
@@ -62,22 +65,26 @@ struct IrrepsInfo {
 }
 
 pub(crate) fn run(args: &InfoArgs, output: &Output) -> Result<()> {
-    let path = Path::new(&args.subject);
-    if !path.exists() {
-        return irreps(&args.subject, output);
-    }
-    if path.extension().is_some_and(|e| e == "safetensors") {
+    let (path, text) = (Path::new(&args.subject), args.subject.as_str());
+    let is_bundled = matches!(Model::bundled(path), Ok(Some(_)));
+    if is_bundled || path.extension().is_some_and(|e| e == "safetensors") {
         return model(path, output);
     }
-    dataset::inspect(&Dataset::open(path)?, output)
+    if path.exists() {
+        return dataset::inspect(&Dataset::open(path)?, output);
+    }
+    match text.parse::<Irreps>() {
+        Ok(irreps) => describe_irreps(&irreps, output),
+        Err(_) if text.contains(['/', '\\', '.']) => bail!("{text}: no such file; check the path"),
+        Err(error) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+            Err(error).context("neither a file nor irreps")
+        }
+        // Which says what models there are.
+        Err(_) => model(path, output),
+    }
 }
 
-fn irreps(text: &str, output: &Output) -> Result<()> {
-    let irreps: Irreps = match text.parse() {
-        Ok(irreps) => irreps,
-        Err(_) if looks_like_a_path(text) => bail!("{text}: no such file"),
-        Err(error) => return Err(error).context("neither a file nor irreps"),
-    };
+fn describe_irreps(irreps: &Irreps, output: &Output) -> Result<()> {
     let info = IrrepsInfo {
         schema_version: 1,
         irreps: irreps.to_string(),
@@ -86,19 +93,14 @@ fn irreps(text: &str, output: &Output) -> Result<()> {
         lmax: irreps.lmax(),
         group: if irreps.has_parity() { "O(3)" } else { "SO(3)" },
     };
-    let text = format!(
-        "{} of {}: {} channels, {} fields, lmax {}",
-        info.irreps, info.group, info.channels, info.fields, info.lmax
-    );
+    let (channels, fields) = (counted(info.channels, "channel"), counted(info.fields, "field"));
+    let text =
+        format!("{} of {}: {channels}, {fields}, lmax {}", info.irreps, info.group, info.lmax);
     output.result(&text, &info)
 }
 
-fn looks_like_a_path(text: &str) -> bool {
-    text.contains(['/', '\\', '.'])
-}
-
 fn model(path: &Path, output: &Output) -> Result<()> {
-    let (network, card) = checkpoint::load(path, &Device::Cpu)?;
+    let (network, card) = Model::load(path, &Device::Cpu)?;
     let convolutions = network.convolutions();
     let layers = network.layers_on_grid(card.dims)?.into_iter().map(|l| {
         let voxels: usize = l.values.dims()[2..].iter().product();

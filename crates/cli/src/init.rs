@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 use steer3d::experiments::ready;
 use steer3d::files;
 
+use crate::output::make_folder_of;
+
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d init > experiment.toml
   steer3d init adrenal --out adrenal.toml";
@@ -52,7 +54,10 @@ pub(crate) fn run(args: &InitArgs) -> Result<()> {
     let text = args.example.text().as_bytes();
     match &args.out {
         Some(path) if path.exists() => bail!("{}: exists; choose another name", path.display()),
-        Some(path) => files::write(path, text).with_context(|| path.display().to_string())?,
+        Some(path) => {
+            make_folder_of(path)?;
+            files::write(path, text).with_context(|| path.display().to_string())?;
+        }
         None => std::io::stdout().write_all(text).context("standard output")?,
     }
     Ok(())

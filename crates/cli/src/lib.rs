@@ -94,10 +94,11 @@ pub(crate) struct Global {
     #[arg(long, global = true, default_value_t = 1800, env = "STEER3D_RANK_TIMEOUT", value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_WAIT), hide_short_help = true)]
     rank_timeout: u64,
-    /// Print the result as one JSON object on standard output
+    /// Print the result as JSON on standard output: one object, or of `predict` without --out one for each input, a line
+    /// each
     #[arg(long, global = true)]
     json: bool,
-    /// Print tables with all columns, though the terminal is narrower
+    /// Print tables with all columns and paths in full, though the terminal is narrower
     #[arg(long, global = true, hide_short_help = true)]
     wide: bool,
     /// Show no progress
@@ -125,7 +126,7 @@ enum Command {
     /// Measure how networks survive rotation, and report it
     ///
     /// Test volumes are turned and moved, and the answers to them are compared with those to the volumes as they are.
-    #[command(after_long_help = eval::EXAMPLES)]
+    #[command(after_long_help = eval::EXAMPLES, override_usage = eval::USAGE)]
     Eval(eval::EvalArgs),
     /// Train several networks and measure each of them
     ///
@@ -206,14 +207,14 @@ fn program() -> clap::Command {
     program.help_template(StyledStr::from(template))
 }
 
-/// What the program says when it is called with no words.
+/// What the program says when it is called with no words, in 80 columns.
 const FIRST_STEPS: &str = "\
 Networks that do not care how a volume is turned, and a measure of how far any
 network survives rotation.
 
 Begin with one of these:
   steer3d predict cath-class protein.pdb     ask a model of the program
-  steer3d demo                               train on bundled data, 3 to 6 minutes
+  steer3d demo                               train on bundled data, 3-6 minutes
   steer3d dataset build FOLDER --out my.h5   your files, a folder for each class
   steer3d train my.h5 --out runs/mine        train a network on them
   steer3d eval MODEL my.h5 --out report      turn the test items, and report
@@ -231,36 +232,36 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             Err(_) => 2,
         };
     }
-    let parsed = program().try_get_matches_from(args);
+    let parsed = program().try_get_matches_from(&args);
     let cli = match parsed.and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
         Err(error) => {
-            return processes::end_unparsed(error.exit_code() as u8, || {
+            return processes::end_unparsed(&args, error.exit_code() as u8, || {
                 let _ = error.print();
             });
         }
     };
     let limit = Duration::from_secs(cli.global.rank_timeout);
-    let processes = match Processes::of(&cli.command, cli.global.launcher, limit) {
+    let launcher = cli.global.launcher;
+    let processes = match Processes::of(&cli.command, launcher, limit) {
         Ok(processes) => processes,
         Err(error) => {
-            if processes::tells(&error) {
-                tell(&error);
+            if processes::tells(&error, launcher) {
+                tell(&error, launcher);
             }
             return 2;
         }
     };
     let rank = &processes.world.rank;
     let done = rank.run(|| Ok::<_, Infallible>(command(&cli, &processes)));
-    match done.unwrap_or_else(|never| match never {}) {
-        Ok(code) => processes::end(rank, code, || {}),
-        Err(error) => processes::end(rank, exit_code(&error), || tell(&error)),
-    }
+    let done = done.unwrap_or_else(|never| match never {});
+    processes::end(rank, done, |error| tell(error, launcher))
 }
 
-fn tell(error: &anyhow::Error) {
+fn tell(error: &anyhow::Error, launcher: Launcher) {
     let style = STYLES.get_error();
-    anstream::eprintln!("{style}steer3d: error:{style:#} {}", one_line(error));
+    let text = processes::named(one_line(error), launcher);
+    anstream::eprintln!("{style}steer3d: error:{style:#} {text}");
 }
 
 /// An error and its causes in one line, each said once.
@@ -328,6 +329,7 @@ fn command(cli: &Cli, processes: &Processes) -> Result<u8> {
         true => Output::new(global.json, global.quiet, global.wide),
         false => Output::silent(),
     };
+    processes.compare_devices(&device, &output)?;
     let seed = global.seed.unwrap_or(0);
     match &cli.command {
         Command::Dataset(command) => return dataset::run(command, seed, &output),
@@ -369,7 +371,19 @@ fn device(name: &str, own: usize) -> Result<Device> {
     let found = unsafe { gpu_device(gpu) };
     match found {
         Ok(device) => Ok(device),
-        Err(_) if name == "auto" && own > 0 => device(name, 0),
+        Err(_) if name == "auto" && own > 0 => {
+            let found = device(name, 0)?;
+            // Where a launcher gives each process a GPU, it sees no other.
+            let is_given =
+                std::env::var("CUDA_VISIBLE_DEVICES").is_ok_and(|all| !all.contains(','));
+            if !found.is_cpu() && !is_given {
+                eprintln!(
+                    "warning: --device auto: expected GPU {own} for the process of local rank {own}, found none; it shares GPU 0 \
+                     with others: start as many processes on a machine as it has GPUs"
+                );
+            }
+            Ok(found)
+        }
         Err(_) if name == "auto" => Ok(Device::Cpu),
         Err(_) if !cfg!(feature = "cuda") => {
             bail!("--device {name}: this build has no GPU support; build it with --features cuda")

@@ -1,23 +1,33 @@
 //! Results on standard output, progress on standard error.
 
+use std::fmt;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use clap::builder::styling::{AnsiColor, Style};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 use steer3d::experiments::{Observer, PartObserver};
+use steer3d::files::{AtPath, FileError};
 use steer3d::report::Text;
 use terminal_size::{Height, Width, terminal_size_of};
 
 /// Exit code of a command that did what it was asked for.
 pub(crate) const SUCCESS: u8 = 0;
 
+/// The colour of what a user should know, on a terminal without `NO_COLOR`.
+pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default();
+
+/// The colour of what went wrong with a part of the input.
+pub(crate) const PROBLEM: Style = AnsiColor::Red.on_default();
+
 /// How the user wants to be told.
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
-    /// Columns that tables may take on standard output and on standard error: those of the terminal, if it is one.
+    /// Columns that a text may take on standard output and on standard error: those of the terminal, if it is one.
     widths: [Option<usize>; 2],
     terminal: bool,
     /// Whether another rank tells everything.
@@ -25,7 +35,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// With `wide`, tables have all columns in any terminal.
+    /// With `wide`, texts are written in full in any terminal.
     pub(crate) fn new(json: bool, quiet: bool, wide: bool) -> Self {
         let sizes = [terminal_size_of(std::io::stdout()), terminal_size_of(std::io::stderr())];
         let width = |(width, _): (Width, Height)| usize::from(width.0);
@@ -45,8 +55,14 @@ impl Output {
 
     /// A line of progress.
     pub(crate) fn say(&self, line: &str) {
+        self.show(&Text::default().words(line));
+    }
+
+    /// A line about something that the user should know.
+    pub(crate) fn warn(&self, line: &str) {
         if !self.quiet {
-            eprintln!("{line}");
+            let line = fitted(&Text::default().words(line), self.widths[1]);
+            anstream::eprintln!("{WARNING}{line}{WARNING:#}");
         }
     }
 
@@ -63,7 +79,7 @@ impl Output {
         }
     }
 
-    /// The same of a text with tables, which fit the terminal.
+    /// The same of a text that fits the terminal.
     pub(crate) fn tables(&self, text: &Text, value: &impl Serialize) -> Result<()> {
         self.result(&fitted(text, self.widths[0]), value)
     }
@@ -71,9 +87,12 @@ impl Output {
     /// A bar on a terminal; in a pipe a line now and then.
     pub(crate) fn progress(&self, label: &str, length: usize) -> Progress {
         let bar = (self.terminal && !self.quiet).then(|| {
-            let style = "{prefix} [{bar:30}] {pos}/{len} {msg} (eta {eta})";
+            let style = "{prefix} [{bar:30}] {pos}/{len} {msg} ({rate}, eta {eta})";
             let style = ProgressStyle::with_template(style)
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+                    let _ = text.write_str(&rate(state.per_sec()));
+                })
                 .progress_chars("=> ");
             let bar = ProgressBar::new(length as u64).with_style(style);
             bar.set_prefix(label.to_owned());
@@ -84,6 +103,7 @@ impl Output {
             length,
             bar,
             lines: !self.terminal && !self.quiet,
+            widths: self.widths,
             silent: self.silent,
             last: Instant::now(),
             begun: (Instant::now(), 0),
@@ -95,13 +115,37 @@ fn fitted(text: &Text, width: Option<usize>) -> String {
     width.map_or_else(|| text.to_string(), |width| text.fitted(width))
 }
 
+/// How fast something goes.
+fn rate(per_second: f64) -> String {
+    if per_second > 0.0 && per_second < 1.0 {
+        format!("{:.1} s each", per_second.recip())
+    } else {
+        format!("{per_second:.1}/s")
+    }
+}
+
+/// A number of things: 1 item, 2 items.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Makes the folder of a file that is about to be written, if it is missing.
+pub(crate) fn make_folder_of(file: &Path) -> Result<(), FileError> {
+    match file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::create_dir_all(folder).at_path(folder),
+        None => Ok(()),
+    }
+}
+
 impl Observer for Output {
     fn say(&self, line: &str) {
         self.say(line);
     }
 
     fn show(&self, text: &Text) {
-        self.say(&fitted(text, self.widths[1]));
+        if !self.quiet {
+            eprintln!("{}", fitted(text, self.widths[1]));
+        }
     }
 
     fn begin(&self, label: &str) -> Box<dyn PartObserver + '_> {
@@ -115,6 +159,8 @@ pub(crate) struct Progress {
     length: usize,
     bar: Option<ProgressBar>,
     lines: bool,
+    /// As those of the output.
+    widths: [Option<usize>; 2],
     silent: bool,
     last: Instant,
     /// When it began, and how much was done then.
@@ -141,9 +187,10 @@ impl Progress {
             self.last = Instant::now();
             let (start, before) = self.begun;
             let left = self.length.saturating_sub(done) as f64;
-            let rate = done.saturating_sub(before).max(1) as f64 / start.elapsed().as_secs_f64();
-            let eta = HumanDuration(Duration::from_secs_f64((left / rate).min(1e9)));
-            eprintln!("{}: {done}/{} {message} (eta {eta:#})", self.label, self.length);
+            let speed = done.saturating_sub(before).max(1) as f64 / start.elapsed().as_secs_f64();
+            let eta = HumanDuration(Duration::from_secs_f64((left / speed).min(1e9)));
+            let (label, length, rate) = (&self.label, self.length, rate(speed));
+            eprintln!("{label}: {done}/{length} {message} ({rate}, eta {eta:#})");
         }
     }
 }
@@ -168,20 +215,22 @@ impl Progress {
         }
     }
 
-    /// A line about a part, on standard error.
-    pub(crate) fn note(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(line),
-            None if self.silent => {}
-            None => eprintln!("{line}"),
+    /// A line about a part, on standard error in a colour.
+    pub(crate) fn note(&self, line: &Text, colour: Style) {
+        if self.silent {
+            return;
         }
+        let line = fitted(line, self.widths[1]);
+        let print = || anstream::eprintln!("{colour}{line}{colour:#}");
+        self.bar.as_ref().map_or_else(print, |bar| bar.suspend(print));
     }
 
     /// A line of the result, on standard output. A reader that has seen enough is no error.
-    pub(crate) fn result(&self, line: &str) -> std::io::Result<()> {
+    pub(crate) fn result(&self, line: &Text) -> std::io::Result<()> {
         if self.silent {
             return Ok(());
         }
+        let line = fitted(line, self.widths[0]);
         let print = || writeln!(std::io::stdout(), "{line}");
         let printed = self.bar.as_ref().map_or_else(print, |bar| bar.suspend(print));
         printed.or_else(|error| match error.kind() {
@@ -203,6 +252,7 @@ impl PartObserver for Progress {
     }
 
     fn say(&self, line: &str) {
+        let line = fitted(&Text::default().words(line), self.widths[1]);
         match &self.bar {
             Some(bar) => bar.println(line),
             None if self.lines => eprintln!("{line}"),

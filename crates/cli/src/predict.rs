@@ -5,17 +5,19 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
+use serde_json::json;
 use steer3d::dataset::Fit;
 use steer3d::eval::AnswerKind;
 use steer3d::files::AtPath;
 use steer3d::predict::{
-    Answer, BUILTIN, Identity, Inputs, Kind, Model, Named, Options, Output as RecordFile,
+    Answer, BUILTIN, Builtin, Identity, Inputs, Kind, Model, Named, Options, Output as RecordFile,
     PredictError, Record, Windows, predict,
 };
 use steer3d::ranks::Rank;
+use steer3d::report::Text;
 
 use crate::interrupt::{INTERRUPTED, stop};
-use crate::output::{Output, Progress, SUCCESS};
+use crate::output::{Output, PROBLEM, Progress, SUCCESS, WARNING, counted};
 use crate::values::edges;
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -26,9 +28,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d predict unet.safetensors map.mrc --out labels/ --probabilities
   steer3d predict unet.safetensors scan.nii.gz --native-voxels --out labels/
 
-MODEL is a file, or a model that comes with the program (`steer3d predict --list`). An INPUT is a file of any format of
-`steer3d dataset build`, a folder, a list of paths (@LIST, or - for standard input), a table (.csv with a column `path`),
-a dataset (HDF5) or an archive of `steer3d dataset import` (.npz). Files become volumes by the recipe of the model, which
+MODEL is a file, or a model that comes with the program (`steer3d predict --list`). An INPUT is a file of any format of \
+`steer3d dataset build`, a folder, a list of paths (@LIST, or - for standard input), a table (.csv with a column `path`), \
+a dataset (HDF5) or an archive of `steer3d dataset import` (.npz). Files become volumes by the recipe of the model, which \
 `steer3d info` shows. Exit code 3: some inputs have no answer.";
 
 /// Exit code of a run in which some inputs have no answer.
@@ -70,7 +72,7 @@ pub(crate) struct PredictArgs {
     /// Share of a window that it has in common with the next
     #[arg(long, requires = "window", default_value_t = 0.5)]
     overlap: f64,
-    /// File for the answers (.csv, .jsonl or .npz); for labels of voxels a folder
+    /// File for the answers (.csv, .jsonl or .npz), whose folder is made if it is missing; for labels of voxels a folder
     #[arg(long, short)]
     out: Option<PathBuf>,
     /// Go on with what an interrupted run left beside --out; begin if there is nothing
@@ -80,19 +82,16 @@ pub(crate) struct PredictArgs {
 
 pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Result<u8> {
     let Some(name) = &args.model else {
-        let lines = BUILTIN.iter().map(|model| format!("{:<20} {}", model.name, model.about));
-        let names: Vec<&str> = BUILTIN.iter().map(|model| model.name).collect();
-        output.result(&lines.collect::<Vec<_>>().join("\n"), &names)?;
+        let text = Text::default().pairs(BUILTIN.iter().map(|model| [model.name, model.about]));
+        let named = |model: &Builtin| json!({ "name": model.name, "about": model.about });
+        output.tables(&text, &BUILTIN.iter().map(named).collect::<Vec<_>>())?;
         return Ok(SUCCESS);
     };
     let model = opened(name, args, device)?;
     let inputs = listed(args, &model)?;
     if let Some(first) = inputs.ignored.first() {
-        let count = inputs.ignored.len();
-        output.say(&format!(
-            "{count} files of no known format are left out, such as {}",
-            first.display()
-        ));
+        let (files, first) = (counted(inputs.ignored.len(), "file"), first.display());
+        output.warn(&format!("{files} of no known format left out, such as {first}"));
     }
     let (maps, file) = places(args, &model)?;
     let options = Options {
@@ -104,7 +103,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
     };
     let rank = Rank::current();
     let identity = Identity::new(&model, &inputs, &options)?;
-    rank.agree("model, options or inputs", &serde_json::to_vec(&identity)?)?;
+    identity.agree(&rank, &inputs)?;
     let open = |path: &PathBuf| RecordFile::open(path, &identity, &inputs, args.resume);
     let mut kept = file.as_ref().filter(|_| rank.is_first()).map(open).transpose()?;
     let first = kept.as_ref().map_or(0, |kept| kept.records().len());
@@ -155,12 +154,14 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
     if let (Some(kept), Some(path)) = (kept, &file) {
         let answered = done - failed;
         kept.finish(&model)?;
-        let text = format!("{}: answers for {answered} of {done} inputs", path.display());
-        let value = serde_json::json!({ "out": path, "inputs": done, "answers": answered });
+        let all = counted(done, "input");
+        let text = format!("{}: answers for {answered} of {all}", path.display());
+        let value = json!({ "out": path, "inputs": done, "answers": answered });
         output.result(&text, &value)?;
     }
     if warned > 0 && file.is_some() {
-        output.say(&format!("warnings for {warned} of {done} inputs are in the column `warnings`"));
+        let all = counted(done, "input");
+        output.warn(&format!("warnings for {warned} of {all} are in the column `warnings`"));
     }
     Ok(if failed > 0 { SOME_FAILED } else { SUCCESS })
 }
@@ -203,7 +204,7 @@ fn places(args: &PredictArgs, model: &Model) -> Result<(Option<PathBuf>, Option<
         Kind::of(out)?;
         return Ok((None, Some(out.clone())));
     }
-    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    std::fs::create_dir_all(out).at_path(out)?;
     Ok((Some(out.clone()), Some(out.join("answers.csv"))))
 }
 
@@ -226,7 +227,9 @@ impl Seen<'_> {
         self.failed += usize::from(record.error.is_some());
         if self.printed {
             let line = match (self.output.is_json(), &record.error) {
-                (true, _) => serde_json::to_string(record).ok(),
+                (true, _) => {
+                    serde_json::to_string(record).ok().map(|json| Text::default().lines(json))
+                }
                 (false, None) => Some(line(self.model, record)),
                 (false, Some(_)) => None,
             };
@@ -235,14 +238,18 @@ impl Seen<'_> {
                 self.progress.result(&line).at_path(standard_output)?;
             }
         }
-        match &record.error {
-            Some(problem) if problem.starts_with(&record.item) => self.progress.note(problem),
-            Some(problem) => self.progress.note(&format!("{}: {problem}", record.item)),
-            None => {}
+        let item = &record.item;
+        if let Some(problem) = &record.error {
+            let after = match problem.strip_prefix(item.as_str()) {
+                Some(after) => after.to_owned(),
+                None => format!(": {problem}"),
+            };
+            self.progress.note(&Text::default().path("", item, after), PROBLEM);
         }
         self.warned += usize::from(!record.warnings.is_empty());
         for warning in record.warnings.iter().filter(|_| self.printed) {
-            self.progress.note(&format!("{}: warning: {warning}", record.item));
+            let after = format!(": warning: {warning}");
+            self.progress.note(&Text::default().path("", item, after), WARNING);
         }
         self.progress.at(self.done, "");
         Ok(())
@@ -251,7 +258,7 @@ impl Seen<'_> {
 
 /// An answer in a line: class, probability and the next best, or values with their units, or shares of labels; then the
 /// input.
-fn line(model: &Model, record: &Record) -> String {
+fn line(model: &Model, record: &Record) -> Text {
     let answer = match &record.answer {
         Some(Answer::Classes { class, probabilities, best, next }) => {
             let names = &model.card().class_names;
@@ -286,5 +293,5 @@ fn line(model: &Model, record: &Record) -> String {
         }
         None => format!("  (± {:.2e} over {} rotations)", s.deviation, s.rotations),
     });
-    format!("{answer}{stability}  {}", record.item)
+    Text::default().path(format!("{answer}{stability}  "), &record.item, "")
 }

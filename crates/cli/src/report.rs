@@ -5,10 +5,10 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde_json::json;
 use steer3d::eval::Report;
-use steer3d::files::write;
+use steer3d::files::{AtPath, write};
 use steer3d::report::{animation, diff, diff_table};
 
-use crate::output::Output;
+use crate::output::{Output, make_folder_of};
 
 pub(crate) const EXAMPLES: &str = "Example:
   steer3d report diff before/report.json after/report.json";
@@ -35,7 +35,7 @@ pub(crate) enum ReportCommand {
         /// Identifier of the volume [default: the first that turns]
         #[arg(long)]
         item: Option<String>,
-        /// The picture
+        /// The picture (.png), whose folder is made if it is missing
         #[arg(long, short, default_value = "turning.png")]
         out: PathBuf,
     },
@@ -51,6 +51,12 @@ pub(crate) fn run(command: &ReportCommand, output: &Output) -> Result<()> {
 }
 
 fn animate(path: &Path, item: Option<&str>, out: &Path, output: &Output) -> Result<()> {
+    if out.extension().is_none_or(|e| !e.eq_ignore_ascii_case("png")) {
+        let out = out.display();
+        bail!(
+            "{out}: expected a name that ends in .png, since an animated PNG is written; name such a file"
+        );
+    }
     let report = read(path)?;
     let turning = || report.sections.iter().flat_map(|section| &section.turning);
     let wanted = turning().find(|turning| item.is_none_or(|item| turning.id == item));
@@ -66,6 +72,7 @@ fn animate(path: &Path, item: Option<&str>, out: &Path, output: &Output) -> Resu
             ),
         }
     };
+    make_folder_of(out)?;
     write(out, &animation(wanted)?).with_context(|| format!("cannot write {}", out.display()))?;
     let value = json!({ "schema_version": 1, "item": wanted.id, "path": out });
     output.result(&format!("{}: {} turning", out.display(), wanted.id), &value)
@@ -78,12 +85,12 @@ fn difference(before: &Path, after: &Path, output: &Output) -> Result<()> {
         report.sections.iter().map(|section| section.protocol.measured()).collect()
     };
     if protocols(&before) != protocols(&after) {
-        output.say("note: the two reports were made with different protocols");
+        output.warn("note: the two reports were made with different protocols");
     }
     output.tables(&diff_table(&changes), &changes)
 }
 
 fn read(path: &Path) -> Result<Report> {
-    let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let text = fs::read_to_string(path).at_path(path)?;
     Report::from_json(&text).with_context(|| format!("{}", path.display()))
 }

@@ -10,9 +10,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d runs runs
   steer3d runs runs --curves curves.html
 
-A run is a folder with run.json, as `steer3d train`, `compare` and `demo` write it. Best first: by
-validation accuracy, then by validation loss. Settings in which the runs differ are listed; runs that
-differ in their seed only are one line of a second table.";
+A run is a folder with run.json, as `steer3d train`, `compare` and `demo` write it. Best first: by validation accuracy, \
+then by validation loss. Settings in which the runs differ are listed; runs that differ in their seed only are one line of \
+a second table.";
 
 #[derive(Args)]
 pub(crate) struct RunsArgs {

@@ -32,10 +32,10 @@ pub(crate) const EXAMPLES: &str = "Examples:
   steer3d train cath.h5 --config model.toml --out runs/mine
   steer3d train cath.toml --device cuda:0,cuda:1
 
-The run folder gets model.safetensors (weights of the best epoch and what the model is),
-experiment.toml (all settings), run.json (version, seed, checksum of the data), metrics.jsonl (one
-line for each epoch), curves.html, tensorboard/ and states/, from which --resume goes on to the same
-bits. Ctrl-C and SIGTERM save the state and end with exit code 130; a second Ctrl-C ends at once.";
+The run folder gets model.safetensors (weights of the best epoch and what the model is), experiment.toml (all settings), \
+run.json (version, seed, checksum of the data), metrics.jsonl (one line for each epoch), curves.html, tensorboard/ and \
+states/, from which --resume goes on to the same bits. Ctrl-C and SIGTERM save the state and end with exit code 130; a \
+second Ctrl-C ends at once.";
 
 #[derive(Args)]
 pub(crate) struct TrainArgs {
@@ -204,22 +204,24 @@ pub(crate) fn run(
     let command = command_line();
     let session = Session { devices, observer: output, stop: stop(), command: &command };
     let make = |data: &Data| make(data, output).map_err(|e| io::Error::other(format!("{e:#}")));
-    let trials = trials(args, seed)?;
-    if let ([(experiment, out)], None, None) = (&trials[..], &args.sweep, args.seeds) {
-        let config = experiment.training(seed)?;
-        let summary = one(args, experiment, out, &config, &make, &session)?;
+    let (experiment, out) = plan(args, &[], seed)?;
+    let trials = match &args.sweep {
+        None => vec![Trial { config: experiment.training(seed)?, experiment, out: out.clone() }],
+        Some(path) => trials(args, path, &out, seed)?,
+    };
+    if let ([trial], None, None) = (&trials[..], &args.sweep, args.seeds) {
+        let summary = one(args, trial, &trial.out, &trial.config, &make, &session)?;
         output.result(&summary.text(), &summary)?;
         return Ok(code(summary.stopped));
     }
-    for (experiment, out) in &trials {
-        let config = experiment.training(seed)?;
-        for seed in seeds(config.seed, args.seeds.unwrap_or(1))? {
-            let config = TrainConfig { seed, ..config.clone() };
+    for trial in &trials {
+        for seed in seeds(trial.config.seed, args.seeds.unwrap_or(1))? {
+            let config = TrainConfig { seed, ..trial.config.clone() };
             let folder = match args.seeds {
-                Some(_) => out.join(format!("seed-{seed}")),
-                None => out.clone(),
+                Some(_) => trial.out.join(format!("seed-{seed}")),
+                None => trial.out.clone(),
             };
-            let summary = one(args, experiment, &folder, &config, &make, &session)?;
+            let summary = one(args, trial, &folder, &config, &make, &session)?;
             output.say(&summary.text());
             if summary.stopped {
                 return Ok(code(true));
@@ -227,24 +229,28 @@ pub(crate) fn run(
         }
     }
     if Rank::current().is_first() {
-        let (_, out) = plan(args, &[], seed)?;
         let runs = list_runs(&out, None)?;
         output.tables(&runs.table(), &runs)?;
     }
     Ok(code(false))
 }
 
-/// The experiment, or one for each choice of a sweep, and their run folders.
-fn trials(args: &TrainArgs, seed: Option<u64>) -> Result<Vec<(Experiment, PathBuf)>> {
-    let Some(path) = &args.sweep else { return Ok(vec![plan(args, &[], seed)?]) };
+/// An experiment, how it trains and its run folder.
+struct Trial {
+    experiment: Experiment,
+    config: TrainConfig,
+    out: PathBuf,
+}
+
+/// The experiment with each choice of a sweep, all found valid before anything is trained.
+fn trials(args: &TrainArgs, path: &Path, out: &Path, seed: Option<u64>) -> Result<Vec<Trial>> {
     let place = || format!("--sweep {}", path.display());
     let choices = Sweep::open(path).with_context(place)?.trials().with_context(place)?;
     let trial = |(number, changes): (usize, &Vec<String>)| {
-        let (experiment, out) = plan(args, changes, seed)?;
-        // Mistakes are named before anything is trained.
-        experiment.training(seed)?;
+        let (experiment, _) = plan(args, changes, seed)?;
+        let config = experiment.training(seed)?;
         let experiment = Experiment { evaluation: None, ..experiment };
-        Ok((experiment, out.join(format!("trial-{number}"))))
+        Ok(Trial { experiment, config, out: out.join(format!("trial-{number}")) })
     };
     choices.iter().enumerate().map(trial).collect()
 }
@@ -256,7 +262,7 @@ fn code(stopped: bool) -> u8 {
 /// A training and its evaluation in one run folder.
 fn one(
     args: &TrainArgs,
-    experiment: &Experiment,
+    trial: &Trial,
     out: &Path,
     config: &TrainConfig,
     make: MakeDataset<'_>,
@@ -267,7 +273,8 @@ fn one(
         (_, true) => Existing::Overwrite,
         _ => Existing::Keep,
     };
-    let summary = experiment.train(out, config, existing, make, session)?.evaluate(session)?;
+    let trained = trial.experiment.train(out, config, existing, make, session)?;
+    let summary = trained.evaluate(session)?;
     if summary.stopped {
         let hint = "interrupted: the same command with --resume goes on where it was";
         session.observer.say(hint);
@@ -280,9 +287,12 @@ fn plan(args: &TrainArgs, more: &[String], seed: Option<u64>) -> Result<(Experim
     let (source, changes) = (&args.source, [&args.set[..], more].concat());
     let is_run = source.join(EXPERIMENT).is_file();
     if !is_run && source.extension().is_none_or(|e| e != "toml") {
-        let Some(out) = args.out.clone() else { bail!("--out: expected the run folder") };
         let table = Table::try_from(of_options(args, seed.unwrap_or(0))?)?;
-        return Ok((Experiment::parse(table, &changes)?, out));
+        let experiment = Experiment::parse(table, &changes)?;
+        let Some(out) = args.out.clone() else {
+            bail!("--out: expected the run folder, such as --out runs/a")
+        };
+        return Ok((experiment, out));
     }
     if args.model.is_some() || args.config.is_some() || args.training.any() {
         bail!(

@@ -252,8 +252,60 @@ fn bad_input_gives_one_line_and_exit_code_2() {
     assert!(refused(at, &args).contains("epochs"));
     let args = ["eval", model, "tetris.h5", "--angles", "270"];
     assert!(refused(at, &args).contains("180"));
+    let args = ["eval", model];
+    assert!(refused(at, &args).contains("no dataset given: run/model.safetensors is a model"));
+    let args = ["report", "animate", "none.json", "--out", "turning.gif"];
+    assert!(refused(at, &args).contains("turning.gif: expected a name that ends in .png"));
+    for args in [["train", "none.toml"], ["runs", "none.toml"]] {
+        assert!(refused(at, &args).contains("none.toml: No such file"), "{args:?}");
+        assert!(refused(at, &args).contains("check the path"), "{args:?}");
+    }
+    for (option, value) in [("--voxel-size", "2,0,2"), ("--size", "0")] {
+        let message = refused(at, &["dataset", "build", "none", "--out", "x.h5", option, value]);
+        assert!(message.contains(option) && message.contains("found 0"), "{message}");
+    }
     assert!(refused(at, &["--threads", "0", "info", "1x0"]).contains("threads"));
     assert!(refused(at, &["--device", "gpu", "info", "1x0"]).contains("gpu"));
+}
+
+/// Alpha carbons of a helix.
+fn helix(length: usize) -> String {
+    let atom = |i: usize| {
+        let angle = (100.0 * i as f64).to_radians();
+        let (x, y, z) = (2.3 * angle.cos(), 2.3 * angle.sin(), 1.5 * i as f64);
+        format!(
+            "ATOM  {i:>5}  CA  ALA A{i:>4}    {x:>8.3}{y:>8.3}{z:>8.3}  1.00  0.00           C  \n"
+        )
+    };
+    (1..=length).map(atom).collect()
+}
+
+#[test]
+fn models_that_come_with_the_program_are_named_where_files_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let info = succeeds(at, &["info", "cath-class"]);
+    assert!(info.starts_with("cath-class\n") && info.contains("licence CC BY 4.0"), "{info}");
+    let said = succeeds(at, &["export", "adrenal", "adrenal.npz"]);
+    assert!(said.contains("agrees with the network"), "{said}");
+    fs::create_dir(at.join("helices")).unwrap();
+    for length in [20, 30] {
+        fs::write(at.join(format!("helices/{length}.pdb")), helix(length)).unwrap();
+    }
+    let build = "dataset build helices --out helices.h5 --size 32 --voxel-size 2 --sigma 1 --atoms alpha-carbons";
+    succeeds(at, &build.split(' ').collect::<Vec<_>>());
+    let few = "--rotations 1 --angles 90 --translations 1 --rotate voxels";
+    let table = succeeds(at, &eval(&["cath-class", "helices.h5"], few));
+    assert!(table.contains(" cath-class ") && table.contains("consistent %"), "{table}");
+
+    let near = "cath-clas: no such file, and no model that comes with the program; did you mean `cath-class`?";
+    for args in [&["info", "cath-clas"][..], &["export", "cath-clas", "x.onnx"]] {
+        assert!(refused(at, args).ends_with(near), "{args:?}");
+    }
+    assert!(refused(at, &eval(&["cath-clas", "helices.h5"], few)).ends_with(near));
+    let message = refused(at, &["export", "none.safetensors", "x.onnx"]);
+    assert!(message.contains("give a model file (.safetensors) or one of cath-class"), "{message}");
+    assert!(refused(at, &["eval", "cath-class"]).contains("no dataset given"));
 }
 
 #[test]
@@ -312,7 +364,9 @@ fn the_help_of_the_program_lists_every_command_once_and_a_manual_page_describes_
         }
     }
     assert!(commands > 10, "{commands}");
-    for line in help.lines().skip_while(|line| !line.starts_with("Use:")).take(20) {
+    let commands = help.lines().skip_while(|line| !line.starts_with("Use:")).take(20);
+    let begin = succeeds(folder.path(), &[]);
+    for line in commands.chain(begin.lines()) {
         assert!(line.chars().count() <= 80, "{line}");
     }
 }
@@ -323,6 +377,7 @@ fn short_help_is_short_and_colours_go_to_terminals_alone() {
     let [short, long] = ["-h", "--help"].map(|help| succeeds(folder.path(), &["eval", help]));
     assert!(2 * short.lines().count() < long.lines().count(), "{short}");
     assert!(short.contains("--rotations") && !short.contains("--surface-tolerance"), "{short}");
+    assert!(short.contains("Usage: steer3d eval [OPTIONS] [MODEL]... <DATASET>"), "{short}");
     let coloured = |variables: &[(&str, &str)]| {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("steer3d"));
         command.env_remove("NO_COLOR").envs(variables.iter().copied());
@@ -400,8 +455,11 @@ fn a_network_is_exported_as_onnx_and_as_arrays_or_refused_in_one_line() {
 
     let message = refused(at, &["export", model, "small.pt"]);
     assert!(message.contains("small.pt: expected a name that ends in .onnx or .npz"), "{message}");
-    let message = refused(at, &["export", model, "none/small.onnx"]);
-    assert!(message.contains("none/small.onnx: cannot be written"), "{message}");
+    succeeds(at, &["export", model, "made/small.onnx"]);
+    assert!(at.join("made/small.onnx").exists());
+    fs::write(at.join("taken"), "a file").unwrap();
+    let message = refused(at, &["export", model, "taken/small.onnx"]);
+    assert!(message.contains("error: taken: ") && !message.contains(".tmp"), "{message}");
     let message = refused(at, &["export", model, model, "--to", "npz"]);
     assert!(message.contains("is the model itself"), "{message}");
     let bytes = fs::read(at.join(model)).unwrap();

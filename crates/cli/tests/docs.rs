@@ -3,8 +3,9 @@
 //!
 //! Every page is run in an empty folder of its own, from top to bottom, with the built program in the search path:
 //!
-//! * a block `sh` with lines that begin with `steer3d` is run. `sh skip: REASON` is not, and `sh test: A -> B; C -> D` is run
-//!   with A replaced by B and C by D, so that a page can show what takes minutes;
+//! * a block `sh` is run. `sh skip: REASON` is not, and `sh test: A -> B; C -> D` is run with A replaced by B and C by D, so
+//!   that a page can show what takes minutes. A block without a line that begins with `steer3d` needs a reason to be skipped:
+//!   it builds or installs something. A block of another shell language (`bash`, `shell`) is a mistake;
 //! * in a block `console` each line `$ COMMAND` is run, and the lines below it are what it must print. `console numbers` leaves
 //!   numbers and the width of columns out of account;
 //! * a comment `<!-- test ... -->` is a script that makes the files that a reader has. `REPOSITORY` is the repository's folder.
@@ -158,10 +159,13 @@ fn run_part(folder: &Path, part: &Part) -> Result<(), String> {
     let (language, rest) = info.split_once(' ').unwrap_or((info, ""));
     match language {
         "console" => console(folder, text, rest == "numbers"),
-        "sh" if !text.lines().any(|line| line.trim_start().starts_with("steer3d ")) => Ok(()),
+        "bash" | "shell" => Err(format!("expected a block `sh`, found `{language}`")),
         "sh" => match rest.split_once(": ") {
-            None if rest.is_empty() => run(folder, text).map(drop),
             Some(("skip", reason)) if !reason.is_empty() => Ok(()),
+            _ if !text.lines().any(|line| line.trim_start().starts_with("steer3d ")) => {
+                Err("a block that does not run `steer3d`: expected `skip: REASON`".into())
+            }
+            None if rest.is_empty() => run(folder, text).map(drop),
             Some(("test", replacements)) => run(folder, &replaced(text, replacements)?).map(drop),
             _ => Err(format!("expected `skip: REASON` or `test: A -> B`, found `{rest}`")),
         },
@@ -202,6 +206,10 @@ fn wrong_commands_and_outputs_are_found() {
     let wrong = |page: &str| mistakes("page", page).join("\n");
     assert_eq!(wrong("```sh\nsteer3d info 1x0\n```\n"), "");
     assert_eq!(wrong("```sh skip: needs a GPU\nsteer3d nothing\n```\n"), "");
+    assert_eq!(wrong("```sh skip: builds all\nmake demo\n```\n"), "");
+    assert!(wrong("```sh\nmake demo\n```\n").contains("expected `skip: REASON`"));
+    assert!(wrong("```sh skip: \nmake demo\n```\n").contains("expected `skip: REASON`"));
+    assert!(wrong("```bash\nsteer3d info 1x0\n```\n").contains("expected a block `sh`"));
     assert!(
         wrong("```sh\nsteer3d info --nothing 1x0\n```\n").starts_with("page:1: exit status: 2")
     );
@@ -211,11 +219,11 @@ fn wrong_commands_and_outputs_are_found() {
         wrong("```sh test: other -> 1x0\nsteer3d info nothing\n```\n")
             .contains("does not contain `other`")
     );
-    let page = "text\n<!-- test\ntouch here\n-->\n```console\n$ ls\nhere\n$ steer3d info 1x0\n1x0 of SO(3): 1 channels, 1 fields, lmax 0\n```\n";
+    let page = "text\n<!-- test\ntouch here\n-->\n```console\n$ ls\nhere\n$ steer3d info 2x0\n2x0 of SO(3): 2 channels, 2 fields, lmax 0\n```\n";
     assert_eq!(wrong(page), "");
-    assert!(wrong(&page.replace("1 fields", "2 fields")).contains("and not"));
+    assert!(wrong(&page.replace("2 fields", "3 fields")).contains("and not"));
     assert_eq!(
-        wrong(&page.replace("1 fields", "2 fields").replace("console", "console numbers")),
+        wrong(&page.replace("2 fields", "3 fields").replace("console", "console numbers")),
         ""
     );
     assert!(

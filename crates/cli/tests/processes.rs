@@ -9,21 +9,37 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use steer3d::ranks::{Launch, Launcher, Master, World};
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The process of rank `rank` of `size`, which meets the others at a port.
+fn process(folder: &Path, line: &str, [rank, size]: [usize; 2], port: u16) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("steer3d"));
+    command.args(line.split(' ')).current_dir(folder).env("STEER3D_THREADS", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("STEER3D_RANK_TIMEOUT", "60");
+    if size > 1 {
+        command.env("RANK", rank.to_string()).env("WORLD_SIZE", size.to_string());
+        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+    }
+    command
+}
+
+/// Starts a process for each of these folders and lines of arguments.
+fn start_in(each: &[(&Path, &str)]) -> Vec<Child> {
+    let port = free_port();
+    let start = |(rank, (folder, line)): (usize, &(&Path, &str))| {
+        process(folder, line, [rank, each.len()], port).spawn().unwrap()
+    };
+    each.iter().enumerate().map(start).collect()
+}
+
 /// Starts a process for each of these lines of arguments, in a folder.
 fn start(folder: &Path, lines: &[&str]) -> Vec<Child> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let start = |(rank, line): (usize, &&str)| {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("steer3d"));
-        command.args(line.split(' ')).current_dir(folder).env("STEER3D_THREADS", "1");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.env("STEER3D_RANK_TIMEOUT", "60");
-        if lines.len() > 1 {
-            command.env("RANK", rank.to_string()).env("WORLD_SIZE", lines.len().to_string());
-            command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
-        }
-        command.spawn().unwrap()
-    };
-    lines.iter().enumerate().map(start).collect()
+    start_in(&lines.iter().map(|line| (folder, *line)).collect::<Vec<_>>())
 }
 
 fn ended(processes: Vec<Child>) -> Vec<Output> {
@@ -47,13 +63,18 @@ fn refused(folder: &Path, code: i32, lines: &[&str]) -> String {
 }
 
 fn told(outputs: &[Output], code: i32) -> String {
+    let mut lines = all_told(outputs, code);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines.remove(0)
+}
+
+/// All lines with which processes are refused.
+fn all_told(outputs: &[Output], code: i32) -> Vec<String> {
     let errors = outputs.iter().map(|output| String::from_utf8_lossy(&output.stderr));
     let errors: Vec<String> = errors.map(std::borrow::Cow::into_owned).collect();
     assert!(outputs.iter().all(|output| output.status.code() == Some(code)), "{errors:?}");
-    let lines: Vec<&str> = errors.iter().flat_map(|text| text.lines()).collect();
-    let lines: Vec<&&str> = lines.iter().filter(|line| line.contains("error: ")).collect();
-    assert_eq!(lines.len(), 1, "{errors:?}");
-    lines[0].to_string()
+    let lines = errors.iter().flat_map(|text| text.lines());
+    lines.filter(|line| line.contains("error: ")).map(str::to_owned).collect()
 }
 
 /// The files below a folder with their bytes.
@@ -171,7 +192,7 @@ fn mistakes_are_told_once() {
     let home = with_data();
     let at = home.path();
     let all = |line: &str| refused(at, 2, &[line; 3]);
-    assert!(all("train nothing.h5 --out bad").contains("nothing.h5"));
+    assert!(all("train nothing.h5 --out bad").contains(" of 3: nothing.h5"));
     assert!(all("train tetris.h5 --out bad --nonsense").contains("--nonsense"));
     let message = all("train tetris.h5 --out bad --batch-size 2");
     assert!(message.contains("a volume for each of the 3 ranks, found 2"), "{message}");
@@ -183,4 +204,97 @@ fn mistakes_are_told_once() {
     let message = all("--launcher torchrun info tetris.h5");
     assert!(message.contains("found another command"), "{message}");
     assert!(!at.join("bad").exists());
+}
+
+#[test]
+fn what_the_ranks_do_not_share_is_told() {
+    let home = with_data();
+    let at = home.path();
+    let compare = "compare tetris.h5 --models plain --seeds 1 --epochs 1 --out";
+    let [a, b] = ["a", "b"].map(|name| format!("{compare} {name}"));
+    let message = refused(at, 2, &[&a, &b]);
+    assert!(message.contains("rank 1 of 2: b: rank 1 does not find"), "{message}");
+    let folders = ["a", "b"].map(|name| at.join(name));
+    for (folder, last) in folders.iter().zip(["C 1 0 0", "C 1 0 0.5"]) {
+        fs::create_dir(folder.join("files")).unwrap();
+        fs::write(folder.join("files/1.xyz"), "1\n\nC 0 0 0\n").unwrap();
+        fs::write(folder.join("files/2.xyz"), format!("1\n\n{last}\n")).unwrap();
+    }
+    let refused = |line: &str| told(&ended(start_in(&folders.each_ref().map(|f| (&**f, line)))), 2);
+    let message = refused("dataset build files --size 8 --out files.h5");
+    assert!(message.contains("rank 1 differs from rank 0 in the sizes of the files"), "{message}");
+    let message = refused("predict cath-class files/1.xyz files/2.xyz");
+    assert!(message.contains("rank 1 differs from rank 0 in the sizes of the inputs"), "{message}");
+}
+
+#[test]
+fn processes_that_do_not_meet_say_why() {
+    let home = tempfile::tempdir().unwrap();
+    let rank = |rank: [usize; 2], port: u16| process(home.path(), "predict --list", rank, port);
+    let told = |mut commands: Vec<Command>| {
+        let start = |command: &mut Command| command.env("STEER3D_RANK_TIMEOUT", "2").spawn();
+        all_told(&ended(commands.iter_mut().map(|c| start(c).unwrap()).collect()), 2)
+    };
+    let both = |port: u16| vec![rank([0, 2], port), rank([1, 2], port)];
+    // Another program has the port.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lines = told(both(other.local_addr().unwrap().port()));
+    assert!(lines[0].contains("rank 0 of 2: MASTER_ADDR 127.0.0.1, MASTER_PORT"), "{lines:?}");
+    assert!(lines[1].contains("rank 1 of 2: ") && lines[1].contains("not rank 0"), "{lines:?}");
+    // One of them has another port.
+    let lines = told(vec![rank([0, 2], free_port()), rank([1, 2], free_port())]);
+    assert!(lines[0].contains("expected rank 1 of 2 at rank 0 within 2 s"), "{lines:?}");
+    assert!(lines[1].contains("expected an answer of rank 0 there within 2 s"), "{lines:?}");
+    // Mistakes of all.
+    let mut commands = both(1);
+    for command in &mut commands {
+        command.env("MASTER_PORT", "70000");
+    }
+    let lines = told(commands);
+    assert!(lines.len() == 1 && lines[0].contains("expected a port"), "{lines:?}");
+}
+
+#[test]
+fn two_processes_of_one_rank_are_told() {
+    let home = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let start = |rank| process(home.path(), "predict --list", [rank, 3], port).spawn().unwrap();
+    let message = told(&ended([0, 1, 1].map(start).into()), 2);
+    assert!(message.contains("rank 0 of 3: RANK: expected one process of rank 1"), "{message}");
+}
+
+#[test]
+fn a_rank_that_ends_before_the_last_meeting_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let (port, size) = (free_port(), 2);
+    let first = process(home.path(), "predict --list", [0, size], port).spawn().unwrap();
+    let master = Some(Master { address: "127.0.0.1".into(), port });
+    let launch = Launch { rank: 1, local_rank: 1, size, launcher: Launcher::Torchrun, master };
+    let world = World::connect(&launch, Duration::from_secs(60)).unwrap();
+    // The ranks compare their devices, then nothing is shared.
+    world.rank.gather(vec![1]).unwrap();
+    drop(world);
+    let message = told(&ended(vec![first]), 1);
+    assert!(message.contains("rank 0 of 2: the connection to rank 1 broke"), "{message}");
+}
+
+#[test]
+fn help_and_mistakes_of_a_process_alone_do_not_wait_for_others() {
+    let home = tempfile::tempdir().unwrap();
+    let begin = Instant::now();
+    let run = |line: &str, launcher: &str| {
+        let mut command = process(home.path(), line, [0, 2], free_port());
+        command.env("STEER3D_LAUNCHER", launcher).output().unwrap()
+    };
+    for line in ["--version", "train --help"] {
+        assert!(run(line, "auto").status.success(), "{line}");
+    }
+    for (line, launcher) in [
+        ("train --nonsense --launcher none", "auto"),
+        ("train --launcher=none --nonsense", "auto"),
+        ("train --nonsense", "none"),
+    ] {
+        assert!(told(&[run(line, launcher)], 2).contains("--nonsense"), "{line}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(15));
 }

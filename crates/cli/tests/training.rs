@@ -350,7 +350,10 @@ fn mistakes_in_an_experiment_are_named_with_the_nearest_key() {
     fs::write(at.join("taken"), "a file").unwrap();
     let message = refused(at, &["train", "exp.toml", "--out", "taken/run"]);
     assert!(message.contains("taken/run"), "{message}");
-    assert!(refused(at, &["train", "data/tetris.h5"]).contains("--out"));
+    assert!(refused(at, &["train", "data/tetris.h5"]).contains("such as --out runs/a"));
+    assert!(
+        refused(at, &["train", "data/tetris.h5", "--set", "no"]).contains("--set no: expected")
+    );
 }
 
 #[test]
