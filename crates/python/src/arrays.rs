@@ -3,6 +3,7 @@ use numpy::{
     Element, IntoPyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
+use steer3d::files::memory::{self, NoRoom, Room};
 use steer3d::ops::slices;
 use steer3d::so3::rotations::from_matrix;
 use steer3d::so3::{Irreps, Rotation};
@@ -39,6 +40,19 @@ pub(crate) fn volume<'a, T: slices::Element + Element>(
     x: &'a PyReadonlyArrayDyn<'_, T>,
 ) -> Result<slices::Array<'a, T>> {
     Ok(slices::Array { values: slice("x", x)?, sizes: sizes("x", "N,C,D,H,W", x)? })
+}
+
+/// Room for an array of these sizes in the budget of the process, which ends where the system refuses memory.
+pub(crate) fn room<T>(what: &str, sizes: &[usize]) -> Result<Room> {
+    let one = size_of::<T>() as u64;
+    let bytes = sizes.iter().fold(one, |bytes, &size| bytes.saturating_mul(size as u64));
+    memory::take(bytes).map_err(|NoRoom { needed, limit }| {
+        let (needed, limit) = (needed >> 20, limit >> 20);
+        Failure::memory(format!(
+            "{what}: expected results of at most {limit} MiB at a time, found one that takes {needed} MiB; ask for less \
+             at once"
+        ))
+    })
 }
 
 /// An array of these elements, which are not copied.

@@ -4,7 +4,7 @@ use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use steer3d::dataset;
 
-use crate::arrays::array;
+use crate::arrays::{array, room};
 use crate::errors::{Failure, Result};
 use crate::threads::compute;
 
@@ -50,6 +50,13 @@ impl Dataset {
         self.0.ids().to_vec()
     }
 
+    /// The name, the label and the split of an item.
+    fn named(&self, item: usize) -> Result<(String, u32, String)> {
+        self.check(item)?;
+        let split = self.0.splits()[item].to_string();
+        Ok((self.0.ids()[item].clone(), self.0.labels()[item], split))
+    }
+
     fn groups(&self) -> Option<Vec<String>> {
         self.0.groups().map(<[String]>::to_vec)
     }
@@ -74,9 +81,12 @@ impl Dataset {
             true => meta.dims,
             false => self.0.grid_of(&items)?.dims(),
         };
-        let mut values = vec![0.0; items.len() * meta.channels * d * h * w];
+        let sizes = [items.len(), meta.channels, d, h, w];
+        // What reads the file takes room of its own.
+        drop(room::<f32>("items", &sizes)?);
+        let mut values = vec![0.0; sizes.iter().product()];
         compute(py, || self.0.read_many(&items, &mut values))?;
-        array(py, values, &[items.len(), meta.channels, d, h, w])
+        array(py, values, &sizes)
     }
 
     /// The target values of an item; none where the dataset has no targets.

@@ -2,7 +2,9 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyPermissionError, PyValueError};
+use pyo3::exceptions::{
+    PyFileNotFoundError, PyMemoryError, PyOSError, PyPermissionError, PyValueError,
+};
 use pyo3::prelude::*;
 use steer3d_cli::one_line;
 
@@ -22,6 +24,11 @@ impl Failure {
     /// An argument is wrong.
     pub(crate) fn argument(problem: impl Into<String>) -> Self {
         Self(PyValueError::new_err(problem.into()).into())
+    }
+
+    /// A result is larger than the memory.
+    pub(crate) fn memory(problem: impl Into<String>) -> Self {
+        Self(PyMemoryError::new_err(problem.into()).into())
     }
 }
 

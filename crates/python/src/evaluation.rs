@@ -52,10 +52,11 @@ impl Predictor for Callable {
     }
 }
 
-/// A model as Python names it: a file, a model that comes with the package, or a callable with a name.
+/// A model as Python names it: a file or a model that comes with the package, which may have another name than its own, or
+/// a callable.
 #[derive(FromPyObject)]
 pub(crate) enum Named {
-    File(String),
+    File(Option<String>, String),
     Callable(String, Py<PyAny>),
 }
 
@@ -85,21 +86,28 @@ fn opened(
     options: &Models,
     note: &dyn Fn(&str),
 ) -> Result<Vec<Box<dyn Predictor>>> {
-    let file = match named {
+    let (name, file) = match named {
         Named::Callable(name, call) => {
             let spec = AnswerSpec::or_named(data, answers, &options.class_names)?;
             return Ok(vec![Box::new(Callable { call, name, spec })]);
         }
-        Named::File(file) => PathBuf::from(file),
+        Named::File(name, file) => (name, PathBuf::from(file)),
     };
     let builtin = BUILTIN.iter().find(|model| file.to_str() == Some(model.name));
-    if let Some(model) = builtin.filter(|_| !file.is_file()) {
-        let read = checkpoint::read(&file, model.bytes, &Device::Cpu)?;
-        let network = options.network(model.name.to_owned(), &file, read, data, note)?;
-        return Ok(vec![Box::new(network)]);
-    }
-    let models = Models { files: vec![file], ..options.clone() };
-    Ok(models.open(data, &Device::Cpu, note)?)
+    let builtin = builtin.filter(|_| !file.is_file());
+    let onnx = file.extension().is_some_and(|extension| extension == "onnx");
+    let (name, read) = match (builtin, name) {
+        (Some(model), name) => {
+            let name = name.unwrap_or_else(|| model.name.to_owned());
+            (name, checkpoint::read(&file, model.bytes, &Device::Cpu)?)
+        }
+        (None, Some(name)) if !onnx => (name, checkpoint::load(&file, &Device::Cpu)?),
+        _ => {
+            let models = Models { files: vec![file], ..options.clone() };
+            return Ok(models.open(data, &Device::Cpu, note)?);
+        }
+    };
+    Ok(vec![Box::new(options.network(name, &file, read, data, note)?)])
 }
 
 /// Evaluates models on a split of a dataset.

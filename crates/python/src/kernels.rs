@@ -6,7 +6,7 @@ use steer3d::nn::Params;
 use steer3d::ops;
 use steer3d::ops::slices::{Element, SeparableConv};
 
-use crate::arrays::{array, irreps, slice, volume};
+use crate::arrays::{array, irreps, room, slice, volume};
 use crate::errors::{Failure, Result};
 use crate::threads::compute;
 
@@ -63,10 +63,11 @@ impl KernelBasis {
         weights: PyReadonlyArrayDyn<'_, f64>,
     ) -> Result<Bound<'py, PyArrayDyn<f64>>> {
         let weights = slice("weights", &weights)?;
-        let filter = compute(py, || self.basis.expand(weights))?;
-        let k = self.basis.grid().size();
-        let channels = [self.basis.irreps_out().dim(), self.basis.irreps_in().dim()];
-        array(py, filter, &[channels[0], channels[1], k, k, k])
+        let (basis, k) = (&self.basis, self.basis.grid().size());
+        let sizes = [basis.irreps_out().dim(), basis.irreps_in().dim(), k, k, k];
+        let _room = room::<f64>("size", &sizes)?;
+        let filter = compute(py, || basis.expand(weights))?;
+        array(py, filter, &sizes)
     }
 
     fn pairs<'py>(&self, py: Python<'py>) -> Result<Vec<Pair<'py>>> {

@@ -47,7 +47,7 @@ mod native {
     #[pymodule_export]
     use super::layers::RustLayer;
     #[pymodule_export]
-    use super::model::{Model, builtin_models, save_model};
+    use super::model::{Model, Network, builtin_models, save_model};
     #[pymodule_export]
     use super::operations::{
         field_norm, field_norm_gradients, field_statistics, gate, gate_gradient, gate_types,

@@ -4,7 +4,7 @@ use steer3d::nn::layers::{FieldLayer, Gate};
 use steer3d::ops::slices::{self, Norm};
 use steer3d::so3::Irreps;
 
-use crate::arrays::{array, irreps, slice, volume};
+use crate::arrays::{array, irreps, room, slice, volume};
 use crate::errors::{Failure, Result};
 use crate::kernels::by_type;
 use crate::threads::compute;
@@ -200,6 +200,7 @@ pub(crate) fn gaussian_pool_gradient<'py>(
     by_type!(grad, "grad"; T => {
         let grad: Given<'_, T> = grad.extract()?;
         let grad = slice("grad", &grad)?;
+        let _room = room::<T>("size", &sizes)?;
         let values = compute(py, || slices::gaussian_pool_gradient(sizes, stride, sigma, grad))?;
         array(py, values, &sizes)
     })

@@ -2,10 +2,10 @@ use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 use steer3d::so3::groups::{cube_group, icosahedral_group, tetrahedral_group};
 use steer3d::so3::sampling;
-use steer3d::so3::wigner::wigner_d_batch;
+use steer3d::so3::wigner::{wigner_d_batch, wigner_d_len};
 use steer3d::so3::{self, DegreeError, L_MAX, Normalization, SphericalHarmonics};
 
-use crate::arrays::{array, irreps, matrices, rotations, triples};
+use crate::arrays::{array, irreps, matrices, room, rotations, triples};
 use crate::errors::{Failure, Result};
 use crate::threads::compute;
 
@@ -13,6 +13,9 @@ type Array<'py> = Bound<'py, PyArrayDyn<f64>>;
 
 /// Largest number of rotations that a call gives.
 const MAX_ROTATIONS: usize = 1 << 24;
+
+/// Numbers of a rotation and of the matrix that is made of it.
+const NUMBERS: usize = 18;
 
 /// A direct sum of irreps with multiplicities, such as "16x0+8x1+4x2": the type of a field.
 #[pyclass(frozen, eq, hash, module = "steer3d")]
@@ -99,6 +102,7 @@ pub(crate) fn harmonics<'py>(
     };
     let points = triples("points", &points)?;
     let harmonics = SphericalHarmonics::<f64>::new(degree(lmax)?, normalization)?;
+    let _room = room::<f64>("points", &[points.len(), harmonics.dim()])?;
     let values = compute(py, || harmonics.eval_batch(&points));
     array(py, values, &[points.len(), harmonics.dim()])
 }
@@ -112,6 +116,7 @@ pub(crate) fn wigner_d<'py>(
 ) -> Result<Array<'py>> {
     let (l, rotations) = (degree(l)?, rotations(&matrices)?);
     let dim = 2 * l + 1;
+    let _room = room::<f64>("matrices", &[rotations.len(), wigner_d_len(l) + dim * dim])?;
     let all = compute(py, || wigner_d_batch(l, &rotations))?;
     let each = all.chunks_exact((all.len() / rotations.len().max(1)).max(1));
     let values = each.flat_map(|all| all[all.len() - dim * dim..].to_vec()).collect();
@@ -128,13 +133,15 @@ pub(crate) fn clebsch_gordan(py: Python<'_>, l1: usize, l2: usize, l3: usize) ->
 /// Uniform random rotations.
 #[pyfunction]
 pub(crate) fn random_rotations(py: Python<'_>, n: usize, seed: u64) -> Result<Array<'_>> {
-    matrices(py, &so3::random_rotations(seed, count(n)?))
+    let _room = room::<f64>("n", &[NUMBERS, count(n)?])?;
+    matrices(py, &so3::random_rotations(seed, n))
 }
 
 /// Evenly spread rotations.
 #[pyfunction]
 pub(crate) fn even_rotations(py: Python<'_>, n: usize) -> Result<Array<'_>> {
-    matrices(py, &sampling::super_fibonacci(count(n)?))
+    let _room = room::<f64>("n", &[NUMBERS, count(n)?])?;
+    matrices(py, &sampling::super_fibonacci(n))
 }
 
 /// The Hopf grid of 72 nside³ rotations.
@@ -143,6 +150,7 @@ pub(crate) fn hopf_grid(py: Python<'_>, nside: usize) -> Result<Array<'_>> {
     if !(1..=64).contains(&nside) {
         return Err(Failure::argument(format!("nside: expected 1 to 64, found {nside}")));
     }
+    let _room = room::<f64>("nside", &[NUMBERS, 72, nside.pow(3)])?;
     matrices(py, &sampling::hopf_grid(nside))
 }
 

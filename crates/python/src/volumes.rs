@@ -6,11 +6,11 @@ use pyo3::types::PyDict;
 use steer3d::formats::{self, FileContents, Voxels, write_volume};
 use steer3d::volume::molecule::Molecule;
 use steer3d::volume::{
-    Gaussian, Grid, Interpolation, Mesh, MeshField, MeshVoxeliser, Normalisation, PointCloud,
-    Volume, VolumeError, change_voxel_size, checked_len, rotate_into, translate_into,
+    Gaussian, Grid, Interpolation, MAX_VALUES, Mesh, MeshField, MeshVoxeliser, Normalisation,
+    PointCloud, Volume, VolumeError, change_voxel_size, checked_len, rotate_into, translate_into,
 };
 
-use crate::arrays::{array, irreps, rotation, sizes, slice, triples};
+use crate::arrays::{array, irreps, room, rotation, sizes, slice, triples};
 use crate::errors::{Failure, Result};
 use crate::threads::compute;
 
@@ -46,8 +46,10 @@ fn filled<'py>(
     grid: &Grid,
     fill: impl FnOnce(&mut [f32]) -> std::result::Result<(), VolumeError> + Send,
 ) -> Result<Values<'py>> {
-    let [d, h, w] = grid.dims();
-    let mut values = vec![0.0; checked_len(channels, grid.dims())?];
+    let ([d, h, w], len) = (grid.dims(), checked_len(channels, grid.dims())?);
+    // The values, and the coefficients that they may be made from.
+    let _room = room::<f32>("volume", &[2, len])?;
+    let mut values = vec![0.0; len];
     compute(py, || fill(&mut values))?;
     array(py, values, &[channels, d, h, w])
 }
@@ -159,6 +161,10 @@ pub(crate) fn resample<'py>(
     interpolation: &str,
 ) -> Result<Placed<'py>> {
     let (volume, interpolation) = (volume(&x, voxel_size, origin)?, interpolation.parse()?);
+    let growth = (0..3).map(|i| voxel_size[i] / size[i]).product::<f64>();
+    // Larger results are refused for their size.
+    let len = Some(growth * volume.data().len() as f64).filter(|len| *len <= MAX_VALUES as f64);
+    let _room = room::<f32>("voxel_size", &[2, len.map_or(0, |len| len as usize)])?;
     placed(py, compute(py, || change_voxel_size(&volume, size, interpolation))?)
 }
 
@@ -214,5 +220,7 @@ pub(crate) fn voxelise_mesh<'py>(
     let triangles = slice("triangles", &triangles)?.as_chunks().0.to_vec();
     let mesh = Mesh::new(triples("vertices", &vertices)?, triangles)?;
     let (voxeliser, by) = (MeshVoxeliser::new(size, voxel_size, field), rotation(&by)?);
+    let voxels = voxeliser.grid()?.voxels();
+    let _room = room::<f32>("size", &[2, voxeliser.channels(), voxels])?;
     placed(py, compute(py, || voxeliser.voxelise(&mesh, &by))?)
 }

@@ -41,6 +41,26 @@ def test_training(run):
     assert run.load().parameters == run.parameters
 
 
+@pytest.fixture(scope="session")
+def map_file(tmp_path_factory):
+    """A map of 24 x 20 x 22 voxels of 2 x 2 x 3 angstrom."""
+    path = tmp_path_factory.mktemp("maps") / "map.mrc"
+    steer3d.Volume(np.random.default_rng(0).random((24, 20, 22)), voxel_size=(2.0, 2.0, 3.0)).write(path)
+    return path
+
+
+OPTIONS = [{"native_voxels": True}, {"window": 12}, {"window": (12, 8, 8), "overlap": 0.25}, {}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_labels_of_voxels_are_those_of_the_program(options, map_file):
+    model = steer3d.load("secondary-structure")
+    found = model.predict(map_file, progress=False, **options)
+    assert found == [steer3d.program("predict", model.name, map_file, **options)]
+    plain = model.predict(map_file, progress=False)
+    assert (found == plain) == (not options)
+
+
 def test_model(run, data):
     model = run.load()
     volumes = data.read([0, 1, 2])
@@ -101,6 +121,53 @@ def test_pickles_open_the_file_again(data):
     assert np.array_equal(pickle.loads(pickle.dumps(data)).read([1]), data.read([1]))
     model = pickle.loads(pickle.dumps(steer3d.load("adrenal")))
     assert model.card == steer3d.load("adrenal").card
+
+
+def test_models_are_called_as_they_are_named(run, data, protocol):
+    named = {"file": run.model, "model": run.load(), 3: lambda x: np.zeros((len(x), 2), np.float32)}
+    report = steer3d.evaluate(named, data, protocol, progress=False)
+    assert list(dict.fromkeys(report.results["model"])) == ["file", "model", "3"]
+    one = steer3d.evaluate(run.load(), data, protocol, name="mine", progress=False)
+    assert set(one.results["model"]) == {"mine"}
+    assert one.value("consistency", "cube") == report.value("consistency", "cube", model="file")
+    volumes, names = np.random.default_rng(0).random((20, 9, 9, 9)), steer3d.load("adrenal").class_names
+    path = os.path.join(os.path.dirname(data.path), "named.h5")
+    other = steer3d.write_dataset(path, volumes, np.arange(20) % 2, unit="voxel", class_names=names)
+    package = steer3d.evaluate({"gland": "adrenal"}, other, protocol, progress=False)
+    assert set(package.results["model"]) == {"gland"}
+
+
+def test_tables_for_pandas(run, data, protocol):
+    pandas = pytest.importorskip("pandas")
+    report = steer3d.evaluate(run.model, data, protocol, progress=False)
+    results, predictions = pandas.DataFrame(report.results), pandas.DataFrame(report.predictions)
+    for name in ("parameter", "value", "low", "high"):
+        assert results[name].astype(float).dtype == float
+    assert results["value"].dtype == float
+    assert list(predictions["item"]) == report.predictions["item"]
+    assert set(predictions["item"]) <= set(data.ids)
+
+
+@pytest.mark.parametrize("answers", ["voxels", "values"])
+def test_callables_that_answer_otherwise(answers, protocol, tmp_path):
+    rng = np.random.default_rng(0)
+    volumes = rng.random((12, 9, 9, 9), np.float32)
+    labels, vectors = (volumes > 0.5).astype(np.uint8), rng.normal(size=(12, 3))
+    given = {"voxel_labels": labels} if answers == "voxels" else {"targets": vectors, "target_irreps": "1x1"}
+    data = steer3d.write_dataset(tmp_path / "data.h5", volumes, progress=False, **given)
+    seen = []
+
+    def model(x):
+        seen.append(x.shape)
+        if answers == "voxels":
+            return np.concatenate([0.5 - x, x - 0.5], 1)
+        return np.zeros((len(x), 3), np.float32)
+
+    report = steer3d.evaluate(model, data, protocol, answers=answers, progress=False)
+    assert seen and set(report.results["model"]) == {"model"}
+    assert all(np.isfinite(report.predictions["score"]))
+    with pytest.raises(steer3d.Steer3dError, match="7"):
+        steer3d.evaluate(lambda x: np.zeros((len(x), 7), np.float32), data, protocol, answers=answers)
 
 
 def test_report(run, data, protocol, tmp_path):

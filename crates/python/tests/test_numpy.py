@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 import steer3d
-from steer3d import _native
+from steer3d import _evaluation, _native, _program
 
 
 def test_irreps():
@@ -87,6 +88,83 @@ def test_dataset(data):
     assert np.array_equal(data.read([3, 4])[0], item.values)
     assert sum(len(labels) for _, labels in data.batches("train", 4)) == len(data.indices("train"))
     assert len(list(data)) == 12
+    assert [item.id for item in data] == data.ids
+    assert [item.split for item in data] == data.splits
+    assert [item.label for item in data] == data.labels.tolist()
+
+
+def test_an_item_takes_no_copy_of_all_names(data):
+    class Alone:
+        """A native dataset that gives no lists."""
+
+        def __len__(self):
+            return len(data)
+
+        def __getattr__(self, name):
+            assert name not in ("ids", "labels", "splits"), name
+            return getattr(_native.Dataset(data.path), name)
+
+    alone = steer3d.Dataset(data.path)
+    alone._data = Alone()
+    assert alone[3].id == data.ids[3]
+
+
+def test_columns_of_numbers_are_told_by_their_names():
+    text = "section,item,label,score,answer,value,parameter\n0012,1e10,2,0.5,7,NaN,\n0013,,3,1,8,1,45\n"
+    table = _evaluation._columns(text)
+    assert (table["section"], table["item"], table["label"]) == (["0012", "0013"], ["1e10", ""], ["2", "3"])
+    assert (table["score"], table["parameter"], table["answer"]) == ([0.5, 1.0], [None, 45.0], ["7", "8"])
+    assert np.isnan(table["value"][0])
+
+
+def test_progress_of_the_program():
+    lines = "label: 3/10  (eta 2s)\nlabel: 9/10 an item: 1/2 (eta 0s)\nsteer3d: error: it is broken\n"
+    code = f"import sys; sys.stderr.write({lines!r}); print('x' * 100_000); sys.exit(2)"
+    told = []
+    done, result, errors = _program._run([sys.executable, "-c", code], lambda *now: told.append(now))
+    assert (done, result, errors) == (2, "x" * 100_000 + "\n", "steer3d: error: it is broken\n")
+    assert told == [("label", 3, 10, ""), ("label", 9, 10, "an item: 1/2")]
+    assert _program._run([sys.executable, "-c", code], None)[2] == lines
+
+    def stop(*now):
+        raise ZeroDivisionError("this one")
+
+    with pytest.raises(ZeroDivisionError, match="this one"):
+        _program._run([sys.executable, "-c", code], stop)
+    with pytest.raises(steer3d.Steer3dError, match="^nothing"):
+        steer3d.build_dataset("nothing", "nothing.h5", progress=lambda *now: None)
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+import steer3d
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+calls = {
+    "voxelise": lambda: steer3d.voxelise([[0.0, 0, 0]], 640, 1.0),
+    "harmonics": lambda: steer3d.harmonics(20, np.ones((1_000_000, 3))),
+    "wigner_d": lambda: steer3d.wigner_d(20, np.broadcast_to(np.eye(3), (100_000, 3, 3))),
+    "rotations": lambda: steer3d.even_rotations(1 << 24),
+    "resample": lambda: steer3d.Volume(np.ones((64, 64, 64))).resample(0.1),
+    "read": lambda: steer3d.Dataset(sys.argv[1]).read([0] * 600_000),
+}
+for name, call in calls.items():
+    try:
+        call()
+    except MemoryError as error:
+        print(name, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no limit of the address space")
+def test_results_larger_than_the_memory(data):
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MEMORY, data.path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert [line.split()[0] for line in told] == ["voxelise", "harmonics", "wigner_d", "rotations", "resample", "read"]
+    assert all("MiB" in line for line in told), told
 
 
 @pytest.mark.parametrize("subject", ["convolution", "gate"])
@@ -140,6 +218,30 @@ os._exit(0)
 BAD = [
     (lambda: steer3d.Irreps("3y1"), ValueError, "column 2"),
     (lambda: steer3d.harmonics(40, [[0, 0, 1]]), ValueError, "20"),
+    (lambda: steer3d.harmonics(-1, [[0, 0, 1]]), ValueError, "lmax.*at least 0.*-1"),
+    (lambda: steer3d.wigner_d(-1, np.eye(3)), ValueError, "l: .*-1"),
+    (lambda: steer3d.clebsch_gordan(1, 2, -1), ValueError, "l3.*-1"),
+    (lambda: steer3d.random_rotations(-1), ValueError, "n: .*-1"),
+    (lambda: steer3d.random_rotations(1.5), TypeError, "n: .*whole.*1.5"),
+    (lambda: steer3d.random_rotations(1, seed=2**64), ValueError, "seed"),
+    (lambda: steer3d.even_rotations(-1), ValueError, "n: .*-1"),
+    (lambda: steer3d.hopf_grid(-1), ValueError, "nside.*-1"),
+    (lambda: steer3d.KernelBasis("1x0", "1x0", -5), ValueError, "size.*-5"),
+    (lambda: steer3d.train("/nowhere/exp.toml", seed=-1), ValueError, "seed.*-1"),
+    (lambda: steer3d.equivariance(lambda x: x, "1x0", centre_size=-1), ValueError, "centre_size.*-1"),
+    (lambda: steer3d.voxelise([[0, 0, 0]], -8, 1.0), ValueError, "size.*-8"),
+    (lambda: steer3d.voxelise([[0, 0, 0]], (8, 8), 1.0), ValueError, "size.*D, H, W.*2"),
+    (lambda: steer3d.voxelise([[0, 0, 0]], 8.5, 1.0), TypeError, "size.*whole"),
+    (lambda: steer3d.voxelise([[0, 0, 0]], 8, 1.0, channels=[-1]), ValueError, "channels.*0 to 65535.*-1"),
+    (lambda: steer3d.voxelise([[0, 0, 0]], 8, 1.0, channels=[70000]), ValueError, "channels.*70000"),
+    (lambda: steer3d.voxelise([[0, 0, 0]], 8, 1.0, channels=[0.5]), TypeError, "channels.*whole.*float64"),
+    (lambda: steer3d.Mesh(np.eye(3), [[0, 1, -2]]).voxelise(8, 1.0), ValueError, "triangles.*-2"),
+    (lambda: steer3d.load("adrenal").predict("x.mrc", rotations=-1), ValueError, "rotations.*-1"),
+    (lambda: steer3d.load("secondary-structure").predict("x.mrc", window=-1), ValueError, "window.*-1"),
+    (lambda: steer3d.load("secondary-structure").predict("x.mrc", window=(8, 8)), ValueError, "window.*D, H, W"),
+    (lambda: steer3d.load("adrenal").predict(np.zeros((1, 1, 9, 9, 9)), window=9), TypeError, "window.*files"),
+    (lambda: steer3d.load("adrenal").predict(np.zeros((1, 1, 9, 9, 9)), native_voxels=True), TypeError, "native_voxels"),
+    (lambda: steer3d.load("adrenal").predict("x.mrc", native_voxels=True), ValueError, "native_voxels.*labels voxels"),
     (lambda: steer3d.harmonics(2, [[0, 0]]), ValueError, r"\(n, 3\)"),
     (lambda: steer3d.harmonics(2, ["a"]), (TypeError, ValueError), "points"),
     (lambda: steer3d.wigner_d(1, np.ones((3, 3))), ValueError, "rotation|orthogonal"),

@@ -1,7 +1,10 @@
 import copy
+import importlib.util
 import io
 import pickle
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ torch = pytest.importorskip("torch")
 layers = pytest.importorskip("steer3d.torch")
 
 IN, OUT = "2x0+2x1", "2x0+1x1+1x2"
+EXAMPLES = Path(__file__).parents[3] / "examples/python"
 
 
 def field(irreps, size=6, dtype=torch.float64, n=2, seed=0):
@@ -49,6 +53,7 @@ def every_layer(dtype=torch.float64):
         "batch norm": (norm, OUT),
         "batch norm, running": (layers.FieldBatchNorm(OUT, dtype=dtype).eval(), OUT),
         "batch norm, scaling": (layers.FieldBatchNorm(OUT, scaling_only=True, dtype=dtype), OUT),
+        "instance norm": (layers.FieldInstanceNorm(OUT, dtype=dtype), OUT),
         "dropout": (layers.FieldDropout(OUT, 0.3).eval(), OUT),
         "pool": (layers.GaussianPool(2), OUT),
         "upsample": (Risen(2), OUT),
@@ -84,9 +89,9 @@ def test_both_paths_agree():
     a.bias.data.fill_(0.3)
     b.bias.data.fill_(0.3)
     assert torch.allclose(a(field(IN)), b(field(IN)), atol=1e-12)
-    scaled = layers.FieldBatchNorm(OUT, scaling_only=True, dtype=torch.float64)
     known = every_layer()
-    for layer, irreps in (*(known[name] for name in ("gate", "norm nonlinearity", "batch norm", "pool", "upsample")), (scaled, OUT)):
+    norms = "batch norm", "batch norm, running", "batch norm, scaling", "instance norm"
+    for layer, irreps in (known[name] for name in ("gate", "norm nonlinearity", "pool", "upsample", *norms)):
         x = field(irreps)
         ours = layer(x)
         fits, layers._native_fits = layers._native_fits, lambda x: False
@@ -117,7 +122,9 @@ def turned(x, irreps, matrix):
     return torch.cat(parts, 1)
 
 
-@pytest.mark.parametrize("name", ["conv", "shells", "gate", "norm nonlinearity", "batch norm", "pool", "upsample"])
+@pytest.mark.parametrize(
+    "name", ["conv", "shells", "gate", "norm nonlinearity", "batch norm", "instance norm", "pool", "upsample"]
+)
 def test_layers_commute_with_the_rotations_of_the_cube(name):
     layer, irreps = every_layer()[name]
     layer.eval()
@@ -164,11 +171,7 @@ def test_operations_are_opaque():
     assert torch.equal(compiled(x), layer(x))
 
 
-# Inductor of PyTorch 2.15 cannot lower the running mean of the batch norm (a guard on a number that it does not know).
-_INDUCTOR = pytest.param("inductor", marks=pytest.mark.xfail(raises=Exception, reason="lerp by a number unknown to it"))
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", _INDUCTOR])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_networks_train_alike(backend):
     if backend == "inductor" and not shutil.which("g++"):
         pytest.skip("no C++ compiler")
@@ -178,6 +181,8 @@ def test_compiled_networks_train_alike(backend):
     x = torch.randn(2, 1, 7, 7, 7)
     for module in (network, compiled):
         module.train()(x).square().sum().backward()
+    for (name, a), b in zip(network.named_buffers(), compiled.buffers()):
+        assert torch.allclose(a, b, rtol=1e-4), name
     for (name, a), b in zip(network.named_parameters(), compiled.parameters()):
         assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5 * float(a.grad.abs().max())), name
 
@@ -192,21 +197,113 @@ def test_batch_norm_counts_the_first_batches_alike():
     assert torch.allclose(norm.running_mean, mean, atol=1e-6)
 
 
+def test_running_statistics_go_on_where_they_were():
+    norm, x = layers.FieldBatchNorm(OUT), field(OUT, dtype=torch.float32)
+    for _ in range(3):
+        norm(x)
+    old = {name: value for name, value in norm.state_dict().items() if name != "num_batches_tracked"}
+    for state, weight in ((norm.state_dict(), 1 / 4), (old, 0.1)):
+        again = layers.FieldBatchNorm(OUT)
+        again.load_state_dict(state)
+        before, var = again.running_var.clone(), again._statistics(10 * x)[1]
+        again(10 * x)
+        assert torch.allclose(again.running_var, before.lerp(var, weight))
+    network = layers.load_steer3d("adrenal")
+    norms = [module for module in network.modules() if isinstance(module, layers.FieldBatchNorm)]
+    before = [norm.running_var.clone() for norm in norms]
+    network.train()(torch.rand(2, 1, 9, 9, 9))
+    for norm, var in zip(norms, before):
+        assert (norm.running_var / var).min() > 0.89
+
+
+def test_an_instance_norm_is_a_batch_norm_of_each_item():
+    norm, batch = layers.FieldInstanceNorm(OUT, dtype=torch.float64), layers.FieldBatchNorm(OUT, dtype=torch.float64)
+    for layer in (norm, batch):
+        layer.weight.data = torch.linspace(0.5, 1.5, 4, dtype=torch.float64)
+        layer.bias.data = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    x = field(OUT)
+    expected = torch.cat([batch(item) for item in x.split(1)])
+    assert torch.allclose(norm(x), expected, atol=1e-12)
+    assert torch.equal(norm.eval()(x), norm.train()(x))
+
+
+def mixed_network(path):
+    """A network of every layer, trained on nothing."""
+    torch.manual_seed(0)
+    gate = layers.Gate("2x0+2x1")
+    return torch.nn.Sequential(
+        layers.SteerableConv3d("1x0", gate.irreps_in, 3, bias=True, path=path),
+        layers.FieldBatchNorm(gate.irreps_in),
+        gate,
+        layers.GaussianPool(2),
+        layers.SteerableConv3d("2x0+2x1", "4x0+1x1", 3, path=path),
+        Risen(2),
+        layers.FieldInstanceNorm("4x0+1x1"),
+        layers.NormNonlinearity("4x0+1x1"),
+        layers.FieldDropout("4x0+1x1", 0.0),
+        layers.SteerableConv3d("4x0+1x1", "4x0", 3, path=path),
+        layers.InvariantPool("4x0"),
+        torch.nn.Linear(4, 2),
+    )
+
+
+def answered(network, x, **autocast):
+    """The answers of a network and the gradients of their squares, in one row each, in float32."""
+    with torch.autocast("cpu", **autocast):
+        answer = network(x)
+    answer.float().square().sum().backward()
+    return answer, torch.cat([parameter.grad.float().flatten() for parameter in network.parameters()])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("path", ["separable", "dense"])
+def test_mixed_precision(path, dtype):
+    x = torch.randn(3, 1, 9, 9, 9, generator=torch.Generator().manual_seed(0))
+    expected = answered(mixed_network(path), x, enabled=False)
+    mixed, narrow = mixed_network(path), mixed_network(path).to(dtype)
+    found = answered(mixed, x, dtype=dtype)
+    assert {parameter.dtype for parameter in mixed.parameters()} == {torch.float32}
+    narrowly = answered(narrow, x.to(dtype), enabled=False)
+    assert {tensor.dtype for tensor in narrow.state_dict().values()} == {dtype, torch.int64}
+    assert narrowly[0].dtype == dtype
+    for results in (found, narrowly):
+        for a, b in zip(results, expected):
+            assert (a.float() - b).norm() < 0.1 * b.norm()
+    narrow.eval()(x.to(dtype))
+
+
+def test_layers_keep_the_narrow_type():
+    for name, (layer, irreps) in every_layer(torch.bfloat16).items():
+        x = field(irreps, 5, torch.bfloat16)
+        wide = copy.deepcopy(layer).float()(x.float())
+        found = layer(x)
+        assert found.dtype == torch.bfloat16, name
+        assert (found.float() - wide).abs().max() <= 0.02 * wide.abs().max(), name
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_networks_under_autocast(backend):
+    network, x = mixed_network("dense").eval(), torch.randn(1, 1, 9, 9, 9)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        # The first call makes the bases of the kernels.
+        expected = network(x)
+        found = torch.compile(network, backend=backend, fullgraph=True)(x)
+    assert torch.allclose(found, expected, atol=0.01)
+
+
 def close(network, model, x):
-    """Whether a module gives what a model of the Rust libraries does, and with a head of vectors features that it does."""
+    """Whether a module gives what a model of the Rust libraries does, features too."""
     with torch.no_grad():
-        found, expected = network(x).numpy(), model(x)
-        assert found.shape == expected.shape
-        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
-        found, expected = network.features(x).numpy(), model.features(x)
-        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+        for found, expected in zip((network.features(x).numpy(), network(x).numpy()), model.forward(x.numpy())):
+            assert found.shape == expected.shape
+            assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", steer3d.builtin_models())
 def test_model_files(name, tmp_path):
     model, network = steer3d.load(name), layers.load_steer3d(name)
     x = torch.rand(2, 1, *(min(n, 25) for n in model.card["dims"]))
-    close(network, model, x)
+    close(network, model._model, x)
     layers.save_steer3d(network, tmp_path / "model.safetensors")
     assert np.array_equal(steer3d.load(tmp_path / "model.safetensors")(x), model(x))
 
@@ -238,6 +335,9 @@ NETWORKS = {
         "nonlinearity": "norm",
     },
     "vector": {"blocks": [block("3x0+2x1", 2)], "head": {"field": {"irreps": "2x1", "pooled": True}}},
+    "field": {"blocks": [block("3x0+2x1", 2)], "decoder": [block("3x0+1x1")], "head": {"field": {"irreps": "1x0+1x1"}}},
+    "instance norm": {"blocks": [block("2x0+1x1", 2), block("4x0+1x1", residual=True), block("4x0")], "norm": "instance"},
+    "instance norm, kept zero": {"blocks": [block("2x0+1x1"), block("4x0")], "norm": "instance", "keep_zero": True},
     "mirrors": {"input": "1x0e", "blocks": [block("2x0e+1x0o+2x1o", 2), block("2x0e+1x0o")]},
 }
 
@@ -256,13 +356,13 @@ def test_networks_of_every_form(name, tmp_path):
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     layers.save_steer3d(network.eval(), tmp_path / "model.safetensors")
-    model = steer3d.load(tmp_path / "model.safetensors")
+    model = _native.Network(tmp_path / "model.safetensors")
     for size in ((9, 9, 9), (8, 10, 7)):
         close(network, model, torch.rand(2, 1, *size))
     answers = network.forward_supervised(x := torch.rand(2, 1, 9, 8, 10))
     assert torch.equal(answers[0], network(x))
     assert [answer.shape for answer in answers[1:]] == [answers[0].shape] * bool(changes.get("deep_supervision"))
-    again = layers.load_steer3d(model)
+    again = layers.load_steer3d(tmp_path / "model.safetensors")
     x = torch.rand(1, 1, 8, 9, 10)
     assert torch.equal(again(x), network(x))
 
@@ -274,8 +374,11 @@ def test_other_networks_are_refused():
         layers.SteerableNetwork(card)
     with pytest.raises(steer3d.Steer3dError, match="plain"):
         layers.SteerableNetwork({"model": {"kind": "plain"}})
-    card["model"].update({"nonlinearity": "gate", "head": {"field": {"irreps": "1x1"}}})
-    with pytest.raises(steer3d.Steer3dError, match="gives a field"):
+    card["model"].update({"nonlinearity": "gate", "group": "so2"})
+    with pytest.raises(steer3d.Steer3dError, match="group so3.*found one of the group so2"):
+        layers.SteerableNetwork(card)
+    card["model"].update({"group": "so3", "norm": "layer"})
+    with pytest.raises(steer3d.Steer3dError, match="norm layer"):
         layers.SteerableNetwork(card)
 
 
@@ -372,11 +475,75 @@ def test_equivariance_of_a_layer_is_that_of_the_program():
     assert steer3d.equivariance(dense, "4x0", "4x0", **settings).resampled > 0.1
 
 
+def field_type(group, *fields, basis=None):
+    """What `irreps_of_escnn` asks of a `FieldType` of escnn; each field is the names of its irreps."""
+
+    def field(names):
+        size = sum(2 * name[-1] + 1 for name in names)
+        change = np.eye(size) if basis is None else basis
+        return SimpleNamespace(name=str(names), irreps=names, size=size, change_of_basis=change)
+
+    return SimpleNamespace(fibergroup=SimpleNamespace(name=group), representations=tuple(map(field, fields)))
+
+
+def test_field_types_of_escnn():
+    so3 = field_type("SO(3)", *[[(0,)]] * 16, *[[(1,)]] * 8, [(2,)], [(0,), (1,)])
+    assert str(layers.irreps_of_escnn(so3)) == "16x0+8x1+1x2+1x0+1x1"
+    o3 = field_type("O(3)", [(0, 0)], [(1, 0)], [(1, 1)], [(1, 1)], [(0, 2)])
+    assert str(layers.irreps_of_escnn(o3)) == "1x0e+1x0o+2x1o+1x2e"
+
+
+def test_field_types_of_the_true_escnn():
+    escnn, nn = pytest.importorskip("escnn"), pytest.importorskip("escnn.nn")
+    for space, expected in ((escnn.gspaces.rot3dOnR3(), "2x0+3x1"), (escnn.gspaces.flipRot3dOnR3(), "2x0e+3x1o")):
+        name = [(0,), (1,)] if expected == "2x0+3x1" else [(0, 0), (1, 1)]
+        scalar, vector = (space.fibergroup.irrep(*irrep) for irrep in name)
+        given = nn.FieldType(space, [scalar] * 2 + [vector] * 3)
+        assert str(layers.irreps_of_escnn(given)) == expected
+        with pytest.raises(ValueError, match="basis"):
+            layers.irreps_of_escnn(nn.FieldType(space, [vector.tensor(vector)]))
+
+
+@pytest.mark.parametrize(("name", "needs"), [("lightning_training", "lightning"), ("monai_transforms", "monai")])
+def test_examples_with_other_libraries(name, needs, data, capsys):
+    pytest.importorskip(needs)
+    place = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    example = importlib.util.module_from_spec(place)
+    place.loader.exec_module(example)
+    example.main(data.path, epochs=1)
+    assert "consistency" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answers", ["voxels", "values"])
+def test_a_module_that_answers_otherwise_is_measured(answers, protocol, tmp_path):
+    rng = np.random.default_rng(0)
+    volumes, vectors = rng.random((12, 9, 9, 9), np.float32), rng.normal(size=(12, 3))
+    if answers == "voxels":
+        given, out = {"voxel_labels": (volumes > 0.5).astype(np.uint8)}, "2x0"
+        network = layers.SteerableConv3d("1x0", out, 3)
+    else:
+        given, out = {"targets": vectors, "target_irreps": "1x1"}, "1x1"
+        network = torch.nn.Sequential(layers.SteerableConv3d("1x0", out, 3), Means())
+    data = steer3d.write_dataset(tmp_path / "data.h5", volumes, progress=False, **given)
+    report = steer3d.evaluate(network, data, protocol, answers=answers, name="mine", progress=False)
+    assert set(report.results["model"]) == {"mine"}
+    assert len(report.predictions["answer"]) > 0
+
+
+class Means(torch.nn.Module):
+    """The mean over space of every channel."""
+
+    def forward(self, x):
+        return x.mean((2, 3, 4))
+
+
 BAD = [
     (lambda: layers.SteerableConv3d("1x0", "1x1", 4), ValueError, "odd"),
     (lambda: layers.SteerableConv3d("1x", "1x1", 5), ValueError, "irreps"),
     (lambda: layers.SteerableConv3d("1x0", "1x1", 5, path="fast"), ValueError, "separable"),
     (lambda: layers.SteerableConv3d("1x0", "1x1", 5, stride=0), ValueError, "stride"),
+    (lambda: layers.SteerableConv3d("1x0", "1x1", -5), ValueError, "kernel_size.*-5"),
+    (lambda: layers.SteerableConv3d("1x0", "1x1", 5, stride=1.5), TypeError, "stride.*whole"),
     (lambda: layers.SteerableConv3d("1x0", "1x1", 5, path="separable", family="gaussian_shells"), ValueError, "jets"),
     (lambda: conv()(field("1x0")), ValueError, "8 channels"),
     (lambda: conv()(field(IN)[0]), ValueError, "N,C,D,H,W"),
@@ -387,6 +554,11 @@ BAD = [
     (lambda: layers.InvariantPool("1x1"), ValueError, "64x0"),
     (lambda: layers.FieldDropout("1x1", 1.0), ValueError, "probability"),
     (lambda: layers.GaussianPool(0), ValueError, "stride"),
+    (lambda: layers.GaussianPool(-2), ValueError, "stride.*-2"),
+    (lambda: layers.FieldBatchNorm(IN)(field(IN, dtype=torch.bfloat16)), TypeError, "FieldBatchNorm.*autocast"),
+    (lambda: layers.irreps_of_escnn("16x0"), TypeError, "field_type.*str"),
+    (lambda: layers.irreps_of_escnn(field_type("SO(2)", [(0,), (1,)])), ValueError, "SO.2"),
+    (lambda: layers.irreps_of_escnn(field_type("SO(3)", [(0,), (1,)], basis=-np.eye(4))), ValueError, "basis"),
     (lambda: layers.GaussianPool(2, -1.0), ValueError, "sigma"),
     (lambda: layers.GaussianUpsample(2)(field("1x0"), (9, 9, 9)), ValueError, r"\[5, 5, 5\]"),
     (lambda: layers.Gate("1x0")(field("2x0")), ValueError, "1 channels"),

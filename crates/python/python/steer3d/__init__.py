@@ -5,7 +5,8 @@ Wigner-D matrices and Clebsch-Gordan tensors are those of e3nn. `steer3d.torch` 
 imports it.
 
 Wrong arguments raise `ValueError` or `TypeError`; what is wrong with a file, a dataset or a model raises `Steer3dError`, a
-`ValueError`; the operating system's errors are `OSError`s, such as `FileNotFoundError`.
+`ValueError`; the operating system's errors are `OSError`s, such as `FileNotFoundError`; a result that would take more than half
+of the memory raises `MemoryError`.
 """
 
 from importlib import import_module as _import_module

@@ -1,6 +1,7 @@
 """Datasets of volumes: HDF5 files in the layout of docs/src/guide/dataset-file.md."""
 
 import json
+import operator
 import os
 import tempfile
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import _native
+from ._arrays import count
 from ._program import program
 
 
@@ -78,21 +80,22 @@ class Dataset:
 
     def read(self, items) -> np.ndarray:
         """The volumes of items, as (n, C, D, H, W) of float32."""
-        return self._data.read([int(item) for item in items])
+        return self._data.read([count("items", item) for item in items])
 
     def __getitem__(self, item):
         if isinstance(item, slice):
             return [self[i] for i in range(*item.indices(len(self)))]
-        index = int(item) + (len(self) if item < 0 else 0)
+        index = operator.index(item) + (len(self) if item < 0 else 0)
         if not 0 <= index < len(self):
             raise IndexError(f"item: expected a number below {len(self)}, found {item}")
+        id, label, split = self._data.named(index)
         targets, voxel_labels = self._data.targets(index), self._data.voxel_labels(index)
         return Item(
             index=index,
-            id=self.ids[index],
+            id=id,
             values=self.read([index])[0],
-            label=int(self.labels[index]) if self.class_names else None,
-            split=self.splits[index],
+            label=label if self.class_names else None,
+            split=split,
             targets=targets if len(targets) else None,
             voxel_labels=voxel_labels if voxel_labels.size else None,
         )
@@ -102,7 +105,7 @@ class Dataset:
 
     def batches(self, split: str, size: int = 16, shuffle_seed: int | None = None):
         """Volumes (n, C, D, H, W) and labels (n) of a split, batch by batch; shuffled by a seed if there is one."""
-        items, labels = np.array(self.indices(split), int), self.labels
+        items, labels, size = np.array(self.indices(split), int), self.labels, count("size", size, 1)
         if shuffle_seed is not None:
             np.random.default_rng(shuffle_seed).shuffle(items)
         for start in range(0, len(items), size):
@@ -110,21 +113,24 @@ class Dataset:
             yield self.read(batch), labels[batch]
 
 
-def build_dataset(source, out, **options) -> Dataset:
-    """Builds a dataset of files: `steer3d dataset build`, whose options are the keywords, such as `voxel_size=2, size=64`."""
-    program("dataset", "build", os.fspath(source), out=os.fspath(out), **options)
+def build_dataset(source, out, progress=True, **options) -> Dataset:
+    """Builds a dataset of files: `steer3d dataset build`, whose options are the keywords, such as `voxel_size=2, size=64`.
+
+    `progress` is as in `evaluate`, here and in `import_dataset` and `write_dataset`.
+    """
+    program("dataset", "build", os.fspath(source), progress=progress, out=os.fspath(out), **options)
     return Dataset(out)
 
 
-def import_dataset(kind: str, source, out, **options) -> Dataset:
+def import_dataset(kind: str, source, out, progress=True, **options) -> Dataset:
     """Builds a dataset of an archive: `steer3d dataset import KIND`, whose options are the keywords. Kinds: cath, medmnist,
     arrays, backbone, tetris (which has no source)."""
     words = [] if source is None else [os.fspath(source)]
-    program("dataset", "import", kind, *words, out=os.fspath(out), **options)
+    program("dataset", "import", kind, *words, progress=progress, out=os.fspath(out), **options)
     return Dataset(out)
 
 
-def write_dataset(out, volumes, labels=None, targets=None, voxel_labels=None, **options) -> Dataset:
+def write_dataset(out, volumes, labels=None, targets=None, voxel_labels=None, progress=True, **options) -> Dataset:
     """Writes a dataset of volumes (n, D, H, W) or (n, C, D, H, W) with labels (n), targets (n, t) or voxel labels (n, D, H, W).
 
     Keywords are the options of `steer3d dataset import arrays`, such as `class_names=["a", "b"]`, `irreps="1x1"` or
@@ -134,4 +140,4 @@ def write_dataset(out, volumes, labels=None, targets=None, voxel_labels=None, **
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "arrays.npz")
         np.savez(path, **{name: np.asarray(array) for name, array in arrays.items() if array is not None})
-        return import_dataset("arrays", path, out, **options)
+        return import_dataset("arrays", path, out, progress, **options)

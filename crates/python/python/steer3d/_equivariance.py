@@ -4,12 +4,13 @@ import json
 from dataclasses import dataclass
 
 from . import _native
+from ._arrays import count
 from ._evaluation import _called
 
 
 @dataclass(frozen=True)
 class EquivarianceErrors:
-    """Errors relative to the norm of the output, as in the tables of crates/eval/EQUIVARIANCE.md.
+    """Errors relative to the norm of the output, as in the tables of docs/src/exactness.md.
 
     `centre`: fields given by a formula and rotated by it, outputs compared at the central voxel; nothing is interpolated.
     `resampled`: outputs compared in a ball, one rotated by cubic splines, which by themselves leave 0.0007 of bumps two voxels
@@ -54,5 +55,5 @@ def equivariance(
         raise TypeError(f"layer: expected a callable, found {type(layer).__name__}")
     config = {"size": size, "width": width, "rotations": rotations, "centre_fields": fields, "seed": seed, "seeds": 1}
     known, call = _called(layer, name)
-    errors = _native.map_errors(known, call, given, out, json.dumps(config), centre_size)
+    errors = _native.map_errors(known, call, given, out, json.dumps(config), count("centre_size", centre_size))
     return EquivarianceErrors(*errors)

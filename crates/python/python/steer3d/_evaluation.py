@@ -14,6 +14,9 @@ from ._data import Dataset
 from ._models import Model
 from ._progress import listener
 
+# The columns of the tables that are numbers; all others are texts.
+_NUMBERS = frozenset("parameter value low high qw qx qy qz dx dy dz score".split())
+
 
 def evaluate(
     model,
@@ -33,8 +36,9 @@ def evaluate(
 
     `model` is a file (.safetensors, .onnx in a build with it), a name of `builtin_models`, a `Model`, or any callable from
     float32 arrays N,C,D,H,W to logits (N, K), with `answers="voxels"` logits (N, K, D, H, W), with `answers="values"` values
-    (N, K); or a list of these, or a dictionary of names and callables, which see the same volumes. A `torch.nn.Module` is
-    called on tensors where its parameters are, for evaluation and without gradients. `data` is a `Dataset` or its file.
+    (N, K); or a list of these, or a dictionary of them by names, which see the same volumes. Such a name, or `name` for one
+    model, is what the report calls it (an ONNX model has that of its file). A `torch.nn.Module` is called on tensors where
+    its parameters are, for evaluation and without gradients. `data` is a `Dataset` or its file.
 
     `protocol` is a dictionary or a TOML file with the fields of `protocol` in report.json, such as
     `{"rotations": 16, "angles": [45, 90], "groups": ["cube"]}`; keywords change single fields. With `out`, a folder, the
@@ -48,7 +52,7 @@ def evaluate(
     """
     data = data if isinstance(data, Dataset) else Dataset(data)
     if isinstance(model, dict):
-        named = [_named(model, name) for name, model in model.items()]
+        named = [_named(model, str(name)) for name, model in model.items()]
     elif isinstance(model, (list, tuple)):
         named = [_named(model, None) for model in model]
     else:
@@ -78,10 +82,11 @@ def _toml(path):
 
 
 def _named(model, name):
+    """A name, `None` for that of the file, and a file or a callable from arrays to arrays."""
     if isinstance(model, Model):
-        return model.name
+        return name, model.name
     if isinstance(model, (str, os.PathLike)):
-        return os.fspath(model)
+        return name, os.fspath(model)
     if not callable(model):
         raise TypeError(f"model: expected a file, a Model or a callable, found {type(model).__name__}")
     return _called(model, name)
@@ -120,7 +125,10 @@ def _module(module):
 
 
 class Report:
-    """What was measured. `results` and `predictions` are dictionaries of columns, as pandas and polars take them."""
+    """What was measured. `results` and `predictions` are dictionaries of columns, as pandas and polars take them.
+
+    Columns of numbers have `None` for what is empty, and all others are texts, such as items named "0012".
+    """
 
     def __init__(self, report):
         self._report = report
@@ -145,7 +153,7 @@ class Report:
 
     @property
     def predictions(self) -> dict[str, list]:
-        """Every single answer: item, transformation, label, score and what was answered."""
+        """Every single answer: item, transformation, label, score and what was answered, numbers separated by spaces."""
         return _columns(self._report.predictions_csv())
 
     def value(self, metric: str, condition: str = "unrotated", **where) -> float:
@@ -181,12 +189,8 @@ class Report:
 def _columns(text):
     rows = list(csv.reader(io.StringIO(text)))
     columns = zip(*rows[1:]) if len(rows) > 1 else [[] for _ in rows[0]]
-    return {name: _values(list(column)) for name, column in zip(rows[0], columns)}
+    return {name: _values(column) if name in _NUMBERS else list(column) for name, column in zip(rows[0], columns)}
 
 
 def _values(column):
-    """Numbers where all that is not empty is one, with `None` for what is empty; else the texts."""
-    try:
-        return [float(text) if text else None for text in column]
-    except ValueError:
-        return column
+    return [float(text) if text else None for text in column]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from . import _native
-from ._arrays import numbers, triple
+from ._arrays import count, numbers, triple
 
 
 def family_table(order, family, size):
@@ -31,7 +31,7 @@ class KernelBasis:
 
     def __init__(self, irreps_in, irreps_out, size: int, order: int | None = None, family=None, voxel_size=1.0):
         self.irreps_in, self.irreps_out = _native.Irreps(irreps_in), _native.Irreps(irreps_out)
-        self.size = size
+        self.size = size = count("size", size)
         table = family_table(order, family, size)
         self._basis = _native.KernelBasis(irreps_in, irreps_out, size, table, triple("voxel_size", voxel_size))
 
@@ -42,7 +42,7 @@ class KernelBasis:
 
     def initial_weights(self, seed: int = 0, name: str = "conv") -> np.ndarray:
         """Weights whose kernel gives unit variance for white noise, as a Rust layer of this name begins with."""
-        return self._basis.initial_weights(seed, name)
+        return self._basis.initial_weights(count("seed", seed), name)
 
     def filter(self, weights) -> np.ndarray:
         """The dense filter (C_out, C_in, k, k, k), taps z, y, x, of weights."""

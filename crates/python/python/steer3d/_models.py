@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from . import _native
-from ._arrays import numbers
+from ._arrays import count, dims, numbers
 from ._progress import listener
 
 
@@ -67,11 +67,21 @@ class Model:
         """The invariant features before the head, (N, F), for volumes N,C,D,H,W, or for files as `predict` takes them."""
         if _is_array(x):
             return self._model.forward(_volumes(x))[0]
-        records = self._records(x, 1, True, None, False, False)
+        records = self._records(x, False, features=True)
         return np.array([record["features"] for record in records if "features" in record], np.float32)
 
     def predict(
-        self, inputs, rotations: int = 1, features: bool = False, maps=None, probabilities: bool = False, progress=True
+        self,
+        inputs,
+        rotations: int = 1,
+        features: bool = False,
+        maps=None,
+        probabilities: bool = False,
+        progress=True,
+        *,
+        window=None,
+        overlap: float = 0.5,
+        native_voxels: bool = False,
     ):
         """Answers for files or volumes.
 
@@ -79,22 +89,36 @@ class Model:
         Else `inputs` is a path or a list of paths: files, folders, lists (@LIST), tables, datasets and archives; the answer
         is a list of records as of `steer3d predict --json`, in which `error` stands where an input has no answer.
         With `rotations` the answer is the mean over so many orientations. `maps` is a folder for labels of voxels.
+
+        For labels of voxels of files, `window` = D, H, W voxels, or a number for a cube, takes volumes in windows weighed by
+        Gaussians, each of which has the share `overlap` in common with the next; `native_voxels` samples the kernels for the
+        voxels of each volume, instead of resampling it to the model's.
         """
         if not _is_array(inputs):
-            return self._records(inputs, rotations, features, maps, probabilities, progress)
+            return self._records(
+                inputs,
+                progress,
+                rotations=count("rotations", rotations, 1),
+                features=features,
+                maps=None if maps is None else os.fspath(maps),
+                probabilities=probabilities,
+                window=None if window is None else dims("window", window),
+                overlap=float(overlap),
+                native_voxels=native_voxels,
+            )
+        if window is not None or native_voxels:
+            name = "native_voxels" if window is None else "window"
+            raise TypeError(f"{name}: expected files, found an array; leave it out, or write the volumes as files")
         answer = self.forward(inputs)
         if self.answers != "classes":
             return answer
         powers = np.exp(answer - answer.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    def _records(self, inputs, rotations, features, maps, probabilities, progress):
+    def _records(self, inputs, progress, **options):
         inputs = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
         names = [os.fspath(name) for name in inputs]
-        folder = None if maps is None else os.fspath(maps)
-        hears = listener(progress)
-        lines = self._model.predict(names, rotations, features, folder, probabilities, hears)
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in self._model.predict(names, listener(progress), **options)]
 
 
 def _is_array(x):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import _native
-from ._arrays import numbers, rotations
+from ._arrays import count, numbers, rotations
 
 
 def harmonics(lmax: int, points, normalization: str = "component") -> np.ndarray:
@@ -14,7 +14,8 @@ def harmonics(lmax: int, points, normalization: str = "component") -> np.ndarray
     """
     array = np.asarray(points)
     one = array.ndim == 1
-    values = _native.harmonics(lmax, numbers("points", array[None] if one else array, np.float64, "n,3"), normalization)
+    points = numbers("points", array[None] if one else array, np.float64, "n,3")
+    values = _native.harmonics(count("lmax", lmax), points, normalization)
     return values[0] if one else values
 
 
@@ -25,28 +26,28 @@ def wigner_d(l: int, matrices) -> np.ndarray:
     for a matrix that is no rotation.
     """
     matrices, one = rotations("matrices", matrices)
-    values = _native.wigner_d(l, matrices)
+    values = _native.wigner_d(count("l", l), matrices)
     return values[0] if one else values
 
 
 def clebsch_gordan(l1: int, l2: int, l3: int) -> np.ndarray:
     """The real Clebsch-Gordan tensor (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) of Frobenius norm 1, zero where l3 is not in l1 x l2."""
-    return _native.clebsch_gordan(l1, l2, l3)
+    return _native.clebsch_gordan(count("l1", l1), count("l2", l2), count("l3", l3))
 
 
 def random_rotations(n: int, seed: int = 0) -> np.ndarray:
     """`n` uniform random rotation matrices, (n, 3, 3)."""
-    return _native.random_rotations(n, seed)
+    return _native.random_rotations(count("n", n), count("seed", seed))
 
 
 def even_rotations(n: int) -> np.ndarray:
     """`n` evenly spread rotation matrices (super-Fibonacci spiral), (n, 3, 3)."""
-    return _native.even_rotations(n)
+    return _native.even_rotations(count("n", n))
 
 
 def hopf_grid(nside: int) -> np.ndarray:
     """The 72 nside³ rotation matrices of the Hopf grid of Yershova et al. 2010."""
-    return _native.hopf_grid(nside)
+    return _native.hopf_grid(count("nside", nside))
 
 
 def point_group(name: str) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 
 from . import _native
+from ._arrays import count
 from ._models import Model
 from ._progress import listener
 
@@ -35,6 +36,7 @@ def train(experiment, out=None, *, changes=None, existing: str = "keep", seed: i
     """
     given = [f"{key}={_toml(value)}" for key, value in (changes or {}).items()]
     folder = None if out is None else os.fspath(out)
+    seed = None if seed is None else count("seed", seed)
     hears = listener(progress)
     folder, summary = _native.train(os.fspath(experiment), given, folder, existing, seed, hears)
     summary = json.loads(summary)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from . import _native
-from ._arrays import numbers, rotations, triple
+from ._arrays import count, dims, numbers, rotations, triple
 
 
 def _rotation(rotation):
@@ -67,6 +67,7 @@ class Mesh:
         vertices = numbers("vertices", self.vertices, np.float64, "n,3")
         triangles = numbers("triangles", self.triangles, np.uint32, "n,3")
         by = _rotation(rotation)
+        size = count("size", size)
         return Volume(*_native.voxelise_mesh(vertices, triangles, by, size, float(voxel_size), field))
 
 
@@ -112,12 +113,10 @@ def voxelise(
     positions = numbers("positions", positions, np.float64, "n,3")
     given = np.zeros(len(positions), np.uint16) if channels is None else channels
     channels = numbers("channels", given, np.uint16, "n")
-    dims = [int(size)] * 3 if np.ndim(size) == 0 else [int(n) for n in size]
     edges = triple("voxel_size", voxel_size)
     width = 0.5 * max(edges) if sigma is None else float(sigma)
-    count = int(channels.max(initial=0)) + 1
-    by = _rotation(rotation)
+    grid, by = dims("size", size), _rotation(rotation)
     values = _native.voxelise_points(
-        positions, channels, count, by, dims, edges, width, float(cutoff), normalisation
+        positions, channels, int(channels.max(initial=0)) + 1, by, grid, edges, width, float(cutoff), normalisation
     )
     return Volume(values, tuple(edges))

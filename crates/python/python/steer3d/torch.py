@@ -4,9 +4,13 @@ On the CPU, convolutions of Gaussian jets, nonlinearities, norms and pools compu
 on the memory of the tensors, without copies, and with as many threads as the variable RAYON_NUM_THREADS says (all, if it is
 not set). On other devices, and with `path="dense"`, everything is plain PyTorch: `conv3d` with the filter that the
 weights give. Both give the same numbers up to rounding. Gradients of gradients are those of the dense path only.
+
+Under `torch.autocast` `conv3d` gives the narrower type, which layers with parameters take and bring to that of the parameters.
+A network after `.bfloat16()` or `.half()` takes and gives that type; sums, but those of `conv3d`, are taken in float32.
 """
 
 import functools
+import itertools
 import json
 import math
 import os
@@ -17,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from . import _native
-from ._arrays import triple
+from ._arrays import count, triple
 from ._kernels import family_table
 from ._models import Model
 from ._native import Irreps, Steer3dError
@@ -25,6 +29,7 @@ from ._native import Irreps, Steer3dError
 __all__ = [
     "FieldBatchNorm",
     "FieldDropout",
+    "FieldInstanceNorm",
     "Gate",
     "GaussianPool",
     "GaussianUpsample",
@@ -32,12 +37,17 @@ __all__ = [
     "NormNonlinearity",
     "SteerableConv3d",
     "SteerableNetwork",
+    "irreps_of_escnn",
     "load_steer3d",
     "save_steer3d",
 ]
 
 # Time of a multiply-add of the separable path over one of the dense path, as in the Rust layers.
 _SEPARABLE_COST = 3
+# The batches of running statistics whose number is not stored: so many that the next counts with the least weight.
+_MANY_BATCHES = 1 << 30
+# Types in which no sums are taken.
+_NARROW = (torch.bfloat16, torch.float16)
 _REFUSED = "steer3d computes no gradients of gradients on this path: take path='dense', or do without create_graph"
 
 
@@ -318,17 +328,26 @@ def _check(layer, x, irreps):
 
 
 def _same(layer, x, parameter):
+    """`x`, under autocast in the type of the parameters; raises where it is elsewhere or of another type."""
     if x.device != parameter.device:
         expected = f"a tensor on {parameter.device}, as the parameters"
         raise ValueError(f"{layer}: expected {expected}, found one on {x.device}; move one of them")
-    if x.dtype != parameter.dtype:
-        expected = f"a tensor of {parameter.dtype}, as the parameters"
-        raise TypeError(f"{layer}: expected {expected}, found {x.dtype}; convert one of them")
+    if x.dtype == parameter.dtype:
+        return x
+    if torch.is_autocast_enabled(x.device.type):
+        return x.to(parameter.dtype)
+    expected = f"a tensor of {parameter.dtype}, as the parameters"
+    raise TypeError(f"{layer}: expected {expected}, found {x.dtype}; convert one of them, or use torch.autocast")
+
+
+def _wide(x):
+    """A tensor, if any, in a type in which sums are taken: float32 in place of a narrower one."""
+    return x.float() if x is not None and x.dtype in _NARROW else x
 
 
 def _native_fits(x):
-    """Whether steer3d's kernels take a tensor: on the CPU, float32 or float64, and not on the way to another program."""
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+    """Whether steer3d's kernels take a tensor that is made wide: on the CPU, and not on the way to another program."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64, *_NARROW):
         return False
     return not (torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting())
 
@@ -375,9 +394,7 @@ class SteerableConv3d(nn.Module):
     ):
         super().__init__()
         self.irreps_in, self.irreps_out = Irreps(irreps_in), Irreps(irreps_out)
-        self.kernel_size, self.stride = kernel_size, stride
-        if stride < 1:
-            raise ValueError(f"stride: expected at least 1, found {stride}")
+        self.kernel_size, self.stride = kernel_size, stride = count("kernel_size", kernel_size), count("stride", stride, 1)
         table = [str(self.irreps_in), str(self.irreps_out), kernel_size, family_table(order, family, kernel_size)]
         self.kernel = json.dumps([*table, triple("voxel_size", voxel_size)])
         self.path = self._path(path)
@@ -407,18 +424,18 @@ class SteerableConv3d(nn.Module):
 
     def filter(self) -> torch.Tensor:
         """The dense filter (C_out, C_in, k, k, k), taps z, y, x, differentiable in the weights."""
-        weight, k = self.weight, self.kernel_size
+        weight, k = _wide(self.weight), self.kernel_size
         filter = weight.new_zeros(self.irreps_out.dim, self.irreps_in.dim, k**3)
-        for (offset, o, i), (mul_out, mul_in), (dim_out, dim_in), samples in self._pairs():
+        for (offset, o, i), (mul_out, mul_in), (dim_out, dim_in), samples in self._pairs(weight):
             paths, rows = samples.shape[0], mul_out * mul_in
             block = weight[offset : offset + rows * paths].view(rows, paths) @ samples
             block = block.view(mul_out, mul_in, dim_out, dim_in, k**3).transpose(1, 2)
             block = block.reshape(mul_out * dim_out, mul_in * dim_in, k**3)
             filter[o : o + block.shape[0], i : i + block.shape[1]] = block
-        return filter.view(*filter.shape[:2], k, k, k)
+        return filter.view(*filter.shape[:2], k, k, k).to(self.weight.dtype)
 
-    def _pairs(self):
-        key = (self.weight.device, self.weight.dtype)
+    def _pairs(self, weight):
+        key = (weight.device, weight.dtype)
         if key not in self._samples:
             pairs = _basis(self.kernel).pairs()
             self._samples[key] = [(*pair[:3], torch.from_numpy(pair[3]).to(*key)) for pair in pairs]
@@ -434,9 +451,10 @@ class SteerableConv3d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The convolution of a field N,C_in,D,H,W."""
         _check("SteerableConv3d", x, self.irreps_in)
-        _same("SteerableConv3d", x, self.weight)
+        x = _same("SteerableConv3d", x, self.weight)
         if self.path == "separable" and _native_fits(x):
-            return _conv(x, self.weight, self._bias(), self.kernel, self.irreps_out.dim, self.stride)
+            operands = map(_wide, (x, self.weight, self._bias()))
+            return _conv(*operands, self.kernel, self.irreps_out.dim, self.stride).to(x.dtype)
         padding = self.kernel_size // 2
         return functional.conv3d(x, self.filter(), self._bias(), stride=self.stride, padding=padding)
 
@@ -462,7 +480,7 @@ class Gate(nn.Module):
         if self.gated is None:
             return functional.relu(x)
         if _native_fits(x):
-            return _gate(x, self.scalars, self.gated, self.irreps_out.dim)
+            return _gate(_wide(x), self.scalars, self.gated, self.irreps_out.dim).to(x.dtype)
         gated = Irreps(self.gated)
         scalars, gates, fields = x.split([self.scalars, gated.num_fields, gated.dim], 1)
         index = torch.tensor(_fields_of_channels(gated), device=x.device)
@@ -483,35 +501,29 @@ class NormNonlinearity(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The nonlinearity of a field of type `irreps`."""
         _check("NormNonlinearity", x, self.irreps)
-        _same("NormNonlinearity", x, self.bias)
+        x = _same("NormNonlinearity", x, self.bias)
+        return self._of(_wide(x), _wide(self.bias)).to(x.dtype)
+
+    def _of(self, x, bias):
         if _native_fits(x):
-            return _norm_relu(x, self.bias, str(self.irreps))
+            return _norm_relu(x, bias, str(self.irreps))
         index = torch.tensor(_fields_of_channels(self.irreps), device=x.device)
         sums = x.new_zeros(x.shape[0], self.irreps.num_fields, *x.shape[2:]).index_add(1, index, x * x)
         # The gradient of the norm of 0 is taken as 0.
         norm = torch.where(sums > 0, sums, 1.0).sqrt() * (sums > 0)
-        factor = functional.relu(norm + self.bias.view(-1, 1, 1, 1)) / (norm + 1e-6)
+        factor = functional.relu(norm + bias.view(-1, 1, 1, 1)) / (norm + 1e-6)
         return x * factor.index_select(1, index)
 
     def extra_repr(self):
         return str(self.irreps)
 
 
-class FieldBatchNorm(nn.Module):
-    """Batch norm of fields: invariant channels are standardised, other fields divided by the root of the mean of |f|² / (2 l + 1).
+class _FieldNorm(nn.Module):
+    """What norms of fields share: a factor for each field, a summand for each that is shifted, and how both are used."""
 
-    Args:
-        irreps: type of the fields.
-        scaling_only: whether invariant channels, too, are only divided, without a mean or a bias.
-        eps: added to the variances.
-        momentum: weight of a batch in the running statistics; the first batches count alike.
-
-    Variances divide by the count, in the running statistics too.
-    """
-
-    def __init__(self, irreps, scaling_only: bool = False, eps: float = 1e-5, momentum: float = 0.1, device=None, dtype=None):
+    def __init__(self, irreps, scaling_only, eps, device, dtype):
         super().__init__()
-        self.irreps, self.eps, self.momentum = Irreps(irreps), eps, momentum
+        self.irreps, self.eps = Irreps(irreps), eps
         fields = self.irreps.fields
         shifted = [i for i, (_, _, invariant) in enumerate(fields) if invariant and not scaling_only]
         self._fields, self._shifted = _fields_of_channels(self.irreps), shifted
@@ -523,49 +535,22 @@ class FieldBatchNorm(nn.Module):
         given = {"device": device, "dtype": dtype}
         self.weight = nn.Parameter(torch.ones(len(fields), **given))
         self.bias = nn.Parameter(torch.zeros(len(shifted), **given)) if shifted else None
-        self.register_buffer("running_mean", torch.zeros(len(shifted), **given) if shifted else None)
-        self.register_buffer("running_var", torch.ones(len(fields), **given))
-        self.register_buffer("num_batches_tracked", torch.tensor(0), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The normalised field, by the statistics of the batch when training, else by the running ones."""
-        _check("FieldBatchNorm", x, self.irreps)
-        _same("FieldBatchNorm", x, self.weight)
-        if not _native_fits(x):
-            return self._plain(x)
-        fields = len(self.weight)
-        if self.training:
-            statistics = _field_statistics(x.detach(), self._normalised_as, fields)
-            mean, var = statistics.split(fields)
-            self._track(mean.index_select(0, self._places(x)), var)
-        else:
-            mean = self.running_var.new_zeros(fields)
-            if self._shifted:
-                mean = mean.index_copy(0, self._places(x), self.running_mean)
-            statistics = torch.cat([mean, self.running_var])
-        bias = self.weight.new_empty(0) if self.bias is None else self.bias
-        return _field_norm(x, self.weight, bias, statistics, self._normalised_as, self.eps, self.training)
-
-    def _places(self, x):
-        return torch.tensor(self._shifted, dtype=torch.long, device=x.device)
-
-    def _plain(self, x):
-        mean, var = self.running_mean, self.running_var
-        if self.training:
-            mean, var = self._statistics(x)
-            self._track(mean, var)
-        index = torch.tensor(self._fields, device=x.device)
-        scale = self.weight / torch.sqrt(var + self.eps)
-        factor = scale.index_select(0, index).view(-1, 1, 1, 1)
-        if not self._shifted:
-            return x * factor
-        shifted, channels = torch.tensor([self._shifted, self._channels], device=x.device)
-        shift = self.bias - scale.index_select(0, shifted) * mean
-        shift = shift.new_zeros(self.irreps.dim).index_copy(0, channels, shift)
-        return x * factor + shift.view(-1, 1, 1, 1)
+        """The normalised field."""
+        name = type(self).__name__
+        _check(name, x, self.irreps)
+        x = _same(name, x, self.weight)
+        return self._normalised(_wide(x)).to(x.dtype)
 
     def _statistics(self, x):
-        """Means of the shifted channels and variances of the fields, in plain PyTorch."""
+        """Means of the shifted channels (`None` without any) and variances of the fields of a batch."""
+        if not _native_fits(x):
+            return self._plain_statistics(x)
+        mean, var = _field_statistics(x.detach(), self._normalised_as, len(self.weight)).split(len(self.weight))
+        return mean.index_select(0, self._places(x)) if self._shifted else None, var
+
+    def _plain_statistics(self, x):
         channels, mean, centred = torch.tensor(self._channels, dtype=torch.long, device=x.device), None, x
         if self._shifted:
             mean = x.index_select(1, channels).mean((0, 2, 3, 4))
@@ -576,16 +561,92 @@ class FieldBatchNorm(nn.Module):
         share = x.new_tensor([1.0 / dim for _, dim, _ in self.irreps.fields])
         return mean, square.new_zeros(len(share)).index_add(0, index, square) * share
 
-    @torch.no_grad()
-    def _track(self, mean, var):
-        self.num_batches_tracked += 1
-        momentum = max(self.momentum, 1.0 / int(self.num_batches_tracked))
-        self.running_var.lerp_(var.detach(), momentum)
+    def _by(self, x, mean, var, from_batch):
+        """The field normalised by such statistics, which are those of `x` itself where they are `from_batch`."""
+        weight, bias = _wide(self.weight), _wide(self.bias)
+        if not _native_fits(x):
+            return self._plain_by(x, mean, var, weight, bias)
+        means = var.new_zeros(len(var))
         if self._shifted:
-            self.running_mean.lerp_(mean.detach(), momentum)
+            means = means.index_copy(0, self._places(x), mean)
+        bias = weight.new_empty(0) if bias is None else bias
+        return _field_norm(x, weight, bias, torch.cat([means, var]), self._normalised_as, self.eps, from_batch)
+
+    def _places(self, x):
+        return torch.tensor(self._shifted, dtype=torch.long, device=x.device)
+
+    def _plain_by(self, x, mean, var, weight, bias):
+        index = torch.tensor(self._fields, device=x.device)
+        scale = weight / torch.sqrt(var + self.eps)
+        factor = scale.index_select(0, index).view(-1, 1, 1, 1)
+        if not self._shifted:
+            return x * factor
+        shifted, channels = torch.tensor([self._shifted, self._channels], device=x.device)
+        shift = bias - scale.index_select(0, shifted) * mean
+        shift = shift.new_zeros(self.irreps.dim).index_copy(0, channels, shift)
+        return x * factor + shift.view(-1, 1, 1, 1)
 
     def extra_repr(self):
         return str(self.irreps)
+
+
+class FieldBatchNorm(_FieldNorm):
+    """Batch norm of fields: invariant channels are standardised, other fields divided by the root of the mean of |f|² / (2 l + 1).
+
+    Args:
+        irreps: type of the fields.
+        scaling_only: whether invariant channels, too, are only divided, without a mean or a bias.
+        eps: added to the variances.
+        momentum: weight of a batch in the running statistics; the first batches count alike.
+
+    Statistics are those of the batch when training, else the running ones. Variances divide by the count, in the running
+    statistics too. `num_batches_tracked` is the number of batches in these; a state without it, such as one of an older
+    version, counts as one of many batches.
+    """
+
+    def __init__(self, irreps, scaling_only: bool = False, eps: float = 1e-5, momentum: float = 0.1, device=None, dtype=None):
+        super().__init__(irreps, scaling_only, eps, device, dtype)
+        self.momentum = momentum
+        self.register_buffer("running_mean", None if self.bias is None else torch.zeros_like(self.bias.detach()))
+        self.register_buffer("running_var", torch.ones_like(self.weight.detach()))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, device=device))
+
+    def _normalised(self, x):
+        if not self.training:
+            return self._by(x, _wide(self.running_mean), _wide(self.running_var), False)
+        mean, var = self._statistics(x)
+        self._track(mean, var)
+        return self._by(x, mean, var, True)
+
+    @torch.no_grad()
+    def _track(self, mean, var):
+        self.num_batches_tracked += 1
+        # A tensor, since compilers would have to know a number.
+        weight = (1.0 / self.num_batches_tracked.to(var.dtype)).clamp(min=self.momentum)
+        self.running_var.copy_(_wide(self.running_var).lerp(var, weight))
+        if self._shifted:
+            self.running_mean.copy_(_wide(self.running_mean).lerp(mean, weight))
+
+    def _load_from_state_dict(self, state, prefix, *others):
+        if prefix + "running_var" in state:
+            state.setdefault(prefix + "num_batches_tracked", torch.tensor(_MANY_BATCHES))
+        super()._load_from_state_dict(state, prefix, *others)
+
+
+class FieldInstanceNorm(_FieldNorm):
+    """A `FieldBatchNorm` by the statistics of each item of a batch alone, when training and when not.
+
+    Args:
+        irreps: type of the fields.
+        scaling_only: whether invariant channels, too, are only divided, without a mean or a bias.
+        eps: added to the variances.
+    """
+
+    def __init__(self, irreps, scaling_only: bool = False, eps: float = 1e-5, device=None, dtype=None):
+        super().__init__(irreps, scaling_only, eps, device, dtype)
+
+    def _normalised(self, x):
+        return torch.cat([self._by(item, *self._statistics(item), True) for item in x.split(1)])
 
 
 class FieldDropout(nn.Module):
@@ -614,7 +675,8 @@ class FieldDropout(nn.Module):
 class _Gaussian(nn.Module):
     def __init__(self, stride: int = 2, sigma: float | None = None):
         super().__init__()
-        self.stride, self.sigma = stride, 0.6 * stride if sigma is None else sigma
+        self.stride = stride = count("stride", stride, 1)
+        self.sigma = 0.6 * stride if sigma is None else sigma
         _native.gaussian_filter(1, stride, self.sigma)
 
     def _check(self, x):
@@ -643,6 +705,9 @@ class GaussianPool(_Gaussian):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The pooled field N,C,D',H',W', D' = (D - 1) // stride + 1."""
         self._check(x)
+        return self._pooled(_wide(x)).to(x.dtype)
+
+    def _pooled(self, x):
         if _native_fits(x):
             return _pool(x, self.stride, self.sigma)
         for axis in (2, 3, 4):
@@ -671,6 +736,9 @@ class GaussianUpsample(_Gaussian):
         if list(x.shape[2:]) != expected:
             found = list(x.shape[2:])
             raise ValueError(f"GaussianUpsample: expected a grid of {expected} for {list(size)}, found {found}")
+        return self._risen(_wide(x), size).to(x.dtype)
+
+    def _risen(self, x, size):
         if _native_fits(x):
             return _pool_gradient(x, [*x.shape[:2], *size], self.stride, self.sigma) * self.stride**3
         for axis in (2, 3, 4):
@@ -698,6 +766,11 @@ class InvariantPool(nn.Module):
         return x.mean((2, 3, 4))
 
 
+def _norm(irreps, config):
+    layer = FieldInstanceNorm if config.get("norm") == "instance" else FieldBatchNorm
+    return layer(irreps, config["keep_zero"])
+
+
 class _Layer(nn.Module):
     """Convolution, norm, nonlinearity, pool and dropout."""
 
@@ -712,7 +785,7 @@ class _Layer(nn.Module):
         shortest = min(config["voxel_size"])
         voxel_size = [edge / shortest for edge in config["voxel_size"]]
         self.conv = SteerableConv3d(given, middle, size, voxel_size=voxel_size, family=config["kernel"])
-        self.norm = FieldBatchNorm(middle, config["keep_zero"])
+        self.norm = _norm(middle, config)
         self.pool = GaussianPool(stride) if stride > 1 else nn.Identity()
         self.dropout = FieldDropout(self.irreps_out, config["dropout"])
 
@@ -728,7 +801,7 @@ class _Skip(SteerableConv3d):
     """The way past the layers of a residual block to another type or grid: a linear map of each voxel, and a norm."""
 
     def normalised(self, config):
-        self.norm = FieldBatchNorm(self.irreps_out, config["keep_zero"])
+        self.norm = _norm(self.irreps_out, config)
         return self
 
     def forward(self, x):
@@ -789,7 +862,8 @@ class _Head(nn.Module):
 class SteerableNetwork(nn.Module):
     """A steerable network of a model file: blocks, residual or not, the way up of a U-Net, and a head.
 
-    `card` is the card of the file. Volumes N,C,D,H,W give logits or values (N, K), with a head of voxels logits (N, K, D, H, W).
+    `card` is the card of the file. Volumes N,C,D,H,W give logits or values (N, K), with a head of voxels logits (N, K, D, H, W),
+    with one of a field that is not pooled this field (N, C', D, H, W).
     """
 
     def __init__(self, card: dict):
@@ -797,7 +871,8 @@ class SteerableNetwork(nn.Module):
         config = card["model"]
         unlike = _unlike(config)
         if unlike:
-            raise Steer3dError(f"model: expected a steerable network of gates or norm nonlinearities, found {unlike}")
+            expected = "a steerable network of the group so3, of gates or norm nonlinearities"
+            raise Steer3dError(f"model: expected {expected}, found {unlike}; steer3d.load computes other networks")
         self.card, self.input_scale = card, config["input_scale"]
         self.irreps_in = given = Irreps(config["input"])
         self.blocks, self.decoder = nn.ModuleList(), nn.ModuleList()
@@ -822,15 +897,15 @@ class SteerableNetwork(nn.Module):
             self._pooled, self.head = True, _Head(given.dim, config["classes"])
             return
         scalar = "0e" if str(given).endswith(("e", "o")) else "0"
-        self._pooled = head != "voxels"
-        out = head["field"]["irreps"] if self._pooled else f"{config['classes']}x{scalar}"
+        field = {} if head == "voxels" else head["field"]
+        self._pooled, out = field.get("pooled", False), field.get("irreps", f"{config['classes']}x{scalar}")
         self.head = _pointwise(SteerableConv3d, given, out, bias=True)
         if config.get("deep_supervision"):
             heads = [_pointwise(SteerableConv3d, level, out, bias=True) for level in levels[1:]]
             self.supervision = nn.ModuleList(heads)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """What the head is given: the means (N, F) of the last block's channels, or its field where the head gives voxels."""
+        """What the head is given: the means (N, F) of the last block's channels, or its field where the head is not pooled."""
         return self._run(x, [])[0]
 
     def forward_supervised(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -855,7 +930,7 @@ class SteerableNetwork(nn.Module):
         return x.mean((2, 3, 4)) if self._pooled else x, levels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits or values of volumes."""
+        """Logits, values or fields of volumes."""
         return self._answer(self.features(x))
 
     def _answer(self, x):
@@ -873,23 +948,33 @@ def _unlike(config):
     """What a `SteerableNetwork` cannot be."""
     if config.get("kind") != "steerable":
         return f"a network of kind {config.get('kind')}"
-    if config.get("norm", "batch") != "batch":
+    if config.get("group", "so3") != "so3":
+        return f"one of the group {config['group']}"
+    if config.get("norm", "batch") not in ("batch", "instance"):
         return f"the norm {config['norm']}"
     if config["nonlinearity"] not in ("gate", "norm"):
         return f"the nonlinearity {config['nonlinearity']}"
-    head = config.get("head", "classes")
-    if isinstance(head, dict) and not head["field"].get("pooled"):
-        return "a head that gives a field"
     return None
 
 
 def load_steer3d(model) -> SteerableNetwork:
-    """The network of a model file (.safetensors), a name of `steer3d.builtin_models` or a `steer3d.Model`, with its weights."""
-    model = model if isinstance(model, Model) else Model(model)
-    network = SteerableNetwork(model.card)
-    weights = {name: torch.from_numpy(values) for name, values in model._model.tensors()}
+    """The network of a model file (.safetensors), a name of `steer3d.builtin_models` or a `steer3d.Model`, with its weights.
+
+    Its running statistics count as those of many batches. Raises `Steer3dError` for a network that is no `SteerableNetwork`.
+    """
+    stored = _stored(model)
+    network = SteerableNetwork(json.loads(stored.card()))
+    weights = {name: torch.from_numpy(values) for name, values in stored.tensors()}
     network.load_state_dict(weights)
     return network.eval()
+
+
+def _stored(model):
+    """The card and tensors of a model; those of a file whatever its head gives."""
+    if isinstance(model, Model):
+        return model._model
+    path = os.fspath(model)
+    return _native.Network(path) if os.path.isfile(path) else _native.Model(path)
 
 
 def save_steer3d(network: SteerableNetwork, path) -> None:
@@ -899,3 +984,36 @@ def save_steer3d(network: SteerableNetwork, path) -> None:
     state = network.state_dict().items()
     tensors = [(name, np.ascontiguousarray(value.detach().cpu().float().numpy())) for name, value in state]
     _native.save_model(os.fspath(path), json.dumps(network.card), tensors)
+
+
+def irreps_of_escnn(field_type) -> Irreps:
+    """The irreps of a `FieldType` of escnn over SO(3) or O(3), whose fields are irreps or direct sums of irreps.
+
+    Channels keep their order: neighbouring fields of one irrep are one term. Bases are not compared: for l > 0 those of escnn
+    are others, so that fields cannot be taken over as they are.
+
+    Raises `TypeError` for what is no field type, and `ValueError` for another group or a field in another basis than that of
+    irreps, such as a tensor product.
+    """
+    try:
+        group, fields = field_type.fibergroup.name, field_type.representations
+    except AttributeError as error:
+        raise TypeError(f"field_type: expected a FieldType of escnn, found {type(field_type).__name__}") from error
+    if group not in ("SO(3)", "O(3)"):
+        known = "gspaces.rot3dOnR3() or gspaces.flipRot3dOnR3()"
+        raise ValueError(f"field_type: expected fields of SO(3) or O(3), found some of {group}; take {known}")
+    irreps = [_irrep_of_escnn(name) for field in fields for name in _irreps_of_field(field)]
+    return Irreps("+".join(f"{len(list(same))}x{irrep}" for irrep, same in itertools.groupby(irreps)))
+
+
+def _irreps_of_field(field):
+    if not np.allclose(field.change_of_basis, np.eye(field.size)):
+        problem = "expected irreps or direct sums of them"
+        raise ValueError(f"field_type: {problem}, found {field.name}, which has another basis; take its irreps instead")
+    return field.irreps
+
+
+def _irrep_of_escnn(name):
+    """The irrep of a name (l,) of SO(3), or (j, l) of O(3), where j = 1 is odd under the inversion."""
+    *odd, l = name
+    return f"{l}{'eo'[odd[0]]}" if odd else f"{l}"
