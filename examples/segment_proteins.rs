@@ -154,7 +154,8 @@ fn main() -> Result<()> {
     let steerable =
         SteerableConfig { input_scale: 100.0, ..SteerableConfig::unet(1, CLASSES.len())? };
     let count = Network::new(&steerable.clone().into(), 0, DType::F32, &device)?.params().count();
-    let plain = PlainConfig::like(&steerable).with_parameters(count);
+    let plain = PlainConfig { input_scale: 100.0, ..PlainConfig::unet(1, CLASSES.len()) };
+    let plain = plain.with_parameters(count);
     let protocol = Protocol {
         seed: 1,
         rotations: 4,
