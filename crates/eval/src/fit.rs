@@ -26,8 +26,8 @@ pub(crate) fn fit(
 ) -> Result<Fit, String> {
     let (meta, meaning) = (dataset.meta(), &card.meaning);
     let (tasks, name) = (dataset.tasks(), &meta.name);
-    // The kernels of a steerable network are sampled for the voxels that volumes have.
-    let any_size = matches!(card.model, ModelConfig::Steerable(_));
+    // The kernels of a steerable network are sampled for the voxels that volumes have, where these are lengths.
+    let any_size = matches!(card.model, ModelConfig::Steerable(_)) && card.unit != "voxel";
     let mut unknown = check_volumes(card, meta, any_size)?;
     let differs = |what: &str, model: &str, data: &str, advice: &str| {
         difference(what, model, name, data, advice)

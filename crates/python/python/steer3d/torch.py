@@ -496,6 +496,7 @@ class NormNonlinearity(nn.Module):
     def __init__(self, irreps, device=None, dtype=None):
         super().__init__()
         self.irreps = Irreps(irreps)
+        self._type = str(self.irreps)
         self.bias = nn.Parameter(torch.zeros(self.irreps.num_fields, device=device, dtype=dtype))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -506,7 +507,7 @@ class NormNonlinearity(nn.Module):
 
     def _of(self, x, bias):
         if _native_fits(x):
-            return _norm_relu(x, bias, str(self.irreps))
+            return _norm_relu(x, bias, self._type)
         index = torch.tensor(_fields_of_channels(self.irreps), device=x.device)
         sums = x.new_zeros(x.shape[0], self.irreps.num_fields, *x.shape[2:]).index_add(1, index, x * x)
         # The gradient of the norm of 0 is taken as 0.
