@@ -1,5 +1,8 @@
 //! The tensors by which a harmonic function becomes a kernel: κ\[o, i\](x) = √(2l_o+1) Σ_M T\[o, i, M\] b_M(x).
 
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
 use nalgebra::{DMatrix, DVector, Vector3};
 use serde::{Deserialize, Serialize};
 use steer3d_so3::cg::{CgEntry, couples};
@@ -22,12 +25,22 @@ pub enum KernelGroup {
 
 /// The tensors T, entries by o, i and M, between two irreps and degree `j` that commute with the group: orthonormal, so
 /// that in white noise each kernel responds alike.
-pub(crate) fn tensors(group: KernelGroup, out: Irrep, input: Irrep, j: usize) -> Vec<Vec<CgEntry>> {
+pub(crate) fn tensors(group: KernelGroup, out: Irrep, input: Irrep, j: usize) -> Tensors {
     match group {
-        KernelGroup::So3 if !admits(out, input, j) => vec![],
-        KernelGroup::So3 => vec![clebsch_gordan(out.l, input.l, j).nonzeros().to_vec()],
-        KernelGroup::So2 => about_z(out, input, j),
+        KernelGroup::So3 if !admits(out, input, j) => Tensors::default(),
+        KernelGroup::So3 => Arc::new(vec![clebsch_gordan(out.l, input.l, j).nonzeros().to_vec()]),
+        KernelGroup::So2 => known_about_z(out, input, j),
     }
+}
+
+pub(crate) type Tensors = Arc<Vec<Vec<CgEntry>>>;
+
+/// [`about_z`], computed on first use and shared afterwards: every path of a kernel asks for it.
+fn known_about_z(out: Irrep, input: Irrep, j: usize) -> Tensors {
+    type Known = Mutex<HashMap<(Irrep, Irrep, usize), Tensors>>;
+    static KNOWN: LazyLock<Known> = LazyLock::new(Known::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.entry((out, input, j)).or_insert_with(|| Arc::new(about_z(out, input, j))).clone()
 }
 
 /// How many tensors there are at most, whatever the parities.
@@ -70,11 +83,10 @@ fn about_z(out: Irrep, input: Irrep, j: usize) -> Vec<Vec<CgEntry>> {
         elements.extend(elements.iter().map(mirrored).collect::<Vec<_>>());
     }
     let bases = degrees.map(to_polar_z);
-    let orders = |l: usize| 0..=l;
     let mut found = vec![];
-    for m_o in orders(degrees[0]) {
-        for m_i in orders(degrees[1]) {
-            for m_j in orders(degrees[2]) {
+    for m_o in 0..=out.l {
+        for m_i in 0..=input.l {
+            for m_j in 0..=j {
                 let places = places(degrees, [m_o, m_i, m_j]);
                 for tensor in invariants(&elements, &places) {
                     found.push(in_our_basis(degrees, &bases, &places, &tensor));
@@ -186,8 +198,8 @@ mod tests {
                 assert!(gap.fold(0.0, f64::max) < 1e-12, "{degrees:?}");
             }
             // That of SO(3) is among their sums.
-            for entries in tensors(KernelGroup::So3, so3(l_out), so3(l_in), j) {
-                let tensor = dense(&entries, degrees);
+            for entries in tensors(KernelGroup::So3, so3(l_out), so3(l_in), j).iter() {
+                let tensor = dense(entries, degrees);
                 let inside: f64 = all.iter().map(|known| dot(known, &tensor).powi(2)).sum();
                 assert!((inside - dot(&tensor, &tensor)).abs() < 1e-12, "{degrees:?}");
             }
@@ -215,8 +227,8 @@ mod tests {
             let rest = tensors(KernelGroup::So2, out, mirrored, j);
             assert_eq!(with.len() + rest.len(), without.len(), "{out} {input} {j}");
             let half = Rotation::from_axis_angle(&Vector3::y_axis(), std::f64::consts::PI);
-            for entries in with {
-                let tensor = dense(&entries, degrees);
+            for entries in with.iter() {
+                let tensor = dense(entries, degrees);
                 let sign = sign(out, input, j).unwrap();
                 let image = turned(&tensor, degrees, &half);
                 let gap = image.iter().zip(&tensor).map(|(a, b)| (sign * a - b).abs());
