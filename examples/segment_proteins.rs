@@ -106,7 +106,7 @@ fn dataset(folder: &Path) -> Result<Dataset> {
 fn batch(dataset: &Dataset, items: &[usize]) -> Result<(Tensor, Tensor)> {
     let batch = Batch::read(dataset, items, None)?;
     let n = items.len();
-    let labels: Vec<u32> = batch.voxel_labels.into_iter().map(u32::from).collect();
+    let labels: Vec<u32> = batch.voxel_labels.into_iter().flatten().map(u32::from).collect();
     Ok((
         Tensor::from_vec(batch.values, (n, 1, SIZE, SIZE, SIZE), &Device::Cpu)?,
         Tensor::from_vec(labels, (n, SIZE, SIZE, SIZE), &Device::Cpu)?,

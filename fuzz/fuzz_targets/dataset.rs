@@ -48,7 +48,6 @@ fuzz_target!(|bytes: &[u8]| {
     match Dataset::open(&path) {
         Ok(dataset) if dataset.meta().item_len() <= MAX_ITEM_LEN && dataset.len() <= 64 => {
             for item in 0..dataset.len() {
-                let _ = dataset.read(item);
                 let _ = (dataset.points(item), dataset.mesh(item));
                 let _ = (dataset.voxel_labels(item), dataset.read_block(item, [-1, 1, 0], [3; 3]));
             }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 use steer3d::dataset::Fit;
 use steer3d::eval::AnswerKind;
 use steer3d::files::AtPath;
 use steer3d::predict::{
-    Answer, BUILTIN, Builtin, Identity, Inputs, Kind, Model, Named, Options, Output as RecordFile,
-    PredictError, Record, Windows, predict,
+    Answer, BUILTIN, Builtin, Identity, Inputs, Kind, MapFormat, Model, Named, Options,
+    Output as RecordFile, PredictError, Record, Windows, predict,
 };
 use steer3d::ranks::Rank;
 use steer3d::report::Text;
@@ -65,6 +66,9 @@ pub(crate) struct PredictArgs {
     /// For labels of voxels: write the probability of every class, too
     #[arg(long, requires = "out")]
     probabilities: bool,
+    /// For labels of voxels: write all maps in this format, instead of each in that of its file
+    #[arg(long, value_name = "FORMAT", requires = "out", value_parser = map_formats())]
+    map_format: Option<MapFormat>,
     /// For labels of voxels: take volumes in windows of D,H,W voxels, or one number for a cube, weighed by Gaussians, as a
     /// network with norms of whole volumes needs where memory is short; others give the same by planes, without windows
     #[arg(long, value_parser = edges, value_name = "D,H,W")]
@@ -176,7 +180,18 @@ fn listed(args: &PredictArgs, model: &Model) -> Result<Inputs> {
         };
         lines = Rank::current().from_first(read)?;
     }
-    Ok(Inputs::of(&args.inputs, || Box::new(Cursor::new(lines)) as Box<dyn BufRead>, model)?)
+    let inputs =
+        Inputs::of(&args.inputs, || Box::new(Cursor::new(lines)) as Box<dyn BufRead>, model)?;
+    Ok(match args.map_format {
+        Some(format) => inputs.with_map_format(format),
+        None => inputs,
+    })
+}
+
+/// Parses a format of maps by what names of such files end in.
+fn map_formats() -> impl TypedValueParser<Value = MapFormat> {
+    let format = |name: String| MapFormat::of_extension(&name).ok_or("no format of maps");
+    PossibleValuesParser::new(MapFormat::ALL.map(MapFormat::extension)).try_map(format)
 }
 
 fn opened(name: &str, args: &PredictArgs, device: &Device) -> Result<Model> {
@@ -195,11 +210,10 @@ fn opened(name: &str, args: &PredictArgs, device: &Device) -> Result<Model> {
 fn places(args: &PredictArgs, model: &Model) -> Result<(Option<PathBuf>, Option<PathBuf>)> {
     let Some(out) = &args.out else { return Ok((None, None)) };
     if model.answers() != AnswerKind::Voxels {
-        if args.probabilities {
-            bail!(
-                "--probabilities: expected a model that labels voxels; {} does not",
-                model.name()
-            );
+        let asked =
+            [("--probabilities", args.probabilities), ("--map-format", args.map_format.is_some())];
+        if let Some((option, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+            bail!("{option}: expected a model that labels voxels; {} does not", model.name());
         }
         Kind::of(out)?;
         return Ok((None, Some(out.clone())));

@@ -4,13 +4,15 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hdf5::file::LibraryVersion;
 use hdf5::types::FixedUnicode;
 use hdf5::{Extent, H5Type, Hyperslab, SimpleExtents};
 use hdf5_reader::{Datatype, StringEncoding, StringPadding, StringSize};
 use ndarray::ArrayViewD;
+use steer3d_files::temporary_beside;
+use tempfile::NamedTempFile;
 
 use crate::error::{Context, DatasetError};
 use crate::meta::{DatasetMeta, Grids};
@@ -200,9 +202,10 @@ impl<T> Column<T> {
         [&[rows], self.row.as_ref()].concat()
     }
 
-    /// Rows in a chunk: one, or about 256 KiB of them.
+    /// Rows in a chunk: one, or about 256 KiB of them; 128 bytes for a fuzzer, which reads small files often.
     fn chunk_rows(&self) -> usize {
-        let rows = (1 << 18) / (self.width() * size_of::<T>());
+        let bytes = if cfg!(fuzzing) { 1 << 7 } else { 1 << 18 };
+        let rows = bytes / (self.width() * size_of::<T>());
         if self.row_chunks { 1 } else { rows.max(1) }
     }
 }
@@ -301,16 +304,21 @@ pub(crate) struct DatasetFile {
     pub(crate) path: PathBuf,
 }
 
-/// Makes files whose headers and indices carry checksums and no times. Nobody reads a file before it has its name,
-/// so none is locked: not all network file systems can, and a program started meanwhile would hold the lock.
-pub(crate) fn file_builder() -> hdf5::FileBuilder {
+/// A file in the folder of `path` whose headers and indices carry checksums and no times. Nobody reads a file before it has
+/// its name, so none is locked: not all network file systems can, and a program started meanwhile would hold the lock.
+pub(crate) fn file_beside(path: &Path) -> Result<(hdf5::File, NamedTempFile), DatasetError> {
+    hdf5::silence_errors(true);
+    let temporary = temporary_beside(path).at(path, "")?;
+    // Libraries that cannot be told not to lock a file lock it themselves.
+    #[cfg(not(feature = "static-hdf5"))]
+    temporary.as_file().unlock().at(path, "")?;
     let mut builder = hdf5::FileBuilder::new();
     builder.with_fapl(|plist| plist.libver_bounds(LibraryVersion::V110, LibraryVersion::V110));
     // Libraries before 1.10.7 cannot be told so.
     #[cfg(feature = "static-hdf5")]
     builder.with_fapl(|plist| plist.file_locking(false));
     builder.with_fcpl(|plist| plist.obj_track_times(false));
-    builder
+    Ok((builder.create(temporary.path()).at(path, "/")?, temporary))
 }
 
 impl DatasetFile {

@@ -316,7 +316,7 @@ impl RandomDistortion {
         item: usize,
         grid: &Grid,
         values: &mut [f32],
-        labels: &mut [u8],
+        labels: &mut [Option<u8>],
         targets: &mut [f32],
     ) -> Result<(), VolumeError> {
         let meta = dataset.meta();

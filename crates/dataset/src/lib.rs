@@ -18,6 +18,7 @@ mod error;
 mod export;
 mod item;
 mod loader;
+mod maps;
 mod meta;
 mod patch;
 mod reader;
@@ -40,10 +41,11 @@ pub use distort::{Chance, Distortion, Distortions, RandomDistortion};
 pub use error::DatasetError;
 pub use item::Item;
 pub use loader::{Batch, Loader, LoaderOptions, RandomRotation, Turns};
+pub use maps::Hdf5Map;
 pub use meta::{
     DatasetMeta, Grids, MAX_TARGETS, Provenance, SCHEMA_VERSION, Skipped, Split, Storage, Tasks,
 };
-pub use patch::{Patch, RandomPatch};
+pub use patch::{Patch, RandomPatch, Sample};
 pub use reader::{Dataset, is_hdf5};
 pub use recipe::{Atoms, Fit, Intensity, Prepared, Recipe, Unsuited, name_of};
 pub use source::{

@@ -15,7 +15,7 @@ use steer3d_so3::{Rotation, Stream};
 
 use crate::distort::RandomDistortion;
 use crate::error::DatasetError;
-use crate::patch::{RandomPatch, cut, moved_labels};
+use crate::patch::{RandomPatch, Sample, cut, moved_labels};
 use crate::reader::Dataset;
 use steer3d_volume::resample::{Interpolation, rotate_into};
 use steer3d_volume::volume::{Grid, check_finite, checked_len};
@@ -79,6 +79,10 @@ impl RandomRotation {
             }
         }
     }
+
+    fn of_sample(&self, sample: &Sample) -> Rotation {
+        Self { epoch: sample.epoch(self.epoch), ..*self }.of(sample.item)
+    }
 }
 
 /// How a [`Loader`] reads.
@@ -91,7 +95,7 @@ pub struct LoaderOptions {
     pub ahead: usize,
     /// Random rotation of every volume.
     pub rotation: Option<RandomRotation>,
-    /// Random box of every volume, instead of the whole.
+    /// Random box of every volume, instead of the whole; samples that have a box are read there.
     pub patch: Option<RandomPatch>,
     /// Random distortion of every volume, after its rotation.
     pub distortion: Option<RandomDistortion>,
@@ -108,6 +112,22 @@ impl Default for LoaderOptions {
     }
 }
 
+impl LoaderOptions {
+    /// Reads the share of a batch.
+    fn read(&self, dataset: &Dataset, samples: &[Sample]) -> Result<Batch, DatasetError> {
+        let (rotation, part) = (self.rotation.as_ref(), self.share.of(samples.len()));
+        let own = &samples[part.clone()];
+        let mut batch = match &self.patch {
+            None => Batch::read_part(dataset, samples, part, rotation)?,
+            Some(patch) => Batch::read_boxes(dataset, own, rotation, patch)?,
+        };
+        if let Some(distortion) = &self.distortion {
+            batch.distort_samples(dataset, own, distortion)?;
+        }
+        Ok(batch)
+    }
+}
+
 /// Some items of a dataset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
@@ -121,14 +141,18 @@ pub struct Batch {
     pub labels: Vec<u32>,
     /// N × T target values, turned with the items; none where the dataset has no targets.
     pub targets: Vec<f32>,
-    /// N × D × H × W labels of voxels, turned with the items (nearest voxel, 0 from outside); none where the
-    /// dataset has none.
-    pub voxel_labels: Vec<u8>,
+    /// N × D × H × W labels of voxels, turned with the items (nearest voxel, 0 from outside); `None` for the voxels that a
+    /// batch or a box has around a volume; empty where the dataset has none.
+    pub voxel_labels: Vec<Option<u8>>,
+}
+
+fn samples(items: &[usize]) -> Vec<Sample> {
+    items.iter().map(|&item| item.into()).collect()
 }
 
 impl Batch {
     /// Reads the batch of some items, turned if asked for. Where they have several shapes, all get the largest D, H and W,
-    /// with zeros (and voxels of the first class) around smaller ones.
+    /// with zeros (and voxels without a label) around smaller ones.
     ///
     /// # Errors
     /// As [`Dataset::read`], and if the largest D, H and W make too large a volume.
@@ -137,31 +161,32 @@ impl Batch {
         items: &[usize],
         rotation: Option<&RandomRotation>,
     ) -> Result<Self, DatasetError> {
-        Self::read_part(dataset, items, 0..items.len(), rotation)
+        Self::read_part(dataset, &samples(items), 0..items.len(), rotation)
     }
 
-    /// Reads a part of such a batch: these of its items, of the shape that they have in the whole batch.
+    /// Reads a part of such a batch: these of its samples, of the shape that they have in the whole batch.
     ///
     /// # Errors
     /// As [`read`](Self::read).
     fn read_part(
         dataset: &Dataset,
-        items: &[usize],
+        samples: &[Sample],
         part: Range<usize>,
         rotation: Option<&RandomRotation>,
     ) -> Result<Self, DatasetError> {
-        items.iter().try_for_each(|&item| dataset.check_item(item))?;
-        let shapes = || items.iter().map(|&item| dataset.grid(item).dims());
+        samples.iter().try_for_each(|sample| dataset.check_item(sample.item))?;
+        let shapes = || samples.iter().map(|sample| dataset.grid(sample.item).dims());
         let dims = shapes().reduce(|a, b| from_fn(|axis| a[axis].max(b[axis])));
         let dims = dims.unwrap_or(dataset.meta().dims);
         let channels = dataset.meta().channels;
-        let first = items.first().copied().unwrap_or_default();
+        let first = samples.first().map_or(0, |sample| sample.item);
         let len = checked_len(channels, dims).map_err(|e| dataset.at_item(first, e))?;
-        let items = &items[part];
-        let mut values = vec![0.0; items.len() * len];
+        let samples = &samples[part];
+        let mut values = vec![0.0; samples.len() * len];
         let mut voxel_labels = vec![];
-        for (&item, target) in items.iter().zip(values.chunks_exact_mut(len)) {
-            let turn = rotation.map(|rotation| rotation.of(item));
+        for (sample, target) in samples.iter().zip(values.chunks_exact_mut(len)) {
+            let item = sample.item;
+            let turn = rotation.map(|rotation| rotation.of_sample(sample));
             let own = dataset.grid(item).dims();
             let before = from_fn(|axis| -((dims[axis] - own[axis]) as isize / 2));
             let labels = match &turn {
@@ -170,15 +195,15 @@ impl Batch {
             };
             if own == dims {
                 dataset.read_turned(item, turn.as_ref(), target)?;
-                voxel_labels.extend(labels);
+                voxel_labels.extend(labels.into_iter().map(Some));
             } else {
                 let mut smaller = vec![0.0; dataset.item_len(item)];
                 dataset.read_turned(item, turn.as_ref(), &mut smaller)?;
-                target.copy_from_slice(&cut(&smaller, own, before, dims));
-                voxel_labels.extend(cut(&labels, own, before, dims));
+                target.copy_from_slice(&cut::<_, f32>(&smaller, own, before, dims));
+                voxel_labels.extend(cut::<_, Option<u8>>(&labels, own, before, dims));
             }
         }
-        Ok(Self::of(dataset, items, rotation, dims, values, voxel_labels))
+        Ok(Self::of(dataset, samples, rotation, dims, values, voxel_labels))
     }
 
     /// Reads a box of each of some items, turned if asked for.
@@ -191,31 +216,41 @@ impl Batch {
         rotation: Option<&RandomRotation>,
         patch: &RandomPatch,
     ) -> Result<Self, DatasetError> {
+        Self::read_boxes(dataset, &samples(items), rotation, patch)
+    }
+
+    fn read_boxes(
+        dataset: &Dataset,
+        samples: &[Sample],
+        rotation: Option<&RandomRotation>,
+        patch: &RandomPatch,
+    ) -> Result<Self, DatasetError> {
         let (mut values, mut voxel_labels) = (vec![], vec![]);
-        for &item in items {
-            let turn = rotation.map(|rotation| rotation.of(item));
-            let read = dataset.read_patch(item, patch, turn.as_ref())?;
+        for sample in samples {
+            let turn = rotation.map(|rotation| rotation.of_sample(sample));
+            let read = dataset.read_sample(sample, patch, turn.as_ref())?;
             values.extend(read.values);
             voxel_labels.extend(read.labels);
         }
-        Ok(Self::of(dataset, items, rotation, patch.dims, values, voxel_labels))
+        Ok(Self::of(dataset, samples, rotation, patch.dims, values, voxel_labels))
     }
 
     fn of(
         dataset: &Dataset,
-        items: &[usize],
+        samples: &[Sample],
         rotation: Option<&RandomRotation>,
         dims: [usize; 3],
         values: Vec<f32>,
-        voxel_labels: Vec<u8>,
+        voxel_labels: Vec<Option<u8>>,
     ) -> Self {
+        let items: Vec<usize> = samples.iter().map(|sample| sample.item).collect();
         let labels = items.iter().map(|&item| dataset.labels()[item]).collect();
-        let targets = items.iter().flat_map(|&item| match rotation {
-            None => dataset.targets(item).to_vec(),
-            Some(rotation) => dataset.rotated_targets(item, &rotation.of(item)),
+        let targets = samples.iter().flat_map(|sample| match rotation {
+            None => dataset.targets(sample.item).to_vec(),
+            Some(rotation) => dataset.rotated_targets(sample.item, &rotation.of_sample(sample)),
         });
         let targets = targets.map(|x| x as f32).collect();
-        Self { items: items.to_vec(), dims, values, labels, targets, voxel_labels }
+        Self { items, dims, values, labels, targets, voxel_labels }
     }
 }
 
@@ -229,18 +264,31 @@ impl Batch {
         dataset: &Dataset,
         distortion: &RandomDistortion,
     ) -> Result<(), DatasetError> {
+        let samples = samples(&self.items);
+        self.distort_samples(dataset, &samples, distortion)
+    }
+
+    /// [`distort`](Self::distort) where these samples were read.
+    fn distort_samples(
+        &mut self,
+        dataset: &Dataset,
+        samples: &[Sample],
+        distortion: &RandomDistortion,
+    ) -> Result<(), DatasetError> {
         fn part<T>(all: &mut [T], items: usize, i: usize) -> &mut [T] {
             let each = all.len() / items;
             &mut all[i * each..(i + 1) * each]
         }
-        let count = self.items.len();
-        for (i, &item) in self.items.iter().enumerate() {
+        let count = samples.len();
+        for (i, sample) in samples.iter().enumerate() {
+            let item = sample.item;
+            let own = RandomDistortion { epoch: sample.epoch(distortion.epoch), ..*distortion };
             let values = part(&mut self.values, count, i);
             let labels = part(&mut self.voxel_labels, count, i);
             let targets = part(&mut self.targets, count, i);
             let grid = Grid::new(self.dims, dataset.grid(item).voxel_size());
-            let done = grid
-                .and_then(|grid| distortion.distort(dataset, item, &grid, values, labels, targets));
+            let done =
+                grid.and_then(|grid| own.distort(dataset, item, &grid, values, labels, targets));
             done.map_err(|source| dataset.at_item(item, source))?;
         }
         Ok(())
@@ -308,12 +356,14 @@ impl Dataset {
             return Ok(labels);
         }
         let grid = self.grid(item);
+        let labels: Vec<Option<u8>> = labels.into_iter().map(Some).collect();
         let turned = moved_labels(&labels, |labels, scalar, how| {
             let mut turned = vec![0.0; labels.len()];
             rotate_into(&labels, &grid, scalar, rotation, how, &mut turned)?;
             Ok(turned)
         });
-        turned.map_err(|source| self.at_item(item, source))
+        let turned = turned.map_err(|source| self.at_item(item, source))?;
+        Ok(turned.into_iter().flatten().collect())
     }
 }
 
@@ -352,6 +402,17 @@ impl Loader {
         batches: Vec<Vec<usize>>,
         options: LoaderOptions,
     ) -> Self {
+        let samples = |items: Vec<usize>| items.into_iter().map(Sample::from).collect::<Vec<_>>();
+        Self::of_samples(scope, dataset, batches.into_iter().map(samples).collect(), options)
+    }
+
+    /// Begins to read `batches` of samples.
+    pub fn of_samples<'scope, 'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        dataset: &'env Dataset,
+        batches: Vec<Vec<Sample>>,
+        options: LoaderOptions,
+    ) -> Self {
         let count = batches.len();
         let ahead = options.ahead.max(1);
         let threads = options.threads.clamp(1, ahead.min(count.max(1)));
@@ -361,21 +422,9 @@ impl Loader {
             let (sender, receiver) = sync_channel(ahead / threads - 1);
             let batches = Arc::clone(&batches);
             scope.spawn(move || {
-                for items in batches.iter().skip(first).step_by(threads) {
-                    let rotation = options.rotation.as_ref();
-                    let part = options.share.of(items.len());
-                    let batch = match &options.patch {
-                        None => Batch::read_part(dataset, items, part, rotation),
-                        Some(patch) => Batch::read_patches(dataset, &items[part], rotation, patch),
-                    };
-                    let batch = batch.and_then(|mut batch| {
-                        if let Some(distortion) = &options.distortion {
-                            batch.distort(dataset, distortion)?;
-                        }
-                        Ok(batch)
-                    });
+                for samples in batches.iter().skip(first).step_by(threads) {
                     // Once the loader is dropped, nobody receives.
-                    if sender.send(batch).is_err() {
+                    if sender.send(options.read(dataset, samples)).is_err() {
                         break;
                     }
                 }

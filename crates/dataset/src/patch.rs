@@ -15,7 +15,8 @@ use crate::recipe::scalars;
 ///
 /// With the chance `foreground` its middle is a voxel that is not of the first class: a class of those that the item has
 /// is drawn, then one of its voxels (as nnU-Net does, Isensee et al. 2021). Else every place is as likely. A box lies
-/// within the volume where that is as long, and has the volume in its middle, with zeros around it, where it is shorter.
+/// within the volume where that is as long, and has the volume in its middle, with zeros without labels around it, where it
+/// is shorter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RandomPatch {
     /// Seed of the places.
@@ -33,8 +34,33 @@ pub struct RandomPatch {
 pub struct Patch {
     /// C × D × H × W values.
     pub values: Vec<f32>,
-    /// D × H × W labels of voxels; none where the dataset has none.
-    pub labels: Vec<u8>,
+    /// D × H × W labels of voxels, `None` outside of the volume; empty where the dataset has none.
+    pub labels: Vec<Option<u8>>,
+}
+
+/// An entry of a batch: an item, or one of several boxes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Index of the item.
+    pub item: usize,
+    /// Tells the samples of an item in an epoch apart, each of which has rotations and distortions of its own; 0 has those
+    /// of the item.
+    pub number: u32,
+    /// The first voxel z, y, x of its box, where boxes are read and this one is not drawn.
+    pub first: Option<[isize; 3]>,
+}
+
+impl From<usize> for Sample {
+    fn from(item: usize) -> Self {
+        Self { item, number: 0, first: None }
+    }
+}
+
+impl Sample {
+    /// What stands for an epoch (below 2³²) in the keys of its draws.
+    pub(crate) fn epoch(&self, epoch: u64) -> u64 {
+        epoch | (u64::from(self.number) << 32)
+    }
 }
 
 impl RandomPatch {
@@ -74,10 +100,10 @@ fn place(voxel: usize, [_, h, w]: [usize; 3]) -> [usize; 3] {
     [voxel / (h * w), voxel / w % h, voxel % w]
 }
 
-/// The box of `to` voxels D, H, W from the voxel `first` = z, y, x on, with zeros where it reaches beyond the `from`
-/// voxels of each channel.
-pub(crate) fn cut<T: Copy + Default>(
-    values: &[T],
+/// The box of `to` voxels D, H, W from the voxel `first` = z, y, x on, with zeros (no labels) where it reaches beyond the
+/// `from` voxels of each channel.
+pub(crate) fn cut<S: Copy, T: Copy + Default + From<S>>(
+    values: &[S],
     from: [usize; 3],
     first: [isize; 3],
     to: [usize; 3],
@@ -98,7 +124,8 @@ pub(crate) fn cut<T: Copy + Default>(
                 let target_at =
                     (z as usize * to[1] + y as usize) * to[2] + inside[2].start as usize;
                 if len > 0 {
-                    target[target_at..][..len].copy_from_slice(&source[source_at..][..len]);
+                    let (source, target) = (&source[source_at..], &mut target[target_at..][..len]);
+                    target.iter_mut().zip(source).for_each(|(to, from)| *to = (*from).into());
                 }
             }
         }
@@ -131,7 +158,7 @@ impl Dataset {
             vec![0.0; self.meta().channels * block.voxels()]
         } else {
             let values = self.planes(item, planes)?;
-            cut(&values, from, [first[0] - start, first[1], first[2]], dims)
+            cut::<_, f32>(&values, from, [first[0] - start, first[1], first[2]], dims)
         };
         let size = grid.voxel_size();
         let origin = from_fn(|i| origin[i] + first[2 - i] as f64 * size[i]);
@@ -150,19 +177,32 @@ impl Dataset {
         patch: &RandomPatch,
         rotation: Option<&Rotation>,
     ) -> Result<Patch, DatasetError> {
+        self.read_sample(&item.into(), patch, rotation)
+    }
+
+    /// [`read_patch`](Self::read_patch) of the box of a sample, where it has one.
+    pub(crate) fn read_sample(
+        &self,
+        sample: &Sample,
+        patch: &RandomPatch,
+        rotation: Option<&Rotation>,
+    ) -> Result<Patch, DatasetError> {
+        let item = sample.item;
         self.check_item(item)?;
         let grid = self.grid(item);
+        let first =
+            |labels: &[u8]| sample.first.unwrap_or_else(|| patch.first(item, &grid, labels));
         if let Some(rotation) = rotation.filter(|_| self.can_voxelise()) {
             let mut values = vec![0.0; self.item_len(item)];
             self.read_rotated(item, rotation, &mut values)?;
             let labels = self.rotated_voxel_labels(item, rotation)?;
-            let first = patch.first(item, &grid, &labels);
+            let first = first(&labels);
             let values = cut(&values, grid.dims(), first, patch.dims);
             let labels = cut(&labels, grid.dims(), first, patch.dims);
             return Ok(Patch { values, labels });
         }
         let labels = self.voxel_labels(item)?;
-        let first = patch.first(item, &grid, &labels);
+        let first = first(&labels);
         let Some(rotation) = rotation else {
             let values = self.read_block(item, first, patch.dims)?.into_data();
             let labels = cut(&labels, grid.dims(), first, patch.dims);
@@ -178,7 +218,7 @@ impl Dataset {
             turned_box(values, (grid.voxel_size(), dims), patch.dims, irreps, rotation, how)
         };
         let values = turn(block, irreps, Interpolation::Trilinear).map_err(at_item)?;
-        let labels = cut(&labels, grid.dims(), first, dims);
+        let labels: Vec<Option<u8>> = cut(&labels, grid.dims(), first, dims);
         if labels.is_empty() {
             return Ok(Patch { values, labels });
         }
@@ -187,14 +227,17 @@ impl Dataset {
     }
 }
 
-/// Labels after what `how` does to a channel of scalars by the nearest voxel.
+/// What stands for a voxel without a label among those of others.
+const NO_LABEL: f32 = -1.0;
+
+/// Labels after what `how` does to a channel of scalars by the nearest voxel, which is 0 outside.
 pub(crate) fn moved_labels(
-    labels: &[u8],
+    labels: &[Option<u8>],
     how: impl FnOnce(Vec<f32>, &Irreps, Interpolation) -> Result<Vec<f32>, VolumeError>,
-) -> Result<Vec<u8>, VolumeError> {
-    let values = labels.iter().map(|&label| label.into()).collect();
+) -> Result<Vec<Option<u8>>, VolumeError> {
+    let values = labels.iter().map(|label| label.map_or(NO_LABEL, f32::from)).collect();
     let moved = how(values, &scalars(1)?, Interpolation::Nearest)?;
-    Ok(moved.into_iter().map(|label| label as u8).collect())
+    Ok(moved.into_iter().map(|label| (label >= 0.0).then_some(label as u8)).collect())
 }
 
 /// How many voxels more to each side, D, H, W, a box of `dims` needs to be turned by `rotation`.

@@ -297,7 +297,8 @@ impl Recipe {
                 if points.is_empty() {
                     let names = channels.names().join(", ");
                     let expected = format!("at least one atom of the chosen ones ({names})");
-                    return Err(Unsuited::Kind { expected, found: "none" });
+                    let found = "none; give a file that has some, or choose other atoms";
+                    return Err(Unsuited::Kind { expected, found });
                 }
                 Ok(Prepared::Points(points))
             }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use hdf5::types::{FixedAscii, FixedUnicode};
-use steer3d_files::{persist, temporary_beside};
+use steer3d_files::persist;
 use steer3d_volume::points::PointCloud;
 use steer3d_volume::volume::Volume;
 use tempfile::NamedTempFile;
 
-use crate::columns::{self, DatasetFile, ItemRows, Rows, file_builder};
+use crate::columns::{self, DatasetFile, ItemRows, Rows, file_beside};
 use crate::columns::{MAX_ID_BYTES, MAX_ITEMS, MAX_META_BYTES, MAX_POINTS, MAX_SOURCE_BYTES};
 use crate::error::{Context, DatasetError};
 use crate::item::{Item, Parts, dims_of, row_of};
@@ -53,13 +53,8 @@ impl DatasetWriter {
     /// If the description is inconsistent or the folder cannot be written.
     pub fn create(path: impl Into<PathBuf>, meta: DatasetMeta) -> Result<Self, DatasetError> {
         let path = path.into();
-        hdf5::silence_errors(true);
         meta.check().map_err(|source| DatasetError::Meta { path: path.clone(), source })?;
-        let temporary = temporary_beside(&path).at(&path, "")?;
-        // Libraries that cannot be told not to lock a file lock it themselves.
-        #[cfg(not(feature = "static-hdf5"))]
-        temporary.as_file().unlock().at(&path, "")?;
-        let file = file_builder().create(temporary.path()).at(&path, "/")?;
+        let (file, temporary) = file_beside(&path)?;
         Ok(Self {
             targets: None,
             voxel_labels: Rows::new(columns::voxel_labels(&meta)),

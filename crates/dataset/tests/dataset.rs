@@ -149,7 +149,8 @@ fn targets_and_labels_of_voxels_are_written_read_and_turned() {
     }
     let batch = Batch::read(&dataset, &[2, 0], None).unwrap();
     assert_eq!(batch.targets[..3], [3.0, 6.0, -1.5]);
-    assert_eq!(batch.voxel_labels[voxels..], voxel_labels(0)[..voxels]);
+    let labels: Vec<_> = voxel_labels(0)[..voxels].iter().copied().map(Some).collect();
+    assert_eq!(batch.voxel_labels[voxels..], labels);
     let turns = RandomRotation { seed: 1, epoch: 0, turns: Turns::So3 { fraction: 1.0 } };
     let turned = Batch::read(&dataset, &[2], Some(&turns)).unwrap();
     let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();

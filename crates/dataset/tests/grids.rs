@@ -5,8 +5,9 @@ use std::path::Path;
 use nalgebra::{Matrix3, Rotation3, Vector3};
 use proptest::prelude::*;
 use steer3d_dataset::{
-    Batch, Dataset, DatasetMeta, DatasetWriter, Fractions, Grids, ImportOptions, Item, Listing,
-    RandomPatch, RandomRotation, RecipeOptions, Split, Storage, Tasks, Turns, build, files,
+    Batch, Chance, Dataset, DatasetMeta, DatasetWriter, Distortion, Distortions, Fractions, Grids,
+    ImportOptions, Item, Listing, Loader, LoaderOptions, RandomDistortion, RandomPatch,
+    RandomRotation, RecipeOptions, Sample, Split, Storage, Tasks, Turns, build, files,
 };
 use steer3d_formats::{Voxels, write_volume};
 use steer3d_so3::Stream;
@@ -140,8 +141,8 @@ fn patches_lie_within_and_about_foreground() {
             let read = data.read_patch(item, &patch, None).unwrap();
             assert_eq!(read, data.read_patch(item, &patch, None).unwrap());
             assert_eq!(read.values, data.read_block(item, first, [3, 3, 3]).unwrap().data());
-            high += usize::from(read.labels[13] == 2);
-            assert!(read.labels.iter().any(|&label| label > 0));
+            high += usize::from(read.labels[13] == Some(2));
+            assert!(read.labels.iter().any(|&label| label > Some(0)));
         }
     }
     // Both classes are drawn as often, though the second has half the voxels; near a border the box is moved.
@@ -199,9 +200,16 @@ fn a_turned_patch_is_the_patch_of_the_turned_volume() {
             let labels = turned.values.iter().map(|&v| u8::from(v > 0.5));
             let near = |v: f32| (v - 0.5).abs() < 1e-5;
             let wrong = labels.zip(&turned.labels).zip(&turned.values);
-            assert!(wrong.into_iter().all(|((a, b), &v)| a == *b || near(v)));
+            assert!(wrong.into_iter().all(|((a, b), &v)| Some(a) == *b || near(v)));
         }
     }
+}
+
+/// How many voxels are of each class.
+fn counts(labels: impl IntoIterator<Item = u8>) -> [usize; 3] {
+    let mut counts = [0; 3];
+    labels.into_iter().for_each(|label| counts[usize::from(label)] += 1);
+    counts
 }
 
 #[test]
@@ -210,16 +218,22 @@ fn a_batch_is_padded_to_its_largest_volume() {
     let data = written(&folder.path().join("own.h5"), 2, Storage::F32, 3);
     let batch = Batch::read(&data, &[0, 1, 2], None).unwrap();
     assert_eq!(batch.dims, [12, 7, 9]);
+    let always = Chance { probability: 1.0, ..Distortion::Mirror.standard() };
+    let distortions = Distortions::default().with(Distortion::Mirror, always);
+    let mut mirrored = batch.clone();
+    let distortion = RandomDistortion { seed: 1, epoch: 0, distortions, targets: false };
+    mirrored.distort(&data, &distortion).unwrap();
+    assert_ne!(mirrored, batch);
     let len = 12 * 7 * 9;
     for i in 0..3 {
         let whole = volume(2, i);
         let sum = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>();
         let part = &batch.values[i * 2 * len..][..2 * len];
         assert_eq!(sum(part), sum(whole.data()));
-        let count = |labels: &[u8], class| labels.iter().filter(|l| **l == class).count();
-        for class in 1..3 {
-            let found = count(&batch.voxel_labels[i * len..][..len], class);
-            assert_eq!(found, count(&labels(&whole), class));
+        // What is put around a volume has no labels, and none after a mirror.
+        for batch in [&batch, &mirrored] {
+            let found = batch.voxel_labels[i * len..][..len].iter().copied().flatten();
+            assert_eq!(counts(found), counts(labels(&whole)));
         }
     }
     // The smallest lies in the middle: (12 - 3) / 2, (7 - 3) / 2, (9 - 3) / 2.
@@ -229,6 +243,54 @@ fn a_batch_is_padded_to_its_largest_volume() {
     let rotation = RandomRotation { seed: 1, epoch: 0, turns };
     let turned = Batch::read(&data, &[0, 1, 2], Some(&rotation)).unwrap();
     assert_eq!((turned.dims, turned.voxel_labels.len()), (batch.dims, 3 * len));
+}
+
+#[test]
+fn what_a_box_has_around_a_volume_has_no_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = written(&folder.path().join("own.h5"), 1, Storage::F32, 3);
+    let patch = RandomPatch { seed: 1, epoch: 0, dims: [17, 16, 15], foreground: 0.5 };
+    let turn = steer3d_so3::Rotation::from_axis_angle(&Vector3::y_axis(), 0.2);
+    for item in 0..3 {
+        let whole = labels(&volume(1, item));
+        let plain = data.read_patch(item, &patch, None).unwrap().labels;
+        assert_eq!(plain.len(), 17 * 16 * 15);
+        assert_eq!(counts(plain.iter().copied().flatten()), counts(whole.iter().copied()));
+        // As many voxels as before, but for those at the surface.
+        let turned = data.read_patch(item, &patch, Some(&turn)).unwrap().labels;
+        let (found, before) = (turned.iter().flatten().count(), whole.len());
+        assert!(found > before / 2 && found < 2 * before, "{found} {before}");
+    }
+}
+
+/// Samples with boxes are read there, each with draws of its own.
+#[test]
+fn boxes_are_read_where_samples_have_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = written(&folder.path().join("own.h5"), 1, Storage::F32, 3);
+    let sample = |item, number, first| Sample { item, number, first: Some(first) };
+    let samples = [sample(1, 0, [3, 2, 1]), sample(1, 1, [3, 2, 1]), sample(0, 0, [2, 4, 6])];
+    let patch = Some(RandomPatch { seed: 1, epoch: 1, dims: [3, 3, 3], foreground: 1.0 });
+    let read = |rotation| {
+        let options = LoaderOptions { patch, rotation, ..LoaderOptions::default() };
+        let batches = vec![samples.to_vec(), samples[2..].to_vec()];
+        std::thread::scope(|scope| {
+            let loader = Loader::of_samples(scope, &data, batches, options);
+            loader.collect::<Result<Vec<_>, _>>().unwrap()
+        })
+    };
+    let plain = read(None);
+    assert_eq!((&plain[0].items[..], &plain[1].items[..]), (&[1, 1, 0][..], &[0][..]));
+    for (i, Sample { item, first, .. }) in samples.into_iter().enumerate() {
+        let expected = data.read_block(item, first.unwrap(), [3; 3]).unwrap();
+        assert_eq!(plain[0].values[27 * i..][..27], *expected.data());
+        let labels: Vec<_> = labels(&expected).into_iter().map(Some).collect();
+        assert_eq!(plain[0].voxel_labels[27 * i..][..27], labels);
+    }
+    let turns = Turns::So3 { fraction: 1.0 };
+    let turned = read(Some(RandomRotation { seed: 1, epoch: 1, turns }));
+    assert_ne!(turned[0].values[..27], turned[0].values[27..54]);
+    assert_eq!(turned[0].values[54..], turned[1].values);
 }
 
 /// Writes maps of three shapes with masks and a table of them.

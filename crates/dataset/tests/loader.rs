@@ -360,7 +360,7 @@ fn labels_move_with_the_values() {
             let before = batch.voxel_labels.clone();
             batch.distort(&dataset, &distortion).unwrap();
             moved += usize::from(before != batch.voxel_labels);
-            for (value, label) in batch.values.iter().zip(&batch.voxel_labels) {
+            for (value, label) in batch.values.iter().zip(batch.voxel_labels.iter().flatten()) {
                 // The nearest voxel is half a diagonal away at most, over which a value changes by less than this.
                 let unsure = !exact && (value - 0.5).abs() < 0.45;
                 inside += usize::from(*label);

@@ -5,6 +5,32 @@ use crate::measure::Measure;
 use crate::metrics::Bootstrap;
 use crate::protocol::Transform;
 
+/// What a model gives for a volume.
+pub(crate) enum Given {
+    /// Logits of classes, or values.
+    Numbers(Vec<f32>),
+    /// Labels of the voxels of the item as it is stored.
+    Labels(Vec<u8>),
+}
+
+impl Given {
+    /// The numbers; none where it has labels.
+    pub(crate) fn numbers(&self) -> &[f32] {
+        match self {
+            Self::Numbers(numbers) => numbers,
+            Self::Labels(_) => &[],
+        }
+    }
+
+    /// The labels; none where it has numbers.
+    pub(crate) fn labels(&self) -> &[u8] {
+        match self {
+            Self::Labels(labels) => labels,
+            Self::Numbers(_) => &[],
+        }
+    }
+}
+
 /// What is kept of the answers, \[item\]\[transformation\]\[number\].
 pub(crate) type Rows<'a> = [Vec<&'a [f64]>];
 
@@ -29,8 +55,8 @@ pub(crate) trait Answer: Sync {
         false
     }
 
-    /// What answers are compared with, from the answer to the unrotated item.
-    fn reference(&self, _place: usize, _unrotated: &[f32]) -> Result<Reference, EvalError> {
+    /// What answers are compared with, from the labels that the model gives the unrotated item.
+    fn reference(&self, _place: usize, _unrotated: &[u8]) -> Result<Reference, EvalError> {
         Ok(Reference { labels: vec![], unrotated: vec![] })
     }
 
@@ -39,7 +65,7 @@ pub(crate) trait Answer: Sync {
         &self,
         place: usize,
         transform: &Transform,
-        answer: &[f32],
+        answer: &Given,
         reference: Option<&Reference>,
     ) -> Result<Vec<f64>, EvalError>;
 

@@ -2,7 +2,7 @@
 
 use steer3d_dataset::Dataset;
 
-use crate::answer::{Answer, Found, Reference, Rows};
+use crate::answer::{Answer, Found, Given, Reference, Rows};
 use crate::error::EvalError;
 use crate::measure::{Entry, Unit};
 use crate::metrics::{
@@ -195,10 +195,10 @@ impl Answer for Classes {
         &self,
         _place: usize,
         _transform: &Transform,
-        answer: &[f32],
+        answer: &Given,
         _reference: Option<&Reference>,
     ) -> Result<Vec<f64>, EvalError> {
-        Ok(answer.iter().map(|&logit| logit.into()).collect())
+        Ok(answer.numbers().iter().map(|&logit| logit.into()).collect())
     }
 
     /// Logit of the right class less the largest other: negative where the model is wrong.

@@ -159,6 +159,18 @@ pub enum EvalError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// Logits could not be kept on disk until all planes of a volume were there.
+    #[error(
+        "cannot keep the logits of a volume in a temporary file in {}; free some space there, or name another folder \
+         in the variable TMPDIR",
+        folder.display()
+    )]
+    Temporary {
+        /// The folder of temporary files.
+        folder: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// A volume could not be rotated or voxelised.
     #[error(transparent)]
     Volume(#[from] steer3d_volume::VolumeError),

@@ -12,15 +12,16 @@ use steer3d_dataset::{Dataset, Grids, Split};
 use steer3d_ranks::{Number, Rank};
 use steer3d_so3::Rotation;
 
-use crate::answer::{Answer, Reference};
+use crate::answer::{Answer, Given, Reference};
 use crate::axes::failures_by_axis;
 use crate::error::EvalError;
 use crate::journal::Journal;
+use crate::labels::{Back, PlaneLabels};
 use crate::layers::layer_errors;
 use crate::material::Material;
 use crate::metrics::Bootstrap;
 use crate::predictor::AnswerSpec;
-use crate::predictor::{AnswerKind, Predictor};
+use crate::predictor::{AnswerKind, ModelError, Predictor};
 use crate::protocol::{Condition, MAX_BATCH_VALUES, Protocol, Search, Source, Transform};
 use crate::results::{ConditionReport, ModelReport, Prediction, SourceReport};
 use crate::search::Searched;
@@ -160,6 +161,13 @@ struct Job {
     transform: Transform,
 }
 
+impl Job {
+    /// The way from answers to the transformed item back to the item.
+    fn back(&self, dataset: &Dataset) -> Back {
+        Back::new(dataset.grid(self.item), &self.transform)
+    }
+}
+
 struct Run<'a> {
     model: &'a dyn Predictor,
     dataset: &'a Dataset,
@@ -278,7 +286,7 @@ impl Run<'_> {
         if self.answer.has_reference() {
             self.find_references(source, jobs, &answers, known)?;
         }
-        let row = |(job, answer): (&Job, &Vec<f32>)| {
+        let row = |(job, answer): (&Job, &Given)| {
             self.answer.row(job.place, &job.transform, answer, known.references.get(&job.place))
         };
         jobs.par_iter().zip(&answers).map(row).collect()
@@ -290,13 +298,13 @@ impl Run<'_> {
         &self,
         source: Source,
         jobs: &[Job],
-        answers: &[Vec<f32>],
+        answers: &[Given],
         Known { materials, references }: &mut Known,
     ) -> Result<(), EvalError> {
         references.retain(|place, _| jobs.iter().any(|job| job.place == *place));
         for (job, answer) in jobs.iter().zip(answers) {
             if job.condition == Condition::Unrotated {
-                references.insert(job.place, self.answer.reference(job.place, answer)?);
+                references.insert(job.place, self.answer.reference(job.place, answer.labels())?);
             }
         }
         let mut missing: Vec<Job> = vec![];
@@ -311,7 +319,7 @@ impl Run<'_> {
         }
         let answers = self.answers(&missing, &self.volumes(source, &missing, materials)?)?;
         for (job, answer) in missing.iter().zip(answers) {
-            references.insert(job.place, self.answer.reference(job.place, &answer)?);
+            references.insert(job.place, self.answer.reference(job.place, answer.labels())?);
         }
         Ok(())
     }
@@ -388,13 +396,69 @@ impl Run<'_> {
         Ok(Tensor::from_vec(values, (jobs.len(), channels, d, h, w), &Device::Cpu)?)
     }
 
-    /// The answers to a batch: a row for each volume.
-    fn answers(&self, jobs: &[Job], batch: &Tensor) -> Result<Vec<Vec<f32>>, EvalError> {
+    /// The answers to a batch. Labels of voxels are made at once, so that logits of all voxels need not be there.
+    fn answers(&self, jobs: &[Job], batch: &Tensor) -> Result<Vec<Given>, EvalError> {
+        let (_, _, d, h, w) = batch.dims5()?;
+        let voxels = self.spec.kind == AnswerKind::Voxels;
+        if voxels && self.model.gives_planes([d, h, w]) {
+            let one = |(i, job): (usize, &Job)| -> Result<Given, EvalError> {
+                self.labels_by_planes(job, &batch.narrow(0, i, 1)?)
+            };
+            return jobs.iter().enumerate().map(one).collect();
+        }
         let logits = self
             .model
             .logits_of(batch, self.dataset.own_voxel_size(jobs[0].item))
             .map_err(|source| EvalError::model(self.model, batch, source))?;
-        let expected = self.spec.shape_of(batch.dims());
+        let rows = self.rows_of(jobs, &logits, &self.spec.shape_of(batch.dims()))?;
+        drop(logits);
+        if !voxels {
+            return Ok(rows.into_iter().map(Given::Numbers).collect());
+        }
+        let (dataset, classes) = (self.dataset, self.spec.names.len());
+        let labels = |(job, row): (&Job, Vec<f32>)| {
+            job.back(dataset).labels(&row, classes).map(Given::Labels)
+        };
+        jobs.par_iter().zip(rows).map(labels).collect()
+    }
+
+    /// The labels of a volume, 1,C,D,H,W, whose logits come some planes at a time.
+    fn labels_by_planes(&self, job: &Job, volume: &Tensor) -> Result<Given, EvalError> {
+        let (_, channels, depth, h, w) = volume.dims5()?;
+        let mut labels = PlaneLabels::new(job.back(self.dataset), self.spec.names.len())?;
+        let mut done = 0;
+        let mut sink = |first: usize, logits: &Tensor| -> Result<(), ModelError> {
+            let planes = logits.dims().get(2).copied().unwrap_or(0);
+            if first != done || planes == 0 || planes > depth - done {
+                let problem =
+                    format!("gave {planes} planes from {first} on after {done} of {depth}");
+                return Err(EvalError::answer(self.model.name(), problem).into());
+            }
+            let expected = self.spec.shape_of(&[1, channels, planes, h, w]);
+            labels.take(&self.rows_of(std::slice::from_ref(job), logits, &expected)?[0])?;
+            done += planes;
+            Ok(())
+        };
+        let edges = self.dataset.own_voxel_size(job.item);
+        let all = self.model.logits_by_planes(volume, edges, &mut sink);
+        all.map_err(|error| match error.downcast::<EvalError>() {
+            Ok(own) => *own,
+            Err(source) => EvalError::model(self.model, volume, source),
+        })?;
+        if done < depth {
+            let problem = format!("gave {done} of {depth} planes");
+            return Err(EvalError::answer(self.model.name(), problem));
+        }
+        Ok(Given::Labels(labels.finish()?))
+    }
+
+    /// The numbers of answers to some jobs, a row for each, whose shape is to be `expected`.
+    fn rows_of(
+        &self,
+        jobs: &[Job],
+        logits: &Tensor,
+        expected: &[usize],
+    ) -> Result<Vec<Vec<f32>>, EvalError> {
         if logits.dims() != expected {
             let problem = format!(
                 "returned logits of shape {:?}, expected {expected:?} (N, classes, and D, H, W for labels of voxels)",
@@ -402,8 +466,8 @@ impl Run<'_> {
             );
             return Err(EvalError::answer(self.model.name(), problem));
         }
-        let logits = logits.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-        match logits.iter().position(|row| row.iter().any(|value| !value.is_finite())) {
+        let rows = logits.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        match rows.iter().position(|row| row.iter().any(|value| !value.is_finite())) {
             Some(row) => {
                 let item = &self.dataset.ids()[jobs[row].item];
                 let problem = format!(
@@ -411,7 +475,7 @@ impl Run<'_> {
                 );
                 Err(EvalError::answer(self.model.name(), problem))
             }
-            None => Ok(logits),
+            None => Ok(rows),
         }
     }
 

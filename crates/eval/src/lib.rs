@@ -25,6 +25,7 @@ mod fields;
 mod fit;
 mod journal;
 mod kinds;
+mod labels;
 mod layers;
 mod material;
 mod measure;
@@ -58,6 +59,7 @@ pub use comparison::{Comparison, ComparisonRow, SeedScore, Spread, Trial};
 pub use error::EvalError;
 pub use evaluate::{Progress, evaluate};
 pub use fit::check_volumes;
+pub use labels::{largest_classes, transformed_labels};
 pub use material::transformed;
 pub use measure::{Definition, Measure, Unit};
 pub use models::Models;
@@ -66,7 +68,7 @@ pub use network::NetworkPredictor;
 pub use onnx::{AxisOrder, Layout, OnnxOptions, OnnxPredictor, Values};
 pub use paired::{PairedTest, paired_tests};
 pub use precomputed::{Exporter, Precomputed};
-pub use predictor::{AnswerKind, AnswerSpec, ModelError, Predictor};
+pub use predictor::{AnswerKind, AnswerSpec, ModelError, PlaneSink, Predictor};
 pub use protocol::{Condition, Mask, PointGroup, Protocol, Search, Source, Transform, axis_name};
 pub use report::{
     DatasetSummary, GalleryItem, Picture, Report, SCHEMA_VERSION, Section, Turning, TurningAnswer,
@@ -74,4 +76,3 @@ pub use report::{
 };
 pub use results::{AxisCell, ConditionReport, LayerError, ModelReport, Prediction, SourceReport};
 pub use subprocess::{SubprocessError, SubprocessPredictor, end_programs};
-pub use voxels::{largest_classes, transformed_labels};

@@ -275,6 +275,21 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
     powers.into_iter().map(|power| power / total).collect()
 }
 
+/// For each voxel what `label` makes of the class with the largest of the values, class by class, the first of equal
+/// ones.
+pub fn largest<L: Send>(
+    values: &[f32],
+    classes: usize,
+    label: impl Fn(usize) -> L + Sync,
+) -> Vec<L> {
+    let voxels = values.len() / classes;
+    let best = |voxel: usize| {
+        let value = |class: usize| values[class * voxels + voxel];
+        (1..classes).fold(0, |best, class| if value(class) > value(best) { class } else { best })
+    };
+    (0..voxels).into_par_iter().map(|voxel| label(best(voxel))).collect()
+}
+
 /// Index of the largest logit, the first of equal ones.
 pub fn argmax<T: PartialOrd>(values: &[T]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })

@@ -1,10 +1,10 @@
 use candle_core::{DType, Device, Tensor};
 use steer3d_files::digest::PartHasher;
-use steer3d_nn::{FoldedNetworks, Head, LayerField, Network};
+use steer3d_nn::{FoldedNetworks, Head, LayerField, Network, planes_at_once};
 use steer3d_so3::Irreps;
 
 use crate::error::EvalError;
-use crate::predictor::{AnswerKind, ModelError, Predictor};
+use crate::predictor::{AnswerKind, ModelError, PlaneSink, Predictor};
 
 /// Why a network is not evaluated.
 pub(crate) const GIVES_A_FIELD: &str =
@@ -58,8 +58,7 @@ impl NetworkPredictor {
         if ratios == [1.0; 3] {
             return Ok(self);
         }
-        let own = self.network.spacing();
-        let network = self.network.at_spacing(std::array::from_fn(|i| own[i] * ratios[i]))?;
+        let network = self.network.at_coarsening(ratios)?;
         Ok(Self { folded: FoldedNetworks::new(&network)?, network, ..self })
     }
 
@@ -76,6 +75,15 @@ impl NetworkPredictor {
     fn moved(&self, batch: &Tensor) -> candle_core::Result<Tensor> {
         let params = self.network.params();
         batch.to_device(params.device())?.to_dtype(params.dtype())
+    }
+
+    /// Logits N,classes,… of the network on the CPU, in the order of the answers.
+    fn ordered(&self, logits: &Tensor) -> candle_core::Result<Tensor> {
+        let logits = logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        match &self.places {
+            Some(places) => logits.index_select(&Tensor::new(&places[..], &Device::Cpu)?, 1),
+            None => Ok(logits),
+        }
     }
 }
 
@@ -126,12 +134,27 @@ impl Predictor for NetworkPredictor {
 
     fn logits_of(&self, batch: &Tensor, edges: Option<[f64; 3]>) -> Result<Tensor, ModelError> {
         let folded = self.folded.coarsened(&self.network, self.ratios(edges))?;
-        let logits = folded.forward_large(&self.moved(batch)?)?;
-        let logits = logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-        match &self.places {
-            Some(places) => Ok(logits.index_select(&Tensor::new(&places[..], &Device::Cpu)?, 1)?),
-            None => Ok(logits),
-        }
+        Ok(self.ordered(&folded.forward_large(&self.moved(batch)?)?)?)
+    }
+
+    fn gives_planes(&self, dims: [usize; 3]) -> bool {
+        self.answers == AnswerKind::Voxels && self.folded.own().prefers_planes(dims)
+    }
+
+    fn logits_by_planes(
+        &self,
+        volume: &Tensor,
+        edges: Option<[f64; 3]>,
+        sink: PlaneSink<'_>,
+    ) -> Result<(), ModelError> {
+        let folded = self.folded.coarsened(&self.network, self.ratios(edges))?;
+        let (_, _, d, h, w) = volume.dims5()?;
+        let mut source = |first: usize, count: usize| {
+            let planes = volume.narrow(2, first, count)?.contiguous()?;
+            Ok::<_, ModelError>(self.moved(&planes)?)
+        };
+        let mut sink = |first: usize, logits: &Tensor| sink(first, &self.ordered(logits)?);
+        folded.forward_planes([d, h, w], planes_at_once([d, h, w]), &mut source, &mut sink)
     }
 
     fn layers(

@@ -7,6 +7,9 @@ use steer3d_so3::Irreps;
 /// What a [`Predictor`] may fail with.
 pub type ModelError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Takes the number of the first of some planes of constant z, and their logits, 1,classes,planes,H,W.
+pub type PlaneSink<'a> = &'a mut dyn FnMut(usize, &Tensor) -> Result<(), ModelError>;
+
 /// What a model answers for a volume, which decides how it is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -142,6 +145,26 @@ pub trait Predictor {
     /// Whatever the model fails with.
     fn logits_of(&self, batch: &Tensor, _edges: Option<[f64; 3]>) -> Result<Tensor, ModelError> {
         self.logits(batch)
+    }
+
+    /// Whether a model that labels voxels is asked for the logits of volumes of D, H, W voxels
+    /// [by planes](Self::logits_by_planes), in less memory than all at once.
+    fn gives_planes(&self, _dims: [usize; 3]) -> bool {
+        false
+    }
+
+    /// The same as [`logits_of`](Self::logits_of) of one volume, 1,C,D,H,W, to rounding, some planes of constant z after
+    /// the other: `sink` gets all of them in order. A model that has them all at once gives them so.
+    ///
+    /// # Errors
+    /// Whatever the model fails with, and what `sink` says.
+    fn logits_by_planes(
+        &self,
+        volume: &Tensor,
+        edges: Option<[f64; 3]>,
+        sink: PlaneSink<'_>,
+    ) -> Result<(), ModelError> {
+        sink(0, &self.logits_of(volume, edges)?)
     }
 
     /// The outputs of the layers for a batch, in order, with the way they transform, for the equivariance errors; `edges` are

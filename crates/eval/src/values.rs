@@ -3,7 +3,7 @@
 use steer3d_dataset::Dataset;
 use steer3d_so3::Irreps;
 
-use crate::answer::{Answer, Found, Reference, Rows};
+use crate::answer::{Answer, Found, Given, Reference, Rows};
 use crate::error::EvalError;
 use crate::measure::{Entry, Unit};
 use crate::metrics::{Bootstrap, Estimate};
@@ -98,9 +98,10 @@ impl Answer for Values<'_> {
         &self,
         _place: usize,
         transform: &Transform,
-        answer: &[f32],
+        answer: &Given,
         _reference: Option<&Reference>,
     ) -> Result<Vec<f64>, EvalError> {
+        let answer = answer.numbers();
         let values = answer.iter().map(|&value| value.into());
         let values = nalgebra::DVector::from_iterator(answer.len(), values);
         // D is orthogonal.

@@ -1,15 +1,14 @@
 //! Classes of voxels.
 
-use nalgebra::{Affine3, Point3, Translation3, Vector3};
+use nalgebra::{Point3, Vector3};
 use steer3d_dataset::Dataset;
-use steer3d_so3::{Irrep, Irreps};
-use steer3d_volume::{Grid, Interpolation, Volume, VolumeError, resample_to};
+use steer3d_volume::Grid;
 
-use crate::answer::{Answer, Found, Reference, Rows};
+use crate::answer::{Answer, Found, Given, Reference, Rows};
 use crate::error::EvalError;
 use crate::fields::each_voxel;
 use crate::measure::{Entry, Unit};
-use crate::metrics::{Bootstrap, Estimate, argmax, mean, ratio};
+use crate::metrics::{Bootstrap, Estimate, mean, ratio};
 use crate::predictor::AnswerKind;
 use crate::protocol::{Mask, Protocol, Transform};
 use crate::spec::is_labelled;
@@ -148,9 +147,8 @@ pub(crate) const MEASURES: &[Entry<Sums>] = &[
 
 /// The labels of the voxels of the items of a split.
 ///
-/// Logits are turned and moved back first, y(p) = f(R x)(R p + t) by cubic splines, and the label of
-/// a voxel is the largest of y, so that labels and answers are compared on the stored grid. Voxels whose place
-/// R p + t lies outside the grid (or, with [`Mask::Ball`], outside the ball) are left out.
+/// Answers are turned and moved [`Back`](crate::labels::Back) first, so that they are compared with labels on the stored
+/// grid. Voxels whose place R p + t lies outside the grid (or, with [`Mask::Ball`], outside the ball) are left out.
 pub(crate) struct Voxels<'a> {
     dataset: &'a Dataset,
     items: &'a [usize],
@@ -193,8 +191,8 @@ impl Answer for Voxels<'_> {
         true
     }
 
-    fn reference(&self, place: usize, unrotated: &[f32]) -> Result<Reference, EvalError> {
-        let unrotated = largest_classes(unrotated, self.names.len());
+    fn reference(&self, place: usize, unrotated: &[u8]) -> Result<Reference, EvalError> {
+        let unrotated = unrotated.to_vec();
         let labels = match self.labelled {
             true => self.dataset.voxel_labels(self.items[place])?,
             false => unrotated.clone(),
@@ -207,14 +205,12 @@ impl Answer for Voxels<'_> {
         &self,
         place: usize,
         transform: &Transform,
-        answer: &[f32],
+        answer: &Given,
         reference: Option<&Reference>,
     ) -> Result<Vec<f64>, EvalError> {
         let Some(reference) = reference else { return Ok(vec![0.0; self.row_len()]) };
         let classes = self.names.len();
-        let grid = self.grid(place);
-        let back = transform.map(grid).inverse();
-        let answers = largest_classes(&moved(answer, classes, grid, &back, BACK)?, classes);
+        let (grid, answers) = (self.grid(place), answer.labels());
         let compared = compared(grid, transform, self.mask);
         let mut counts = vec![0; classes * classes + ENDS];
         let (confusion, ends) = counts.split_at_mut(classes * classes);
@@ -231,7 +227,7 @@ impl Answer for Voxels<'_> {
         let mut row: Vec<f64> = counts.into_iter().map(|count| count as f64).collect();
         if self.labelled {
             let surfaces = Surfaces::new(grid, self.tolerance);
-            let scores = surfaces.scores(&reference.labels, &answers, &compared, classes)?;
+            let scores = surfaces.scores(&reference.labels, answers, &compared, classes)?;
             let kept = |s: SurfaceScores| [1.0, s.dice, s.hd95];
             row.extend(scores.into_iter().flat_map(|s| s.map_or([0.0; SURFACES], kept)));
         }
@@ -269,59 +265,6 @@ impl Answer for Voxels<'_> {
         let confusion = counts.chunks(classes).map(of_class).collect();
         let measures = Entry::all(MEASURES, &sums, bootstrap, &self.names);
         (measures, self.labelled.then_some(confusion))
-    }
-}
-
-/// Trilinear interpolation would blur what is as thin as a few voxels, and that is not the model's failure.
-const BACK: Interpolation = Interpolation::Cubic;
-
-/// Scalar fields, `channels` × D × H × W values, turned and moved.
-fn moved(
-    values: &[f32],
-    channels: usize,
-    grid: Grid,
-    map: &Affine3<f64>,
-    interpolation: Interpolation,
-) -> Result<Vec<f32>, VolumeError> {
-    let volume = Volume::centred(values.to_vec(), channels, grid)?;
-    let scalars = Irreps::new([(channels, Irrep::so3(0))]).expect("scalars are irreps");
-    let moved = resample_to(&volume, &scalars, grid, volume.origin(), map, interpolation)?;
-    Ok(moved.into_data())
-}
-
-/// The labels of the voxels of an item, turned and moved with it (nearest voxel).
-///
-/// # Errors
-/// If they cannot be read.
-pub fn transformed_labels(
-    dataset: &Dataset,
-    item: usize,
-    transform: &Transform,
-) -> Result<Vec<u8>, EvalError> {
-    let labels: Vec<f32> = dataset.voxel_labels(item)?.into_iter().map(f32::from).collect();
-    let grid = dataset.grid(item);
-    let turned = moved(&labels, 1, grid, &transform.map(grid), Interpolation::Nearest)?;
-    Ok(turned.into_iter().map(|label| label as u8).collect())
-}
-
-/// For each voxel the class with the largest logit, the first of equal ones.
-pub fn largest_classes(logits: &[f32], classes: usize) -> Vec<u8> {
-    let voxels = logits.len() / classes;
-    let mut row = vec![0.0; classes];
-    let class = |voxel: usize| {
-        row.iter_mut().enumerate().for_each(|(class, l)| *l = logits[class * voxels + voxel]);
-        // The dataset has as many classes, and its labels are bytes.
-        argmax(&row) as u8
-    };
-    (0..voxels).map(class).collect()
-}
-
-impl Transform {
-    /// The map of positions x,y,z about the centre of a grid, in the unit of its voxel size.
-    fn map(&self, grid: Grid) -> Affine3<f64> {
-        let size = Vector3::from(grid.voxel_size());
-        let shift = Translation3::from(Vector3::from(self.shift).component_mul(&size));
-        Affine3::from_matrix_unchecked(shift.to_homogeneous() * self.rotation.to_homogeneous())
     }
 }
 

@@ -209,6 +209,7 @@ impl Recorder {
                     ("accuracy/training", m.train_accuracy),
                     ("loss/validation", m.validation_loss),
                     ("accuracy/validation", m.validation_accuracy),
+                    ("Dice/validation", m.validation_dice),
                 ]
             }
             _ => return Ok(()),

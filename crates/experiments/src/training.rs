@@ -247,8 +247,9 @@ fn evenly(items: Vec<usize>, most: usize) -> Vec<usize> {
 }
 
 fn describe(m: &EpochMetrics, epochs: usize) -> String {
+    let dice = m.validation_dice.map_or_else(String::new, |dice| format!(" Dice {dice:.3}"));
     let validation = m.validation_loss.map_or_else(String::new, |loss| {
-        format!(", validation loss {loss:.3}{}", percent(m.validation_accuracy))
+        format!(", validation loss {loss:.3}{}{dice}", percent(m.validation_accuracy))
     });
     format!(
         "  epoch {:>3}/{epochs}: train loss {:.3}{}{validation}{}",

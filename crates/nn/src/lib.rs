@@ -109,3 +109,4 @@ pub use network::{FoldedNetwork, Network, planes_at_once};
 pub use params::{Mode, Parameter, Params, Pass, Scope};
 pub use spacings::FoldedNetworks;
 pub use typical::Typical;
+pub use windows::window_starts;

@@ -251,6 +251,9 @@ impl ModuleT for Network {
 /// Voxels above which a volume is large.
 const LARGE: usize = 1 << 21;
 
+/// Values above which what a network gives for a volume is large.
+const LARGE_ANSWER: usize = 1 << 24;
+
 /// How many planes D,H,W of a volume are computed at once, so that a field of 32 channels has about 2²³ values.
 pub fn planes_at_once([_, h, w]: [usize; 3]) -> usize {
     const VALUES: usize = 1 << 23;
@@ -285,14 +288,14 @@ impl FoldedNetwork {
         planes::forward(&self.graph, dims, planes, source, sink)
     }
 
-    /// As [`forward`](Self::forward), with large volumes (over 2²¹ voxels) one by one and by
-    /// [planes](Self::forward_planes) where that is possible: in less memory, the same to rounding.
+    /// As [`forward`](Self::forward), with [large volumes](Self::prefers_planes) one by one and by
+    /// [planes](Self::forward_planes): in less memory, the same to rounding.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_large(&self, x: &Tensor) -> Result<Tensor, NnError> {
         let (n, _, d, h, w) = x.dims5()?;
-        if d * h * w <= LARGE || !self.is_local() {
+        if !self.prefers_planes([d, h, w]) {
             return self.forward(x);
         }
         let one = |item: usize| {
@@ -316,6 +319,14 @@ impl FoldedNetwork {
     /// [`NnError::Grid`] if they are not.
     pub fn check_grid(&self, dims: [usize; 3]) -> Result<(), NnError> {
         self.graph.check_grid(dims)
+    }
+
+    /// Whether volumes of D, H, W voxels are large, over 2²¹ voxels or with more than 2²⁴ values in the answer, and
+    /// [`forward_planes`](Self::forward_planes) is possible.
+    pub fn prefers_planes(&self, dims: [usize; 3]) -> bool {
+        let voxels: usize = dims.iter().product();
+        let answer = voxels.saturating_mul(self.graph.head.irreps.dim());
+        (voxels > LARGE || answer > LARGE_ANSWER) && self.is_local()
     }
 
     /// Whether [`forward_planes`](Self::forward_planes) is possible.

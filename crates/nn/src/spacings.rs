@@ -20,7 +20,16 @@ impl Network {
         })
     }
 
-    /// The network [for voxels](Self::at_spacing) `ratios` times as long as its own; the last few are kept.
+    /// The network [for voxels](Self::at_spacing) `ratios` times as long as its own.
+    ///
+    /// # Errors
+    /// As [`at_spacing`](Self::at_spacing).
+    pub fn at_coarsening(&self, ratios: [f64; 3]) -> Result<Self, NnError> {
+        let own = self.spacing();
+        self.at_spacing(from_fn(|axis| own[axis] * ratios[axis]))
+    }
+
+    /// [`at_coarsening`](Self::at_coarsening), of which the last few are kept.
     ///
     /// # Errors
     /// As [`at_spacing`](Self::at_spacing).
@@ -30,8 +39,7 @@ impl Network {
             let found = known.remove(place);
             known.push(found);
         } else {
-            let own = self.spacing();
-            let made = self.at_spacing(from_fn(|axis| own[axis] * ratios[axis]))?;
+            let made = self.at_coarsening(ratios)?;
             if known.len() == KEPT {
                 known.remove(0);
             }

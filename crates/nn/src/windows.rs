@@ -36,7 +36,8 @@ impl FoldedNetwork {
         }
         let window: [usize; 3] = std::array::from_fn(|axis| window[axis].min(dims[axis]));
         self.check_grid(window)?;
-        let [zs, ys, xs] = std::array::from_fn(|axis| starts(dims[axis], window[axis], overlap));
+        let [zs, ys, xs] =
+            std::array::from_fn(|axis| window_starts(dims[axis], window[axis], overlap));
         let weight = gaussian(window);
         let mut sums = Sums { dims, first: 0, values: vec![], weights: vec![] };
         for (place, &z) in zs.iter().enumerate() {
@@ -59,8 +60,12 @@ impl FoldedNetwork {
     }
 }
 
-/// Where windows of `edge` voxels begin that cover `length` and overlap by this share or more.
-fn starts(length: usize, edge: usize, overlap: f64) -> Vec<usize> {
+/// Where windows of `edge` voxels begin that cover `length` voxels and overlap by the share `overlap`, from 0 to below 1, of
+/// a window or more.
+///
+/// # Panics
+/// If the windows are longer than what they cover.
+pub fn window_starts(length: usize, edge: usize, overlap: f64) -> Vec<usize> {
     let last = length - edge;
     let step = ((edge as f64 * (1.0 - overlap)) as usize).max(1);
     let count = last.div_ceil(step);
@@ -154,7 +159,7 @@ mod tests {
         for length in 1..40 {
             for edge in 1..=length {
                 for overlap in [0.0, 0.25, 0.5, 0.9] {
-                    let starts = starts(length, edge, overlap);
+                    let starts = window_starts(length, edge, overlap);
                     assert_eq!((starts[0], *starts.last().unwrap()), (0, length - edge));
                     let shared = |pair: &[usize]| (pair[0] + edge) as f64 - pair[1] as f64;
                     let least = (edge as f64 * overlap).floor().min((edge - 1) as f64);

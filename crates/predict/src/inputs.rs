@@ -6,10 +6,11 @@ use std::sync::Arc;
 use steer3d_dataset::{
     BuildError, Dataset, Entry, IMPORTERS, ImportOptions, ItemSource, Listing, Recipe, is_hdf5,
 };
-use steer3d_formats::Format;
 use steer3d_formats::npz::Npz;
+use steer3d_formats::{Format, length_unit};
 
 use crate::error::PredictError;
+use crate::maps::MapFormat;
 use crate::model::Model;
 
 /// Something to answer for.
@@ -18,13 +19,13 @@ pub struct Input {
     /// Its path, or its name in a dataset or an archive.
     pub name: String,
     pub(crate) origin: Origin,
-    /// Stem and extension of the map of its voxels.
-    pub(crate) map: (String, &'static str),
+    /// Stem and format of the map of its voxels.
+    pub(crate) map: (String, MapFormat),
 }
 
 impl Input {
     pub(crate) fn new(name: String, origin: Origin) -> Self {
-        Self { name, origin, map: Default::default() }
+        Self { name, origin, map: (String::new(), MapFormat::Mrc) }
     }
 }
 
@@ -93,8 +94,16 @@ impl Inputs {
             }
         }
         inputs.add_files(&files)?;
-        name_maps(&mut inputs.items);
+        name_maps(&mut inputs.items, None);
         Ok(inputs)
+    }
+
+    /// The same, whose maps of voxels are all of one format. Else each is of the format of its file, or of that which the
+    /// name of an item ends in; where that is none for maps, MRC, or HDF5 for the items of a dataset.
+    #[must_use]
+    pub fn with_map_format(mut self, format: MapFormat) -> Self {
+        name_maps(&mut self.items, Some(format));
+        self
     }
 
     fn add_files(&mut self, files: &[PathBuf]) -> Result<(), PredictError> {
@@ -213,25 +222,42 @@ pub(crate) fn file_of(input: &Input) -> Option<&Path> {
     }
 }
 
+/// The unit of the edges of the voxels of an input, if it says it.
+pub(crate) fn unit_of(input: &Input) -> Option<&str> {
+    match &input.origin {
+        Origin::File(entry) => length_unit(&entry.path).ok().flatten(),
+        Origin::Dataset(dataset, _) => Some(&dataset.meta().unit),
+        Origin::Archive(source, _) => Some(&source.meta.unit),
+    }
+}
+
 /// Gives each input a name for its map that no other has: that of its file or item, or where others have the same, its
 /// path with `_` between the parts.
-pub(crate) fn name_maps(items: &mut [Input]) {
+fn name_maps(items: &mut [Input], format: Option<MapFormat>) {
+    let named = |input: &Input, name: &str| {
+        let (stem, known) = parts(name);
+        let otherwise = match input.origin {
+            Origin::Dataset(..) => MapFormat::Hdf5,
+            Origin::File(_) | Origin::Archive(..) => MapFormat::Mrc,
+        };
+        (stem, format.or(known).unwrap_or(otherwise))
+    };
     let short = |input: &Input| {
         let file = file_of(input);
         let name = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-        parts(name.as_deref().unwrap_or(&input.name))
+        named(input, name.as_deref().unwrap_or(&input.name))
     };
     let mut counts = HashMap::<_, usize>::new();
     items.iter().for_each(|input| *counts.entry(short(input)).or_default() += 1);
     let mut taken = HashSet::new();
     for input in items {
         let name = short(input);
-        let (stem, extension) = if counts[&name] == 1 {
+        let (stem, format) = if counts[&name] == 1 {
             name
         } else {
-            parts(input.name.trim_start_matches(['.', '/']))
+            named(input, input.name.trim_start_matches(['.', '/']))
         };
-        let mut map = (stem.clone(), extension);
+        let mut map = (stem.clone(), format);
         for number in 2.. {
             if taken.insert(map.clone()) {
                 break;
@@ -242,28 +268,31 @@ pub(crate) fn name_maps(items: &mut [Input]) {
     }
 }
 
-/// The stem and the extension of the map of an input of this name.
-fn parts(name: &str) -> (String, &'static str) {
-    const KNOWN: [(&str, &str); 9] = [
-        (".nii.gz", ".nii.gz"),
-        (".nii", ".nii"),
-        (".hdr", ".nii"),
-        (".img", ".nii"),
-        (".npy", ".npy"),
-        (".mrc", ".mrc"),
-        (".map", ".mrc"),
-        (".ccp4", ".mrc"),
-        ("", ".mrc"),
+/// The stem of the map of an input of this name, and its format if the name tells it.
+fn parts(name: &str) -> (String, Option<MapFormat>) {
+    const KNOWN: [(&str, MapFormat); 10] = [
+        (".nii.gz", MapFormat::PackedNifti),
+        (".nii", MapFormat::Nifti),
+        (".hdr", MapFormat::Nifti),
+        (".img", MapFormat::Nifti),
+        (".npy", MapFormat::Npy),
+        (".mrc", MapFormat::Mrc),
+        (".map", MapFormat::Mrc),
+        (".ccp4", MapFormat::Mrc),
+        (".h5", MapFormat::Hdf5),
+        (".hdf5", MapFormat::Hdf5),
     ];
     let lower = name.to_ascii_lowercase();
     let bare = lower.len()
         - [".gz", ".bz2"].iter().find_map(|p| lower.ends_with(p).then_some(p.len())).unwrap_or(0);
-    let ends =
-        |(ending, _): &&(&str, &str)| lower.ends_with(ending) || lower[..bare].ends_with(ending);
-    let &(ending, extension) = KNOWN.iter().find(ends).unwrap_or(&KNOWN[8]);
+    let ends = |(ending, _): &(&str, MapFormat)| {
+        lower.ends_with(ending) || lower[..bare].ends_with(ending)
+    };
+    let found = KNOWN.into_iter().find(ends);
+    let ending = found.map_or("", |(ending, _)| ending);
     let end = if lower.ends_with(ending) { lower.len() } else { bare } - ending.len();
     let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    (name[..end].chars().map(plain).collect(), extension)
+    (name[..end].chars().map(plain).collect(), found.map(|(_, format)| format))
 }
 
 #[cfg(test)]
@@ -281,10 +310,19 @@ mod tests {
         let names =
             ["a/ct.nii.gz", "b/ct.nii.gz", "b_ct.nii.gz", "c/map.MRC.gz", "x.hdr", "y z.npy"];
         let mut items = names.map(input);
-        name_maps(&mut items);
-        let paths = items.each_ref().map(|input| format!("{}{}", input.map.0, input.map.1));
+        let paths = |items: &[Input]| -> Vec<String> {
+            let path = |input: &Input| format!("{}.{}", input.map.0, input.map.1.extension());
+            items.iter().map(path).collect()
+        };
+        name_maps(&mut items, None);
         let expected =
             ["a_ct.nii.gz", "b_ct.nii.gz", "b_ct_2.nii.gz", "map.mrc", "x.nii", "y_z.npy"];
-        assert_eq!(paths, expected.map(String::from));
+        assert_eq!(paths(&items), expected);
+        // What differs by its format alone, too.
+        let mut items = ["a/x.nii", "a/x.mrc", "ligand.sdf", "y.hdf5"].map(input);
+        name_maps(&mut items, None);
+        assert_eq!(paths(&items), ["x.nii", "x.mrc", "ligand.sdf.mrc", "y.h5"]);
+        name_maps(&mut items, Some(MapFormat::Hdf5));
+        assert_eq!(paths(&items), ["a_x.h5", "a_x_2.h5", "ligand.sdf.h5", "y.h5"]);
     }
 }

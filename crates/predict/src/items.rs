@@ -10,7 +10,7 @@ use steer3d_formats::FileContents;
 use steer3d_kernels::ACCURATE_COARSENING;
 use steer3d_so3::Rotation;
 use steer3d_volume::molecule::Molecule;
-use steer3d_volume::{Grid, Volume, VolumeError};
+use steer3d_volume::{ChannelScheme, Grid, Volume, VolumeError};
 
 use crate::inputs::{Input, Origin};
 use crate::model::Model;
@@ -20,7 +20,7 @@ pub(crate) struct Item {
     pub(crate) prepared: Prepared,
     /// The grid of a volume as it was in its file, and its origin, where voxels are labelled.
     pub(crate) original: Option<(Grid, [f64; 3])>,
-    /// The directions of the axes of its volume in the coordinates of its file, for an item of a dataset.
+    /// The directions of the axes of its volume in the coordinates of its file.
     pub(crate) direction: Matrix3<f64>,
     /// SHA-256 of its file.
     pub(crate) sha256: Option<String>,
@@ -52,8 +52,10 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
             let keep = model.answers() == AnswerKind::Voxels;
             let named =
                 |problem: &dyn std::fmt::Display| format!("{}: {problem}", entry.path.display());
+            let mut direction = Matrix3::identity();
             if let FileContents::Volume(_) = contents {
                 recipe.check_unit(&entry.path).map_err(|e| named(&e))?;
+                direction = steer3d_formats::direction(&entry.path)?;
             }
             let left_out = match &contents {
                 FileContents::Molecules(molecules) => left_out(molecules, recipe),
@@ -69,7 +71,7 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
             };
             let item = Item::of(prepared, model);
             let warnings = left_out.into_iter().chain(item.warnings).collect();
-            Ok(Item { original, sha256: Some(sha256), warnings, ..item })
+            Ok(Item { original, direction, sha256: Some(sha256), warnings, ..item })
         }
         Origin::Dataset(dataset, item) => {
             let prepared = match &model.recipe {
@@ -154,7 +156,9 @@ fn left_out(molecules: &[Molecule], recipe: &Recipe) -> Option<String> {
 }
 
 fn sees_proteins(recipe: &Recipe) -> bool {
-    matches!(recipe, Recipe::Molecules { atoms: Atoms::Backbone | Atoms::AlphaCarbons, .. })
+    let Recipe::Molecules { atoms, channels, .. } = recipe else { return false };
+    matches!(atoms, Atoms::Backbone | Atoms::AlphaCarbons)
+        || matches!(channels, ChannelScheme::Backbone | ChannelScheme::Names(_))
 }
 
 /// Fewer points than this are hardly a protein.
@@ -211,6 +215,6 @@ fn warnings(model: &Model, recipe: &Recipe, prepared: &Prepared) -> Vec<String> 
 
 /// The file of the labels or probabilities of an input, in `folder`.
 pub(crate) fn map_path(folder: &Path, input: &Input, more: &str) -> PathBuf {
-    let (stem, extension) = &input.map;
-    folder.join(format!("{stem}.{more}{extension}"))
+    let (stem, format) = &input.map;
+    folder.join(format!("{stem}.{more}.{}", format.extension()))
 }

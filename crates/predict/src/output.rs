@@ -74,8 +74,10 @@ impl<'a> Identity<'a> {
     ) -> Result<Self, PredictError> {
         let mut names = Sha256::new();
         for input in &inputs.items {
-            names.update((input.name.len() as u64).to_le_bytes());
-            names.update(&input.name);
+            for text in [input.name.as_str(), input.map.0.as_str(), input.map.1.extension()] {
+                names.update((text.len() as u64).to_le_bytes());
+                names.update(text);
+            }
         }
         Ok(Self {
             version: env!("CARGO_PKG_VERSION"),

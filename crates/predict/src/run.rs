@@ -219,7 +219,7 @@ fn record(
         typical.map(|t| t.distance(&outputs[0].features) / t.threshold.max(f64::MIN_POSITIVE));
     if let Some(distance) = unlike.filter(|distance| *distance > 1.0) {
         warnings.push(format!(
-            "unlike the training data: {distance:.1} times as far from them as 99 % of the known volumes"
+            "unlike the training data: {distance:.2} times as far from them as 99 % of the known volumes"
         ));
     }
     let features = options.features.then(|| outputs[0].features.clone());

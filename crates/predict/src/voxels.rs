@@ -2,22 +2,22 @@
 //! number of classes, or, of the mean over several rotations, of all of it.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use nalgebra::Affine3;
 use rayon::prelude::*;
 use steer3d_dataset::Prepared;
-use steer3d_eval::metrics::{argmax, softmax};
+use steer3d_eval::metrics::{self, softmax};
 use steer3d_files::memory;
-use steer3d_formats::{Frame, MapWriter, Voxels};
+use steer3d_formats::{Frame, Voxels};
 use steer3d_nn::planes_at_once;
 use steer3d_so3::{Irreps, Rotation};
 use steer3d_volume::{Grid, Interpolation, Volume, resample_to, rotate};
 
 use crate::error::PredictError;
-use crate::inputs::{Input, file_of};
+use crate::inputs::{Input, file_of, unit_of};
 use crate::items::{Item, map_path};
+use crate::maps::Map;
 use crate::model::{Model, Output};
 use crate::options::{Options, Watch, Windows};
 use crate::record::{Answer, Stability, deviation};
@@ -91,7 +91,7 @@ fn planes_of(volume: &Volume, first: usize, count: usize) -> Result<Tensor, Pred
 }
 
 /// Where the labels of an item go.
-struct Target<'a> {
+struct Target {
     classes: usize,
     scalars: Irreps,
     /// The grid of the network's answers and its origin.
@@ -100,10 +100,8 @@ struct Target<'a> {
     /// That of the item, where it is another one.
     other: Option<Resampled>,
     counts: Vec<u64>,
-    labels: Option<MapWriter>,
-    probabilities: Option<MapWriter>,
-    input: &'a Input,
-    options: &'a Options,
+    labels: Option<Map>,
+    probabilities: Option<Map>,
 }
 
 /// A grid to which probabilities are interpolated.
@@ -117,15 +115,16 @@ struct Resampled {
     kept: Vec<Vec<f32>>,
 }
 
-impl<'a> Target<'a> {
+impl Target {
     fn new(
         model: &Model,
-        input: &'a Input,
+        input: &Input,
         item: &Item,
-        options: &'a Options,
+        options: &Options,
         volume: &Volume,
     ) -> Result<Self, PredictError> {
-        let classes = model.classes().len();
+        let names = model.classes();
+        let classes = names.len();
         let (grid, origin) = (volume.grid(), volume.origin());
         let other = item.original.filter(|(original, _)| {
             original.dims() != grid.dims() || original.voxel_size() != grid.voxel_size()
@@ -136,8 +135,8 @@ impl<'a> Target<'a> {
             let direction = item.direction;
             let frame = Frame { channels, grid: written, origin: place, direction, voxels };
             let path = map_path(folder, input, what);
-            let made = MapWriter::create(&path, &frame, file_of(input));
-            made.map(Some).map_err(|e| PredictError::output(&path, &e))
+            let unit = unit_of(input).unwrap_or(&model.card.unit);
+            Map::create(path, &frame, &names, unit, file_of(input)).map(Some)
         };
         let labels = map(1, Voxels::Labels(classes), "labels")?;
         let probabilities = if options.probabilities {
@@ -160,8 +159,6 @@ impl<'a> Target<'a> {
             counts: vec![0; classes],
             labels,
             probabilities,
-            input,
-            options,
         })
     }
 
@@ -199,17 +196,13 @@ impl<'a> Target<'a> {
     fn write(&mut self, first: usize, count: usize, values: &[f32]) -> Result<(), PredictError> {
         let labels = largest(values, self.classes);
         labels.iter().for_each(|&label| self.counts[label as usize] += 1);
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            let folder = self.options.maps.as_deref().unwrap_or(Path::new(""));
-            PredictError::output(&map_path(folder, self.input, what), error)
-        };
         if let Some(map) = &mut self.labels {
-            map.write(0, first, &labels).map_err(|e| failed("labels", &e))?;
+            map.write(0, first, &labels)?;
         }
         if let Some(map) = &mut self.probabilities {
             let plane = values.len() / self.classes / count;
             for (class, values) in values.chunks_exact(count * plane).enumerate() {
-                map.write(class, first, values).map_err(|e| failed("probabilities", &e))?;
+                map.write(class, first, values)?;
             }
         }
         Ok(())
@@ -218,17 +211,9 @@ impl<'a> Target<'a> {
     fn finish(self) -> Result<Answer, PredictError> {
         let total: u64 = self.counts.iter().sum();
         let shares = self.counts.iter().map(|&n| n as f64 / total.max(1) as f64).collect();
-        let finished = |map: Option<MapWriter>, what: &str| {
-            let (Some(map), Some(folder)) = (map, &self.options.maps) else {
-                return Ok::<_, PredictError>(None);
-            };
-            let path = map_path(folder, self.input, what);
-            map.finish().map_err(|e| PredictError::output(&path, &e))?;
-            Ok(Some(path.display().to_string()))
-        };
-        finished(self.probabilities, "probabilities")?;
-        let map = finished(self.labels, "labels")?;
-        Ok(Answer::Voxels { shares, map })
+        self.probabilities.map(Map::finish).transpose()?;
+        let map = self.labels.map(Map::finish).transpose()?;
+        Ok(Answer::Voxels { shares, map: map.map(|path| path.display().to_string()) })
     }
 }
 
@@ -326,12 +311,7 @@ fn to_probabilities(values: &mut [f32], classes: usize) {
 
 /// The class with the largest value for each voxel, the first of equal ones.
 fn largest(values: &[f32], classes: usize) -> Vec<f32> {
-    let voxels = values.len() / classes;
-    let label = |voxel: usize| {
-        let of: Vec<f32> = (0..classes).map(|class| values[class * voxels + voxel]).collect();
-        argmax(&of) as f32
-    };
-    (0..voxels).into_par_iter().map(label).collect()
+    metrics::largest(values, classes, |class| class as f32)
 }
 
 /// The labels of the voxels of an item, on its own grid: probabilities are turned back and averaged.

@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use nalgebra::Vector3;
-use steer3d_dataset::{Atoms, Fit, Intensity, Recipe};
-use steer3d_formats::{FileContents, Nan, Voxels, read, write_volume};
+use steer3d_dataset::{
+    Atoms, DatasetMeta, DatasetWriter, Fit, Intensity, Item, Recipe, Split, import_hdf5,
+};
+use steer3d_formats::{FileContents, Nan, Voxels, read, write_volume, write_volume_along};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
 use steer3d_nn::{Head, Mode, ModelConfig, Network, PlainConfig, SteerableConfig, Typical};
-use steer3d_predict::{Answer, Identity, Inputs, Model, Options, Output, Record, Windows, predict};
+use steer3d_predict::{
+    Answer, Identity, Inputs, MapFormat, Model, Options, Output, Record, Windows, predict,
+};
 use steer3d_so3::{Irreps, Rotation, Stream};
 use steer3d_volume::{ChannelScheme, Grid, Volume, Voxeliser, Weight};
 
@@ -539,6 +543,72 @@ fn a_map_is_labelled_as_a_whole_whatever_its_depth_and_voxels() {
     }
 }
 
+#[test]
+fn maps_in_hdf5_hold_what_other_formats_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let model = model(Head::Voxels, 3, Some(volumes_in("unstated", Fit::Refuse)));
+    let mut stream = Stream::new(6, "maps", &[]);
+    let grid = Grid::new([14, 12, 13], [1.5; 3]).unwrap();
+    let data = (0..grid.voxels()).map(|_| stream.uniform() as f32).collect();
+    let volume = Volume::new(data, 1, grid, [1.0, -2.0, 30.0]).unwrap();
+    write_volume(&at("map.mrc"), &volume, Voxels::Values).unwrap();
+    let turn = Rotation::from_axis_angle(&Vector3::z_axis(), 0.3);
+    write_volume_along(&at("turned.nii"), &volume, Voxels::Values, turn.matrix()).unwrap();
+    let meta = DatasetMeta::scalars(1, &grid).unwrap();
+    let meta = DatasetMeta { name: "set".into(), unit: "angstrom".into(), ..meta };
+    let mut writer = DatasetWriter::create(at("set.h5"), meta).unwrap();
+    let item = Item { volume: Some(&volume), split: Split::Test, id: "item", ..Item::default() };
+    writer.push(&item).unwrap();
+    writer.finish().unwrap();
+    let [out, halted] = ["out", "halted"].map(at);
+    [&out, &halted].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    let inputs = inputs(&names(&["map.mrc", "turned.nii", "set.h5"].map(at)), &model);
+    let of_hdf5 = inputs.clone().with_map_format(MapFormat::Hdf5);
+    for rotations in [1, 2] {
+        let maps = Some(out.clone());
+        let options = Options { rotations, maps, probabilities: true, ..Options::default() };
+        let records = [all(&model, &inputs, &options), all(&model, &of_hdf5, &options)].concat();
+        let file = |record: &Record| match &record.answer {
+            Some(Answer::Voxels { map: Some(map), .. }) => map.clone(),
+            other => panic!("{other:?} {:?}", record.error),
+        };
+        let own = ["map.labels.mrc", "turned.labels.nii", "item.labels.h5"];
+        let asked = ["map.labels.h5", "turned.labels.h5", "item.labels.h5"];
+        let expected = [own, asked].concat().into_iter().map(|name| out.join(name));
+        let expected = names(&expected.collect::<Vec<_>>());
+        assert_eq!(records.iter().map(file).collect::<Vec<_>>(), expected);
+        for (what, channels) in [("labels", 1), ("probabilities", 3)] {
+            let FileContents::Volume(other) = read(&out.join(format!("map.{what}.mrc"))).unwrap()
+            else {
+                panic!()
+            };
+            for stem in ["map", "turned", "item"] {
+                let found = import_hdf5(&out.join(format!("{stem}.{what}.h5")), what).unwrap();
+                assert_eq!((found.channels(), found.dims()), (channels, grid.dims()));
+                // The edges of the voxels of an oblique image are rounded, and so are turned ones.
+                let rounded = stem == "turned" && rotations > 1;
+                assert!(rounded || found.data() == other.data(), "{stem} {what} {rotations}");
+            }
+        }
+    }
+    let holds = |name: &str, part: &[u8]| {
+        let bytes = fs::read(out.join(name)).unwrap();
+        bytes.windows(part.len()).any(|window| window == part)
+    };
+    for name in ["map.labels.h5", "item.probabilities.h5"] {
+        assert!(holds(name, b"angstrom") && holds(name, b"class 2"), "{name}");
+    }
+    let rows = steer3d_formats::direction(&at("turned.nii")).unwrap().transpose();
+    let bytes: Vec<u8> = rows.as_slice().iter().flat_map(|x| x.to_le_bytes()).collect();
+    assert!(holds("turned.labels.h5", &bytes) && !holds("map.labels.h5", &bytes));
+    // A run that is stopped within a map leaves nothing of it.
+    let options = Options { maps: Some(halted.clone()), ..Options::default() };
+    let mut none = |_, _| panic!("a record of a map that was not done");
+    predict(&model, &of_hdf5, &options, 0, &mut none, &|_| ControlFlow::Break(())).unwrap();
+    assert_eq!(fs::read_dir(&halted).unwrap().count(), 0);
+}
+
 /// Probabilities of the whole volume, by the network itself, on the grid of the volume.
 fn of_voxels(model: &Model, volume: &Volume) -> Volume {
     let whole = model.recipe().unwrap().prepare_whole(volume.clone()).unwrap();
@@ -579,6 +649,21 @@ fn what_is_unlike_the_training_data_is_told() {
     let record = all(&model, &self::inputs(&names(&[path]), &model), &Options::default()).remove(0);
     assert!(record.unlike.unwrap() > 1.0);
     assert!(record.warnings[0].starts_with("unlike the training data"));
+}
+
+#[test]
+fn a_model_of_proteins_warns_of_what_it_leaves_out() {
+    let model = Model::open("cath-class", None, &Device::Cpu).unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/data/molecules");
+    let warnings = |name: &str| {
+        let inputs = inputs(&names(&[data.join(name)]), &model);
+        all(&model, &inputs, &Options::default()).remove(0).warnings
+    };
+    // DNA with a peptide of eight residues.
+    let found = warnings("1pfe.cif.gz");
+    assert!(found[0].contains("atoms of nucleic acids are left out"), "{found:?}");
+    assert!(found[1].starts_with("few atoms: "), "{found:?}");
+    assert!(warnings("1A8O.pdb.gz").is_empty());
 }
 
 #[test]

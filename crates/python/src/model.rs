@@ -6,7 +6,9 @@ use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 use steer3d::nn::checkpoint::{self, ModelCard};
 use steer3d::nn::{self, FoldedNetwork};
-use steer3d::predict::{self, BUILTIN, Inputs, Options, PredictError, Record, Windows, predict};
+use steer3d::predict::{
+    self, BUILTIN, Inputs, MapFormat, Options, PredictError, Record, Windows, predict,
+};
 
 use crate::arrays::{array, sizes, slice};
 use crate::errors::{Failure, Result};
@@ -53,6 +55,13 @@ fn tensors<'py>(py: Python<'py>, network: &nn::Network) -> Result<Vec<(String, V
         Ok((name.to_owned(), array(py, values, var.dims())?))
     };
     network.params().all().map(of).collect()
+}
+
+fn map_format_of(name: &str) -> Result<MapFormat> {
+    MapFormat::of_extension(name).ok_or_else(|| {
+        let all = MapFormat::ALL.map(MapFormat::extension).join(", ");
+        Failure::argument(format!("map_format: expected one of {all}, found `{name}`"))
+    })
 }
 
 /// Features and output of a network that takes so many channels for volumes N,C,D,H,W.
@@ -182,7 +191,7 @@ impl Model {
 
     /// The records of files, as JSON lines.
     #[pyo3(signature = (inputs, hears, rotations=1, features=false, maps=None, probabilities=false, window=None,
-                        overlap=0.5, native_voxels=false))]
+                        overlap=0.5, native_voxels=false, map_format=None))]
     #[allow(clippy::too_many_arguments)]
     fn predict(
         &self,
@@ -196,11 +205,13 @@ impl Model {
         window: Option<[usize; 3]>,
         overlap: f64,
         native_voxels: bool,
+        map_format: Option<&str>,
     ) -> Result<Vec<String>> {
         if !(1..=4096).contains(&rotations) {
             let problem = format!("rotations: expected 1 to 4096, found {rotations}");
             return Err(Failure::argument(problem));
         }
+        let map_format = map_format.map(map_format_of).transpose()?;
         let watch = Watch::new(hears);
         let windows = window.map(|size| Windows { size, overlap });
         let options = Options { rotations, features, maps, probabilities, windows };
@@ -209,6 +220,10 @@ impl Model {
             let model = native.as_ref().unwrap_or(&self.0);
             let none = || Box::new(Cursor::new(vec![])) as Box<dyn std::io::BufRead>;
             let inputs = Inputs::of(&inputs, none, model)?;
+            let inputs = match map_format {
+                Some(format) => inputs.with_map_format(format),
+                None => inputs,
+            };
             let total = inputs.items.len();
             let mut lines = Vec::with_capacity(total);
             let mut sink = |record: Record, _| {

@@ -239,6 +239,7 @@ BAD = [
     (lambda: steer3d.load("adrenal").predict("x.mrc", rotations=-1), ValueError, "rotations.*-1"),
     (lambda: steer3d.load("secondary-structure").predict("x.mrc", window=-1), ValueError, "window.*-1"),
     (lambda: steer3d.load("secondary-structure").predict("x.mrc", window=(8, 8)), ValueError, "window.*D, H, W"),
+    (lambda: steer3d.load("secondary-structure").predict("x.mrc", map_format="tif"), ValueError, "map_format.*nii.*tif"),
     (lambda: steer3d.load("adrenal").predict(np.zeros((1, 1, 9, 9, 9)), window=9), TypeError, "window.*files"),
     (lambda: steer3d.load("adrenal").predict(np.zeros((1, 1, 9, 9, 9)), native_voxels=True), TypeError, "native_voxels"),
     (lambda: steer3d.load("adrenal").predict("x.mrc", native_voxels=True), ValueError, "native_voxels.*labels voxels"),

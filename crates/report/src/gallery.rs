@@ -173,10 +173,14 @@ impl Painter<'_> {
         let batch = Tensor::from_vec(values, shape, &Device::Cpu).map_err(EvalError::from)?;
         let edges = self.dataset.own_voxel_size(*item);
         for (model, (_, prediction)) in self.predictors.iter().zip(answers) {
-            let logits =
-                model.logits_of(&batch, edges).map_err(|e| EvalError::model(*model, &batch, e))?;
-            let logits = logits.flatten_all().and_then(|all| all.to_vec1::<f32>());
-            let found = largest_classes(&logits.map_err(EvalError::from)?, model.classes());
+            let mut found = vec![];
+            let mut sink = |_: usize, logits: &Tensor| {
+                let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+                found.extend(largest_classes(&logits, model.classes()));
+                Ok(())
+            };
+            let asked = model.logits_by_planes(&batch, edges, &mut sink);
+            asked.map_err(|e| EvalError::model(*model, &batch, e))?;
             pictures.push(Picture {
                 score: Some(prediction.score),
                 ..picture(model.name(), labels_png(&found[slice.clone()], size)?)

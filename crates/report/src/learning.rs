@@ -8,7 +8,7 @@ use crate::svg::{Anchor, Svg, colour, page_style};
 /// Pixels above the plot and its height.
 const HEIGHT: f64 = 250.0;
 
-/// A page with loss, accuracy and learning rate of named trainings over their epochs, one file without
+/// A page with loss, accuracy, Dice and learning rate of named trainings over their epochs, one file without
 /// scripts or references to anything outside it.
 pub fn learning_curves(title: &str, runs: &[(String, Vec<EpochMetrics>)]) -> String {
     let title = title.replace('&', "&amp;").replace('<', "&lt;");
@@ -16,6 +16,7 @@ pub fn learning_curves(title: &str, runs: &[(String, Vec<EpochMetrics>)]) -> Str
     let plots = [
         Plot::new("loss", runs, |e| Some(e.train_loss), |e| e.validation_loss),
         Plot::new("accuracy", runs, |e| e.train_accuracy, |e| e.validation_accuracy),
+        Plot::new("Dice", runs, |_| None, |e| e.validation_dice),
         Plot::new("learning rate", runs, |e| Some(e.learning_rate), |_| None),
     ];
     let figures: Vec<String> = plots
@@ -151,6 +152,7 @@ mod tests {
             train_accuracy: Some(0.5),
             validation_loss: (epoch > 1).then_some(2.0),
             validation_accuracy: None,
+            validation_dice: (epoch > 1).then_some(0.5),
             best: true,
             learning_rate: 0.01,
             seconds: 1.0,
@@ -162,5 +164,6 @@ mod tests {
         let page = learning_curves("a < b", &runs);
         assert!(page.contains("<title>a &lt; b</title>") && !page.contains("NaN"));
         assert!(page.contains(">one<") && page.contains(">two<") && page.contains(" dash\""));
+        assert!(page.contains("<h2>Dice</h2>"));
     }
 }

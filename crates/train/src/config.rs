@@ -27,8 +27,8 @@ pub struct TrainConfig {
     /// points where the dataset has them, else its voxels by trilinear interpolation.
     #[serde(alias = "rotate", deserialize_with = "turns")]
     pub augment: Option<Turns>,
-    /// Train on a box of every volume instead of the whole, another one in each epoch. Validation and evaluation see whole
-    /// volumes.
+    /// Train on boxes instead of whole volumes: one of every volume, another one in each epoch, or all that cover it.
+    /// Validation and evaluation see whole volumes.
     pub patch: Option<PatchConfig>,
     /// Distort every training volume at random, after it was turned, anew in each epoch.
     #[serde(skip_serializing_if = "Distortions::is_empty")]
@@ -68,12 +68,17 @@ pub struct PatchConfig {
     /// drawn from those of the volume. By default a third, as nnU-Net has it (Isensee et al. 2021).
     #[serde(default = "PatchConfig::third")]
     pub foreground: f64,
+    /// Share of a box, from 0 to below 1, that neighbours have in common, or more, among boxes at equal distances that cover
+    /// each volume: an epoch takes all of these in a random order, instead of a box of each volume at random. No volume may
+    /// be smaller than a box.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<f64>,
 }
 
 impl PatchConfig {
     /// Boxes of this size, a third of them about foreground.
     pub fn new(size: [usize; 3]) -> Self {
-        Self { size, foreground: Self::third() }
+        Self { size, foreground: Self::third(), overlap: None }
     }
 
     fn third() -> f64 {
@@ -83,6 +88,27 @@ impl PatchConfig {
     /// The boxes of an epoch.
     pub(crate) fn of_epoch(self, seed: u64, epoch: u64) -> RandomPatch {
         RandomPatch { seed, epoch, dims: self.size, foreground: self.foreground }
+    }
+
+    fn check(self) -> Result<(), TrainError> {
+        let Self { size, foreground, overlap } = self;
+        let fault = |field, problem| Err(TrainError::settings(field, problem));
+        if !size.iter().all(|n| (1..=MAX_EDGE).contains(n)) {
+            return fault("patch.size", format!("expected 1 to {MAX_EDGE}, found {size:?}"));
+        }
+        if !(0.0..=1.0).contains(&foreground) {
+            return fault("patch.foreground", format!("expected 0 to 1, found {foreground}"));
+        }
+        let Some(overlap) = overlap else { return Ok(()) };
+        if !(0.0..1.0).contains(&overlap) {
+            let problem = format!("expected a share from 0 to below 1 of a box, found {overlap}");
+            return fault("patch.overlap", problem);
+        }
+        if foreground != Self::third() {
+            let problem = "is for boxes at random; leave it or overlap out";
+            return fault("patch.foreground", problem.into());
+        }
+        Ok(())
     }
 }
 
@@ -97,6 +123,9 @@ pub enum Monitor {
     /// The highest validation accuracy, and of equal ones the least loss. On few validation items an early
     /// epoch can win by chance.
     Accuracy,
+    /// The highest mean Dice coefficient of the classes of voxels but the background, over all voxels of the validation
+    /// items, and of equal ones the least loss. For networks that label voxels.
+    Dice,
 }
 
 /// How a training computes. Whatever the type of the fields, weights, their gradients, the optimiser, averages and
@@ -212,14 +241,7 @@ impl TrainConfig {
         if !(fraction > 0.0 && fraction <= 1.0) {
             return fault("augment", format!("fraction must be above 0, at most 1: {fraction}"));
         }
-        if let Some(PatchConfig { size, foreground }) = self.patch {
-            if !size.iter().all(|n| (1..=MAX_EDGE).contains(n)) {
-                return fault("patch.size", format!("expected 1 to {MAX_EDGE}, found {size:?}"));
-            }
-            if !(0.0..=1.0).contains(&foreground) {
-                return fault("patch.foreground", format!("expected 0 to 1, found {foreground}"));
-            }
-        }
+        self.patch.map_or(Ok(()), PatchConfig::check)?;
         self.distort.check().map_err(|error| TrainError::settings("distort", error))?;
         if let Some(norm) = self.clip_norm.filter(|norm| norm.is_nan() || *norm <= 0.0) {
             return fault("clip_norm", format!("must be positive: {norm}"));

@@ -21,6 +21,7 @@ mod progress;
 mod rank_sum;
 mod ranks;
 mod replicas;
+mod samples;
 mod schedule;
 mod spacings;
 pub mod state;

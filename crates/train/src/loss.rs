@@ -81,8 +81,9 @@ impl Default for SoftDice {
 /// N,K,D,H,W and labels N,D,H,W (u32): one less the mean over classes of 2 Σ p t / (Σ p² + Σ t), with the
 /// probabilities p and the indicator t of the class, or p in place of p², as `form` says.
 ///
-/// Voxels whose label is `ignored` are in no sum, and that class is not in the mean. Of several
-/// [ranks](steer3d_ranks::Rank) that have a part of a batch each, sums over the voxels of a batch are those of all.
+/// Voxels whose label is `ignored`, or no class (K or more), are in no sum, and the ignored class is not in the mean. Of
+/// several [ranks](steer3d_ranks::Rank) that have a part of a batch each, sums over the voxels of a batch are those of all,
+/// and so are means over items.
 ///
 /// # Errors
 /// If the shapes do not fit or no class is left.
@@ -93,11 +94,14 @@ pub fn dice(
     ignored: Option<u32>,
 ) -> Result<Tensor> {
     let classes = logits.dim(1)? as u32;
-    let (mut p, mut t) = (softmax(logits, 1)?, one_hot(labels, classes as usize, logits.dtype())?);
+    // Voxels that do not count have no indicators of classes of the mean.
+    let t = one_hot(labels, classes as usize, logits.dtype())?;
+    let mut counted = labels.lt(classes)?;
     if let Some(ignored) = ignored {
-        let counted = labels.ne(ignored)?.to_dtype(logits.dtype())?.unsqueeze(1)?;
-        (p, t) = (p.broadcast_mul(&counted)?, t.broadcast_mul(&counted)?);
+        counted = (counted * labels.ne(ignored)?)?;
     }
+    let counted = counted.to_dtype(logits.dtype())?.unsqueeze(1)?;
+    let p = softmax(logits, 1)?.broadcast_mul(&counted)?;
     let sums = |x: Tensor| {
         if form.per_item { x.sum((2, 3, 4)) } else { sum_over_ranks(&x.sum((0, 2, 3, 4))?) }
     };
@@ -117,7 +121,15 @@ pub fn dice(
         let meant = Tensor::new(meant, logits.device())?;
         score = score.index_select(&meant, usize::from(form.per_item))?;
     }
-    score.mean_all()?.affine(-1.0, 1.0)
+    let mean = if form.per_item {
+        // Items count alike, whatever the weight of the voxels that a rank has.
+        let items = score.mean(1)?;
+        let count = sum_over_ranks(&items.ones_like()?.sum_all()?)?;
+        (sum_over_ranks(&items.sum_all()?)? / count)?
+    } else {
+        score.mean_all()?
+    };
+    mean.affine(-1.0, 1.0)
 }
 
 /// Indicators N,K,D,H,W of labels N,D,H,W.
@@ -212,7 +224,11 @@ mod tests {
         let p = softmax(&logits, 1).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let p = |voxel: usize, class: usize| p[(voxel / 6 * 3 + class) * 6 + voxel % 6];
         let of_voxel: Vec<u32> = labels.flatten_all().unwrap().to_vec1().unwrap();
-        for form in FORMS {
+        let mut partly = of_voxel.clone();
+        partly[4] = 3;
+        for (form, of_voxel) in FORMS.into_iter().flat_map(|f| [(f, &of_voxel), (f, &partly)]) {
+            let labels = Tensor::new(&of_voxel[..], &Device::Cpu).unwrap();
+            let labels = labels.reshape((2, 2, 1, 3)).unwrap();
             for ignored in [None, Some(0), Some(2)] {
                 let classes =
                     (0..3u32).filter(|c| Some(*c) != ignored && (form.background || *c > 0));
@@ -222,7 +238,8 @@ mod tests {
                     for volume in 0..volumes {
                         let voxels = volume * 12 / volumes..(volume + 1) * 12 / volumes;
                         let (mut shared, mut all) = (0.0, 0.0);
-                        for voxel in voxels.filter(|v: &usize| Some(of_voxel[*v]) != ignored) {
+                        let counts = |v: &usize| of_voxel[*v] < 3 && Some(of_voxel[*v]) != ignored;
+                        for voxel in voxels.filter(counts) {
                             let (p, t) = (p(voxel, class as usize), of_voxel[voxel] == class);
                             shared += if t { p } else { 0.0 };
                             all += if form.squares { p * p } else { p } + f64::from(u8::from(t));

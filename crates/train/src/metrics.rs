@@ -16,6 +16,10 @@ pub struct EpochMetrics {
     pub validation_loss: Option<f64>,
     /// Accuracy over the validation set, if there is one and answers are right or wrong.
     pub validation_accuracy: Option<f64>,
+    /// Mean Dice coefficient over the validation set, if there is one, of labels of voxels: 2 TP / (2 TP + FP + FN) of all
+    /// voxels that count, mean over the classes but the background and an ignored one that are present or predicted.
+    #[serde(default)]
+    pub validation_dice: Option<f64>,
     /// Whether this epoch's weights are the best so far.
     pub best: bool,
     /// Learning rate of its last step.
@@ -33,8 +37,13 @@ impl EpochMetrics {
             (Some(x), Some(y)) => x < y,
             _ => true,
         };
-        match (monitor, self.validation_accuracy, other.validation_accuracy) {
-            (Monitor::Accuracy, Some(x), Some(y)) if x != y => x > y,
+        let score = |epoch: &Self| match monitor {
+            Monitor::Loss => None,
+            Monitor::Accuracy => epoch.validation_accuracy,
+            Monitor::Dice => epoch.validation_dice,
+        };
+        match (score(self), score(other)) {
+            (Some(x), Some(y)) if x != y => x > y,
             _ => less_loss(),
         }
     }

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::loss::cross_entropy;
 use steer3d_dataset::{Batch, Dataset, Tasks};
 
-use crate::config::TrainConfig;
+use crate::config::{Monitor, TrainConfig};
 use crate::error::TrainError;
 use crate::loss::{self, SoftDice};
 use crate::loss_config::{Loss, LossConfig};
@@ -20,9 +20,10 @@ pub(crate) enum Objective {
     Numbers { huber: Option<f64> },
 }
 
-/// Cross-entropy and Dice loss, each with its share, of the voxels of other labels than an ignored one.
+/// Cross-entropy and Dice loss, each with its share, of the voxels that have another label than an ignored one.
 pub(crate) struct VoxelLoss {
     loss: Loss,
+    classes: usize,
     cross_entropy: f64,
     dice: f64,
     form: SoftDice,
@@ -54,7 +55,7 @@ impl Objective {
         if *head != Head::Voxels {
             settings.check_without_voxels()?;
         }
-        Ok(match head {
+        let objective = match head {
             Head::Classes => {
                 let mut counts = vec![0; dataset.meta().class_names.len()];
                 for &item in items {
@@ -73,7 +74,23 @@ impl Objective {
                 Self::Voxels(VoxelLoss::new(settings, counts)?)
             }
             Head::Scalars | Head::Field { .. } => Self::Numbers { huber: settings.huber },
-        })
+        };
+        if config.monitor == Monitor::Dice {
+            objective.check_dice()?;
+        }
+        Ok(objective)
+    }
+
+    /// Checks that there are classes for [`dice`](Self::dice).
+    fn check_dice(&self) -> Result<(), TrainError> {
+        let problem = match self {
+            Self::Voxels(loss) if loss.foreground().next().is_some() => return Ok(()),
+            Self::Voxels(_) => "needs a class beside the background and the ignored one",
+            Self::Classes(_) | Self::Numbers { .. } => {
+                "is for networks that label voxels (head = \"voxels\")"
+            }
+        };
+        Err(TrainError::settings("monitor", format!("\"dice\" {problem}; take \"loss\"")))
     }
 
     /// With the loss that is minimised: of the first of `outs`, and of the others with half the share of the one before
@@ -99,7 +116,7 @@ impl Objective {
                 weight: loss.weight(&batch.labels),
                 ..right_answers(out, &batch.labels)?
             }),
-            Self::Voxels(loss) => loss.score(out, &labels_of(batch)),
+            Self::Voxels(loss) => loss.score(out, &batch.voxel_labels),
             Self::Numbers { huber: None } => numbers(out, batch, loss::mean_squared_error),
             Self::Numbers { huber: Some(delta) } => {
                 numbers(out, batch, |found, target| loss::huber(found, target, *delta))
@@ -107,17 +124,44 @@ impl Objective {
         }
     }
 
-    /// With the plain cross-entropy or squared error.
-    pub(crate) fn validation(&self, out: &Tensor, batch: &Batch) -> Result<Score, TrainError> {
-        match self {
+    /// With the plain cross-entropy or squared error, and for labels of voxels the counts that [`dice`](Self::dice) takes
+    /// the sums of.
+    pub(crate) fn validation(
+        &self,
+        out: &Tensor,
+        batch: &Batch,
+    ) -> Result<(Score, Vec<f64>), TrainError> {
+        let score = match self {
             Self::Classes(_) => right_answers(out, &batch.labels),
-            Self::Voxels(loss) => match loss.counted(out, &labels_of(batch))? {
-                Some((rows, labels)) => right_answers(&rows, &labels),
+            Self::Voxels(loss) => match loss.counted(out, &batch.voxel_labels)? {
+                Some((rows, labels)) => {
+                    return Ok((right_answers(&rows, &labels)?, class_counts(&rows, &labels)?));
+                }
                 None => nothing(out),
             },
             Self::Numbers { .. } => numbers(out, batch, loss::mean_squared_error),
+        };
+        Ok((score?, vec![]))
+    }
+
+    /// The mean Dice coefficient of the classes of voxels that are foreground, of those that are present or predicted.
+    pub(crate) fn dice(&self, counts: &[f64]) -> Option<f64> {
+        match self {
+            Self::Voxels(loss) => loss.mean_dice(counts),
+            Self::Classes(_) | Self::Numbers { .. } => None,
         }
     }
+}
+
+/// For each class of logits M,K the rows that are of it and taken for it, that are of it, and that are taken for it.
+fn class_counts(logits: &Tensor, labels: &[u32]) -> Result<Vec<f64>, TrainError> {
+    let mut counts = vec![[0.0; 3]; logits.dim(1)?];
+    for (&label, found) in labels.iter().zip(logits.argmax(1)?.to_vec1::<u32>()?) {
+        counts[label as usize][0] += f64::from(u8::from(label == found));
+        counts[label as usize][1] += 1.0;
+        counts[found as usize][2] += 1.0;
+    }
+    Ok(counts.concat())
 }
 
 /// The plain cross-entropy of logits M,K and how many of the labels are right.
@@ -157,11 +201,30 @@ impl VoxelLoss {
             let problem = "leaves out every class but the ignored one; set background = true";
             return fault("soft_dice", problem.into());
         }
-        Ok(Self { loss: Loss::new(config, &counts)?, cross_entropy, dice, form, ignored })
+        Ok(Self { loss: Loss::new(config, &counts)?, classes, cross_entropy, dice, form, ignored })
+    }
+
+    /// The class of a voxel, if it counts.
+    fn class(&self, label: Option<u8>) -> Option<u32> {
+        label.map(u32::from).filter(|label| Some(*label) != self.ignored)
+    }
+
+    /// The classes but the background and the ignored one.
+    fn foreground(&self) -> impl Iterator<Item = usize> {
+        (1..self.classes).filter(|class| Some(*class as u32) != self.ignored)
+    }
+
+    fn mean_dice(&self, counts: &[f64]) -> Option<f64> {
+        let of_class = |class: usize| {
+            let &[right, labelled, found] = counts.get(3 * class..)?.first_chunk()?;
+            (labelled + found > 0.0).then(|| 2.0 * right / (labelled + found))
+        };
+        let all: Vec<f64> = self.foreground().filter_map(of_class).collect();
+        (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
     }
 
     /// Of logits N,K,D,H,W and as many labels as voxels.
-    fn score(&self, out: &Tensor, labels: &[u32]) -> Result<Score, TrainError> {
+    fn score(&self, out: &Tensor, labels: &[Option<u8>]) -> Result<Score, TrainError> {
         let mut score = match self.counted(out, labels)? {
             None => nothing(out)?,
             Some((rows, counted)) => Score {
@@ -173,7 +236,8 @@ impl VoxelLoss {
         // Other ranks wait for the sums of a part of which no voxel counts, too.
         if self.dice > 0.0 {
             let dims = out.dims();
-            let labels = Tensor::new(labels, out.device())?;
+            let classes = labels.iter().map(|label| self.class(*label).unwrap_or(NO_CLASS));
+            let labels = Tensor::from_iter(classes, out.device())?;
             let labels = labels.reshape([&dims[..1], &dims[2..]].concat())?;
             let dice = loss::dice(out, &labels, self.form, self.ignored)?;
             score.loss = (score.loss + dice.affine(self.dice, 0.0)?)?;
@@ -185,26 +249,24 @@ impl VoxelLoss {
     fn counted(
         &self,
         out: &Tensor,
-        labels: &[u32],
+        labels: &[Option<u8>],
     ) -> Result<Option<(Tensor, Vec<u32>)>, TrainError> {
         let rows = out.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_to(1)?;
-        if !labels.iter().any(|label| Some(*label) == self.ignored) {
-            return Ok(Some((rows, labels.to_vec())));
+        let counts = |(voxel, label): (u32, &Option<u8>)| Some((voxel, self.class(*label)?));
+        let (kept, classes): (Vec<u32>, Vec<u32>) = (0..).zip(labels).filter_map(counts).unzip();
+        match kept.len() {
+            0 => Ok(None),
+            all if all == labels.len() => Ok(Some((rows, classes))),
+            _ => {
+                let kept = Tensor::new(kept, rows.device())?;
+                Ok(Some((rows.index_select(&kept, 0)?, classes)))
+            }
         }
-        let counts = |(_, label): &(u32, &u32)| Some(**label) != self.ignored;
-        let (kept, labels): (Vec<u32>, Vec<u32>) =
-            (0..).zip(labels).filter(counts).map(|(voxel, label)| (voxel, *label)).unzip();
-        if kept.is_empty() {
-            return Ok(None);
-        }
-        let kept = Tensor::new(kept, rows.device())?;
-        Ok(Some((rows.index_select(&kept, 0)?, labels)))
     }
 }
 
-fn labels_of(batch: &Batch) -> Vec<u32> {
-    batch.voxel_labels.iter().map(|&label| label.into()).collect()
-}
+/// What stands for the class of a voxel that does not count.
+const NO_CLASS: u32 = u32::MAX;
 
 /// The score of a batch of which no voxel counts. Its weight is not quite 0, by which means are divided.
 fn nothing(out: &Tensor) -> Result<Score, TrainError> {
@@ -270,8 +332,10 @@ mod tests {
     use candle_core::Var;
 
     use super::*;
+    use crate::loss_config::ClassWeights;
 
-    const LABELS: [u32; 8] = [0, 1, 2, 2, 1, 0, 2, 1];
+    const LABELS: [Option<u8>; 8] =
+        [Some(0), Some(1), Some(2), Some(2), Some(1), Some(0), Some(2), Some(1)];
 
     fn config() -> LossConfig {
         let soft_dice = SoftDice { background: false, squares: false, per_item: true };
@@ -309,14 +373,14 @@ mod tests {
         assert_eq!((still.weight, still.answers), (5.0, 5.0));
         for (voxel, label) in LABELS.into_iter().enumerate() {
             let moved = score(voxel, 0.8);
-            assert_eq!(value(&moved) == value(&still), label == 2, "{voxel}");
+            assert_eq!(value(&moved) == value(&still), label == Some(2), "{voxel}");
         }
         let var = logits(0, 0.0);
         let found = loss.score(var.as_tensor(), &LABELS).unwrap();
         let gradients = found.loss.backward().unwrap();
         let gradients = gradients.get(&var).unwrap().flatten_all().unwrap();
         for (i, gradient) in gradients.to_vec1::<f64>().unwrap().into_iter().enumerate() {
-            assert_eq!(gradient == 0.0, LABELS[i / 12 * 4 + i % 4] == 2, "{i}");
+            assert_eq!(gradient == 0.0, LABELS[i / 12 * 4 + i % 4] == Some(2), "{i}");
         }
         // The shares of both losses are those of the settings.
         let of = |cross_entropy, dice| {
@@ -339,7 +403,7 @@ mod tests {
             values: vec![],
             labels: vec![],
             targets: vec![],
-            voxel_labels: LABELS.map(|label| label as u8).to_vec(),
+            voxel_labels: LABELS.to_vec(),
         };
         let objective = Objective::Voxels(loss);
         let found = objective.training(&levels, &batch).unwrap();
@@ -349,11 +413,121 @@ mod tests {
         assert_eq!((value(&alone), alone.right), (a, found.right));
     }
 
+    /// Edges H, W of two items of 1 × H × W voxels.
+    const EDGES: [[usize; 2]; 2] = [[2, 2], [1, 3]];
+
+    /// Logits and labels of these items in volumes of 1 × h × w voxels.
+    fn padded(items: &[usize], [h, w]: [usize; 2]) -> (Var, Vec<Option<u8>>) {
+        let (mut logits, mut labels) = (vec![], vec![]);
+        for &item in items {
+            for i in 0..3 * h * w {
+                let (class, y, x) = (i / (h * w), i / w % h, i % w);
+                logits.push(((31 * item + 7 * class + 3 * y + x) as f64 * 1.3).sin());
+            }
+            for (y, x) in (0..h * w).map(|i| (i / w, i % w)) {
+                let inside = y < EDGES[item][0] && x < EDGES[item][1];
+                labels.push(inside.then_some(((item + y + 2 * x) % 3) as u8));
+            }
+        }
+        let logits = Tensor::from_vec(logits, (items.len(), 3, 1, h, w), &Device::Cpu).unwrap();
+        (Var::from_tensor(&logits).unwrap(), labels)
+    }
+
+    fn gradient(loss: &Tensor, logits: &Var) -> Vec<f64> {
+        let gradients = loss.backward().unwrap();
+        gradients.get(logits).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// The loss of a padded batch is that of its items one by one: with the weights of their voxels for the cross-entropy,
+    /// as they are for the Dice loss of each item, and for that of a batch as of one volume with all voxels.
+    #[test]
+    fn padded_voxels_count_in_nothing() {
+        let [(a, of_a), (b, of_b)] = [0, 1].map(|item| padded(&[item], EDGES[item]));
+        let (both, of_both) = padded(&[0, 1], [2, 3]);
+        let class_weights = Some(ClassWeights::Given(vec![0.5, 1.0, 3.0]));
+        let entropy = LossConfig { class_weights, label_smoothing: 0.1, ..LossConfig::default() };
+        let dice = |per_item| LossConfig {
+            cross_entropy: 0.0,
+            dice: 1.0,
+            soft_dice: SoftDice { per_item, ..SoftDice::default() },
+            ..LossConfig::default()
+        };
+        for (name, config) in [("entropy", entropy), ("items", dice(true)), ("batch", dice(false))]
+        {
+            let loss = VoxelLoss::new(&config, vec![1; 3]).unwrap();
+            let score = |out: &Tensor, labels: &[Option<u8>]| loss.score(out, labels).unwrap();
+            let [first, second] = [score(a.as_tensor(), &of_a), score(b.as_tensor(), &of_b)];
+            let mean = |[v, w]: [f64; 2]| {
+                let parts =
+                    [first.loss.affine(v / (v + w), 0.0), second.loss.affine(w / (v + w), 0.0)];
+                let [first, second] = parts.map(Result::unwrap);
+                (first + second).unwrap()
+            };
+            let expected = match name {
+                "entropy" => mean([first.weight, second.weight]),
+                "items" => mean([1.0, 1.0]),
+                _ => {
+                    let row = |x: &Var, n: usize| x.as_tensor().reshape((1, 3, 1, 1, n)).unwrap();
+                    let all = Tensor::cat(&[row(&a, 4), row(&b, 3)], 4).unwrap();
+                    score(&all, &[&of_a[..], &of_b].concat()).loss
+                }
+            };
+            let found = score(both.as_tensor(), &of_both);
+            let difference = (&found.loss - &expected).unwrap().to_scalar::<f64>().unwrap();
+            assert!(difference.abs() < 1e-12, "{name}: {difference}");
+            assert!((found.weight - first.weight - second.weight).abs() < 1e-12);
+            assert_eq!((found.answers, found.right), (7.0, first.right + second.right));
+            let alone = [gradient(&expected, &a), gradient(&expected, &b)];
+            for (i, gradient) in gradient(&found.loss, &both).into_iter().enumerate() {
+                let (item, class, y, x) = (i / 18, i / 6 % 3, i / 3 % 2, i % 3);
+                let [h, w] = EDGES[item];
+                if y < h && x < w {
+                    let expected = alone[item][(class * h + y) * w + x];
+                    assert!((gradient - expected).abs() < 1e-12, "{name}: {gradient} {expected}");
+                } else {
+                    assert_eq!(gradient, 0.0, "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_dice_of_a_validation_is_that_of_the_voxels_of_foreground_that_count() {
+        let found = [0, 1, 1, 2, 1, 0, 2, 2];
+        let labels = [0, 1, 2, 2, 1, 1, 0, 0].map(Some);
+        let logits = (0..24).map(|i| f64::from(u8::from(found[i / 12 * 4 + i % 4] == i / 4 % 3)));
+        let logits = Tensor::from_iter(logits, &Device::Cpu).unwrap();
+        let logits = logits.reshape((2, 3, 1, 2, 2)).unwrap();
+        let batch = |voxel_labels: &[Option<u8>]| Batch {
+            items: vec![0, 1],
+            dims: [1, 2, 2],
+            values: vec![],
+            labels: vec![],
+            targets: vec![],
+            voxel_labels: voxel_labels.to_vec(),
+        };
+        let dice = |ignore, labels: &[Option<u8>]| {
+            let config = LossConfig { ignore, ..LossConfig::default() };
+            let objective = Objective::Voxels(VoxelLoss::new(&config, vec![1; 3]).unwrap());
+            let (_, counts) = objective.validation(&logits, &batch(labels)).unwrap();
+            objective.dice(&counts)
+        };
+        let mut partly = labels;
+        partly[6] = None;
+        let close = |found: Option<f64>, expected: f64| (found.unwrap() - expected).abs() < 1e-12;
+        // 2 · 2 / (3 + 3), and 2 · 1 / (2 + 3), or 2 · 1 / (2 + 2) without the voxel that has no label.
+        assert!(close(dice(None, &labels), (2.0 / 3.0 + 2.0 / 5.0) / 2.0));
+        assert!(close(dice(None, &partly), (2.0 / 3.0 + 1.0 / 2.0) / 2.0));
+        // Without the two voxels of the ignored class 2 · 2 / (3 + 2).
+        assert!(close(dice(Some(2), &labels), 4.0 / 5.0));
+        assert_eq!(dice(None, &[None; 8]), None);
+    }
+
     #[test]
     fn a_batch_of_ignored_voxels_changes_nothing() {
         let loss = VoxelLoss::new(&config(), vec![2, 3, 3]).unwrap();
         let var = logits(0, 0.0);
-        let score = loss.score(var.as_tensor(), &[2; 8]).unwrap();
+        let score = loss.score(var.as_tensor(), &[Some(2), None].repeat(4)).unwrap();
         assert!(value(&score) == 0.0 && score.weight > 0.0 && score.answers == 0.0);
         let gradients = score.loss.backward().unwrap();
         let gradients = gradients.get(&var).unwrap().flatten_all().unwrap();

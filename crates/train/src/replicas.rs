@@ -329,7 +329,7 @@ mod tests {
             values: (0..10).map(|i| i as f32).collect(),
             labels: vec![0, 1, 2, 3, 4],
             targets: vec![],
-            voxel_labels: (0..15).collect(),
+            voxel_labels: (0..15).map(Some).collect(),
         };
         for count in [1, 2, 3, 5, 9] {
             let part = |i: usize| items_of(&batch, Share::new(i, count).of(5));
@@ -340,7 +340,8 @@ mod tests {
             assert_eq!(joined(&|p| p.labels.clone()), batch.labels);
             assert_eq!(joined(&|p| p.items.iter().map(|&i| i as u32).collect()), [7, 8, 9, 10, 11]);
             assert_eq!(joined(&|p| p.values.iter().map(|&v| v as u32).collect()).len(), 10);
-            assert_eq!(joined(&|p| p.voxel_labels.iter().map(|&v| v.into()).collect())[14], 14);
+            let labels = joined(&|p| p.voxel_labels.iter().flatten().map(|&v| v.into()).collect());
+            assert_eq!(labels[14], 14);
             assert!(parts.iter().all(|p| p.values.len() == 2 * p.items.len()));
         }
     }

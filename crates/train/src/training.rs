@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use steer3d_dataset::{
-    Batch, Dataset, Grids, Loader, LoaderOptions, RandomDistortion, RandomRotation, Split,
+    Batch, Dataset, Grids, Loader, LoaderOptions, RandomDistortion, RandomRotation, Sample, Split,
 };
 use steer3d_files::lock::Lock;
 use steer3d_nn::{FoldedNetworks, Head, Mode, Network, checkpoint};
@@ -28,6 +28,7 @@ use crate::optimiser::Optimiser;
 use crate::progress::Progress;
 use crate::ranks::{self, RankLink};
 use crate::replicas::{Outcome, Replicas, Task, volumes};
+use crate::samples;
 use crate::schedule::SchedulePoint;
 use crate::spacings;
 use crate::state::{self, StateHeader, TrainingState, fault};
@@ -41,7 +42,7 @@ type Watch<'a> = dyn FnMut(TrainEvent) -> ControlFlow<()> + 'a;
 
 /// Trains `network` on the training split of `dataset`, on the classes, labels of voxels or target values that
 /// its head gives, and leaves it with the weights of its best
-/// epoch: highest validation accuracy, then lowest validation loss; the last epoch where the
+/// epoch, as [`Monitor`](crate::Monitor) says; the last epoch where the
 /// dataset has no validation items.
 ///
 /// With `keep`, the network is written there after every epoch that is the best so far, so a run
@@ -90,7 +91,9 @@ pub struct Training<'a> {
     config: &'a TrainConfig,
     keep: Option<Checkpoints<'a>>,
     items: Vec<usize>,
-    validation: Vec<usize>,
+    /// What an epoch goes over.
+    samples: Vec<Sample>,
+    validation: Vec<Sample>,
     /// Batches of an epoch.
     batches: usize,
     /// Optimiser steps in all.
@@ -155,14 +158,16 @@ impl<'a> Training<'a> {
         }
         let objective = Arc::new(Objective::new(network, dataset, config, &items)?);
         let params = network.params();
-        let batches = items.len().div_ceil(config.batch_size);
+        let samples = samples::of_epoch(dataset, &items, config.patch)?;
+        let batches = samples.len().div_ceil(config.batch_size);
         let mut run = Self {
             network,
             dataset,
             config,
             keep: keep.filter(|_| Rank::current().is_first()),
             items,
-            validation: dataset.indices(Split::Validation),
+            samples,
+            validation: dataset.indices(Split::Validation).into_iter().map(Sample::from).collect(),
             batches,
             steps: config.epochs * batches.div_ceil(config.accumulate),
             objective,
@@ -271,15 +276,15 @@ impl<'a> Training<'a> {
 
     /// Each rank has something to do, and the same training.
     fn check_ranks(&self) -> Result<(), TrainError> {
-        let (rank, items, size) = (&self.rank, self.items.len(), self.rank.size());
+        let (rank, samples, size) = (&self.rank, self.samples.len(), self.rank.size());
         if rank.is_alone() {
             return Ok(());
         }
         self.check_spacings()?;
-        let batch = items.min(self.config.batch_size);
+        let batch = samples.min(self.config.batch_size);
         if batch < size {
             let problem = format!(
-                "expected a volume for each of the {size} ranks, found {batch} ({items} training items); take fewer ranks"
+                "expected a volume for each of the {size} ranks, found {batch} ({samples} in an epoch); take fewer ranks"
             );
             return Err(TrainError::settings("batch_size", problem));
         }
@@ -457,7 +462,7 @@ impl<'a> Training<'a> {
         self.exchange_average()?;
         self.calibrate()?;
         let batch_size = self.config.batch_size;
-        let validation = self.validate(batch_size)?;
+        let (validation, validation_dice) = self.validate(batch_size)?.unzip();
         self.clock();
         let mut metrics = EpochMetrics {
             epoch: self.progress.epoch,
@@ -466,6 +471,7 @@ impl<'a> Training<'a> {
             validation_loss: validation
                 .map(|sums| Some(sums.mean_loss()).filter(|l| l.is_finite()).unwrap_or(f64::MAX)),
             validation_accuracy: validation.and_then(|sums| sums.accuracy()),
+            validation_dice: validation_dice.flatten(),
             best: false,
             learning_rate: self.progress.learning_rate,
             seconds: self.progress.seconds,
@@ -492,17 +498,17 @@ impl<'a> Training<'a> {
         Ok(metrics)
     }
 
-    /// The sums over the validation items; `None` when there are none.
-    fn validate(&self, batch_size: usize) -> Result<Option<Sums>, TrainError> {
+    /// The sums over the validation items and the [Dice coefficient](Objective::dice); `None` when there are none.
+    fn validate(&self, batch_size: usize) -> Result<Option<(Sums, Option<f64>)>, TrainError> {
         if self.validation.is_empty() {
             return Ok(None);
         }
         let folded = FoldedNetworks::new(self.network)?;
-        let mut sums = Sums::default();
+        let (mut sums, mut counts) = (Sums::default(), Vec::<f64>::new());
         // Nothing is put around smaller volumes.
         let batch_size = if self.has_own_grids() { 1 } else { batch_size };
-        let batches: Vec<&[usize]> = self.validation.chunks(batch_size).collect();
-        let own: Vec<&[usize]> = self.rank.own(batches.len()).map(|i| batches[i]).collect();
+        let batches: Vec<&[Sample]> = self.validation.chunks(batch_size).collect();
+        let own: Vec<&[Sample]> = self.rank.own(batches.len()).map(|i| batches[i]).collect();
         let mut scores = vec![];
         let reading = LoaderOptions::default();
         read_batches(self.dataset, &own, &reading, |mut batch, _| {
@@ -510,9 +516,12 @@ impl<'a> Training<'a> {
             // All of one size.
             let ratios = spacings::ratios(self.network, self.dataset, batch.items[0]);
             let out = folded.coarsened(self.network, ratios)?.forward_large(&x)?;
-            let Score { loss, weight, right, answers } = self.objective.validation(&out, &batch)?;
+            let (Score { loss, weight, right, answers }, counts) =
+                self.objective.validation(&out, &batch)?;
             let loss: f64 = loss.to_dtype(DType::F64)?.to_scalar()?;
-            scores.push(f64::to_bytes(&[loss, weight, right, answers]));
+            let mut numbers = vec![loss, weight, right, answers];
+            numbers.extend(counts);
+            scores.push(f64::to_bytes(&numbers));
             Ok(ControlFlow::Continue(()))
         })?;
         let mut own = scores.into_iter();
@@ -520,11 +529,14 @@ impl<'a> Training<'a> {
             .rank
             .deal(batches.len(), |_| Ok::<_, RankError>(own.next().unwrap_or_default()))?;
         for score in all {
-            if let [loss, weight, right, answers] = f64::of_bytes(&score)[..] {
+            let score = f64::of_bytes(&score);
+            if let Some((&[loss, weight, right, answers], more)) = score.split_first_chunk() {
                 sums.add(loss, weight, right, answers);
+                counts.resize(counts.len().max(more.len()), 0.0);
+                counts.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
             }
         }
-        Ok(Some(sums))
+        Ok(Some((sums, self.objective.dice(&counts))))
     }
 
     fn exchange_average(&mut self) -> Result<(), TrainError> {
@@ -556,16 +568,16 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// The items of the epoch in a random order. Of whole volumes with grids of their own those of about the same size
+    /// The samples of the epoch in a random order. Of whole volumes with grids of their own those of about the same size
     /// come in one batch, so that little has to be put around them.
-    fn order(&self) -> Vec<usize> {
-        let mut order = self.items.clone();
+    fn order(&self) -> Vec<Sample> {
+        let mut order = self.samples.clone();
         let epoch = self.progress.epoch as u64;
         let mut stream = Stream::new(self.config.seed, "order", &[epoch]);
         stream.shuffle(&mut order);
         if self.has_own_grids() && self.config.patch.is_none() {
-            order.sort_by_key(|&item| self.dataset.grid(item).voxels());
-            let mut batches: Vec<Vec<usize>> =
+            order.sort_by_key(|sample| self.dataset.grid(sample.item).voxels());
+            let mut batches: Vec<Vec<Sample>> =
                 order.chunks(self.config.batch_size).map(<[_]>::to_vec).collect();
             // The last one may be shorter: resuming counts whole batches.
             let last = batches.pop();
@@ -747,15 +759,15 @@ fn is_finite(tensor: &Tensor) -> Result<bool, TrainError> {
     Ok(sum.is_finite())
 }
 
-/// [`read_batches`] of `items` in their order.
+/// [`read_batches`] of `samples` in their order.
 fn read_ahead(
     dataset: &Dataset,
-    items: &[usize],
+    samples: &[Sample],
     batch_size: usize,
     options: &LoaderOptions,
     take: impl FnMut(Batch, usize) -> Result<ControlFlow<()>, TrainError>,
 ) -> Result<Duration, TrainError> {
-    let batches: Vec<&[usize]> = items.chunks(batch_size).collect();
+    let batches: Vec<&[Sample]> = samples.chunks(batch_size).collect();
     read_batches(dataset, &batches, options, take)
 }
 
@@ -763,15 +775,15 @@ fn read_ahead(
 /// whole batch, until it breaks; gives the time spent waiting for them.
 fn read_batches(
     dataset: &Dataset,
-    batches: &[&[usize]],
+    batches: &[&[Sample]],
     options: &LoaderOptions,
     mut take: impl FnMut(Batch, usize) -> Result<ControlFlow<()>, TrainError>,
 ) -> Result<Duration, TrainError> {
     let all = batches.iter().map(|batch| batch.to_vec()).collect();
     std::thread::scope(|scope| {
-        let mut loader = Loader::new(scope, dataset, all, *options);
-        for (batch, items) in loader.by_ref().zip(batches) {
-            if take(batch?, items.len())?.is_break() {
+        let mut loader = Loader::of_samples(scope, dataset, all, *options);
+        for (batch, samples) in loader.by_ref().zip(batches) {
+            if take(batch?, samples.len())?.is_break() {
                 break;
             }
         }

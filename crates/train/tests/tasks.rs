@@ -13,8 +13,8 @@ use steer3d_ranks::Rank;
 use steer3d_so3::Stream;
 use steer3d_train::loss::SoftDice;
 use steer3d_train::{
-    Balance, ClassWeights, EpochMetrics, LossConfig, PatchConfig, TrainConfig, TrainError, Trained,
-    train,
+    Balance, ClassWeights, EpochMetrics, LossConfig, Monitor, PatchConfig, TrainConfig, TrainError,
+    TrainEvent, Trained, train,
 };
 use steer3d_volume::{Grid, Volume};
 
@@ -172,7 +172,7 @@ fn volumes_of_several_shapes_are_learned() {
     let balanced = Some(ClassWeights::Of(Balance::Balanced));
     let loss = LossConfig { class_weights: balanced, dice: 1.0, ..LossConfig::default() };
     let augment = Some(Turns::So3 { fraction: 1.0 });
-    let patch = PatchConfig { size: [8, 7, 9], foreground: 0.7 };
+    let patch = PatchConfig { foreground: 0.7, ..PatchConfig::new([8, 7, 9]) };
     for (patch, augment) in [(Some(patch), augment), (Some(patch), None), (None, augment)] {
         let config = TrainConfig {
             epochs: 12,
@@ -197,10 +197,138 @@ fn volumes_of_several_shapes_are_learned() {
     }
     let bad = [([0, 8, 8], 0.5, "patch.size"), ([8; 3], 1.5, "patch.foreground")];
     for (size, foreground, field) in bad {
-        let patch = Some(PatchConfig { size, foreground });
+        let patch = Some(PatchConfig { foreground, ..PatchConfig::new(size) });
         let config = TrainConfig { patch, ..TrainConfig::default() };
         assert!(config.check().unwrap_err().to_string().contains(field));
     }
+}
+
+fn shapes(dataset: &Dataset, split: Split) -> Vec<[usize; 3]> {
+    dataset.indices(split).into_iter().map(|item| dataset.grid(item).dims()).collect()
+}
+
+/// An epoch of boxes that overlap has all boxes of all volumes.
+#[test]
+fn boxes_that_overlap_are_learned_in_an_order_of_the_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = blobs_of_several_shapes(folder.path(), &[[1.0; 3]]);
+    let patch = PatchConfig { overlap: Some(0.25), ..PatchConfig::new([8, 8, 9]) };
+    let losses = |seed: u64, patch: PatchConfig| {
+        let patch = Some(patch);
+        let config =
+            TrainConfig { epochs: 2, batch_size: 5, seed, patch, ..TrainConfig::default() };
+        let network = Network::new(&model(VOXELS), 0, DType::F32, &Device::Cpu).unwrap();
+        let mut losses = vec![];
+        let trained = train(&network, &dataset, &config, None, &mut |event| {
+            if let TrainEvent::Step { loss, .. } = event {
+                losses.push(loss);
+            }
+            ControlFlow::Continue(())
+        });
+        trained.map(|_| losses).map_err(|error| error.to_string())
+    };
+    let found = losses(0, patch).unwrap();
+    // Six voxels from one box to the next.
+    let boxes = |dims: [usize; 3]| {
+        let along = |axis: usize| 1 + (dims[axis] - patch.size[axis]).div_ceil(6);
+        (0..3).map(along).product::<usize>()
+    };
+    let boxes: usize = shapes(&dataset, Split::Train).into_iter().map(boxes).sum();
+    assert!(boxes > 14);
+    assert_eq!(found.len(), 2 * boxes.div_ceil(5));
+    assert_eq!(losses(0, patch).unwrap(), found);
+    assert_ne!(losses(1, patch).unwrap(), found);
+    let large = losses(0, PatchConfig { size: [8, 8, 40], ..patch }).unwrap_err();
+    assert!(large.contains("patch.size") && large.contains("[8, 8, 40]"), "{large}");
+    for overlap in [-0.1, 1.0, f64::NAN] {
+        let message = losses(0, PatchConfig { overlap: Some(overlap), ..patch }).unwrap_err();
+        assert!(message.contains("patch.overlap: expected a share"), "{message}");
+    }
+    let both = losses(0, PatchConfig { foreground: 0.5, ..patch }).unwrap_err();
+    assert!(both.contains("patch.foreground") && both.contains("at random"), "{both}");
+}
+
+/// Loss and accuracy of a training on whole volumes are those of the voxels of the volumes, not of what is put around them.
+#[test]
+fn padded_voxels_count_in_no_loss_of_a_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = blobs_of_several_shapes(folder.path(), &[[1.0; 3]]);
+    let model = model(&format!("{VOXELS}\nnorm = 'instance'"));
+    let network = Network::new(&model, 3, DType::F64, &Device::Cpu).unwrap();
+    let config =
+        TrainConfig { epochs: 1, batch_size: 14, learning_rate: 1e-30, ..TrainConfig::default() };
+    let watch = &mut |_| ControlFlow::Continue(());
+    let trained = train(&network, &dataset, &config, None, watch).unwrap();
+    let batch = Batch::read(&dataset, &dataset.indices(Split::Train), None).unwrap();
+    let Batch { values, voxel_labels, dims: [d, h, w], .. } = batch;
+    let x = Tensor::from_vec(values, (14, 1, d, h, w), &Device::Cpu).unwrap();
+    let logits = network.forward(&x.to_dtype(DType::F64).unwrap(), Mode::Evaluate).unwrap();
+    let logits: Vec<f64> = logits.flatten_all().unwrap().to_vec1().unwrap();
+    let voxels = d * h * w;
+    let (mut loss, mut right, mut count) = (0.0, 0.0, 0);
+    for (i, label) in voxel_labels.into_iter().enumerate() {
+        let Some(label) = label else { continue };
+        let at = |class: usize| logits[(i / voxels * 2 + class) * voxels + i % voxels];
+        let other = at(usize::from(1 - label)) - at(usize::from(label));
+        loss += other.exp().ln_1p();
+        right += f64::from(u8::from(other < 0.0));
+        count += 1;
+    }
+    let all: usize =
+        shapes(&dataset, Split::Train).iter().map(|e| e.iter().product::<usize>()).sum();
+    assert!(count == all && all < 14 * voxels, "{count} {all}");
+    let found = trained.epochs[0];
+    assert!((found.train_loss - loss / count as f64).abs() < 1e-9, "{found:?}");
+    assert!((found.train_accuracy.unwrap() - right / count as f64).abs() < 1e-9, "{found:?}");
+}
+
+#[test]
+fn the_best_epoch_may_be_that_of_the_highest_dice() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = blobs(folder.path());
+    let network = Network::new(&model(VOXELS), 0, DType::F32, &Device::Cpu).unwrap();
+    let config = TrainConfig {
+        epochs: 40,
+        batch_size: 4,
+        loss: LossConfig { dice: 1.0, ..LossConfig::default() },
+        monitor: Monitor::Dice,
+        patience: Some(4),
+        ..TrainConfig::default()
+    };
+    let watch = &mut |_| ControlFlow::Continue(());
+    let epochs = train(&network, &dataset, &config, None, watch).unwrap().epochs;
+    let best = epochs.iter().rfind(|e| e.best).unwrap();
+    let highest = epochs.iter().filter_map(|e| e.validation_dice).fold(0.0, f64::max);
+    assert!(best.validation_dice == Some(highest) && highest > 0.3, "{epochs:?}");
+    assert_eq!(epochs.len(), 40.min(best.epoch + 4));
+    // That of the network that is kept, of all voxels together.
+    let batch = Batch::read(&dataset, &dataset.indices(Split::Validation), None).unwrap();
+    let x = Tensor::from_vec(batch.values, (8, 1, N, N, N), &Device::Cpu).unwrap();
+    let answers = network.folded().unwrap().forward(&x).unwrap().argmax(1).unwrap();
+    let answers: Vec<u32> = answers.flatten_all().unwrap().to_vec1().unwrap();
+    let (mut both, mut either) = (0.0, 0.0);
+    for (answer, label) in answers.into_iter().zip(batch.voxel_labels) {
+        let is_blob = [answer == 1, label == Some(1)];
+        both += f64::from(u8::from(is_blob == [true; 2]));
+        either += is_blob.map(|is| f64::from(u8::from(is))).iter().sum::<f64>();
+    }
+    assert!((highest - 2.0 * both / either).abs() < 5e-3, "{highest} {both} {either}");
+}
+
+#[test]
+fn dice_tells_no_best_epoch_where_no_voxels_have_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = blobs(folder.path());
+    let message = |head: &str, loss: LossConfig| {
+        let network = Network::new(&model(head), 0, DType::F32, &Device::Cpu).unwrap();
+        let config = TrainConfig { monitor: Monitor::Dice, loss, ..TrainConfig::default() };
+        let watch = &mut |_| ControlFlow::Continue(());
+        train(&network, &dataset, &config, None, watch).unwrap_err().to_string()
+    };
+    let found = message(VECTOR, LossConfig::default());
+    assert!(found.contains("monitor: \"dice\" is for networks that label voxels"), "{found}");
+    let found = message(VOXELS, LossConfig { ignore: Some(1), ..LossConfig::default() });
+    assert!(found.contains("monitor: \"dice\" needs a class beside"), "{found}");
 }
 
 /// The loss of a first step is the mean over the volumes, each by the network for its voxels; so is that of the validation.
@@ -220,7 +348,7 @@ fn a_steerable_network_sees_lengths_and_a_plain_one_voxels() {
             epochs: 1,
             batch_size: 14,
             learning_rate: 1e-30,
-            patch: Some(PatchConfig { size: [9; 3], foreground: 0.0 }),
+            patch: Some(PatchConfig { foreground: 0.0, ..PatchConfig::new([9; 3]) }),
             ..TrainConfig::default()
         };
         let epochs = {
@@ -243,7 +371,8 @@ fn a_steerable_network_sees_lengths_and_a_plain_one_voxels() {
                     _ => network.at_spacing(ratios).unwrap().forward(&x, Mode::Evaluate).unwrap(),
                 };
                 let rows = logits.reshape((2, d * h * w)).unwrap().t().unwrap();
-                let labels = Tensor::from_iter(voxel_labels.into_iter().map(u32::from), x.device());
+                let labels = voxel_labels.into_iter().flatten().map(u32::from);
+                let labels = Tensor::from_iter(labels, x.device());
                 let loss =
                     candle_nn::loss::cross_entropy(&rows.contiguous().unwrap(), &labels.unwrap());
                 let loss = f64::from(loss.unwrap().to_scalar::<f32>().unwrap());
@@ -262,23 +391,23 @@ fn a_steerable_network_sees_lengths_and_a_plain_one_voxels() {
     }
 }
 
-/// Dice over a batch, of which some parts have no voxel that counts: these count for next to nothing.
+/// Dice over a batch and of each item, of which some parts have no voxel that counts: these count for next to nothing.
 #[test]
-fn dice_over_a_batch_is_that_of_all_ranks() {
+fn dice_is_that_of_all_ranks() {
     let folder = tempfile::tempdir().unwrap();
     blobs(folder.path());
     let path = &folder.path().join("blobs.h5");
-    let losses = |ranks: usize| -> Vec<[f64; 2]> {
+    let losses = |ranks: usize, per_item: bool| -> Vec<[f64; 3]> {
         let train = |rank: Rank| {
             rank.run(|| {
-                let soft_dice = SoftDice { background: false, squares: false, per_item: false };
+                let soft_dice = SoftDice { background: false, squares: false, per_item };
                 let loss =
                     LossConfig { dice: 1.0, soft_dice, ignore: Some(0), ..LossConfig::default() };
                 let config = TrainConfig {
                     epochs: 4,
                     batch_size: 4,
                     loss,
-                    patch: Some(PatchConfig { size: [3; 3], foreground: 0.2 }),
+                    patch: Some(PatchConfig { foreground: 0.2, ..PatchConfig::new([3; 3]) }),
                     ..TrainConfig::default()
                 };
                 let network = Network::new(&model(VOXELS), 0, DType::F64, &Device::Cpu)?;
@@ -290,13 +419,19 @@ fn dice_over_a_batch_is_that_of_all_ranks() {
             let start = |rank: Rank| scope.spawn(move || train(rank).unwrap().epochs);
             let threads: Vec<_> = Rank::threads(ranks).into_iter().map(start).collect();
             let all: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-            all[0].iter().map(|e| [e.train_loss, e.validation_loss.unwrap()]).collect()
+            let of_epoch = |e: &EpochMetrics| {
+                [e.train_loss, e.validation_loss.unwrap(), e.validation_dice.unwrap()]
+            };
+            all[0].iter().map(of_epoch).collect()
         })
     };
-    let expected = losses(1);
-    for ranks in [2, 4] {
-        for (found, expected) in losses(ranks).iter().flatten().zip(expected.iter().flatten()) {
-            assert!((found - expected).abs() < 1e-6 * expected, "{ranks}: {found} {expected}");
+    for per_item in [false, true] {
+        let expected = losses(1, per_item);
+        for ranks in [2, 4] {
+            let found = losses(ranks, per_item);
+            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+                assert!((found - expected).abs() <= 1e-6 * expected, "{ranks}: {found} {expected}");
+            }
         }
     }
 }

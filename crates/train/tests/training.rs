@@ -14,9 +14,9 @@ use steer3d_nn::{ModelConfig, Network};
 use steer3d_ops::tf32_is_permitted;
 use steer3d_ranks::Rank;
 use steer3d_train::{
-    Balance, Checkpoints, ClassWeights, EpochMetrics, LossConfig, OptimiserConfig, Precision,
-    Schedule, StateFolder, TrainConfig, TrainError, TrainEvent, Trained, Training, resume, state,
-    step_traffic, train,
+    Balance, Checkpoints, ClassWeights, EpochMetrics, LossConfig, OptimiserConfig, PatchConfig,
+    Precision, Schedule, StateFolder, TrainConfig, TrainError, TrainEvent, Trained, Training,
+    resume, state, step_traffic, train,
 };
 use steer3d_volume::Voxeliser;
 
@@ -135,10 +135,18 @@ fn a_training_stopped_anywhere_goes_on_to_the_same_bits() {
         distort: Distortion::ALL.into_iter().fold(Distortions::default(), likely),
         ..small()
     };
+    // Eight boxes of each of eight volumes.
+    let overlap = Some(0.3);
+    let boxes = TrainConfig {
+        patch: Some(PatchConfig { overlap, ..PatchConfig::new([7; 3]) }),
+        batch_size: 20,
+        ..augmented.clone()
+    };
     let home = tempfile::tempdir().unwrap();
     let dataset = tetris(home.path(), 1);
     for (model, config, steps) in [
         (steerable(), augmented, 9),
+        (plain(), boxes, 12),
         (steerable(), everything.clone(), 6),
         (steerable(), TrainConfig { precision: Precision::Bfloat16, ..everything.clone() }, 6),
         (plain(), everything, 6),

@@ -91,6 +91,33 @@ fn every_item_is_answered_on_its_own_grid() {
 }
 
 #[test]
+fn networks_of_local_answers_give_planes_of_what_is_large() {
+    let model = named(network("voxels", 3));
+    assert!(model.gives_planes([130; 3]) && !model.gives_planes([80; 3]));
+    // Of many classes the logits are large, though the volume is not.
+    assert!(named(network("voxels", 40)).gives_planes([80; 3]));
+    assert!(!named(network("classes", 2)).gives_planes([130; 3]));
+    // Planes so large that two are computed at once.
+    let dims = [3, 300, 450];
+    let mut stream = Stream::new(4, "planes", &[]);
+    let values: Vec<f32> = (0..dims.iter().product()).map(|_| stream.normal() as f32).collect();
+    let x = Tensor::from_vec(values, (1, 1, dims[0], dims[1], dims[2]), &Device::Cpu).unwrap();
+    let mut parts = vec![];
+    let mut sink = |first: usize, part: &Tensor| {
+        assert_eq!(first, 2 * parts.len());
+        parts.push(part.clone());
+        Ok(())
+    };
+    model.logits_by_planes(&x, None, &mut sink).unwrap();
+    assert_eq!(parts.iter().map(|part| part.dims()[2]).collect::<Vec<_>>(), [2, 1]);
+    let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let found = values(&Tensor::cat(&parts, 2).unwrap());
+    let whole = values(&model.logits(&x).unwrap());
+    let gap = found.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(gap < 1e-4, "{gap}");
+}
+
+#[test]
 fn models_of_one_shape_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = dataset(&folder.path().join("all.h5"), &[0, 1]);

@@ -4,12 +4,14 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use candle_core::Tensor;
 use nalgebra::Vector3;
 use steer3d_dataset::{Dataset, Split};
 use steer3d_eval::metrics::Estimate;
 use steer3d_eval::{
-    AnswerKind, Comparison, Condition, ConditionReport, EvalError, Mask, ModelReport, PointGroup,
-    Predictor, Progress, Protocol, Search, Source, Trial, evaluate, paired_tests,
+    AnswerKind, Comparison, Condition, ConditionReport, EvalError, Mask, ModelError, ModelReport,
+    PlaneSink, PointGroup, Predictor, Progress, Protocol, Search, Source, Trial, evaluate,
+    paired_tests,
 };
 use steer3d_volume::Interpolation;
 
@@ -171,6 +173,77 @@ fn results_depend_on_neither_batch_nor_threads() {
     let layers = 2 * (1 + 2 + 2);
     let all = first.predictions.len() + layers;
     assert_eq!(last.get(), (all, all));
+}
+
+/// A model that gives the logits of some planes at a time, from `skipped` on, and never those of a volume.
+struct ByPlanes {
+    whole: Voxelwise,
+    at_once: usize,
+    skipped: usize,
+}
+
+impl Predictor for ByPlanes {
+    fn name(&self) -> &str {
+        self.whole.name()
+    }
+
+    fn answers(&self) -> AnswerKind {
+        AnswerKind::Voxels
+    }
+
+    fn classes(&self) -> usize {
+        self.whole.classes()
+    }
+
+    fn channels(&self) -> usize {
+        self.whole.channels()
+    }
+
+    fn logits(&self, _batch: &Tensor) -> Result<Tensor, ModelError> {
+        Err("asked for the logits of all voxels".into())
+    }
+
+    fn gives_planes(&self, dims: [usize; 3]) -> bool {
+        dims == [SIZE; 3]
+    }
+
+    fn logits_by_planes(
+        &self,
+        volume: &Tensor,
+        _edges: Option<[f64; 3]>,
+        sink: PlaneSink<'_>,
+    ) -> Result<(), ModelError> {
+        let logits = self.whole.logits(volume)?;
+        for first in (self.skipped..SIZE).step_by(self.at_once) {
+            let planes = self.at_once.min(SIZE - first);
+            sink(first, &logits.narrow(2, first, planes)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn planes_give_the_results_of_whole_volumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = labelled(&dir.path().join("a.h5"), 2, is_dense);
+    let protocol = Protocol { rotations_and_translations: vec![1.5], ..both_sources() };
+    let whole = run(&threshold(), &data, &protocol);
+    for at_once in [1, 4, SIZE] {
+        let planes = ByPlanes { whole: threshold(), at_once, skipped: 0 };
+        assert!(run(&planes, &data, &protocol) == whole, "{at_once}");
+    }
+    let fail = |whole: Voxelwise, skipped: usize| {
+        let planes = ByPlanes { whole, at_once: 4, skipped };
+        let go_on = |_| ControlFlow::Continue(());
+        evaluate(&planes, &data, Split::Test, &protocol, None, &go_on).unwrap_err()
+    };
+    for (error, expected) in [
+        (fail(threshold(), 1), "gave 4 planes from 1 on after 0 of 13"),
+        (fail(threshold(), SIZE), "gave 0 of 13 planes"),
+        (fail(by("nan", |_, i| if i == 9 { f32::NAN } else { 0.0 }), 0), "not finite for item"),
+    ] {
+        assert!(error.to_string().contains(expected), "{error}");
+    }
 }
 
 #[test]

@@ -82,13 +82,15 @@ class Model:
         window=None,
         overlap: float = 0.5,
         native_voxels: bool = False,
+        map_format=None,
     ):
         """Answers for files or volumes.
 
         For volumes N,C,D,H,W of a model of classes, the probabilities (N, K); of other models, what `forward` gives.
         Else `inputs` is a path or a list of paths: files, folders, lists (@LIST), tables, datasets and archives; the answer
         is a list of records as of `steer3d predict --json`, in which `error` stands where an input has no answer.
-        With `rotations` the answer is the mean over so many orientations. `maps` is a folder for labels of voxels.
+        With `rotations` the answer is the mean over so many orientations. `maps` is a folder for labels of voxels, in files of
+        `map_format` ("nii", "nii.gz", "mrc", "npy" or "h5") or in the format of each input.
 
         For labels of voxels of files, `window` = D, H, W voxels, or a number for a cube, takes volumes in windows weighed by
         Gaussians, each of which has the share `overlap` in common with the next; `native_voxels` samples the kernels for the
@@ -105,6 +107,7 @@ class Model:
                 window=None if window is None else dims("window", window),
                 overlap=float(overlap),
                 native_voxels=native_voxels,
+                map_format=map_format,
             )
         if window is not None or native_voxels:
             name = "native_voxels" if window is None else "window"

@@ -96,6 +96,7 @@ class Model:
         window: list[int] | None = None,
         overlap: float = 0.5,
         native_voxels: bool = False,
+        map_format: str | None = None,
     ) -> list[str]: ...
 
 class Report:
