@@ -94,6 +94,7 @@ mod recompute;
 mod spacings;
 mod transformer;
 mod typical;
+mod watch;
 mod windows;
 
 pub use block::ConvolutionInfo;
@@ -109,4 +110,5 @@ pub use network::{FoldedNetwork, Network, planes_at_once};
 pub use params::{Mode, Parameter, Params, Pass, Scope};
 pub use spacings::FoldedNetworks;
 pub use typical::Typical;
+pub use watch::watch_gradients;
 pub use windows::window_starts;

@@ -9,6 +9,7 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape, Storage, Tensor, Var,
 };
 
+use crate::watch::{unwatched, used};
 use crate::{Field, NnError};
 
 /// Gradient checkpointing (Chen et al. 2016, *Training deep nets with sublinear memory cost*): runs
@@ -22,7 +23,8 @@ pub(crate) fn recomputed(
     forward: impl Fn(&Field, bool) -> std::result::Result<Field, NnError> + Send + Sync + 'static,
 ) -> std::result::Result<Field, NnError> {
     let kind = field.kind().clone();
-    let run = move |x: &Tensor, again| forward(&Field::of(kind.clone(), x.clone())?, again);
+    let run =
+        move |x: &Tensor, again| unwatched(|| forward(&Field::of(kind.clone(), x.clone())?, again));
     let out = run(&field.values().detach(), false)?;
     let (out_kind, out) = (out.kind().clone(), out.values().detach());
     let again = move |x: &Tensor| Ok(run(x, true).map_err(Error::wrap)?.values().clone());
@@ -31,7 +33,8 @@ pub(crate) fn recomputed(
         out: Mutex::new(Some(out)),
         forward: Box::new(again),
     };
-    Field::of(out_kind, field.values().apply_op2(&flat(weights)?, op)?)
+    let weights = weights.iter().map(used).collect::<Result<Vec<_>>>()?;
+    Field::of(out_kind, field.values().apply_op2(&flat(&weights)?, op)?)
 }
 
 /// All elements in one row.

@@ -4,6 +4,9 @@ use std::ops::AddAssign;
 
 /// Numbers that ranks add up.
 pub trait Number: Copy + AddAssign {
+    /// The same numbers as one of the types that there are.
+    fn numbers(values: &mut [Self]) -> Numbers<'_>;
+
     /// Their bytes, little-endian.
     fn to_bytes(values: &[Self]) -> Vec<u8>;
 
@@ -11,9 +14,22 @@ pub trait Number: Copy + AddAssign {
     fn of_bytes(bytes: &[u8]) -> Vec<Self>;
 }
 
+/// Numbers of any of the types that ranks add up.
+#[derive(Debug)]
+pub enum Numbers<'a> {
+    /// Numbers of 32 bits.
+    F32(&'a mut [f32]),
+    /// Numbers of 64 bits.
+    F64(&'a mut [f64]),
+}
+
 macro_rules! number {
-    ($type:ty, $size:literal) => {
+    ($type:ty, $size:literal, $kind:ident) => {
         impl Number for $type {
+            fn numbers(values: &mut [Self]) -> Numbers<'_> {
+                Numbers::$kind(values)
+            }
+
             fn to_bytes(values: &[Self]) -> Vec<u8> {
                 values.iter().flat_map(|value| value.to_le_bytes()).collect()
             }
@@ -26,8 +42,8 @@ macro_rules! number {
     };
 }
 
-number!(f32, 4);
-number!(f64, 8);
+number!(f32, 4, F32);
+number!(f64, 8, F64);
 
 /// Several lists of bytes in one: each after its length.
 pub(crate) fn pack(parts: &[Vec<u8>]) -> Vec<u8> {

@@ -2,7 +2,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bytes::{pack, unpack};
+use crate::bytes::{Numbers, pack, unpack};
 
 /// In the message of an error that follows from that of another rank.
 pub const ANOTHER_FAILED: &str = "another rank failed";
@@ -35,6 +35,16 @@ pub trait Collectives: Debug + Send + Sync {
         all.iter().map(own).collect()
     }
 
+    /// What adds up numbers of all ranks by itself, if anything does.
+    fn all_reduce(&self) -> Option<&dyn AllReduce> {
+        None
+    }
+
+    /// Whether several threads may make calls, one at a time.
+    fn takes_any_thread(&self) -> bool {
+        true
+    }
+
     /// The group of the first `count` ranks, which only these may use; all ranks ask for it.
     ///
     /// # Errors
@@ -54,6 +64,15 @@ pub trait Collectives: Debug + Send + Sync {
             self.fail(1);
         }
     }
+}
+
+/// Sums over all ranks in an order of its own.
+pub trait AllReduce {
+    /// Puts the sums over all ranks in the place of as many numbers of each, the same on all.
+    ///
+    /// # Errors
+    /// As [`Collectives::gather`], and if a rank gives another number of them.
+    fn add_up(&self, numbers: Numbers<'_>) -> Result<(), RankError>;
 }
 
 /// Which rank failed.

@@ -8,12 +8,14 @@ use std::thread::{sleep, yield_now};
 use std::time::{Duration, Instant};
 
 use mpi::Count;
+use mpi::collective::SystemOperation;
 use mpi::datatype::{Partition, PartitionMut};
 use mpi::request::{Request, Scope, scope};
 use mpi::topology::{Color, SimpleCommunicator};
 use mpi::traits::*;
 
-use crate::collectives::{Collectives, Failure, RankError};
+use crate::bytes::Numbers;
+use crate::collectives::{AllReduce, Collectives, Failure, RankError};
 use crate::rank::{Rank, part};
 
 /// Ends MPI when it is dropped, and all processes if a call has not ended.
@@ -40,8 +42,9 @@ impl std::fmt::Debug for Universe {
 
 /// Starts MPI; none if it is started.
 pub(crate) fn connect(limit: Duration) -> Option<(Universe, Rank)> {
-    let (universe, _) = mpi::initialize_with_threading(mpi::Threading::Serialized)?;
-    let world = Arc::new(Process::of(universe.world(), limit, Arc::default()));
+    let (universe, threading) = mpi::initialize_with_threading(mpi::Threading::Serialized)?;
+    let any_thread = threading >= mpi::Threading::Serialized;
+    let world = Arc::new(Process::of(universe.world(), limit, any_thread, Arc::default()));
     let rank = Rank::of(Arc::clone(&world) as Arc<dyn Collectives>);
     Some((Universe { _universe: universe, world }, rank))
 }
@@ -52,6 +55,8 @@ struct Process {
     index: usize,
     size: usize,
     limit: Duration,
+    /// Whether calls may come from several threads, one at a time.
+    any_thread: bool,
     patient: AtomicBool,
     wire: Mutex<Wire>,
     broken: AtomicBool,
@@ -67,9 +72,10 @@ struct Wire {
     hangs: bool,
 }
 
-// SAFETY: MPI was started for threads that call it one at a time (`Threading::Serialized`); the mutex around the only
-// handle of a communicator sees to that for one communicator, and a process uses one communicator at a time, since its
-// ranks make the same calls in the same order.
+// SAFETY: MPI was started for threads that call it one at a time (`Threading::Serialized`), or gets all calls from one
+// thread (`any_thread`); the mutex around the only handle of a communicator sees to that for one communicator, and a process
+// uses one communicator at a time, since its ranks make the same calls in the same order, and a rank waits for what another
+// thread does for it (`Pending`) before it makes a call.
 #[allow(unsafe_code)]
 unsafe impl Send for Wire {}
 
@@ -90,6 +96,7 @@ impl Process {
     fn of(
         communicator: SimpleCommunicator,
         limit: Duration,
+        any_thread: bool,
         heard: Arc<OnceLock<Failure>>,
     ) -> Self {
         let (index, size) = (communicator.rank() as usize, communicator.size() as usize);
@@ -99,6 +106,7 @@ impl Process {
             index,
             size,
             limit,
+            any_thread,
             wire,
             patient: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -233,6 +241,30 @@ impl Process {
         }
         Ok(all)
     }
+
+    /// Puts the sums that MPI takes into the place of values.
+    fn reduce<T: Copy + Equivalence>(&self, values: &mut [T]) -> Result<(), RankError> {
+        let wire = &mut *self.wire();
+        let count = (values.len() as u64).to_le_bytes();
+        let (_, counts) = self.begin(wire, Ok(&count))?;
+        if counts.iter().any(|other| *other != count) {
+            return Err(RankError::Different);
+        }
+        for values in values.chunks_mut(MOST / size_of::<f64>()) {
+            let (own, mut sums) = (values.to_vec(), values.to_vec());
+            let communicator = &*wire.communicator;
+            let ended = scope(|scope| {
+                let (own, sums, add) = (&own[..], &mut sums[..], SystemOperation::sum());
+                self.ends(communicator.immediate_all_reduce_into(scope, own, sums, add))
+            });
+            if !ended {
+                forget((own, sums));
+                return Err(self.timed_out(wire));
+            }
+            values.copy_from_slice(&sums);
+        }
+        Ok(())
+    }
 }
 
 /// With a byte more: a vector without bytes lies at address 1, which to MPI is `MPI_IN_PLACE`.
@@ -311,6 +343,14 @@ impl Collectives for Process {
         Ok(given)
     }
 
+    fn all_reduce(&self) -> Option<&dyn AllReduce> {
+        Some(self)
+    }
+
+    fn takes_any_thread(&self) -> bool {
+        self.any_thread
+    }
+
     fn first(&self, count: usize) -> Result<Arc<dyn Collectives>, RankError> {
         if let Some(known) = self.wire().smaller.get(&count) {
             return Ok(Arc::clone(known) as Arc<dyn Collectives>);
@@ -320,7 +360,8 @@ impl Collectives for Process {
         let mut wire = self.wire();
         let color = Color::with_value((self.index >= count).into());
         let made = wire.communicator.split_by_color(color).ok_or(RankError::Different)?;
-        let made = Arc::new(Self::of(made, self.limit, Arc::clone(&self.heard)));
+        let made = Self::of(made, self.limit, self.any_thread, Arc::clone(&self.heard));
+        let made = Arc::new(made);
         wire.smaller.insert(count, Arc::clone(&made));
         Ok(made)
     }
@@ -335,6 +376,15 @@ impl Collectives for Process {
         match self.begin(&mut self.wire(), Err(first)) {
             Err(RankError::Failed(failure)) => failure,
             _ => own,
+        }
+    }
+}
+
+impl AllReduce for Process {
+    fn add_up(&self, numbers: Numbers<'_>) -> Result<(), RankError> {
+        match numbers {
+            Numbers::F32(values) => self.reduce(values),
+            Numbers::F64(values) => self.reduce(values),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::bytes::{Number, pack, unpack};
 use crate::collectives::{Collectives, Failure, RankError};
+use crate::pending::Pending;
 use crate::threads::Thread;
 
 /// One of the ranks that compute something together, in a fixed order: threads of this process, or processes.
@@ -24,6 +25,8 @@ pub struct Rank {
 struct Group {
     collectives: Arc<dyn Collectives>,
     traffic: Arc<Mutex<Traffic>>,
+    /// What another thread does for this rank.
+    pending: Arc<Pending>,
 }
 
 /// What a rank has exchanged with the others.
@@ -38,10 +41,17 @@ pub struct Traffic {
 }
 
 impl Group {
+    /// What calls are made of, when the other thread is done.
+    fn settled(&self) -> &dyn Collectives {
+        self.pending.wait();
+        &*self.collectives
+    }
+
     /// A call that gives `bytes` to the others.
     fn call<T>(&self, bytes: usize, call: impl FnOnce(&dyn Collectives) -> T) -> T {
+        let collectives = self.settled();
         let begin = Instant::now();
-        let result = call(&*self.collectives);
+        let result = call(collectives);
         let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
         traffic.messages += 1;
         traffic.bytes += bytes as u64;
@@ -89,7 +99,7 @@ impl Drop for Part<'_> {
     fn drop(&mut self) {
         CURRENT.set(self.before.clone());
         if let Some(group) = self.rank.group.as_ref().filter(|_| self.rank.leaves) {
-            group.collectives.leave(self.finished);
+            group.settled().leave(self.finished);
         }
     }
 }
@@ -107,7 +117,7 @@ impl Rank {
     /// A rank that is connected with the others by `group`, in which it stays when what it [runs](Self::run) ends: it has
     /// to [`fail`](Self::fail) if it does not go on.
     pub fn of(collectives: Arc<dyn Collectives>) -> Self {
-        let group = Group { collectives, traffic: Arc::default() };
+        let group = Group { collectives, traffic: Arc::default(), pending: Arc::default() };
         Self { group: Some(group), items_before: 0, leaves: false }
     }
 
@@ -232,6 +242,34 @@ impl Rank {
         Ok(())
     }
 
+    /// As [`add_up`](Self::add_up), in the order of what connects the ranks where that adds up by itself: the same on all
+    /// ranks, and to rounding what `add_up` gives.
+    ///
+    /// # Errors
+    /// As [`add_up`](Self::add_up).
+    pub fn add_up_fast<T: Number>(&self, values: &mut [T]) -> Result<(), RankError> {
+        let group = self.group.as_ref();
+        match group.and_then(|group| Some((group, group.collectives.all_reduce()?))) {
+            Some((group, all)) => {
+                group.call(size_of_val(values), |_| all.add_up(T::numbers(values)))
+            }
+            None => self.add_up(values),
+        }
+    }
+
+    /// Whether what connects the ranks adds up by itself: MPI does.
+    pub fn has_fast_sums(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.collectives.all_reduce().is_some())
+    }
+
+    /// This rank for another thread, and what calls of this one wait for; none where one thread has to make all calls.
+    pub(crate) fn beside(&self) -> Option<(Self, Arc<Pending>)> {
+        let group = self.group.as_ref().filter(|group| group.collectives.takes_any_thread())?;
+        let other = Group { pending: Arc::default(), ..group.clone() };
+        let rank = Self { group: Some(other), items_before: 0, leaves: false };
+        Some((rank, Arc::clone(&group.pending)))
+    }
+
     /// What the first rank makes, on all ranks.
     ///
     /// # Errors
@@ -329,9 +367,9 @@ impl Rank {
     /// As [`gather`](Self::gather).
     pub fn among_first(&self, count: usize) -> Result<Option<Self>, RankError> {
         match &self.group {
-            Some(Group { collectives, traffic }) if count < self.size() => {
-                let collectives = collectives.first(count)?;
-                let group = Some(Group { collectives, traffic: Arc::clone(traffic) });
+            Some(group) if count < self.size() => {
+                let collectives = group.settled().first(count)?;
+                let group = Some(Group { collectives, ..group.clone() });
                 let rank = Self { group, items_before: 0, leaves: true };
                 Ok((self.index() < count).then_some(rank))
             }
@@ -343,7 +381,7 @@ impl Rank {
     /// of another rank.
     pub fn fail(&self, code: u8) -> Failure {
         let own = Failure { rank: self.index(), code };
-        self.group.as_ref().map_or(own, |group| group.collectives.fail(code))
+        self.group.as_ref().map_or(own, |group| group.settled().fail(code))
     }
 }
 
@@ -355,6 +393,9 @@ pub(crate) fn part(count: usize, i: usize, parts: usize) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adder::Adder;
+    use crate::bytes::Numbers;
+    use crate::collectives::AllReduce;
     use crate::launch::{Launch, Launcher, Master};
     use crate::tcp::Process;
 
@@ -447,6 +488,120 @@ mod tests {
             });
             assert_eq!(found, vec![expected; size], "{size} ranks");
         }
+    }
+
+    #[test]
+    fn sums_beside_other_work_are_those_in_the_order_of_the_ranks() {
+        const ROUNDS: usize = 20;
+        let given = |rank: usize, round: usize| ((rank * 31 + round) as f32 * 0.7).sin();
+        for size in [1, 2, 3] {
+            let found = well(size, |rank| {
+                let mut adder = Adder::new(&rank, Rank::add_up);
+                for round in 0..ROUNDS {
+                    adder.add(vec![given(rank.index(), round); 10 * round])?;
+                    rank.meet()?;
+                    // It has waited for both messages of the sum.
+                    assert_eq!(rank.traffic().messages, 3 * (round as u64 + 1));
+                }
+                adder.sums()
+            });
+            let sum = |round| (1..size).fold(given(0, round), |sum, rank| sum + given(rank, round));
+            let expected: Vec<_> = (0..ROUNDS).map(|round| vec![sum(round); 10 * round]).collect();
+            assert_eq!(found, vec![expected; size], "{size} ranks");
+        }
+    }
+
+    /// Threads that are connected by what one thread alone may call, and adds up by itself: from the last to the first.
+    #[derive(Debug)]
+    struct Library(Thread);
+
+    impl Collectives for Library {
+        fn index(&self) -> usize {
+            self.0.index()
+        }
+
+        fn size(&self) -> usize {
+            self.0.size()
+        }
+
+        fn gather(&self, bytes: Vec<u8>) -> Result<Arc<[Vec<u8>]>, RankError> {
+            self.0.gather(bytes)
+        }
+
+        fn first(&self, count: usize) -> Result<Arc<dyn Collectives>, RankError> {
+            self.0.first(count)
+        }
+
+        fn all_reduce(&self) -> Option<&dyn AllReduce> {
+            Some(self)
+        }
+
+        fn takes_any_thread(&self) -> bool {
+            false
+        }
+
+        fn fail(&self, code: u8) -> Failure {
+            self.0.fail(code)
+        }
+
+        fn leave(&self, finished: bool) {
+            self.0.leave(finished);
+        }
+    }
+
+    impl AllReduce for Library {
+        fn add_up(&self, numbers: Numbers<'_>) -> Result<(), RankError> {
+            let Numbers::F32(values) = numbers else { return Err(RankError::Different) };
+            let all = self.0.gather(f32::to_bytes(values))?;
+            values.fill(0.0);
+            for given in all.iter().rev() {
+                values.iter_mut().zip(f32::of_bytes(given)).for_each(|(sum, value)| *sum += value);
+            }
+            Ok(())
+        }
+    }
+
+    fn by_library(size: usize) -> Vec<Rank> {
+        let rank = |thread| Rank { leaves: true, ..Rank::of(Arc::new(Library(thread))) };
+        Thread::group(size).into_iter().map(rank).collect()
+    }
+
+    #[test]
+    fn fast_sums_are_those_of_what_connects_the_ranks() {
+        // In f32 (1 + 1e8) - 1e8 is 0, and 1 + (1e8 - 1e8) is 1.
+        let part = |rank: Rank| {
+            let mut values = [[1.0_f32, 1e8, -1e8][rank.index()]];
+            rank.add_up_fast(&mut values)?;
+            Ok((rank.has_fast_sums(), values[0], rank.traffic().messages))
+        };
+        assert_eq!(each(by_library(3), &part), vec![Some(Ok((true, 1.0, 1))); 3]);
+        assert_eq!(all(3, part), vec![Some(Ok((false, 0.0, 2))); 3]);
+    }
+
+    #[test]
+    fn rows_are_added_up_at_once_where_one_thread_makes_all_calls() {
+        let found = each(by_library(2), &|rank: Rank| {
+            let mut adder = Adder::new(&rank, Rank::add_up_fast);
+            adder.add(vec![1.0_f32 + rank.index() as f32])?;
+            assert_eq!(rank.traffic().messages, 1);
+            adder.sums()
+        });
+        assert_eq!(found, vec![Some(Ok(vec![vec![3.0]])); 2]);
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_fails_between_two_sums() {
+        let found = all(3, |rank| {
+            let mut adder = Adder::new(&rank, Rank::add_up);
+            adder.add(vec![1.0_f32; 10])?;
+            if rank.index() == 1 {
+                return Err(RankError::Different);
+            }
+            adder.add(vec![1.0; 10])?;
+            adder.sums()
+        });
+        let failed = Some(Err(RankError::Failed(Failure { rank: 1, code: 1 })));
+        assert_eq!(found, [failed.clone(), Some(Err(RankError::Different)), failed]);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct TrainConfig {
     pub patience: Option<usize>,
     /// How the training computes.
     pub precision: Precision,
+    /// How several ranks, or devices, add up their gradients.
+    pub sums: GradientSums,
     /// Share of the training items that is used, at least one, drawn with the seed; a smaller share
     /// is a part of a larger one.
     pub share: f64,
@@ -128,6 +130,19 @@ pub enum Monitor {
     Dice,
 }
 
+/// In which order several ranks, or the devices of one process, add up their gradients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum GradientSums {
+    /// In that of the ranks: the same bits in every run on as many of them, whatever connects them.
+    #[default]
+    Ordered,
+    /// In that of what connects them, NCCL between GPUs (feature `nccl`) or MPI, which may depend on the machines and the
+    /// version of the library. Without NCCL the devices of one process keep their order, and processes over TCP are refused.
+    Fast,
+}
+
 /// How a training computes. Whatever the type of the fields, weights, their gradients, the optimiser, averages and
 /// running statistics keep the type of the weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +216,7 @@ impl Default for TrainConfig {
             accumulate: 1,
             patience: None,
             precision: Precision::default(),
+            sums: GradientSums::default(),
             share: 1.0,
         }
     }

@@ -25,11 +25,12 @@ mod samples;
 mod schedule;
 mod spacings;
 pub mod state;
+mod summed;
 mod tensors;
 mod training;
 
 pub use checkpoints::{Checkpoints, StateFolder};
-pub use config::{Monitor, PatchConfig, Precision, TrainConfig};
+pub use config::{GradientSums, Monitor, PatchConfig, Precision, TrainConfig};
 pub use error::TrainError;
 pub use event::{TrainEvent, Trained};
 pub use gradients::{Gradients, global_norm};

@@ -9,7 +9,7 @@ use steer3d_dataset::{Batch, Dataset};
 use steer3d_ops::DeviceLink;
 use steer3d_ranks::{ANOTHER_FAILED, Rank, Share};
 
-use crate::config::Precision;
+use crate::config::{GradientSums, Precision};
 use crate::error::TrainError;
 use crate::gradients::Gradients;
 use crate::objective::{Objective, Score};
@@ -114,6 +114,7 @@ pub(crate) struct Replicas {
     threads: Vec<Replica>,
     /// By which rows get from device to device; else they go through the memory of the host.
     link: Option<DeviceLink>,
+    sums: GradientSums,
 }
 
 /// Without NCCL no devices are linked.
@@ -142,11 +143,12 @@ impl Replicas {
         first: &Network,
         networks: &'env [Network],
         task: Task<'env>,
+        sums: GradientSums,
     ) -> Self {
         let all = std::iter::once(first).chain(networks);
         let devices: Vec<&Device> = all.map(|network| network.params().device()).collect();
         let link = DeviceLink::between(&devices);
-        let linked = link.is_some();
+        let linked = link.is_some() && sums == GradientSums::Fast;
         let start = |network: &'env Network| {
             let (parts, to_do) = channel::<Part>();
             let (done, answers) = channel();
@@ -164,7 +166,7 @@ impl Replicas {
             });
             Replica { parts, answers, stale: true }
         };
-        Self { threads: networks.iter().map(start).collect(), link }
+        Self { threads: networks.iter().map(start).collect(), link, sums }
     }
 
     /// Has the weights of the network copied again, which have moved.
@@ -223,7 +225,7 @@ impl Replicas {
 
     /// The sum of rows, of which the first one is on the first device, there.
     fn sum(&self, rows: &[Tensor]) -> Result<Tensor, TrainError> {
-        match &self.link {
+        match self.link.as_ref().filter(|_| self.sums == GradientSums::Fast) {
             // A short batch has fewer parts than there are devices.
             Some(link) if rows.len() == 1 + self.threads.len() => Ok(link.sum(rows)?),
             _ => {

@@ -26,7 +26,7 @@ use crate::metrics::{EpochMetrics, Sums};
 use crate::objective::{Objective, Score};
 use crate::optimiser::Optimiser;
 use crate::progress::Progress;
-use crate::ranks::{self, RankLink};
+use crate::ranks::{self, Exchange};
 use crate::replicas::{Outcome, Replicas, Task, volumes};
 use crate::samples;
 use crate::schedule::SchedulePoint;
@@ -102,9 +102,9 @@ pub struct Training<'a> {
     /// The network on other devices, and their threads while the training runs.
     replicas: &'a [Network],
     threads: Option<Replicas>,
-    /// As which rank of several it trains, and the link between their devices.
+    /// As which rank of several it trains, and how these add up their gradients.
     rank: Rank,
-    link: Option<RankLink>,
+    exchange: Exchange,
     resumed: bool,
     optimiser: Optimiser,
     average: Option<Average>,
@@ -174,7 +174,7 @@ impl<'a> Training<'a> {
             replicas: &[],
             threads: None,
             rank: Rank::current(),
-            link: None,
+            exchange: Exchange::new(config.sums),
             resumed: false,
             optimiser: Optimiser::new(&config.optimiser, params, config.weight_decay)?,
             average: config.average.map(|decay| Average::new(params, decay)).transpose()?,
@@ -228,6 +228,15 @@ impl<'a> Training<'a> {
         Ok(self)
     }
 
+    /// Has several [ranks](Rank::run) add up their gradients in rows of at least so many bytes, each as soon as the backward
+    /// pass has it; 2¹⁸ if nothing is said. With [`GradientSums::Ordered`](crate::GradientSums::Ordered) it does not change
+    /// a bit of the weights.
+    #[must_use]
+    pub fn in_rows_of(mut self, bytes: usize) -> Self {
+        self.exchange.bucket = bytes;
+        self
+    }
+
     /// Statistics over all devices need the same passes on each.
     fn check_spacings(&self) -> Result<(), TrainError> {
         let ratios = |&item: &usize| spacings::ratios(self.network, self.dataset, item);
@@ -259,7 +268,7 @@ impl<'a> Training<'a> {
     /// As [`train`].
     pub fn run(mut self, watch: &mut Watch<'_>) -> Result<Trained, TrainError> {
         if !self.rank.is_alone() {
-            self.link = RankLink::between(self.network.params().device(), &self.rank)?;
+            self.exchange.connect(self.network.params().device(), &self.rank)?;
         }
         let _permit = (self.config.precision == Precision::Tf32).then(permit_tf32);
         if self.replicas.is_empty() {
@@ -269,7 +278,8 @@ impl<'a> Training<'a> {
         std::thread::scope(|scope| {
             let (dataset, precision) = (self.dataset, self.config.precision);
             let task = Task { dataset, objective: &objective, precision };
-            self.threads = Some(Replicas::start(scope, self.network, self.replicas, task));
+            let sums = self.config.sums;
+            self.threads = Some(Replicas::start(scope, self.network, self.replicas, task, sums));
             self.all_epochs(watch)
         })
     }
@@ -380,8 +390,8 @@ impl<'a> Training<'a> {
         let outcome = match &mut self.threads {
             None if self.rank.is_alone() => task.compute(self.network, &mut batch, mode, false)?,
             None => {
-                let (rank, link) = (&self.rank, self.link.as_ref());
-                ranks::compute(rank, link, task, self.network, &mut batch, items, mode)?
+                let (rank, exchange) = (&self.rank, &self.exchange);
+                ranks::compute(rank, exchange, task, self.network, &mut batch, items, mode)?
             }
             Some(replicas) => replicas.compute(task, self.network, &batch, mode)?,
         };

@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
@@ -12,11 +13,11 @@ use steer3d_dataset::{
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin};
 use steer3d_nn::{ModelConfig, Network};
 use steer3d_ops::tf32_is_permitted;
-use steer3d_ranks::Rank;
+use steer3d_ranks::{AllReduce, Collectives, Failure, Number, Numbers, Rank, RankError};
 use steer3d_train::{
-    Balance, Checkpoints, ClassWeights, EpochMetrics, LossConfig, OptimiserConfig, PatchConfig,
-    Precision, Schedule, StateFolder, TrainConfig, TrainError, TrainEvent, Trained, Training,
-    resume, state, step_traffic, train,
+    Balance, Checkpoints, ClassWeights, EpochMetrics, GradientSums, LossConfig, OptimiserConfig,
+    PatchConfig, Precision, Schedule, StateFolder, TrainConfig, TrainError, TrainEvent, Trained,
+    Training, resume, state, step_traffic, train,
 };
 use steer3d_volume::Voxeliser;
 
@@ -37,6 +38,13 @@ fn steerable() -> ModelConfig {
 fn plain() -> ModelConfig {
     let text = "kind = 'plain'\nchannels = 1\nclasses = 8\n\
                 blocks = [{ channels = 4, size = 3, pool = 2 }]\n";
+    ModelConfig::from_toml(text).unwrap()
+}
+
+/// With more weights than are exchanged in one row.
+fn wide() -> ModelConfig {
+    let text = "kind = 'plain'\nchannels = 1\nclasses = 8\n\
+                blocks = [{ channels = 48, size = 3, pool = 2 }, { channels = 64, size = 3 }]\n";
     ModelConfig::from_toml(text).unwrap()
 }
 
@@ -476,6 +484,27 @@ fn on_devices(
     Ok((losses, network, trained))
 }
 
+/// What each of several ranks gets.
+fn each<T: Send>(
+    ranks: Vec<Rank>,
+    part: impl Fn() -> Result<T, TrainError> + Sync,
+) -> Vec<Result<T, TrainError>> {
+    let part = &part;
+    std::thread::scope(|scope| {
+        let run = move |rank: Rank| {
+            let found = rank.run(part);
+            if found.is_err() {
+                // One that stays in its group has to say so.
+                rank.fail(1);
+            }
+            found
+        };
+        let start = |rank: Rank| scope.spawn(move || run(rank));
+        let threads: Vec<_> = ranks.into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
 /// [`on_devices`] of threads that are ranks with one device each.
 fn on_ranks(
     folder: &Path,
@@ -484,13 +513,7 @@ fn on_ranks(
     ranks: usize,
     steps: usize,
 ) -> Vec<Outcome> {
-    std::thread::scope(|scope| {
-        let start = |rank: Rank| {
-            scope.spawn(move || rank.run(|| on_devices(folder, model, config, 1, steps)))
-        };
-        let threads: Vec<_> = Rank::threads(ranks).into_iter().map(start).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    each(Rank::threads(ranks), || on_devices(folder, model, config, 1, steps))
 }
 
 #[test]
@@ -621,11 +644,110 @@ fn what_a_step_exchanges_is_known() {
             threads.into_iter().map(|thread| thread.join().unwrap()).next().unwrap()
         })
     };
-    for model in [plain(), steerable()] {
+    for model in [plain(), steerable(), wide()] {
         let [one, two] = [1, 2].map(|steps| traffic(&model, steps));
         let found = (two.messages - one.messages, two.bytes - one.bytes);
         let expected = step_traffic(&network(&model), 2);
         assert_eq!(found, (expected.messages, expected.bytes));
+    }
+}
+
+/// The weights after a training by each of several ranks, which add up gradients in rows of so many bytes, and how often
+/// they exchanged something.
+fn trained(
+    ranks: Vec<Rank>,
+    model: &ModelConfig,
+    config: &TrainConfig,
+    (bytes, recompute): (usize, bool),
+) -> (Network, u64) {
+    let mut found = each(ranks, || {
+        let home = tempfile::tempdir().unwrap();
+        let dataset = Rank::ALONE.run(|| Ok::<_, TrainError>(tetris(home.path(), 1)))?;
+        let network = network(model).with_recomputation(recompute);
+        let training = Training::new(&network, &dataset, config, None, None)?.in_rows_of(bytes);
+        training.run(&mut |_| ControlFlow::Continue(()))?;
+        Ok((network, Rank::current().traffic().messages))
+    });
+    let (first, messages) = found.remove(0).unwrap();
+    for other in found {
+        assert_eq!(bits(&other.unwrap().0), bits(&first));
+    }
+    (first, messages)
+}
+
+#[test]
+fn gradients_added_up_during_the_backward_pass_give_the_same_bits() {
+    let half = TrainConfig { precision: Precision::Bfloat16, ..small() };
+    for model in [plain(), steerable()] {
+        for config in [small(), TrainConfig { accumulate: 2, ..small() }, half.clone()] {
+            for recompute in [false, true] {
+                let weights =
+                    |bytes| trained(Rank::threads(3), &model, &config, (bytes, recompute));
+                // All in one row, when the last gradient is known.
+                let (after, messages) = weights(usize::MAX);
+                for bytes in [1, 100] {
+                    let (during, more) = weights(bytes);
+                    assert_eq!(bits(&during), bits(&after));
+                    assert!(more > messages);
+                }
+            }
+        }
+    }
+}
+
+/// A rank that is connected by what adds up by itself, from the last rank to the first.
+#[derive(Debug)]
+struct Library(Rank);
+
+impl Collectives for Library {
+    fn index(&self) -> usize {
+        self.0.index()
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn gather(&self, bytes: Vec<u8>) -> Result<Arc<[Vec<u8>]>, RankError> {
+        self.0.gather(bytes)
+    }
+
+    fn all_reduce(&self) -> Option<&dyn AllReduce> {
+        Some(self)
+    }
+
+    fn first(&self, count: usize) -> Result<Arc<dyn Collectives>, RankError> {
+        Ok(Arc::new(Self(self.0.among_first(count)?.unwrap_or(Rank::ALONE))))
+    }
+
+    fn fail(&self, code: u8) -> Failure {
+        self.0.fail(code)
+    }
+}
+
+impl AllReduce for Library {
+    fn add_up(&self, numbers: Numbers<'_>) -> Result<(), RankError> {
+        let Numbers::F32(values) = numbers else { return Err(RankError::Different) };
+        let all = self.0.gather(f32::to_bytes(values))?;
+        values.fill(0.0);
+        for given in all.iter().rev() {
+            values.iter_mut().zip(f32::of_bytes(given)).for_each(|(sum, value)| *sum += value);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn fast_sums_are_those_in_order_to_rounding() {
+    let fast = TrainConfig { sums: GradientSums::Fast, ..small() };
+    let library = |rank| Rank::of(Arc::new(Library(rank)));
+    let ranks = || Rank::threads(3).into_iter().map(library).collect::<Vec<_>>();
+    for model in [plain(), steerable()] {
+        let (ordered, two_each) = trained(ranks(), &model, &small(), (1, false));
+        let (found, one_each) = trained(ranks(), &model, &fast, (1, false));
+        assert!(one_each < two_each);
+        let gaps = weights(&found).into_iter().zip(weights(&ordered)).map(|(a, b)| (a - b).abs());
+        assert!(gaps.fold(0.0, f32::max) < 1e-3);
     }
 }
 
@@ -636,6 +758,11 @@ fn ranks_with_nothing_to_do_or_other_settings_are_refused() {
     for found in on_ranks(folder.path(), &plain(), &config, 3, usize::MAX) {
         let message = found.unwrap_err().to_string();
         assert!(message.contains("a volume for each of the 3 ranks, found 2"), "{message}");
+    }
+    let fast = TrainConfig { sums: GradientSums::Fast, ..small() };
+    for found in on_ranks(folder.path(), &plain(), &fast, 2, usize::MAX) {
+        let message = found.unwrap_err().to_string();
+        assert!(message.contains("sums: expected MPI") && message.contains("neither"), "{message}");
     }
     let found = std::thread::scope(|scope| {
         let start = |rank: Rank| {

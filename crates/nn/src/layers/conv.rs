@@ -8,6 +8,7 @@ use steer3d_so3::{Block, Irreps};
 use super::channels::{is_invariant, spread};
 use super::{ConvPlan, ConvSite, Convolution, ConvolutionPath, FieldLayer};
 use crate::error::fault;
+use crate::watch::used;
 use crate::{NnError, Scope};
 
 /// What a [`SteerableConv3d`] is made of.
@@ -167,7 +168,7 @@ impl SteerableConv3d {
             FilterBlock::Paths { pair, samples } => (pair, samples),
         };
         let (rows, paths) = (pair.mul_out * pair.mul_in, pair.paths.len());
-        let weight = self.weight.narrow(0, pair.weight_offset, rows * paths)?;
+        let weight = used(&self.weight)?.narrow(0, pair.weight_offset, rows * paths)?;
         let volume = self.site.size.pow(3);
         Ok(weight
             .reshape((rows, paths))?
@@ -184,7 +185,7 @@ impl Convolution for SteerableConv3d {
     }
 
     fn weights(&self) -> Result<Tensor, NnError> {
-        if self.plan.is_some() { Ok(self.weight.clone()) } else { self.filter() }
+        if self.plan.is_some() { Ok(used(&self.weight)?) } else { self.filter() }
     }
 
     fn plan(&self) -> Option<&ConvPlan> {
@@ -193,7 +194,7 @@ impl Convolution for SteerableConv3d {
 
     /// Zero where rotation would change it.
     fn bias(&self) -> Result<Option<Tensor>, NnError> {
-        let spread = |bias: &Tensor| spread(self.irreps_out(), bias, bias.device());
+        let spread = |bias: &Tensor| spread(self.irreps_out(), &used(bias)?, bias.device());
         Ok(self.bias.as_ref().map(spread).transpose()?)
     }
 }

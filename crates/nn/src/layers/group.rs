@@ -10,6 +10,7 @@ use steer3d_so3::{Rotation, cube_group, wigner_d};
 
 use super::{ConvSite, Convolution};
 use crate::field::scalars;
+use crate::watch::used;
 use crate::{FieldType, NnError, Scope};
 
 /// The group with whose rotations the layers of a plain network commute.
@@ -157,11 +158,12 @@ impl Convolution for GroupConv {
 
     /// The filters of all orientations.
     fn weights(&self) -> Result<Tensor, NnError> {
-        let Some(turned) = &self.turned else { return Ok(self.weight.clone()) };
+        let weight = used(&self.weight)?;
+        let Some(turned) = &self.turned else { return Ok(weight) };
         let ConvSite { kind_in, kind_out, size: k, .. } = &self.site;
-        let mut filter = self.weight.flatten_from(1)?.apply_op1(turned.clone())?;
+        let mut filter = weight.flatten_from(1)?.apply_op1(turned.clone())?;
         if let Some(functions) = &self.functions {
-            let (outputs, pairs, free) = self.weight.dims3()?;
+            let (outputs, pairs, free) = weight.dims3()?;
             let (order, _, taps) = functions.dims3()?;
             let weights = filter.reshape((outputs, order, pairs * free))?.transpose(0, 1)?;
             let weights = weights.contiguous()?.reshape((order, outputs * pairs, free))?;

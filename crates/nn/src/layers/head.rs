@@ -7,6 +7,7 @@ use steer3d_ops::global_avg_pool;
 use super::FieldBatchNorm;
 use crate::error::fault;
 use crate::onnx::{OnnxGraph, Value};
+use crate::watch::used;
 use crate::{Field, NnError, Scope};
 
 /// Mean over space: N,C,D,H,W to N,C. What comes out does not change when the field rotates or (away
@@ -115,6 +116,6 @@ impl Linear {
     /// When the number of columns is not the number of inputs.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
         let x = x.to_dtype(self.weight.dtype())?;
-        Ok(x.matmul(&self.weight)?.broadcast_add(&self.bias)?)
+        Ok(x.matmul(&used(&self.weight)?)?.broadcast_add(&used(&self.bias)?)?)
     }
 }

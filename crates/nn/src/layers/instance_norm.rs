@@ -5,6 +5,7 @@ use steer3d_so3::Irreps;
 use super::channels::{fields_of_channels, is_invariant, per_channel, spread};
 use super::{FieldLayer, NormConfig};
 use crate::onnx::{OnnxField, OnnxGraph, Value};
+use crate::watch::used;
 use crate::{Field, NnError, Pass, Scope};
 
 /// Equivariant instance normalisation: [`FieldBatchNorm`](super::FieldBatchNorm) with the statistics of each item of a
@@ -88,7 +89,8 @@ impl FieldLayer for FieldInstanceNorm {
         let joined = field.joined()?;
         joined.expect(&self.name, &self.irreps)?;
         let x = joined.values();
-        let (weight, bias) = (self.weight.to_dtype(x.dtype())?, self.bias.to_dtype(x.dtype())?);
+        let stored_as = |t: &Tensor| used(t)?.to_dtype(x.dtype());
+        let (weight, bias) = (stored_as(&self.weight)?, stored_as(&self.bias)?);
         let values = field_instance_norm(x, &self.normalised_as, &weight, &bias, self.epsilon)?;
         joined.with(values)?.apart(field.kind().orientations)
     }

@@ -6,6 +6,7 @@ use super::FieldLayer;
 use super::channels::{is_invariant, per_channel, spread};
 use crate::field::expect;
 use crate::onnx::{OnnxField, OnnxGraph};
+use crate::watch::used;
 use crate::{Field, FieldType, Mode, NnError, Pass, Scope};
 
 /// Weight of a batch in the running statistics, once ten batches have been seen.
@@ -149,7 +150,7 @@ impl FieldBatchNorm {
 
     /// Weight and bias in the element type of `x`.
     fn stored_as(&self, x: &Tensor) -> Result<(Tensor, Tensor), NnError> {
-        Ok((self.weight.to_dtype(x.dtype())?, self.bias.to_dtype(x.dtype())?))
+        Ok((used(&self.weight)?.to_dtype(x.dtype())?, used(&self.bias)?.to_dtype(x.dtype())?))
     }
 
     /// Moves the running statistics towards those of a batch, the first time that it is run.
@@ -193,10 +194,11 @@ impl FieldBatchNorm {
     /// The scale of every field and the shift of every invariant channel at evaluation.
     fn affine(&self) -> Result<(Tensor, Tensor), NnError> {
         let std = (self.running_var.as_tensor() + self.epsilon)?.sqrt()?;
-        let scale = (&self.weight / std)?;
-        let Some(mean) = &self.running_mean else { return Ok((scale, self.bias.clone())) };
+        let scale = (used(&self.weight)? / std)?;
+        let bias = used(&self.bias)?;
+        let Some(mean) = &self.running_mean else { return Ok((scale, bias)) };
         let of_invariant = scale.index_select(&self.invariant_fields, 0)?;
-        let shift = (&self.bias - (of_invariant * mean.as_tensor())?)?;
+        let shift = (bias - (of_invariant * mean.as_tensor())?)?;
         Ok((scale, shift))
     }
 }

@@ -9,6 +9,7 @@ use steer3d_so3::Irreps;
 use super::conv::{basis_bytes, filter_len};
 use super::{ConvSite, Convolution};
 use crate::error::fault;
+use crate::watch::used;
 use crate::{NnError, Scope};
 
 /// The most bumps, and the most hidden neurons, of a [`RadialPerceptron`].
@@ -188,7 +189,7 @@ impl RadialConv3d {
     /// # Errors
     /// Only if the device runs out of memory.
     pub fn radial_functions(&self) -> Result<Tensor, NnError> {
-        Ok(activations(&self.bumps, &self.first)?.matmul(&self.second)?)
+        Ok(activations(&self.bumps, &used(&self.first)?)?.matmul(&used(&self.second)?)?)
     }
 
     /// The dense filter, shape C_out,C_in,k,k,k, differentiable in the weights of the perceptron. The radial

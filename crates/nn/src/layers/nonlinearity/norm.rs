@@ -5,6 +5,7 @@ use steer3d_so3::Irreps;
 use crate::layers::FieldLayer;
 use crate::layers::channels::fields_of_channels;
 use crate::onnx::{OnnxField, OnnxGraph};
+use crate::watch::used;
 use crate::{Field, NnError, Pass, Scope};
 
 /// Norm nonlinearity (Worrall et al. 2017, eq. 9): every field `f` becomes
@@ -35,7 +36,7 @@ impl FieldLayer for NormNonlinearity {
     fn forward_t(&self, field: &Field, _pass: Pass) -> Result<Field, NnError> {
         field.expect("norm nonlinearity", &self.irreps)?;
         let x = field.values();
-        let bias = self.bias.to_dtype(x.dtype())?;
+        let bias = used(&self.bias)?.to_dtype(x.dtype())?;
         field.with(norm_relu(x, &self.irreps, &bias)?)
     }
 
