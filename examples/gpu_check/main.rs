@@ -4,12 +4,15 @@
 //! irreps and sizes, in memory full of NaN; two runs must give the same bits), `tf32` (convolutions on
 //! tensor cores), `cudnn` (dense convolutions with and without it),
 //! `memory` (nothing stays allocated), `networks` (of all kinds, as on the CPU), `training` (some steps as on the
-//! CPU, and twice the same losses), `devices` (each batch in two parts, on two GPUs where there are two), `speed`
-//! (a table). Arguments name the parts to run. It ends with a summary, and with exit code 1 if a part failed.
+//! CPU, and twice the same losses), `devices` (each batch in two parts, on two GPUs where there are two), `ranks` (two
+//! processes of one GPU each, of which one is killed at last), `speed` (a table). Arguments name the parts to run. It ends
+//! with a summary, and with exit code 1 if a part failed.
 
 mod networks;
+mod ranks;
 mod speed;
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -26,6 +29,7 @@ use steer3d::ops::{cudnn_version, set_cudnn};
 use steer3d::so3::{Irreps, Stream};
 
 use crate::networks::{devices, networks, training};
+use crate::ranks::ranks;
 #[cfg(feature = "cudnn")]
 use crate::speed::on_gpu;
 use crate::speed::speed;
@@ -42,10 +46,14 @@ fn gpu(number: usize) -> candle_core::Result<Device> {
 }
 
 fn main() -> Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    if let [ranks::ONE, folder, epochs] = words[..] {
+        ranks::one(Path::new(folder), epochs.parse()?);
+    }
     let gpu = gpu(0).context("no NVIDIA GPU can be used")?;
     ensure!(!tf32_is_permitted(), "STEER3D_TF32 rounds what is compared: unset it");
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 9] = [
         ("operations", operations),
         ("tf32", rounded),
         ("cudnn", cudnn),
@@ -53,6 +61,7 @@ fn main() -> Result<()> {
         ("networks", networks),
         ("training", training),
         ("devices", devices),
+        ("ranks", ranks),
         ("speed", speed),
     ];
     let (mut summary, mut failed) = (vec![], false);

@@ -1,6 +1,7 @@
 //! Networks and trainings.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -14,9 +15,13 @@ use steer3d::nn::{
     SteerableBlock, SteerableConfig, Symmetry, TransformerConfig,
 };
 #[cfg(feature = "nccl")]
-use steer3d::ops::DeviceLink;
+use steer3d::ops::{DeviceLink, RankLink};
+#[cfg(feature = "nccl")]
+use steer3d::ranks::Rank;
 use steer3d::so3::{Irreps, Stream};
-use steer3d::train::{Gradients, Optimiser, OptimiserConfig, TrainConfig, TrainEvent, Training};
+use steer3d::train::{
+    GradientSums, Gradients, Optimiser, OptimiserConfig, TrainConfig, TrainEvent, Training,
+};
 use steer3d::volume::Voxeliser;
 
 use crate::{difference, largest, normal, on_cpu, say};
@@ -178,7 +183,7 @@ pub(crate) fn networks(gpu: &Device) -> Result<String> {
 }
 
 /// Largest difference of numbers, relative to the second ones; infinite where one is not a number or missing.
-fn apart(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn apart(a: &[f64], b: &[f64]) -> f64 {
     if a.len() != b.len() {
         return f64::INFINITY;
     }
@@ -229,31 +234,52 @@ pub(crate) fn training(gpu: &Device) -> Result<String> {
     ))
 }
 
-/// Losses of a training in parts on `devices`.
-fn losses_in_parts(devices: &[&Device], dataset: &Dataset) -> Result<Vec<f64>> {
+/// Shapes to train on, whose file lies in `folder`.
+pub(crate) fn shapes(folder: &Path) -> Result<Dataset> {
+    let path = folder.join("tetris.h5");
+    import_tetris(&path, &Voxeliser::paper(12, 0.8), 1, &ImportOptions::default())?;
+    Ok(Dataset::open(&path)?)
+}
+
+/// Weights after a training in parts on `devices`, which tells the loss of each step.
+pub(crate) fn train_in_parts(
+    devices: &[&Device],
+    dataset: &Dataset,
+    epochs: usize,
+    sums: GradientSums,
+    tell: &mut dyn FnMut(f64),
+) -> Result<Vec<f64>> {
     let model = SteerableConfig::small(1, 8)?;
     let model = ModelConfig::Steerable(SteerableConfig { dropout: 0.0, ..model });
     let networks: Vec<Network> = devices
         .iter()
         .map(|device| Network::new(&model, 1, DType::F32, device))
         .collect::<Result<_, _>>()?;
-    let config = TrainConfig { epochs: 3, batch_size: 4, ..TrainConfig::default() };
+    let config = TrainConfig { epochs, batch_size: 4, sums, ..TrainConfig::default() };
     let training = Training::new(&networks[0], dataset, &config, None, None)?;
-    let mut losses = vec![];
     training.on_devices(&networks[1..])?.run(&mut |event| {
         if let TrainEvent::Step { loss, .. } = event {
-            losses.push(f64::from(loss));
+            tell(f64::from(loss));
         }
         ControlFlow::Continue(())
     })?;
+    let mut weights = vec![];
+    for parameter in networks[0].params().trainable() {
+        weights.extend(on_cpu(parameter.var.as_tensor())?.flatten_all()?.to_vec1::<f64>()?);
+    }
+    Ok(weights)
+}
+
+/// Losses of three epochs in parts on `devices`.
+fn losses_in_parts(devices: &[&Device], dataset: &Dataset) -> Result<Vec<f64>> {
+    let mut losses = vec![];
+    train_in_parts(devices, dataset, 3, GradientSums::Fast, &mut |loss| losses.push(loss))?;
     Ok(losses)
 }
 
 pub(crate) fn devices(gpu: &Device) -> Result<String> {
     let folder = tempfile::tempdir()?;
-    let path = folder.path().join("tetris.h5");
-    import_tetris(&path, &Voxeliser::paper(12, 0.8), 1, &ImportOptions::default())?;
-    let dataset = Dataset::open(&path)?;
+    let dataset = shapes(folder.path())?;
     let (second, name) = match crate::gpu(1) {
         Ok(second) => (second, "a second GPU"),
         Err(_) => (crate::gpu(0)?, "the same GPU twice"),
@@ -311,4 +337,24 @@ fn exchange(gpu: &Device, second: &Device) -> Result<String> {
         }
     }
     Ok(format!("NCCL sums and copies rows of {} devices", used.len()))
+}
+
+#[cfg(not(feature = "nccl"))]
+pub(crate) fn sums_by_nccl(_gpu: &Device) -> Result<bool> {
+    Ok(false)
+}
+
+/// Whether NCCL links two processes, of which this is one with its GPU; its sums are checked.
+#[cfg(feature = "nccl")]
+pub(crate) fn sums_by_nccl(gpu: &Device) -> Result<bool> {
+    let rank = Rank::current();
+    let Some(link) = RankLink::between(gpu, &rank)? else { return Ok(false) };
+    let row = |i: usize| normal(&mut Stream::new(i as u64, "row", &[]), &[100_003]);
+    let expected = (row(0)? + row(1)?)?;
+    for dtype in [DType::F32, DType::F64] {
+        let own = row(rank.index())?.to_dtype(dtype)?.to_device(gpu)?;
+        let off = difference(&on_cpu(&link.sum(&own)?)?, &expected)?;
+        ensure!(off < 1e-6, "a sum over processes by NCCL is off by {off:.1e}");
+    }
+    Ok(true)
 }

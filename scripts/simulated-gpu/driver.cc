@@ -18,6 +18,7 @@
 #include <regex>
 #include <sstream>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 typedef int Status;
@@ -89,6 +90,7 @@ Status cuStreamCreate(Stream **stream, unsigned) { *stream = new Stream{current}
 Status cuStreamDestroy_v2(Stream *stream) { delete stream; return OK; }
 Status cuStreamIsCapturing(void *, int *status) { *status = 0; return OK; }
 Status cuStreamSynchronize(void *) { return OK; }
+Status cuStreamQuery(void *) { return OK; }
 Status cuStreamWaitEvent(void *, void *, unsigned) { return OK; }
 Status cuEventCreate(void **event, unsigned) { *event = malloc(1); return OK; }
 Status cuEventDestroy_v2(void *event) { free(event); return OK; }
@@ -194,7 +196,7 @@ static void *compiled(const std::string &text) {
     if (FILE *file = fopen((name + ".so").c_str(), "r")) {
         fclose(file);
     } else {
-        const std::string own = name + "-" + std::to_string((uintptr_t)&name);
+        const std::string own = name + "-" + std::to_string(getpid()) + "-" + std::to_string((uintptr_t)&name);
         std::ofstream(own + ".cc") << text;
         const std::string options = " -std=c++17 -O1 -w -shared -fPIC -ffp-contract=off -I" + setting("SIMULATED_GPU", nullptr);
         const std::string command = "c++" + options + " -o " + own + ".so " + own + ".cc && mv " + own + ".so " + name + ".so";

@@ -71,6 +71,8 @@ impl Exchange {
         let (own, row) = match (link, params.dtype()) {
             (Some(link), _) => {
                 let own = compute()?;
+                // Whoever is slow or gone is waited for here, as long as ranks wait: NCCL waits for a shorter time.
+                rank.meet()?;
                 let row = link.sum(&own.gradients.row()?)?;
                 (own, row)
             }

@@ -1,7 +1,12 @@
-//! Sums and copies between GPUs by NVIDIA's NCCL.
+//! Sums and copies between GPUs by NVIDIA's NCCL. Nothing waits for another rank without a limit.
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_uint, c_void};
+use std::fmt;
 use std::ptr::null_mut;
+use std::sync::mpsc::channel;
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
 
 use candle_core::{Error, Result};
 
@@ -11,22 +16,42 @@ use super::routine::Element;
 /// A communicator.
 type Object = *mut c_void;
 
+/// A call that ends a communicator.
+type End = unsafe extern "C" fn(Object) -> c_int;
+
 /// `ncclUniqueId`: by what the processes of a communicator find each other.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Id(pub(crate) [u8; 128]);
 
-dynamic_library! { Nccl, "NCCL 2";
-    init: b"ncclCommInitAll\0", unsafe extern "C" fn(*mut Object, c_int, *const c_int) -> c_int;
+/// `ncclConfig_t` of NCCL 2.14, which later ones take, too.
+#[repr(C)]
+struct Config {
+    size: usize,
+    magic: c_uint,
+    version: c_uint,
+    blocking: c_int,
+}
+
+impl Config {
+    /// Of communicators whose calls return before they are done, so that they can be given up.
+    const NON_BLOCKING: Self =
+        Self { size: size_of::<Self>(), magic: 0xcafe_beef, version: 21_400, blocking: 0 };
+}
+
+dynamic_library! { Nccl, "NCCL 2.14";
     unique_id: b"ncclGetUniqueId\0", unsafe extern "C" fn(*mut Id) -> c_int;
-    init_rank: b"ncclCommInitRank\0", unsafe extern "C" fn(*mut Object, c_int, Id, c_int) -> c_int;
+    init_rank: b"ncclCommInitRankConfig\0",
+        unsafe extern "C" fn(*mut Object, c_int, Id, c_int, *mut Config) -> c_int;
+    async_error: b"ncclCommGetAsyncError\0", unsafe extern "C" fn(Object, *mut c_int) -> c_int;
+    abort: b"ncclCommAbort\0", End;
+    destroy: b"ncclCommDestroy\0", End;
+    group_start: b"ncclGroupStart\0", unsafe extern "C" fn() -> c_int;
+    group_end: b"ncclGroupEnd\0", unsafe extern "C" fn() -> c_int;
     all_reduce: b"ncclAllReduce\0",
         unsafe extern "C" fn(
             *const c_void, *mut c_void, usize, c_uint, c_uint, Object, *mut c_void,
         ) -> c_int;
-    destroy: b"ncclCommDestroy\0", unsafe extern "C" fn(Object) -> c_int;
-    group_start: b"ncclGroupStart\0", unsafe extern "C" fn() -> c_int;
-    group_end: b"ncclGroupEnd\0", unsafe extern "C" fn() -> c_int;
     reduce: b"ncclReduce\0",
         unsafe extern "C" fn(
             *const c_void, *mut c_void, usize, c_uint, c_uint, c_int, Object, *mut c_void,
@@ -37,18 +62,71 @@ dynamic_library! { Nccl, "NCCL 2";
         ) -> c_int;
 }
 
-/// Where a device takes part: its communicator and its stream.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    communicator: Object,
-    stream: *mut c_void,
-}
-
 /// `ncclSum`.
 const SUM: c_uint = 0;
 
-fn checked(status: c_int) -> Result<()> {
-    if status == 0 { Ok(()) } else { Err(Error::msg(format!("NCCL fails with status {status}"))) }
+/// `ncclUnhandledCudaError`.
+const CUDA_ERROR: c_int = 1;
+
+/// `ncclInProgress`.
+const IN_PROGRESS: c_int = 7;
+
+/// How long a thread sleeps at most before it looks again.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How long the end of communicators may take.
+const TO_END: Duration = Duration::from_secs(10);
+
+/// Why GPUs do not exchange tensors; an [`Error::Cuda`] holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NcclError {
+    /// `what` fails with this `ncclResult_t`.
+    Failed { what: &'static str, status: c_int },
+    /// `what` takes longer than that.
+    TimedOut { what: &'static str, limit: Duration },
+    /// An earlier call has failed.
+    GivenUp,
+}
+
+impl fmt::Display for NcclError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Failed { what, status } => {
+                let reason = match status {
+                    1 => "an error of CUDA",
+                    2 => "an error of the system",
+                    5 => "wrong use, such as two ranks on one GPU",
+                    6 => "another rank has ended, or the connection to it broke",
+                    _ => "an error of NCCL",
+                };
+                write!(
+                    f,
+                    "NCCL: {what} failed with status {status}: {reason}; NCCL_DEBUG=WARN shows more"
+                )
+            }
+            Self::TimedOut { what, limit } => write!(
+                f,
+                "NCCL: expected the end of {what} within {} s, found none; see whether another rank has ended or a GPU hangs",
+                limit.as_secs()
+            ),
+            Self::GivenUp => f.write_str("NCCL: an earlier call failed"),
+        }
+    }
+}
+
+impl std::error::Error for NcclError {}
+
+impl From<NcclError> for Error {
+    fn from(error: NcclError) -> Self {
+        Self::Cuda(Box::new(error))
+    }
+}
+
+fn checked(what: &'static str, status: c_int) -> Result<()> {
+    match status {
+        0 | IN_PROGRESS => Ok(()),
+        _ => Err(NcclError::Failed { what, status }.into()),
+    }
 }
 
 /// `ncclDataType_t`.
@@ -61,123 +139,106 @@ fn data_type(element: Element) -> Result<c_uint> {
 }
 
 impl Nccl {
-    /// Places for devices, given with their streams; none where NCCL does not connect them.
-    pub(crate) fn places(&self, devices: &[(c_int, *mut c_void)]) -> Option<Vec<Place>> {
-        let mut communicators = vec![null_mut(); devices.len()];
-        let numbers: Vec<c_int> = devices.iter().map(|device| device.0).collect();
-        // SAFETY: both arrays have an element for each device.
-        #[allow(unsafe_code)]
-        let status = unsafe {
-            let count = c_int::try_from(devices.len()).ok()?;
-            (self.init)(communicators.as_mut_ptr(), count, numbers.as_ptr())
-        };
-        let place = |(communicator, device): (Object, &(c_int, *mut c_void))| Place {
-            communicator,
-            stream: device.1,
-        };
-        (status == 0).then(|| communicators.into_iter().zip(devices).map(place).collect())
-    }
-
-    /// What [`place_of_rank`](Self::place_of_rank) takes on all ranks.
+    /// What [`Communicators::connect`] takes on all ranks.
     pub(crate) fn id(&self) -> Result<Id> {
         let mut id = Id([0; 128]);
         // SAFETY: it writes an id.
         #[allow(unsafe_code)]
-        checked(unsafe { (self.unique_id)(&raw mut id) })?;
+        checked("making an id", unsafe { (self.unique_id)(&raw mut id) })?;
         Ok(id)
     }
 
-    /// The place of the current device of this thread as rank `rank` of `size`, which all ask for; `stream` is one of that
-    /// device.
-    pub(crate) fn place_of_rank(
-        &self,
-        id: Id,
-        [rank, size]: [usize; 2],
-        stream: *mut c_void,
-    ) -> Result<Place> {
-        let mut communicator = null_mut();
-        // SAFETY: it writes a communicator, and takes the id by value.
-        #[allow(unsafe_code)]
-        checked(unsafe {
-            (self.init_rank)(&raw mut communicator, size as c_int, id, rank as c_int)
-        })?;
-        Ok(Place { communicator, stream })
-    }
-
-    /// Puts the sum of the buffers of all ranks into `out`.
-    ///
-    /// # Safety
-    /// Both buffers have `count` elements, lie on the device of the place and live until the stream is done.
-    #[allow(unsafe_code)]
-    pub(crate) unsafe fn sum_of_ranks(
-        &self,
-        place: &Place,
-        element: Element,
-        count: usize,
-        [buffer, out]: [u64; 2],
-    ) -> Result<()> {
-        let Place { communicator, stream } = *place;
-        let (from, to, element) =
-            (buffer as *const c_void, out as *mut c_void, data_type(element)?);
-        // SAFETY: as the caller says.
-        checked(unsafe { (self.all_reduce)(from, to, count, element, SUM, communicator, stream) })
-    }
-
-    /// Ends the use of places, whose streams must be done.
-    pub(crate) fn end(&self, places: &[Place]) {
-        for place in places {
-            // SAFETY: a communicator of this library, which is used no more.
-            #[allow(unsafe_code)]
-            unsafe {
-                (self.destroy)(place.communicator);
-            }
-        }
-    }
-
-    /// Calls for all places together, on one thread.
-    fn together(&self, calls: impl Iterator<Item = c_int>) -> Result<()> {
+    /// Makes calls together, on this thread.
+    fn grouped(&self, what: &'static str, calls: impl Iterator<Item = c_int>) -> Result<()> {
         // SAFETY: both take nothing.
         #[allow(unsafe_code)]
         unsafe {
-            checked((self.group_start)())?;
-            let status = calls.fold(0, |worst, status| if worst == 0 { status } else { worst });
+            checked(what, (self.group_start)())?;
+            let begun = calls.fold(Ok(()), |begun, status| begun.and(checked(what, status)));
             let end = (self.group_end)();
-            checked(status)?;
-            checked(end)
+            begun.and(checked(what, end))
         }
     }
+}
 
-    /// Puts the sum of a buffer of each place into `out`, of the first one.
+/// Where a device takes part: its communicator and its stream.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    communicator: Object,
+    stream: *mut c_void,
+}
+
+/// The communicators of this process, one for each of its devices. Each call is made for all of them and is done when it
+/// returns. The first one that fails or takes longer than the limit is the last one.
+#[derive(Debug)]
+pub(crate) struct Communicators<'a> {
+    nccl: &'a Nccl,
+    places: Vec<Place>,
+    limit: Duration,
+    given_up: Cell<bool>,
+}
+
+impl Drop for Communicators<'_> {
+    fn drop(&mut self) {
+        if !self.given_up.get() {
+            self.end(self.nccl.destroy);
+        }
+    }
+}
+
+impl<'a> Communicators<'a> {
+    /// Connects the ranks from `first` on of `size`, one for each of `streams`, with all others, which ask for it with the
+    /// same id. `enter` makes the device of a stream the current one of this thread, if it can.
+    pub(crate) fn connect(
+        nccl: &'a Nccl,
+        id: Id,
+        [first, size]: [usize; 2],
+        streams: &[*mut c_void],
+        limit: Duration,
+        enter: impl Fn(usize) -> bool,
+    ) -> Result<Self> {
+        let what = "the connection of GPUs";
+        let mut config = Config::NON_BLOCKING;
+        let mut communicators: Vec<Object> = vec![null_mut(); streams.len()];
+        let calls = communicators.iter_mut().enumerate().map(|(i, communicator)| {
+            if !enter(i) {
+                return CUDA_ERROR;
+            }
+            let (size, rank) = (size as c_int, (first + i) as c_int);
+            // SAFETY: it writes a communicator, and takes copies of the id and of the configuration.
+            #[allow(unsafe_code)]
+            unsafe {
+                (nccl.init_rank)(communicator, size, id, rank, &raw mut config)
+            }
+        });
+        let begun = nccl.grouped(what, calls);
+        let place = |(communicator, &stream): (Object, &_)| Place { communicator, stream };
+        let places = communicators.into_iter().zip(streams).map(place).collect();
+        let all = Self { nccl, places, limit, given_up: Cell::new(false) };
+        all.settled(begun.and_then(|()| all.wait(what, || Ok(true))))?;
+        Ok(all)
+    }
+
+    /// Puts the sum of a buffer of each place into `out`, of the first one. `is_done` says whether the streams are.
     ///
     /// # Safety
     /// The buffers have `count` elements, lie on the devices of their places and live until the streams are done.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn sum(
         &self,
-        places: &[Place],
         element: Element,
         count: usize,
         buffers: &[u64],
         out: u64,
+        is_done: impl Fn() -> Result<bool>,
     ) -> Result<()> {
         let data_type = data_type(element)?;
-        self.together(places.iter().zip(buffers).enumerate().map(|(i, (place, &from))| {
+        self.together("a sum", is_done, |i, Place { communicator, stream }| {
             let to = if i == 0 { out as *mut c_void } else { null_mut() };
-            let Place { communicator, stream } = *place;
+            let from = buffers[i] as *const c_void;
             // SAFETY: as the caller says; only the first place has a result.
-            unsafe {
-                (self.reduce)(
-                    from as *const c_void,
-                    to,
-                    count,
-                    data_type,
-                    SUM,
-                    0,
-                    communicator,
-                    stream,
-                )
-            }
-        }))
+            unsafe { (self.nccl.reduce)(from, to, count, data_type, SUM, 0, communicator, stream) }
+        })
     }
 
     /// Copies the first buffer, of the first place, to those of the others.
@@ -187,18 +248,106 @@ impl Nccl {
     #[allow(unsafe_code)]
     pub(crate) unsafe fn copy(
         &self,
-        places: &[Place],
         element: Element,
         count: usize,
         buffers: &[u64],
+        is_done: impl Fn() -> Result<bool>,
     ) -> Result<()> {
         let data_type = data_type(element)?;
-        self.together(places.iter().zip(buffers).map(|(place, &buffer)| {
-            let Place { communicator, stream } = *place;
-            let (from, to) = (buffer as *const c_void, buffer as *mut c_void);
+        self.together("a copy", is_done, |i, Place { communicator, stream }| {
+            let (from, to) = (buffers[i] as *const c_void, buffers[i] as *mut c_void);
             // SAFETY: as the caller says; what NCCL reads and writes may be the same buffer.
-            unsafe { (self.broadcast)(from, to, count, data_type, 0, communicator, stream) }
-        }))
+            unsafe { (self.nccl.broadcast)(from, to, count, data_type, 0, communicator, stream) }
+        })
+    }
+
+    /// Puts the sum of a buffer of each rank into the second one; this process has one place.
+    ///
+    /// # Safety
+    /// As [`sum`](Self::sum).
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn sum_of_ranks(
+        &self,
+        element: Element,
+        count: usize,
+        [from, to]: [u64; 2],
+        is_done: impl Fn() -> Result<bool>,
+    ) -> Result<()> {
+        let data_type = data_type(element)?;
+        self.together("a sum over ranks", is_done, |_, Place { communicator, stream }| {
+            let (from, to) = (from as *const c_void, to as *mut c_void);
+            // SAFETY: as the caller says.
+            unsafe { (self.nccl.all_reduce)(from, to, count, data_type, SUM, communicator, stream) }
+        })
+    }
+
+    fn together(
+        &self,
+        what: &'static str,
+        is_done: impl Fn() -> Result<bool>,
+        call: impl Fn(usize, Place) -> c_int,
+    ) -> Result<()> {
+        if self.given_up.get() {
+            return Err(NcclError::GivenUp.into());
+        }
+        let calls = self.places.iter().enumerate().map(|(i, &place)| call(i, place));
+        let begun = self.nccl.grouped(what, calls);
+        self.settled(begun.and_then(|()| self.wait(what, is_done)))
+    }
+
+    /// Waits until NCCL has begun on the streams what was asked for, and these are done.
+    fn wait(&self, what: &'static str, is_done: impl Fn() -> Result<bool>) -> Result<()> {
+        let (begin, limit) = (Instant::now(), self.limit);
+        while !(self.has_begun(what)? && is_done()?) {
+            let waited = begin.elapsed();
+            if waited > limit {
+                return Err(NcclError::TimedOut { what, limit }.into());
+            }
+            sleep(PAUSE.min(waited / 8));
+        }
+        Ok(())
+    }
+
+    fn has_begun(&self, what: &'static str) -> Result<bool> {
+        let mut all = true;
+        for place in &self.places {
+            let mut state = 0;
+            // SAFETY: it writes the state of a communicator.
+            #[allow(unsafe_code)]
+            let status = unsafe { (self.nccl.async_error)(place.communicator, &raw mut state) };
+            checked(what, status).and(checked(what, state))?;
+            all &= state != IN_PROGRESS;
+        }
+        Ok(all)
+    }
+
+    /// Gives the communicators up if what was done has failed: what still runs for them on a GPU ends.
+    fn settled(&self, done: Result<()>) -> Result<()> {
+        if done.is_err() {
+            self.given_up.set(true);
+            self.end(self.nccl.abort);
+        }
+        done
+    }
+
+    /// Ends the communicators by `call`, which may wait for ranks that are gone.
+    fn end(&self, call: End) {
+        let address = |place: &Place| place.communicator as usize;
+        let communicators: Vec<usize> = self.places.iter().map(address).collect();
+        let (done, ended) = channel();
+        spawn(move || {
+            for communicator in communicators {
+                // SAFETY: a communicator of this library, which is used no more.
+                #[allow(unsafe_code)]
+                unsafe {
+                    call(communicator as Object);
+                }
+            }
+            // Nobody may be waiting any more.
+            let _ = done.send(());
+        });
+        // One that does not end is left to its thread.
+        let _ = ended.recv_timeout(TO_END);
     }
 }
 
@@ -207,9 +356,12 @@ pub use on_device::{DeviceLink, RankLink};
 
 #[cfg(feature = "nccl")]
 mod on_device {
+    use std::ffi::c_void;
     use std::sync::{Arc, LazyLock};
+    use std::time::Duration;
 
     use candle_core::backend::BackendStorage;
+    use candle_core::cuda_backend::cudarc::driver::sys::{CUresult, cuStreamQuery};
     use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr};
     use candle_core::cuda_backend::{CudaDType, CudaDevice};
     use candle_core::op::BackpropOp;
@@ -218,31 +370,26 @@ mod on_device {
 
     use super::super::cuda::view;
     use super::super::routine::Element;
-    use super::{Id, Nccl, Place};
+    use super::{Communicators, Id, Nccl};
 
     static NCCL: LazyLock<Option<Nccl>> =
         LazyLock::new(|| Nccl::load(&["libnccl.so.2", "libnccl.so"]));
 
+    /// How long a call may take, which all ranks make at about the same time.
+    const LIMIT: Duration = Duration::from_secs(300);
+
     /// GPUs that exchange tensors by NCCL.
     #[derive(Debug)]
     pub struct DeviceLink {
-        nccl: &'static Nccl,
-        places: Vec<Place>,
+        all: Communicators<'static>,
         devices: Vec<CudaDevice>,
         streams: Vec<Arc<CudaStream>>,
     }
 
-    impl Drop for DeviceLink {
-        fn drop(&mut self) {
-            if self.streams.iter().all(|stream| stream.synchronize().is_ok()) {
-                self.nccl.end(&self.places);
-            }
-        }
-    }
-
     impl DeviceLink {
         /// Connects devices of [`gpu_device`](crate::gpu_device); `None` where they are not different GPUs, or NCCL
-        /// is not there or cannot. Sums and copies come after what was computed before, on any thread.
+        /// is not there, cannot, or takes five minutes. Sums and copies come after what was computed before, on any
+        /// thread, and are done when they are returned. After one that fails or takes five minutes all fail.
         pub fn between(devices: &[&Device]) -> Option<Self> {
             let nccl = NCCL.as_ref()?;
             let cuda = |device: &&Device| device.as_cuda_device().ok().cloned();
@@ -253,9 +400,11 @@ mod on_device {
             if (0..numbers.len()).any(|i| numbers[..i].contains(&numbers[i])) {
                 return None;
             }
-            let raw = streams.iter().map(|stream| stream.cu_stream().cast());
-            let places = nccl.places(&numbers.into_iter().zip(raw).collect::<Vec<_>>())?;
-            Some(Self { nccl, places, devices, streams })
+            let (id, ranks) = (nccl.id().ok()?, [0, streams.len()]);
+            let given: Vec<*mut c_void> = streams.iter().map(|s| s.cu_stream().cast()).collect();
+            let enter = |i: usize| streams[i].context().bind_to_thread().is_ok();
+            let all = Communicators::connect(nccl, id, ranks, &given, LIMIT, enter).ok()?;
+            Some(Self { all, devices, streams })
         }
 
         /// The sum of a row of each device, f32 or f64, on the first one.
@@ -287,10 +436,14 @@ mod on_device {
                     && row.dtype() == rows[0].dtype()
                     && row.is_contiguous()
             });
-            if rows.len() == self.places.len() && alike {
+            if rows.len() == self.devices.len() && alike {
                 return Ok(());
             }
             Err(Error::msg("NCCL: expected rows of one length and type, one for each device"))
+        }
+
+        fn is_done(&self) -> Result<bool> {
+            self.streams.iter().try_fold(true, |all, stream| Ok(all && is_done(stream)?))
         }
 
         fn sum_of<T: CudaDType + DeviceRepr>(
@@ -309,7 +462,7 @@ mod on_device {
             // SAFETY: every row is a buffer of its device, and what frees it comes later on the same stream.
             #[allow(unsafe_code)]
             unsafe {
-                self.nccl.sum(&self.places, element, count, &buffers, to)?;
+                self.all.sum(element, count, &buffers, to, || self.is_done())?;
             }
             Ok(tensor(out, &self.devices[0], count))
         }
@@ -331,7 +484,7 @@ mod on_device {
             // SAFETY: as in `sum_of`.
             #[allow(unsafe_code)]
             unsafe {
-                self.nccl.copy(&self.places, element, count, &buffers)?;
+                self.all.copy(element, count, &buffers, || self.is_done())?;
             }
             let outs = outs.into_iter().zip(&self.devices[1..]);
             Ok(outs.map(|(out, device)| tensor(out, device, count)).collect())
@@ -341,18 +494,9 @@ mod on_device {
     /// The GPU of this process, which exchanges tensors with those of other processes by NCCL.
     #[derive(Debug)]
     pub struct RankLink {
-        nccl: &'static Nccl,
-        place: Place,
+        own: Communicators<'static>,
         device: CudaDevice,
         stream: Arc<CudaStream>,
-    }
-
-    impl Drop for RankLink {
-        fn drop(&mut self) {
-            if self.stream.synchronize().is_ok() {
-                self.nccl.end(&[self.place]);
-            }
-        }
     }
 
     impl RankLink {
@@ -360,7 +504,7 @@ mod on_device {
         /// one of them is no GPU or has no NCCL.
         ///
         /// # Errors
-        /// If NCCL or a rank fails.
+        /// If NCCL or a rank fails, or NCCL takes five minutes.
         pub fn between(device: &Device, rank: &Rank) -> Result<Option<Self>> {
             let known = NCCL.as_ref().zip(device.as_cuda_device().ok());
             if rank.any(known.is_none()).map_err(Error::msg)? {
@@ -372,16 +516,17 @@ mod on_device {
             let id =
                 Id(id.try_into().map_err(|_| Error::msg("NCCL: expected an id of 128 bytes"))?);
             let stream = device.cuda_stream();
-            stream.context().bind_to_thread().map_err(Error::msg)?;
-            let raw = stream.cu_stream().cast();
-            let place = nccl.place_of_rank(id, [rank.index(), rank.size()], raw)?;
-            Ok(Some(Self { nccl, place, device: device.clone(), stream }))
+            let (ranks, given) = ([rank.index(), rank.size()], [stream.cu_stream().cast()]);
+            let enter = |_| stream.context().bind_to_thread().is_ok();
+            let own = Communicators::connect(nccl, id, ranks, &given, LIMIT, enter)?;
+            Ok(Some(Self { own, device: device.clone(), stream }))
         }
 
         /// The sum of the rows of all ranks, f32 or f64, on each of them. NCCL settles the order in which they are added.
+        /// The ranks must have met just before, since NCCL waits for five minutes only.
         ///
         /// # Errors
-        /// If the row is of another type or device, or NCCL fails.
+        /// If the row is of another type or device, NCCL fails or takes five minutes, or a call before has failed.
         pub fn sum(&self, row: &Tensor) -> Result<Tensor> {
             match Element::of(row.dtype(), "sum over ranks")? {
                 Element::F64 => self.sum_of::<f64>(row, Element::F64),
@@ -403,7 +548,7 @@ mod on_device {
             // SAFETY: both are buffers of the device, and what frees them comes later on the same stream.
             #[allow(unsafe_code)]
             unsafe {
-                self.nccl.sum_of_ranks(&self.place, element, count, buffers)?;
+                self.own.sum_of_ranks(element, count, buffers, || is_done(&self.stream))?;
             }
             Ok(tensor(out, &self.device, count))
         }
@@ -431,6 +576,16 @@ mod on_device {
         }
     }
 
+    /// Whether all that a stream was given is done.
+    fn is_done(stream: &Arc<CudaStream>) -> Result<bool> {
+        // SAFETY: the stream lives.
+        #[allow(unsafe_code)]
+        match unsafe { cuStreamQuery(stream.cu_stream()) } {
+            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            status => status.result().map(|()| true).map_err(Error::wrap),
+        }
+    }
+
     /// Where a row lies, which must be on the device of the stream.
     fn address<T: CudaDType>(row: &Tensor, stream: &Arc<CudaStream>) -> Result<u64> {
         let (storage, layout) = row.storage_and_layout();
@@ -452,29 +607,67 @@ mod on_device {
 /// The calls, by a library that computes on the host.
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::ffi::c_void;
+    use std::path::{Path, PathBuf};
+    use std::process::{Child, Command, Stdio, exit};
+    use std::time::Duration;
+
+    use candle_core::{Error, Result};
 
     use super::super::host::{GUARD, available, bytes_of, compile, guarded, values_of};
     use super::super::routine::Element;
-    use super::Nccl;
+    use super::{Communicators, Id, Nccl, NcclError};
 
-    /// Buffers of three devices with the numbers 1, 2, ..., 11, 12, ... and 21, 22, ..., and their places.
-    fn buffers(element: Element) -> (Vec<Vec<u64>>, Vec<u64>) {
-        let of = |device: usize| {
-            let values: Vec<f64> = (1..=5).map(|i| (10 * device + i) as f64).collect();
-            let bytes = bytes_of(&values, element);
-            guarded(&bytes, bytes.len())
-        };
-        let mut buffers: Vec<_> = (0..3).map(of).collect();
-        let start = |buffer: &mut Vec<u64>| buffer.as_mut_ptr() as u64 + GUARD as u64;
-        let addresses = buffers.iter_mut().map(start).collect();
-        (buffers, addresses)
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn library(folder: &Path) -> PathBuf {
+        compile(include_str!("kernels/nccl_host.cc"), folder)
     }
 
-    fn values(buffer: &[u64], element: Element) -> Vec<f64> {
+    /// `count` ranks from `first` on.
+    fn connected(
+        nccl: &Nccl,
+        id: Id,
+        [first, count, size]: [usize; 3],
+        limit: Duration,
+    ) -> Result<Communicators<'_>> {
+        let stream = |rank: usize| (0x5eed + rank) as *mut c_void;
+        let streams: Vec<_> = (first..first + count).map(stream).collect();
+        Communicators::connect(nccl, id, [first, size], &streams, limit, |_| true)
+    }
+
+    fn typed(done: Result<()>) -> NcclError {
+        match done.unwrap_err() {
+            Error::Cuda(error) => *error.downcast_ref().unwrap(),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// A buffer of a device with the numbers 10 `device` + 1, 10 `device` + 2, ...
+    fn buffer(device: usize, count: usize, element: Element) -> Vec<u64> {
+        let values: Vec<f64> = (1..=count).map(|i| (10 * device + i) as f64).collect();
+        let bytes = bytes_of(&values, element);
+        guarded(&bytes, bytes.len())
+    }
+
+    fn empty(count: usize, element: Element) -> Vec<u64> {
+        guarded(&[], count * bytes_of(&[0.0], element).len())
+    }
+
+    fn address(buffer: &mut [u64]) -> u64 {
+        buffer.as_mut_ptr() as u64 + GUARD as u64
+    }
+
+    fn values(buffer: &[u64], count: usize, element: Element) -> Vec<f64> {
         let bytes: Vec<u8> = buffer.iter().flat_map(|w| w.to_le_bytes()).collect();
         let size = bytes_of(&[0.0], element).len();
-        values_of(&bytes[GUARD..][..5 * size], element)
+        values_of(&bytes[GUARD..][..count * size], element)
+    }
+
+    /// The numbers of [`buffer`] of devices 0, 1 and 2, added.
+    fn sums(count: usize) -> Vec<f64> {
+        (1..=count).map(|i| (30 + 3 * i) as f64).collect()
     }
 
     #[test]
@@ -483,72 +676,128 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let path = compile(include_str!("kernels/nccl_host.cc"), folder.path());
-        let nccl = Nccl::load(&[path]).unwrap();
-        let device = |i: i32| (i, (0x5eed + i as usize) as *mut c_void);
-        assert!(nccl.places(&[device(1), device(1)]).is_none());
-        let places = nccl.places(&[device(2), device(0), device(1)]).unwrap();
+        let nccl = Nccl::load(&[library(folder.path())]).unwrap();
+        let all = connected(&nccl, nccl.id().unwrap(), [0, 3, 3], MINUTE).unwrap();
         for element in [Element::F32, Element::F64] {
-            let (before, addresses) = buffers(element);
-            let mut out = guarded(&[], 5 * bytes_of(&[0.0], element).len());
-            let to = out.as_mut_ptr() as u64 + GUARD as u64;
+            let before: Vec<_> = (0..3).map(|device| buffer(device, 5, element)).collect();
+            let mut buffers = before.clone();
+            let addresses: Vec<u64> = buffers.iter_mut().map(|buffer| address(buffer)).collect();
+            let mut out = empty(5, element);
+            let to = address(&mut out);
+            let asked = Cell::new(0);
+            let third_time = || Ok(asked.replace(asked.get() + 1) == 2);
             // SAFETY: host memory for a library that computes on the host.
             #[allow(unsafe_code)]
             unsafe {
-                nccl.sum(&places, element, 5, &addresses, to).unwrap();
+                all.sum(element, 5, &addresses, to, third_time).unwrap();
             }
-            assert_eq!(values(&out, element), [33.0, 36.0, 39.0, 42.0, 45.0]);
-            let (after, _) = buffers(element);
-            assert_eq!(before, after);
+            assert_eq!(asked.get(), 3);
+            assert_eq!(values(&out, 5, element), sums(5));
+            assert_eq!(buffers, before);
             // SAFETY: as above.
             #[allow(unsafe_code)]
             unsafe {
-                nccl.copy(&places, element, 5, &addresses).unwrap();
+                all.copy(element, 5, &addresses, || Ok(true)).unwrap();
             }
-            for buffer in &before {
-                assert_eq!(values(buffer, element), [1.0, 2.0, 3.0, 4.0, 5.0]);
+            for buffer in &buffers {
+                assert_eq!(values(buffer, 5, element), [1.0, 2.0, 3.0, 4.0, 5.0]);
             }
-            // SAFETY: as above; two devices of three are refused.
-            #[allow(unsafe_code)]
-            let error = unsafe { nccl.copy(&places[..2], element, 5, &addresses).unwrap_err() };
-            assert!(error.to_string().contains("NCCL fails with status 4"), "{error}");
         }
         // SAFETY: bf16 is refused before anything is called.
         #[allow(unsafe_code)]
-        let refused = unsafe { nccl.copy(&places, Element::Bf16, 5, &[0; 3]) };
-        assert!(refused.is_err());
-        nccl.end(&places);
+        let refused = unsafe { all.copy(Element::Bf16, 5, &[0; 3], || Ok(true)) };
+        assert!(refused.unwrap_err().to_string().contains("expected f32 or f64"));
+    }
+
+    /// The sum over ranks, of which this is one.
+    fn sum_of_ranks(
+        all: &Communicators<'_>,
+        rank: usize,
+        count: usize,
+        element: Element,
+        is_done: bool,
+    ) -> Result<Vec<f64>> {
+        let (mut own, mut out) = (buffer(rank, count, element), empty(count, element));
+        let addresses = [address(&mut own), address(&mut out)];
+        // SAFETY: host memory for a library that computes on the host.
+        #[allow(unsafe_code)]
+        unsafe {
+            all.sum_of_ranks(element, count, addresses, || Ok(is_done))?;
+        }
+        Ok(values(&out, count, element))
     }
 
     #[test]
-    fn every_rank_gets_the_sum() {
+    fn what_takes_too_long_is_given_up() {
         if !available() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let path = compile(include_str!("kernels/nccl_host.cc"), folder.path());
-        let nccl = &Nccl::load(&[path]).unwrap();
-        let id = nccl.id().unwrap();
-        let part = |rank: usize| {
-            let place = nccl.place_of_rank(id, [rank, 3], (0x5eed + rank) as *mut c_void).unwrap();
-            for element in [Element::F32, Element::F64, Element::F32] {
-                let (mut given, _) = buffers(element);
-                let mut out = guarded(&[], 5 * bytes_of(&[0.0], element).len());
-                let start = |buffer: &mut Vec<u64>| buffer.as_mut_ptr() as u64 + GUARD as u64;
-                let addresses = [start(&mut given[rank]), start(&mut out)];
-                // SAFETY: host memory for a library that computes on the host.
-                #[allow(unsafe_code)]
-                unsafe {
-                    nccl.sum_of_ranks(&place, element, 5, addresses).unwrap();
-                }
-                assert_eq!(values(&out, element), [33.0, 36.0, 39.0, 42.0, 45.0]);
-            }
-            nccl.end(&[place]);
+        let nccl = Nccl::load(&[library(folder.path())]).unwrap();
+        let limit = Duration::from_millis(50);
+        let id = || nccl.id().unwrap();
+        let without_the_second = connected(&nccl, id(), [0, 1, 2], limit).map(drop);
+        let what = "the connection of GPUs";
+        assert_eq!(typed(without_the_second), NcclError::TimedOut { what, limit });
+        let mut all = connected(&nccl, id(), [0, 1, 1], MINUTE).unwrap();
+        let own = sum_of_ranks(&all, 0, 5, Element::F32, true).unwrap();
+        assert_eq!(own, [1.0, 2.0, 3.0, 4.0, 5.0]);
+        all.limit = limit;
+        let sum = |is_done| sum_of_ranks(&all, 0, 5, Element::F32, is_done).map(drop);
+        let what = "a sum over ranks";
+        assert_eq!(typed(sum(false)), NcclError::TimedOut { what, limit });
+        assert_eq!(typed(sum(true)), NcclError::GivenUp);
+    }
+
+    /// Of a process that is a rank of the next test.
+    const RANK: &str = "NCCL_TEST_RANK";
+    const LIBRARY: &str = "NCCL_TEST_LIBRARY";
+
+    /// The exit code of the rank that ends before the others.
+    const ENDS: i32 = 17;
+
+    #[test]
+    fn processes_get_the_sum_and_notice_one_that_ends() {
+        if let Some(library) = std::env::var_os(LIBRARY) {
+            return one_of_three(Path::new(&library));
+        }
+        if !available() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let library = library(folder.path());
+        let id = Nccl::load(&[&library]).unwrap().id().unwrap();
+        std::fs::write(library.with_extension("id"), id.0).unwrap();
+        let test = "gpu::nccl::tests::processes_get_the_sum_and_notice_one_that_ends";
+        let start = |rank: usize| -> Child {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test, "--nocapture"])
+                .env(LIBRARY, &library)
+                .env(RANK, rank.to_string())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
         };
-        std::thread::scope(|scope| {
-            for rank in 0..3 {
-                scope.spawn(move || part(rank));
+        let mut ranks: Vec<Child> = (0..3).map(start).collect();
+        let codes: Vec<_> = ranks.iter_mut().map(|rank| rank.wait().unwrap().code()).collect();
+        assert_eq!(codes, [Some(0), Some(0), Some(ENDS)]);
+    }
+
+    fn one_of_three(library: &Path) {
+        let rank: usize = std::env::var(RANK).unwrap().parse().unwrap();
+        let nccl = Nccl::load(&[library]).unwrap();
+        let id = std::fs::read(library.with_extension("id")).unwrap();
+        let all = connected(&nccl, Id(id.try_into().unwrap()), [rank, 1, 3], MINUTE).unwrap();
+        for element in [Element::F32, Element::F64] {
+            for count in [1, 5, 20_011] {
+                assert_eq!(sum_of_ranks(&all, rank, count, element, true).unwrap(), sums(count));
             }
-        });
+        }
+        if rank == 2 {
+            exit(ENDS);
+        }
+        let error = typed(sum_of_ranks(&all, rank, 5, Element::F32, true).map(drop));
+        assert_eq!(error, NcclError::Failed { what: "a sum over ranks", status: 6 });
+        assert!(error.to_string().contains("another rank has ended"), "{error}");
     }
 }
