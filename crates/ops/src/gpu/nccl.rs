@@ -154,9 +154,9 @@ impl Nccl {
         #[allow(unsafe_code)]
         unsafe {
             checked(what, (self.group_start)())?;
-            let begun = calls.fold(Ok(()), |begun, status| begun.and(checked(what, status)));
-            let end = (self.group_end)();
-            begun.and(checked(what, end))
+            let mut statuses: Vec<c_int> = calls.collect();
+            statuses.push((self.group_end)());
+            statuses.into_iter().try_for_each(|status| checked(what, status))
         }
     }
 }
