@@ -181,7 +181,7 @@ fn train_as_rank(folder: &Path, epochs: usize) -> Result<()> {
     let launch = Launch::of_environment(Launcher::Torchrun)?;
     let world = World::connect(&launch, LONG)?;
     let gpu = crate::gpu(launch.local_rank)?;
-    let dataset = Dataset::open(&folder.join("tetris.h5"))?;
+    let dataset = Dataset::open(folder.join("tetris.h5"))?;
     world.rank.run(|| {
         let linked = sums_by_nccl(&gpu)?;
         say(if linked { NCCL } else { "TCP" });
