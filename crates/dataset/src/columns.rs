@@ -244,11 +244,8 @@ impl<T: H5Type + Clone> Rows<T> {
         self.write(file, self.pending.len() / self.column.width() / chunk * chunk)
     }
 
-    /// Makes the column in the file if it is not there: chunked, compressed, with a checksum for
-    /// each chunk and no time of change.
+    /// Makes the column in the file, [`packed`], if it is not there.
     pub(crate) fn create(&mut self, file: &DatasetFile) -> Result<(), DatasetError> {
-        /// Level of deflate compression.
-        const DEFLATE: u8 = 4;
         if self.dataset.is_some() {
             return Ok(());
         }
@@ -261,13 +258,7 @@ impl<T: H5Type + Clone> Rows<T> {
             }
             let rows = self.column.row.iter().map(|&n| Extent::fixed(n));
             let shape: Vec<_> = std::iter::once(Extent::resizable(0)).chain(rows).collect();
-            file.file
-                .new_dataset::<T>()
-                .chunk(self.column.shape(self.column.chunk_rows()))
-                .obj_track_times(false)
-                .shuffle()
-                .deflate(DEFLATE)
-                .fletcher32()
+            packed::<T>(&file.file, self.column.shape(self.column.chunk_rows()))
                 .shape(SimpleExtents::from_vec(shape))
                 .create(name)
         };
@@ -319,6 +310,18 @@ pub(crate) fn file_beside(path: &Path) -> Result<(hdf5::File, NamedTempFile), Da
     builder.with_fapl(|plist| plist.file_locking(false));
     builder.with_fcpl(|plist| plist.obj_track_times(false));
     Ok((builder.create(temporary.path()).at(path, "/")?, temporary))
+}
+
+/// An array in chunks of this shape: compressed, with a checksum for each chunk and no time of change.
+pub(crate) fn packed<T: H5Type>(file: &hdf5::File, chunk: Vec<usize>) -> hdf5::DatasetBuilderEmpty {
+    /// Level of deflate compression.
+    const DEFLATE: u8 = 4;
+    file.new_dataset::<T>()
+        .chunk(chunk)
+        .obj_track_times(false)
+        .shuffle()
+        .deflate(DEFLATE)
+        .fletcher32()
 }
 
 impl DatasetFile {

@@ -11,7 +11,7 @@ use steer3d_files::persist;
 use steer3d_formats::{Frame, Voxels};
 use tempfile::NamedTempFile;
 
-use crate::columns::file_beside;
+use crate::columns::{file_beside, packed};
 use crate::error::{Context, DatasetError, wrong_argument};
 
 /// Most classes whose labels fill 8 bits.
@@ -134,18 +134,9 @@ fn array<T: H5Type>(
     frame: &Frame,
     shape: Vec<usize>,
 ) -> hdf5::Result<hdf5::Dataset> {
-    /// Level of deflate compression.
-    const DEFLATE: u8 = 4;
     let mut chunk = shape.clone();
     chunk[..shape.len() - 2].fill(1);
-    file.new_dataset::<T>()
-        .chunk(chunk)
-        .obj_track_times(false)
-        .shuffle()
-        .deflate(DEFLATE)
-        .fletcher32()
-        .shape(shape)
-        .create(name(frame))
+    packed::<T>(file, chunk).shape(shape).create(name(frame))
 }
 
 /// Adds the attributes.

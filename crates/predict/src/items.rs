@@ -52,26 +52,24 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
             let keep = model.answers() == AnswerKind::Voxels;
             let named =
                 |problem: &dyn std::fmt::Display| format!("{}: {problem}", entry.path.display());
-            let mut direction = Matrix3::identity();
             if let FileContents::Volume(_) = contents {
                 recipe.check_unit(&entry.path).map_err(|e| named(&e))?;
-                direction = steer3d_formats::direction(&entry.path)?;
             }
             let left_out = match &contents {
                 FileContents::Molecules(molecules) => left_out(molecules, recipe),
                 _ => None,
             };
-            let (prepared, original) = match contents {
+            let item = match contents {
                 FileContents::Volume(volume) if keep => {
-                    let original = (volume.grid(), volume.origin());
+                    let original = Some((volume.grid(), volume.origin()));
+                    let direction = steer3d_formats::direction(&entry.path)?;
                     let whole = recipe.prepare_whole(volume).map_err(|e| named(&e))?;
-                    (Prepared::Volume(whole), Some(original))
+                    Item { original, direction, ..Item::of(Prepared::Volume(whole), model) }
                 }
-                contents => (recipe.prepare(contents).map_err(|e| named(&e))?, None),
+                contents => Item::of(recipe.prepare(contents).map_err(|e| named(&e))?, model),
             };
-            let item = Item::of(prepared, model);
             let warnings = left_out.into_iter().chain(item.warnings).collect();
-            Ok(Item { original, direction, sha256: Some(sha256), warnings, ..item })
+            Ok(Item { sha256: Some(sha256), warnings, ..item })
         }
         Origin::Dataset(dataset, item) => {
             let prepared = match &model.recipe {

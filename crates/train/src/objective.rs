@@ -392,19 +392,24 @@ mod tests {
         assert!((value(&still) - sum).abs() < 1e-12, "{} {sum}", value(&still));
     }
 
-    #[test]
-    fn coarser_levels_count_half() {
-        let loss = VoxelLoss::new(&LossConfig { ignore: None, ..config() }, vec![2, 3, 3]).unwrap();
-        let levels = [0.0, 0.8, -1.1].map(|by| logits(1, by).as_tensor().clone());
-        let [a, b, c] = [0, 1, 2].map(|i| value(&loss.score(&levels[i], &LABELS).unwrap()));
-        let batch = Batch {
+    /// Two items of 1 × 2 × 2 voxels.
+    fn batch(voxel_labels: &[Option<u8>]) -> Batch {
+        Batch {
             items: vec![0, 1],
             dims: [1, 2, 2],
             values: vec![],
             labels: vec![],
             targets: vec![],
-            voxel_labels: LABELS.to_vec(),
-        };
+            voxel_labels: voxel_labels.to_vec(),
+        }
+    }
+
+    #[test]
+    fn coarser_levels_count_half() {
+        let loss = VoxelLoss::new(&LossConfig { ignore: None, ..config() }, vec![2, 3, 3]).unwrap();
+        let levels = [0.0, 0.8, -1.1].map(|by| logits(1, by).as_tensor().clone());
+        let [a, b, c] = [0, 1, 2].map(|i| value(&loss.score(&levels[i], &LABELS).unwrap()));
+        let batch = batch(&LABELS);
         let objective = Objective::Voxels(loss);
         let found = objective.training(&levels, &batch).unwrap();
         let expected = (a + 0.5 * b + 0.25 * c) / 1.75;
@@ -498,14 +503,6 @@ mod tests {
         let logits = (0..24).map(|i| f64::from(u8::from(found[i / 12 * 4 + i % 4] == i / 4 % 3)));
         let logits = Tensor::from_iter(logits, &Device::Cpu).unwrap();
         let logits = logits.reshape((2, 3, 1, 2, 2)).unwrap();
-        let batch = |voxel_labels: &[Option<u8>]| Batch {
-            items: vec![0, 1],
-            dims: [1, 2, 2],
-            values: vec![],
-            labels: vec![],
-            targets: vec![],
-            voxel_labels: voxel_labels.to_vec(),
-        };
         let dice = |ignore, labels: &[Option<u8>]| {
             let config = LossConfig { ignore, ..LossConfig::default() };
             let objective = Objective::Voxels(VoxelLoss::new(&config, vec![1; 3]).unwrap());
