@@ -11,13 +11,15 @@ use steer3d::dataset::{
     ItemSource, Listing, RecipeOptions, Split, SplitSummary, Summary, build, files, group_splits,
     random_splits,
 };
-use steer3d::experiments::Data;
+use steer3d::experiments::{Bundled, Data};
 use steer3d::files::AtPath;
 use steer3d::ranks::Rank;
 use steer3d::report::Text;
 use steer3d::volume::ChannelScheme;
 use steer3d::volume::picture::overview;
+use tempfile::NamedTempFile;
 
+use crate::demo::unpacked;
 use crate::eval::{command_line, quoted};
 use crate::output::{Output, SUCCESS, counted, make_folder_of};
 
@@ -26,6 +28,7 @@ const IMPORT_EXAMPLES: &str = "Examples:
   steer3d dataset import medmnist adrenalmnist3d.npz --class-names normal,mass --out adrenal.h5
   steer3d dataset import arrays volumes.npz --voxel-size 0.5 --unit mm --out mine.h5
   steer3d dataset import backbone cath_s35_backbone.npz --resolution 5,10 --size 24 --out maps.h5
+  steer3d dataset import cath --out domains.h5       # 480 domains that come with the program
   steer3d dataset import tetris --out tetris.h5
 
 cath: positions, n_atoms, atom_types, labels, split_start_indices, as in cath_datasets
@@ -218,7 +221,8 @@ pub(crate) struct ImportArgs {
     /// Layout of the source
     #[arg(value_parser = importers())]
     layout: Importer,
-    /// Source file (.npz); none for tetris
+    /// Source file (.npz); none for tetris. Without one, cath and medmnist take the data that come with the program: 480
+    /// protein domains, 1,286 adrenal glands
     source: Option<PathBuf>,
     /// Dataset to write (HDF5)
     #[arg(long, short)]
@@ -548,9 +552,31 @@ fn view(
 fn import(args: &ImportArgs, seed: u64, command: &str, output: &Output) -> Result<()> {
     let voxel_size = voxel_size(args.voxel_size.as_deref())?;
     let command = Some(command.to_owned());
-    let options = ImportOptions { voxel_size, seed, command, ..args.options.clone() };
-    let source = args.layout.open(args.source.as_deref(), &options)?;
+    let mut options = ImportOptions { voxel_size, seed, command, ..args.options.clone() };
+    let bundled = Bundled::ALL.into_iter().find(|bundled| bundled.layout() == args.layout.name);
+    let archive = match bundled.filter(|_| args.source.is_none()) {
+        Some(bundled) => {
+            options = with_defaults(options, bundled.options());
+            Some(unpacked(bundled)?)
+        }
+        None => None,
+    };
+    let path = args.source.as_deref().or(archive.as_ref().map(NamedTempFile::path));
+    let source = args.layout.open(path, &options)?;
     built(&source, &args.out, args.skip_broken, "import", output)
+}
+
+/// The options, and those of bundled data where they say nothing.
+fn with_defaults(options: ImportOptions, bundled: ImportOptions) -> ImportOptions {
+    ImportOptions {
+        name: options.name.or(bundled.name),
+        source: options.source.or(bundled.source),
+        licence: options.licence.or(bundled.licence),
+        class_names: options.class_names.or(bundled.class_names),
+        size: options.size.or(bundled.size),
+        voxel_size: options.voxel_size.or(bundled.voxel_size),
+        ..options
+    }
 }
 
 /// The edges of `--voxel-size`.

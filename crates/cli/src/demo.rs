@@ -62,9 +62,9 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, device: &Device, output: &Output) 
     let config = DemoConfig { seed, rotations: args.rotations, epochs, folder: folder.clone() };
     let mut sections = vec![];
     for experiment in &args.experiments {
-        let (bundled, bytes) = match experiment {
-            Experiment::Cath => (Bundled::Cath, CATH),
-            Experiment::Adrenal => (Bundled::Adrenal, ADRENAL),
+        let bundled = match experiment {
+            Experiment::Cath => Bundled::Cath,
+            Experiment::Adrenal => Bundled::Adrenal,
             Experiment::Tetris => {
                 let seeds = seeds(seed, args.seeds)?;
                 let config = TetrisConfig { seeds, epochs, folder: folder.clone() };
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, device: &Device, output: &Output) 
                 continue;
             }
         };
-        let archive = unpacked(bytes)?;
+        let archive = unpacked(bundled)?;
         sections.push(demo(bundled, archive.path(), &config, &session)?);
     }
     if !sections.is_empty() {
@@ -85,9 +85,13 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, device: &Device, output: &Output) 
     Ok(())
 }
 
-fn unpacked(bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
+/// The archive as a temporary file.
+pub(crate) fn unpacked(bundled: Bundled) -> Result<tempfile::NamedTempFile> {
     let mut file = tempfile::Builder::new().suffix(".npz").tempfile()?;
-    file.write_all(bytes)?;
+    file.write_all(match bundled {
+        Bundled::Cath => CATH,
+        Bundled::Adrenal => ADRENAL,
+    })?;
     file.flush()?;
     Ok(file)
 }

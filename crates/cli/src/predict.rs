@@ -114,9 +114,12 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
     if first > 0 {
         output.say(&format!("{first} of {} answers are there", inputs.items.len()));
     }
-    let failed = kept.iter().flat_map(RecordFile::records).filter(|r| r.error.is_some()).count();
-    let known = rank.gather_numbers(&[first as f64, failed as f64])?.swap_remove(0);
-    let [first, failed] = [0, 1].map(|i| known[i] as usize);
+    let count = |of: fn(&Record) -> bool| {
+        kept.iter().flat_map(RecordFile::records).filter(|record| of(record)).count() as f64
+    };
+    let known = [first as f64, count(|r| r.error.is_some()), count(|r| !r.warnings.is_empty())];
+    let known = rank.gather_numbers(&known)?.swap_remove(0);
+    let [first, failed, warned] = [0, 1, 2].map(|i| known[i] as usize);
     let mut seen = Seen {
         model: &model,
         output,
@@ -124,7 +127,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         printed: file.is_none(),
         done: first,
         failed,
-        warned: 0,
+        warned,
     };
     seen.progress.begin_at(first);
     let stop = stop();

@@ -153,7 +153,10 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     trained(at);
     let text: String = (0..3000).map(molecule).collect();
     fs::write(at.join("many.xyz"), text).unwrap();
-    ends(at, "predict model.safetensors many.xyz --out whole.csv --threads 2", 0);
+    let warned =
+        |errors: &str| errors.lines().find(|l| l.contains("warnings for")).map(String::from);
+    let [_, errors] = ends(at, "predict model.safetensors many.xyz --out whole.csv --threads 2", 0);
+    let expected = warned(&errors).expect("some are warned of");
     let mut child = Command::new(assert_cmd::cargo::cargo_bin!("steer3d"))
         .args(["predict", "model.safetensors", "many.xyz", "--out", "killed.csv", "--threads", "1"])
         .current_dir(at)
@@ -171,6 +174,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     assert!(!at.join("killed.csv").exists() && kept() > 0);
     let [_, errors] = ends(at, "predict model.safetensors many.xyz --out killed.csv --resume", 0);
     assert!(errors.contains("of 3000 answers are there"), "{errors}");
+    assert_eq!(warned(&errors), Some(expected));
     assert!(fs::read(at.join("killed.csv")).unwrap() == fs::read(at.join("whole.csv")).unwrap());
     assert!(!partial.exists());
 }

@@ -323,6 +323,9 @@ pub struct ImportOptions {
     /// A grid for each item, as large as it needs, instead of one of `size` voxels (backbone only).
     #[cfg_attr(feature = "clap", arg(long))]
     pub own_grids: bool,
+    /// Only domains that are the whole chain of a protein, whose IDs CATH ends with 00 (backbone only).
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub whole_chains: bool,
     /// Rotated test items of each shape; default: 32 (Tetris only).
     #[cfg_attr(feature = "clap", arg(long))]
     pub test_rotations: Option<usize>,

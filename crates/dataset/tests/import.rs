@@ -499,6 +499,25 @@ fn backbones_become_maps_with_labels_of_voxels() {
 }
 
 #[test]
+fn domains_that_are_whole_chains_can_be_taken_alone() {
+    let folder = Folder::new();
+    let sharp = ImportOptions { resolution: Some(vec![4.0]), ..options() };
+    let import = |arrays: &[Array], options: &ImportOptions| {
+        folder.import(arrays, |source, out| import_backbones(source, out, options))
+    };
+    let all = import(&backbones(), &sharp).unwrap();
+    let expected = [0, 2].map(|item| (all.ids()[item].clone(), all.read(item).unwrap()));
+    let whole_chains = ImportOptions { whole_chains: true, ..sharp };
+    let chains = import(&backbones(), &whole_chains).unwrap();
+    let found = [0, 1].map(|item| (chains.ids()[item].clone(), chains.read(item).unwrap()));
+    assert_eq!((found, chains.len()), (expected, 2));
+    let parts = ("domain_ids", "|S7", "(4,)", b"1abcA011abcA021abcB011abcB02".to_vec());
+    let parts = changed(backbones(), "domain_ids", Some(parts));
+    let message = import(&parts, &whole_chains).unwrap_err().to_string();
+    assert_eq!(message, "whole-chains: expected domains whose ID ends with 00, found none");
+}
+
+#[test]
 fn broken_backbones_are_refused() {
     let folder = Folder::new();
     let bad: [(&str, Option<Array>); 8] = [

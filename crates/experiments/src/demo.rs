@@ -90,12 +90,19 @@ fn protocol(dataset: &Dataset, config: &DemoConfig) -> Protocol {
 }
 
 impl Bundled {
-    fn dataset(
-        self,
-        archive: &Path,
-        config: &DemoConfig,
-        session: &Session<'_>,
-    ) -> Result<Dataset, ExperimentError> {
+    /// All.
+    pub const ALL: [Self; 2] = [Self::Cath, Self::Adrenal];
+
+    /// The layout of its archive, as `steer3d dataset import` names it.
+    pub fn layout(self) -> &'static str {
+        match self {
+            Self::Cath => "cath",
+            Self::Adrenal => "medmnist",
+        }
+    }
+
+    /// Its name, grid, class names, credit and licence.
+    pub fn options(self) -> ImportOptions {
         let (name, source, licence) = match self {
             Self::Cath => (
                 "cath",
@@ -106,20 +113,33 @@ impl Bundled {
                 ("adrenal", "AdrenalMNIST3D of MedMNIST v2 (Yang et al. 2023)", "CC BY 4.0")
             }
         };
-        let path = config.folder.join(name).with_extension("h5");
-        let mut options = ImportOptions {
+        let options = ImportOptions {
             name: Some(name.into()),
             source: Some(source.into()),
             licence: Some(licence.into()),
-            command: Some(session.command.to_owned()),
             ..ImportOptions::default()
         };
         match self {
-            Self::Cath => import_cath(archive, &path, &Voxeliser::paper(24, 2.0), &options)?,
+            Self::Cath => ImportOptions { size: Some(24), voxel_size: Some([2.0; 3]), ..options },
             Self::Adrenal => {
-                options.class_names = Some(vec!["normal".into(), "mass".into()]);
-                import_medmnist(archive, &path, &options)?;
+                let names = ["normal", "mass"].map(String::from).to_vec();
+                ImportOptions { class_names: Some(names), ..options }
             }
+        }
+    }
+
+    fn dataset(
+        self,
+        archive: &Path,
+        config: &DemoConfig,
+        session: &Session<'_>,
+    ) -> Result<Dataset, ExperimentError> {
+        let options = ImportOptions { command: Some(session.command.to_owned()), ..self.options() };
+        let name = options.name.as_deref().unwrap_or_default();
+        let path = config.folder.join(name).with_extension("h5");
+        match self {
+            Self::Cath => import_cath(archive, &path, &Voxeliser::paper(24, 2.0), &options)?,
+            Self::Adrenal => import_medmnist(archive, &path, &options)?,
         }
         Ok(Dataset::open(&path)?)
     }

@@ -163,8 +163,10 @@ impl Model {
         let text = std::fs::read_to_string(path).at_path(path)?;
         let wrong =
             |problem: String| PredictError::Recipe { place: path.display().to_string(), problem };
-        let recipe: Recipe =
-            toml::from_str(&text).map_err(|e| wrong(e.to_string().replace('\n', " ")))?;
+        let whole = "`steer3d info cath-class` and `steer3d info adrenal` print whole recipes";
+        let recipe: Recipe = toml::from_str(&text).map_err(|e| {
+            wrong(format!("{}; {whole}", e.to_string().trim_end().replace('\n', " ")))
+        })?;
         recipe.check().map_err(|e| wrong(e.to_string()))?;
         Ok(recipe)
     }

@@ -1,5 +1,7 @@
 //! Simulated density of protein domains, with the secondary structure at every voxel.
 
+use std::iter::zip;
+use std::ops::Range;
 use std::path::Path;
 
 use steer3d_formats::Nan;
@@ -39,7 +41,7 @@ const ATOMS: usize = 5;
 /// Each domain becomes a map about the mean of its atoms, a Gaussian of 0.225 times the resolution for each atom, as high
 /// as its electrons; those of a side chain stand at CB. The resolution is drawn for each, evenly between two limits.
 /// The grid is one of `size` voxels along each edge, or with `own_grids` for each domain the least that holds it.
-/// Values are scaled as [`Intensity::Density`]. Each voxel within 3 Å of an atom of N, CA, C, O has the label of the
+/// With `whole_chains` domains that are a part of a chain are left out. Values are scaled as [`Intensity::Density`]. Each voxel within 3 Å of an atom of N, CA, C, O has the label of the
 /// nearest: helix (H, G, I), strand (E, B) or coil; others are background. A tenth of the superfamilies, drawn with the
 /// seed, is for validation and another for testing.
 ///
@@ -50,18 +52,23 @@ pub fn backbone(npz: &Path, options: &ImportOptions) -> Result<ItemSource, Build
     let voxeliser = options.voxeliser(Voxeliser::paper(24, 2.0))?;
     let grid = voxeliser.grid().map_err(BuildError::meta(npz))?;
     let mut archive = Npz::open(npz)?;
-    let domains = Domains::read(&mut archive)?;
-    let items = domains.ids.len();
-    let unclassed = vec![0; items];
-    let fractions = Fractions::default();
-    let splits = group_splits(&unclassed, &domains.groups, &fractions, options.seed);
-    let entry = |((id, group), split): ((&String, &String), _)| Entry {
-        id: id.clone(),
-        group: group.clone(),
+    let mut backbones = Backbones::read(&mut archive)?;
+    if options.whole_chains {
+        backbones.domains.retain(|domain| domain.id.ends_with("00"));
+        if backbones.domains.is_empty() {
+            return wrong_option("whole-chains", "domains whose ID ends with 00", "none");
+        }
+    }
+    let groups: Vec<&str> = backbones.domains.iter().map(|domain| &*domain.group).collect();
+    let unclassed = vec![0; groups.len()];
+    let splits = group_splits(&unclassed, &groups, &Fractions::default(), options.seed);
+    let entry = |(domain, split): (&Domain, _)| Entry {
+        id: domain.id.clone(),
+        group: domain.group.clone(),
         split,
         ..Entry::default()
     };
-    let entries = domains.ids.iter().zip(&domains.groups).zip(splits).map(entry).collect();
+    let entries = zip(&backbones.domains, splits).map(entry).collect();
     let recipe = Recipe::Volumes {
         irreps: scalars(1).map_err(BuildError::meta(npz))?,
         dims: grid.dims(),
@@ -76,6 +83,7 @@ pub fn backbone(npz: &Path, options: &ImportOptions) -> Result<ItemSource, Build
     if options.own_grids {
         volumes.grids = Grids::Each;
     }
+    let of = if options.whole_chains { "whole chains" } else { "domains" };
     let tasks = Tasks { voxel_classes: CLASSES.map(String::from).to_vec(), ..Tasks::default() };
     let archive = Archive {
         importer: "backbone",
@@ -84,7 +92,7 @@ pub fn backbone(npz: &Path, options: &ImportOptions) -> Result<ItemSource, Build
         class_names: vec!["protein".to_owned()],
         unit: "angstrom",
         notes: format!(
-            "maps of N, CA, C, O, CB, simulated at a resolution of {low} to {high} angstrom; a tenth of the superfamilies \
+            "maps of N, CA, C, O, CB of {of}, simulated at a resolution of {low} to {high} angstrom; a tenth of the superfamilies \
              (seed {}) is for validation and another for testing",
             options.seed
         ),
@@ -94,7 +102,7 @@ pub fn backbone(npz: &Path, options: &ImportOptions) -> Result<ItemSource, Build
     };
     let seed = options.seed;
     options.source_of(archive, move |item| {
-        let cloud = domains.cloud(item)?;
+        let cloud = backbones.cloud(item)?;
         let drawn = Stream::new(seed, "resolution", &[item as u64]).uniform();
         let sigma = WIDTH * (low + (high - low) * drawn);
         let voxeliser = Voxeliser { sigma, ..voxeliser };
@@ -103,7 +111,7 @@ pub fn backbone(npz: &Path, options: &ImportOptions) -> Result<ItemSource, Build
             false => voxeliser.voxelise(&cloud, &Rotation::identity())?,
         };
         let map = recipe.prepare_whole(map)?;
-        let voxel_labels = labels(&map, &cloud, &domains.states(item));
+        let voxel_labels = labels(&map, &cloud, &backbones.states(item));
         Ok(ItemData { volume: Some(map), voxel_labels, ..ItemData::default() })
     })
 }
@@ -144,19 +152,23 @@ fn resolutions(options: &ImportOptions) -> Result<[f64; 2], BuildError> {
     wrong_option("resolution", "one number or two that rise, from 1 to 30 angstrom", found)
 }
 
-/// The domains of an archive.
-struct Domains {
+/// What an archive holds.
+struct Backbones {
     positions: NpyArray,
     residues: Vec<u8>,
     dssp: Vec<u8>,
-    /// The first residue of each domain, and the end of the last.
-    offsets: Vec<usize>,
-    ids: Vec<String>,
-    /// Superfamilies, such as 1.10.8.10.
-    groups: Vec<String>,
+    domains: Vec<Domain>,
 }
 
-impl Domains {
+struct Domain {
+    /// Its residues.
+    rows: Range<usize>,
+    id: String,
+    /// Its superfamily, such as 1.10.8.10.
+    group: String,
+}
+
+impl Backbones {
     fn read(npz: &mut Npz) -> Result<Self, NpzError> {
         let positions = npz.read_shaped(
             "xyz_centi_angstrom",
@@ -188,19 +200,16 @@ impl Domains {
         let Some(ids) = ids.to_strings() else {
             return Err(wrong(npz, "domain_ids", "byte strings", "another dtype"));
         };
-        Ok(Self {
-            positions,
-            residues,
-            dssp,
-            offsets: offsets.into_iter().map(|at| at as usize).collect(),
-            ids,
-            groups: cath.chunks(4).map(group).collect(),
-        })
+        let rows = offsets.windows(2).map(|ends| ends[0] as usize..ends[1] as usize);
+        let domains = zip(zip(rows, ids), cath.chunks(4))
+            .map(|((rows, id), levels)| Domain { rows, id, group: group(levels) })
+            .collect();
+        Ok(Self { positions, residues, dssp, domains })
     }
 
     /// The atoms of a domain about their mean, each with its electrons.
     fn cloud(&self, item: usize) -> Result<PointCloud, VolumeError> {
-        let rows = self.offsets[item]..self.offsets[item + 1];
+        let rows = self.domains[item].rows.clone();
         let values = self.positions.elements(rows.start * ATOMS * 3..rows.end * ATOMS * 3);
         let values = values.to_f64().unwrap_or_default();
         let positions: Vec<[f64; 3]> =
@@ -215,7 +224,7 @@ impl Domains {
 
     /// The label of each residue of a domain.
     fn states(&self, item: usize) -> Vec<u8> {
-        let states = &self.dssp[self.offsets[item]..self.offsets[item + 1]];
+        let states = &self.dssp[self.domains[item].rows.clone()];
         let label = |state: &u8| match state {
             b'H' | b'G' | b'I' => 2,
             b'E' | b'B' => 3,
