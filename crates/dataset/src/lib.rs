@@ -47,7 +47,7 @@ pub use meta::{
 };
 pub use patch::{Patch, RandomPatch, Sample};
 pub use reader::{Dataset, is_hdf5};
-pub use recipe::{Atoms, Fit, Intensity, Prepared, Recipe, Unsuited, name_of};
+pub use recipe::{Atoms, Fit, Intensity, Prepared, Recipe, Unsuited, check_unit, name_of};
 pub use source::{
     BuildError, Entry, ImportOptions, Importer, ItemData, ItemError, ItemSource, MakeItem,
 };

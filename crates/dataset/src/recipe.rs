@@ -363,20 +363,13 @@ impl Recipe {
         resampled(&volume, Grid::new([along(d, 2), along(h, 1), along(w, 0)], *voxel_size)?)
     }
 
-    /// Whether the voxels of a file are in the unit of the recipe, where both are known.
+    /// [`check_unit`] for the unit of the recipe.
     ///
     /// # Errors
-    /// If the units differ. A file that cannot be read is not compared.
+    /// If the units differ.
     pub fn check_unit(&self, path: &Path) -> Result<(), VolumeError> {
-        const KNOWN: [&str; 2] = ["mm", "angstrom"];
         let Self::Volumes { unit, .. } = self else { return Ok(()) };
-        match length_unit(path) {
-            Ok(Some(found)) if KNOWN.contains(&unit.as_str()) && found != unit => {
-                let found = format!("{found} instead of {unit}; convert the file");
-                parameter("unit of the voxels", "that of the recipe", found)
-            }
-            _ => Ok(()),
-        }
+        check_unit(unit, path)
     }
 
     fn check_channels(&self, volume: &Volume) -> Result<(), VolumeError> {
@@ -434,6 +427,21 @@ impl Recipe {
 pub(crate) fn scalars(count: usize) -> Result<Irreps, VolumeError> {
     let expected = "a number of channels that irreps can have";
     format!("{count}x0").parse().or_else(|_| parameter("channels", expected, count.to_string()))
+}
+
+/// Whether the voxels of a file are in this unit of length, where both are known.
+///
+/// # Errors
+/// If the units differ. A file that cannot be read is not compared.
+pub fn check_unit(unit: &str, path: &Path) -> Result<(), VolumeError> {
+    const KNOWN: [&str; 2] = ["mm", "angstrom"];
+    match length_unit(path) {
+        Ok(Some(found)) if KNOWN.contains(&unit) && found != unit => {
+            let found = format!("{found} instead of {unit}; convert the file");
+            parameter("unit of the voxels", "that of the recipe", found)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn same_size(ours: [f64; 3], theirs: [f64; 3]) -> bool {

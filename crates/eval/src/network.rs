@@ -147,6 +147,9 @@ impl Predictor for NetworkPredictor {
         edges: Option<[f64; 3]>,
         sink: PlaneSink<'_>,
     ) -> Result<(), ModelError> {
+        if !self.folded.own().is_local() {
+            return sink(0, &self.logits_of(volume, edges)?);
+        }
         let folded = self.folded.coarsened(&self.network, self.ratios(edges))?;
         let (_, _, d, h, w) = volume.dims5()?;
         let mut source = |first: usize, count: usize| {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use steer3d_dataset::{Dataset, Split};
+use steer3d_dataset::{Dataset, Grids, Split};
 
 use crate::earlier::of_earlier_schema;
 use crate::error::EvalError;
@@ -206,6 +206,9 @@ pub struct DatasetSummary {
     pub dims: [usize; 3],
     /// Size x,y,z of a voxel.
     pub voxel_size: [f64; 3],
+    /// Whether volumes have grids and voxel sizes of their own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_grids: bool,
     /// Unit of the voxel size.
     pub unit: String,
     /// Irreps of the channels.
@@ -264,6 +267,7 @@ pub fn summarise(
         channels: meta.channels,
         dims: meta.dims,
         voxel_size: meta.voxel_size,
+        own_grids: meta.grids == Grids::Each,
         unit: meta.unit.clone(),
         irreps: meta.irreps.to_string(),
         provenance: provenance

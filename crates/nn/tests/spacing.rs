@@ -139,8 +139,11 @@ fn pooling_acts_on_axes_finer_than_its_scale() {
     for (found, expected) in slices.sigma.into_iter().zip([0.48, 1.2, 1.5]) {
         assert!((found - expected).abs() < 1e-12);
     }
-    let network = Network::new(&unet_of_5().into(), 1, DType::F32, &Device::Cpu).unwrap();
-    let sizes = |spacing, dims| -> Vec<[usize; 3]> {
+    let made_for = |voxel_size| {
+        let config = SteerableConfig { voxel_size, ..unet_of_5() };
+        Network::new(&config.into(), 1, DType::F32, &Device::Cpu).unwrap()
+    };
+    let sizes_of = |network: &Network, spacing, dims| -> Vec<[usize; 3]> {
         let network = network.at_spacing(spacing).unwrap();
         let layers = network.layers(&noise(dims)).unwrap();
         let of = |name: &str| {
@@ -152,6 +155,8 @@ fn pooling_acts_on_axes_finer_than_its_scale() {
             .map(of)
             .into()
     };
+    let network = made_for([1.0; 3]);
+    let sizes = |spacing, dims| sizes_of(&network, spacing, dims);
     let [two, four] = [[12, 12, 12], [6, 6, 6]];
     assert_eq!(sizes([1.0; 3], [24; 3]), [two, four, two, [24; 3]]);
     // 2.5 stays, and then goes to 5 beside 4; on the way up the same.
@@ -160,6 +165,11 @@ fn pooling_acts_on_axes_finer_than_its_scale() {
     // 0.5 goes to 2 by a stride of 4.
     let [first, second, whole] = [[12, 6, 6], [6, 3, 3], [24, 24, 24]];
     assert_eq!(sizes([0.5, 0.5, 1.0], whole), [first, second, first, whole]);
+    // Made for thick slices, which stay at 4 beside 2, and then beside 4.
+    let thick = made_for([1.0, 1.0, 4.0]);
+    let [first, second, whole] = [[10, 12, 12], [10, 6, 6], [10, 24, 24]];
+    assert_eq!(sizes_of(&thick, [1.0, 1.0, 4.0], whole), [first, second, first, whole]);
+    assert_eq!(sizes_of(&thick, [1.0; 3], [24; 3]), [two, four, two, [24; 3]]);
 }
 
 fn unet_of_5() -> SteerableConfig {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nalgebra::Matrix3;
-use steer3d_dataset::{Atoms, FileReader, ItemData, Prepared, Recipe};
+use steer3d_dataset::{Atoms, FileReader, ItemData, Prepared, Recipe, check_unit};
 use steer3d_eval::AnswerKind;
 use steer3d_files::digest::sha256_of;
 use steer3d_formats::FileContents;
@@ -53,7 +53,12 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
             let named =
                 |problem: &dyn std::fmt::Display| format!("{}: {problem}", entry.path.display());
             if let FileContents::Volume(_) = contents {
-                recipe.check_unit(&entry.path).map_err(|e| named(&e))?;
+                // With native voxels the unit is that of the network.
+                let checked = match model.native {
+                    true => check_unit(&model.card.unit, &entry.path),
+                    false => recipe.check_unit(&entry.path),
+                };
+                checked.map_err(|e| named(&e))?;
             }
             let left_out = match &contents {
                 FileContents::Molecules(molecules) => left_out(molecules, recipe),

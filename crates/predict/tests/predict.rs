@@ -342,6 +342,10 @@ fn files_in_another_unit_or_too_small_are_named() {
         let found = errors(&steerable, rotations);
         assert!(found[0].contains("mm instead of angstrom"), "{found:?}");
         assert_eq!(found[1..], ["", ""]);
+        let native = model(Head::Voxels, 3, Some(volumes(Fit::Refuse))).with_native_voxels();
+        let found = errors(&native.unwrap(), rotations);
+        assert!(found[0].contains("mm instead of angstrom"), "{found:?}");
+        assert_eq!(found[1..], ["", ""]);
         let found = errors(&plain, rotations);
         assert!(found[0].contains("mm instead of angstrom"), "{found:?}");
         assert!(found[1].contains("[2, 2, 2]") && found[1].contains("needs 4"), "{found:?}");
@@ -440,14 +444,14 @@ fn kernels_are_sampled_for_the_voxels_of_a_file() {
         write_volume(&at(name), &volume, Voxels::Values).unwrap();
         volume
     };
-    let slices = map("slices.nii", [7, 13, 12], [1.5, 1.5, 3.75]);
-    let cubes = map("cubes.nii", [9, 10, 11], [1.5, 1.5, 1.5]);
-    map("thick.nii", [7, 13, 12], [1.5, 1.5, 9.0]);
+    let slices = map("slices.mrc", [7, 13, 12], [1.5, 1.5, 3.75]);
+    let cubes = map("cubes.mrc", [9, 10, 11], [1.5, 1.5, 1.5]);
+    map("thick.mrc", [7, 13, 12], [1.5, 1.5, 9.0]);
     let model = || self::model(Head::Voxels, 3, Some(volumes(Fit::Resample)));
     let model = model().with_native_voxels().unwrap();
     let out = at("labels");
     fs::create_dir(&out).unwrap();
-    let all_names = names(&["slices.nii", "cubes.nii", "thick.nii"].map(at));
+    let all_names = names(&["slices.mrc", "cubes.mrc", "thick.mrc"].map(at));
     let inputs = inputs(&all_names, &model);
     let network = Network::new(&model.card().model, 3, DType::F32, &Device::Cpu).unwrap();
     // The model's card has voxels of 1.5, and its network those of 1.
@@ -465,7 +469,7 @@ fn kernels_are_sampled_for_the_voxels_of_a_file() {
         for (name, (volume, best)) in
             ["slices", "cubes"].into_iter().zip([&slices, &cubes].into_iter().zip(&expected))
         {
-            let path = out.join(format!("{name}.labels.nii"));
+            let path = out.join(format!("{name}.labels.mrc"));
             let FileContents::Volume(labels) = read(&path).unwrap() else { panic!() };
             assert_eq!(labels.dims(), volume.dims());
             let same = labels.data().iter().zip(best).filter(|(a, b)| **a == **b as f32).count();

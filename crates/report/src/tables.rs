@@ -20,9 +20,12 @@ pub fn terminal(report: &Report) -> Text {
 
 /// The tolerance of the normalised surface Dice with its unit.
 pub(crate) fn tolerance(section: &Section) -> String {
-    let DatasetSummary { voxel_size, unit, .. } = &section.dataset;
-    let longest = voxel_size.iter().copied().fold(0.0, f64::max);
-    let tolerance = section.protocol.surface_tolerance.unwrap_or(longest);
+    let DatasetSummary { voxel_size, unit, own_grids, .. } = &section.dataset;
+    let tolerance = match section.protocol.surface_tolerance {
+        None if *own_grids => return "the longest edge of an item's voxels".to_owned(),
+        None => voxel_size.iter().copied().fold(0.0, f64::max),
+        Some(tolerance) => tolerance,
+    };
     format!("{tolerance} {unit}").trim_end().to_owned()
 }
 

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Grids, Item, Split, Tasks};
 use steer3d_eval::{Models, NetworkPredictor, Prediction, Predictor, Protocol};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, save};
-use steer3d_nn::{ModelConfig, Network};
+use steer3d_nn::{ModelConfig, Network, Normalisation, SteerableConfig};
 use steer3d_so3::Stream;
 use steer3d_volume::{Grid, Volume};
 
@@ -97,6 +97,25 @@ fn networks_of_local_answers_give_planes_of_what_is_large() {
     // Of many classes the logits are large, though the volume is not.
     assert!(named(network("voxels", 40)).gives_planes([80; 3]));
     assert!(!named(network("classes", 2)).gives_planes([130; 3]));
+    // One whose norms depend on the whole volume gives all at once.
+    let ModelConfig::Steerable(config) = network("voxels", 3).config().clone() else { panic!() };
+    let config = SteerableConfig { norm: Normalisation::Instance, ..config };
+    let instance = Network::new(&config.into(), 1, DType::F32, &Device::Cpu).unwrap();
+    let instance = named(instance);
+    assert!(!instance.gives_planes([130; 3]));
+    let x = Tensor::randn(0f32, 1.0, (1, 1, 5, 6, 7), &Device::Cpu).unwrap();
+    let mut all = vec![];
+    let mut sink = |first: usize, part: &Tensor| {
+        all.push((first, part.clone()));
+        Ok(())
+    };
+    instance.logits_by_planes(&x, None, &mut sink).unwrap();
+    let [(0, part)] = &all[..] else { panic!("{all:?}") };
+    let whole = instance.logits(&x).unwrap();
+    assert_eq!(
+        (part - whole).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(),
+        0.0
+    );
     // Planes so large that two are computed at once.
     let dims = [3, 300, 450];
     let mut stream = Stream::new(4, "planes", &[]);

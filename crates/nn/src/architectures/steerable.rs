@@ -44,7 +44,11 @@ pub(crate) fn steerable(
         stride_key: "stride",
         orientations: 1,
         edges,
-        pool: &|stride, edges| Pool::Gaussian(GaussianPool::new(stride).at_spacing(edges)),
+        pool: &|stride, edges| {
+            // A stride is one of cubes as long as the shortest edge.
+            let edges = [0, 1, 2].map(|axis| edges[axis] * voxel_size[2 - axis]);
+            Pool::Gaussian(GaussianPool::new(stride).at_spacing(edges))
+        },
         given: &|fields| Ok(config.nonlinearity.given(&fields.irreps)?.into()),
         relu: false,
     };
