@@ -21,6 +21,7 @@ use steer3d::volume::Interpolation;
 
 use crate::interrupt::{INTERRUPTED, stop};
 use crate::output::{Output, SUCCESS};
+use crate::values::WindowArgs;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d eval runs/steerable/model.safetensors cath.h5
@@ -63,6 +64,8 @@ pub(crate) struct EvalArgs {
     #[arg(hide_short_help = true, long, requires = "command", value_parser = seconds,
           default_value_t = SubprocessPredictor::TIMEOUT.as_secs_f64())]
     command_timeout: f64,
+    #[command(flatten)]
+    windows: WindowArgs,
     /// Take the answers of networks by the names of their classes, where the dataset has the same names in another
     /// order
     #[arg(hide_short_help = true, long)]
@@ -289,6 +292,7 @@ fn evaluated(args: &EvalArgs, seed: u64, device: &Device, output: &Output) -> Re
         answers: args.answers,
         class_names: args.class_names.clone(),
         map_classes: args.map_classes,
+        windows: args.windows.given(),
         timeout: Some(Duration::from_secs_f64(args.command_timeout)),
     };
     if models.is_empty() && args.export.is_none() {

@@ -12,14 +12,14 @@ use steer3d::eval::AnswerKind;
 use steer3d::files::AtPath;
 use steer3d::predict::{
     Answer, BUILTIN, Builtin, Identity, Inputs, Kind, MapFormat, Model, Named, Options,
-    Output as RecordFile, PredictError, Record, Windows, predict,
+    Output as RecordFile, PredictError, Record, predict,
 };
 use steer3d::ranks::Rank;
 use steer3d::report::Text;
 
 use crate::interrupt::{INTERRUPTED, stop};
 use crate::output::{Output, PROBLEM, Progress, SUCCESS, WARNING, counted};
-use crate::values::edges;
+use crate::values::WindowArgs;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   steer3d predict cath-class protein.pdb
@@ -69,13 +69,8 @@ pub(crate) struct PredictArgs {
     /// For labels of voxels: write all maps in this format, instead of each in that of its file
     #[arg(long, value_name = "FORMAT", requires = "out", value_parser = map_formats())]
     map_format: Option<MapFormat>,
-    /// For labels of voxels: take volumes in windows of D,H,W voxels, or one number for a cube, weighed by Gaussians, as a
-    /// network with norms of whole volumes needs where memory is short; others give the same by planes, without windows
-    #[arg(long, value_parser = edges, value_name = "D,H,W")]
-    window: Option<[usize; 3]>,
-    /// Share of a window that it has in common with the next
-    #[arg(long, requires = "window", default_value_t = 0.5)]
-    overlap: f64,
+    #[command(flatten)]
+    windows: WindowArgs,
     /// File for the answers (.csv, .jsonl or .npz), whose folder is made if it is missing; for labels of voxels a folder
     #[arg(long, short)]
     out: Option<PathBuf>,
@@ -103,7 +98,7 @@ pub(crate) fn run(args: &PredictArgs, device: &Device, output: &Output) -> Resul
         features: args.features,
         maps,
         probabilities: args.probabilities,
-        windows: args.window.map(|size| Windows { size, overlap: args.overlap }),
+        windows: args.windows.given(),
     };
     let rank = Rank::current();
     let identity = Identity::new(&model, &inputs, &options)?;

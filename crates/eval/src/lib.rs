@@ -63,7 +63,7 @@ pub use labels::{largest_classes, transformed_labels};
 pub use material::transformed;
 pub use measure::{Definition, Measure, Unit};
 pub use models::Models;
-pub use network::NetworkPredictor;
+pub use network::{NetworkPredictor, Windows};
 #[cfg(feature = "onnx")]
 pub use onnx::{AxisOrder, Layout, OnnxOptions, OnnxPredictor, Values};
 pub use paired::{PairedTest, paired_tests};

@@ -13,7 +13,7 @@ use steer3d_nn::onnx::OnnxCard;
 
 use crate::error::EvalError;
 use crate::fit::fit;
-use crate::network::{GIVES_A_FIELD, NetworkPredictor};
+use crate::network::{GIVES_A_FIELD, NetworkPredictor, Windows};
 #[cfg(feature = "onnx")]
 use crate::onnx::{OnnxOptions, OnnxPredictor};
 use crate::precomputed::Precomputed;
@@ -39,6 +39,8 @@ pub struct Models {
     /// Whether networks whose classes have the names of the dataset's in another order answer in its order; else they
     /// are refused.
     pub map_classes: bool,
+    /// Windows in which networks that label voxels take larger volumes; other models take volumes as they do.
+    pub windows: Option<Windows>,
     /// Time that a command has for a batch, instead of [`SubprocessPredictor::TIMEOUT`].
     pub timeout: Option<Duration>,
 }
@@ -126,7 +128,11 @@ impl Models {
         let places = self.places(path, &card, network.answers(), dataset, note)?;
         let network = network.for_ratios(ratios)?;
         let network = network.with_places(places).with_class_names(card.class_names);
-        Ok(network.with_voxel_size(card.voxel_size))
+        let network = network.with_voxel_size(card.voxel_size);
+        match self.windows {
+            Some(windows) => network.with_windows(windows),
+            None => Ok(network),
+        }
     }
 
     /// What an ONNX model says of the network that it was, if it was one of this project.

@@ -1,4 +1,5 @@
 use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
 use steer3d_files::digest::PartHasher;
 use steer3d_nn::{FoldedNetworks, Head, LayerField, Network, planes_at_once};
 use steer3d_so3::Irreps;
@@ -9,6 +10,32 @@ use crate::predictor::{AnswerKind, ModelError, PlaneSink, Predictor};
 /// Why a network is not evaluated.
 pub(crate) const GIVES_A_FIELD: &str =
     "gives a field; classes, labels of voxels and values of whole volumes are evaluated";
+
+/// Windows that overlap, weighed by Gaussians.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Windows {
+    /// D, H, W in voxels.
+    pub size: [usize; 3],
+    /// The share of a window that it has in common with the next, from 0 to below 1.
+    pub overlap: f64,
+}
+
+impl Windows {
+    /// Whether volumes can be taken in such windows.
+    ///
+    /// # Errors
+    /// What was expected, and what was found.
+    pub fn check(&self) -> Result<(), String> {
+        if self.size.contains(&0) {
+            return Err("a window needs at least one voxel along each axis".to_owned());
+        }
+        if !(0.0..1.0).contains(&self.overlap) {
+            let found = self.overlap;
+            return Err(format!("expected an overlap of windows from 0 to below 1, found {found}"));
+        }
+        Ok(())
+    }
+}
 
 /// A network of this project under a name.
 #[derive(Debug)]
@@ -23,6 +50,7 @@ pub struct NetworkPredictor {
     class_names: Option<Vec<String>>,
     /// The place in its output of each class of the dataset, where they are in another order.
     places: Option<Vec<u32>>,
+    windows: Option<Windows>,
 }
 
 impl NetworkPredictor {
@@ -35,7 +63,16 @@ impl NetworkPredictor {
             return Err(EvalError::answer(&name, GIVES_A_FIELD.into()));
         };
         let (folded, voxel_size) = (FoldedNetworks::new(&network)?, network.config().voxel_size());
-        Ok(Self { name, answers, folded, voxel_size, network, class_names: None, places: None })
+        Ok(Self {
+            name,
+            answers,
+            folded,
+            voxel_size,
+            network,
+            class_names: None,
+            places: None,
+            windows: None,
+        })
     }
 
     /// Says how long the edges (x, y, z) of the voxels are that it was made for, in the unit of the dataset; else they are
@@ -65,6 +102,20 @@ impl NetworkPredictor {
     /// Gives the logits in another order: class i of the answers is class `places[i]` of the network.
     pub(crate) fn with_places(self, places: Option<Vec<u32>>) -> Self {
         Self { places, ..self }
+    }
+
+    /// Labels the voxels of volumes that are larger than a window in windows, as a network whose norms depend on the whole
+    /// volume needs where memory is short.
+    ///
+    /// # Errors
+    /// [`EvalError::Answer`] when it does not label voxels, or there are no such windows.
+    pub fn with_windows(self, windows: Windows) -> Result<Self, EvalError> {
+        if self.answers != AnswerKind::Voxels {
+            let problem = "answers for whole volumes; windows are for models that label voxels";
+            return Err(EvalError::answer(&self.name, problem.into()));
+        }
+        windows.check().map_err(|problem| EvalError::answer(&self.name, problem))?;
+        Ok(Self { windows: Some(windows), ..self })
     }
 
     /// How many times as long as those that it was made for such voxels are.
@@ -125,6 +176,9 @@ impl Predictor for NetworkPredictor {
         let given = (self.network.config(), &self.places, self.voxel_size);
         print.add(&serde_json::to_vec(&given).ok()?);
         self.network.params().hash_into(&mut print).ok()?;
+        if let Some(windows) = &self.windows {
+            print.add(&serde_json::to_vec(windows).ok()?);
+        }
         Some(print.text())
     }
 
@@ -138,7 +192,10 @@ impl Predictor for NetworkPredictor {
     }
 
     fn gives_planes(&self, dims: [usize; 3]) -> bool {
-        self.answers == AnswerKind::Voxels && self.folded.own().prefers_planes(dims)
+        match self.windows {
+            Some(Windows { size, .. }) => (0..3).any(|axis| dims[axis] > size[axis]),
+            None => self.answers == AnswerKind::Voxels && self.folded.own().prefers_planes(dims),
+        }
     }
 
     fn logits_by_planes(
@@ -147,17 +204,23 @@ impl Predictor for NetworkPredictor {
         edges: Option<[f64; 3]>,
         sink: PlaneSink<'_>,
     ) -> Result<(), ModelError> {
-        if !self.folded.own().is_local() {
+        if self.windows.is_none() && !self.folded.own().is_local() {
             return sink(0, &self.logits_of(volume, edges)?);
         }
         let folded = self.folded.coarsened(&self.network, self.ratios(edges))?;
         let (_, _, d, h, w) = volume.dims5()?;
+        let dims = [d, h, w];
         let mut source = |first: usize, count: usize| {
             let planes = volume.narrow(2, first, count)?.contiguous()?;
             Ok::<_, ModelError>(self.moved(&planes)?)
         };
         let mut sink = |first: usize, logits: &Tensor| sink(first, &self.ordered(logits)?);
-        folded.forward_planes([d, h, w], planes_at_once([d, h, w]), &mut source, &mut sink)
+        match self.windows {
+            Some(Windows { size, overlap }) => {
+                folded.forward_windows(dims, size, overlap, &mut source, &mut sink)
+            }
+            None => folded.forward_planes(dims, planes_at_once(dims), &mut source, &mut sink),
+        }
     }
 
     fn layers(

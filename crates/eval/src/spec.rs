@@ -75,7 +75,12 @@ pub(crate) fn is_labelled(dataset: &Dataset, kind: AnswerKind) -> bool {
 fn classes(dataset: &Dataset) -> Result<&[String], EvalError> {
     let meta = dataset.meta();
     if meta.class_names.is_empty() {
-        let advice = "build it from a folder for each class, or from a table with the column label";
+        let advice = match is_labelled(dataset, AnswerKind::Voxels) {
+            true => {
+                "its voxels have classes: take a model with `head = \"voxels\"` in an experiment file"
+            }
+            false => "build it from a folder for each class, or from a table with the column label",
+        };
         return Err(EvalError::missing(meta, "classes", advice));
     }
     Ok(&meta.class_names)

@@ -31,7 +31,7 @@ pub struct Model {
     folded: FoldedNetworks,
     pub(crate) network: Network,
     /// Whether each volume keeps its voxels.
-    native: bool,
+    pub(crate) native: bool,
 }
 
 impl Model {

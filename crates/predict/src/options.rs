@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use steer3d_eval::AnswerKind;
+use steer3d_eval::{AnswerKind, Windows};
 
 use crate::error::PredictError;
 use crate::model::Model;
@@ -23,15 +23,6 @@ pub struct Options {
     pub windows: Option<Windows>,
 }
 
-/// Windows that overlap, weighed by Gaussians.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Windows {
-    /// D, H, W in voxels.
-    pub size: [usize; 3],
-    /// The share of a window that it has in common with the next, from 0 to below 1.
-    pub overlap: f64,
-}
-
 impl Default for Options {
     fn default() -> Self {
         Self { rotations: 1, features: false, maps: None, probabilities: false, windows: None }
@@ -45,6 +36,9 @@ impl Options {
         let refused = |problem: &str| {
             Err(PredictError::Model { model: model.name.clone(), problem: problem.to_owned() })
         };
+        if let Some(windows) = &self.windows {
+            windows.check().or_else(|problem| refused(&problem))?;
+        }
         match &self.windows {
             Some(_) if !voxels => refused(
                 "windows are for models that label voxels; this one answers for whole volumes",
@@ -52,12 +46,6 @@ impl Options {
             Some(_) if self.rotations > 1 => {
                 refused("windows and several rotations do not go together; ask for one of them")
             }
-            Some(Windows { size, .. }) if size.contains(&0) => {
-                refused("a window needs at least one voxel along each axis")
-            }
-            Some(Windows { overlap, .. }) if !(0.0..1.0).contains(overlap) => refused(&format!(
-                "expected an overlap of windows from 0 to below 1, found {overlap}"
-            )),
             _ if self.features && voxels => {
                 refused("features are not written for models that label voxels; ask for none")
             }

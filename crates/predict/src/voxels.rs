@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use nalgebra::Affine3;
 use rayon::prelude::*;
 use steer3d_dataset::Prepared;
+use steer3d_eval::Windows;
 use steer3d_eval::metrics::{self, softmax};
 use steer3d_files::memory;
 use steer3d_formats::{Frame, Voxels};
@@ -19,7 +20,7 @@ use crate::inputs::{Input, file_of, unit_of};
 use crate::items::{Item, map_path};
 use crate::maps::Map;
 use crate::model::{Model, Output};
-use crate::options::{Options, Watch, Windows};
+use crate::options::{Options, Watch};
 use crate::record::{Answer, Stability, deviation};
 
 /// The labels of the voxels of an item, on its own grid, some planes at a time.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use steer3d_dataset::{Dataset, DatasetMeta, DatasetWriter, Grids, Item, Split, Tasks};
-use steer3d_eval::{Models, NetworkPredictor, Prediction, Predictor, Protocol};
+use steer3d_eval::{Models, NetworkPredictor, Prediction, Predictor, Protocol, Windows};
 use steer3d_nn::checkpoint::{FORMAT, Meaning, ModelCard, Origin, save};
 use steer3d_nn::{ModelConfig, Network, Normalisation, SteerableConfig};
 use steer3d_so3::Stream;
@@ -97,25 +97,6 @@ fn networks_of_local_answers_give_planes_of_what_is_large() {
     // Of many classes the logits are large, though the volume is not.
     assert!(named(network("voxels", 40)).gives_planes([80; 3]));
     assert!(!named(network("classes", 2)).gives_planes([130; 3]));
-    // One whose norms depend on the whole volume gives all at once.
-    let ModelConfig::Steerable(config) = network("voxels", 3).config().clone() else { panic!() };
-    let config = SteerableConfig { norm: Normalisation::Instance, ..config };
-    let instance = Network::new(&config.into(), 1, DType::F32, &Device::Cpu).unwrap();
-    let instance = named(instance);
-    assert!(!instance.gives_planes([130; 3]));
-    let x = Tensor::randn(0f32, 1.0, (1, 1, 5, 6, 7), &Device::Cpu).unwrap();
-    let mut all = vec![];
-    let mut sink = |first: usize, part: &Tensor| {
-        all.push((first, part.clone()));
-        Ok(())
-    };
-    instance.logits_by_planes(&x, None, &mut sink).unwrap();
-    let [(0, part)] = &all[..] else { panic!("{all:?}") };
-    let whole = instance.logits(&x).unwrap();
-    assert_eq!(
-        (part - whole).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(),
-        0.0
-    );
     // Planes so large that two are computed at once.
     let dims = [3, 300, 450];
     let mut stream = Stream::new(4, "planes", &[]);
@@ -134,6 +115,51 @@ fn networks_of_local_answers_give_planes_of_what_is_large() {
     let whole = values(&model.logits(&x).unwrap());
     let gap = found.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(gap < 1e-4, "{gap}");
+}
+
+/// A network whose norms depend on the whole volume gives all at once, or takes windows.
+#[test]
+fn networks_of_answers_that_are_not_local_are_evaluated_as_a_whole_or_in_windows() {
+    let instance = || {
+        let ModelConfig::Steerable(config) = network("voxels", 3).config().clone() else {
+            panic!()
+        };
+        let config = SteerableConfig { norm: Normalisation::Instance, ..config };
+        named(Network::new(&config.into(), 1, DType::F32, &Device::Cpu).unwrap())
+    };
+    let mut stream = Stream::new(4, "instance", &[]);
+    let dims = [7, 6, 5];
+    let values: Vec<f32> = (0..dims.iter().product()).map(|_| stream.normal() as f32).collect();
+    let x = Tensor::from_vec(values, (1, 1, dims[0], dims[1], dims[2]), &Device::Cpu).unwrap();
+    let whole = instance().logits(&x).unwrap();
+    let gap = |model: &NetworkPredictor| {
+        let mut parts = vec![];
+        let mut sink = |_: usize, part: &Tensor| {
+            parts.push(part.clone());
+            Ok(())
+        };
+        model.logits_by_planes(&x, None, &mut sink).unwrap();
+        let found = Tensor::cat(&parts, 2).unwrap();
+        let gap = (found - &whole).unwrap().abs().unwrap().max_all().unwrap();
+        gap.to_scalar::<f32>().unwrap()
+    };
+    assert!(!instance().gives_planes([130; 3]) && gap(&instance()) == 0.0);
+    let windows = |size| Windows { size, overlap: 0.5 };
+    let in_windows = |size| instance().with_windows(windows(size)).unwrap();
+    assert!(!in_windows([7; 3]).gives_planes(dims) && gap(&in_windows([7; 3])) < 1e-5);
+    assert!(in_windows([4; 3]).gives_planes(dims) && gap(&in_windows([4; 3])) > 1e-3);
+    assert_ne!(in_windows([4; 3]).fingerprint(), instance().fingerprint());
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("all.h5"), &[0, 1, 2]);
+    for model in [instance(), in_windows([4; 3])] {
+        assert!(!run(&model, &data, &quick()).predictions.is_empty());
+    }
+    for (head, size, problem) in
+        [("classes", [4; 3], "whole volumes"), ("voxels", [4, 0, 4], "at least one voxel")]
+    {
+        let error = named(network(head, 2)).with_windows(windows(size)).unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
 }
 
 #[test]
