@@ -118,6 +118,8 @@ impl Hdf5Map {
     /// If it cannot be written.
     pub fn finish(self) -> Result<(), DatasetError> {
         let Self { path, array, file, temporary, .. } = self;
+        // What is written when an array is closed fails without a word, as on a full disk.
+        file.flush().at(&path, "/")?;
         drop(array);
         file.close().at(&path, "/")?;
         persist(temporary, &path).at(&path, "")

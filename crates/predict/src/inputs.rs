@@ -6,8 +6,10 @@ use std::sync::Arc;
 use steer3d_dataset::{
     BuildError, Dataset, Entry, IMPORTERS, ImportOptions, ItemSource, Listing, Recipe, is_hdf5,
 };
+use steer3d_files::FileError;
+use steer3d_files::digest::sha256_of;
 use steer3d_formats::npz::Npz;
-use steer3d_formats::{Format, length_unit};
+use steer3d_formats::{Format, companion, length_unit};
 
 use crate::error::PredictError;
 use crate::maps::MapFormat;
@@ -220,6 +222,15 @@ pub(crate) fn file_of(input: &Input) -> Option<&Path> {
         Origin::File(entry) => Some(&entry.path),
         Origin::Dataset(..) | Origin::Archive(..) => None,
     }
+}
+
+/// The SHA-256 of a file, and of the other one of its pair.
+pub(crate) fn digest_of(path: &Path) -> Result<String, FileError> {
+    let digest = sha256_of(path)?;
+    Ok(match companion(path) {
+        Some(other) => digest + &sha256_of(&other)?,
+        None => digest,
+    })
 }
 
 /// The unit of the edges of the voxels of an input, if it says it.

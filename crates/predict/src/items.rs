@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use nalgebra::Matrix3;
 use steer3d_dataset::{Atoms, FileReader, ItemData, Prepared, Recipe, check_unit};
 use steer3d_eval::AnswerKind;
-use steer3d_files::digest::sha256_of;
 use steer3d_formats::FileContents;
 use steer3d_kernels::ACCURATE_COARSENING;
 use steer3d_so3::Rotation;
 use steer3d_volume::molecule::Molecule;
 use steer3d_volume::{ChannelScheme, Grid, Volume, VolumeError};
 
-use crate::inputs::{Input, Origin};
+use crate::inputs::{Input, Origin, digest_of};
 use crate::model::Model;
 
 /// An input that is read.
@@ -44,7 +43,7 @@ pub(crate) fn read(input: &Input, model: &Model, reader: &FileReader) -> Result<
     match &input.origin {
         Origin::File(entry) => {
             let recipe = model.recipe()?;
-            let sha256 = sha256_of(&entry.path)?;
+            let sha256 = digest_of(&entry.path)?;
             let contents = reader.read(entry).map_err(|error| Unread {
                 temporary: error.is_temporary(),
                 problem: error.to_string(),

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use steer3d_eval::AnswerKind;
-use steer3d_files::digest::sha256_of;
 use steer3d_files::lock::{Lock, lock};
 use steer3d_files::{AtPath, hex, write_with};
 use steer3d_formats::companion;
@@ -16,7 +15,7 @@ use steer3d_formats::npz::{npy, npz};
 use steer3d_ranks::{Rank, RankError};
 
 use crate::error::PredictError;
-use crate::inputs::{Inputs, file_of};
+use crate::inputs::{Inputs, digest_of, file_of};
 use crate::journal::{Journal, Kept};
 use crate::model::Model;
 use crate::options::Options;
@@ -154,7 +153,7 @@ impl Output {
         let (mut journal, kept) = Journal::open(&partial, &identity, resume)?;
         let unchanged = |(kept, input): (&Kept, &crate::Input)| {
             kept.record.item == input.name
-                && kept.sha256 == file_of(input).and_then(|path| sha256_of(path).ok())
+                && kept.sha256 == file_of(input).and_then(|path| digest_of(path).ok())
         };
         let good = kept.iter().zip(&inputs.items).take_while(|pair| unchanged(*pair)).count();
         if good < kept.len() {
