@@ -268,9 +268,7 @@ impl<T: H5Type + Clone> Rows<T> {
 
     /// Writes what is pending, if the column was made.
     pub(crate) fn finish(mut self, file: &DatasetFile) -> Result<(), DatasetError> {
-        self.write(file, self.pending.len() / self.column.width())?;
-        // What is written when an array is closed fails without a word, as on a full disk.
-        file.file.flush().at(&file.path, self.column.name)
+        self.write(file, self.pending.len() / self.column.width())
     }
 
     /// Writes the first `rows` of the pending ones.

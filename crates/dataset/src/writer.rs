@@ -233,7 +233,6 @@ impl DatasetWriter {
         }
         let DatasetFile { file, path } = file;
         write_root_attributes(&file, self.meta.grids.version()).at(&path, "/")?;
-        file.flush().at(&path, "/")?;
         file.close().at(&path, "/")?;
         persist(self.temporary, &path).at(&path, "")
     }
